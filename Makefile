@@ -1,0 +1,87 @@
+# Everyday commands. `make help` lists them.
+
+PYTHON ?= python3
+ARGS   ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+
+# One stamp for each set of extras. A stamp is written only once the install it stands for
+# went well, and is out of date as soon as one of these files changes.
+PINS      := pyproject.toml constraints.txt
+HAS_BASE  := $(VENV)/.has-base
+HAS_TEST  := $(VENV)/.has-test
+HAS_PLOTS := $(VENV)/.has-plots
+HAS_DEV   := $(VENV)/.has-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help train test check format curves clean
+
+help: ## List the commands (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'The rest of a command line goes into ARGS and is passed on as it stands:'
+	@echo '  make train ARGS="seed=1 total_env_steps=50000"   settings (plain `make train seed=1` sets nothing)'
+	@echo '  make test ARGS="-m '"'not slow'"' -x"                pytest options'
+	@echo 'PYTHON (default: python3) is what $(VENV) is made with: make train PYTHON=python3.12'
+
+train: $(HAS_BASE) ## Train a policy; ARGS are settings for `rlkl train`
+	@$(BIN)/rlkl train $(ARGS)
+
+test: $(HAS_TEST) ## Run the tests; ARGS are options for pytest
+	@$(BIN)/pytest $(ARGS)
+
+check: $(HAS_DEV) ## Lint, check the format and the types, then run the tests (ARGS as for test)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	@$(MAKE) --no-print-directory test
+
+format: $(HAS_DEV) ## Format the code and fix what lint can fix by itself
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+curves: $(HAS_PLOTS) ## Draw learning curves; ARGS are options for scripts/learning_curves.py
+	@$(BIN)/python scripts/learning_curves.py $(ARGS)
+
+clean: ## Remove build artefacts and caches; keeps runs/ and .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . \( -path ./$(VENV) -o -path ./runs -o -path ./.git \) -prune \
+		-o -type d -name __pycache__ -exec rm -rf {} +
+
+# PIP_CONSTRAINT pins the isolated builds too (newer versions of pip read
+# PIP_BUILD_CONSTRAINT for those). With -q -q, pip prints errors only.
+define install
+	@echo 'Setting up $(VENV) for $(2) (once; a few minutes) ...'
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+		PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		$(BIN)/python -m pip install -q -q -c constraints.txt -e '$(1)' || { \
+		echo "The install failed. All that pip has to say: $(BIN)/pip install -c constraints.txt -e '$(1)'" >&2; \
+		exit 1; }
+endef
+
+$(HAS_BASE): $(BIN)/python $(PINS)
+	$(call install,.,training)
+	@touch $@
+
+$(HAS_TEST): $(BIN)/python $(PINS)
+	$(call install,.[test],the tests)
+	@touch $@ $(HAS_BASE)
+
+$(HAS_PLOTS): $(BIN)/python $(PINS)
+	$(call install,.[plots],the plots)
+	@touch $@ $(HAS_BASE)
+
+$(HAS_DEV): $(BIN)/python $(PINS)
+	$(call install,.[dev],development)
+	@touch $@ $(HAS_BASE) $(HAS_TEST) $(HAS_PLOTS)
+
+# A .venv that could not be completed is removed: half of one would pass for a whole one.
+$(BIN)/python:
+	@version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { \
+		echo 'rlkl needs Python 3.11 or newer, but "$(PYTHON)" does not run; name one that does, such as PYTHON=python3.12' >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "rlkl needs Python 3.11 or newer, but $(PYTHON) is $$version; name a newer one, such as PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
