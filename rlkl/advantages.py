@@ -1,0 +1,69 @@
+"""From rewards and values to advantages and returns."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def generalized_advantages(
+    rewards: Floats,
+    values: Floats,
+    next_values: Floats,
+    terminated: Bools,
+    truncated: Bools,
+    gamma: float,
+    gae_lambda: float,
+) -> Floats:
+    """Generalised advantage estimation (Schulman 2016, eq. 16).
+
+    A_t = δ_t + γλ · (1 - end_t) · A_{t+1}, δ_t = r_t + γ · (1 - terminated_t) · V(s'_t) - V(s_t).
+    A truncated step bootstraps from its own true next observation s'_t; the trace is cut at the end
+    of an episode whatever ended it.
+
+    Args:
+        rewards: r, `[T, N]`.
+        values: V(s), `[T, N]`.
+        next_values: V(s') of the observation each step truly led to, `[T, N]`: where an episode
+            was truncated its final observation, never the first one of the next episode.
+        terminated: where the episode ended in a terminal state, `[T, N]`.
+        truncated: where it was cut off, by a time limit for instance, `[T, N]`.
+        gamma: discount factor, 0 to 1.
+        gae_lambda: λ, 0 (one-step temporal difference) to 1 (Monte Carlo).
+
+    Returns:
+        Advantages, `[T, N]`; add `values` for the returns that the critic learns.
+    """
+    deltas = rewards + gamma * ~terminated * next_values - values
+    decay = gamma * gae_lambda * ~(terminated | truncated)
+    advantages = np.empty_like(deltas)
+    following = np.zeros_like(deltas[0])
+    for t in reversed(range(len(deltas))):
+        following = advantages[t] = deltas[t] + decay[t] * following
+    return advantages
+
+
+def standardize(advantages: Tensor) -> Tensor:
+    """Return advantages `[B]` with mean 0 and sample standard deviation 1; one alone becomes 0."""
+    centered = advantages - advantages.mean()
+    # The standard deviation of one sample is 0/0.
+    return centered / (advantages.std() + 1e-8) if len(advantages) > 1 else centered
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """Share of the returns' variance that the values explain, 1 - Var[R - V] / Var[R].
+
+    Args:
+        values: `[B]`.
+        returns: `[B]`.
+
+    Returns:
+        At most 1; 0 for a constant guess; NaN where the returns do not vary.
+    """
+    variance = returns.double().var(correction=0)
+    if variance == 0:
+        return float("nan")
+    residual = (returns.double() - values.double()).var(correction=0)
+    return float(1 - residual / variance)

@@ -1,0 +1,99 @@
+"""What a policy-optimizer climbs and a critic descends, as functions of one batch."""
+
+import torch
+from torch import Tensor
+
+
+def policy_gradient(log_prob: Tensor, advantages: Tensor) -> Tensor:
+    """Objective whose gradient at π_old is the policy gradient (Williams 1992).
+
+    L = E[log π_θ(a|s) · A].
+
+    Args:
+        log_prob: log π_θ(a|s) of the sampled actions, `[B]`.
+        advantages: `[B]`.
+
+    Returns:
+        The objective to maximise, a scalar.
+    """
+    return (log_prob * advantages).mean()
+
+
+def surrogate(ratio: Tensor, advantages: Tensor) -> Tensor:
+    """Importance-weighted objective of conservative policy iteration (TRPO, eq. 14).
+
+    L = E[r · A] with r = π_θ(a|s) / π_old(a|s).
+
+    Args:
+        ratio: r, `[B]`.
+        advantages: `[B]`.
+
+    Returns:
+        The objective to maximise, a scalar.
+    """
+    return (ratio * advantages).mean()
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, lowest: float, highest: float) -> Tensor:
+    """Pessimistic surrogate of PPO (Schulman 2017, eq. 7), with a bound for each side.
+
+    L = E[min(r · A, clip(r, lowest, highest) · A)], in the paper 1 - ε and 1 + ε. The clip takes
+    the gradient away where a bound is passed in the direction that would pay; it does not keep r
+    inside.
+
+    Args:
+        ratio: r = π_θ(a|s) / π_old(a|s), `[B]`.
+        advantages: `[B]`.
+        lowest: below it a ratio has no gradient where the advantage is negative.
+        highest: above it a ratio has no gradient where the advantage is positive.
+
+    Returns:
+        The objective to maximise, a scalar.
+    """
+    clipped = ratio.clamp(lowest, highest)
+    return torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def kl_penalized_surrogate(
+    ratio: Tensor, advantages: Tensor, kl: Tensor, kl_coefficient: float
+) -> Tensor:
+    """Surrogate with a penalty on the divergence from π_old (Schulman 2017, eq. 8).
+
+    L = E[r · A - β · KL(π_old(·|s) ‖ π_θ(·|s))].
+
+    Args:
+        ratio: r = π_θ(a|s) / π_old(a|s), `[B]`.
+        advantages: `[B]`.
+        kl: KL(π_old ‖ π_θ) of each state in nats, `[B]`.
+        kl_coefficient: β.
+
+    Returns:
+        The objective to maximise, a scalar.
+    """
+    return (ratio * advantages - kl_coefficient * kl).mean()
+
+
+def squared_value_loss(values: Tensor, returns: Tensor) -> Tensor:
+    """Half the mean squared error, L = ½ E[(V - R)²], of values `[B]` to returns `[B]`."""
+    return 0.5 * (values - returns).square().mean()
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, value_clip: float
+) -> Tensor:
+    """Pessimistic value loss that keeps V near its old self.
+
+    L = ½ E[max((V - R)², (V_old + clip(V - V_old, -c, c) - R)²)], as in OpenAI's baselines
+    (Engstrom 2020, "Implementation Matters", section 3).
+
+    Args:
+        values: V, `[B]`.
+        old_values: V_old, `[B]`.
+        returns: R, `[B]`.
+        value_clip: c, in the units of the (scaled) return.
+
+    Returns:
+        The loss to minimise, a scalar.
+    """
+    clipped = old_values + (values - old_values).clamp(-value_clip, value_clip)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square()).mean()

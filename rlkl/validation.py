@@ -1,0 +1,65 @@
+"""Checks of what a user asked for, with messages that say what was wrong and how to mend it."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """What the user asked for cannot be done.
+
+    The message is one line: what was given, what was expected, how to mend it. Commands print it
+    without a traceback and exit with a code other than 0.
+    """
+
+
+def check_range(
+    key: str,
+    value: float,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Raise unless a finite `value` lies within the bounds that are given.
+
+    Raises:
+        ConfigError: naming the key, the value and the interval expected.
+    """
+    fits = (
+        math.isfinite(value)
+        and (above is None or value > above)
+        and (at_least is None or value >= at_least)
+        and (below is None or value < below)
+        and (at_most is None or value <= at_most)
+    )
+    if not fits:
+        bounds = {
+            "above": above,
+            "at least": at_least,
+            "below": below,
+            "at most": at_most,
+        }
+        expected = " and ".join(f"{word} {b:g}" for word, b in bounds.items() if b is not None)
+        raise ConfigError(f"{key}={value:g}: expected a number {expected or 'that is finite'}")
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raise unless `value` is one of `choices`, suggesting the nearest.
+
+    Raises:
+        ConfigError: naming the key, the value and the choices.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ConfigError(
+            f"{key}={value}: expected one of {', '.join(choices)}{nearest(value, choices)}"
+        )
+
+
+def nearest(word: str, words: Iterable[str], most: int = 3) -> str:
+    """Return ` (did you mean ...?)` naming the words that look like `word`, or an empty string."""
+    by_lower_case = {w.lower(): w for w in words}
+    close = difflib.get_close_matches(word.lower(), by_lower_case, n=most, cutoff=0.6)
+    return f" (did you mean {' or '.join(by_lower_case[w] for w in close)}?)" if close else ""
