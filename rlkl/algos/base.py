@@ -1,0 +1,178 @@
+"""What every policy-optimizer is: the two protocols, and the hyperparameters that all have."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlkl.advantages import standardize
+from rlkl.distributions import Distribution
+from rlkl.policy import Policy
+from rlkl.rollout import Batch
+from rlkl.schedules import SCHEDULES
+from rlkl.validation import check_choice, check_range
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class AlgoConfig:
+    """Hyperparameters of every policy-optimizer.
+
+    Attributes:
+        name: set by the choice of the algorithm (`algo=...`), never by hand.
+        entropy_coefficient: weight of the mean entropy in what is maximised.
+        advantage_standardization: `batch` over the whole batch, `none`; where there are minibatches
+            also `minibatch`, over each of them.
+    """
+
+    name: str = ""
+    entropy_coefficient: float = 0.0
+    advantage_standardization: str = "batch"
+
+    def __post_init__(self) -> None:
+        check_range("algo.entropy_coefficient", self.entropy_coefficient, at_least=0)
+        choices = ("batch", "minibatch", "none") if self._has_minibatches else ("batch", "none")
+        check_choice("algo.advantage_standardization", self.advantage_standardization, choices)
+
+    @property
+    def _has_minibatches(self) -> bool:
+        return False
+
+    @property
+    def ratio_bounds(self) -> tuple[float, float]:
+        """The interval outside which a ratio counts as clipped in the report of every algorithm."""
+        return 0.8, 1.2
+
+
+@dataclass(frozen=True)
+class FirstOrderConfig(AlgoConfig):
+    """Hyperparameters of every policy-optimizer that follows gradients with Adam.
+
+    Attributes:
+        learning_rate: of Adam.
+        learning_rate_schedule: `constant`, or `linear` to 0 over the training budget.
+        max_grad_norm: the actor's gradient is scaled down to this norm; null leaves it.
+        adam_epsilon: added to the denominator of Adam.
+    """
+
+    learning_rate: float = 3e-4
+    learning_rate_schedule: str = "constant"
+    max_grad_norm: float | None = 0.5
+    adam_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("algo.learning_rate", self.learning_rate, above=0)
+        check_choice("algo.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        if self.max_grad_norm is not None:
+            check_range("algo.max_grad_norm", self.max_grad_norm, above=0)
+        check_range("algo.adam_epsilon", self.adam_epsilon, above=0)
+
+
+@dataclass(frozen=True)
+class MinibatchConfig(FirstOrderConfig):
+    """Hyperparameters of every policy-optimizer that goes over its batch several times.
+
+    Attributes:
+        num_epochs: passes over the batch.
+        num_minibatches: steps in a pass.
+    """
+
+    num_epochs: int = 10
+    num_minibatches: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("algo.num_epochs", self.num_epochs, at_least=1)
+        check_range("algo.num_minibatches", self.num_minibatches, at_least=1)
+
+    @property
+    def _has_minibatches(self) -> bool:
+        return True
+
+
+class PolicyOptimizer(Protocol):
+    """Moves a policy's actor once for each batch. The critic is not its business."""
+
+    def update(self, batch: Batch, progress: float) -> Metrics:
+        """Improve the policy.
+
+        Args:
+            batch: collected by the policy as it stands.
+            progress: share of the training budget that is spent, 0 to 1.
+
+        Returns:
+            What this algorithm alone knows, by TensorBoard tag.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+
+class Objective(Protocol):
+    """What tells one first-order algorithm from another."""
+
+    def loss(self, new: Distribution, batch: Batch) -> Tensor:
+        """Return the scalar to descend.
+
+        Args:
+            new: π_θ at the states of the minibatch.
+            batch: the minibatch, its advantages standardised as configured.
+        """
+        ...
+
+    def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
+        """Take note of how far a whole update went.
+
+        Args:
+            mean_kl: measures KL(π_old ‖ π_θ) over the full batch, in nats.
+
+        Returns:
+            What this objective alone knows, by TensorBoard tag.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the objective has learned."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+
+class FixedObjective:
+    """The part of an objective that has nothing to adapt and nothing to store."""
+
+    def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
+        """Adapt nothing."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take nothing."""
+
+
+def standardized(batch: Batch) -> Batch:
+    """Return the batch with its advantages standardised over it."""
+    return replace(batch, advantages=standardize(batch.advantages))
+
+
+@torch.no_grad()
+def full_batch_kl(policy: Policy, batch: Batch) -> float:
+    """Return KL(π_old ‖ π_θ) in nats, averaged over all states of the batch, in float64."""
+    old = policy.distribution_type(batch.old_parameters.double())
+    new = policy.distribution_type(policy.distribution(batch.observations).parameters.double())
+    return float(old.kl(new).mean())

@@ -1,0 +1,160 @@
+"""The natural-gradient step within a trust region: what NPG takes whole and TRPO searches along."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from rlkl.algos.base import AlgoConfig, Metrics, standardized
+from rlkl.distributions import Distribution
+from rlkl.policy import Policy
+from rlkl.rollout import Batch
+from rlkl.schedules import SCHEDULES, scheduled
+from rlkl.surrogates import surrogate
+from rlkl.trust_region import conjugate_gradient, fisher_vector_product, flat_gradient
+from rlkl.validation import check_choice, check_range
+
+
+@dataclass(frozen=True)
+class NaturalGradientConfig(AlgoConfig):
+    """Hyperparameters of every policy-optimizer that takes natural-gradient steps.
+
+    The step's length is set by `max_kl`, so there is no learning rate, and clipping the gradient
+    would change nothing: the direction alone counts. Both are options of the critic.
+
+    Attributes:
+        max_kl: δ, the step is scaled to this KL(π_old ‖ π_θ) by the quadratic model, in nats.
+        max_kl_schedule: `constant`, or `linear` to 0 over the training budget.
+        cg_iterations: of conjugate gradient, each one Fisher-vector product.
+        cg_damping: λ, added to the diagonal of the Fisher matrix.
+        cg_residual_tolerance: conjugate gradient ends once its squared residual is below this.
+        fisher_fraction: share of the batch's states that Fisher-vector products use, drawn anew for
+            each update.
+    """
+
+    max_kl: float = 0.01
+    max_kl_schedule: str = "constant"
+    cg_iterations: int = 10
+    cg_damping: float = 0.1
+    cg_residual_tolerance: float = 1e-10
+    fisher_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("algo.max_kl", self.max_kl, above=0)
+        check_choice("algo.max_kl_schedule", self.max_kl_schedule, SCHEDULES)
+        check_range("algo.cg_iterations", self.cg_iterations, at_least=1)
+        check_range("algo.cg_damping", self.cg_damping, at_least=0)
+        check_range("algo.cg_residual_tolerance", self.cg_residual_tolerance, at_least=0)
+        check_range("algo.fisher_fraction", self.fisher_fraction, above=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class NaturalStep:
+    """A step of the actor's parameters.
+
+    Attributes:
+        step: Δθ, `[n]`; 0 where there is no direction to go.
+        max_kl: δ it was scaled to, in nats.
+        expected_improvement: g · Δθ, of the surrogate to first order.
+        gradient_norm: ‖g‖.
+        cg_residual: ‖g - F x‖ that conjugate gradient left.
+    """
+
+    step: Tensor
+    max_kl: float
+    expected_improvement: float
+    gradient_norm: float
+    cg_residual: float
+
+
+class NaturalGradient:
+    """Everything about an update of NPG and TRPO but how far to go along the step.
+
+    Args:
+        config: hyperparameters.
+        policy: whose actor is moved.
+        generator: source of the states that Fisher-vector products use.
+    """
+
+    def __init__(self, config: NaturalGradientConfig, policy: Policy, generator: Generator) -> None:
+        self.config = config
+        self.policy = policy
+        self.generator = generator
+
+    def prepared(self, batch: Batch) -> Batch:
+        """Return the batch with its advantages as configured."""
+        whole = self.config.advantage_standardization == "batch"
+        return standardized(batch) if whole else batch
+
+    def max_kl(self, progress: float) -> float:
+        """Return δ at a moment of training, in nats."""
+        return scheduled(self.config.max_kl, self.config.max_kl_schedule, progress)
+
+    def objective(self, new: Distribution, batch: Batch) -> Tensor:
+        """Return what the step climbs, E[r · A] + c · E[H]."""
+        ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
+        objective = surrogate(ratio, batch.advantages)
+        if self.config.entropy_coefficient > 0:
+            objective = objective + self.config.entropy_coefficient * new.entropy().mean()
+        return objective
+
+    def step(self, batch: Batch, max_kl: float) -> NaturalStep:
+        """Compute Δθ = √(2δ / xᵀFx) · x with F x = g (Kakade 2001; TRPO, appendix C).
+
+        g is the gradient of the objective and F the damped Fisher matrix, both at θ_old.
+
+        Args:
+            batch: prepared.
+            max_kl: δ in nats.
+        """
+        config, tensors = self.config, self.policy.actor_parameters.tensors
+        new = self.policy.distribution(batch.observations)
+        gradient = flat_gradient(self.objective(new, batch), tensors)
+        product = fisher_vector_product(self._mean_kl(batch), tensors, config.cg_damping)
+        direction, residual = conjugate_gradient(
+            product, gradient, config.cg_iterations, config.cg_residual_tolerance
+        )
+        curvature = float(direction @ product(direction))
+        # A zero gradient has no direction, and an overflow no length: then the policy stays.
+        scale = (2 * max_kl / curvature) ** 0.5 if curvature > 0 else 0.0
+        step = scale * direction
+        if not bool(step.isfinite().all()):
+            step = torch.zeros_like(direction)
+        return NaturalStep(
+            step,
+            max_kl,
+            float(gradient @ step),
+            float(torch.linalg.vector_norm(gradient)),
+            residual,
+        )
+
+    def _mean_kl(self, batch: Batch) -> Tensor:
+        observations, old_parameters = batch.observations, batch.old_parameters
+        if self.config.fisher_fraction < 1:
+            count = max(1, round(self.config.fisher_fraction * len(batch)))
+            rows = torch.randperm(len(batch), generator=self.generator)[:count]
+            observations, old_parameters = observations[rows], old_parameters[rows]
+        new = self.policy.distribution(observations)
+        return self.policy.distribution_type(old_parameters).kl(new).mean()
+
+    def metrics(self, step: NaturalStep, fraction: float, backtracks: int) -> Metrics:
+        """Return what is known of an update, by TensorBoard tag."""
+        return {
+            "optim/grad_norm": step.gradient_norm,
+            "kl/target": step.max_kl,
+            "trust_region/step_fraction": fraction,
+            "trust_region/accepted": float(fraction > 0),
+            "trust_region/backtracks": float(backtracks),
+            "trust_region/expected_improvement": step.expected_improvement,
+            "trust_region/cg_residual": step.cg_residual,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the stream of states."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.generator.set_state(state["generator"])

@@ -1,0 +1,88 @@
+"""Trust region policy optimisation: a natural-gradient step, shortened until the KL bound holds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator
+
+from rlkl.algos.base import Metrics
+from rlkl.algos.natural_gradient import NaturalGradient, NaturalGradientConfig
+from rlkl.policy import Policy
+from rlkl.rollout import Batch
+from rlkl.trust_region import backtracking_line_search
+from rlkl.validation import check_range
+
+
+@dataclass(frozen=True)
+class TRPOConfig(NaturalGradientConfig):
+    """Hyperparameters of TRPO.
+
+    Attributes:
+        line_search_decay: factor from one candidate of the line search to the next.
+        max_backtracks: candidates after the full step; if none is accepted the policy stays.
+    """
+
+    name: str = "trpo"
+    line_search_decay: float = 0.8
+    max_backtracks: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("algo.line_search_decay", self.line_search_decay, above=0, below=1)
+        check_range("algo.max_backtracks", self.max_backtracks, at_least=0)
+
+
+class TRPO:
+    """max_θ E[r · A] subject to E[KL(π_old ‖ π_θ)] ≤ δ (Schulman 2015, eq. 14 and appendix C).
+
+    Args:
+        config: hyperparameters.
+        policy: whose actor is moved.
+        generator: source of the states that Fisher-vector products use.
+    """
+
+    def __init__(self, config: TRPOConfig, policy: Policy, generator: Generator) -> None:
+        self.natural_gradient = NaturalGradient(config, policy, generator)
+        self.config = config
+        self.policy = policy
+
+    def update(self, batch: Batch, progress: float) -> Metrics:
+        """Take the longest step of the line search that improves the surrogate within the bound."""
+        natural, policy = self.natural_gradient, self.policy
+        batch = natural.prepared(batch)
+        max_kl = natural.max_kl(progress)
+        step = natural.step(batch, max_kl)
+        vector = policy.actor_parameters.vector.data
+        start = vector.clone()
+        old = policy.distribution_type(batch.old_parameters.double())
+
+        @torch.no_grad()
+        def evaluate(fraction: float) -> tuple[float, float]:
+            torch.add(start, step.step, alpha=fraction, out=vector)
+            # Float64 from the network's output on: improvement and KL are small differences.
+            new = policy.distribution_type(
+                policy.distribution(batch.observations).parameters.double()
+            )
+            improvement = natural.objective(new, batch) - before
+            return float(improvement), float(old.kl(new).mean())
+
+        with torch.no_grad():
+            before = natural.objective(old, batch)
+        search = backtracking_line_search(
+            evaluate, max_kl, self.config.line_search_decay, self.config.max_backtracks
+        )
+        if not search.accepted:
+            vector.copy_(start)
+        return natural.metrics(step, search.step_fraction, search.backtracks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the stream of states."""
+        return self.natural_gradient.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.natural_gradient.load_state_dict(state)
+
+
+make = TRPO

@@ -1,0 +1,33 @@
+"""Vanilla policy gradient: one gradient step for each rollout."""
+
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+from rlkl.algos.base import FirstOrderConfig, FixedObjective
+from rlkl.algos.first_order import FirstOrder
+from rlkl.distributions import Distribution
+from rlkl.policy import Policy
+from rlkl.rollout import Batch
+from rlkl.surrogates import policy_gradient
+
+
+@dataclass(frozen=True)
+class VanillaPGConfig(FirstOrderConfig):
+    """Hyperparameters of the vanilla policy gradient; one step a rollout wants a larger rate."""
+
+    name: str = "vanilla_pg"
+    learning_rate: float = 1e-2
+
+
+class LogLikelihood(FixedObjective):
+    """-E[log π_θ(a|s) · A] (Williams 1992; Sutton 2000, theorem 1)."""
+
+    def loss(self, new: Distribution, batch: Batch) -> Tensor:
+        """Return the loss whose gradient is minus the policy gradient."""
+        return -policy_gradient(new.log_prob(batch.actions), batch.advantages)
+
+
+def make(config: VanillaPGConfig, policy: Policy, generator: Generator) -> FirstOrder:
+    """Make the policy-optimizer."""
+    return FirstOrder(config, LogLikelihood(), policy, generator)

@@ -1,0 +1,116 @@
+"""The critic's regression: one piece of code, so every policy-optimizer gets the same values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator
+
+from rlkl.policy import Policy
+from rlkl.rollout import Batch, minibatches
+from rlkl.schedules import SCHEDULES, scheduled
+from rlkl.surrogates import clipped_value_loss, squared_value_loss
+from rlkl.validation import check_choice, check_range
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """How V is fitted to the returns of a batch.
+
+    Attributes:
+        learning_rate: of Adam.
+        learning_rate_schedule: `constant` or `linear` to 0.
+        num_epochs: passes over the batch.
+        num_minibatches: steps in a pass.
+        max_grad_norm: the gradient is scaled down to this norm; null leaves it.
+        value_clip: keeps V within this distance of its old self (PPO's value clip); null does not.
+        adam_epsilon: added to the denominator of Adam.
+    """
+
+    learning_rate: float = 1e-3
+    learning_rate_schedule: str = "constant"
+    num_epochs: int = 10
+    num_minibatches: int = 4
+    max_grad_norm: float | None = 0.5
+    value_clip: float | None = None
+    adam_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_range("critic.learning_rate", self.learning_rate, above=0)
+        check_choice("critic.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_range("critic.num_epochs", self.num_epochs, at_least=1)
+        check_range("critic.num_minibatches", self.num_minibatches, at_least=1)
+        check_range("critic.adam_epsilon", self.adam_epsilon, above=0)
+        for key in ("max_grad_norm", "value_clip"):
+            value = getattr(self, key)
+            if value is not None:
+                check_range(f"critic.{key}", value, above=0)
+
+
+class CriticFit:
+    """Fits V(s) to the returns by Adam.
+
+    It has its own parameters, optimizer, gradient clip and stream of minibatches, and touches
+    nothing of the actor: after the same batch the critic has the same bits whichever
+    policy-optimizer is at work.
+
+    Args:
+        config: hyperparameters.
+        policy: whose critic is fitted.
+        generator: source of the minibatches.
+    """
+
+    def __init__(self, config: CriticConfig, policy: Policy, generator: Generator) -> None:
+        self.config = config
+        self.policy = policy
+        self.generator = generator
+        self.adam = torch.optim.Adam(
+            [policy.critic_parameters.vector],
+            lr=config.learning_rate,
+            eps=config.adam_epsilon,
+            fused=True,
+        )
+
+    def update(self, batch: Batch, progress: float) -> dict[str, float]:
+        """Fit the critic to one batch.
+
+        Args:
+            batch: returns to fit and old values to stay near.
+            progress: share of the training budget that is spent.
+
+        Returns:
+            `value/loss` and `value/grad_norm`, averaged over the steps.
+        """
+        config = self.config
+        self.adam.param_groups[0]["lr"] = scheduled(
+            config.learning_rate, config.learning_rate_schedule, progress
+        )
+        losses, norms = [], []
+        for _ in range(config.num_epochs):
+            for rows in minibatches(len(batch), config.num_minibatches, self.generator):
+                values = self.policy.values(batch.observations[rows])
+                returns = batch.returns[rows]
+                loss = (
+                    squared_value_loss(values, returns)
+                    if config.value_clip is None
+                    else clipped_value_loss(
+                        values, batch.old_values[rows], returns, config.value_clip
+                    )
+                )
+                norms.append(
+                    self.policy.critic_parameters.descend(loss, self.adam, config.max_grad_norm)
+                )
+                losses.append(loss.detach())
+        return {
+            "value/loss": float(torch.stack(losses).mean()),
+            "value/grad_norm": float(torch.stack(norms).mean()),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of Adam and of the stream of minibatches."""
+        return {"adam": self.adam.state_dict(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.adam.load_state_dict(state["adam"])
+        self.generator.set_state(state["generator"])
