@@ -1,0 +1,41 @@
+"""rlkl: policies trained by PPO, TRPO and their kin, with the KL divergence in the open."""
+
+from rlkl.algos import ALGORITHMS, make_policy_optimizer
+from rlkl.algos.base import AlgoConfig, PolicyOptimizer
+from rlkl.algos.npg import NPGConfig
+from rlkl.algos.ppo_clip import PPOClipConfig
+from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
+from rlkl.algos.trpo import TRPOConfig
+from rlkl.algos.vanilla_pg import VanillaPGConfig
+from rlkl.checkpoint import load_policy
+from rlkl.critic import CriticConfig
+from rlkl.envs import EnvConfig
+from rlkl.loggers import LoggerConfig
+from rlkl.policy import PolicyConfig
+from rlkl.trainer import Summary, TrainConfig, Trainer, train
+from rlkl.validation import ConfigError
+from rlkl.version import __version__
+
+__all__ = [
+    "ALGORITHMS",
+    "AlgoConfig",
+    "ConfigError",
+    "CriticConfig",
+    "EnvConfig",
+    "LoggerConfig",
+    "NPGConfig",
+    "PPOClipConfig",
+    "PPOKLConfig",
+    "PPOKLFixedConfig",
+    "PolicyConfig",
+    "PolicyOptimizer",
+    "Summary",
+    "TRPOConfig",
+    "TrainConfig",
+    "Trainer",
+    "VanillaPGConfig",
+    "__version__",
+    "load_policy",
+    "make_policy_optimizer",
+    "train",
+]

@@ -1,0 +1,121 @@
+"""The one report that every algorithm gets: how far the policy moved, and how well values fit."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from rlkl.advantages import explained_variance, standardize
+from rlkl.algos.base import Metrics
+from rlkl.divergences import kl_estimates
+from rlkl.policy import Policy
+from rlkl.rollout import Batch
+from rlkl.surrogates import surrogate
+
+TAGS: tuple[str, ...] = (
+    "return/train",
+    "return/eval",
+    "episode/length",
+    "episode/count",
+    "kl/old_new",
+    "kl/new_old",
+    "kl/max",
+    "kl/k1",
+    "kl/k2",
+    "kl/k3",
+    "kl/js",
+    "kl/target",
+    "kl/coefficient",
+    "ratio/mean",
+    "ratio/std",
+    "ratio/min",
+    "ratio/max",
+    "ratio/clip_fraction",
+    "ratio/effective_sample_size",
+    "policy/entropy",
+    "policy/std",
+    "policy/loss",
+    "value/loss",
+    "value/grad_norm",
+    "value/explained_variance",
+    "trust_region/step_fraction",
+    "trust_region/accepted",
+    "trust_region/expected_improvement",
+    "trust_region/actual_improvement",
+    "trust_region/cg_residual",
+    "trust_region/backtracks",
+    "optim/lr",
+    "optim/grad_norm",
+    "optim/epochs",
+    "optim/stopped_early",
+    "time/env_steps_per_second",
+    "time/collect",
+    "time/update",
+)
+"""Every scalar tag, the same for all algorithms. One that does not apply to an algorithm is NaN."""
+
+
+@torch.no_grad()
+def report(
+    policy: Policy, batch: Batch, ratio_bounds: tuple[float, float]
+) -> tuple[Metrics, dict[str, Tensor]]:
+    """Compare the policy after an update with π_old, over the full batch, in float64.
+
+    Args:
+        policy: π_θ after the update.
+        batch: what the update was made from; its advantages not standardised.
+        ratio_bounds: outside them a ratio counts as clipped.
+
+    Returns:
+        Scalars by tag: `kl/old_new` is KL(π_old ‖ π_θ) and `kl/new_old` the reverse, averaged over
+        states, in nats; `kl/max` is the largest KL(π_old ‖ π_θ) of a state; `kl/k1`, `k2`, `k3` are
+        estimates of `kl/old_new` from the sampled actions; `ratio/effective_sample_size` is
+        (Σ r)² / Σ r² as a share of the batch; `trust_region/actual_improvement` is that of the
+        surrogate E[r · A] with standardised advantages; `value/explained_variance` is of the values
+        that the advantages were made from. Histograms by tag: tensors `[B]`.
+    """
+    old = policy.distribution_type(batch.old_parameters.double())
+    new = policy.distribution_type(policy.distribution(batch.observations).parameters.double())
+    actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
+    log_ratio = new.log_prob(actions) - old.log_prob(actions)
+    ratio = log_ratio.exp()
+    kl = old.kl(new)
+    k1, k2, k3 = kl_estimates(log_ratio)
+    jensen_shannon = old.jensen_shannon(new)
+    advantages = standardize(batch.advantages).double()
+    lowest, highest = ratio_bounds
+    scalars = {
+        "kl/old_new": kl.mean(),
+        "kl/new_old": new.kl(old).mean(),
+        "kl/max": kl.max(),
+        "kl/k1": k1.mean(),
+        "kl/k2": k2.mean(),
+        "kl/k3": k3.mean(),
+        "ratio/mean": ratio.mean(),
+        "ratio/std": ratio.std(correction=0),
+        "ratio/min": ratio.min(),
+        "ratio/max": ratio.max(),
+        "ratio/clip_fraction": ((ratio < lowest) | (ratio > highest)).double().mean(),
+        "ratio/effective_sample_size": ratio.mean().square() / ratio.square().mean(),
+        "policy/entropy": new.entropy().mean(),
+        "trust_region/actual_improvement": surrogate(ratio - 1, advantages),
+    }
+    if jensen_shannon is not None:
+        scalars["kl/js"] = jensen_shannon.mean()
+    metrics = {tag: float(value) for tag, value in scalars.items()}
+    metrics["policy/std"] = policy.mean_std()
+    metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns)
+    histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
+    return metrics, histograms
+
+
+def complete(metrics: Metrics) -> Metrics:
+    """Return the metrics in the order of `TAGS`, with NaN for those that do not apply.
+
+    Raises:
+        KeyError: a tag that is not among `TAGS`, so that no metric is dropped in silence.
+    """
+    unknown = set(metrics) - set(TAGS)
+    if unknown:
+        raise KeyError(f"unknown tags {sorted(unknown)}: add them to rlkl.diagnostics.TAGS")
+    return {tag: metrics.get(tag, math.nan) for tag in TAGS}

@@ -1,0 +1,184 @@
+"""What a run leaves behind: a folder with metrics, episodes, TensorBoard events and a summary."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from torch import Tensor
+
+from rlkl.algos.base import Metrics
+from rlkl.diagnostics import TAGS
+from rlkl.rollout import Episode
+from rlkl.validation import ConfigError, check_choice, check_range
+
+PROGRESS = ("auto", "live", "plain", "none")
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """What is written beside the CSV files and the summary, which every run has.
+
+    Attributes:
+        tensorboard: write TensorBoard events.
+        histogram_interval: iterations from one set of histograms to the next; 0 for none.
+        progress: `live` is one line that moves, `plain` prints lines now and then, `none` is
+            silence, `auto` is live on a terminal and plain elsewhere.
+    """
+
+    tensorboard: bool = True
+    histogram_interval: int = 10
+    progress: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("logger.histogram_interval", self.histogram_interval, at_least=0)
+        check_choice("logger.progress", self.progress, PROGRESS)
+
+
+class Logger(Protocol):
+    """Keeps what training reports."""
+
+    def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
+        """Keep one iteration: scalars (NaN where a tag does not apply) and histograms."""
+        ...
+
+    def log_episodes(self, episodes: Iterable[Episode]) -> None:
+        """Keep finished training episodes."""
+        ...
+
+    def close(self) -> None:
+        """Put everything on the disk."""
+        ...
+
+
+class CSVLogger:
+    """`metrics.csv`, a row for each iteration, and `episodes.csv`, a row for each episode.
+
+    Both are on the disk after each iteration. NaN is an empty field.
+
+    Args:
+        run_dir: exists, without these files.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._files = [
+            (run_dir / name).open("x", newline="") for name in ("metrics.csv", "episodes.csv")
+        ]
+        self._metrics, self._episodes = map(csv.writer, self._files)
+        self._metrics.writerow(["env_steps", *TAGS])
+        self._episodes.writerow(["env_steps", "return", "length"])
+
+    def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
+        """Write one row."""
+        fields = ["" if math.isnan(metrics[tag]) else repr(metrics[tag]) for tag in TAGS]
+        self._metrics.writerow([env_steps, *fields])
+        for file in self._files:
+            file.flush()
+
+    def log_episodes(self, episodes: Iterable[Episode]) -> None:
+        """Write one row for each episode."""
+        self._episodes.writerows(episodes)
+
+    def close(self) -> None:
+        """Close both files."""
+        for file in self._files:
+            file.close()
+
+
+class TensorBoardLogger:
+    """TensorBoard events, environment steps along the x-axis.
+
+    Args:
+        run_dir: where the event file goes.
+        config: shown as text.
+        histogram_interval: iterations from one set of histograms to the next; 0 for none.
+    """
+
+    def __init__(self, run_dir: Path, config: str, histogram_interval: int) -> None:
+        # Imported here: it takes a second that a run without it need not spend.
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+        self._writer = SummaryWriter(str(run_dir))
+        self._histogram_interval = histogram_interval
+        self._iterations = 0
+        self._writer.add_text("config", f"```yaml\n{config}```")
+
+    def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
+        """Write the scalars that apply, and the histograms when it is their turn."""
+        for tag, value in metrics.items():
+            if not math.isnan(value):
+                self._writer.add_scalar(tag, value, env_steps)
+        if self._histogram_interval and self._iterations % self._histogram_interval == 0:
+            for tag, values in histograms.items():
+                if values.isfinite().all():  # TensorBoard has no bin for infinity
+                    self._writer.add_histogram(tag, values, env_steps)
+        self._iterations += 1
+
+    def log_episodes(self, episodes: Iterable[Episode]) -> None:
+        """Write nothing: `return/train` is the mean over episodes."""
+
+    def close(self) -> None:
+        """Write what is pending."""
+        self._writer.close()
+
+
+def as_yaml(config: dict[str, Any]) -> str:
+    """Return a config as YAML, in the order of its fields."""
+    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def make_run_dir(run_dir: str | None, env_id: str, algo: str, seed: int) -> Path:
+    """Make the folder of a run, one that does not exist yet.
+
+    Args:
+        run_dir: where the user wants it; None for `runs/<env>/<algo>/<date-time>-seed<seed>`, with
+            a number behind it where two runs begin in the same second.
+        env_id: Gymnasium id.
+        algo: name of the algorithm.
+        seed: of the run.
+
+    Raises:
+        ConfigError: the folder exists already, or cannot be made.
+    """
+    if run_dir is not None:
+        path = Path(run_dir)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                f"run_dir={run_dir} exists already and is not overwritten; choose another"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"run_dir={run_dir} cannot be made: {error.strerror}") from error
+        return path
+    env = env_id.replace("/", "_").replace(":", "_")
+    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path("runs", env, algo)
+    name = f"{moment}-seed{seed}"
+    for number in range(1, 1000):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be made: {error.strerror}") from error
+        return path
+    raise ConfigError(f"{parent / name} exists already, a thousand times; set run_dir=")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that is whole at every moment; NaN and infinity become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in content.items()
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
+    partial.replace(path)

@@ -1,0 +1,147 @@
+"""What a person sees while a run goes on, and at its end."""
+
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from rlkl.algos.base import Metrics
+
+
+class ProgressDisplay(Protocol):
+    """Shows how far a run is; a context manager around the run."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, env_steps: int, metrics: Metrics) -> None:
+        """Show an iteration's end."""
+        ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, env_steps: int, metrics: Metrics) -> None:
+        """Show nothing."""
+
+
+class PlainProgress(NoProgress):
+    """Prints a line at every twentieth of the run, and after half a minute without one.
+
+    Args:
+        title: names the run.
+        total_env_steps: the training budget.
+    """
+
+    def __init__(self, title: str, total_env_steps: int) -> None:
+        self.title = title
+        self.total_env_steps = total_env_steps
+        self._start = self._last_time = time.monotonic()
+        self._last_part = 0
+
+    def __enter__(self) -> Self:
+        print(f"{self.title}: {self.total_env_steps:,} environment steps", flush=True)
+        return self
+
+    def show(self, env_steps: int, metrics: Metrics) -> None:
+        """Print a line if it is time."""
+        part = 20 * env_steps // self.total_env_steps
+        now = time.monotonic()
+        if part > self._last_part or now - self._last_time > 30:
+            self._last_part, self._last_time = part, now
+            print("  " + _line(env_steps, self.total_env_steps, self._start, metrics), flush=True)
+
+
+class LiveProgress:
+    """One line that moves on a terminal.
+
+    Args:
+        title: names the run.
+        total_env_steps: the training budget.
+    """
+
+    def __init__(self, title: str, total_env_steps: int) -> None:
+        self.total_env_steps = total_env_steps
+        self._start = time.monotonic()
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[line]}"),
+        )
+        self._task = self._progress.add_task(title, total=total_env_steps, line="starting")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, env_steps: int, metrics: Metrics) -> None:
+        """Move the line."""
+        line = _line(env_steps, self.total_env_steps, self._start, metrics)
+        self._progress.update(self._task, completed=min(env_steps, self.total_env_steps), line=line)
+
+
+def make_progress(kind: str, title: str, total_env_steps: int) -> ProgressDisplay:
+    """Make the display of `logger.progress`."""
+    if kind == "auto":
+        kind = "live" if sys.stdout.isatty() else "plain"
+    if kind == "none":
+        return NoProgress()
+    display = LiveProgress if kind == "live" else PlainProgress
+    return display(title, total_env_steps)
+
+
+def _line(env_steps: int, total: int, start: float, metrics: Metrics) -> str:
+    elapsed = max(time.monotonic() - start, 1e-9)
+    left = timedelta(seconds=round(max(0, total - env_steps) * elapsed / env_steps))
+    return (
+        f"{min(100, 100 * env_steps // total):3d}%  {env_steps:,} steps  "
+        f"{env_steps / elapsed:,.0f} steps/s  return {metrics['return/train']:.1f}  "
+        f"KL {metrics['kl/old_new']:.4f}  {left} left"
+    )
+
+
+def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
+    """Print what a run came to, and where to look at it."""
+
+    def number(key: str, form: str) -> str:
+        return "-" if summary[key] is None else format(summary[key], form)
+
+    reason = f": {summary['reason']}" if summary["reason"] else ""
+    table = Table(title=f"{summary['algo']} on {summary['env_id']}", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in {
+        "status": summary["status"] + reason,
+        "environment steps": f"{summary['env_steps']:,} in {summary['episodes']:,} episodes",
+        "training return": f"{number('return_mean', '.1f')} (mean of the last 100 episodes), "
+        f"best {number('return_best', '.1f')}",
+        "evaluation": f"{number('eval_return', '.1f')} (mean return, most probable actions)",
+        "time": f"{summary['wall_seconds']:.0f} s, "
+        f"{number('env_steps_per_second', ',.0f')} steps/s",
+        "folder": str(run_dir),
+        "look at it": f"tensorboard --logdir {run_dir}",
+    }.items():
+        table.add_row(name, value)
+    Console().print(table)
