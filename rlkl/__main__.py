@@ -1,0 +1,5 @@
+"""`python -m rlkl`, the same as the command `rlkl`."""
+
+from rlkl.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""The command `rlkl`: chooses the subcommand, and turns errors into one line and an exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from rlkl.validation import ConfigError, nearest
+from rlkl.version import __version__
+
+USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and kin on Gymnasium environments
+
+usage: rlkl COMMAND [...]
+
+  train    train a policy; `rlkl train --help` shows what can be set
+
+  --help, --version"""
+
+
+def _train(arguments: list[str]) -> int:
+    # Hydra and torch take seconds to import, which --help and a mistyped command need not wait for.
+    from rlkl.cli.train import main as train  # noqa: PLC0415
+
+    return train(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit.
+
+    Exit codes: 0 done; 1 failed while running; 2 something that was asked for cannot be done, and
+    nothing was created; 130 stopped by the user.
+
+    Args:
+        arguments: those behind `rlkl`; None for the command line's.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h"):
+        print(USAGE)
+        sys.exit(0)
+    if name in ("--version", "-V"):
+        print(f"rlkl {__version__}")
+        sys.exit(0)
+    if name not in COMMANDS:
+        fail(f"there is no command {name!r}{nearest(name, COMMANDS)}; see rlkl --help", 2)
+    try:
+        sys.exit(COMMANDS[name](arguments[1:]))
+    except ConfigError as error:
+        fail(str(error), 2)
+    except KeyboardInterrupt:
+        fail("stopped", 130)
+    except Exception as error:
+        if os.environ.get("RLKL_FULL_ERROR"):
+            raise
+        fail(f"{one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the kind of an error and its message, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def fail(message: str, code: int) -> None:
+    """Print an error to standard error and exit."""
+    print(f"rlkl: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

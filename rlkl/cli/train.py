@@ -1,0 +1,136 @@
+"""`rlkl train`: checks every job first, then hands them to Hydra."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rlkl.cli import one_line
+from rlkl.config import (
+    CONFIG_DIR,
+    GROUPS,
+    CommandLine,
+    load,
+    options,
+    register_schemas,
+    to_train_config,
+)
+from rlkl.envs import make_vector_env
+from rlkl.trainer import Trainer
+from rlkl.validation import ConfigError
+
+EXAMPLES = {
+    "rlkl train": "PPO-clip on CartPole-v1",
+    "rlkl train algo=trpo env=pendulum algo.max_kl=0.02 seed=3": "other choices and values",
+    "rlkl train -m algo=ppo_clip,ppo_kl,trpo seed=range(5)": "a sweep, each job in its own folder",
+}
+
+FLAGS = {
+    "--multirun, -m": "run every combination of comma-separated values and range(...)",
+    "--cfg job": "print the config instead of running it",
+    "--config-dir DIR": "look for configs in DIR as well",
+    "--hydra-help": "more flags of Hydra",
+}
+
+
+def help_text(config_dirs: list[Path]) -> str:
+    """Return what can be set: examples, the choices of each group, keys worth knowing."""
+
+    def rows(content: dict[str, str], indent: str = "  ") -> list[str]:
+        width = max(map(len, content), default=0)
+        return [f"{indent}{name:<{width}}  {text}".rstrip() for name, text in content.items()]
+
+    lines = ["usage: rlkl train [KEY=VALUE ...] [FLAG ...]", "", "Examples", *rows(EXAMPLES), ""]
+    lines += ["Groups, chosen as GROUP=OPTION"]
+    for group in GROUPS:
+        lines += [f"  {group}", *rows(options(group, config_dirs), indent="    ")]
+    keys = {
+        "env.id=ID": "any registered environment; my_package:MyEnv-v0 imports my_package",
+        "env.num_envs=8": "copies stepped together",
+        "env.kwargs.KEY=VALUE": "arguments of the environment's constructor",
+        "total_env_steps=100000": "the training budget",
+        "rollout_steps=128": "steps of each environment between updates",
+        "gamma=0.99 gae_lambda=0.95": "discounting, and the trace of advantage estimation",
+        "normalize_observations=true": "by running moments",
+        "scale_rewards=true": "by the running deviation of the discounted return",
+        "algo.KEY=VALUE": "hyperparameters of the algorithm: learning_rate, num_epochs, ...",
+        "critic.KEY=VALUE": "hyperparameters of the critic's regression",
+        "policy.KEY=VALUE": "sizes, activation and initialisation of the networks",
+        "run_dir=DIR": "the run's folder, instead of runs/<env>/<algo>/<date-time>-seed<seed>",
+    }
+    lines += ["", "Keys worth knowing (--cfg job shows them all)", *rows(keys)]
+    lines += ["", "Flags", *rows(FLAGS)]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Train; return the exit code."""
+    parsed, unknown = get_args_parser().parse_known_args(arguments)
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: there is no such flag; see rlkl train --help")
+    config_dirs = [Path(parsed.config_dir)] if parsed.config_dir else []
+    if parsed.help:
+        print(help_text(config_dirs))
+        return 0
+    register_schemas()
+    line = CommandLine(parsed.overrides, config_dirs)
+    configs = [load(job, config_dirs) for job in line.jobs(multirun=parsed.multirun)]
+    folders = [config.run_dir for config in configs if config.run_dir is not None]
+    if len(folders) > len(set(folders)):
+        raise ConfigError(
+            f"run_dir={folders[0]} would be shared by several jobs; "
+            "leave it out, or make it differ: 'run_dir=DIR/${algo.name}-${seed}'"
+        )
+    if parsed.multirun:
+        # A sweep leaves a record before its first job: what cannot be made is found before that.
+        for env in {repr(config.env): config.env for config in configs}.values():
+            make_vector_env(replace(env, num_envs=1)).close()
+    outcomes = Outcomes()
+    flags = [text for text in arguments if text not in parsed.overrides]
+    sys.argv = ["rlkl train", *flags, *line.normalized()]
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(outcomes.run)()
+    return outcomes.report()
+
+
+class Outcomes:
+    """Runs jobs as Hydra hands them over, and remembers how they ended.
+
+    No exception passes through Hydra, which would print it its own way.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.error: Exception | None = None
+        self.failures: list[str] = []
+
+    def run(self, composed: DictConfig) -> None:
+        """Run one job. In a sweep a failure is noted, and the next job goes on."""
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        if self.stopped:
+            return
+        try:
+            summary = Trainer(to_train_config(composed)).train()
+            self.stopped = summary.status == "stopped"
+        except Exception as error:
+            if sweep:
+                job = ",".join(HydraConfig.get().overrides.task)
+                self.failures.append(f"{job}: {one_line(error)}")
+            else:
+                self.error = error
+
+    def report(self) -> int:
+        """Print which jobs of a sweep failed; return the exit code.
+
+        Raises:
+            Exception: the one that a single job ended with.
+        """
+        if self.error is not None:
+            raise self.error
+        for failure in self.failures:
+            print(f"rlkl: failed: {failure}", file=sys.stderr)
+        return 130 if self.stopped else int(bool(self.failures))

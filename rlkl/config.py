@@ -1,0 +1,222 @@
+"""From command-line overrides to a validated `TrainConfig`; what is wrong, in one line."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from rlkl.algos import ALGORITHMS
+from rlkl.envs import find_spec
+from rlkl.trainer import TrainConfig
+from rlkl.validation import ConfigError, nearest
+
+_PACKAGE = Path(__file__).parent
+CONFIG_DIR = (
+    _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+)
+"""Inside the package once it is installed, beside it in a checkout."""
+
+GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment")
+FREE_KEY = "env.kwargs."
+"""Below it any key may be given: it goes to the environment's constructor."""
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra, as the types and defaults of the config."""
+    store = ConfigStore.instance()
+    root = _schema(TrainConfig)
+    root.algo = MISSING  # the group fills it; the default's type would admit no other
+    store.store(group="schema", name="train", node=root, package="_global_")
+    for name, algorithm in ALGORITHMS.items():
+        store.store(group="schema/algo", name=name, node=_schema(algorithm.config))
+
+
+def _schema(dataclass_type: type[Any]) -> DictConfig:
+    """Return a config with a dataclass's types; overrides may change it, frozen or not."""
+    schema: DictConfig = OmegaConf.structured(dataclass_type)
+
+    def unlock(node: DictConfig) -> None:
+        OmegaConf.set_readonly(node, None)
+        for key in node:
+            child = node._get_node(key)
+            if isinstance(child, DictConfig):
+                unlock(child)
+
+    unlock(schema)
+    return schema
+
+
+def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
+    """Return the choices of a group and what each is, from the first comment of its file."""
+    found = {}
+    for directory in (CONFIG_DIR, *config_dirs):
+        for path in sorted((directory / group).glob("*.yaml")):
+            comments = [
+                line.lstrip("# ").rstrip()
+                for line in path.read_text().splitlines()
+                if line.startswith("#") and "@package" not in line
+            ]
+            found[path.stem] = comments[0] if comments else ""
+    return found
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Overrides as typed, and where else configs may come from.
+
+    Attributes:
+        overrides: Hydra's override syntax; `env.kwargs.x=1` needs no `+`.
+        config_dirs: searched beside rlkl's own configs.
+    """
+
+    overrides: list[str]
+    config_dirs: list[Path] = field(default_factory=list)
+
+    def normalized(self) -> list[str]:
+        """Return the overrides as Hydra takes them."""
+        return [f"++{text}" if text.startswith(FREE_KEY) else text for text in self.overrides]
+
+    def jobs(self, *, multirun: bool) -> Iterator[list[str]]:
+        """Yield the overrides of each job: one, or every combination of a sweep.
+
+        Raises:
+            ConfigError: an override that cannot be parsed, or a sweep without `--multirun`.
+        """
+        choices: list[list[str]] = []
+        for text in self.normalized():
+            override = _parse(text)
+            if override.is_sweep_override():
+                if not multirun:
+                    raise ConfigError(
+                        f"{text}: several values for one key make a sweep; add --multirun"
+                    )
+                if not override.is_discrete_sweep():
+                    raise ConfigError(
+                        f"{text}: an interval cannot be swept; list values or use range(...)"
+                    )
+                key = override.get_key_element()
+                choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            else:
+                choices.append([text])
+        for combination in itertools.product(*choices):
+            yield list(combination)
+
+
+def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
+    """Compose, type-check and validate the config of one job. Nothing is created.
+
+    Args:
+        overrides: as Hydra takes them.
+        config_dirs: searched beside rlkl's own configs.
+
+    Raises:
+        ConfigError: with one line that says what is wrong and how to mend it.
+    """
+    config_dirs = list(config_dirs)
+    for text in overrides:
+        _check_key(_parse(text), config_dirs)
+    search_path = ",".join(f"file://{path.resolve()}" for path in config_dirs)
+    extra = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            composed = compose("train", [*overrides, *extra])
+        return to_train_config(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def to_train_config(composed: DictConfig) -> TrainConfig:
+    """Turn a composed config into the dataclasses, which validate themselves.
+
+    Raises:
+        ConfigError: a value out of range, or an environment that does not exist.
+    """
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, TrainConfig)
+    find_spec(config.env.id)
+    return config
+
+
+def _parse(text: str) -> Override:
+    try:
+        parsed: Override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ConfigError(
+            f"{text}: not an override; expected key=value (quote values with spaces or commas): "
+            f"{_first_line(error)}"
+        ) from error
+    return parsed
+
+
+def _check_key(override: Override, config_dirs: list[Path]) -> None:
+    key, text = override.key_or_group, override.input_line
+    if key.startswith(("hydra.", "hydra/", FREE_KEY)):
+        return
+    if override.is_delete():
+        raise ConfigError(f"{text}: nothing can be taken out of the config; set another value")
+    if key in GROUPS:
+        choices = options(key, config_dirs)
+        value = override.value()
+        # Experiments may be stacked; every other group has exactly one option.
+        names = [value]
+        if key == "experiment":
+            names = value if isinstance(value, list) else [value] if value is not None else []
+        for name in names:
+            if not isinstance(name, str) or name not in choices:
+                raise ConfigError(
+                    f"{text}: {key} has no option {name!r}; expected one of "
+                    f"{', '.join(choices)}{nearest(str(name), choices)}"
+                )
+        return
+    keys = set(_keys())
+    if key not in keys:
+        below = sorted(k for k in keys if k.startswith(f"{key.partition('.')[0]}."))
+        hint = nearest(key, below or keys | set(GROUPS))
+        listed = f"; expected one of {', '.join(below)}" if below else "; see rlkl train --help"
+        raise ConfigError(f"{text}: there is no key {key!r}{hint or listed}")
+
+
+def _keys() -> Iterator[str]:
+    """Every key that a config can have, those of all algorithms included."""
+    schema = OmegaConf.structured(TrainConfig)
+    yield from _paths(OmegaConf.to_container(schema), "")
+    yield "env.kwargs"
+    for algorithm in ALGORITHMS.values():
+        yield from _paths(OmegaConf.to_container(OmegaConf.structured(algorithm.config)), "algo.")
+
+
+def _paths(node: Any, prefix: str) -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _explain(error: BaseException) -> str:
+    """Return one line from an error of Hydra or OmegaConf and its cause."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key, line = getattr(cause, "full_key", None), _first_line(cause)
+    owner = getattr(cause, "object_type", None)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(owner):
+        names = ", ".join(field.name for field in fields(owner))
+        return f"{key}: {getattr(owner, 'name', 'the config')} has no such key; it has {names}"
+    if "is not a ListConfig" in line:
+        line = "expected a list, such as [64,64]"
+    elif "is not Optional" in line:
+        line = "expected a value; null is not one"
+    return f"{key}: {line}" if key and key not in line else line
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
