@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from rlkl.validation import ConfigError, check_choice, check_range, nearest
+from rlkl.validation import ConfigError, check_choice, check_range, nearest, one_line
 
 BACKENDS = ("auto", "native", "sync", "async")
 
@@ -190,12 +190,12 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
         with _interrupts_ignored_by_children(backend == "async"):
             envs = gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **arguments)
     except gym.error.DependencyNotInstalled as error:
-        raise ConfigError(f"env.id={config.id} needs a package: {_one_line(error)}") from error
+        raise ConfigError(f"env.id={config.id} needs a package: {one_line(error)}") from error
     except Exception as error:
         given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
         raise ConfigError(
             f"env.id={config.id}{given} could not be made: "
-            f"{type(error).__name__}: {_one_line(error)}"
+            f"{type(error).__name__}: {one_line(error)}"
         ) from error
     try:
         return VectorEnvironment(envs, backend)
@@ -216,7 +216,7 @@ def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
             importlib.import_module(module)
         except ImportError as error:
             raise ConfigError(
-                f"env.id={env_id}: the package {module!r} cannot be imported: {_one_line(error)}"
+                f"env.id={env_id}: the package {module!r} cannot be imported: {one_line(error)}"
             ) from error
     try:
         return gym.spec(name)
@@ -264,7 +264,3 @@ def _interrupts_ignored_by_children(wanted: bool) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

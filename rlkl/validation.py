@@ -63,3 +63,8 @@ def nearest(word: str, words: Iterable[str], most: int = 3) -> str:
     by_lower_case = {w.lower(): w for w in words}
     close = difflib.get_close_matches(word.lower(), by_lower_case, n=most, cutoff=0.6)
     return f" (did you mean {' or '.join(by_lower_case[w] for w in close)}?)" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error without its line breaks."""
+    return " ".join(str(error).split())

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from rlkl.validation import ConfigError, nearest
+from rlkl.validation import ConfigError, nearest, one_line
 from rlkl.version import __version__
 
 USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and kin on Gymnasium environments
@@ -48,21 +48,16 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         sys.exit(COMMANDS[name](arguments[1:]))
     except ConfigError as error:
-        fail(str(error), 2)
+        fail(one_line(error), 2)
     except KeyboardInterrupt:
         fail("stopped", 130)
     except Exception as error:
         if os.environ.get("RLKL_FULL_ERROR"):
             raise
-        fail(f"{one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the kind of an error and its message, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        fail(f"{type(error).__name__}: {one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
 
 
 def fail(message: str, code: int) -> None:
     """Print an error to standard error and exit."""
-    print(f"rlkl: {' '.join(message.split())}", file=sys.stderr)
+    print(f"rlkl: {message}", file=sys.stderr)
     sys.exit(code)

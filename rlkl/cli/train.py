@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rlkl.cli import one_line
 from rlkl.config import (
     CONFIG_DIR,
     GROUPS,
@@ -22,7 +21,7 @@ from rlkl.config import (
 )
 from rlkl.envs import make_vector_env
 from rlkl.trainer import Trainer
-from rlkl.validation import ConfigError
+from rlkl.validation import ConfigError, one_line
 
 EXAMPLES = {
     "rlkl train": "PPO-clip on CartPole-v1",
@@ -119,7 +118,7 @@ class Outcomes:
         except Exception as error:
             if sweep:
                 job = ",".join(HydraConfig.get().overrides.task)
-                self.failures.append(f"{job}: {one_line(error)}")
+                self.failures.append(f"{job}: {type(error).__name__}: {one_line(error)}")
             else:
                 self.error = error
 
