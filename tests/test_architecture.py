@@ -1,4 +1,4 @@
-"""The house stands: imports point down, the core is light, every name of the design has its room."""
+"""The house stands: imports point down without circles, and the core is light."""
 
 import ast
 import subprocess

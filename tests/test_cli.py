@@ -1,0 +1,219 @@
+"""The command line as a person meets it: exit codes, one line for an error, folders and files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlkl.algos import ALGORITHMS
+from rlkl.cli import main
+from rlkl.config import GROUPS, options
+from rlkl.diagnostics import TAGS
+
+TINY = ["total_env_steps=300", "rollout_steps=16", "eval_episodes=2"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rlkl"])
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+BAD_OVERRIDES = {
+    "algo=ppo_clp": "did you mean ppo_clip",
+    "algo=null": "has no option",
+    "algo.clip_ratio=-1": "above 0 and below 1",
+    "algo.clip_ratio=many": "could not be converted to Float",
+    "algo.learning_rat=1": "did you mean algo.learning_rate",
+    "algo.max_kl=1": "ppo_clip has no such key; it has",
+    "algo.name=trpo": "set by the choice of the algorithm",
+    "algo.num_minibatches=7": "the nearest that do: 4 and 8",
+    "algo.target_kl_scope=step": "expected one of minibatch, epoch",
+    "algo=ppo_clip,trpo": "add --multirun",
+    "critic.num_minibatches=3": "the nearest that do: 2 and 4",
+    "critic.num_epochs=1.5": "could not be converted to Integer",
+    "device=abacus": "device=cpu always can",
+    "env.backend=fast": "expected one of auto, native, sync, async",
+    "env.id=CartPol-v1": "did you mean CartPole-v1",
+    "env.id=CartPole-v77": "did you mean CartPole-v1",
+    "env.id=no_such_package:Env-v0": "cannot be imported",
+    "env.id=Blackjack-v1": "not supported: expected a Box of one dimension",
+    "env.kwargs.gravity=3": "unexpected keyword argument 'gravity'",
+    "env.num_envs=0": "at least 1",
+    "env=[cartpole,acrobot]": "has no option",
+    "experiment=unheard_of": "experiment has no option",
+    "gamma=1.5": "at most 1",
+    "gamma=nan": "at most 1",
+    "gamma=null": "null is not one",
+    "policy.activation=tan": "did you mean tanh",
+    "policy.actor_hidden_sizes=64": "expected a list",
+    "seed=-1": "at least 0",
+    "total_env_steps=soon": "could not be converted to Integer",
+    "tottal_env_steps=9": "did you mean total_env_steps",
+    "+new_key=1": "there is no key",
+    "~algo": "nothing can be taken out",
+    "x=[": "not an override",
+    "--fast": "there is no such flag",
+}
+
+
+@pytest.mark.parametrize("override", BAD_OVERRIDES)
+def test_a_bad_override_gives_one_clear_line_and_creates_nothing(
+    override: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", override) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("rlkl: ")
+    assert printed.err.count("\n") == 1
+    assert BAD_OVERRIDES[override] in printed.err
+    assert "Traceback" not in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_job_of_a_sweep_is_found_before_the_first_job_runs(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "-m", "algo=ppo_clip,trpo", "env.kwargs.gravity=3", *TINY) == 2
+    assert run("train", "-m", "gamma=0.9,1.9", *TINY) == 2
+    assert run("train", "-m", "seed=0,1", "run_dir=here", *TINY) == 2
+    errors = capfd.readouterr().err
+    assert "gravity" in errors
+    assert "gamma=1.9" in errors
+    assert "shared by several jobs" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) -> None:
+    assert run("train", f"algo={algo}", "seed=7", *TINY) == 0
+    (folder,) = (tmp_path / "runs" / "CartPole-v1" / algo).iterdir()
+    assert folder.name.endswith("-seed7")
+    names = {path.name.split(".tfevents")[0] for path in folder.iterdir()}
+    assert names == {
+        "config.yaml", "events.out", "metrics.csv", "episodes.csv", "checkpoints", "summary.json",
+    }  # fmt: skip
+    assert yaml.safe_load((folder / "config.yaml").read_text())["algo"]["name"] == algo
+
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary) == [
+        "status", "reason", "env_steps", "iterations", "episodes", "return_mean", "return_best",
+        "eval_return", "wall_seconds", "env_steps_per_second", "seed", "algo", "env_id",
+        "versions", "git_revision",
+    ]  # fmt: skip
+    assert (summary["status"], summary["algo"], summary["seed"]) == ("finished", algo, 7)
+
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["env_steps", *TAGS]
+    assert len(rows) == summary["iterations"]
+    assert int(rows[-1]["env_steps"]) == summary["env_steps"] >= 300
+    assert float(rows[-1]["return/eval"]) == summary["eval_return"]
+
+    with (folder / "episodes.csv").open() as file:
+        episodes = list(csv.DictReader(file))
+    assert list(episodes[0]) == ["env_steps", "return", "length"]
+    assert len(episodes) == summary["episodes"]
+    returns = [float(episode["return"]) for episode in episodes[-100:]]
+    assert summary["return_mean"] == pytest.approx(sum(returns) / len(returns))
+
+
+def test_a_sweep_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
+    assert run("train", "-m", "algo=ppo_clip,trpo", "seed=range(2)", *TINY) == 0
+    runs = sorted(path.parent for path in tmp_path.rglob("summary.json"))
+    assert [(path.parent.name, path.name[-5:]) for path in runs] == [
+        ("ppo_clip", "seed0"), ("ppo_clip", "seed1"), ("trpo", "seed0"), ("trpo", "seed1"),
+    ]  # fmt: skip
+
+
+def test_a_run_never_touches_a_folder_that_exists(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "run_dir=mine", *TINY) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.*")}
+    assert run("train", "run_dir=mine", *TINY) == 2
+    assert "exists already" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.*")} == before
+
+
+def test_help_names_every_option_of_every_group_and_three_examples(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("train", "--help") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n  rlkl train") == 3
+    for group in GROUPS:
+        found = options(group)
+        assert found, f"no option of {group}"
+        for name, description in found.items():
+            assert f"    {name}" in printed
+            assert description, f"{group}={name} does not say what it is in its first comment"
+            assert description in printed
+
+
+def test_cfg_job_prints_the_config_and_runs_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "--cfg", "job", "algo=trpo", "algo.max_kl=0.5", "env.kwargs.a=1") == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["algo"]["max_kl"] == 0.5
+    assert config["env"]["kwargs"] == {"a": 1}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_dir_adds_experiments_of_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "tiny.yaml").write_text(
+        "# @package _global_\n# Nothing but short.\ntotal_env_steps: 200\nrollout_steps: 8\n"
+    )
+    assert run("train", "--config-dir", "mine", "experiment=tiny", "run_dir=run") == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["env_steps"] < 300
+
+
+def test_a_mistyped_command_and_the_two_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("trian") == 2
+    assert "did you mean train" in capsys.readouterr().err
+    assert run("--help") == 0
+    assert "rlkl train --help" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("rlkl ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_ends_cleanly_with_a_summary(number: int, tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "scripts" / "train.py"
+    process = subprocess.Popen(
+        [sys.executable, str(script), "run_dir=run", "total_env_steps=100000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONWARNINGS": "default"},
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+        assert time.monotonic() < deadline, "no iteration in two minutes"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(number)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "stopped: interrupted" in printed
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("stopped", "interrupted")
+    assert summary["iterations"] == metrics.read_text().count("\n") - 1

@@ -1,0 +1,292 @@
+"""The trainer: fairness under one seed, repeatability, the run's folder, ends good and bad."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import rlkl
+from rlkl.algos import ALGORITHMS
+from rlkl.diagnostics import TAGS, complete
+from rlkl.rollout import make_batch
+
+QUIET = rlkl.LoggerConfig(tensorboard=False, progress="none")
+
+
+def config(algo: str = "ppo_clip", **changes: Any) -> rlkl.TrainConfig:
+    settings: dict[str, Any] = {
+        "algo": ALGORITHMS[algo].config(),
+        "total_env_steps": 600,
+        "rollout_steps": 16,
+        "eval_episodes": 2,
+        "logger": QUIET,
+    }
+    return rlkl.TrainConfig(**settings | changes)
+
+
+def test_every_algorithm_starts_from_the_same_weights_and_meets_the_same_first_batch() -> None:
+    batches = []
+    for algo in ALGORITHMS:
+        trainer = rlkl.Trainer(config(algo, seed=3))
+        batches.append(make_batch(trainer.collector.collect(), trainer.policy, 0.99, 0.95))
+        batches[-1].__dict__["weights"] = trainer.policy.actor_parameters.vector.detach().clone()
+    for batch in batches[1:]:
+        for name, tensor in batches[0].__dict__.items():
+            assert torch.equal(tensor, batch.__dict__[name]), name
+
+
+def test_the_critic_after_one_iteration_has_the_same_bits_whatever_the_algorithm() -> None:
+    vectors = []
+    for algo in ALGORITHMS:
+        trainer = rlkl.Trainer(config(algo, seed=3))
+        trainer.iterate()
+        vectors.append(trainer.policy.critic_parameters.vector.detach().clone())
+    assert all(torch.equal(vectors[0], vector) for vector in vectors[1:])
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(algo: str, env_id: str) -> None:
+    def run(seed: int) -> tuple[torch.Tensor, list[float]]:
+        trainer = rlkl.Trainer(
+            config(
+                algo,
+                seed=seed,
+                env=rlkl.EnvConfig(env_id, 4),
+                normalize_observations=True,
+                scale_rewards=True,
+            )
+        )
+        numbers = []
+        for _ in range(3):
+            _, metrics, _ = trainer.iterate()
+            numbers += [v for tag, v in metrics.items() if not tag.startswith("time/")]
+        return trainer.policy.actor_parameters.vector.detach().clone(), numbers
+
+    (vector, numbers), (again, same), (other, _) = run(1), run(1), run(2)
+    assert torch.equal(vector, again)
+    np.testing.assert_array_equal(numbers, same)
+    assert not torch.equal(vector, other)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_reports_the_same_tags(algo: str) -> None:
+    trainer = rlkl.Trainer(config(algo))
+    _, metrics, histograms = trainer.iterate()
+    assert tuple(metrics) == TAGS
+    general = [
+        tag
+        for tag in TAGS
+        if not tag.startswith(("trust_region/", "return/", "episode/", "policy/", "optim/"))
+    ]
+    for tag in set(general) - {"kl/target", "kl/coefficient"}:
+        assert math.isfinite(metrics[tag]), tag
+    assert all(len(values) for values in histograms.values())
+
+
+def test_an_unknown_tag_is_an_error_and_not_lost_in_silence() -> None:
+    with pytest.raises(KeyError, match="kl/typo"):
+        complete({"kl/typo": 1.0})
+
+
+def test_the_reported_kl_is_that_of_the_policies_before_and_after() -> None:
+    trainer = rlkl.Trainer(config("ppo_clip", env=rlkl.EnvConfig("Pendulum-v1", 4)))
+    before = {k: v.clone() for k, v in trainer.policy.actor.state_dict().items()}
+    rollout, metrics, _ = trainer.iterate()
+    states = torch.as_tensor(rollout.observations).reshape(-1, 3)
+    new = trainer.policy.actor(states).detach()
+    trainer.policy.actor.load_state_dict(before)
+    old = trainer.policy.actor(states).detach()
+
+    def independent(parameters: torch.Tensor) -> torch.distributions.Independent:
+        mean, log_std = parameters.double().chunk(2, -1)
+        return torch.distributions.Independent(torch.distributions.Normal(mean, log_std.exp()), 1)
+
+    kl = torch.distributions.kl_divergence(independent(old), independent(new))
+    assert metrics["kl/old_new"] == pytest.approx(float(kl.mean()), rel=1e-6)
+    assert metrics["kl/max"] == pytest.approx(float(kl.max()), rel=1e-6)
+    reverse = torch.distributions.kl_divergence(independent(new), independent(old))
+    assert metrics["kl/new_old"] == pytest.approx(float(reverse.mean()), rel=1e-6)
+
+
+def test_observation_statistics_move_between_iterations_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = rlkl.Trainer(config("ppo_clip", normalize_observations=True))
+    assert trainer.normalizer is not None
+    seen = []
+    update = trainer.policy_optimizer.update
+
+    def watched(*arguments: Any) -> Any:
+        assert trainer.normalizer is not None
+        seen.append(trainer.normalizer.moments.count)
+        return update(*arguments)
+
+    monkeypatch.setattr(trainer.policy_optimizer, "update", watched)
+    trainer.iterate()
+    first = trainer.env_steps
+    trainer.iterate()
+    assert seen == [0, first]
+    assert trainer.normalizer.moments.count == trainer.env_steps
+
+
+def test_training_returns_are_raw_whatever_is_learned_from() -> None:
+    plain = rlkl.Trainer(config("trpo", env=rlkl.EnvConfig("Pendulum-v1", 4), rollout_steps=200))
+    scaled = rlkl.Trainer(
+        config("trpo", env=rlkl.EnvConfig("Pendulum-v1", 4), rollout_steps=200, scale_rewards=True)
+    )
+    returns = [trainer.iterate()[1]["return/train"] for trainer in (plain, scaled)]
+    assert returns[0] == returns[1] < -500
+
+
+def test_the_summary_tells_of_a_failure_and_keeps_what_was_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = rlkl.Trainer(config(run_dir=str(tmp_path / "run")))
+    step, calls = trainer.envs.step, iter(range(1000))
+
+    def failing(actions: Any) -> Any:
+        if next(calls) == 40:
+            raise RuntimeError("the motor burned out")
+        return step(actions)
+
+    monkeypatch.setattr(trainer.envs, "step", failing)
+    with pytest.raises(RuntimeError, match="burned out"):
+        trainer.train()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["reason"] == "RuntimeError: the motor burned out"
+    assert summary["iterations"] == 2
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert len(list(csv.reader(file))) == 3
+    rlkl.load_policy(tmp_path / "run")
+
+
+def test_nothing_is_created_when_the_trainer_cannot_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for changes in ({"device": "cuda:99"}, {"env": rlkl.EnvConfig("CartPole-v77")}):
+        with pytest.raises(rlkl.ConfigError):
+            rlkl.Trainer(config(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_of_the_same_second_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    from rlkl.loggers import make_run_dir
+
+    paths = {make_run_dir(None, "a:b/C-v0", "trpo", 5) for _ in range(5)}
+    assert len(paths) == 5
+    assert all(path.parent == Path("runs/a_b_C-v0/trpo") for path in paths)
+
+
+class Turn(gym.Env):
+    """Twenty steps of which each costs 1 unless the action repeats the observation."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2, start=5)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._look(), {}
+
+    def _look(self) -> Any:
+        self.sign = int(self.np_random.integers(2))
+        return np.array([2 * self.sign - 1], np.float32)
+
+    def step(self, action: Any) -> Any:
+        reward = -float(action != 5 + self.sign)
+        self.t += 1
+        return self._look(), reward, self.t == 20, False, {}
+
+
+def test_a_policy_read_back_acts_as_it_did(tmp_path: Path) -> None:
+    gym.register("Turn-v0", Turn)
+    try:
+        summary = rlkl.train(
+            config(
+                "ppo_clip",
+                env=rlkl.EnvConfig("Turn-v0", 4),
+                total_env_steps=4000,
+                rollout_steps=64,
+                normalize_observations=True,
+                run_dir=str(tmp_path / "run"),
+            )
+        )
+        assert summary.eval_return == 0.0
+        policy = rlkl.load_policy(tmp_path / "run")
+        assert policy.act(np.array([-1.0])) == 5
+        np.testing.assert_array_equal(policy.act(np.array([[1.0], [-1.0]])), [6, 5])
+        sampled = policy.act(np.zeros((500, 1)), torch.Generator().manual_seed(0))
+        assert set(sampled) == {5, 6}
+    finally:
+        del gym.registry["Turn-v0"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"not a checkpoint"]
+)
+def test_a_damaged_checkpoint_is_refused_with_words(tmp_path: Path, damage: Any) -> None:
+    rlkl.train(config(run_dir=str(tmp_path / "run"), total_env_steps=100))
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(rlkl.ConfigError, match=r"last\.pt is not a checkpoint that can be read"):
+        rlkl.load_policy(tmp_path / "run")
+
+
+def test_a_checkpoint_cannot_run_code_and_a_newer_one_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.pt"
+    path.parent.mkdir()
+    torch.save({"format": 1, "policy": Path("/")}, path)  # any object beyond tensors and numbers
+    with pytest.raises(rlkl.ConfigError, match="is not a checkpoint"):
+        rlkl.load_policy(tmp_path)
+    torch.save({"format": 99}, path)
+    with pytest.raises(rlkl.ConfigError, match="newer than"):
+        rlkl.load_policy(tmp_path)
+    with pytest.raises(rlkl.ConfigError, match="there is no such checkpoint"):
+        rlkl.load_policy(tmp_path / "nowhere")
+
+
+def test_tensorboard_gets_every_tag_that_applies_along_environment_steps(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = rlkl.LoggerConfig(progress="none", histogram_interval=2)
+    summary = rlkl.train(config("trpo", run_dir=str(tmp_path / "run"), logger=logger))
+    events = EventAccumulator(str(tmp_path / "run"), {"histograms": 0}).Reload()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    applied = {tag for tag in TAGS if any(row[tag] for row in rows)}
+    assert set(events.Tags()["scalars"]) == applied
+    curve = events.Scalars("kl/old_new")
+    assert [event.step for event in curve] == [int(row["env_steps"]) for row in rows]
+    assert [event.value for event in curve] == pytest.approx(
+        [float(row["kl/old_new"]) for row in rows]
+    )
+    assert curve[-1].step == summary.env_steps
+    assert set(events.Tags()["histograms"]) == {
+        "ratio/histogram", "kl/histogram", "advantage/histogram",
+    }  # fmt: skip
+    assert len(events.Histograms("kl/histogram")) == math.ceil(summary.iterations / 2)
+
+
+def test_evaluation_gives_each_environment_its_share_of_episodes() -> None:
+    from rlkl.evaluation import evaluate
+
+    trainer = rlkl.Trainer(config(env=rlkl.EnvConfig("CartPole-v1", 3)))
+    seeds = [1, 2, 3]
+    for backend in ("native", "sync"):
+        env = rlkl.EnvConfig("CartPole-v1", 3, backend)
+        result = evaluate(trainer.policy, env, 8, seeds)
+        assert len(result.returns) == len(result.lengths) == 8
+        assert result.returns == [float(length) for length in result.lengths]
+        assert result == evaluate(trainer.policy, env, 8, seeds)
