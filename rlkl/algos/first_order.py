@@ -1,10 +1,11 @@
 """Epochs × minibatches of Adam on an objective: the loop that vanilla PG and both PPOs share."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from rlkl.algos.base import (
     FirstOrderConfig,
@@ -95,11 +96,11 @@ class FirstOrder:
                 losses.append(loss.detach())
             else:
                 epochs += 1
-                stopped = self._too_far("epoch", batch)
+                stopped = epochs < self.num_epochs and self._too_far("epoch", batch)
         return {
-            "policy/loss": float(torch.stack(losses).mean()),
+            "policy/loss": _mean(losses),
             "optim/lr": learning_rate,
-            "optim/grad_norm": float(torch.stack(norms).mean()),
+            "optim/grad_norm": _mean(norms),
             "optim/epochs": len(losses) / self.num_minibatches,
             "optim/stopped_early": float(stopped),
         } | self.objective.after_update(lambda: full_batch_kl(self.policy, batch))
@@ -123,3 +124,7 @@ class FirstOrder:
         self.adam.load_state_dict(state["adam"])
         self.objective.load_state_dict(state["objective"])
         self.generator.set_state(state["generator"])
+
+
+def _mean(scalars: list[Tensor]) -> float:
+    return float(torch.stack(scalars).mean()) if scalars else math.nan

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from rlkl.algos.base import AlgoConfig, Metrics, standardized
 from rlkl.distributions import Distribution
 from rlkl.policy import Policy
-from rlkl.rollout import Batch
+from rlkl.rollout import Batch, minibatches
 from rlkl.schedules import SCHEDULES, scheduled
 from rlkl.surrogates import surrogate
 from rlkl.trust_region import conjugate_gradient, fisher_vector_product, flat_gradient
@@ -24,7 +24,8 @@ class NaturalGradientConfig(AlgoConfig):
     would change nothing: the direction alone counts. Both are options of the critic.
 
     Attributes:
-        max_kl: δ, the step is scaled to this KL(π_old ‖ π_θ) by the quadratic model, in nats.
+        max_kl: δ, the step is scaled to this KL(π_old ‖ π_θ) by the quadratic model, in nats; the
+            damping counts as curvature, so the model's KL is somewhat below it.
         max_kl_schedule: `constant`, or `linear` to 0 over the training budget.
         cg_iterations: of conjugate gradient, each one Fisher-vector product.
         cg_damping: λ, added to the diagonal of the Fisher matrix.
@@ -134,7 +135,7 @@ class NaturalGradient:
         observations, old_parameters = batch.observations, batch.old_parameters
         if self.config.fisher_fraction < 1:
             count = max(1, round(self.config.fisher_fraction * len(batch)))
-            rows = torch.randperm(len(batch), generator=self.generator)[:count]
+            rows = next(minibatches(len(batch), 1, self.generator))[:count]
             observations, old_parameters = observations[rows], old_parameters[rows]
         new = self.policy.distribution(observations)
         return self.policy.distribution_type(old_parameters).kl(new).mean()

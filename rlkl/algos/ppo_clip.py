@@ -65,7 +65,7 @@ class ClippedSurrogate(FixedObjective):
         return -clipped_surrogate(ratio, batch.advantages, *self.bounds)
 
     def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
-        """Adapt nothing; report the KL at which updates stop early, if they do."""
+        """Adapt nothing; report the target of early stopping, if there is one."""
         return {} if self.target_kl is None else {"kl/target": self.target_kl}
 
 

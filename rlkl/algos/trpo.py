@@ -53,6 +53,8 @@ class TRPO:
         batch = natural.prepared(batch)
         max_kl = natural.max_kl(progress)
         step = natural.step(batch, max_kl)
+        if not step.step.any():
+            return natural.metrics(step, fraction=0.0, backtracks=0)
         vector = policy.actor_parameters.vector.data
         start = vector.clone()
         old = policy.distribution_type(batch.old_parameters.double())

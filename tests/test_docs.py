@@ -1,0 +1,82 @@
+"""The pages of the algorithms tell what the code does: keys, defaults, commands, links."""
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlkl.algos import ALGORITHMS
+from rlkl.config import CommandLine, load, register_schemas
+from rlkl.diagnostics import TAGS
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+ALGORITHM_PAGES = sorted((DOCS / "algorithms").glob("*.md"))
+COLUMNS = ["key", "default", "range", "meaning"]
+
+
+def by_name(pages: list[Path]) -> pytest.MarkDecorator:
+    """Parametrise over pages."""
+    return pytest.mark.parametrize(
+        "page", pages, ids=[str(page.relative_to(DOCS)) for page in pages]
+    )
+
+
+def page_of(name: str) -> Path:
+    """Return the page that the index links an algorithm's name to."""
+    index = DOCS / "algorithms" / "README.md"
+    link = re.search(rf"\[`{name}`\]\((\w+\.md)\)", index.read_text())
+    assert link, f"{index} has no row [`{name}`](PAGE.md)"
+    return index.parent / link[1]
+
+
+def printed_defaults(name: str) -> dict[str, str]:
+    """Return the defaults by key, as the table of an algorithm's hyperparameters prints them."""
+    page, heading = page_of(name), f"## Hyperparameters of `{name}`"
+    _, found, rest = page.read_text().partition(f"\n{heading}\n")
+    assert found, f"{page} has no section {heading!r}"
+    lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert header == COLUMNS
+    return {key.strip("`"): default.strip("`") for key, default, _, _ in rows}
+
+
+def meant(text: str, default: Any) -> Any:
+    """Return the value that a printed default stands for, where it is of the default's kind."""
+    if text == "null":
+        return None
+    return float(text) if isinstance(default, int | float) else text
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithms_page_has_every_hyperparameter_with_its_default(name: str) -> None:
+    config = ALGORITHMS[name].config
+    defaults = {field.name: field.default for field in fields(config) if field.name != "name"}
+    printed = printed_defaults(name)
+    assert sorted(printed) == sorted(defaults)
+    assert {key: meant(printed[key], default) for key, default in defaults.items()} == defaults
+
+
+@by_name(ALGORITHM_PAGES)
+def test_every_command_of_a_page_can_be_run(page: Path) -> None:
+    register_schemas()
+    for command in re.findall(r"^rlkl train .*$", page.read_text(), re.MULTILINE):
+        words = shlex.split(command)[2:]
+        overrides = [word for word in words if word != "-m"]
+        for job in CommandLine(overrides).jobs(multirun="-m" in words):
+            load(job)
+
+
+@by_name(ALGORITHM_PAGES)
+def test_every_tag_of_a_page_is_one_that_is_logged(page: Path) -> None:
+    groups = "|".join(sorted({tag.partition("/")[0] for tag in TAGS}))
+    assert set(re.findall(rf"`((?:{groups})/\w+)`", page.read_text())) <= set(TAGS)
+
+
+@by_name(sorted(DOCS.rglob("*.md")))
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    files = {target.partition("#")[0] for target in targets if "://" not in target} - {""}
+    assert [file for file in sorted(files) if not (page.parent / file).exists()] == []
