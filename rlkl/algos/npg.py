@@ -21,7 +21,8 @@ class NPGConfig(NaturalGradientConfig):
 class NPG:
     """θ ← θ + √(2δ / xᵀFx) · x with F x = g (Kakade 2001).
 
-    The length is TRPO's (appendix C). Nothing checks the KL that the step really made: the quadratic model is trusted.
+    The length is TRPO's (appendix C). Nothing checks the KL that the step really made: the
+    quadratic model is trusted.
 
     Args:
         config: hyperparameters.
