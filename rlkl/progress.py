@@ -7,9 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from rlkl.algos.base import Metrics
 
@@ -129,9 +131,10 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
         return "-" if summary[key] is None else format(summary[key], form)
 
     reason = f": {summary['reason']}" if summary["reason"] else ""
-    table = Table(title=f"{summary['algo']} on {summary['env_id']}", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    title = f"{summary['algo']} on {summary['env_id']}"
+    table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True)
     for name, value in {
         "status": summary["status"] + reason,
         "environment steps": f"{summary['env_steps']:,} in {summary['episodes']:,} episodes",
@@ -143,5 +146,6 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
         "folder": str(run_dir),
         "look at it": f"tensorboard --logdir {run_dir}",
     }.items():
-        table.add_row(name, value)
-    Console().print(table)
+        table.add_row(name, Text(value))  # brackets in a message are no markup
+    # Neither wrapped nor cropped, so that paths and the command can be copied.
+    Console(width=120 + len(str(run_dir))).print(table)
