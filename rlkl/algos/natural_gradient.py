@@ -35,7 +35,7 @@ class NaturalGradientConfig(AlgoConfig):
     """
 
     max_kl: float = 0.01
-    max_kl_schedule: str = "constant"
+    max_kl_schedule: str = "linear"
     cg_iterations: int = 10
     cg_damping: float = 0.1
     cg_residual_tolerance: float = 1e-10

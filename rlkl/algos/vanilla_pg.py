@@ -14,10 +14,14 @@ from rlkl.surrogates import policy_gradient
 
 @dataclass(frozen=True)
 class VanillaPGConfig(FirstOrderConfig):
-    """Hyperparameters of the vanilla policy gradient; one step a rollout wants a larger rate."""
+    """Hyperparameters of the vanilla policy gradient.
+
+    One step for each rollout wants a larger rate than many, and no annealing: the steps are few.
+    """
 
     name: str = "vanilla_pg"
     learning_rate: float = 1e-2
+    learning_rate_schedule: str = "constant"
 
 
 class LogLikelihood(FixedObjective):
