@@ -58,7 +58,7 @@ class FirstOrderConfig(AlgoConfig):
         adam_epsilon: added to the denominator of Adam.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 7e-4
     learning_rate_schedule: str = "linear"
     max_grad_norm: float | None = 0.5
     adam_epsilon: float = 1e-5
