@@ -1,0 +1,51 @@
+"""Every config file composes into a valid config; defaults stand in the dataclasses alone."""
+
+import pytest
+
+import rlkl
+from rlkl.algos import ALGORITHMS
+from rlkl.config import GROUPS, CommandLine, load, options, register_schemas
+from rlkl.validation import ConfigError
+
+register_schemas()
+CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_of_every_group_is_a_valid_config(choice: str) -> None:
+    assert isinstance(load([choice]), rlkl.TrainConfig)
+
+
+def test_every_algorithm_of_the_registry_can_be_chosen() -> None:
+    assert set(options("algo")) == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_the_command_lines_defaults_are_those_of_the_dataclasses(algo: str) -> None:
+    config = load([f"algo={algo}"])
+    assert config == rlkl.TrainConfig(algo=ALGORITHMS[algo].config())
+
+
+def test_groups_of_a_config_may_be_overridden_key_by_key() -> None:
+    config = load(
+        ["algo=trpo", "algo.max_kl=0.5", "env=pendulum", "++env.kwargs.g=9.0", "gamma=0.5"]
+    )
+    assert isinstance(config.algo, rlkl.TRPOConfig)
+    assert (config.algo.max_kl, config.gamma) == (0.5, 0.5)  # above what env=pendulum sets
+    assert (config.env.id, config.env.kwargs) == ("Pendulum-v1", {"g": 9.0})
+
+
+def test_a_sweep_is_every_combination() -> None:
+    line = CommandLine(["algo=trpo,npg", "seed=range(2)", "env.kwargs.g=1,2", "gamma=0.5"])
+    jobs = list(line.jobs(multirun=True))
+    assert len(jobs) == 8
+    assert jobs[0] == ["algo=trpo", "seed=0", "++env.kwargs.g=1", "gamma=0.5"]
+    assert jobs[-1] == ["algo=npg", "seed=1", "++env.kwargs.g=2", "gamma=0.5"]
+    with pytest.raises(ConfigError, match="cannot be swept"):
+        list(CommandLine(["gamma=interval(0,1)"]).jobs(multirun=True))
+
+
+def test_no_config_file_can_name_code_to_run() -> None:
+    for override in ("+algo._target_=os.system", "+_target_=os.system"):
+        with pytest.raises(ConfigError, match="there is no key"):
+            load([override])

@@ -1,0 +1,86 @@
+"""What a person sees: plain lines without a terminal, one moving line on one, a summary to copy."""
+
+import math
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlkl.progress import NoProgress, PlainProgress, make_progress, print_summary
+
+METRICS = {"return/train": 123.4, "kl/old_new": 0.0123}
+
+
+def test_plain_lines_come_at_every_twentieth(capsys: pytest.CaptureFixture[str]) -> None:
+    with make_progress("auto", "trpo on X-v0", 10_000) as display:  # no terminal in a test
+        for env_steps in range(50, 10_001, 50):
+            display.show(env_steps, METRICS)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "trpo on X-v0: 10,000 environment steps"
+    assert len(lines) == 21
+    assert lines[-1].lstrip().startswith("100%  10,000 steps")
+    assert "return 123.4  KL 0.0123" in lines[-1]
+
+
+def test_the_last_line_never_says_a_hundred_before_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    display = PlainProgress("", 1000)
+    display.show(999, METRICS | {"return/train": math.nan})
+    assert capsys.readouterr().out.lstrip().startswith("99%")
+
+
+def test_none_is_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    display = make_progress("none", "", 10)
+    assert isinstance(display, NoProgress)
+    with display:
+        display.show(10, METRICS)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_gets_one_line_that_moves() -> None:
+    code = (
+        "from rlkl.progress import make_progress\n"
+        "with make_progress('auto', 'trpo on X-v0', 100) as display:\n"
+        "    for steps in (10, 55, 100):\n"
+        "        display.show(steps, {'return/train': 7.0, 'kl/old_new': 0.01})\n"
+    )
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "140"}
+    subprocess.run([sys.executable, "-c", code], stdout=theirs, env=environment, check=True)
+    os.close(theirs)
+    printed = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            printed += chunk
+    except OSError:  # what Linux gives at the end
+        pass
+    os.close(ours)
+    assert b"\x1b[2K" in printed  # the line is erased and written anew
+    last = printed.decode().rsplit("\x1b[2K", 1)[-1]
+    assert "100%" in last
+    assert "return 7.0  KL 0.0100  0:00:00 left" in last
+
+
+def test_the_summary_can_be_copied_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("runs") / ("a" * 150)
+    summary = {
+        "status": "failed",
+        "reason": "ValueError: [red]not markup[/red]",
+        "algo": "trpo",
+        "env_id": "X-v0",
+        "env_steps": 1000,
+        "episodes": 3,
+        "return_mean": None,
+        "return_best": None,
+        "eval_return": None,
+        "wall_seconds": 2.0,
+        "env_steps_per_second": None,
+    }
+    print_summary(summary, folder)
+    printed = capsys.readouterr().out
+    assert f"tensorboard --logdir {folder}" in printed
+    assert "failed: ValueError: [red]not markup[/red]" in printed
