@@ -49,7 +49,10 @@ def categorical_jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     Returns:
         JS in nats, `[...]`.
     """
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2.0)
+    # Where both are -inf, logaddexp has no gradient.
+    support = (log_p > -math.inf) | (log_q > -math.inf)
+    either = torch.logaddexp(torch.where(support, log_p, 0.0), torch.where(support, log_q, 0.0))
+    log_m = torch.where(support, either - math.log(2.0), -math.inf)
     return 0.5 * (categorical_kl(log_p, log_m) + categorical_kl(log_q, log_m))
 
 

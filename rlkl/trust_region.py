@@ -59,7 +59,7 @@ def conjugate_gradient(
         product: v to F v.
         b: right-hand side, `[n]`.
         iterations: at most this many products.
-        residual_tolerance: stop once ‖b - F x‖² falls below it.
+        residual_tolerance: stop once ‖b - F x‖² is no larger.
 
     Returns:
         x `[n]`, and the norm of the residual ‖b - F x‖.
@@ -69,7 +69,7 @@ def conjugate_gradient(
     direction = b.clone()
     squared = float(residual @ residual)
     for _ in range(iterations):
-        if squared < residual_tolerance:
+        if squared <= residual_tolerance:
             break
         image = product(direction)
         step = squared / float(direction @ image)

@@ -193,11 +193,24 @@ def test_a_mistyped_command_and_the_two_flags(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith("rlkl ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_ends_cleanly_with_a_summary(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "backend"),
+    [(signal.SIGINT, "native"), (signal.SIGINT, "async"), (signal.SIGTERM, "native")],
+)
+def test_a_stop_signal_ends_cleanly_with_a_summary(
+    number: int, backend: str, tmp_path: Path
+) -> None:
     script = Path(__file__).parent.parent / "scripts" / "train.py"
     process = subprocess.Popen(
-        [sys.executable, str(script), "run_dir=run", "total_env_steps=100000000"],
+        [
+            sys.executable,
+            str(script),
+            "run_dir=run",
+            "total_env_steps=100000000",
+            f"env.backend={backend}",
+            "env.num_envs=2",
+        ],
+        start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONWARNINGS": "default"},
@@ -209,7 +222,7 @@ def test_a_stop_signal_ends_cleanly_with_a_summary(number: int, tmp_path: Path) 
         assert time.monotonic() < deadline, "no iteration in two minutes"
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does: to every process of the group
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors

@@ -29,7 +29,7 @@ class NaturalGradientConfig(AlgoConfig):
         max_kl_schedule: `constant`, or `linear` to 0 over the training budget.
         cg_iterations: of conjugate gradient, each one Fisher-vector product.
         cg_damping: λ, added to the diagonal of the Fisher matrix.
-        cg_residual_tolerance: conjugate gradient ends once its squared residual is below this.
+        cg_residual_tolerance: conjugate gradient ends once its squared residual is no larger.
         fisher_fraction: share of the batch's states that Fisher-vector products use, drawn anew for
             each update.
     """
