@@ -65,7 +65,7 @@ class Collector:
             rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
             is_transition[t] = step.is_transition
             self.env_steps += int(step.is_transition.sum())
-            self._episode_returns += step.rewards
+            self._episode_returns += step.rewards * step.is_transition
             self._episode_lengths += step.is_transition
             ended = np.flatnonzero(step.terminated | step.truncated)
             for i in map(int, ended):

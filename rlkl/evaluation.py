@@ -67,7 +67,7 @@ def evaluate(
             actions = distribution.mode() if generator is None else distribution.sample(generator)
             step = envs.step(actions.cpu().numpy())
             observations = step.observations
-            reward_sums += step.rewards
+            reward_sums += step.rewards * step.is_transition
             lengths += step.is_transition
             ended = np.flatnonzero(step.terminated | step.truncated)
             for i in ended:

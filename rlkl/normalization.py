@@ -128,7 +128,7 @@ class RewardScaler:
         """
         returns = np.empty_like(rewards, dtype=np.float64)
         for t in range(len(rewards)):
-            returns[t] = self._returns = self.gamma * self._returns + rewards[t]
+            returns[t] = self._returns = self.gamma * self._returns + rewards[t] * valid[t]
             self._returns = np.where(ends[t], 0.0, self._returns)
         self.moments.update(returns[valid])
 

@@ -1,0 +1,343 @@
+"""Divergences against literal numbers, scipy, torch.distributions and quadrature."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.spatial.distance import jensenshannon
+from scipy.special import softmax
+from scipy.stats import entropy
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from rlkl.distributions import DiagonalGaussian
+from rlkl.divergences import (
+    categorical_entropy,
+    categorical_jensen_shannon,
+    categorical_kl,
+    categorical_renyi,
+    diagonal_gaussian_kl,
+    kl_estimates,
+)
+
+ZERO = torch.zeros(1, dtype=torch.float64)
+FOUR_LOGITS = st.lists(st.floats(-8, 8), min_size=4, max_size=4)
+THREE_NUMBERS = st.lists(st.floats(-3, 3), min_size=3, max_size=3)
+
+
+def log_of(*probabilities: float) -> Tensor:
+    return torch.tensor(probabilities, dtype=torch.float64).log()
+
+
+def vector(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def parts(parameters: list[float]) -> tuple[Tensor, Tensor]:
+    """Split one list into means and log standard deviations."""
+    return vector(*parameters[:3]), vector(*parameters[3:])
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "nats"),
+    [
+        ((0.9, 0.1), (0.5, 0.5), 0.3681),
+        ((0.5, 0.5), (0.9, 0.1), 0.5108),
+        ((0.99, 0.01), (0.5, 0.5), 0.6371),
+        ((0.5, 0.5), (0.99, 0.01), 1.6145),
+        ((0.9, 0.1), (0.1, 0.9), 1.7578),
+        ((0.1, 0.9), (0.9, 0.1), 1.7578),
+        ((1.0, 0.0), (0.5, 0.5), 0.6931),
+        ((0.5, 0.5), (1.0, 0.0), math.inf),
+        ((1.0, 0.0), (0.0, 1.0), math.inf),
+        ((0.5, 0.5, 0.0), (0.9, 0.1, 0.0), 0.5108),
+    ],
+)
+def test_categorical_kl_has_the_known_values(
+    p: tuple[float, ...], q: tuple[float, ...], nats: float
+) -> None:
+    assert float(categorical_kl(log_of(*p), log_of(*q))) == pytest.approx(nats, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("mean", "log_variance", "nats"),
+    [(0, 1, 0.3591), (1, 0, 0.5), (2, 1, 2.3591), (0, -2, 0.5677)],
+)
+def test_gaussian_kl_to_the_standard_normal_has_the_known_values(
+    mean: float, log_variance: float, nats: float
+) -> None:
+    kl = diagonal_gaussian_kl(vector(mean), vector(log_variance / 2), ZERO, ZERO)
+    assert float(kl) == pytest.approx(nats, abs=5e-5)
+
+
+def test_gaussian_kl_is_summed_over_dimensions_and_not_averaged() -> None:
+    zeros, ones = torch.zeros(2, 7), torch.ones(2, 7)
+    assert diagonal_gaussian_kl(ones, zeros, zeros, zeros).tolist() == [3.5, 3.5]
+
+
+@given(FOUR_LOGITS, FOUR_LOGITS)
+def test_categorical_kl_is_never_negative_and_agrees_with_scipy(
+    p_logits: list[float], q_logits: list[float]
+) -> None:
+    log_p, log_q = vector(*p_logits).log_softmax(-1), vector(*q_logits).log_softmax(-1)
+    kl = float(categorical_kl(log_p, log_q))
+    assert kl >= -1e-15
+    assert kl == pytest.approx(entropy(softmax(p_logits), softmax(q_logits)), rel=1e-9, abs=1e-12)
+
+
+@given(
+    st.lists(st.floats(-3, 3), min_size=6, max_size=6),
+    st.lists(st.floats(-3, 3), min_size=6, max_size=6),
+)
+def test_gaussian_kl_is_never_negative_and_agrees_with_torch(
+    p_parameters: list[float], q_parameters: list[float]
+) -> None:
+    p, q = parts(p_parameters), parts(q_parameters)
+    kl = float(diagonal_gaussian_kl(*p, *q))
+    expected = kl_divergence(
+        Independent(Normal(p[0], p[1].exp()), 1), Independent(Normal(q[0], q[1].exp()), 1)
+    )
+    assert kl >= 0
+    assert kl == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kl_of_a_distribution_from_itself_is_exactly_zero(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    numbers = 4 * torch.randn(1000, 6, generator=generator, dtype=dtype)
+    log_p = numbers.log_softmax(-1)
+    mean, log_std = numbers.chunk(2, -1)
+    assert categorical_kl(log_p, log_p.clone()).eq(0).all()
+    assert diagonal_gaussian_kl(mean, log_std, mean.clone(), log_std.clone()).eq(0).all()
+
+
+def test_kl_of_nearly_equal_gaussians_does_not_cancel() -> None:
+    # KL = δ² + O(δ³) for a log standard deviation that is off by δ: far below the rounding of ½.
+    kl = diagonal_gaussian_kl(ZERO, ZERO + 1e-8, ZERO, ZERO)
+    assert float(kl) == pytest.approx(1e-16, rel=1e-3, abs=0)
+
+
+def test_no_epsilon_hides_in_the_logarithm() -> None:
+    kl = categorical_kl(log_of(0.5, 0.5), log_of(1.0, 1e-300))
+    assert float(kl) == pytest.approx(entropy([0.5, 0.5], [1.0, 1e-300]), rel=1e-12)
+
+
+def test_gaussian_kl_agrees_with_finite_differences_to_second_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    arguments = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64)
+    inputs = tuple(arguments.requires_grad_().unbind())
+    assert torch.autograd.gradcheck(diagonal_gaussian_kl, inputs)
+    assert torch.autograd.gradgradcheck(diagonal_gaussian_kl, inputs)
+
+
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [
+        ((0.5, 0.5, 0.0), (0.9, 0.1, 0.0)),
+        ((0.5, 0.5, 0.0), (0.2, 0.3, 0.5)),
+        ((0.2, 0.3, 0.5), (0.5, 0.5, 0.0)),
+        ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
+    ],
+)
+def test_gradients_of_categorical_kl_and_entropy_are_never_nan(
+    p: tuple[float, ...], q: tuple[float, ...]
+) -> None:
+    log_p, log_q = log_of(*p).requires_grad_(), log_of(*q).requires_grad_()
+    (categorical_kl(log_p, log_q) + categorical_entropy(log_p)).backward()
+    assert log_p.grad is not None
+    assert log_q.grad is not None
+    assert not log_p.grad.isnan().any()
+    assert not log_q.grad.isnan().any()
+
+
+@pytest.mark.parametrize(
+    "divergence", [categorical_kl, categorical_jensen_shannon], ids=["kl", "js"]
+)
+def test_gradients_at_logits_of_masked_actions_are_exactly_zero(
+    divergence: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    p = vector(0.0, 1.0, -math.inf).requires_grad_()
+    q = vector(0.5, 0.2, -math.inf).requires_grad_()
+    divergence(p.log_softmax(-1), q.log_softmax(-1)).backward()
+    for gradient in (p.grad, q.grad):
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert gradient[2] == 0
+        assert gradient[0] != 0
+
+
+def test_losing_support_gives_a_finite_gradient_to_the_new_policy() -> None:
+    new = vector(0.0, -math.inf).requires_grad_()
+    kl = categorical_kl(log_of(0.5, 0.5), new.log_softmax(-1))
+    assert kl == math.inf
+    assert torch.autograd.grad(kl, new)[0].isfinite().all()
+
+
+def test_kl_breaks_the_triangle_inequality() -> None:
+    a, b, c = (log_of(p, 1 - p) for p in (0.5, 0.25, 0.1))
+    assert float(categorical_kl(a, c)) == pytest.approx(0.5108, abs=5e-5)
+    by_way_of_b = float(categorical_kl(a, b) + categorical_kl(b, c))
+    assert by_way_of_b == pytest.approx(0.2362, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("p", "nats"),
+    [((1.0, 0.0), 0.0), ((0.25,) * 4, math.log(4)), ((0.5, 0.5, 0.0), math.log(2))],
+)
+def test_categorical_entropy_has_the_known_values(p: tuple[float, ...], nats: float) -> None:
+    assert float(categorical_entropy(log_of(*p))) == pytest.approx(nats, abs=1e-15)
+
+
+@given(FOUR_LOGITS, FOUR_LOGITS)
+def test_root_of_jensen_shannon_is_scipys_distance_and_at_most_root_of_ln_2(
+    p_logits: list[float], q_logits: list[float]
+) -> None:
+    log_p, log_q = vector(*p_logits).log_softmax(-1), vector(*q_logits).log_softmax(-1)
+    js = float(categorical_jensen_shannon(log_p, log_q))
+    assert js <= math.log(2)
+    assert js == pytest.approx(jensenshannon(log_p.exp(), log_q.exp()) ** 2, rel=1e-9, abs=1e-12)
+    assert js == pytest.approx(float(categorical_jensen_shannon(log_q, log_p)), abs=1e-15)
+
+
+def test_jensen_shannon_of_disjoint_distributions_is_ln_2() -> None:
+    js = categorical_jensen_shannon(log_of(1.0, 0.0, 0.0), log_of(0.0, 0.3, 0.7))
+    assert float(js) == pytest.approx(math.log(2), rel=1e-15)
+
+
+@given(FOUR_LOGITS, FOUR_LOGITS, FOUR_LOGITS)
+def test_root_of_jensen_shannon_obeys_the_triangle_inequality(
+    p_logits: list[float], q_logits: list[float], r_logits: list[float]
+) -> None:
+    p, q, r = (vector(*logits).log_softmax(-1) for logits in (p_logits, q_logits, r_logits))
+    pq, qr, pr = (
+        categorical_jensen_shannon(*pair).clamp(min=0).sqrt() for pair in ((p, q), (q, r), (p, r))
+    )
+    assert pr <= pq + qr + 1e-7
+
+
+def test_renyi_divergence_tends_to_kl_as_its_order_tends_to_1() -> None:
+    log_p, log_q = log_of(0.9, 0.1), log_of(0.5, 0.5)
+    kl = float(categorical_kl(log_p, log_q))
+    for side in (-1, 1):
+        far, near = (
+            float(categorical_renyi(log_p, log_q, 1 + side * step)) - kl for step in (1e-3, 1e-4)
+        )
+        assert far / near == pytest.approx(10, rel=0.01)
+        assert near * side > 0
+
+
+def test_renyi_divergence_has_the_known_values() -> None:
+    log_p, log_q = log_of(0.9, 0.1), log_of(0.5, 0.5)
+    assert float(categorical_renyi(log_p, log_q, 2.0)) == pytest.approx(math.log(1.64), rel=1e-12)
+    coefficient = math.sqrt(0.45) + math.sqrt(0.05)
+    half = float(categorical_renyi(log_p, log_q, 0.5))
+    assert half == pytest.approx(-2 * math.log(coefficient), rel=1e-12)
+
+
+def test_renyi_divergence_where_support_is_lost() -> None:
+    half, one_sure = log_of(0.5, 0.5), log_of(1.0, 0.0)
+    assert categorical_renyi(half, one_sure, 2.0) == math.inf
+    assert float(categorical_renyi(half, one_sure, 0.5)) == pytest.approx(math.log(2))
+    assert float(categorical_renyi(one_sure, half, 2.0)) == pytest.approx(math.log(2))
+    assert categorical_renyi(one_sure, log_of(0.0, 1.0), 0.5) == math.inf
+
+
+@given(FOUR_LOGITS, FOUR_LOGITS, st.floats(0.1, 0.9), st.floats(1.1, 5))
+def test_renyi_divergence_grows_with_its_order(
+    p_logits: list[float], q_logits: list[float], low: float, high: float
+) -> None:
+    log_p, log_q = vector(*p_logits).log_softmax(-1), vector(*q_logits).log_softmax(-1)
+    below, above = (float(categorical_renyi(log_p, log_q, order)) for order in (low, high))
+    assert -1e-9 <= below <= float(categorical_kl(log_p, log_q)) + 1e-9 <= above + 2e-9
+
+
+@pytest.mark.parametrize("order", [-1.0, 0.0, 1.0, math.nan])
+def test_renyi_divergence_refuses_orders_it_has_no_meaning_for(order: float) -> None:
+    with pytest.raises(ValueError, match="order"):
+        categorical_renyi(log_of(0.5, 0.5), log_of(0.5, 0.5), order)
+
+
+GRID = torch.linspace(-40, 40, 8001, dtype=torch.float64)
+LOG_TARGET = torch.logaddexp(
+    Normal(-3.0, 1.0).log_prob(GRID), Normal(3.0, 1.0).log_prob(GRID)
+) - math.log(2)
+
+
+def fitted(mean: float, log_std: float) -> DiagonalGaussian:
+    return DiagonalGaussian(vector(mean, log_std).expand(len(GRID), 2))
+
+
+def forward_kl(x: tuple[float, float]) -> float:
+    log_q = fitted(*x).log_prob(GRID.unsqueeze(-1))
+    return float(torch.trapezoid(LOG_TARGET.exp() * (LOG_TARGET - log_q), GRID))
+
+
+def reverse_kl(x: tuple[float, float]) -> float:
+    log_q = fitted(*x).log_prob(GRID.unsqueeze(-1))
+    return float(torch.trapezoid(log_q.exp() * (log_q - LOG_TARGET), GRID))
+
+
+@pytest.mark.parametrize("start", [(-3.0, 0.0), (0.0, 1.0), (2.0, 0.5)])
+def test_forward_kl_covers_both_modes(start: tuple[float, float]) -> None:
+    found = minimize(forward_kl, start)
+    assert found.x == pytest.approx([0, math.log(3.162)], abs=1e-3)
+    assert found.fun == pytest.approx(0.462, abs=5e-4)
+
+
+@pytest.mark.parametrize("mode", [-1, 1])
+def test_reverse_kl_seeks_one_mode(mode: int) -> None:
+    found = minimize(reverse_kl, (2.0 * mode, 0.5))
+    assert found.x == pytest.approx([2.98 * mode, math.log(1.02)], abs=6e-3)
+    assert found.fun == pytest.approx(0.689, abs=5e-4)
+
+
+def test_reverse_kl_started_between_the_modes_stays_there() -> None:
+    found = minimize(reverse_kl, (0.0, 1.0))
+    assert found.x == pytest.approx([0, math.log(2.74)], abs=2e-3)
+    assert found.fun == pytest.approx(0.841, abs=5e-4)
+
+
+def test_bias_and_spread_of_the_estimators_at_kl_one_half() -> None:
+    old, new = fitted(0.0, 0.0), fitted(1.0, 0.0)
+    actions = GRID.unsqueeze(-1)
+    density = old.log_prob(actions).exp()
+    log_ratio = new.log_prob(actions) - old.log_prob(actions)
+    for estimate, bias, spread in zip(
+        kl_estimates(log_ratio), (0, 0.25, 0), (2, 1.73, 1.70), strict=True
+    ):
+        mean = float(torch.trapezoid(density * estimate, GRID))
+        variance = float(torch.trapezoid(density * (estimate - mean).square(), GRID))
+        assert mean / 0.5 - 1 == pytest.approx(bias, abs=1e-9)
+        assert math.sqrt(variance) / 0.5 == pytest.approx(spread, abs=5e-3)
+
+
+def test_estimators_have_the_known_values_at_a_ratio_of_2() -> None:
+    k1, k2, k3 = kl_estimates(vector(math.log(2)))
+    assert float(k1) == pytest.approx(-0.693147, abs=1e-6)
+    assert float(k2) == pytest.approx(0.240227, abs=1e-6)
+    assert float(k3) == pytest.approx(0.306853, abs=1e-6)
+
+
+@given(st.floats(-20, 20))
+def test_k2_and_k3_are_never_negative(log_ratio: float) -> None:
+    for dtype in (torch.float32, torch.float64):
+        _, k2, k3 = kl_estimates(torch.tensor([log_ratio], dtype=dtype))
+        assert k2 >= 0
+        assert k3 >= 0
+
+
+def test_k3_of_a_ratio_near_1_does_not_cancel() -> None:
+    _, _, k3 = kl_estimates(vector(1e-6))
+    assert float(k3) == pytest.approx(5e-13, rel=1e-3, abs=0)
+
+
+@given(THREE_NUMBERS, THREE_NUMBERS)
+def test_divergences_return_one_value_for_each_state(p: list[float], q: list[float]) -> None:
+    both = torch.stack((vector(*p).log_softmax(-1), vector(*q).log_softmax(-1)))
+    together = categorical_kl(both, both.flip(0))
+    apart = [categorical_kl(both[0], both[1]), categorical_kl(both[1], both[0])]
+    assert together.tolist() == pytest.approx([float(kl) for kl in apart], rel=1e-12, abs=1e-15)

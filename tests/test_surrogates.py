@@ -1,0 +1,171 @@
+"""Objectives and value losses against numbers worked by hand, finite differences and optima."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from rlkl.distributions import DiagonalGaussian
+from rlkl.divergences import categorical_kl, kl_estimates
+from rlkl.surrogates import (
+    clipped_surrogate,
+    clipped_value_loss,
+    kl_penalized_surrogate,
+    policy_gradient,
+    squared_value_loss,
+    surrogate,
+)
+
+
+def vector(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def value_and_gradient(
+    function: Callable[[Tensor], Tensor], at: Tensor
+) -> tuple[float, list[float]]:
+    at = at.clone().requires_grad_()
+    value = function(at)
+    (gradient,) = torch.autograd.grad(value, at)
+    return value.item(), gradient.tolist()
+
+
+def test_policy_gradient_weighs_log_probabilities_by_advantages() -> None:
+    value, gradient = value_and_gradient(
+        lambda log_prob: policy_gradient(log_prob, vector(2, -4)), vector(-1, -3)
+    )
+    assert value == 5
+    assert gradient == [1, -2]
+
+
+def test_surrogate_weighs_ratios_by_advantages() -> None:
+    value, gradient = value_and_gradient(
+        lambda ratio: surrogate(ratio, vector(3, -1)), vector(0.5, 2)
+    )
+    assert value == -0.25
+    assert gradient == [1.5, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "gradient"),
+    [
+        (1.0, 2.0, 2.0, 2.0),
+        (1.0, -2.0, -2.0, -2.0),
+        (1.39, 2.0, 2.78, 2.0),
+        (1.41, 2.0, 2.8, 0.0),
+        (5.0, 2.0, 2.8, 0.0),
+        (0.81, 2.0, 1.62, 2.0),
+        (0.5, 2.0, 1.0, 2.0),
+        (0.81, -2.0, -1.62, -2.0),
+        (0.79, -2.0, -1.6, 0.0),
+        (0.1, -2.0, -1.6, 0.0),
+        (1.39, -2.0, -2.78, -2.0),
+        (5.0, -2.0, -10.0, -2.0),
+        (5.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_the_clip_takes_the_gradient_away_only_where_passing_the_bound_would_pay(
+    ratio: float, advantage: float, value: float, gradient: float
+) -> None:
+    found = value_and_gradient(
+        lambda r: clipped_surrogate(r, vector(advantage), 0.8, 1.4),
+        vector(ratio),
+    )
+    assert found[0] == pytest.approx(value)
+    assert found[1] == pytest.approx([gradient])
+
+
+def test_clipped_surrogate_is_a_mean_over_samples() -> None:
+    ratio, advantages = vector(5, 0.1, 1.1), vector(2, -2, 3)
+    mean = float(clipped_surrogate(ratio, advantages, 0.8, 1.2))
+    assert mean == pytest.approx((2.4 - 1.6 + 3.3) / 3)
+
+
+def test_penalized_surrogate_charges_each_state_for_its_kl() -> None:
+    ratio, advantages, kl = vector(2, 0.5), vector(1, -1), vector(0.3, 0.1)
+    assert float(kl_penalized_surrogate(ratio, advantages, kl, 2.0)) == pytest.approx(0.35)
+    assert float(kl_penalized_surrogate(ratio, advantages, kl, 0.0)) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("reverse", "optimum"), [(False, 0.7071), (True, 0.7311)])
+def test_direction_of_the_penalty_decides_where_the_optimum_lies(
+    reverse: bool, optimum: float
+) -> None:
+    old = vector(0.5, 0.5)
+
+    def loss(p: float) -> float:
+        new = vector(p, 1 - p)
+        kl = categorical_kl(*((new.log(), old.log()) if reverse else (old.log(), new.log())))
+        return -float(kl_penalized_surrogate(new / old, vector(0.5, -0.5), kl, 1.0))
+
+    found = minimize_scalar(loss, bounds=(0.01, 0.99), method="bounded", options={"xatol": 1e-8})
+    assert found.x == pytest.approx(optimum, abs=5e-5)
+
+
+def test_ppo_clip_is_ppo_kl_with_a_coefficient_for_each_sample() -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4)
+    ).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=generator)
+    observations = torch.randn(500, 3, generator=generator, dtype=torch.float64)
+    advantages = torch.randn(500, generator=generator, dtype=torch.float64)
+    drift = 0.2 * torch.randn(500, 4, generator=generator, dtype=torch.float64)
+    old = DiagonalGaussian(network(observations).detach() + drift)
+    actions = old.sample(generator)
+    log_ratio = DiagonalGaussian(network(observations)).log_prob(actions) - old.log_prob(actions)
+    ratio = log_ratio.exp()
+    k1, _, _ = kl_estimates(log_ratio)
+    clipped = ((advantages > 0) & (ratio > 1.2)) | ((advantages < 0) & (ratio < 0.8))
+    coefficients = torch.where(clipped, -ratio * advantages, 0.0).detach()
+
+    def gradient(objective: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(objective, list(network.parameters()), retain_graph=True)
+        return torch.cat([g.flatten() for g in gradients])
+
+    by_clip = gradient(clipped_surrogate(ratio, advantages, 0.8, 1.2))
+    by_kl = gradient(kl_penalized_surrogate(ratio, advantages, coefficients * k1, 1.0))
+    assert 50 < int(clipped.sum()) < 450
+    torch.testing.assert_close(by_kl, by_clip, rtol=1e-10, atol=1e-14)
+    assert not torch.allclose(gradient(surrogate(ratio, advantages)), by_clip, rtol=0.1)
+
+
+def test_value_loss_is_half_the_mean_squared_error() -> None:
+    value, gradient = value_and_gradient(
+        lambda values: squared_value_loss(values, vector(0, 1)), vector(1, 3)
+    )
+    assert value == 1.25
+    assert gradient == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "old_value", "target", "loss", "gradient"),
+    [
+        (0.3, 0.0, 1.0, 0.245, -0.7),
+        (2.0, 0.0, 3.0, 3.125, 0.0),
+        (2.0, 0.0, -1.0, 4.5, 3.0),
+        (-2.0, 0.0, -3.0, 3.125, 0.0),
+        (-2.0, 0.0, 1.0, 4.5, -3.0),
+        (7.0, 5.0, 6.0, 0.5, 1.0),
+        (7.0, 5.0, 6.5, 0.5, 0.0),
+    ],
+)
+def test_clipped_value_loss_takes_the_worse_of_the_two_errors(
+    value: float, old_value: float, target: float, loss: float, gradient: float
+) -> None:
+    found = value_and_gradient(
+        lambda v: clipped_value_loss(v, vector(old_value), vector(target), value_clip=0.5),
+        vector(value),
+    )
+    assert found[0] == pytest.approx(loss)
+    assert found[1] == pytest.approx([gradient])
+
+
+def test_clipped_value_loss_is_a_mean_over_samples_and_the_plain_one_when_wide() -> None:
+    values, old_values, returns = vector(1, 3), vector(0, 0), vector(0, 1)
+    assert clipped_value_loss(values, old_values, returns, math.inf) == 1.25
+    assert clipped_value_loss(values, values, returns, 0.1) == 1.25
