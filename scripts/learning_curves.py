@@ -75,7 +75,7 @@ def run(job: tuple[str, str, int]) -> str:
     register_schemas()
     overrides = [f"env={env}", f"algo={algo}", f"seed={seed}", "logger=csv", "logger.progress=none"]
     summary = train(load([*overrides, f"run_dir={folder}"]))
-    return f"{env} {algo} seed {seed}: {summary.return_mean:.1f} (evaluation {summary.eval_return})"
+    return f"{env} {algo} seed {seed}: {summary.return_mean:.1f} (evaluation {summary.eval_return:.1f})"
 
 
 def run_missing(seeds: int, processes: int) -> None:
