@@ -75,7 +75,8 @@ def run(job: tuple[str, str, int]) -> str:
     register_schemas()
     overrides = [f"env={env}", f"algo={algo}", f"seed={seed}", "logger=csv", "logger.progress=none"]
     summary = train(load([*overrides, f"run_dir={folder}"]))
-    return f"{env} {algo} seed {seed}: {summary.return_mean:.1f} (evaluation {summary.eval_return:.1f})"
+    returns = f"{summary.return_mean:.1f} (evaluation {summary.eval_return:.1f})"
+    return f"{env} {algo} seed {seed}: {returns}"
 
 
 def run_missing(seeds: int, processes: int) -> None:

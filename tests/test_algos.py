@@ -159,6 +159,8 @@ def test_an_update_moves_the_actor_up_the_surrogate_and_no_bit_of_the_critic(
 ) -> None:
     policy = policy_of(kind)
     batch = batch_for(policy)
+    # The critic's last gradient is still there, for an optimizer that reaches too far.
+    CriticFit(CriticConfig(), policy, Generator().manual_seed(0)).update(batch, 0.0)
     before, critic = true_surrogate(policy, batch, kind), policy.critic_parameters.vector.clone()
     metrics = optimizer_of(name, policy).update(batch, 0.0)
     assert true_surrogate(policy, batch, kind) > before + 0.005
@@ -611,6 +613,30 @@ def test_the_stop_of_an_epoch_looks_at_the_full_batch() -> None:
     stopped, _, _ = ppo_clip_steps(num_epochs=2, target_kl=0.999 * kl, **settings)
     went_on, _, _ = ppo_clip_steps(num_epochs=2, target_kl=1.001 * kl, **settings)
     assert (stopped, went_on) == (4, 8)
+
+
+def test_the_stop_of_a_minibatch_looks_at_that_minibatch_alone() -> None:
+    taken = set()
+    for stale_row in range(8):
+        policy = policy_of("gaussian")
+        batch = batch_for(policy)
+        batch.old_parameters[stale_row, 0] += 1e3  # far off in one row, so in one minibatch
+        settings = {"num_minibatches": 4, "target_kl": 1.0, "target_kl_scope": "minibatch"}
+        optimizer = optimizer_of("ppo_clip", policy, **settings)
+        steps = step_gradients(optimizer, policy)
+        assert optimizer.update(batch, 0.0)["optim/stopped_early"] == 1
+        taken.add(len(steps))
+    assert len(taken) > 1
+    assert taken <= {0, 1, 2, 3}
+
+
+def test_an_update_that_came_to_its_end_did_not_stop_early() -> None:
+    taken, metrics, kl = ppo_clip_steps(num_epochs=2, num_minibatches=1, target_kl=0.1)
+    assert taken == 2
+    assert metrics["optim/stopped_early"] == 0
+    taken, metrics, _ = ppo_clip_steps(num_epochs=1, num_minibatches=1, target_kl=1e-9 * kl)
+    assert taken == 1
+    assert metrics["optim/stopped_early"] == 0
 
 
 def test_a_stop_before_the_first_step_is_an_update_of_no_steps() -> None:

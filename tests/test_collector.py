@@ -118,7 +118,6 @@ def test_both_autoreset_modes_give_the_same_batches_and_statistics(
     plans: tuple[str, ...], rows: dict[AutoresetMode, tuple[int, int]]
 ) -> None:
     same, following = (collector_of(mode, plans)[0] for mode in MODES)
-    moments: list[list[RunningMoments]] = [[], []]
     for (rollout_a, a), (rollout_b, b) in zip(
         two_rollouts(same, rows[MODES[0]]), two_rollouts(following, rows[MODES[1]]), strict=True
     ):
@@ -134,10 +133,9 @@ def test_both_autoreset_modes_give_the_same_batches_and_statistics(
         assert sorted(e[1:] for e in rollout_a.episodes) == sorted(
             e[1:] for e in rollout_b.episodes
         )
-        for rollout, seen in zip((rollout_a, rollout_b), moments, strict=True):
-            seen.append(RunningMoments((3,)))
-            seen[-1].update(rollout.raw_observations[rollout.is_transition])
-    for first, second in zip(*moments, strict=True):
+        first, second = RunningMoments((3,)), RunningMoments((3,))
+        first.update(rollout_a.raw_observations[rollout_a.is_transition])
+        second.update(rollout_b.raw_observations[rollout_b.is_transition])
         assert first.count == second.count
         np.testing.assert_allclose(first.mean, second.mean, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(first.variance, second.variance, rtol=1e-12, atol=1e-12)
