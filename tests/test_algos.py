@@ -502,6 +502,14 @@ def test_the_coefficient_stays_within_its_bounds() -> None:
     assert adapted_kl_coefficient(0.5, 0.0, 0.02, 0.5, 4.0) == 0.5
 
 
+def test_the_loss_weighs_the_penalty_by_the_coefficient_as_it_stands() -> None:
+    objective = KLPenalizedSurrogate(PPOKLConfig(kl_coefficient=1.0))
+    new, batch = coin_of(0.75), coin((0, 0))
+    assert float(objective.loss(new, batch)) == pytest.approx(0.143841, abs=1e-6)
+    objective.after_update(lambda: 1.0)
+    assert float(objective.loss(new, batch)) == pytest.approx(0.287682, abs=1e-6)
+
+
 @pytest.mark.parametrize("kl", [math.nan, math.inf])
 def test_a_kl_that_is_not_finite_leaves_the_coefficient(kl: float) -> None:
     objective = KLPenalizedSurrogate(PPOKLConfig(kl_coefficient=3.0))
@@ -702,6 +710,32 @@ def test_trpo_restores_every_bit_where_no_step_is_accepted(
 
 
 @BOTH_KINDS
+def test_trpo_measures_improvement_and_kl_from_the_old_policy(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {}
+
+    def measure(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> LineSearch:
+        measured.update({fraction: evaluate(fraction) for fraction in (0.5, 0.0, 1.0)})
+        return LineSearch(True, 1.0, 0, measured[1.0][0])
+
+    monkeypatch.setattr(trpo, "backtracking_line_search", measure)
+    policy = policy_of(kind)
+    batch = batch_for(policy)
+
+    def objective() -> float:
+        new = in_torch(policy.distribution(batch.observations).parameters.detach(), kind)
+        return true_surrogate(policy, batch, kind) + 0.1 * float(new.entropy().mean())
+
+    before = objective()
+    optimizer_of("trpo", policy, entropy_coefficient=0.1).update(batch, 0.0)
+    improvement, kl = objective() - before, true_kl(policy, batch, kind)
+    assert measured[1.0] == pytest.approx((improvement, kl), rel=1e-4)
+    assert measured[0.0] == pytest.approx((0, 0), abs=1e-6)
+    assert measured[0.5][1] == pytest.approx(kl / 4, rel=0.2)
+
+
+@BOTH_KINDS
 def test_trpo_refuses_a_step_that_overshoots_and_may_not_be_shortened(kind: str) -> None:
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
@@ -732,6 +766,23 @@ def test_a_small_natural_step_makes_the_kl_asked_for_and_the_improvement_expecte
     improvement = true_surrogate(policy, batch, kind) - before
     assert metrics["trust_region/expected_improvement"] == pytest.approx(improvement, rel=0.05)
     assert metrics["kl/target"] == 1e-5
+
+
+@algorithms_with("max_kl")
+@BOTH_KINDS
+@pytest.mark.parametrize("advantage", [0.0, math.nan, math.inf])
+def test_advantages_without_a_direction_leave_every_bit_of_the_policy(
+    name: str, kind: str, advantage: float
+) -> None:
+    policy = policy_of(kind)
+    start = policy.actor_parameters.vector.detach().clone()
+    batch = batch_for(policy)
+    batch = replace(batch, advantages=torch.full_like(batch.advantages, advantage))
+    metrics = optimizer_of(name, policy).update(batch, 0.0)
+    assert torch.equal(policy.actor_parameters.vector, start)
+    assert metrics["trust_region/accepted"] == 0
+    assert metrics["trust_region/step_fraction"] == 0
+    assert metrics["trust_region/backtracks"] == 0
 
 
 @algorithms_with("max_kl")

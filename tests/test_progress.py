@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rlkl.progress import NoProgress, PlainProgress, make_progress, print_summary
+from rlkl.progress import (
+    NoProgress,
+    PlainProgress,
+    make_progress,
+    print_summary,
+    tensorboard_command,
+)
 
 METRICS = {"return/train": 123.4, "kl/old_new": 0.0123}
 
@@ -65,6 +71,21 @@ def test_a_terminal_gets_one_line_that_moves() -> None:
     assert "return 7.0  KL 0.0100  0:00:00 left" in last
 
 
+@pytest.mark.parametrize("activated", [True, False])
+def test_the_command_that_shows_a_run_is_found_from_where_the_user_stands(
+    activated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "tensorboard"):
+        (programs / name).touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setenv("PATH", str(programs) if activated else "")
+    monkeypatch.chdir(tmp_path)
+    program = "tensorboard" if activated else ".venv/bin/tensorboard"
+    assert tensorboard_command(Path("my runs/a")) == f"{program} --logdir 'my runs/a'"
+
+
 def test_the_summary_can_be_copied_whole(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path("runs") / ("a" * 150)
     summary = {
@@ -82,5 +103,5 @@ def test_the_summary_can_be_copied_whole(capsys: pytest.CaptureFixture[str]) -> 
     }
     print_summary(summary, folder)
     printed = capsys.readouterr().out
-    assert f"tensorboard --logdir {folder}" in printed
+    assert f"{tensorboard_command(folder)}" in printed
     assert "failed: ValueError: [red]not markup[/red]" in printed
