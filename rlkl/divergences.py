@@ -49,10 +49,10 @@ def categorical_jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     Returns:
         JS in nats, `[...]`.
     """
-    # Where both are -inf, logaddexp has no gradient.
+    # Where both are -inf logaddexp has no gradient; what stands there instead meets a weight of 0.
     support = (log_p > -math.inf) | (log_q > -math.inf)
     either = torch.logaddexp(torch.where(support, log_p, 0.0), torch.where(support, log_q, 0.0))
-    log_m = torch.where(support, either - math.log(2.0), -math.inf)
+    log_m = either - math.log(2.0)
     return 0.5 * (categorical_kl(log_p, log_m) + categorical_kl(log_q, log_m))
 
 
