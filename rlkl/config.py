@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,13 @@ def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Overrides as typed, and where else configs may come from.
+    """Overrides as typed.
 
     Attributes:
         overrides: Hydra's override syntax; `env.kwargs.x=1` needs no `+`.
-        config_dirs: searched beside rlkl's own configs.
     """
 
     overrides: list[str]
-    config_dirs: list[Path] = field(default_factory=list)
 
     def normalized(self) -> list[str]:
         """Return the overrides as Hydra takes them."""

@@ -140,6 +140,19 @@ def test_a_sweep_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_job_of_a_sweep_that_fails_does_not_stop_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run-1").mkdir()
+    assert run("train", "-m", "seed=range(3)", "run_dir=run-${seed}", *TINY) == 1
+    done = sorted(path.parent.name for path in tmp_path.rglob("summary.json"))
+    assert done == ["run-0", "run-2"]
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("rlkl: failed: seed=1,")
+    assert "run-1 exists already" in errors[0]
+
+
 def test_a_run_never_touches_a_folder_that_exists(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
         print(help_text(config_dirs))
         return 0
     register_schemas()
-    line = CommandLine(parsed.overrides, config_dirs)
+    line = CommandLine(parsed.overrides)
     configs = [load(job, config_dirs) for job in line.jobs(multirun=parsed.multirun)]
     folders = [config.run_dir for config in configs if config.run_dir is not None]
     if len(folders) > len(set(folders)):
