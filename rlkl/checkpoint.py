@@ -1,20 +1,26 @@
 """A run's state on the disk, and the trained policy read back from it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Generator
+from torch import Generator, Tensor
 
-from rlkl.envs import admit
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
+from rlkl.spaces import (
+    ACTION_MASK,
+    ObservationEncoder,
+    describe_space,
+    described_space,
+    mask_rows,
+    normalized,
+)
 from rlkl.validation import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 """Grows with every change that older code cannot read."""
 
 
@@ -45,6 +51,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{path} is not a checkpoint that can be read: {reason}") from error
+    if written < FORMAT:
+        raise ConfigError(
+            f"{path} has format {written}, older than {FORMAT}: this rlkl cannot read it; use the "
+            "version that wrote it (summary.json says which)"
+        )
     if written > FORMAT:
         raise ConfigError(
             f"{path} has format {written}, newer than {FORMAT} of this rlkl; upgrade rlkl"
@@ -57,56 +68,52 @@ class TrainedPolicy:
 
     Args:
         policy: acts.
-        action_space: of the environment.
         normalizer: of observations, if training normalised them.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        action_space: gym.spaces.Discrete | gym.spaces.Box,
-        normalizer: ObservationNormalizer | None,
-    ) -> None:
+    def __init__(self, policy: Policy, normalizer: ObservationNormalizer | None) -> None:
         self.policy = policy
-        self.action_space = action_space
         self.normalizer = normalizer
+        self._states: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget the past: call it at the beginning of each episode if the policy has a memory."""
+        self._states = None
 
     @torch.no_grad()
     def act(
-        self, observations: NDArray[np.floating[Any]], generator: Generator | None = None
-    ) -> NDArray[Any]:
-        """Return actions that the environment takes.
+        self,
+        observation: Any,
+        generator: Generator | None = None,
+        action_mask: Any | None = None,
+    ) -> Any:
+        """Return an action that the environment takes.
 
         Args:
-            observations: raw, one `[D]` or several `[B, D]`.
+            observation: raw, as the environment shows it.
             generator: source of sampled actions; None takes the most probable action.
-
-        Returns:
-            One action or B of them.
+            action_mask: which actions are allowed, as the environment gives it.
         """
-        batch = np.atleast_2d(np.asarray(observations, np.float32))
-        seen = batch if self.normalizer is None else self.normalizer(batch)
-        distribution = self.policy.distribution(self.policy.tensor(seen))
+        policy = self.policy
+        encoded = policy.encoder.stack([observation], "the observation")
+        if action_mask is not None:
+            space, none = policy.decoder.space, np.zeros(1, np.bool_)
+            encoded[ACTION_MASK] = mask_rows(space, [action_mask], none, "the observation")
+        seen = policy.tensors(normalized(encoded, self.normalizer))
+        states = policy.initial_state(1) if self._states is None else self._states
+        distribution, self._states = policy.step(seen, states)
         chosen = distribution.mode() if generator is None else distribution.sample(generator)
-        actions = admit(self.action_space, chosen.cpu().numpy())
-        return actions if np.ndim(observations) > 1 else actions[0]
+        return policy.decoder(chosen.cpu().numpy())[0]
 
 
-def describe_policy(
-    config: dict[str, Any],
-    observation_size: int,
-    action_space: gym.spaces.Discrete | gym.spaces.Box,
-) -> dict[str, Any]:
+def describe_policy(policy: Policy) -> dict[str, Any]:
     """Return what `load_policy` needs beside the weights, as plain numbers, lists and strings."""
-    if isinstance(action_space, gym.spaces.Discrete):
-        space: dict[str, Any] = {"n": int(action_space.n), "start": int(action_space.start)}
-    else:
-        space = {
-            "low": action_space.low.tolist(),
-            "high": action_space.high.tolist(),
-            "dtype": str(action_space.dtype),
-        }
-    return {"config": config, "observation_size": observation_size, "action_space": space}
+    return {
+        "config": asdict(policy.config),
+        "observation_space": describe_space(policy.encoder.space),
+        "observation_keys": list(policy.encoder.keys),
+        "action_space": describe_space(policy.decoder.space),
+    }
 
 
 def load_policy(run_dir: str | Path) -> TrainedPolicy:
@@ -117,20 +124,15 @@ def load_policy(run_dir: str | Path) -> TrainedPolicy:
     """
     state = load_checkpoint(Path(run_dir) / "checkpoints" / "last.pt")
     description = state["policy_description"]
-    space = description["action_space"]
-    action_space: gym.spaces.Discrete | gym.spaces.Box
-    if "n" in space:
-        action_space = gym.spaces.Discrete(space["n"], start=space["start"])
-    else:
-        dtype = np.dtype(space["dtype"])
-        action_space = gym.spaces.Box(
-            np.array(space["low"], dtype), np.array(space["high"], dtype), dtype=dtype.type
-        )
-    size = description["observation_size"]
-    policy = Policy(PolicyConfig(**description["config"]), size, action_space, torch.Generator())
+    encoder = ObservationEncoder(
+        described_space(description["observation_space"]), description["observation_keys"]
+    )
+    config = PolicyConfig(**description["config"])
+    action_space = described_space(description["action_space"])
+    policy = Policy(config, encoder, action_space, torch.Generator())
     policy.load_state_dict(state["policy"])
     normalizer = None
     if state["normalizer"] is not None:
-        normalizer = ObservationNormalizer((size,))
+        normalizer = ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
         normalizer.load_state_dict(state["normalizer"])
-    return TrainedPolicy(policy, action_space, normalizer)
+    return TrainedPolicy(policy, normalizer)

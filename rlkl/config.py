@@ -15,7 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from rlkl.algos import ALGORITHMS
-from rlkl.envs import find_spec
+from rlkl.envs import choose_backend
 from rlkl.trainer import TrainConfig
 from rlkl.validation import ConfigError, nearest
 
@@ -140,7 +140,7 @@ def to_train_config(composed: DictConfig) -> TrainConfig:
     """
     config = OmegaConf.to_object(composed)
     assert isinstance(config, TrainConfig)
-    find_spec(config.env.id)
+    choose_backend(config.env)
     return config
 
 

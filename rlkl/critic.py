@@ -1,13 +1,13 @@
 """The critic's regression: one piece of code, so every policy-optimizer gets the same values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Generator
 
 from rlkl.policy import Policy
-from rlkl.rollout import Batch, minibatches
+from rlkl.rollout import Batch
 from rlkl.schedules import SCHEDULES, scheduled
 from rlkl.surrogates import clipped_value_loss, squared_value_loss
 from rlkl.validation import check_choice, check_range
@@ -85,16 +85,16 @@ class CriticFit:
         self.adam.param_groups[0]["lr"] = scheduled(
             config.learning_rate, config.learning_rate_schedule, progress
         )
+        batch = replace(batch, inputs=self.policy.critic_inputs(batch.inputs))
         losses, norms = [], []
         for _ in range(config.num_epochs):
-            for rows in minibatches(len(batch), config.num_minibatches, self.generator):
-                values = self.policy.values(batch.observations[rows])
-                returns = batch.returns[rows]
+            for minibatch in batch.minibatches(config.num_minibatches, self.generator):
+                values, returns = self.policy.values(minibatch.inputs), minibatch.returns
                 loss = (
                     squared_value_loss(values, returns)
                     if config.value_clip is None
                     else clipped_value_loss(
-                        values, batch.old_values[rows], returns, config.value_clip
+                        values, minibatch.old_values, returns, config.value_clip
                     )
                 )
                 norms.append(

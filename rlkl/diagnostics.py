@@ -33,6 +33,7 @@ TAGS: tuple[str, ...] = (
     "ratio/clip_fraction",
     "ratio/effective_sample_size",
     "policy/entropy",
+    "policy/entropy_estimate",
     "policy/std",
     "policy/loss",
     "value/loss",
@@ -71,11 +72,13 @@ def report(
         states, in nats; `kl/max` is the largest KL(π_old ‖ π_θ) of a state; `kl/k1`, `k2`, `k3` are
         estimates of `kl/old_new` from the sampled actions; `ratio/effective_sample_size` is
         (Σ r)² / Σ r² as a share of the batch; `trust_region/actual_improvement` is that of the
-        surrogate E[r · A] with standardised advantages; `value/explained_variance` is of the values
-        that the advantages were made from. Histograms by tag: tensors `[B]`.
+        surrogate E[r · A] with standardised advantages; `policy/entropy_estimate` stands for
+        `policy/entropy` where the policy is squashed, whose entropy has no closed form;
+        `value/explained_variance` is of the values that the advantages were made from.
+        Histograms by tag: tensors `[B]`.
     """
-    old = policy.distribution_type(batch.old_parameters.double())
-    new = policy.distribution_type(policy.distribution(batch.observations).parameters.double())
+    old = policy.family(batch.old_parameters.double())
+    new = old.at(policy.distribution(batch.inputs).parameters.double())
     actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
     log_ratio = new.log_prob(actions) - old.log_prob(actions)
     ratio = log_ratio.exp()
@@ -97,13 +100,15 @@ def report(
         "ratio/max": ratio.max(),
         "ratio/clip_fraction": ((ratio < lowest) | (ratio > highest)).double().mean(),
         "ratio/effective_sample_size": ratio.mean().square() / ratio.square().mean(),
-        "policy/entropy": new.entropy().mean(),
+        "policy/entropy"
+        if new.entropy_is_exact
+        else "policy/entropy_estimate": new.entropy().mean(),
         "trust_region/actual_improvement": surrogate(ratio - 1, advantages),
     }
     if jensen_shannon is not None:
         scalars["kl/js"] = jensen_shannon.mean()
     metrics = {tag: float(value) for tag, value in scalars.items()}
-    metrics["policy/std"] = policy.mean_std()
+    metrics["policy/std"] = policy.mean_std(new)
     metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns)
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms

@@ -25,10 +25,11 @@ def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
         KL in nats, `[...]`.
     """
     # Both logarithms are replaced off p's support, so that inf - inf arises nowhere, gradients
-    # included.
-    support = log_p > -math.inf
+    # included. A probability that underflows is 0, or 0 · inf would arise where q's is 0 too.
+    p = log_p.exp()
+    support = p > 0
     log_ratio = torch.where(support, log_p, 0.0) - torch.where(support, log_q, 0.0)
-    return (log_p.exp() * log_ratio).sum(-1)
+    return (p * log_ratio).sum(-1)
 
 
 def categorical_entropy(log_p: Tensor) -> Tensor:

@@ -1,21 +1,36 @@
-"""Vectorised Gymnasium environments behind one door: spaces checked, autoreset modes made alike."""
+"""Makes N copies of an environment by any backend: whichever steps them, the contract is one."""
 
 import importlib
+import importlib.util
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
+from gymnasium.wrappers import FrameStackObservation
 
+from rlkl.guard import Guard
+from rlkl.pool import Pool
 from rlkl.validation import ConfigError, check_choice, check_range, nearest, one_line
+from rlkl.vector_environment import VectorEnvironment
 
-BACKENDS = ("auto", "native", "sync", "async")
+FAMILIES = {
+    "box2d": ("gymnasium.envs.box2d", "Box2D"),
+    "mujoco": ("gymnasium.envs.mujoco", "mujoco"),
+}
+"""Gymnasium's own environments that take an extra: its name, where their code lies, the package."""
+
+BACKENDS = ("auto", "native", "sync", "async", "envpool", "ale")
+
+Made = tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]
+"""What a backend makes: the environments, and the form in which their reset takes N seeds."""
 
 
 @dataclass(frozen=True)
@@ -25,140 +40,26 @@ class EnvConfig:
     Attributes:
         id: Gymnasium id; `my_package:MyEnv-v0` imports `my_package` first.
         num_envs: copies stepped together.
-        backend: `native` is the environment's own vectorised form, `sync` steps copies one after
-            the other, `async` each in a process of its own; `auto` is native where there is one,
+        backend: `native` is the environment's own vectorised form, `ale` that of Atari, `sync`
+            steps copies one after the other, `async` each in a process of its own, `envpool` in
+            threads of the package of that name; `auto` is ale for Atari, native where there is one,
             else sync.
+        frame_stack: last observations shown together; 1 shows the current one alone.
+        observation_keys: the parts of a Dict or Tuple observation to use; empty for all.
         kwargs: passed to the environment's constructor.
     """
 
     id: str = "CartPole-v1"
     num_envs: int = 8
     backend: str = "auto"
+    frame_stack: int = 1
+    observation_keys: list[str] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_range("env.num_envs", self.num_envs, at_least=1, at_most=65536)
         check_choice("env.backend", self.backend, BACKENDS)
-
-
-class Step(NamedTuple):
-    """One step of N environments.
-
-    Attributes:
-        observations: what the policy sees next, `[N, D]`.
-        rewards: `[N]`.
-        terminated: where the episode ended in a terminal state, `[N]`.
-        truncated: where it was cut off, `[N]`.
-        is_transition: where the row is a step of an episode; elsewhere the environment only reset
-            itself, and action and reward mean nothing, `[N]`.
-        final_observations: the true last observation of each episode that ended, by environment,
-            where `observations` already shows the next episode (SAME_STEP autoreset only).
-    """
-
-    observations: NDArray[np.float32]
-    rewards: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    is_transition: NDArray[np.bool_]
-    final_observations: dict[int, NDArray[np.float32]]
-
-
-class VectorEnvironment:
-    """N copies of an environment with flat observations, and the door that actions pass.
-
-    Actions are clipped to their bounds, shaped and shifted to the environment's own numbering here
-    and nowhere else.
-
-    Args:
-        envs: Gymnasium's vector environment, with NEXT_STEP or SAME_STEP autoreset.
-        backend: how it was made, for logs.
-
-    Raises:
-        ConfigError: a space or an autoreset mode that is not supported.
-    """
-
-    def __init__(self, envs: gym.vector.VectorEnv[Any, Any, Any], backend: str = "sync") -> None:
-        self._envs = envs
-        self.backend = backend
-        self.num_envs = envs.num_envs
-        self.observation_space = _checked_observation_space(envs.single_observation_space)
-        self.action_space = _checked_action_space(envs.single_action_space)
-        self.observation_size = self.observation_space.shape[0]
-        mode = envs.metadata.get("autoreset_mode")
-        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-            raise ConfigError(
-                f"autoreset mode {mode} is not supported: expected NEXT_STEP or SAME_STEP in the "
-                "vector environment's metadata['autoreset_mode'], or use env.backend=sync"
-            )
-        self._resets_on_next_step = mode == AutoresetMode.NEXT_STEP
-        self._resetting = np.zeros(self.num_envs, np.bool_)
-
-    def reset(self, seeds: list[int]) -> NDArray[np.float32]:
-        """Begin N episodes.
-
-        Args:
-            seeds: one for each environment; a native backend has one generator and takes the first.
-
-        Returns:
-            First observations, `[N, D]`.
-        """
-        self._resetting[:] = False
-        # The native entry point is one environment to Gymnasium and takes one seed.
-        observations, _ = self._envs.reset(
-            seed=seeds[0] if self.backend == "native" else seeds  # type: ignore[arg-type]
-        )
-        return np.asarray(observations, np.float32)
-
-    def step(self, actions: NDArray[Any]) -> Step:
-        """Step all environments.
-
-        Args:
-            actions: as sampled, `[N]` whole numbers from 0 or `[N, D]` unbounded.
-
-        Returns:
-            The step, alike for both autoreset modes but for the rows that only reset.
-        """
-        observations, rewards, terminated, truncated, infos = self._envs.step(
-            admit(self.action_space, actions)
-        )
-        is_transition = ~self._resetting
-        finals: dict[int, NDArray[np.float32]] = {}
-        if self._resets_on_next_step:
-            self._resetting = terminated | truncated
-        elif "final_obs" in infos:
-            finals = {
-                int(i): np.asarray(infos["final_obs"][i], np.float32)
-                for i in np.flatnonzero(infos["_final_obs"])
-            }
-        return Step(
-            np.asarray(observations, np.float32),
-            np.asarray(rewards, np.float64),
-            terminated,
-            truncated,
-            is_transition,
-            finals,
-        )
-
-    def close(self) -> None:
-        """Close the environments, and their processes if they have any."""
-        self._envs.close()
-
-
-def admit(space: gym.spaces.Discrete | gym.spaces.Box, actions: NDArray[Any]) -> NDArray[Any]:
-    """Turn actions as sampled into actions that an environment takes.
-
-    Args:
-        space: of one action.
-        actions: `[N]` whole numbers from 0, or `[N, D]` unbounded.
-
-    Returns:
-        `[N]` in the environment's own numbering, or `[N, *shape]` clipped to the bounds.
-    """
-    if isinstance(space, gym.spaces.Discrete):
-        return actions + space.start
-    shaped = actions.reshape(len(actions), *space.shape)
-    clipped: NDArray[Any] = np.clip(shaped, space.low, space.high).astype(space.dtype)
-    return clipped
+        check_range("env.frame_stack", self.frame_stack, at_least=1, at_most=1024)
 
 
 def make_vector_env(config: EnvConfig) -> VectorEnvironment:
@@ -168,27 +69,11 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
         ConfigError: an unknown id (with the nearest names), a missing package, arguments that the
             environment does not take, or an unsupported space or backend.
     """
-    spec = find_spec(config.id)
-    backend = config.backend
-    if backend == "auto":
-        backend = "native" if _has_native_form(spec) else "sync"
-    if backend == "native" and not _has_native_form(spec):
-        raise ConfigError(
-            f"env.backend=native: {config.id} has no vectorised form of its own; "
-            "use env.backend=sync"
-        )
-    arguments: dict[str, Any] = dict(config.kwargs)
-    if backend == "native":
-        mode = "vector_entry_point"
-    else:
-        mode = backend
-        arguments |= {
-            "vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP},
-            "disable_env_checker": True,
-        }
+    backend = choose_backend(config)
     try:
-        with _interrupts_ignored_by_children(backend == "async"):
-            envs = gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **arguments)
+        envs, seeding = _MAKERS[backend](config)
+    except ConfigError:
+        raise
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(f"env.id={config.id} needs a package: {one_line(error)}") from error
     except Exception as error:
@@ -198,56 +83,165 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
             f"{type(error).__name__}: {one_line(error)}"
         ) from error
     try:
-        return VectorEnvironment(envs, backend)
+        return VectorEnvironment(envs, backend, config.id, tuple(config.observation_keys), seeding)
     except ConfigError as error:
         envs.close()
         raise ConfigError(f"env.id={config.id}: {error}") from error
 
 
-def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
+def choose_backend(config: EnvConfig) -> str:
+    """Return the backend that `env.backend` names, or what `auto` stands for.
+
+    `auto` is `ale` for Atari, `native` where the environment has a vectorised form of its own, else
+    `sync`: what was fastest for every environment measured (docs/environments.md has the numbers).
+    `async` pays only where a step takes a millisecond or more and cores are idle. EnvPool is often
+    the fastest, but what it calls by the same name is its own code, and a run should not depend on
+    which packages happen to be installed.
+
+    Raises:
+        ConfigError: the environment cannot be had by the backend that was asked for.
+    """
+    backend = config.backend
+    if backend == "envpool":
+        _check_installed("envpool", "envpool", "env.backend=envpool")
+        return backend
+    spec = find_spec(config.id)
+    is_atari = spec.namespace == "ALE"
+    # Gymnasium's phys2d forms are written in JAX and keep their state on its device.
+    has_native_form = (
+        spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
+    )
+    plain = config.frame_stack == 1
+    if is_atari and backend in ("sync", "async"):
+        raise ConfigError(
+            f"env.backend={backend}: Atari games are stepped by ALE's own vector environment, "
+            "with the usual preprocessing; use env.backend=auto"
+        )
+    if backend == "auto":
+        return "ale" if is_atari else "native" if has_native_form and plain else "sync"
+    if backend == "native" and not has_native_form:
+        instead = "env.backend=ale" if is_atari else "env.backend=sync"
+        raise ConfigError(
+            f"env.backend=native: {config.id} has no vectorised form of its own; use {instead}"
+        )
+    if backend == "native" and not plain:
+        raise ConfigError(
+            f"env.backend=native: the vectorised form of {config.id} stacks no frames; "
+            "use env.backend=sync or env.frame_stack=1"
+        )
+    if backend == "ale" and not is_atari:
+        raise ConfigError(
+            f"env.backend=ale: {config.id} is not an Atari game of ALE (ALE/Pong-v5 is); "
+            "use env.backend=auto"
+        )
+    return backend
+
+
+def find_spec(env_id: str) -> EnvSpec:
     """Find a registered environment without making one.
 
     Raises:
-        ConfigError: there is none of that id; the message has the nearest ones.
+        ConfigError: there is none of that id; the message has the nearest ones, or the extra to
+            install.
     """
     module, _, name = env_id.rpartition(":")
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except Exception as error:
             raise ConfigError(
-                f"env.id={env_id}: the package {module!r} cannot be imported: {one_line(error)}"
+                f"env.id={env_id}: the package {module!r} cannot be imported: "
+                f"{type(error).__name__}: {one_line(error)}"
             ) from error
+    _register_family(name)
     try:
-        return gym.spec(name)
+        spec = gym.spec(name)
     except gym.error.Error as error:
         hint = nearest(name, gym.registry)
         raise ConfigError(
             f"env.id={env_id}: no such environment is registered"
             f"{hint or '; gymnasium.pprint_registry() lists them'}"
         ) from error
+    entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
+    for extra, (code, package) in FAMILIES.items():
+        if entry_point.startswith(code):
+            _check_installed(package, extra, f"env.id={env_id}")
+    return spec
 
 
-def _has_native_form(spec: gym.envs.registration.EnvSpec) -> bool:
-    # Gymnasium's phys2d forms are written in JAX and keep their state on its device.
-    return spec.vector_entry_point is not None and spec.namespace != "phys2d"
+def _register_family(name: str) -> None:
+    """Import what registers the environments that an id's beginning promises."""
+    if name.startswith("ALE/"):
+        _check_installed("ale_py", "atari", f"env.id={name}")
+        ale: Any = importlib.import_module("ale_py")
+        # It greets on standard error, where people look for what went wrong.
+        ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
+    elif name.startswith("MiniGrid-"):
+        _check_installed("minigrid", "minigrid", f"env.id={name}")
+        importlib.import_module("minigrid")
 
 
-def _checked_observation_space(space: gym.Space[Any]) -> gym.spaces.Box:
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-        return space
-    raise ConfigError(
-        f"observations {space} are not supported: expected a Box of one dimension; "
-        "wrap the environment in gymnasium.wrappers.FlattenObservation"
+def _check_installed(package: str, extra: str, what: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{what} needs the package {package}, which the extra {extra!r} installs: "
+            f"pip install 'rlkl[{extra}]', or in a checkout "
+            f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
+        )
+
+
+def _make_native(config: EnvConfig) -> Made:
+    envs = gym.make_vec(
+        config.id, config.num_envs, vectorization_mode="vector_entry_point", **config.kwargs
     )
+    return envs, lambda seeds: seeds[0]
 
 
-def _checked_action_space(space: gym.Space[Any]) -> gym.spaces.Discrete | gym.spaces.Box:
-    if isinstance(space, gym.spaces.Discrete):
-        return space
-    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return space
-    raise ConfigError(f"actions {space} are not supported: expected Discrete or a Box of floats")
+def _make_ale(config: EnvConfig) -> Made:
+    # Rewards are clipped in learning (clip_rewards), so that raw ones can be reported.
+    arguments = {"reward_clipping": False, "stack_num": config.frame_stack} | config.kwargs
+    envs = gym.make_vec(
+        config.id, config.num_envs, vectorization_mode="vector_entry_point", **arguments
+    )
+    return envs, np.array
+
+
+def _make_pool(config: EnvConfig) -> Made:
+    return Pool(config.id, config.num_envs, config.frame_stack, config.kwargs), list
+
+
+def _make_copies(backend: str, config: EnvConfig) -> Made:
+    wrappers: list[Callable[[Any], Any]] = [Guard]
+    if config.frame_stack > 1:
+        wrappers.append(partial(FrameStackObservation, stack_size=config.frame_stack))
+    make = partial(
+        gym.make_vec,
+        config.id,
+        config.num_envs,
+        vectorization_mode=backend,
+        wrappers=wrappers,
+        disable_env_checker=True,
+        **config.kwargs,
+    )
+    vector_kwargs: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    with _interrupts_ignored_by_children(backend == "async"):
+        try:
+            envs = make(vector_kwargs=vector_kwargs)
+        except ValueError as error:
+            # A part of the observations has no place in shared memory. It may be one not used.
+            if not isinstance(error.__cause__, gym.error.CustomSpaceError):
+                raise
+            envs = make(vector_kwargs=vector_kwargs | {"shared_memory": False})
+    return envs, list
+
+
+_MAKERS: dict[str, Callable[[EnvConfig], Made]] = {
+    "native": _make_native,
+    "ale": _make_ale,
+    "envpool": _make_pool,
+    "sync": partial(_make_copies, "sync"),
+    "async": partial(_make_copies, "async"),
+}
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """How good a policy is in fresh environments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Generator
 from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy
+from rlkl.spaces import normalized
 from rlkl.validation import check_range
 
 
@@ -54,19 +55,21 @@ def evaluate(
     """
     check_range("num_episodes", num_episodes, at_least=1)
     num_envs = min(config.num_envs, num_episodes)
-    envs = make_vector_env(EnvConfig(config.id, num_envs, config.backend, config.kwargs))
+    envs = make_vector_env(replace(config, num_envs=num_envs))
     quota = np.full(num_envs, num_episodes // num_envs)
     quota[: num_episodes % num_envs] += 1
     reward_sums, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     evaluation = Evaluation([], [])
     try:
         observations = envs.reset(seeds[:num_envs])
+        states = policy.initial_state(num_envs)
         while quota.any():
-            seen = observations if normalizer is None else normalizer(observations)
-            distribution = policy.distribution(policy.tensor(seen))
+            seen = policy.tensors(normalized(observations, normalizer))
+            distribution, states = policy.step(seen, states)
             actions = distribution.mode() if generator is None else distribution.sample(generator)
-            step = envs.step(actions.cpu().numpy())
+            step = envs.step(policy.decoder(actions.cpu().numpy()))
             observations = step.observations
+            states = policy.forget(states, step.begins)
             reward_sums += step.rewards * step.is_transition
             lengths += step.is_transition
             ended = np.flatnonzero(step.terminated | step.truncated)

@@ -1,6 +1,6 @@
-"""Multilayer perceptrons, and parameters laid out in one contiguous vector."""
+"""The networks of a policy: perceptrons, convolutions and memories, and how their weights start."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,18 +12,141 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+IMAGE_ENCODERS = ("auto", "nature", "impala", "small")
 
 
 def mlp(
-    input_size: int, hidden_sizes: Iterable[int], output_size: int, activation: str
+    input_size: int, hidden_sizes: Sequence[int], output_size: int, activation: str
 ) -> nn.Sequential:
     """Make a multilayer perceptron, `[B, input_size]` to `[B, output_size]`."""
+    layers = hidden_layers(input_size, hidden_sizes, activation)
+    return layers.append(nn.Linear([input_size, *hidden_sizes][-1], output_size))
+
+
+def hidden_layers(input_size: int, sizes: Sequence[int], activation: str) -> nn.Sequential:
+    """Make linear layers with an activation behind each, `[B, input_size]` to `[B, sizes[-1]]`."""
     layers: list[nn.Module] = []
-    size = input_size
-    for hidden_size in hidden_sizes:
-        layers += [nn.Linear(size, hidden_size), ACTIVATIONS[activation]()]
-        size = hidden_size
-    return nn.Sequential(*layers, nn.Linear(size, output_size))
+    for before, after in zip([input_size, *sizes], sizes, strict=False):
+        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))) of 3 × 3 kernels, `[B, channels, H, W]` to the same.
+
+    Args:
+        channels: in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the sum of the images and what the two convolutions make of them."""
+        residual: Tensor = self.second(self.first(images.relu()).relu())
+        return images + residual
+
+
+def nature_cnn(channels: int) -> nn.Sequential:
+    """Make the three convolutions of Mnih 2015, for images of at least 36 × 36."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 32, 8, stride=4), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, stride=2), nn.ReLU()),
+        *(nn.Conv2d(64, 64, 3), nn.ReLU()),
+    )
+
+
+def impala_cnn(channels: int) -> nn.Sequential:
+    """Make the residual network of IMPALA (Espeholt 2018, figure 3), for images of any size.
+
+    Three stages of a convolution, a max-pooling that halves the image, and two residual blocks.
+    """
+    layers: list[nn.Module] = []
+    for depth in (16, 32, 32):
+        layers += [
+            nn.Conv2d(channels, depth, 3, padding=1),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            Residual(depth),
+            Residual(depth),
+        ]
+        channels = depth
+    return nn.Sequential(*layers, nn.ReLU())
+
+
+def small_cnn(channels: int) -> nn.Sequential:
+    """Make three convolutions of 3 × 3 that keep the image's size, for grids of a few cells."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()),
+    )
+
+
+class ImageEncoder(nn.Module):
+    """Images to features: bytes are scaled, convolved, flattened and mixed by one linear layer.
+
+    Args:
+        shape: channels, height and width.
+        kind: `nature`, `impala`, `small`, or `auto`: nature where both sides have 36 pixels or
+            more, else small.
+        feature_size: F.
+        pixel_scale: what the bytes are divided by.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], kind: str, feature_size: int, pixel_scale: float
+    ) -> None:
+        super().__init__()
+        if kind == "auto":
+            kind = "nature" if min(shape[1:]) >= 36 else "small"
+        cnn = {"nature": nature_cnn, "impala": impala_cnn, "small": small_cnn}[kind]
+        self.convolutions = cnn(shape[0])
+        with torch.no_grad():
+            flat_size = self.convolutions(torch.zeros(1, *shape)).numel()
+        self.linear = nn.Linear(flat_size, feature_size)
+        self.pixel_scale = pixel_scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `[B, F]` of images `[B, C, H, W]`, uint8."""
+        # Convolutions on a CPU are a third faster with the channels last in memory.
+        scaled = images.to(self.linear.weight.dtype, memory_format=torch.channels_last)
+        scaled = scaled / self.pixel_scale
+        features: Tensor = self.linear(self.convolutions(scaled).flatten(1)).relu()
+        return features
+
+
+class Encoder(nn.Module):
+    """Everything that is seen to one row of features: the vector's, then those of each image.
+
+    Args:
+        vector: layers for the vector, or None where there is none.
+        vector_key: its key in the observations.
+        images: an encoder for each image, by its key in the observations.
+        feature_size: F, of all parts together.
+    """
+
+    def __init__(
+        self,
+        vector: nn.Sequential | None,
+        vector_key: str,
+        images: dict[str, ImageEncoder],
+        feature_size: int,
+    ) -> None:
+        super().__init__()
+        self.vector = vector
+        self.vector_key = vector_key
+        self.image_keys = tuple(images)
+        self.images = nn.ModuleList(images.values())
+        self.feature_size = feature_size
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Return features `[B, F]`."""
+        parts = [] if self.vector is None else [self.vector(observations[self.vector_key])]
+        for key, encoder in zip(self.image_keys, self.images, strict=True):
+            parts.append(encoder(observations[key]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def orthogonal_(
@@ -31,75 +154,40 @@ def orthogonal_(
 ) -> None:
     """Initialise weights as scaled orthogonal matrices and biases as 0 (Saxe 2014).
 
+    A kernel is a matrix with a row for each output channel; the matrices of a memory have gain 1.
+
     Args:
         network: changed in place.
-        hidden_gain: of all linear layers but the last.
+        hidden_gain: of all linear and convolutional layers but the last.
         output_gain: of the last one.
         generator: source of the random matrices.
     """
-    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    for layer in linears:
-        gain = output_gain if layer is linears[-1] else hidden_gain
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    for layer in layers:
+        gain = output_gain if layer is layers[-1] else hidden_gain
         nn.init.orthogonal_(layer.weight, gain, generator=generator)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    for memory in network.modules():
+        if isinstance(memory, nn.RNNBase):
+            for parameter in memory.parameters():
+                if parameter.ndim > 1:
+                    nn.init.orthogonal_(parameter, generator=generator)
+                else:
+                    nn.init.zeros_(parameter)
 
 
 def uniform_(network: nn.Module, generator: Generator) -> None:
-    """Initialise weights and biases uniformly within ±1/√fan_in, as torch does by itself."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            bound = layer.in_features**-0.5
-            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    """Initialise weights and biases uniformly within ±1/√fan_in, as torch does by itself.
 
-
-class FlatParameters:
-    """The parameters of a module as one contiguous vector that the module's own tensors view.
-
-    Whatever is done to the vector (an optimizer's step, a natural-gradient step, clipping,
-    restoring) is done to the module, in one operation; `backward` adds into its gradient. Made
-    last: moving the module to another device or type would part it from its vector.
-
-    Args:
-        module: its parameters become views.
-
-    Attributes:
-        tensors: the module's parameters, to differentiate with respect to.
-        vector: all of them, `[n]`, a parameter whose gradient is `gradient`.
-        gradient: all their gradients, `[n]`.
+    For a memory the fan-in is its hidden size.
     """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.tensors = list(module.parameters())
-        self.vector = nn.Parameter(
-            torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
-        )
-        self.gradient = torch.zeros_like(self.vector.data)
-        self.vector.grad = self.gradient
-        offset = 0
-        for tensor in self.tensors:
-            span = slice(offset, offset + tensor.numel())
-            tensor.data = self.vector.data[span].view_as(tensor)
-            tensor.grad = self.gradient[span].view_as(tensor)
-            offset = span.stop
-
-    def descend(
-        self, loss: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float | None
-    ) -> Tensor:
-        """Take one optimizer step down the loss, its gradient clipped to a norm.
-
-        Args:
-            loss: a scalar.
-            optimizer: over `vector` alone.
-            max_grad_norm: the gradient is scaled down to this norm; None leaves it.
-
-        Returns:
-            The norm before clipping, a scalar.
-        """
-        self.gradient.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm: Tensor = torch.linalg.vector_norm(self.gradient)
-        if max_grad_norm is not None:
-            self.gradient.mul_((max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        optimizer.step()
-        return norm
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            fan_in = layer.weight[0].numel()
+        elif isinstance(layer, nn.RNNBase):
+            fan_in = layer.hidden_size
+        else:
+            continue
+        for parameter in layer.parameters():
+            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)

@@ -62,16 +62,25 @@ class ObservationNormalizer:
     Args:
         shape: of one observation.
         clip: in standard deviations.
+        is_measured: the parts that are normalised, of the same shape; None for all. One-hot codes
+            are best left as they are.
     """
 
-    def __init__(self, shape: tuple[int, ...], clip: float = 10.0) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        clip: float = 10.0,
+        is_measured: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.moments = RunningMoments(shape)
         self.clip = clip
+        self.is_measured = np.ones(shape, np.bool_) if is_measured is None else is_measured
         self._refresh()
 
     def _refresh(self) -> None:
-        self._mean = self.moments.mean.astype(np.float32)
-        self._scale = (1 / np.sqrt(self.moments.variance + 1e-8)).astype(np.float32)
+        scale = 1 / np.sqrt(self.moments.variance + 1e-8)
+        self._mean = np.where(self.is_measured, self.moments.mean, 0).astype(np.float32)
+        self._scale = np.where(self.is_measured, scale, 1).astype(np.float32)
 
     def __call__(self, observations: Floats) -> NDArray[np.float32]:
         """Normalise observations `[..., *shape]`, without touching the statistics."""

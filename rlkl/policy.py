@@ -2,139 +2,371 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from rlkl.distributions import Categorical, DiagonalGaussian, Distribution
-from rlkl.networks import ACTIVATIONS, FlatParameters, mlp, orthogonal_, uniform_
-from rlkl.validation import check_choice, check_range
+from rlkl.distributions import DiagonalGaussian, Distribution
+from rlkl.flat_parameters import FlatParameters
+from rlkl.memory import MEMORIES, Memory, Sequences
+from rlkl.networks import (
+    ACTIVATIONS,
+    IMAGE_ENCODERS,
+    Encoder,
+    ImageEncoder,
+    hidden_layers,
+    mlp,
+    orthogonal_,
+    uniform_,
+)
+from rlkl.spaces import ACTION_MASK, BOX_DISTRIBUTIONS, VECTOR, ActionDecoder, ObservationEncoder
+from rlkl.validation import ConfigError, check_choice, check_range
+
+FEATURES = "features"
+"""What a shared encoder made of observations, in place of them, `[B, F]`."""
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Sizes and initialisation of the actor and the critic, two separate networks.
+    """Networks of the actor and the critic, and what the actor's output means.
+
+    Each of the two is an encoder, a memory if there is one, and a perceptron on top. They share
+    nothing unless `share_encoder` says so.
 
     Attributes:
-        actor_hidden_sizes: units of the actor's hidden layers.
-        critic_hidden_sizes: units of the critic's hidden layers.
+        actor_hidden_sizes: units of the hidden layers of the actor's perceptron.
+        critic_hidden_sizes: units of the hidden layers of the critic's perceptron.
+        encoder_hidden_sizes: units of the encoder's layers for numbers and one-hot codes; empty
+            passes them on as they are.
+        image_encoder: for images: `nature` (Mnih 2015), `impala` (residual, Espeholt 2018), `small`
+            (for grids of a few cells), or `auto`: nature from 36 × 36 pixels on, else small.
+        image_features: features made of each image.
+        pixel_scale: what the bytes of images are divided by.
+        share_encoder: actor and critic have one encoder and one memory. The policy-optimizer moves
+            them, by its own loss plus `shared_value_coefficient` times that of the values; only
+            first-order algorithms can.
+        shared_value_coefficient: see `share_encoder`.
+        memory: `none`, `gru` or `lstm`.
+        memory_size: units of the memory.
+        sequence_length: most steps that gradients go back through a memory.
         activation: between layers: tanh, relu, elu, gelu or silu.
         initialization: `orthogonal` with the gains below, or `uniform` within ±1/√fan_in.
         hidden_gain: of hidden layers.
         actor_gain: of the actor's output; small, so the first policy is nearly the same everywhere.
         critic_gain: of the critic's output.
-        log_std: logarithm of the standard deviation a Gaussian policy starts from, learned freely.
+        box_distribution: for Box actions: `gaussian`, clipped to the bounds on its way to the
+            environment, or `tanh_gaussian`, squashed into them.
+        state_dependent_std: the standard deviation is an output of the actor, not free parameters.
+        log_std: logarithm of the standard deviation a Gaussian policy starts from.
+        log_std_min: the logarithm is clamped to at least this.
+        log_std_max: the logarithm is clamped to at most this.
     """
 
     actor_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
     critic_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
+    encoder_hidden_sizes: list[int] = field(default_factory=list)
+    image_encoder: str = "auto"
+    image_features: int = 512
+    pixel_scale: float = 255.0
+    share_encoder: bool = False
+    shared_value_coefficient: float = 0.5
+    memory: str = "none"
+    memory_size: int = 64
+    sequence_length: int = 32
     activation: str = "tanh"
     initialization: str = "orthogonal"
     hidden_gain: float = 2**0.5
     actor_gain: float = 0.01
     critic_gain: float = 1.0
+    box_distribution: str = "gaussian"
+    state_dependent_std: bool = False
     log_std: float = 0.0
+    log_std_min: float = -20.0
+    log_std_max: float = 2.0
 
     def __post_init__(self) -> None:
-        for key in ("actor_hidden_sizes", "critic_hidden_sizes"):
+        for key in ("actor_hidden_sizes", "critic_hidden_sizes", "encoder_hidden_sizes"):
             for size in getattr(self, key):
                 check_range(f"policy.{key}", size, at_least=1, at_most=65536)
+        for key in ("image_features", "memory_size", "sequence_length"):
+            check_range(f"policy.{key}", getattr(self, key), at_least=1, at_most=65536)
+        check_choice("policy.image_encoder", self.image_encoder, IMAGE_ENCODERS)
+        check_choice("policy.memory", self.memory, MEMORIES)
         check_choice("policy.activation", self.activation, ACTIVATIONS)
         check_choice("policy.initialization", self.initialization, ("orthogonal", "uniform"))
-        for key in ("hidden_gain", "actor_gain", "critic_gain"):
+        check_choice("policy.box_distribution", self.box_distribution, BOX_DISTRIBUTIONS)
+        for key in ("pixel_scale", "hidden_gain", "actor_gain", "critic_gain"):
             check_range(f"policy.{key}", getattr(self, key), above=0)
-        check_range("policy.log_std", self.log_std, at_least=-20, at_most=5)
+        check_range("policy.shared_value_coefficient", self.shared_value_coefficient, at_least=0)
+        check_range("policy.log_std_min", self.log_std_min, at_least=-20, at_most=5)
+        check_range("policy.log_std_max", self.log_std_max, at_least=self.log_std_min, at_most=5)
+        check_range(
+            "policy.log_std", self.log_std, at_least=self.log_std_min, at_most=self.log_std_max
+        )
 
 
-class GaussianActor(nn.Module):
-    """Means from a network, beside log standard deviations that depend on no state.
+class Inputs(NamedTuple):
+    """What a policy decides from.
 
-    Args:
-        network: `[B, observation_size]` to means `[B, D]`.
-        action_size: D.
-        log_std: the starting value.
+    Attributes:
+        observations: encoded, tensors of B rows each.
+        sequences: which rows follow each other; None where the policy has no memory.
     """
 
-    def __init__(self, network: nn.Sequential, action_size: int, log_std: float) -> None:
+    observations: dict[str, Tensor]
+    sequences: Sequences | None = None
+
+
+class GaussianHead(nn.Module):
+    """Features to means and log standard deviations.
+
+    Args:
+        network: features to means `[B, D]`, or to means and log standard deviations `[B, 2D]`.
+        action_size: D.
+        config: starting value and clamps of the logarithms, and whether they depend on the state.
+    """
+
+    def __init__(self, network: nn.Module, action_size: int, config: PolicyConfig) -> None:
         super().__init__()
         self.network = network
-        self.log_std = nn.Parameter(torch.full((action_size,), log_std))
+        self.config = config
+        if not config.state_dependent_std:
+            self.log_std = nn.Parameter(torch.full((action_size,), config.log_std))
 
-    def forward(self, observations: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Return means and log standard deviations, `[B, 2D]`."""
-        mean = self.network(observations)
-        return torch.cat((mean, self.log_std.expand_as(mean)), -1)
+        config = self.config
+        if config.state_dependent_std:
+            mean, offset = self.network(features).chunk(2, -1)
+            log_std = config.log_std + offset
+        else:
+            mean = self.network(features)
+            log_std = self.log_std.expand_as(mean)
+        return torch.cat((mean, log_std.clamp(config.log_std_min, config.log_std_max)), -1)
+
+
+class Network(nn.Module):
+    """An encoder, a memory if there is one, and a head.
+
+    Args:
+        encoder: observations to features.
+        memory: runs over the features of successive steps.
+        head: to the output.
+    """
+
+    def __init__(self, encoder: Encoder, memory: Memory | None, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.memory = memory
+        self.head = head
+
+    def features(self, inputs: Inputs, states: Tensor | None) -> Tensor:
+        """Return what the head sees, `[B, F]`.
+
+        Args:
+            inputs: B rows; without sequences each row is a step of its own.
+            states: of the memory before each sequence `[S, M]`, or before each row `[B, M]`.
+        """
+        features: Tensor = self.encoder(inputs.observations)
+        if self.memory is None:
+            return features
+        assert states is not None
+        if inputs.sequences is None:
+            remembered: Tensor = self.memory(features.unsqueeze(0), states)[0]
+            return remembered.squeeze(0)
+        return self.memory.over(features, inputs.sequences, states)
+
+    def forward(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
+        """Return the output `[B, P]`; see `features`."""
+        output: Tensor = self.head(self.features(inputs, states))
+        return output
+
+    def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output for one step of N environments, and the states after it, `[N, M]`."""
+        features = self.encoder(observations)
+        if self.memory is not None:
+            outputs, states = self.memory(features.unsqueeze(0), states)
+            features = outputs[0]
+        return self.head(features), states
 
 
 class Policy:
     """π(a|s) and V(s).
 
+    A policy with memory has a state for each environment, one row of `state_size` numbers: what the
+    actor remembers, then what the critic does. It is 0 at the beginning of an episode.
+
     Args:
-        config: sizes and initialisation.
-        observation_size: numbers in one observation.
-        action_space: Discrete gives a categorical policy, Box a diagonal Gaussian.
+        config: networks and initialisation.
+        encoder: of the environment's observations.
+        action_space: Discrete, MultiDiscrete, MultiBinary or a Box of floats.
         generator: source of the initial weights.
         device: where the networks live.
         dtype: of all parameters.
 
     Attributes:
-        distribution_type: what the actor's output is the parameters of.
-        actor, critic: networks that share no parameter.
-        actor_parameters, critic_parameters: theirs, each as one vector.
+        encoder: of raw observations.
+        decoder: to actions that the environment takes.
+        family: makes distributions from the actor's output, which are their parameters.
+        actor, critic: networks that share no parameter unless the config says so.
+        actor_parameters, critic_parameters: theirs, each as one vector. What is shared belongs to
+            the actor.
+        state_size: numbers that are remembered for each environment; 0 without memory.
+
+    Raises:
+        ConfigError: an action space without a distribution, or nothing to share.
     """
 
     def __init__(
         self,
         config: PolicyConfig,
-        observation_size: int,
-        action_space: gym.spaces.Discrete | gym.spaces.Box,
+        encoder: ObservationEncoder,
+        action_space: gym.Space[Any],
         generator: Generator,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.distribution_type: type[Distribution]
-        if isinstance(action_space, gym.spaces.Discrete):
-            self.distribution_type, outputs = Categorical, int(action_space.n)
-        else:
-            self.distribution_type, outputs = DiagonalGaussian, math.prod(action_space.shape)
-        network = mlp(observation_size, config.actor_hidden_sizes, outputs, config.activation)
-        critic = mlp(observation_size, config.critic_hidden_sizes, 1, config.activation)
-        if config.initialization == "orthogonal":
-            orthogonal_(network, config.hidden_gain, config.actor_gain, generator)
-            orthogonal_(critic, config.hidden_gain, config.critic_gain, generator)
-        else:
-            uniform_(network, generator)
-            uniform_(critic, generator)
-        gaussian = self.distribution_type is DiagonalGaussian
-        actor = GaussianActor(network, outputs, config.log_std) if gaussian else network
+        self.config = config
+        self.encoder = encoder
+        self.decoder = ActionDecoder(action_space, config.box_distribution)
+        self.family = self.decoder.family
         self.device = torch.device(device)
         self.dtype = dtype
-        self.actor: nn.Module = actor.to(self.device, dtype)
-        self.critic: nn.Module = critic.to(self.device, dtype)
-        self.actor_parameters = FlatParameters(self.actor)
-        self.critic_parameters = FlatParameters(self.critic)
+        outputs = self.decoder.parameter_size
+        if self.decoder.is_continuous and not config.state_dependent_std:
+            outputs //= 2
+        actor = self._network(config.actor_hidden_sizes, outputs)
+        critic = self._network(config.critic_hidden_sizes, 1)
+        for network, gain in ((actor, config.actor_gain), (critic, config.critic_gain)):
+            if config.initialization == "orthogonal":
+                orthogonal_(network, config.hidden_gain, gain, generator)
+            else:
+                uniform_(network, generator)
+        if self.decoder.is_continuous:
+            actor.head = GaussianHead(actor.head, self.decoder.parameter_size // 2, config)
+        if config.share_encoder:
+            if not list(actor.encoder.parameters()) and actor.memory is None:
+                raise ConfigError(
+                    "policy.share_encoder=true: there is nothing to share, since observations have "
+                    "no image and the policy no memory; set policy.encoder_hidden_sizes=[64] or "
+                    "leave it out"
+                )
+            critic.encoder, critic.memory = actor.encoder, actor.memory
+        self.actor = actor.to(self.device, dtype)
+        self.critic = critic.to(self.device, dtype)
+        self.actor_parameters = FlatParameters(self.actor.parameters())
+        self.critic_parameters = FlatParameters(
+            (self.critic.head if config.share_encoder else self.critic).parameters()
+        )
+        self._actor_state_size = actor.memory.state_size if actor.memory else 0
+        self.state_size = 2 * self._actor_state_size
 
-    def distribution(self, observations: Tensor) -> Distribution:
-        """Return π(·|s) for observations `[B, D]`."""
-        return self.distribution_type(self.actor(observations))
+    def _network(self, hidden_sizes: list[int], outputs: int) -> Network:
+        config, vector_size = self.config, self.encoder.vector_size
+        images = {
+            key: ImageEncoder(
+                shape, config.image_encoder, config.image_features, config.pixel_scale
+            )
+            for key, shape in self.encoder.images.items()
+        }
+        sizes = config.encoder_hidden_sizes
+        vector = hidden_layers(vector_size, sizes, config.activation) if vector_size else None
+        features = [vector_size, *sizes][-1] if vector_size else 0
+        features += config.image_features * len(images)
+        encoder = Encoder(vector, VECTOR, images, features)
+        memory = None
+        if config.memory != "none":
+            memory = Memory(config.memory, features, config.memory_size)
+            features = memory.hidden_size
+        head = mlp(features, hidden_sizes, outputs, config.activation)
+        return Network(encoder, memory, head)
 
-    def values(self, observations: Tensor) -> Tensor:
-        """Return V(s) for observations `[B, D]`, `[B]`."""
-        values: Tensor = self.critic(observations).squeeze(-1)
+    def distribution(self, inputs: Inputs) -> Distribution:
+        """Return π(·|s) for each row."""
+        sequences = inputs.sequences
+        states = sequences.states[:, : self._actor_state_size] if sequences else None
+        return self._masked(self.actor(inputs, states), inputs.observations)
+
+    def values(
+        self, inputs: Inputs, states: Tensor | None = None, *, through_encoder: bool = False
+    ) -> Tensor:
+        """Return V(s) of each row, `[B]`.
+
+        Args:
+            inputs: with sequences, or with `states` if the policy has a memory.
+            states: of the whole policy before each row, `[B, state_size]`.
+            through_encoder: whether gradients reach an encoder that is shared with the actor.
+        """
+        if states is None and inputs.sequences is not None:
+            states = inputs.sequences.states
+        own = None if states is None else states[:, self._actor_state_size :]
+        features = inputs.observations.get(FEATURES)
+        if features is None:
+            features = self.critic.features(inputs, own)
+            if self.config.share_encoder and not through_encoder:
+                features = features.detach()
+        values: Tensor = self.critic.head(features).squeeze(-1)
         return values
 
-    def mean_std(self) -> float:
-        """Return the standard deviation of a Gaussian policy, averaged over actions; else NaN."""
-        if isinstance(self.actor, GaussianActor):
-            return float(self.actor.log_std.detach().double().exp().mean())
+    @torch.no_grad()
+    def critic_inputs(self, inputs: Inputs) -> Inputs:
+        """Return what the critic's own parameters act on, while nothing else moves.
+
+        These are features computed once where the encoder is shared, else the inputs themselves.
+        """
+        if not self.config.share_encoder:
+            return inputs
+        sequences = inputs.sequences
+        states = sequences.states[:, self._actor_state_size :] if sequences else None
+        return Inputs({FEATURES: self.critic.features(inputs, states)})
+
+    def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Distribution, Tensor]:
+        """Return π(·|s) for one step of N environments, and what is remembered after it.
+
+        Args:
+            observations: encoded, N rows.
+            states: what was remembered before, `[N, state_size]`.
+        """
+        if not self.state_size:
+            return self.distribution(Inputs(observations)), states
+        actor_states, critic_states = states.chunk(2, -1)
+        parameters, actor_states = self.actor.step(observations, actor_states)
+        _, critic_states = self.critic.step(observations, critic_states)
+        return self._masked(parameters, observations), torch.cat((actor_states, critic_states), -1)
+
+    def _masked(self, parameters: Tensor, observations: dict[str, Tensor]) -> Distribution:
+        distribution = self.family(parameters)
+        mask = observations.get(ACTION_MASK)
+        return distribution if mask is None else distribution.masked(mask)
+
+    def initial_state(self, num_envs: int) -> Tensor:
+        """Return what is remembered at the beginning of an episode, `[N, state_size]`."""
+        return torch.zeros(num_envs, self.state_size, device=self.device, dtype=self.dtype)
+
+    def forget(self, states: Tensor, begins: NDArray[np.bool_]) -> Tensor:
+        """Return the states `[N, state_size]` with nothing remembered where an episode begins."""
+        if not self.state_size or not begins.any():
+            return states
+        return states.masked_fill(self.tensor(begins).unsqueeze(-1), 0)
+
+    def mean_std(self, distribution: Distribution) -> float:
+        """Return the standard deviation of Gaussians, averaged over rows and actions; else NaN."""
+        if isinstance(distribution, DiagonalGaussian):
+            return float(distribution.log_std.detach().double().exp().mean())
         return math.nan
 
     def tensor(self, array: Any) -> Tensor:
         """Return numbers as a tensor on the policy's device, floats in its type."""
         tensor = torch.as_tensor(array, device=self.device)
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def tensors(self, observations: dict[str, Any]) -> dict[str, Tensor]:
+        """Return encoded observations as tensors."""
+        return {key: self.tensor(array) for key, array in observations.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all parameters by name."""

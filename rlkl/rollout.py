@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from rlkl.advantages import generalized_advantages
+from rlkl.memory import Sequences
 from rlkl.normalization import RewardScaler
-from rlkl.policy import Policy
+from rlkl.policy import Inputs, Policy
+from rlkl.spaces import Observations
 
 
 class Episode(NamedTuple):
@@ -33,30 +35,36 @@ class Rollout:
     """T rows of N environments, as they were met.
 
     Attributes:
-        observations: what the policy saw, normalised if training normalises, `[T, N, D]`.
-        raw_observations: the same before normalisation.
-        last_observations: what the policy sees next, `[N, D]`.
+        observations: encoded, what the policy saw, normalised if training normalises, and behind
+            them what it sees next, `[T + 1, N, ...]` each.
+        raw_vectors: the vectors of the first T before normalisation, `[T, N, D]`; None if there are
+            none.
+        states: what the policy remembered before each of the T + 1, `[T + 1, N, state_size]`.
         actions: as sampled, `[T, N, ...]`.
         rewards: raw, `[T, N]`.
         terminated: where the episode ended in a terminal state, `[T, N]`.
         truncated: where it was cut off, `[T, N]`.
         is_transition: False where a row is only an environment resetting itself, `[T, N]`.
+        begins: where a row is the first of an episode, `[T + 1, N]`.
         final_observations: true last observations of truncated episodes where the next row shows
-            the following episode already, `[K, D]`.
-        final_rows: which rows of the flattened `[T * N]` they belong to, `[K]`.
+            the following episode already, K rows.
+        final_states: what the policy remembered before those, `[K, state_size]`.
+        final_rows: which rows of the flattened `[T * N]` led to them, `[K]`.
         episodes: that ended, in order.
         env_steps: made since training began, at the end of this rollout.
     """
 
-    observations: NDArray[np.float32]
-    raw_observations: NDArray[np.float32]
-    last_observations: NDArray[np.float32]
+    observations: Observations
+    raw_vectors: NDArray[np.float32] | None
+    states: Tensor
     actions: NDArray[Any]
     rewards: NDArray[np.float64]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     is_transition: NDArray[np.bool_]
-    final_observations: NDArray[np.float32]
+    begins: NDArray[np.bool_]
+    final_observations: Observations
+    final_states: Tensor
     final_rows: NDArray[np.int64]
     episodes: tuple[Episode, ...]
     env_steps: int
@@ -72,7 +80,7 @@ class Batch:
     """B transitions, and what π_old and the old critic said of them. All tensors, one row each.
 
     Attributes:
-        observations: `[B, D]`.
+        inputs: observations, and for a policy with memory the sequences they form.
         actions: as sampled, `[B]` or `[B, A]`.
         advantages: not standardised, `[B]`.
         returns: what the critic learns, advantages + old values, `[B]`.
@@ -81,7 +89,7 @@ class Batch:
         old_values: `[B]`.
     """
 
-    observations: Tensor
+    inputs: Inputs
     actions: Tensor
     advantages: Tensor
     returns: Tensor
@@ -90,11 +98,44 @@ class Batch:
     old_values: Tensor
 
     def __len__(self) -> int:
-        return len(self.observations)
+        return len(self.actions)
 
-    def __getitem__(self, rows: Tensor) -> Self:
-        """Return the batch of some rows, given by their indices."""
-        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+    @property
+    def num_parts(self) -> int:
+        """How many parts can be dealt out: sequences where rows form them, else rows."""
+        sequences = self.inputs.sequences
+        return len(self) if sequences is None else len(sequences)
+
+    def take(self, chosen: Tensor) -> Self:
+        """Return a part of the batch.
+
+        Args:
+            chosen: indices of rows, or of sequences where the rows form them.
+        """
+        rows, sequences = chosen, self.inputs.sequences
+        if sequences is not None:
+            rows, sequences = sequences.take(chosen)
+        observations = {key: rows_of[rows] for key, rows_of in self.inputs.observations.items()}
+        tensors = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "inputs"}
+        return type(self)(inputs=Inputs(observations, sequences), **tensors)
+
+    def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator[Self]:
+        """Split the batch at random into minibatches of rows, or of whole sequences.
+
+        Args:
+            num_minibatches: how many; at most as many as there are rows or sequences are made.
+            generator: source of the permutation.
+
+        Yields:
+            Minibatches, the batch itself if there is one.
+        """
+        for chosen in minibatches(self.num_parts, num_minibatches, generator):
+            yield self.take(chosen) if num_minibatches > 1 else self
+
+    def sample(self, fraction: float, generator: Generator) -> Self:
+        """Return a random share of the rows, or of the sequences: at least one."""
+        chosen = next(minibatches(self.num_parts, 1, generator))
+        return self.take(chosen[: max(1, round(fraction * self.num_parts))])
 
 
 @torch.no_grad()
@@ -104,6 +145,7 @@ def make_batch(
     gamma: float,
     gae_lambda: float,
     reward_scaler: RewardScaler | None = None,
+    reward_clip: float | None = None,
 ) -> Batch:
     """Turn a rollout into a batch, before the policy moves.
 
@@ -116,21 +158,31 @@ def make_batch(
         gamma: discount factor.
         gae_lambda: λ of generalised advantage estimation.
         reward_scaler: scales the rewards that are learned from, if any.
+        reward_clip: the rewards that are learned from lie within ± this, if given.
 
     Returns:
         The transitions in time-major order; rows that only reset an environment are left out.
     """
     steps, num_envs = rollout.rewards.shape
-    observations = policy.tensor(rollout.observations.reshape(steps * num_envs, -1))
-    ahead = np.concatenate((rollout.last_observations, rollout.final_observations))
-    values = policy.values(torch.cat((observations, policy.tensor(ahead))))
-    every_value = values.cpu().numpy().astype(np.float64)
+    observations = {key: _flat(array) for key, array in rollout.observations.items()}
+    every = policy.tensors(
+        {
+            key: np.concatenate((array, rollout.final_observations[key]))
+            for key, array in observations.items()
+            if key in rollout.final_observations
+        }
+    )
+    states = torch.cat((rollout.states.flatten(0, 1), rollout.final_states))
+    every_value = policy.values(Inputs(every), states).cpu().numpy().astype(np.float64)
     grid, finals = np.split(every_value, [(steps + 1) * num_envs])
     grid = grid.reshape(steps + 1, num_envs)
     next_values = grid[1:].copy()
     next_values.reshape(-1)[rollout.final_rows] = finals
+    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
+    if reward_clip is not None:
+        rewards = rewards.clip(-reward_clip, reward_clip)
     advantages = generalized_advantages(
-        rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards),
+        rewards,
         grid[:-1],
         next_values,
         rollout.terminated,
@@ -138,19 +190,63 @@ def make_batch(
         gamma,
         gae_lambda,
     )
-    rows = torch.as_tensor(np.flatnonzero(rollout.is_transition), device=policy.device)
-    actions = policy.tensor(rollout.actions.reshape(steps * num_envs, *rollout.actions.shape[2:]))
-    old = policy.distribution(observations)
-    batch = Batch(
-        observations,
+    rows = np.flatnonzero(rollout.is_transition)
+    inputs = Inputs(
+        policy.tensors({key: array[rows] for key, array in observations.items()}),
+        _sequences(rollout, rows, policy) if policy.state_size else None,
+    )
+    actions = policy.tensor(_flat(rollout.actions)[rows])
+    old = policy.distribution(inputs)
+    return Batch(
+        inputs,
         actions,
-        policy.tensor(advantages.reshape(-1)),
-        policy.tensor((advantages + grid[:-1]).reshape(-1)),
+        policy.tensor(advantages.reshape(-1)[rows]),
+        policy.tensor((advantages + grid[:-1]).reshape(-1)[rows]),
         old.parameters,
         old.log_prob(actions),
-        values[: steps * num_envs],
+        policy.tensor(grid[:-1].reshape(-1)[rows]),
     )
-    return batch if rollout.is_transition.all() else batch[rows]
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+
+
+def _sequences(rollout: Rollout, rows: NDArray[np.int64], policy: Policy) -> Sequences:
+    """Cut each environment's rows where an episode begins, and where a sequence is long enough.
+
+    Args:
+        rollout: T rows of N environments.
+        rows: the transitions among the `[T * N]` rows.
+        policy: knows how long a sequence may be.
+    """
+    steps, num_envs = rollout.rewards.shape
+    place = np.full(steps * num_envs, -1)
+    place[rows] = np.arange(len(rows))
+    place = place.reshape(steps, num_envs)
+    starts: list[int] = []
+    sequences: list[list[int]] = []
+    for env in range(num_envs):
+        open_sequence: list[int] | None = None
+        for t in range(steps):
+            if not rollout.is_transition[t, env]:
+                open_sequence = None
+                continue
+            full = open_sequence is not None and len(open_sequence) == policy.config.sequence_length
+            if open_sequence is None or full or rollout.begins[t, env]:
+                open_sequence = []
+                sequences.append(open_sequence)
+                starts.append(t * num_envs + env)
+            open_sequence.append(int(place[t, env]))
+    lengths = [len(sequence) for sequence in sequences]
+    cells = np.zeros((max(lengths), len(sequences)), np.int64)
+    for column, sequence in enumerate(sequences):
+        cells[: len(sequence), column] = sequence
+    return Sequences(
+        torch.as_tensor(cells, device=policy.device),
+        torch.as_tensor(lengths, device=policy.device),
+        rollout.states.flatten(0, 1)[torch.as_tensor(starts, device=policy.device)],
+    )
 
 
 def minibatches(size: int, num_minibatches: int, generator: Generator) -> Iterator[Tensor]:

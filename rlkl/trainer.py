@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from rlkl.algos import make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, Metrics
+from rlkl.algos.natural_gradient import check_separate_encoder
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.checkpoint import describe_policy, save_checkpoint
 from rlkl.collector import Collector
@@ -60,6 +61,8 @@ class TrainConfig:
         gae_lambda: λ of generalised advantage estimation.
         normalize_observations: by running moments that move between iterations.
         scale_rewards: by the running standard deviation of the discounted return.
+        clip_rewards: the rewards that are learned from are kept within ± this, as is usual on
+            Atari; null leaves them. Reported returns are always raw.
         seed: of everything random.
         device: of the networks: cpu, cuda, cuda:1, ...
         threads: that torch computes with; more than one rarely helps networks of this size.
@@ -78,6 +81,7 @@ class TrainConfig:
     gae_lambda: float = 0.95
     normalize_observations: bool = False
     scale_rewards: bool = False
+    clip_rewards: float | None = None
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -89,6 +93,9 @@ class TrainConfig:
         check_range("rollout_steps", self.rollout_steps, at_least=1)
         check_range("gamma", self.gamma, at_least=0, at_most=1)
         check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
+        if self.clip_rewards is not None:
+            check_range("clip_rewards", self.clip_rewards, above=0)
+        check_separate_encoder(self.algo, self.policy)
         check_range("seed", self.seed, at_least=0)
         check_range("threads", self.threads, at_least=1)
         check_range("eval_episodes", self.eval_episodes, at_least=0)
@@ -156,12 +163,26 @@ class Trainer:
         self.config = config
         torch.set_num_threads(config.threads)
         device = _checked_device(config.device)
-        streams = RandomStreams(config.seed)
-        self.streams = streams
+        self.streams = RandomStreams(config.seed)
         self.envs = make_vector_env(config.env)
+        try:
+            self._build(device)
+        except BaseException:
+            self.envs.close()
+            raise
+        self.iterations = 0
+        self.episodes = 0
+        self.wall_seconds = 0.0
+        self.evaluation_seconds = 0.0
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.recent_lengths: deque[int] = deque(maxlen=100)
+        self.return_best = -math.inf
+
+    def _build(self, device: torch.device) -> None:
+        config, streams = self.config, self.streams
         self.policy = Policy(
             config.policy,
-            self.envs.observation_size,
+            self.envs.encoder,
             self.envs.action_space,
             streams.torch("initialization"),
             device,
@@ -172,11 +193,7 @@ class Trainer:
         self.critic_fit = CriticFit(
             config.critic, self.policy, streams.torch("critic minibatches", device)
         )
-        self.normalizer = (
-            ObservationNormalizer((self.envs.observation_size,))
-            if config.normalize_observations
-            else None
-        )
+        self.normalizer = self._normalizer() if config.normalize_observations else None
         self.reward_scaler = (
             RewardScaler(config.env.num_envs, config.gamma) if config.scale_rewards else None
         )
@@ -188,13 +205,20 @@ class Trainer:
             streams.integers("environments", config.env.num_envs),
             self.normalizer,
         )
-        self.iterations = 0
-        self.episodes = 0
-        self.wall_seconds = 0.0
-        self.evaluation_seconds = 0.0
-        self.recent_returns: deque[float] = deque(maxlen=100)
-        self.recent_lengths: deque[int] = deque(maxlen=100)
-        self.return_best = -math.inf
+
+    def _normalizer(self) -> ObservationNormalizer:
+        encoder = self.envs.encoder
+        if not encoder.is_measured.any():
+            raise ConfigError(
+                f"normalize_observations=true: {self.config.env.id} shows nothing to normalise but "
+                "images, which policy.pixel_scale scales, or one-hot codes; leave it out"
+            )
+        return ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
+
+    @property
+    def resolved_config(self) -> TrainConfig:
+        """The config with the backend that `auto` stood for."""
+        return replace(self.config, env=replace(self.config.env, backend=self.envs.backend))
 
     @property
     def env_steps(self) -> int:
@@ -219,14 +243,19 @@ class Trainer:
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
         batch = make_batch(
-            rollout, self.policy, config.gamma, config.gae_lambda, self.reward_scaler
+            rollout,
+            self.policy,
+            config.gamma,
+            config.gae_lambda,
+            self.reward_scaler,
+            config.clip_rewards,
         )
         metrics = self.policy_optimizer.update(batch, progress)
         metrics |= self.critic_fit.update(batch, progress)
         updated = time.perf_counter()
         compared, histograms = report(self.policy, batch, config.algo.ratio_bounds)
-        if self.normalizer is not None:
-            self.normalizer.update(rollout.raw_observations[rollout.is_transition])
+        if self.normalizer is not None and rollout.raw_vectors is not None:
+            self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
         self.iterations += 1
         self.episodes += len(rollout.episodes)
         self.recent_returns.extend(episode.reward_sum for episode in rollout.episodes)
@@ -255,12 +284,16 @@ class Trainer:
         """
         config = self.config
         run_dir = make_run_dir(config.run_dir, config.env.id, config.algo.name, config.seed)
-        text = as_yaml(asdict(config))
+        text = as_yaml(asdict(self.resolved_config))
         (run_dir / "config.yaml").write_text(text)
         loggers: list[Logger] = [CSVLogger(run_dir)]
         if config.logger.tensorboard:
             loggers.append(TensorBoardLogger(run_dir, text, config.logger.histogram_interval))
-        title = f"{config.algo.name} on {config.env.id}"
+        chosen = f" (env.backend={config.env.backend})" * (config.env.backend == "auto")
+        title = (
+            f"{config.algo.name} on {config.env.id} × {config.env.num_envs}, stepped by "
+            f"{self.envs.backend}{chosen}"
+        )
         display = make_progress(config.logger.progress, title, config.total_env_steps)
         status, reason, eval_return = "failed", "", None
         start = time.perf_counter()
@@ -306,10 +339,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every part that learns, and what `load_policy` needs."""
         return {
-            "config": asdict(self.config),
-            "policy_description": describe_policy(
-                asdict(self.config.policy), self.envs.observation_size, self.envs.action_space
-            ),
+            "config": asdict(self.resolved_config),
+            "policy_description": describe_policy(self.policy),
             "policy": self.policy.state_dict(),
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "critic_fit": self.critic_fit.state_dict(),

@@ -13,6 +13,13 @@ class ConfigError(ValueError):
     """
 
 
+class BrokenEnvironmentError(Exception):
+    """An environment broke while it ran: an exception of its own, NaN, or what it never declared.
+
+    The message is one line and names the environment.
+    """
+
+
 def check_range(
     key: str,
     value: float,

@@ -3,7 +3,12 @@
 from dataclasses import fields
 from typing import Any
 
-from gymnasium.spaces import Box, Discrete
+import numpy as np
+import torch
+from gymnasium import Space
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from torch import Tensor
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, Metrics
@@ -11,9 +16,11 @@ from rlkl.collector import Collector
 from rlkl.critic import CriticConfig, CriticFit
 from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.normalization import ObservationNormalizer
-from rlkl.policy import Policy, PolicyConfig
+from rlkl.policy import Inputs, Policy, PolicyConfig
 from rlkl.randomness import RandomStreams
 from rlkl.rollout import Batch, make_batch
+from rlkl.spaces import VECTOR, ObservationEncoder
+from rlkl.vector_environment import VectorEnvironment
 
 
 def config_of(name: str, **settings: Any) -> AlgoConfig:
@@ -22,10 +29,32 @@ def config_of(name: str, **settings: Any) -> AlgoConfig:
     return ALGORITHMS[name].config(**{k: v for k, v in settings.items() if k in known})
 
 
-def small_policy(observation_size: int, space: Box | Discrete, seed: int = 0) -> Policy:
+def vector_encoder(size: int) -> ObservationEncoder:
+    """Make the encoder of observations that are vectors already."""
+    return ObservationEncoder(Box(-np.inf, np.inf, (size,), np.float32))
+
+
+def seen(vectors: Tensor | NDArray[Any]) -> Inputs:
+    """Return vectors `[B, D]` as a policy takes them."""
+    return Inputs({VECTOR: torch.as_tensor(vectors)})
+
+
+def vectors_of(batch: Batch) -> Tensor:
+    """Return the vectors that a batch was acted on."""
+    return batch.inputs.observations[VECTOR]
+
+
+def small_policy(
+    observations: int | ObservationEncoder,
+    space: Space[Any],
+    seed: int = 0,
+    **settings: Any,
+) -> Policy:
     """Make a policy with small networks whose actions differ from state to state."""
-    config = PolicyConfig([16], [16], actor_gain=0.5, log_std=-0.3)
-    return Policy(config, observation_size, space, RandomStreams(seed).torch("policy"))
+    encoder = vector_encoder(observations) if isinstance(observations, int) else observations
+    settings = {"actor_gain": 0.5, "log_std": -0.3} | settings
+    config = PolicyConfig([16], [16], **settings)
+    return Policy(config, encoder, space, RandomStreams(seed).torch("policy"))
 
 
 class Loop:
@@ -34,7 +63,7 @@ class Loop:
     def __init__(
         self,
         algo: AlgoConfig,
-        env: EnvConfig,
+        env: EnvConfig | VectorEnvironment,
         *,
         rollout_steps: int = 64,
         gamma: float = 0.99,
@@ -42,18 +71,23 @@ class Loop:
         normalize: bool = False,
         critic: CriticConfig | None = None,
         seed: int = 0,
+        **policy: Any,
     ) -> None:
         streams = RandomStreams(seed)
-        self.envs = make_vector_env(env)
-        size = self.envs.observation_size
-        self.policy = small_policy(size, self.envs.action_space, seed)
-        self.normalizer = ObservationNormalizer((size,)) if normalize else None
+        self.envs = env if isinstance(env, VectorEnvironment) else make_vector_env(env)
+        encoder = self.envs.encoder
+        self.policy = small_policy(encoder, self.envs.action_space, seed, **policy)
+        self.normalizer = None
+        if normalize:
+            self.normalizer = ObservationNormalizer(
+                (encoder.vector_size,), is_measured=encoder.is_measured
+            )
         self.collector = Collector(
             self.envs,
             self.policy,
             rollout_steps,
             streams.torch("actions"),
-            streams.integers("envs", env.num_envs),
+            streams.integers("envs", self.envs.num_envs),
             self.normalizer,
         )
         self.optimizer = make_policy_optimizer(algo, self.policy, streams.torch("algo"))
@@ -64,8 +98,8 @@ class Loop:
         """Collect one batch, after which the normalizer may move."""
         rollout = self.collector.collect()
         batch = make_batch(rollout, self.policy, self.gamma, self.gae_lambda)
-        if self.normalizer is not None:
-            self.normalizer.update(rollout.raw_observations[rollout.is_transition])
+        if self.normalizer is not None and rollout.raw_vectors is not None:
+            self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
         return batch
 
     def iterate(self, times: int = 1) -> Metrics:

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
-from learning_loop import Loop, config_of, small_policy
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.vector import AutoresetMode
+from learning_loop import Loop, config_of, seen, small_policy, vectors_of
 from scipy.optimize import minimize_scalar
-from torch import Generator, Tensor
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch import Generator, Tensor, nn
+from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+from worlds import MODES, wander
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer, trpo
-from rlkl.algos.base import Metrics, PolicyOptimizer
+from rlkl.algos.base import AlgoConfig, Metrics, PolicyOptimizer
 from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.ppo_kl import (
@@ -32,8 +35,10 @@ from rlkl.critic import CriticConfig, CriticFit
 from rlkl.distributions import Categorical as OurCategorical
 from rlkl.distributions import Distribution
 from rlkl.envs import EnvConfig
-from rlkl.policy import Policy
+from rlkl.memory import Sequences
+from rlkl.policy import Inputs, Policy
 from rlkl.rollout import Batch, make_batch
+from rlkl.spaces import ACTION_MASK
 from rlkl.trust_region import LineSearch
 from rlkl.validation import ConfigError
 
@@ -49,27 +54,77 @@ def algorithms_with(*settings: str) -> pytest.MarkDecorator:
 
 
 EVERY_ALGORITHM = algorithms_with()
+GRU = {"memory": "gru", "memory_size": 8, "sequence_length": 8}
+KINDS: dict[str, tuple[gym.Space[Any], dict[str, Any]]] = {
+    "categorical": (Discrete(3), {}),
+    "gaussian": (Box(-1, 1, (2,)), {}),
+    "masked": (Discrete(4), {}),
+    "multi_categorical": (MultiDiscrete([2, 3]), {}),
+    "bernoulli": (MultiBinary(3), {}),
+    "gaussian_of_state": (Box(-1, 1, (2,)), {"state_dependent_std": True}),
+    "tanh_gaussian": (Box(-1, 1, (2,)), {"box_distribution": "tanh_gaussian"}),
+    "gru": (Discrete(3), GRU),
+    "lstm": (Box(-1, 1, (2,)), GRU | {"memory": "lstm"}),
+}
+"""What the laws are held for: actions, and settings of the policy."""
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 BOTH_KINDS = pytest.mark.parametrize("kind", ["categorical", "gaussian"])
-ENVS = {"categorical": EnvConfig("CartPole-v1", 4), "gaussian": EnvConfig("Pendulum-v1", 4)}
+CARTPOLE_OR_PENDULUM = {
+    "categorical": EnvConfig("CartPole-v1", 4),
+    "gaussian": EnvConfig("Pendulum-v1", 4),
+}
+
+
+def loop_of(
+    kind: str,
+    algo: AlgoConfig,
+    mode: AutoresetMode = AutoresetMode.SAME_STEP,
+    **settings: Any,
+) -> Loop:
+    space, policy = KINDS[kind]
+    env = CARTPOLE_OR_PENDULUM.get(kind) or wander(space, mode, masked=kind == "masked")
+    return Loop(algo, env, **policy, **settings)
 
 
 def policy_of(kind: str, seed: int = 0) -> Policy:
-    return small_policy(4, Discrete(3) if kind == "categorical" else Box(-1, 1, (2,)), seed)
+    space, settings = KINDS[kind]
+    return small_policy(4, space, seed, **settings)
+
+
+def inputs_for(policy: Policy, kind: str, size: int, generator: Generator) -> Inputs:
+    """Make observations; where there is a memory, sequences of unequal lengths amid an episode."""
+    inputs = seen(torch.randn(size, 4, generator=generator))
+    if kind == "masked":
+        mask = torch.rand(size, 4, generator=generator) < 0.5
+        mask[:, 1:3] |= ~mask.any(-1, keepdim=True)
+        inputs.observations[ACTION_MASK] = mask
+    if not policy.state_size:
+        return inputs
+    lengths = [1 + i % 8 for i in range(size // 4)]
+    while sum(lengths) > size:
+        lengths.pop()
+    lengths += [1] * (size - sum(lengths))
+    rows = torch.randperm(size, generator=generator)
+    cells = nn.utils.rnn.pad_sequence(list(rows.split(lengths)))
+    states = 0.5 * torch.randn(len(lengths), policy.state_size, generator=generator)
+    return Inputs(inputs.observations, Sequences(cells, torch.tensor(lengths), states))
 
 
 @torch.no_grad()
-def batch_for(policy: Policy, size: int = 256, seed: int = 0) -> Batch:
+def batch_for(policy: Policy, kind: str, size: int = 256, seed: int = 0) -> Batch:
     """Make a batch as if collected: advantages are large for some actions in some states."""
     generator = Generator().manual_seed(seed)
-    observations = torch.randn(size, 4, generator=generator)
-    old = policy.distribution(observations)
+    inputs = inputs_for(policy, kind, size, generator)
+    old = policy.distribution(inputs)
     actions = old.sample(generator)
     toward = actions - 1.0 if actions.ndim == 1 else actions.sum(-1)
+    if actions.ndim > 1 and not actions.is_floating_point():
+        toward = toward - 1.5
     noise = torch.randn(size, generator=generator)
-    returns = 2 + 3 * toward * observations[:, 0].sign() + noise
-    values = policy.values(observations)
+    returns = 2 + 3 * toward * inputs.observations["vector"][:, 0].sign() + noise
+    values = policy.values(inputs)
     return Batch(
-        observations,
+        inputs,
         actions,
         returns - values,
         returns,
@@ -80,85 +135,146 @@ def batch_for(policy: Policy, size: int = 256, seed: int = 0) -> Batch:
 
 
 def optimizer_of(name: str, policy: Policy, **settings: Any) -> PolicyOptimizer:
+    if policy.state_size:
+        settings = {"num_epochs": 3} | settings  # a memory takes its time
     return make_policy_optimizer(config_of(name, **settings), policy, Generator().manual_seed(1))
 
 
 def updated(name: str, kind: str, batch: Batch | None = None, **settings: Any) -> Tensor:
     """Return the actor of a fresh policy after one update."""
     policy = policy_of(kind)
-    optimizer_of(name, policy, **settings).update(batch or batch_for(policy), 0.0)
+    optimizer_of(name, policy, **settings).update(batch or batch_for(policy, kind), 0.0)
     return policy.actor_parameters.vector.detach().clone()
 
 
-def in_torch(parameters: Tensor, kind: str) -> torch.distributions.Distribution:
-    if kind == "categorical":
-        return Categorical(logits=parameters.double())
-    mean, log_std = parameters.double().chunk(2, -1)
-    return Independent(Normal(mean, log_std.exp()), 1)
+class InTorch:
+    """The distributions of a kind by torch.distributions, one for each action dimension."""
+
+    def __init__(self, parameters: Tensor, kind: str) -> None:
+        self.kind, space, parameters = kind, KINDS[kind][0], parameters.double()
+        self.parts: list[torch.distributions.Distribution]
+        if isinstance(space, Discrete):
+            self.parts = [Categorical(logits=parameters)]
+        elif isinstance(space, MultiDiscrete):
+            parts = parameters.split(space.nvec.tolist(), -1)
+            self.parts = [Categorical(logits=part) for part in parts]
+        elif isinstance(space, MultiBinary):
+            self.parts = [Bernoulli(logits=logit) for logit in parameters.T]
+        else:
+            mean, log_std = parameters.chunk(2, -1)
+            self.parts = [Normal(m, s) for m, s in zip(mean.T, log_std.exp().T, strict=True)]
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        columns = actions.double().unsqueeze(-1) if actions.ndim == 1 else actions.double()
+        pairs = zip(self.parts, columns.unbind(-1), strict=True)
+        return torch.stack([part.log_prob(column) for part, column in pairs]).sum(0)
+
+    def kl(self, other: "InTorch") -> Tensor:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return torch.stack([kl_divergence(p, q) for p, q in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        entropy = torch.stack([part.entropy() for part in self.parts]).sum(0)
+        if self.kind == "tanh_gaussian":
+            # + E[log(1 - tanh² u)], by the trapezoidal rule.
+            z = torch.linspace(-8, 8, 2001, dtype=torch.float64)
+            weights = Normal(0.0, 1.0).log_prob(z).exp() * (z[1] - z[0])
+            for part in self.parts:
+                u = part.mean.unsqueeze(-1) + part.stddev.unsqueeze(-1) * z
+                entropy = entropy + (1 - u.tanh().square()).log() @ weights
+        return entropy
+
+
+def in_torch(parameters: Tensor, kind: str) -> InTorch:
+    return InTorch(parameters, kind)
 
 
 @torch.no_grad()
 def true_kl(policy: Policy, batch: Batch, kind: str) -> float:
     """Return the mean of KL(π_old ‖ π_θ) over the full batch, by torch.distributions."""
-    new = policy.distribution(batch.observations).parameters
-    old = in_torch(batch.old_parameters, kind)
-    return float(kl_divergence(old, in_torch(new, kind)).mean())
+    new = policy.distribution(batch.inputs).parameters
+    return float(in_torch(batch.old_parameters, kind).kl(in_torch(new, kind)).mean())
 
 
 @torch.no_grad()
 def true_surrogate(policy: Policy, batch: Batch, kind: str) -> float:
     """Return the mean of r · A with standardised advantages, by torch.distributions."""
-    new = in_torch(policy.distribution(batch.observations).parameters, kind)
+    new = in_torch(policy.distribution(batch.inputs).parameters, kind)
     old = in_torch(batch.old_parameters, kind)
     ratio = (new.log_prob(batch.actions) - old.log_prob(batch.actions)).exp()
     advantages = batch.advantages.double()
     return float((ratio * (advantages - advantages.mean()) / advantages.std()).mean())
 
 
+def tensors_of(batch: Batch) -> dict[str, Tensor]:
+    """Return every tensor of a batch by name."""
+    found = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    inputs = found.pop("inputs")
+    if inputs.sequences is not None:
+        found |= {f.name: getattr(inputs.sequences, f.name) for f in fields(inputs.sequences)}
+    return found | inputs.observations
+
+
 @EVERY_ALGORITHM
-@BOTH_KINDS
-@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
+@pytest.mark.parametrize(
+    ("kind", "normalize", "mode"),
+    [
+        *((kind, True, MODES[1]) for kind in KINDS),
+        *((kind, False, MODES[0]) for kind in ("categorical", "gaussian", "gru", "lstm")),
+    ],
+)
 def test_every_update_starts_at_ratio_1_and_kl_0_from_the_policy_that_acted(
-    name: str, kind: str, normalize: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: str, normalize: bool, mode: AutoresetMode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    algo, critic = config_of(name, num_epochs=2), CriticConfig(num_epochs=2)
-    loop = Loop(algo, ENVS[kind], rollout_steps=25, normalize=normalize, critic=critic)
+    epochs = 2 if kind in CARTPOLE_OR_PENDULUM else 1
+    algo, critic = config_of(name, num_epochs=epochs), CriticConfig(num_epochs=epochs)
+    loop = loop_of(kind, algo, mode, rollout_steps=25, normalize=normalize, critic=critic)
     loop.iterate(2)
     policy = loop.policy
-    evaluate, seen = policy.distribution, []
+    act, evaluate = policy.step, policy.distribution
+    acted: list[Tensor] = []
+    judged: list[tuple[Inputs, Distribution]] = []
 
-    def recorded(observations: Tensor) -> Distribution:
-        seen.append((observations, evaluate(observations)))
-        return seen[-1][1]
+    def acting(*arguments: Any) -> tuple[Distribution, Tensor]:
+        distribution, states = act(*arguments)
+        acted.append(distribution.parameters)
+        return distribution, states
 
-    monkeypatch.setattr(policy, "distribution", recorded)
+    def judging(inputs: Inputs) -> Distribution:
+        judged.append((inputs, evaluate(inputs)))
+        return judged[-1][1]
+
+    monkeypatch.setattr(policy, "step", acting)
     rollout = loop.collector.collect()
-    acted = torch.cat([distribution.parameters for _, distribution in seen])
-    acted = acted[torch.as_tensor(rollout.is_transition.flatten())]
+    by_row = torch.cat(acted)[torch.as_tensor(rollout.is_transition.flatten())]
     batch = make_batch(rollout, policy, 0.99, 0.95)
-    torch.testing.assert_close(batch.old_parameters, acted, rtol=1e-5, atol=1e-6)
-    log_prob = in_torch(acted, kind).log_prob(batch.actions).float()
+    torch.testing.assert_close(batch.old_parameters, by_row, rtol=1e-5, atol=1e-6)
+    log_prob = in_torch(by_row, kind).log_prob(batch.actions).float()
     torch.testing.assert_close(batch.old_log_prob, log_prob, rtol=1e-4, atol=1e-5)
 
-    seen.clear()
+    monkeypatch.setattr(policy, "distribution", judging)
     loop.optimizer.update(batch, 0.0)
-    observations, first = seen[0]
-    rows = (batch.observations[None] == observations[:, None]).all(-1).int().argmax(-1)
+    inputs, first = judged[0]
+    vectors = inputs.observations["vector"]
+    rows = (vectors_of(batch)[None] == vectors[:, None]).all(-1).int().argmax(-1)
     ratio = (first.log_prob(batch.actions[rows]) - batch.old_log_prob[rows]).exp()
     old = in_torch(batch.old_parameters[rows], kind)
-    kl = kl_divergence(old, in_torch(first.parameters.detach(), kind))
+    kl = old.kl(in_torch(first.parameters.detach(), kind))
     assert len(rows) > 10
+    assert torch.equal(vectors, vectors_of(batch)[rows])
     assert (ratio - 1).abs().max() < 1e-5
     assert kl.abs().max() < 1e-9
+    moved = evaluate(batch.inputs).parameters
+    assert (moved - batch.old_parameters)[moved.isfinite()].abs().max() > 1e-4
 
 
 @EVERY_ALGORITHM
-@BOTH_KINDS
+@EVERY_KIND
 def test_an_update_moves_the_actor_up_the_surrogate_and_no_bit_of_the_critic(
     name: str, kind: str
 ) -> None:
     policy = policy_of(kind)
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     # The critic's last gradient is still there, for an optimizer that reaches too far.
     CriticFit(CriticConfig(), policy, Generator().manual_seed(0)).update(batch, 0.0)
     before, critic = true_surrogate(policy, batch, kind), policy.critic_parameters.vector.clone()
@@ -169,22 +285,22 @@ def test_an_update_moves_the_actor_up_the_surrogate_and_no_bit_of_the_critic(
 
 
 @EVERY_ALGORITHM
-@BOTH_KINDS
+@EVERY_KIND
 def test_an_update_leaves_its_batch_as_it_was(name: str, kind: str) -> None:
     policy = policy_of(kind)
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     before = copy.deepcopy(batch)
     optimizer_of(name, policy).update(batch, 0.0)
-    for field in fields(batch):
-        assert torch.equal(getattr(batch, field.name), getattr(before, field.name))
+    for name_of_tensor, tensor in tensors_of(before).items():
+        assert torch.equal(tensors_of(batch)[name_of_tensor], tensor), name_of_tensor
 
 
 @EVERY_ALGORITHM
-@BOTH_KINDS
+@EVERY_KIND
 def test_zero_advantages_leave_the_policy_where_it_was_without_nan(name: str, kind: str) -> None:
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     batch = replace(batch, advantages=torch.zeros_like(batch.advantages))
     metrics = optimizer_of(name, policy, learning_rate=1e-3).update(batch, 0.0)
     # A penalty has a gradient of float rounding even here, and Adam makes the most of it.
@@ -195,14 +311,14 @@ def test_zero_advantages_leave_the_policy_where_it_was_without_nan(name: str, ki
 
 
 @EVERY_ALGORITHM
-@BOTH_KINDS
+@EVERY_KIND
 def test_a_resumed_optimizer_goes_on_with_the_same_bits(name: str, kind: str) -> None:
     # With a KL far above such a target an adaptive coefficient moves at every update.
     settings = {"num_epochs": 2, "fisher_fraction": 0.5, "target_kl": 1e-6}
     original, resumed = policy_of(kind, seed=0), policy_of(kind, seed=1)
     optimizer = optimizer_of(name, original, **settings)
     for seed in range(2):
-        optimizer.update(batch_for(original, seed=seed), 0.0)
+        optimizer.update(batch_for(original, kind, seed=seed), 0.0)
     file = io.BytesIO()
     torch.save({"policy": original.state_dict(), "optimizer": optimizer.state_dict()}, file)
     file.seek(0)
@@ -212,22 +328,23 @@ def test_a_resumed_optimizer_goes_on_with_the_same_bits(name: str, kind: str) ->
     resumed.load_state_dict(state["policy"])
     other.load_state_dict(state["optimizer"])
     for seed in range(2, 4):
-        batch = batch_for(original, seed=seed)
+        batch = batch_for(original, kind, seed=seed)
         assert optimizer.update(batch, 0.0) == other.update(batch, 0.0)
         assert torch.equal(original.actor_parameters.vector, resumed.actor_parameters.vector)
 
 
 @EVERY_ALGORITHM
-@BOTH_KINDS
+@EVERY_KIND
 def test_one_seed_gives_the_same_bits_twice_whatever_the_global_generator(
     name: str, kind: str
 ) -> None:
     def trained(seed: int, global_seed: int) -> Tensor:
         torch.manual_seed(global_seed)
         np.random.seed(global_seed)
-        algo = config_of(name, fisher_fraction=0.5, num_epochs=2)
-        critic = CriticConfig(num_epochs=2)
-        loop = Loop(algo, ENVS[kind], rollout_steps=20, critic=critic, seed=seed)
+        epochs, steps = (2, 20) if kind in CARTPOLE_OR_PENDULUM else (1, 8)
+        algo = config_of(name, fisher_fraction=0.5, num_epochs=epochs)
+        critic = CriticConfig(num_epochs=epochs)
+        loop = loop_of(kind, algo, rollout_steps=steps, critic=critic, seed=seed)
         loop.iterate(2)
         policy = loop.policy
         return torch.cat((policy.actor_parameters.vector, policy.critic_parameters.vector))
@@ -238,14 +355,15 @@ def test_one_seed_gives_the_same_bits_twice_whatever_the_global_generator(
 
 
 @EVERY_ALGORITHM
-@BOTH_KINDS
+@EVERY_KIND
 def test_the_critic_gets_the_same_bits_whichever_algorithm_ran(name: str, kind: str) -> None:
     def fitted(policy: Policy, batch: Batch) -> Tensor:
-        CriticFit(CriticConfig(), policy, Generator().manual_seed(5)).update(batch, 0.0)
+        config = CriticConfig(num_epochs=2 if policy.state_size else 10)
+        CriticFit(config, policy, Generator().manual_seed(5)).update(batch, 0.0)
         return policy.critic_parameters.vector
 
     untrained, trained = policy_of(kind), policy_of(kind)
-    batch = batch_for(untrained)
+    batch = batch_for(untrained, kind)
     optimizer_of(name, trained).update(batch, 0.0)
     actor = trained.actor_parameters.vector.detach().clone()
     assert torch.equal(fitted(trained, batch), fitted(untrained, batch))
@@ -255,7 +373,7 @@ def test_the_critic_gets_the_same_bits_whichever_algorithm_ran(name: str, kind: 
 @EVERY_ALGORITHM
 @BOTH_KINDS
 def test_standardized_advantages_have_neither_unit_nor_offset(name: str, kind: str) -> None:
-    batch = batch_for(policy_of(kind))
+    batch = batch_for(policy_of(kind), kind)
     scaled = replace(batch, advantages=3 * batch.advantages + 5)
     once = {"num_epochs": 1, "max_grad_norm": None}
     torch.testing.assert_close(
@@ -268,7 +386,7 @@ def test_standardized_advantages_have_neither_unit_nor_offset(name: str, kind: s
 def test_advantages_are_taken_as_they_are_where_standardization_is_off(
     name: str, kind: str
 ) -> None:
-    batch = batch_for(policy_of(kind))
+    batch = batch_for(policy_of(kind), kind)
     by_hand = (batch.advantages - batch.advantages.mean()) / batch.advantages.std()
     off = {"num_epochs": 1, "advantage_standardization": "none"}
     torch.testing.assert_close(
@@ -283,45 +401,45 @@ def test_advantages_are_taken_as_they_are_where_standardization_is_off(
 
 def advantages_seen(name: str, batch: Batch, **settings: Any) -> list[Tensor]:
     """Return the advantages of every minibatch that the objective got in one update."""
-    policy, seen = policy_of("categorical"), []
+    policy, found = policy_of("categorical"), []
     optimizer = optimizer_of(name, policy, **settings)
     assert isinstance(optimizer, FirstOrder)
     loss = optimizer.objective.loss
 
     def recorded(new: Distribution, minibatch: Batch) -> Tensor:
-        seen.append(minibatch.advantages)
+        found.append(minibatch.advantages)
         return loss(new, minibatch)
 
     optimizer.objective.loss = recorded  # type: ignore[method-assign]
     optimizer.update(batch, 0.0)
-    return seen
+    return found
 
 
 @algorithms_with("num_minibatches")
 def test_advantages_are_standardized_over_the_batch_or_over_each_minibatch(name: str) -> None:
-    batch = batch_for(policy_of("categorical"))
+    batch = batch_for(policy_of("categorical"), "categorical")
     for mode, of_each in (("batch", False), ("minibatch", True)):
-        seen = advantages_seen(
+        parts = advantages_seen(
             name, batch, num_minibatches=4, num_epochs=1, advantage_standardization=mode
         )
-        assert len(seen) == 4
-        whole = torch.cat(seen).double()
+        assert len(parts) == 4
+        whole = torch.cat(parts).double()
         assert whole.mean().abs() < 1e-6
-        means = torch.stack([part.double().mean().abs() for part in seen])
+        means = torch.stack([part.double().mean().abs() for part in parts])
         assert bool((means < 1e-6).all()) == of_each
-        deviations = torch.stack([(part.double().std() - 1).abs() for part in seen])
+        deviations = torch.stack([(part.double().std() - 1).abs() for part in parts])
         assert bool((deviations < 1e-5).all()) == of_each
         assert of_each or abs(whole.std() - 1) < 1e-5
 
 
 @algorithms_with("num_minibatches")
 def test_every_epoch_visits_each_row_once_in_a_new_order(name: str) -> None:
-    batch = batch_for(policy_of("categorical"), size=50)
+    batch = batch_for(policy_of("categorical"), "categorical", size=50)
     batch = replace(batch, advantages=torch.arange(50.0))
     settings = {"num_minibatches": 4, "num_epochs": 3, "advantage_standardization": "none"}
-    seen = advantages_seen(name, batch, **settings)
-    assert [len(part) for part in seen] == [13, 13, 12, 12] * 3
-    epochs = [torch.cat(seen[i : i + 4]) for i in (0, 4, 8)]
+    parts = advantages_seen(name, batch, **settings)
+    assert [len(part) for part in parts] == [13, 13, 12, 12] * 3
+    epochs = [torch.cat(parts[i : i + 4]) for i in (0, 4, 8)]
     for epoch in epochs:
         assert epoch.sort().values.tolist() == batch.advantages.tolist()
     assert not torch.equal(epochs[0], epochs[1])
@@ -335,13 +453,13 @@ def test_algorithms_without_minibatches_refuse_to_standardize_over_them() -> Non
 
 
 @EVERY_ALGORITHM
-@BOTH_KINDS
+@EVERY_KIND
 def test_the_entropy_bonus_raises_entropy(name: str, kind: str) -> None:
     policy = policy_of(kind)
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     batch = replace(batch, advantages=torch.zeros_like(batch.advantages))
     optimizer_of(name, policy, entropy_coefficient=0.1).update(batch, 0.0)
-    new = policy.distribution(batch.observations).parameters.detach()
+    new = policy.distribution(batch.inputs).parameters.detach()
     before, after = (in_torch(p, kind).entropy().mean() for p in (batch.old_parameters, new))
     assert after > before + 1e-4
 
@@ -367,7 +485,7 @@ def test_the_gradient_is_scaled_down_to_its_largest_norm_and_reported_as_it_was(
         once = {"num_epochs": 1, "num_minibatches": 1, "max_grad_norm": max_grad_norm}
         optimizer = optimizer_of(name, policy, **once)
         gradients = step_gradients(optimizer, policy)
-        metrics = optimizer.update(batch_for(policy), 0.0)
+        metrics = optimizer.update(batch_for(policy, kind), 0.0)
         found.append((gradients[0], metrics["optim/grad_norm"]))
     (clipped, reported), (free, free_reported), (loose, _) = found
     assert float(clipped.norm()) == pytest.approx(0.01, rel=1e-3)
@@ -384,12 +502,12 @@ def test_a_linear_learning_rate_falls_to_zero_at_the_end(name: str) -> None:
     assert isinstance(optimizer, FirstOrder)
     for progress, rate in ((0.0, 0.01), (0.25, 0.0075), (1.0, 0.0)):
         start = policy.actor_parameters.vector.detach().clone()
-        metrics = optimizer.update(batch_for(policy), progress)
+        metrics = optimizer.update(batch_for(policy, "categorical"), progress)
         assert metrics["optim/lr"] == pytest.approx(rate, abs=1e-12)
         assert optimizer.adam.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-12)
         assert torch.equal(policy.actor_parameters.vector, start) == (rate == 0)
     constant = optimizer_of(name, policy, learning_rate=0.01, learning_rate_schedule="constant")
-    assert constant.update(batch_for(policy), 0.9)["optim/lr"] == 0.01
+    assert constant.update(batch_for(policy, "categorical"), 0.9)["optim/lr"] == 0.01
 
 
 @algorithms_with("max_kl_schedule")
@@ -397,7 +515,7 @@ def test_a_linear_learning_rate_falls_to_zero_at_the_end(name: str) -> None:
 def test_a_linear_max_kl_falls_to_zero_at_the_end(name: str, kind: str) -> None:
     for progress, max_kl in ((0.0, 4e-5), (0.75, 1e-5), (1.0, 0.0)):
         policy = policy_of(kind)
-        batch = batch_for(policy)
+        batch = batch_for(policy, kind)
         settings = {"max_kl": 4e-5, "max_kl_schedule": "linear", "cg_damping": 1e-4}
         optimizer_of(name, policy, **settings).update(batch, progress)
         # A step that is a hair too long is shortened once, to 0.8² of its KL.
@@ -420,7 +538,7 @@ def test_a_config_under_the_name_of_another_is_refused() -> None:
 def test_actor_and_critic_share_no_parameter_and_log_std_is_the_actors(kind: str) -> None:
     policy = policy_of(kind)
     names = {name for name, _ in policy.actor.named_parameters()}
-    assert ("log_std" in names) == (kind == "gaussian")
+    assert ("head.log_std" in names) == (kind == "gaussian")
     addresses = [
         {p.data_ptr() for p in module.parameters()} for module in (policy.actor, policy.critic)
     ]
@@ -437,7 +555,7 @@ def coin(advantages: tuple[float, float]) -> Batch:
     old = torch.full((2, 2), math.log(0.5), dtype=torch.float64)
     zeros = torch.zeros(2, dtype=torch.float64)
     weights = torch.tensor(advantages, dtype=torch.float64)
-    return Batch(zeros[:, None], torch.tensor([0, 1]), weights, zeros, old, old[:, 0], zeros)
+    return Batch(seen(zeros[:, None]), torch.tensor([0, 1]), weights, zeros, old, old[:, 0], zeros)
 
 
 def coin_of(p: float) -> OurCategorical:
@@ -533,7 +651,7 @@ def ppo_kl_updates(updates: int, **settings: Any) -> tuple[list[float], list[flo
 
     objective.loss = recorded  # type: ignore[method-assign]
     for seed in range(updates):
-        batch = batch_for(policy, seed=seed)
+        batch = batch_for(policy, "gaussian", seed=seed)
         reported.append(optimizer.update(batch, 0.0)["kl/coefficient"])
         kls.append(true_kl(policy, batch, "gaussian"))
     return used, reported, kls
@@ -578,7 +696,7 @@ def test_a_fixed_coefficient_stays() -> None:
 def ppo_clip_steps(**settings: Any) -> tuple[int, Metrics, float]:
     """Return how many steps an update took, its metrics, and the KL it ended at."""
     policy = policy_of("gaussian")
-    batch = batch_for(policy)
+    batch = batch_for(policy, "gaussian")
     optimizer = optimizer_of("ppo_clip", policy, learning_rate=1e-3, **settings)
     steps = step_gradients(optimizer, policy)
     metrics = optimizer.update(batch, 0.0)
@@ -627,7 +745,7 @@ def test_the_stop_of_a_minibatch_looks_at_that_minibatch_alone() -> None:
     taken = set()
     for stale_row in range(8):
         policy = policy_of("gaussian")
-        batch = batch_for(policy)
+        batch = batch_for(policy, "gaussian")
         batch.old_parameters[stale_row, 0] += 1e3  # far off in one row, so in one minibatch
         settings = {"num_minibatches": 4, "target_kl": 1.0, "target_kl_scope": "minibatch"}
         optimizer = optimizer_of("ppo_clip", policy, **settings)
@@ -650,7 +768,7 @@ def test_an_update_that_came_to_its_end_did_not_stop_early() -> None:
 def test_a_stop_before_the_first_step_is_an_update_of_no_steps() -> None:
     policy = policy_of("gaussian")
     start = policy.actor_parameters.vector.detach().clone()
-    batch = batch_for(policy)
+    batch = batch_for(policy, "gaussian")
     # Float rounding alone can pass a target as small as this.
     batch = replace(batch, old_parameters=batch.old_parameters + 1e-6)
     settings = {"target_kl": 1e-20, "target_kl_scope": "minibatch"}
@@ -663,11 +781,11 @@ def test_a_stop_before_the_first_step_is_an_update_of_no_steps() -> None:
 # The trust region.
 
 
-@BOTH_KINDS
+@EVERY_KIND
 def test_trpo_keeps_the_kl_within_its_bound_iteration_after_iteration(kind: str) -> None:
-    loop = Loop(TRPOConfig(max_kl=0.02, cg_damping=1e-3), ENVS[kind], normalize=True)
-    accepted = 0
-    for _ in range(6):
+    loop = loop_of(kind, TRPOConfig(max_kl=0.02, cg_damping=1e-3), normalize=True)
+    accepted, iterations = 0, 6 if kind in CARTPOLE_OR_PENDULUM else 3
+    for _ in range(iterations):
         batch = loop.collect()
         before = true_surrogate(loop.policy, batch, kind)
         metrics = loop.optimizer.update(batch, 0.0)
@@ -677,13 +795,15 @@ def test_trpo_keeps_the_kl_within_its_bound_iteration_after_iteration(kind: str)
             accepted += 1
             assert kl > 1e-4
             assert true_surrogate(loop.policy, batch, kind) > before
-    assert accepted >= 4
+    assert accepted >= iterations - 2
 
 
-@BOTH_KINDS
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in ("multi_categorical", "gru")]
+)
 def test_trpo_backtracks_until_the_bound_holds(kind: str) -> None:
     policy = policy_of(kind)
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     settings = {"max_kl": 0.5, "cg_damping": 1e-4, "line_search_decay": 0.7}
     metrics = optimizer_of("trpo", policy, **settings).update(batch, 0.0)
     backtracks = metrics["trust_region/backtracks"]
@@ -692,7 +812,7 @@ def test_trpo_backtracks_until_the_bound_holds(kind: str) -> None:
     assert 0.05 < true_kl(policy, batch, kind) <= 0.5
 
 
-@BOTH_KINDS
+@EVERY_KIND
 def test_trpo_restores_every_bit_where_no_step_is_accepted(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -703,7 +823,7 @@ def test_trpo_restores_every_bit_where_no_step_is_accepted(
     monkeypatch.setattr(trpo, "backtracking_line_search", refuse_all)
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
-    metrics = optimizer_of("trpo", policy).update(batch_for(policy), 0.0)
+    metrics = optimizer_of("trpo", policy).update(batch_for(policy, kind), 0.0)
     assert torch.equal(policy.actor_parameters.vector, start)
     assert metrics["trust_region/accepted"] == 0
     assert metrics["trust_region/step_fraction"] == 0
@@ -721,10 +841,10 @@ def test_trpo_measures_improvement_and_kl_from_the_old_policy(
 
     monkeypatch.setattr(trpo, "backtracking_line_search", measure)
     policy = policy_of(kind)
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
 
     def objective() -> float:
-        new = in_torch(policy.distribution(batch.observations).parameters.detach(), kind)
+        new = in_torch(policy.distribution(batch.inputs).parameters.detach(), kind)
         return true_surrogate(policy, batch, kind) + 0.1 * float(new.entropy().mean())
 
     before = objective()
@@ -739,7 +859,7 @@ def test_trpo_measures_improvement_and_kl_from_the_old_policy(
 def test_trpo_refuses_a_step_that_overshoots_and_may_not_be_shortened(kind: str) -> None:
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     settings = {"max_kl": 0.5, "cg_damping": 1e-4, "max_backtracks": 0}
     metrics = optimizer_of("trpo", policy, **settings).update(batch, 0.0)
     assert metrics["trust_region/accepted"] == 0
@@ -747,24 +867,28 @@ def test_trpo_refuses_a_step_that_overshoots_and_may_not_be_shortened(kind: str)
     assert true_kl(policy, batch, kind) == 0
 
 
-@BOTH_KINDS
+@EVERY_KIND
 def test_npg_takes_whole_the_step_that_trpo_searches_along(kind: str) -> None:
     settings = {"max_kl": 1e-3}
     assert torch.equal(updated("npg", kind, **settings), updated("trpo", kind, **settings))
 
 
 @algorithms_with("max_kl")
-@BOTH_KINDS
+@EVERY_KIND
 def test_a_small_natural_step_makes_the_kl_asked_for_and_the_improvement_expected(
     name: str, kind: str
 ) -> None:
     policy = policy_of(kind)
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     before = true_surrogate(policy, batch, kind)
     metrics = optimizer_of(name, policy, max_kl=1e-5, cg_damping=1e-4).update(batch, 0.0)
-    assert true_kl(policy, batch, kind) == pytest.approx(1e-5, rel=0.1)
+    # A step that is a hair too long is shortened once.
+    fraction = metrics["trust_region/step_fraction"]
+    assert fraction in ((1.0, 0.8) if name == "trpo" else (1.0,))
+    assert true_kl(policy, batch, kind) == pytest.approx(fraction**2 * 1e-5, rel=0.1)
     improvement = true_surrogate(policy, batch, kind) - before
-    assert metrics["trust_region/expected_improvement"] == pytest.approx(improvement, rel=0.05)
+    expected = fraction * metrics["trust_region/expected_improvement"]
+    assert expected == pytest.approx(improvement, rel=0.05)
     assert metrics["kl/target"] == 1e-5
 
 
@@ -776,7 +900,7 @@ def test_advantages_without_a_direction_leave_every_bit_of_the_policy(
 ) -> None:
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     batch = replace(batch, advantages=torch.full_like(batch.advantages, advantage))
     metrics = optimizer_of(name, policy).update(batch, 0.0)
     assert torch.equal(policy.actor_parameters.vector, start)
@@ -787,7 +911,7 @@ def test_advantages_without_a_direction_leave_every_bit_of_the_policy(
 
 @algorithms_with("max_kl")
 def test_a_natural_step_does_not_depend_on_the_size_of_the_advantages(name: str) -> None:
-    batch = batch_for(policy_of("gaussian"))
+    batch = batch_for(policy_of("gaussian"), "gaussian")
     off = {"advantage_standardization": "none", "cg_iterations": 5}
     torch.testing.assert_close(
         updated(name, "gaussian", replace(batch, advantages=100 * batch.advantages), **off),
@@ -813,19 +937,19 @@ def test_a_fraction_of_the_states_is_drawn_anew_for_each_update(
     name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = policy_of(kind)
-    batch = batch_for(policy)
+    batch = batch_for(policy, kind)
     optimizer = optimizer_of(name, policy, fisher_fraction=0.25)
-    evaluate, seen = policy.distribution, []
+    evaluate, found = policy.distribution, []
 
-    def recorded(observations: Tensor) -> Distribution:
-        seen.append(observations)
-        return evaluate(observations)
+    def recorded(inputs: Inputs) -> Distribution:
+        found.append(inputs.observations["vector"])
+        return evaluate(inputs)
 
     monkeypatch.setattr(policy, "distribution", recorded)
     before = true_surrogate(policy, batch, kind)
     optimizer.update(batch, 0.0)
     assert true_surrogate(policy, batch, kind) > before
-    optimizer.update(batch_for(policy), 0.0)
-    first, second = (observations for observations in seen if len(observations) == 64)
+    optimizer.update(batch_for(policy, kind), 0.0)
+    first, second = (observations for observations in found if len(observations) == 64)
     assert not torch.equal(first, second)
     assert len({tuple(row) for row in first.tolist()}) == 64

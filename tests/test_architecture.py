@@ -16,7 +16,10 @@ FLOORS = [
         "validation", "version", "randomness", "schedules", "divergences", "distributions",
         "surrogates", "advantages", "trust_region", "normalization",
     },
-    {"envs", "networks", "policy", "rollout", "collector"},
+    {
+        "spaces", "guard", "pool", "vector_environment", "envs", "flat_parameters", "networks",
+        "memory", "policy", "rollout", "collector", "tasks",
+    },
     {"critic", "algos"},
     {"diagnostics", "loggers", "progress", "evaluation", "checkpoint", "trainer"},
     {"config", "cli", "__main__", "__init__"},

@@ -7,18 +7,21 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import small_environments  # registers environments
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from learning_loop import small_policy
+from learning_loop import seen, small_policy, vectors_of
+from small_environments import Moment
 from torch import Generator
 
 from rlkl.collector import Collector
 from rlkl.distributions import Categorical
-from rlkl.envs import EnvConfig, VectorEnvironment, make_vector_env
+from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.normalization import ObservationNormalizer, RunningMoments
 from rlkl.rollout import Batch, Rollout, make_batch
-from rlkl.validation import ConfigError
+from rlkl.spaces import ACTION_MASK, VECTOR
+from rlkl.vector_environment import VectorEnvironment
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)
 BOTH_MODES = pytest.mark.parametrize("mode", MODES, ids=["same_step", "next_step"])
@@ -36,7 +39,7 @@ class Diary(gym.Env[np.ndarray, Any]):
 
     observation_space = Box(-np.inf, np.inf, (3,), np.float32)
 
-    def __init__(self, number: int, plan: str, action_space: Discrete | Box) -> None:
+    def __init__(self, number: int, plan: str, action_space: gym.Space[Any]) -> None:
         self.number = number
         self.plan = plan.split()
         self.action_space = action_space
@@ -75,15 +78,16 @@ def collector_of(
     mode: AutoresetMode,
     plans: tuple[str, ...] = PLANS,
     *,
-    space: Discrete | Box | None = None,
+    space: gym.Space[Any] | None = None,
     normalizer: ObservationNormalizer | None = None,
     vector: type[SyncVectorEnv] = SyncVectorEnv,
+    **policy_settings: Any,
 ) -> tuple[Collector, list[Diary]]:
-    space = space or Discrete(2)
+    space = Discrete(2) if space is None else space
     diaries = [Diary(number, plan, space) for number, plan in enumerate(plans)]
     envs = vector([partial(lambda diary: diary, d) for d in diaries], autoreset_mode=mode)
     generator, seeds = Generator().manual_seed(0), [0] * len(plans)
-    policy = small_policy(3, space)
+    policy = small_policy(3, space, **policy_settings)
     collector = Collector(VectorEnvironment(envs), policy, 10, generator, seeds, normalizer)
     return collector, diaries
 
@@ -123,19 +127,22 @@ def test_both_autoreset_modes_give_the_same_batches_and_statistics(
     ):
         assert len(a) == len(b) == rollout_a.is_transition.sum() == rollout_b.is_transition.sum()
         order_a, order_b = (
-            torch.as_tensor(np.lexsort(batch.observations.T.flip(0).numpy())) for batch in (a, b)
+            torch.as_tensor(np.lexsort(vectors_of(batch).T.flip(0).numpy())) for batch in (a, b)
         )
-        for field in fields(Batch):
-            found_a = getattr(a, field.name)[order_a]
-            found_b = getattr(b, field.name)[order_b]
+        pairs = [(vectors_of(a), vectors_of(b))] + [
+            (getattr(a, field.name), getattr(b, field.name))
+            for field in fields(Batch)
+            if field.name != "inputs"
+        ]
+        for found_a, found_b in ((one[order_a], other[order_b]) for one, other in pairs):
             torch.testing.assert_close(found_a, found_b, rtol=1e-6, atol=1e-6)
         assert rollout_a.env_steps == rollout_b.env_steps
         assert sorted(e[1:] for e in rollout_a.episodes) == sorted(
             e[1:] for e in rollout_b.episodes
         )
         first, second = RunningMoments((3,)), RunningMoments((3,))
-        first.update(rollout_a.raw_observations[rollout_a.is_transition])
-        second.update(rollout_b.raw_observations[rollout_b.is_transition])
+        first.update(rollout_a.observations[VECTOR][:-1][rollout_a.is_transition])
+        second.update(rollout_b.observations[VECTOR][:-1][rollout_b.is_transition])
         assert first.count == second.count
         np.testing.assert_allclose(first.mean, second.mean, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(first.variance, second.variance, rtol=1e-12, atol=1e-12)
@@ -154,17 +161,21 @@ def test_every_row_is_a_step_that_was_made_and_bootstraps_what_it_truly_led_to(
     for collector.rollout_steps in ROWS[mode]:
         rollout = collector.collect()
         batch = make_batch(rollout, policy, 0.9, gae_lambda=0.0)
-        raw = rollout.raw_observations[rollout.is_transition]
+        assert (rollout.raw_vectors is None) == (normalizer is None)
+        raw = rollout.observations[VECTOR][:-1]
+        if rollout.raw_vectors is not None:
+            raw = rollout.raw_vectors
+        raw = raw[rollout.is_transition]
         for row, action in enumerate(batch.actions.tolist()):
             number, episode, t = (round(8 * x) for x in raw[row].tolist())
             here, there = raw[row], np.array([number, episode, t + 1], np.float32) / 8
             if normalizer is not None:
                 here, there = normalizer(here), normalizer(there)
             with torch.no_grad():
-                value, next_value = policy.values(torch.tensor(np.stack((here, there)))).tolist()
+                value, next_value = policy.values(seen(np.stack((here, there)))).tolist()
             terminated, _ = diaries[number].ending(episode, t + 1)
             target = reward_of(number, t + 1, action) + 0.9 * next_value * (not terminated)
-            assert batch.observations[row].tolist() == pytest.approx(here.tolist())
+            assert vectors_of(batch)[row].tolist() == pytest.approx(here.tolist())
             assert batch.advantages[row].item() == pytest.approx(target - value, rel=1e-5)
             assert batch.returns[row].item() == pytest.approx(target, rel=1e-5)
             assert batch.old_values[row].item() == pytest.approx(value, rel=1e-5, abs=1e-6)
@@ -180,7 +191,7 @@ def test_batches_hold_each_action_beside_the_observation_it_was_taken_at(
     collector, diaries = collector_of(mode)
     taken: list[list[int]] = [[], [], []]
     for _, batch in two_rollouts(collector, ROWS[mode]):
-        for observation, action in zip(batch.observations, batch.actions.tolist(), strict=True):
+        for observation, action in zip(vectors_of(batch), batch.actions.tolist(), strict=True):
             taken[round(8 * observation[0].item())].append(action)
     assert taken == [[int(action) for action in diary.received] for diary in diaries]
     assert 10 < sum(map(sum, taken)) < 44
@@ -241,7 +252,9 @@ def test_final_observations_are_those_of_truncated_episodes_alone() -> None:
     rollout = collector.collect()
     finals = {
         int(row): (8 * observation).tolist()
-        for row, observation in zip(rollout.final_rows, rollout.final_observations, strict=True)
+        for row, observation in zip(
+            rollout.final_rows, rollout.final_observations[VECTOR], strict=True
+        )
     }
     # Row 3t + i: environment 0 is cut off at t = 6, environment 1 at 3, environment 2 at 6.
     assert finals == {18: [0, 1, 4], 10: [1, 0, 4], 20: [2, 1, 2]}
@@ -254,9 +267,11 @@ def test_the_normalizer_stands_still_while_a_rollout_is_collected() -> None:
     collector, _ = collector_of(AutoresetMode.SAME_STEP, normalizer=normalizer)
     rollout = collector.collect()
     assert normalizer.state_dict() == before
-    np.testing.assert_array_equal(rollout.observations, normalizer(rollout.raw_observations))
+    assert rollout.raw_vectors is not None
+    *found, found_last = rollout.observations[VECTOR]
+    np.testing.assert_array_equal(found, normalizer(rollout.raw_vectors))
     last = np.array([[0, 2, 3], [1, 2, 3], [2, 2, 3]], np.float32) / 8
-    np.testing.assert_array_equal(rollout.last_observations, normalizer(last))
+    np.testing.assert_array_equal(found_last, normalizer(last))
 
 
 def test_actions_are_clipped_at_the_door_alone() -> None:
@@ -270,7 +285,7 @@ def test_actions_are_clipped_at_the_door_alone() -> None:
     assert received.dtype == np.float32
     np.testing.assert_array_equal(received, np.clip(sampled, box.low, box.high))
     with torch.no_grad():
-        log_prob = collector.policy.distribution(batch.observations).log_prob(batch.actions)
+        log_prob = collector.policy.distribution(batch.inputs).log_prob(batch.actions)
     torch.testing.assert_close(batch.old_log_prob, log_prob)
 
 
@@ -324,10 +339,10 @@ def test_native_cartpole_goes_the_way_of_the_sync_one() -> None:
         # Three push one way and fall, three push to and fro and meet the limit.
         actions = np.array([1, 1, 0, t % 2, t % 2, (t + 1) % 2])
         a, b = native.step(actions), sync.step(actions)
-        truth = b.observations.copy()
-        for i, observation in b.final_observations.items():
-            truth[i] = observation
-        np.testing.assert_allclose(a.observations[alive], truth[alive], rtol=1e-5, atol=1e-6)
+        truth = b.observations[VECTOR].copy()
+        truth[b.final_envs] = b.final_observations[VECTOR]
+        found = a.observations[VECTOR]
+        np.testing.assert_allclose(found[alive], truth[alive], rtol=1e-5, atol=1e-6)
         for name in ("rewards", "terminated", "truncated", "is_transition"):
             np.testing.assert_array_equal(getattr(a, name)[alive], getattr(b, name)[alive])
         ended = a.terminated | a.truncated
@@ -347,29 +362,110 @@ def test_native_cartpole_leaves_no_reset_row_in_the_batch() -> None:
     assert len(batch) == 400 - ends == collector.env_steps
     # Every reward is 1: an episode's return is its length.
     assert all(episode.reward_sum == episode.length for episode in rollout.episodes)
-    falls = rollout.raw_observations[1:][rollout.terminated[:-1]]
+    falls = rollout.observations[VECTOR][1:][rollout.terminated]
     assert (np.abs(falls[:, 2]) > 0.2).all()
-    assert batch.observations[:, 2].abs().max() < 0.2095
+    assert vectors_of(batch)[:, 2].abs().max() < 0.2095
 
 
 @pytest.mark.parametrize(
-    ("space", "name"),
+    ("space", "received"),
     [
-        (gym.spaces.MultiBinary(3), "actions"),
-        (gym.spaces.MultiDiscrete([2, 3]), "actions"),
-        (Box(0, 5, (1,), np.int64), "actions"),
+        (
+            MultiDiscrete([[2, 3], [4, 2]], start=[[5, 0], [0, -1]]),
+            lambda a: np.add(a, [5, 0, 0, -1]),
+        ),
+        (MultiBinary([2, 2]), lambda a: a),
     ],
 )
-def test_action_spaces_without_a_distribution_are_refused(space: Any, name: str) -> None:
-    envs = SyncVectorEnv([lambda: Diary(0, "3T", space)], autoreset_mode=MODES[0])
-    with pytest.raises(ConfigError, match=name):
-        VectorEnvironment(envs)
+def test_several_choices_are_shaped_and_shifted_on_their_way(space: Any, received: Any) -> None:
+    collector, (diary,) = collector_of(AutoresetMode.SAME_STEP, ("50T",), space=space)
+    batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+    assert batch.actions.shape == (10, 4)
+    assert all(space.contains(action) for action in diary.received)
+    flat = np.stack(diary.received).reshape(10, 4)
+    np.testing.assert_array_equal(flat, received(batch.actions.numpy()))
+    assert len(np.unique(flat, axis=0)) > 3
 
 
-def test_vector_environments_that_do_not_reset_themselves_are_refused() -> None:
-    envs = SyncVectorEnv([lambda: Diary(0, "3T", Discrete(2))], autoreset_mode="Disabled")
-    with pytest.raises(ConfigError, match="autoreset"):
-        VectorEnvironment(envs)
+def test_squashed_actions_are_stored_before_the_squash() -> None:
+    box = Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32))
+    collector, (diary,) = collector_of(
+        AutoresetMode.SAME_STEP, ("50T",), space=box, box_distribution="tanh_gaussian", log_std=0.5
+    )
+    batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+    expected = [2, 5] * np.tanh(batch.actions.numpy()) + [0, 5]
+    np.testing.assert_allclose(np.stack(diary.received), expected, rtol=1e-5, atol=1e-5)
+    assert batch.actions.abs().max() > 1
+
+
+@BOTH_MODES
+def test_what_is_remembered_is_forgotten_where_an_episode_begins(mode: AutoresetMode) -> None:
+    collector, _ = collector_of(mode, memory="gru", memory_size=4, sequence_length=4)
+    policy = collector.policy
+    rollouts = []
+    for collector.rollout_steps in ROWS[mode]:
+        rollouts.append(collector.collect())
+    for rollout in rollouts:
+        assert rollout.states.shape == (len(rollout.rewards) + 1, 3, 8)
+        is_first = rollout.observations[VECTOR][..., 2] == 0
+        if mode == AutoresetMode.SAME_STEP:
+            np.testing.assert_array_equal(rollout.begins, is_first)
+        assert not rollout.states[rollout.begins].any()
+        # Elsewhere the state is what one more step of the policy makes of the one before.
+        with torch.no_grad():
+            for t, states in enumerate(rollout.states[:-1]):
+                at_t = policy.tensors({VECTOR: rollout.observations[VECTOR][t]})
+                _, after = policy.step(at_t, states)
+                goes_on = ~rollout.begins[t + 1]
+                torch.testing.assert_close(after[goes_on], rollout.states[t + 1][goes_on])
+                for row, state in zip(rollout.final_rows, rollout.final_states, strict=True):
+                    if row // 3 == t:
+                        torch.testing.assert_close(after[row % 3], state)
+        assert len(rollout.final_rows) == len(rollout.final_states)
+    first, second = rollouts
+    assert torch.equal(first.states[-1], second.states[0])
+    assert second.states[0].any()
+
+
+@pytest.mark.parametrize("backend", ["sync", "native"])
+def test_masks_images_and_vectors_stand_beside_each_other_in_the_batch(backend: str) -> None:
+    config = EnvConfig(
+        "SmallNative-v0" if backend == "native" else "SmallCounter-v0",
+        3,
+        backend,
+        observation_keys=["where", "what", "view"],
+        kwargs={"shows": "dict", "masks": "info"},
+    )
+    envs = make_vector_env(config)
+    policy = small_policy(envs.encoder, envs.action_space, image_features=8)
+    collector = Collector(envs, policy, 12, Generator().manual_seed(0), [0, 1, 2])
+    episodes = set()
+    for _ in range(2):
+        rollout = collector.collect()
+        batch = make_batch(rollout, policy, 0.9, gae_lambda=0.0)
+        observations = batch.inputs.observations
+        assert set(observations) == {VECTOR, "image/view", ACTION_MASK}
+        assert observations["image/view"].dtype == torch.uint8
+        assert rollout.observations[ACTION_MASK].shape == (13, 3, small_environments.ACTIONS)
+        for row, action in enumerate(batch.actions.tolist()):
+            *code, copy, episode, t = map(int, observations[VECTOR][row].tolist())
+            moment = Moment(copy, episode, t)
+            episodes.add((copy, episode))
+            assert code == [int(k == copy) for k in range(3)]
+            assert observations["image/view"][row, 0, :, 1].tolist() == [copy, episode, t]
+            assert observations[ACTION_MASK][row].tolist() == moment.mask().astype(bool).tolist()
+            assert moment.mask()[action]
+            after = moment._replace(t=t + 1)
+            with torch.no_grad():
+                vector = torch.tensor([[*code, *after]], dtype=torch.float32)
+                image = torch.zeros(1, 1, 3, 2, dtype=torch.uint8)
+                image[0, 0, :, 1] = torch.tensor(after)
+                inputs = batch.inputs._replace(observations={VECTOR: vector, "image/view": image})
+                value = policy.values(inputs).item()
+            target = after.reward(action) + 0.9 * value * (not after.ending()[0])
+            assert batch.returns[row].item() == pytest.approx(target, rel=1e-5)
+    assert len(episodes) > 9
+    envs.close()
 
 
 @BOTH_MODES

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from gymnasium.spaces import Discrete
+from learning_loop import seen, vector_encoder
 
 from rlkl.critic import CriticConfig, CriticFit
 from rlkl.policy import Policy, PolicyConfig
@@ -11,17 +13,16 @@ from rlkl.validation import ConfigError
 
 @pytest.fixture
 def policy() -> Policy:
-    from gymnasium.spaces import Discrete
-
-    return Policy(PolicyConfig([8], [8]), 2, Discrete(2), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return Policy(PolicyConfig([8], [8]), vector_encoder(2), Discrete(2), generator)
 
 
 def batch_of(policy: Policy, returns: torch.Tensor) -> Batch:
-    observations = torch.linspace(-1, 1, 2 * len(returns)).reshape(-1, 2)
+    inputs = seen(torch.linspace(-1, 1, 2 * len(returns)).reshape(-1, 2))
     with torch.no_grad():
-        values = policy.values(observations)
+        values = policy.values(inputs)
     nothing = torch.zeros(len(returns))
-    return Batch(observations, nothing, nothing, returns, nothing, nothing, values)
+    return Batch(inputs, nothing, nothing, returns, nothing, nothing, values)
 
 
 def fit(policy: Policy, **settings: object) -> CriticFit:
@@ -34,7 +35,7 @@ def test_values_come_to_the_returns_and_the_actor_stays(policy: Policy) -> None:
     critic_fit = fit(policy, learning_rate=0.02, num_epochs=200, max_grad_norm=None)
     critic_fit.update(batch, 0.0)
     assert critic_fit.update(batch, 0.0)["value/loss"] < 0.01
-    torch.testing.assert_close(policy.values(batch.observations), batch.returns, rtol=0, atol=0.3)
+    torch.testing.assert_close(policy.values(batch.inputs), batch.returns, rtol=0, atol=0.3)
     assert torch.equal(policy.actor_parameters.vector, actor)
 
 
@@ -44,7 +45,7 @@ def test_value_clip_keeps_values_near_their_old_selves(policy: Policy) -> None:
     for value_clip in (0.5, None):
         settings = {"num_epochs": 100, "max_grad_norm": None, "value_clip": value_clip}
         fit(policy, learning_rate=0.02, **settings).update(batch, 0.0)
-        distance = (policy.values(batch.observations) - batch.old_values).abs().mean()
+        distance = (policy.values(batch.inputs) - batch.old_values).abs().mean()
         moved[value_clip] = float(distance.detach())
     assert 0.5 < moved[0.5] < 3  # Adam's momentum carries it a little past the clip
     assert moved[None] > 20

@@ -126,6 +126,15 @@ def test_no_epsilon_hides_in_the_logarithm() -> None:
     assert float(kl) == pytest.approx(entropy([0.5, 0.5], [1.0, 1e-300]), rel=1e-12)
 
 
+def test_a_probability_that_underflows_counts_as_zero() -> None:
+    # exp(-1000) is 0 in float64: its share is 0 · log(0 / q), whatever q is.
+    log_p = vector(0.0, -1000.0).requires_grad_()
+    kl = categorical_kl(log_p, log_of(1.0, 0.0))
+    (gradient,) = torch.autograd.grad(kl, log_p)
+    assert float(kl.detach()) == 0
+    assert gradient.tolist() == [1.0, 0.0]
+
+
 def test_gaussian_kl_agrees_with_finite_differences_to_second_order() -> None:
     generator = torch.Generator().manual_seed(0)
     arguments = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64)

@@ -1,7 +1,11 @@
 """The pages of the algorithms tell what the code does: keys, defaults, commands, links."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -80,3 +84,21 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     files = {target.partition("#")[0] for target in targets if "://" not in target} - {""}
     assert [file for file in sorted(files) if not (page.parent / file).exists()] == []
+
+
+def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:
+    text = (DOCS / "environments.md").read_text()
+    found = re.search(r"<!-- file: my_package.py -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert found
+    (tmp_path / "my_package.py").write_text(found[1])
+    (command,) = re.findall(r"^    rlkl (train env.id=my_package:Corridor.*)$", text, re.MULTILINE)
+    subprocess.run(
+        [sys.executable, "-m", "rlkl", *shlex.split(command), "run_dir=run", "logger=csv"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
+        check=True,
+        capture_output=True,
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    # Straight on, the best that can be done is 1 - 5 * 0.01.
+    assert summary["eval_return"] == pytest.approx(0.95)

@@ -88,6 +88,28 @@ def test_calls_do_not_move_the_normalizer_and_updates_do() -> None:
     assert normalizer(probe) != first
 
 
+def test_only_what_is_measured_is_normalised() -> None:
+    normalizer = ObservationNormalizer((3,), clip=3.0, is_measured=np.array([True, False, True]))
+    samples = np.array([[1, 0, 2], [5, 1, 2], [1, 0, 8], [5, 1, 8]], np.float32)
+    normalizer.update(samples)
+    found = normalizer(samples)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(
+        found, [[-1, 0, -1], [1, 1, -1], [-1, 0, 1], [1, 1, 1]], rtol=1e-6, atol=1e-6
+    )
+    # The rest is not clipped away either, as long as it is a code of 0 and 1.
+    assert normalizer(np.array([[1e6, 1, -1e6]], np.float32)).tolist() == [[3, 1, -3]]
+    resumed = ObservationNormalizer((3,), clip=3.0, is_measured=np.array([True, False, True]))
+    resumed.load_state_dict(json.loads(json.dumps(normalizer.state_dict())))
+    np.testing.assert_array_equal(resumed(samples), found)
+
+
+def test_nothing_measured_leaves_all_as_it_was() -> None:
+    normalizer = ObservationNormalizer((2,), is_measured=np.zeros(2, np.bool_))
+    normalizer.update(np.array([[4, 0], [8, 1]], np.float32))
+    assert normalizer(np.array([[0, 1]], np.float32)).tolist() == [[0, 1]]
+
+
 def returns_by_episode(
     rewards: np.ndarray, ends: np.ndarray, valid: np.ndarray, gamma: float
 ) -> list[float]:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from learning_loop import seen
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal
@@ -31,10 +32,11 @@ from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.collector import Collector
 from rlkl.critic import CriticConfig, CriticFit
-from rlkl.envs import VectorEnvironment
 from rlkl.policy import Policy, PolicyConfig
 from rlkl.randomness import RandomStreams
 from rlkl.rollout import Batch, Rollout, make_batch
+from rlkl.spaces import VECTOR
+from rlkl.vector_environment import VectorEnvironment
 
 INSTALL = "the libraries to compare with are not there: pip install -e '.[test]'"
 
@@ -85,7 +87,7 @@ def collector(env: str, seed: int, dtype: torch.dtype) -> Collector:
     # A first policy that depends on the state and is not of unit variance.
     config = PolicyConfig(actor_gain=1.0, log_std=-0.5)
     weights = streams.torch("weights")
-    policy = Policy(config, envs.observation_size, envs.action_space, weights, dtype=dtype)
+    policy = Policy(config, envs.encoder, envs.action_space, weights, dtype=dtype)
     seeds = streams.integers("envs", NUM_ENVS)
     return Collector(envs, policy, ROLLOUT_STEPS, streams.torch("actions"), seeds)
 
@@ -193,13 +195,14 @@ class StableBaselines:
         assert not rollout.truncated.any(), "its advantages know no truncation"
         spaces = model.observation_space, model.action_space
         buffer = RolloutBuffer(shape[0], *spaces, "cpu", GAE_LAMBDA, GAMMA, shape[1])
-        observations = torch.as_tensor(rollout.observations).flatten(0, 1)
+        vectors = rollout.observations[VECTOR]
+        observations = torch.as_tensor(vectors[:-1]).flatten(0, 1)
         actions = torch.as_tensor(rollout.actions).flatten(0, 1)
         with torch.no_grad():
             values, log_prob, _ = model.policy.evaluate_actions(observations, actions)
-            last_values = model.policy.predict_values(torch.as_tensor(rollout.last_observations))
+            last_values = model.policy.predict_values(torch.as_tensor(vectors[-1]))
         # Put in place, not copied into its own arrays: those are of float32.
-        buffer.observations = rollout.observations
+        buffer.observations = vectors[:-1]
         buffer.actions = rollout.actions.reshape(*shape, -1)
         buffer.rewards = rollout.rewards
         buffer.episode_starts = np.concatenate((np.zeros((1, shape[1])), rollout.ends[:-1]))
@@ -414,8 +417,8 @@ def test_trpo_bounds_kl_of_old_to_new_where_sb3_contrib_bounds_the_reverse() -> 
     assert full_batch_kl(policy, batch) <= 3
     policy.actor_parameters.vector.data.copy_(theirs.actor)
     with torch.no_grad():
-        new = policy.distribution(batch.observations)
-        reverse_kl = float(new.kl(policy.distribution_type(batch.old_parameters)).mean())
+        new = policy.distribution(batch.inputs)
+        reverse_kl = float(new.kl(policy.family(batch.old_parameters)).mean())
     assert reverse_kl <= 3
     assert full_batch_kl(policy, batch) > 4, CASE_CHANGED
 
@@ -433,7 +436,7 @@ class TianshouActor(nn.Module):
     def forward(
         self, observations: NDArray[np.float32], state: None = None, info: Any = None
     ) -> tuple[Tensor, None]:
-        return self.network(torch.as_tensor(observations).double()), state
+        return self.network(seen(torch.as_tensor(observations).double())), state
 
 
 def gaussian(parameters: Tensor) -> Independent:
@@ -459,7 +462,9 @@ def actor_of_tianshou(algorithm: str, policy: Policy, rollout: Rollout, **option
         action_bound_method=None,
     )
     their_critic = copy.deepcopy(policy.critic)
-    their_critic.register_forward_pre_hook(lambda _, args: torch.as_tensor(args[0]).double())
+    their_critic.register_forward_pre_hook(
+        lambda _, args: (seen(torch.as_tensor(args[0]).double()),)
+    )
     learner = getattr(tianshou.algorithm, algorithm)(
         policy=their_policy,
         critic=their_critic,
@@ -468,12 +473,14 @@ def actor_of_tianshou(algorithm: str, policy: Policy, rollout: Rollout, **option
         gae_lambda=GAE_LAMBDA,
         **options,
     )
-    following = np.concatenate((rollout.observations[1:], rollout.last_observations[None]))
-    following.reshape(rollout.rewards.size, -1)[rollout.final_rows] = rollout.final_observations
+    vectors = rollout.observations[VECTOR]
+    following = vectors[1:].copy()
+    finals = rollout.final_observations[VECTOR]
+    following.reshape(rollout.rewards.size, -1)[rollout.final_rows] = finals
     buffer = tianshou.data.VectorReplayBuffer(rollout.rewards.size, NUM_ENVS)
     for t in range(ROLLOUT_STEPS):
         row = tianshou.data.Batch(
-            obs=rollout.observations[t],
+            obs=vectors[t],
             act=rollout.actions[t],
             rew=rollout.rewards[t],
             terminated=rollout.terminated[t],

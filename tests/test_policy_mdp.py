@@ -4,12 +4,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from learning_loop import seen, vector_encoder
+from torch import Generator, Tensor
 
 from rlkl.advantages import generalized_advantages
 from rlkl.algos.npg import NPG, NPGConfig
 from rlkl.algos.trpo import TRPO, TRPOConfig
-from rlkl.networks import FlatParameters
+from rlkl.flat_parameters import FlatParameters
 from rlkl.policy import Policy, PolicyConfig
 from rlkl.rollout import Batch
 from rlkl.surrogates import policy_gradient, surrogate
@@ -18,21 +19,23 @@ from rlkl.trust_region import conjugate_gradient, fisher_vector_product, flat_gr
 
 def tabular_policy(logits: list[list[float]]) -> Policy:
     """Make a policy with one logit for each state (a one-hot observation) and action."""
-    table = nn.Linear(len(logits), len(logits[0]), bias=False, dtype=torch.float64)
-    table.weight.data = torch.tensor(logits, dtype=torch.float64).T
     space = gym.spaces.Discrete(len(logits[0]))
-    policy = Policy(PolicyConfig(), len(logits), space, Generator(), dtype=torch.float64)
-    policy.actor, policy.actor_parameters = table, FlatParameters(table)
+    encoder = vector_encoder(len(logits))
+    policy = Policy(PolicyConfig([]), encoder, space, Generator(), dtype=torch.float64)
+    (table,) = policy.actor.head
+    table.bias = None
+    table.weight.data = torch.tensor(logits, dtype=torch.float64).T
+    policy.actor_parameters = FlatParameters([table.weight])
     return policy
 
 
 def batch_of(policy: Policy, states: list[int], actions: list[int], advantages: Tensor) -> Batch:
-    observations = torch.eye(max(states) + 1, dtype=torch.float64)[states]
-    old = policy.distribution(observations)
+    inputs = seen(torch.eye(max(states) + 1, dtype=torch.float64)[states])
+    old = policy.distribution(inputs)
     taken = torch.tensor(actions)
     zeros = torch.zeros(len(states), dtype=torch.float64)
     return Batch(
-        observations,
+        inputs,
         taken,
         advantages,
         zeros,
@@ -51,7 +54,7 @@ def bandit() -> tuple[Policy, Batch]:
 def test_gradient_and_natural_gradient_of_the_bandit() -> None:
     policy, batch = bandit()
     tensors = policy.actor_parameters.tensors
-    new = policy.distribution(batch.observations)
+    new = policy.distribution(batch.inputs)
     by_log_prob = flat_gradient(
         policy_gradient(new.log_prob(batch.actions), batch.advantages), tensors, keep=True
     )
@@ -59,7 +62,7 @@ def test_gradient_and_natural_gradient_of_the_bandit() -> None:
     by_ratio = flat_gradient(surrogate(ratio, batch.advantages), tensors, keep=True)
     assert by_log_prob.tolist() == pytest.approx([0.25, -0.25])
     assert by_ratio.tolist() == pytest.approx([0.25, -0.25])
-    kl = policy.distribution_type(batch.old_parameters).kl(new).mean()
+    kl = policy.family(batch.old_parameters).kl(new).mean()
     product = fisher_vector_product(kl, tensors, damping=0.0)
     natural, residual = conjugate_gradient(product, by_ratio, 10, 1e-20)
     assert natural.tolist() == pytest.approx([0.5, -0.5])
@@ -73,9 +76,9 @@ def test_a_trust_region_step_on_the_bandit(algorithm: type[TRPO] | type[NPG]) ->
     config = TRPOConfig(**settings) if algorithm is TRPO else NPGConfig(**settings)
     metrics = algorithm(config, policy, Generator()).update(batch, progress=0.0)
     assert policy.actor_parameters.vector.tolist() == pytest.approx([0.141421, -0.141421], abs=1e-6)
-    new = policy.distribution(batch.observations)
+    new = policy.distribution(batch.inputs)
     assert new.log_probabilities[0, 0].exp().item() == pytest.approx(0.570243, abs=1e-6)
-    kl = policy.distribution_type(batch.old_parameters).kl(new).mean().item()
+    kl = policy.family(batch.old_parameters).kl(new).mean().item()
     assert kl == pytest.approx(0.0099668, abs=1e-7)
     assert metrics["trust_region/accepted"] == 1
     assert metrics["trust_region/step_fraction"] == 1
@@ -137,12 +140,12 @@ def test_policy_gradient_and_natural_gradient_of_the_uniform_policy() -> None:
     batch = batch_of(policy, STATES, ACTIONS, (4 * visits[:, None] * 0.5 * advantages).flatten())
     tensors = policy.actor_parameters.tensors
     by_state = torch.tensor([0, 2, 1, 3])  # the table is [actions, states]
-    new = policy.distribution(batch.observations)
+    new = policy.distribution(batch.inputs)
     objective = policy_gradient(new.log_prob(batch.actions), batch.advantages)
     gradient = flat_gradient(objective, tensors, keep=True)
     assert gradient[by_state].tolist() == pytest.approx([-1.2375, 1.2375, 1.0125, -1.0125])
-    both = policy.distribution(torch.eye(2, dtype=torch.float64))
-    old = policy.distribution_type(both.parameters.detach())
+    both = policy.distribution(seen(torch.eye(2, dtype=torch.float64)))
+    old = policy.family(both.parameters.detach())
     product = fisher_vector_product((visits * old.kl(both)).sum(), tensors, damping=0.0)
     natural, _ = conjugate_gradient(product, gradient, 10, 1e-20)
     torch.testing.assert_close(natural[by_state], advantages.flatten(), rtol=1e-9, atol=1e-12)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from learning_loop import Loop, config_of
+from learning_loop import Loop, config_of, seen
 from torch import Tensor
 
 from rlkl.critic import CriticConfig
@@ -112,12 +112,12 @@ def trained(name: str, probe: str, iterations: int) -> Loop:
 
 @torch.no_grad()
 def values_at(loop: Loop, *observations: float) -> list[float]:
-    return loop.policy.values(Tensor(observations).unsqueeze(-1)).tolist()
+    return loop.policy.values(seen(Tensor(observations).unsqueeze(-1))).tolist()
 
 
 @torch.no_grad()
 def probability(loop: Loop, action: int, observation: float) -> float:
-    logits = loop.policy.actor(Tensor([[observation]]))
+    logits = loop.policy.actor(seen(Tensor([[observation]])))
     return logits.softmax(-1)[0, action].item()
 
 
@@ -156,5 +156,5 @@ def test_a_time_limit_does_not_lower_the_value_of_going_on_for_ever() -> None:
 def test_reward_of_a_continuous_action_teaches_the_mean(name: str) -> None:
     loop = trained(name, "Target", 15)
     with torch.no_grad():
-        mean, _ = loop.policy.actor(Tensor([[0.0]])).chunk(2, -1)
+        mean, _ = loop.policy.actor(seen(Tensor([[0.0]]))).chunk(2, -1)
     assert mean.item() == pytest.approx(0.3, abs=0.03)

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from learning_loop import seen
 
 import rlkl
 from rlkl.algos import ALGORITHMS
@@ -34,11 +37,16 @@ def test_every_algorithm_starts_from_the_same_weights_and_meets_the_same_first_b
     batches = []
     for algo in ALGORITHMS:
         trainer = rlkl.Trainer(config(algo, seed=3))
-        batches.append(make_batch(trainer.collector.collect(), trainer.policy, 0.99, 0.95))
-        batches[-1].__dict__["weights"] = trainer.policy.actor_parameters.vector.detach().clone()
+        batch = make_batch(trainer.collector.collect(), trainer.policy, 0.99, 0.95)
+        batches.append(
+            {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "inputs"}
+            | batch.inputs.observations
+            | {"weights": trainer.policy.actor_parameters.vector.detach().clone()}
+        )
+    assert "vector" in batches[0]
     for batch in batches[1:]:
-        for name, tensor in batches[0].__dict__.items():
-            assert torch.equal(tensor, batch.__dict__[name]), name
+        for name, tensor in batches[0].items():
+            assert torch.equal(tensor, batch[name]), name
 
 
 def test_the_critic_after_one_iteration_has_the_same_bits_whatever_the_algorithm() -> None:
@@ -99,7 +107,7 @@ def test_the_reported_kl_is_that_of_the_policies_before_and_after() -> None:
     trainer = rlkl.Trainer(config("ppo_clip", env=rlkl.EnvConfig("Pendulum-v1", 4)))
     before = {k: v.clone() for k, v in trainer.policy.actor.state_dict().items()}
     rollout, metrics, _ = trainer.iterate()
-    states = torch.as_tensor(rollout.observations).reshape(-1, 3)
+    states = seen(rollout.observations["vector"][:-1].reshape(-1, 3))
     new = trainer.policy.actor(states).detach()
     trainer.policy.actor.load_state_dict(before)
     old = trainer.policy.actor(states).detach()
@@ -143,6 +151,107 @@ def test_training_returns_are_raw_whatever_is_learned_from() -> None:
     )
     returns = [trainer.iterate()[1]["return/train"] for trainer in (plain, scaled)]
     assert returns[0] == returns[1] < -500
+
+
+def test_what_is_learned_from_is_clipped_and_what_is_reported_is_not() -> None:
+    pendulum = {"env": rlkl.EnvConfig("Pendulum-v1", 4), "rollout_steps": 200}
+    clipping = rlkl.Trainer(config("ppo_clip", **pendulum, clip_rewards=0.5))
+    rollout = clipping.collector.collect()
+    assert rollout.rewards.min() < -1
+    by_hand = replace(rollout, rewards=rollout.rewards.clip(-0.5, 0.5))
+    ours = make_batch(rollout, clipping.policy, 0.99, 0.95, None, 0.5)
+    expected = make_batch(by_hand, clipping.policy, 0.99, 0.95)
+    raw = make_batch(rollout, clipping.policy, 0.99, 0.95)
+    assert torch.equal(ours.advantages, expected.advantages)
+    assert torch.equal(ours.returns, expected.returns)
+    assert not torch.equal(ours.returns, raw.returns)
+    trainers = [
+        rlkl.Trainer(config("ppo_clip", **pendulum, clip_rewards=clip)) for clip in (None, 0.5, 1e9)
+    ]
+    returns = [trainer.iterate()[1]["return/train"] for trainer in trainers]
+    assert returns[0] == returns[1] == returns[2] < -500
+    critics = [trainer.policy.critic_parameters.vector for trainer in trainers]
+    assert torch.equal(critics[0], critics[2])
+    assert not torch.equal(critics[0], critics[1])
+
+
+def test_scaled_rewards_are_clipped_after_they_are_scaled() -> None:
+    pendulum = {"env": rlkl.EnvConfig("Pendulum-v1", 4), "rollout_steps": 50}
+    trainer = rlkl.Trainer(config("ppo_clip", **pendulum, scale_rewards=True, clip_rewards=0.1))
+    rollout = trainer.collector.collect()
+    scaler = trainer.reward_scaler
+    assert scaler is not None
+    scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
+    by_hand = replace(rollout, rewards=scaler(rollout.rewards).clip(-0.1, 0.1))
+    ours = make_batch(rollout, trainer.policy, 0.99, 0.95, scaler, 0.1)
+    expected = make_batch(by_hand, trainer.policy, 0.99, 0.95)
+    torch.testing.assert_close(ours.advantages, expected.advantages, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, math.inf, math.nan])
+def test_rewards_cannot_be_clipped_to_nothing(clip: float) -> None:
+    with pytest.raises(rlkl.ConfigError, match="clip_rewards"):
+        config(clip_rewards=clip)
+
+
+@pytest.mark.parametrize("algo", ["trpo", "npg"])
+def test_a_shared_encoder_with_a_natural_gradient_is_refused_before_anything_is_made(
+    algo: str,
+) -> None:
+    message = rf"policy\.share_encoder=true cannot be had with algo={algo}"
+    with pytest.raises(rlkl.ConfigError, match=message):
+        config(algo, policy=rlkl.PolicyConfig(share_encoder=True, memory="gru"))
+
+
+class Screen(gym.Env):
+    """Shows an image, and beside it what it is told to."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, beside: gym.Space[Any] | None = None) -> None:
+        image = gym.spaces.Box(0, 255, (4, 4), np.uint8)
+        parts = {"image": image, "beside": beside}
+        self.observation_space = image if beside is None else gym.spaces.Dict(parts)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        ended = bool(self.np_random.random() < 0.2)
+        return self.observation_space.sample(), 1.0, ended, False, {}
+
+
+@pytest.fixture
+def screen() -> Iterator[str]:
+    gym.register("Screen-v0", Screen)
+    yield "Screen-v0"
+    del gym.registry["Screen-v0"]
+
+
+def test_nothing_to_normalize_is_refused(screen: str) -> None:
+    for beside in (None, gym.spaces.Discrete(3)):
+        env = rlkl.EnvConfig(screen, 2, kwargs={"beside": beside})
+        with pytest.raises(rlkl.ConfigError, match=r"normalize_observations=true.*pixel_scale"):
+            rlkl.Trainer(config(env=env, normalize_observations=True))
+
+
+def test_images_are_learned_from_and_only_what_is_measured_is_normalized(screen: str) -> None:
+    small = rlkl.PolicyConfig([8], [8], image_features=8)
+    alone = rlkl.Trainer(config(env=rlkl.EnvConfig(screen, 2), policy=small))
+    env = rlkl.EnvConfig(screen, 2, kwargs={"beside": gym.spaces.Box(5, 9, (3,))})
+    both = rlkl.Trainer(config(env=env, policy=small, normalize_observations=True))
+    for trainer in (alone, both):
+        for _ in range(2):
+            rollout, metrics, _ = trainer.iterate()
+            assert math.isfinite(metrics["kl/old_new"])
+    assert set(alone.collector.collect().observations) == {"image"}
+    assert rollout.observations["image/image"].dtype == np.uint8
+    assert rollout.observations["image/image"].max() > 200
+    assert rollout.raw_vectors is not None
+    assert 5 <= rollout.raw_vectors.min() <= rollout.raw_vectors.max() <= 9
+    assert abs(rollout.observations["vector"][:-1].mean()) < 0.5
 
 
 def test_the_summary_tells_of_a_failure_and_keeps_what_was_logged(
@@ -225,10 +334,9 @@ def test_a_policy_read_back_acts_as_it_did(tmp_path: Path) -> None:
         )
         assert summary.eval_return == 0.0
         policy = rlkl.load_policy(tmp_path / "run")
-        assert policy.act(np.array([-1.0])) == 5
-        np.testing.assert_array_equal(policy.act(np.array([[1.0], [-1.0]])), [6, 5])
-        sampled = policy.act(np.zeros((500, 1)), torch.Generator().manual_seed(0))
-        assert set(sampled) == {5, 6}
+        assert [policy.act(np.array([x])) for x in (-1.0, 1.0)] == [5, 6]
+        generator = torch.Generator().manual_seed(0)
+        assert {policy.act(np.zeros(1), generator) for _ in range(500)} == {5, 6}
     finally:
         del gym.registry["Turn-v0"]
 

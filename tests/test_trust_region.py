@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from learning_loop import seen, vector_encoder
 from torch import Generator, Tensor
 from torch.distributions import Categorical, Normal
 from torch.func import functional_call
@@ -27,7 +28,7 @@ def small_policy(kind: str) -> tuple[Policy, Tensor]:
     """Make a policy of some twenty parameters, far from its tame start, and seven states."""
     config = PolicyConfig(actor_hidden_sizes=[3], actor_gain=1.0, log_std=-0.5)
     generator = Generator().manual_seed(0)
-    policy = Policy(config, 2, SPACES[kind], generator, dtype=torch.float64)
+    policy = Policy(config, vector_encoder(2), SPACES[kind], generator, dtype=torch.float64)
     policy.actor_parameters.vector.data.add_(
         torch.randn(policy.actor_parameters.vector.shape, generator=generator), alpha=0.3
     )
@@ -35,8 +36,8 @@ def small_policy(kind: str) -> tuple[Policy, Tensor]:
 
 
 def mean_kl_at(policy: Policy, states: Tensor, *, reverse: bool = False) -> Tensor:
-    new = policy.distribution(states)
-    old = policy.distribution_type(new.parameters.detach())
+    new = policy.distribution(seen(states))
+    old = new.at(new.parameters.detach())
     return (new.kl(old) if reverse else old.kl(new)).mean()
 
 
@@ -46,7 +47,7 @@ def outputs(policy: Policy, states: Tensor, vector: Tensor) -> Tensor:
     for name, parameter in policy.actor.named_parameters():
         named[name] = vector[offset : offset + parameter.numel()].view_as(parameter)
         offset += parameter.numel()
-    return functional_call(policy.actor, named, states)
+    return functional_call(policy.actor, named, (seen(states),))
 
 
 def dense_product(policy: Policy, states: Tensor, damping: float, *, reverse: bool) -> Tensor:
@@ -143,11 +144,11 @@ def test_the_quadratic_model_is_off_in_proportion_to_the_step(kind: str) -> None
         mean_kl_at(policy, states), policy.actor_parameters.tensors, damping=0.0
     )
     curvature = direction @ product(direction)
-    start, old = vector.clone(), policy.distribution(states)
+    start, old = vector.clone(), policy.distribution(seen(states))
     errors = []
     for size in (4e-4, 2e-4, 1e-4):
         vector.copy_(start + size * direction)
-        kl = old.kl(policy.distribution(states)).mean()
+        kl = old.kl(policy.distribution(seen(states))).mean()
         errors.append((kl / (0.5 * size**2 * curvature) - 1).item())
     assert abs(errors[2]) < 1e-3
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.01)
@@ -164,7 +165,7 @@ def test_flat_gradient_follows_the_order_and_layout_of_the_parameters() -> None:
 
 def test_flat_gradient_follows_the_layout_of_flat_parameters() -> None:
     policy, states = small_policy("gaussian")
-    loss = policy.distribution(states).parameters.square().sum()
+    loss = policy.distribution(seen(states)).parameters.square().sum()
     expected = flat_gradient(loss, policy.actor_parameters.tensors, keep=True)
     loss.backward()
     assert torch.equal(policy.actor_parameters.gradient, expected)

@@ -173,6 +173,6 @@ def standardized(batch: Batch) -> Batch:
 @torch.no_grad()
 def full_batch_kl(policy: Policy, batch: Batch) -> float:
     """Return KL(π_old ‖ π_θ) in nats, averaged over all states of the batch, in float64."""
-    old = policy.distribution_type(batch.old_parameters.double())
-    new = policy.distribution_type(policy.distribution(batch.observations).parameters.double())
+    old = policy.family(batch.old_parameters.double())
+    new = old.at(policy.distribution(batch.inputs).parameters.double())
     return float(old.kl(new).mean())

@@ -16,8 +16,9 @@ from rlkl.algos.base import (
     standardized,
 )
 from rlkl.policy import Policy
-from rlkl.rollout import Batch, minibatches
+from rlkl.rollout import Batch
 from rlkl.schedules import scheduled
+from rlkl.surrogates import squared_value_loss
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,13 @@ class FirstOrder:
         losses, norms = [], []
         epochs, stopped = 0, False
         while epochs < self.num_epochs and not stopped:
-            for rows in minibatches(len(batch), self.num_minibatches, self.generator):
-                minibatch = batch[rows] if self.num_minibatches > 1 else batch
-                if config.advantage_standardization == "minibatch":
-                    minibatch = standardized(minibatch)
+            for part in batch.minibatches(self.num_minibatches, self.generator):
+                each = config.advantage_standardization == "minibatch"
+                minibatch = standardized(part) if each else part
                 if self._too_far("minibatch", minibatch):
                     stopped = True
                     break
-                new = self.policy.distribution(minibatch.observations)
-                loss = self.objective.loss(new, minibatch)
-                if config.entropy_coefficient > 0:
-                    loss = loss - config.entropy_coefficient * new.entropy().mean()
+                loss = self._loss(minibatch)
                 norms.append(
                     self.policy.actor_parameters.descend(loss, self.adam, config.max_grad_norm)
                 )
@@ -101,9 +98,20 @@ class FirstOrder:
             "policy/loss": _mean(losses),
             "optim/lr": learning_rate,
             "optim/grad_norm": _mean(norms),
-            "optim/epochs": len(losses) / self.num_minibatches,
+            "optim/epochs": len(losses) / min(self.num_minibatches, batch.num_parts),
             "optim/stopped_early": float(stopped),
         } | self.objective.after_update(lambda: full_batch_kl(self.policy, batch))
+
+    def _loss(self, minibatch: Batch) -> Tensor:
+        new = self.policy.distribution(minibatch.inputs)
+        loss = self.objective.loss(new, minibatch)
+        if self.config.entropy_coefficient > 0:
+            loss = loss - self.config.entropy_coefficient * new.entropy().mean()
+        if self.policy.config.share_encoder:
+            values = self.policy.values(minibatch.inputs, through_encoder=True)
+            value_loss = squared_value_loss(values, minibatch.returns)
+            loss = loss + self.policy.config.shared_value_coefficient * value_loss
+        return loss
 
     def _too_far(self, scope: str, batch: Batch) -> bool:
         stop = self.early_stop

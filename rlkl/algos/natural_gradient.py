@@ -8,12 +8,12 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import AlgoConfig, Metrics, standardized
 from rlkl.distributions import Distribution
-from rlkl.policy import Policy
-from rlkl.rollout import Batch, minibatches
+from rlkl.policy import Policy, PolicyConfig
+from rlkl.rollout import Batch
 from rlkl.schedules import SCHEDULES, scheduled
 from rlkl.surrogates import surrogate
 from rlkl.trust_region import conjugate_gradient, fisher_vector_product, flat_gradient
-from rlkl.validation import check_choice, check_range
+from rlkl.validation import ConfigError, check_choice, check_range
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,20 @@ class NaturalGradientConfig(AlgoConfig):
         check_range("algo.fisher_fraction", self.fisher_fraction, above=0, at_most=1)
 
 
+def check_separate_encoder(config: AlgoConfig, policy: PolicyConfig) -> None:
+    """Raise if a natural-gradient step would have to move an encoder that values use as well.
+
+    Raises:
+        ConfigError: saying why, and what to set.
+    """
+    if isinstance(config, NaturalGradientConfig) and policy.share_encoder:
+        raise ConfigError(
+            f"policy.share_encoder=true cannot be had with algo={config.name}: its step is the "
+            "policy's natural gradient alone, and a shared encoder would never learn for values; "
+            "use policy.share_encoder=false, or a first-order algorithm such as ppo_clip"
+        )
+
+
 @dataclass(frozen=True)
 class NaturalStep:
     """A step of the actor's parameters.
@@ -77,9 +91,13 @@ class NaturalGradient:
         config: hyperparameters.
         policy: whose actor is moved.
         generator: source of the states that Fisher-vector products use.
+
+    Raises:
+        ConfigError: the actor shares its encoder with the critic.
     """
 
     def __init__(self, config: NaturalGradientConfig, policy: Policy, generator: Generator) -> None:
+        check_separate_encoder(config, policy.config)
         self.config = config
         self.policy = policy
         self.generator = generator
@@ -111,7 +129,7 @@ class NaturalGradient:
             max_kl: δ in nats.
         """
         config, tensors = self.config, self.policy.actor_parameters.tensors
-        new = self.policy.distribution(batch.observations)
+        new = self.policy.distribution(batch.inputs)
         gradient = flat_gradient(self.objective(new, batch), tensors)
         product = fisher_vector_product(self._mean_kl(batch), tensors, config.cg_damping)
         direction, residual = conjugate_gradient(
@@ -132,13 +150,10 @@ class NaturalGradient:
         )
 
     def _mean_kl(self, batch: Batch) -> Tensor:
-        observations, old_parameters = batch.observations, batch.old_parameters
         if self.config.fisher_fraction < 1:
-            count = max(1, round(self.config.fisher_fraction * len(batch)))
-            rows = next(minibatches(len(batch), 1, self.generator))[:count]
-            observations, old_parameters = observations[rows], old_parameters[rows]
-        new = self.policy.distribution(observations)
-        return self.policy.distribution_type(old_parameters).kl(new).mean()
+            batch = batch.sample(self.config.fisher_fraction, self.generator)
+        new = self.policy.distribution(batch.inputs)
+        return new.at(batch.old_parameters).kl(new).mean()
 
     def metrics(self, step: NaturalStep, fraction: float, backtracks: int) -> Metrics:
         """Return what is known of an update, by TensorBoard tag."""

@@ -95,7 +95,7 @@ class KLPenalizedSurrogate:
     def loss(self, new: Distribution, batch: Batch) -> Tensor:
         """Return minus the penalised surrogate."""
         ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
-        kl = type(new)(batch.old_parameters).kl(new)
+        kl = new.at(batch.old_parameters).kl(new)
         return -kl_penalized_surrogate(ratio, batch.advantages, kl, self.kl_coefficient)
 
     def after_update(self, mean_kl: Callable[[], float]) -> Metrics:

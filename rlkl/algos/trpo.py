@@ -57,15 +57,13 @@ class TRPO:
             return natural.metrics(step, fraction=0.0, backtracks=0)
         vector = policy.actor_parameters.vector.data
         start = vector.clone()
-        old = policy.distribution_type(batch.old_parameters.double())
+        old = policy.family(batch.old_parameters.double())
 
         @torch.no_grad()
         def evaluate(fraction: float) -> tuple[float, float]:
             torch.add(start, step.step, alpha=fraction, out=vector)
             # Float64 from the network's output on: improvement and KL are small differences.
-            new = policy.distribution_type(
-                policy.distribution(batch.observations).parameters.double()
-            )
+            new = old.at(policy.distribution(batch.inputs).parameters.double())
             improvement = natural.objective(new, batch) - before
             return float(improvement), float(old.kl(new).mean())
 

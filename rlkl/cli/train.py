@@ -51,6 +51,8 @@ def help_text(config_dirs: list[Path]) -> str:
     keys = {
         "env.id=ID": "any registered environment; my_package:MyEnv-v0 imports my_package",
         "env.num_envs=8": "copies stepped together",
+        "env.backend=auto": "native, sync, async, ale or envpool; auto takes the fastest known",
+        "env.frame_stack=4": "last observations shown together",
         "env.kwargs.KEY=VALUE": "arguments of the environment's constructor",
         "total_env_steps=100000": "the training budget",
         "rollout_steps=128": "steps of each environment between updates",
@@ -59,7 +61,7 @@ def help_text(config_dirs: list[Path]) -> str:
         "scale_rewards=true": "by the running deviation of the discounted return",
         "algo.KEY=VALUE": "hyperparameters of the algorithm: learning_rate, num_epochs, ...",
         "critic.KEY=VALUE": "hyperparameters of the critic's regression",
-        "policy.KEY=VALUE": "sizes, activation and initialisation of the networks",
+        "policy.KEY=VALUE": "networks, memory, and the distribution of Box actions",
         "run_dir=DIR": "the run's folder, instead of runs/<env>/<algo>/<date-time>-seed<seed>",
     }
     lines += ["", "Keys worth knowing (--cfg job shows them all)", *rows(keys)]

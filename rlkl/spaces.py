@@ -1,0 +1,506 @@
+"""What spaces mean to a policy: observations as numbers and images, actions as a distribution's."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlkl.distributions import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    MultiCategorical,
+    TanhGaussian,
+)
+from rlkl.normalization import ObservationNormalizer
+from rlkl.validation import BrokenEnvironmentError, ConfigError, nearest
+
+Observations = dict[str, NDArray[Any]]
+"""What N environments show, one row each: `VECTOR`, an entry for each image, `ACTION_MASK`."""
+
+VECTOR = "vector"
+"""All numbers and one-hot codes side by side, float32 `[N, D]`."""
+
+ACTION_MASK = "action_mask"
+"""Which actions are allowed, where the environment says so, bool `[N, M]`."""
+
+BOX_DISTRIBUTIONS = ("gaussian", "tanh_gaussian")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A space of an observation that holds no further spaces.
+
+    Attributes:
+        path: the keys that lead to it; empty if it is the whole observation.
+        space: Box, Discrete, MultiDiscrete or MultiBinary.
+    """
+
+    path: tuple[str | int, ...]
+    space: gym.Space[Any]
+
+    @property
+    def name(self) -> str:
+        """The path with slashes."""
+        return "/".join(map(str, self.path))
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is bytes in two or more dimensions."""
+        space = self.space
+        return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1
+
+    @property
+    def size(self) -> int:
+        """How many columns of the vector it takes."""
+        if isinstance(self.space, Discrete):
+            return int(self.space.n)
+        if isinstance(self.space, MultiDiscrete):
+            return int(self.space.nvec.sum())
+        return math.prod(self.space.shape or ())
+
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
+        """Raise unless an observation has the declared shape and a type that casts to the declared.
+
+        Raises:
+            BrokenEnvironmentError: naming this leaf, what came and what was declared.
+        """
+        declared: Any = self.space.dtype
+        casts = dtype == declared or np.can_cast(dtype, declared, "same_kind")
+        if shape != self.space.shape or not casts:
+            part = f" of {self.name!r}" if self.path else ""
+            raise BrokenEnvironmentError(
+                f"{where}: an observation{part} has shape {shape} and type {dtype}; its space "
+                f"declares {self.space.shape} and {declared}"
+            )
+
+    def of(self, observations: Any) -> Any:
+        """Return this leaf's part of nested observations."""
+        for key in self.path:
+            observations = observations[key]
+        return observations
+
+
+class ObservationEncoder:
+    """Turns what environments show into what networks take.
+
+    Boxes and MultiBinary become columns of one vector, Discrete and MultiDiscrete one-hot columns
+    of it. A Box of bytes (uint8) in two or more dimensions is an image: it stays bytes, channels
+    first. The channel axis of three is the shorter of the first and the last (the last if they are
+    equal); of four axes the first is a stack of frames, and frames times channels become channels.
+
+    Args:
+        space: of one observation, Dict and Tuple included.
+        keys: the parts of a Dict or Tuple to use; none for all.
+
+    Attributes:
+        space, keys: as given.
+        vector_size: D, columns of the vector; 0 if there is none.
+        images: channels, height and width of each image, by its key in the encoded observations.
+        is_measured: which columns come from Boxes, `[D]`: those are what a normaliser scales.
+
+    Raises:
+        ConfigError: a space that no network here takes, or a key that does not exist.
+    """
+
+    def __init__(self, space: gym.Space[Any], keys: Sequence[str] = ()) -> None:
+        self.space = space
+        self.keys = tuple(keys)
+        self._columns: list[tuple[Leaf, slice]] = []
+        self._images: dict[str, Leaf] = {}
+        self.images: dict[str, tuple[int, int, int]] = {}
+        self.vector_size = 0
+        for leaf in _chosen(list(leaves(space)), self.keys):
+            _check_leaf(leaf)
+            if leaf.is_image:
+                name = f"image/{leaf.name}".rstrip("/")
+                self._images[name] = leaf
+                blank = np.empty((0, *(leaf.space.shape or ())), np.uint8)
+                channels, height, width = channels_first(blank).shape[1:]
+                self.images[name] = (channels, height, width)
+            else:
+                end = self.vector_size + leaf.size
+                self._columns.append((leaf, slice(self.vector_size, end)))
+                self.vector_size = end
+        self.is_measured = np.zeros(self.vector_size, np.bool_)
+        for leaf, columns in self._columns:
+            self.is_measured[columns] = isinstance(leaf.space, Box)
+        self._is_flat_box = len(self._columns) == 1 and self.is_measured.all()
+
+    def __call__(self, observations: Any, where: str = "the environment") -> Observations:
+        """Encode a batch of observations as a vector environment gives it.
+
+        Args:
+            observations: nested as the space is, each leaf with N rows.
+            where: who gave them, for the message of an error.
+
+        Raises:
+            BrokenEnvironmentError: NaN or infinite numbers, or anything outside the declared space.
+        """
+        encoded: Observations = {}
+        if self.vector_size:
+            encoded[VECTOR] = vector = self._vector(observations, where)
+            if not np.isfinite(vector).all():
+                rows, columns = np.nonzero(~np.isfinite(vector))
+                leaf = next(leaf for leaf, span in self._columns if columns[0] < span.stop)
+                part = f" of {leaf.name!r}" if leaf.path else ""
+                raise BrokenEnvironmentError(
+                    f"{where}: the observation{part} of copy {rows[0]} is "
+                    f"{vector[rows[0], columns[0]]} in place {columns[0]}; expected finite numbers"
+                )
+        for name, leaf in self._images.items():
+            images = _checked_rows(leaf, leaf.of(observations), where)
+            encoded[name] = channels_first(images)
+        return encoded
+
+    def _vector(self, observations: Any, where: str) -> NDArray[np.float32]:
+        if self._is_flat_box:
+            leaf = self._columns[0][0]
+            rows = _checked_rows(leaf, leaf.of(observations), where)
+            return _as_float32(rows).reshape(len(rows), -1)
+        parts = [_checked_rows(leaf, leaf.of(observations), where) for leaf, _ in self._columns]
+        vector = np.zeros((len(parts[0]), self.vector_size), np.float32)
+        for rows, (leaf, columns) in zip(parts, self._columns, strict=True):
+            if isinstance(leaf.space, Discrete | MultiDiscrete):
+                _write_one_hot(vector[:, columns], leaf, rows, where)
+            else:
+                vector[:, columns] = _as_float32(rows).reshape(len(rows), -1)
+        return vector
+
+    def stack(self, observations: Sequence[Any], where: str = "the environment") -> Observations:
+        """Encode single observations, one row each."""
+        return self(_stacked(self.space, observations), where)
+
+    def empty(self, *shape: int) -> Observations:
+        """Return uninitialised room for encoded observations, `[*shape, ...]` each."""
+        room: Observations = {
+            name: np.empty((*shape, *size), np.uint8) for name, size in self.images.items()
+        }
+        if self.vector_size:
+            room[VECTOR] = np.empty((*shape, self.vector_size), np.float32)
+        return room
+
+
+def normalized(
+    observations: Observations, normalizer: ObservationNormalizer | None
+) -> Observations:
+    """Return observations with their vectors normalised, if they have any and training does."""
+    if normalizer is None:
+        return observations
+    return observations | {VECTOR: normalizer(observations[VECTOR])}
+
+
+def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images as `[N, C, H, W]`.
+
+    Args:
+        images: `[N, H, W]`, `[N, H, W, C]`, `[N, C, H, W]`, or stacks of K frames
+            `[N, K, H, W, C]` or `[N, K, C, H, W]`, which become `[N, K * C, H, W]`.
+    """
+    if images.ndim == 3:
+        return images[:, None]
+    if images.shape[-1] <= images.shape[-3]:
+        images = np.moveaxis(images, -1, -3)
+    if images.ndim == 5:
+        images = images.reshape(len(images), math.prod(images.shape[1:3]), *images.shape[3:])
+    return images
+
+
+def leaves(space: gym.Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
+    """Yield the spaces within a space that hold no further spaces, in order."""
+    if isinstance(space, Dict):
+        for key, part in space.spaces.items():
+            yield from leaves(part, (*path, key))
+    elif isinstance(space, Tuple):
+        for number, part in enumerate(space.spaces):
+            yield from leaves(part, (*path, number))
+    else:
+        yield Leaf(path, space)
+
+
+def _chosen(leaves: list[Leaf], keys: tuple[str, ...]) -> list[Leaf]:
+    for key in keys:
+        if not any(leaf.name == key or leaf.name.startswith(f"{key}/") for leaf in leaves):
+            names = [leaf.name for leaf in leaves if leaf.path]
+            raise ConfigError(
+                f"env.observation_keys: observations have no part {key!r}; "
+                f"expected {', '.join(names) or 'none: they have no parts'}{nearest(key, names)}"
+            )
+    if not keys:
+        return leaves
+    return [
+        leaf
+        for leaf in leaves
+        if any(leaf.name == key or leaf.name.startswith(f"{key}/") for key in keys)
+    ]
+
+
+def _check_leaf(leaf: Leaf) -> None:
+    space = leaf.space
+    usable = isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary)
+    if usable and (not leaf.is_image or len(space.shape or ()) <= 4):
+        return
+    part = f" in {leaf.name!r}" if leaf.path else ""
+    mend = (
+        "choose the parts to use with env.observation_keys=[...]"
+        if leaf.path
+        else "wrap the environment so that it shows one of these"
+    )
+    raise ConfigError(
+        f"observations {space}{part} are not supported: expected Box (images of at most four "
+        f"dimensions), Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of them; {mend}"
+    )
+
+
+def _checked_rows(leaf: Leaf, rows: Any, where: str) -> NDArray[Any]:
+    array: NDArray[Any] = np.asarray(rows)
+    leaf.check(array.shape[1:], array.dtype, where)
+    return array
+
+
+def _as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found as that
+        return rows.astype(np.float32, copy=False)
+
+
+def _write_one_hot(
+    columns: NDArray[np.float32], leaf: Leaf, rows: NDArray[Any], where: str
+) -> None:
+    space: Any = leaf.space
+    sizes = np.atleast_1d(space.n if isinstance(space, Discrete) else space.nvec.ravel())
+    places = rows.reshape(len(rows), -1) - np.ravel(space.start)
+    outside = ((places < 0) | (places >= sizes)).any(1)
+    if outside.any():
+        part = f" of {leaf.name!r}" if leaf.path else ""
+        raise BrokenEnvironmentError(
+            f"{where}: an observation{part} of copy {np.argmax(outside)} is {rows[outside][0]}, "
+            f"outside its space {space}"
+        )
+    offsets = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    np.put_along_axis(columns, places + offsets, np.float32(1), axis=1)
+
+
+def _stacked(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
+    if isinstance(space, Dict):
+        return {
+            key: _stacked(part, [observation[key] for observation in observations])
+            for key, part in space.spaces.items()
+        }
+    if isinstance(space, Tuple):
+        return tuple(
+            _stacked(part, [observation[number] for observation in observations])
+            for number, part in enumerate(space.spaces)
+        )
+    # A space that is not used (text, a graph) may hold anything.
+    usable = isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary)
+    return np.stack([np.asarray(o) for o in observations]) if usable else None
+
+
+class ActionDecoder:
+    """The distribution that an action space asks for, and the way from its samples to actions.
+
+    Discrete gives a `Categorical`, MultiDiscrete a `MultiCategorical`, MultiBinary a `Bernoulli`, a
+    Box a `DiagonalGaussian` whose samples are clipped to the bounds, or a `TanhGaussian`, whose
+    samples are squashed into them: a = low + (high - low) · (tanh(u) + 1) / 2.
+
+    Args:
+        space: of one action.
+        box_distribution: `gaussian` or `tanh_gaussian`.
+
+    Attributes:
+        space: as given.
+        family: from a network's output `[B, P]` to distributions.
+        parameter_size: P.
+
+    Raises:
+        ConfigError: no distribution for this space, or no bounds to squash into.
+    """
+
+    def __init__(self, space: gym.Space[Any], box_distribution: str = "gaussian") -> None:
+        check_action_space(space)
+        self.space: Any = space
+        box: Any = space
+        self.family: Callable[[Tensor], Distribution]
+        if isinstance(space, Discrete):
+            self.family, self.parameter_size = Categorical, int(space.n)
+        elif isinstance(space, MultiDiscrete):
+            sizes = tuple(int(n) for n in space.nvec.ravel())
+            self.family, self.parameter_size = partial(MultiCategorical, sizes=sizes), sum(sizes)
+        elif isinstance(space, MultiBinary):
+            self.family, self.parameter_size = Bernoulli, math.prod(space.shape)
+        else:
+            self.family = DiagonalGaussian if box_distribution == "gaussian" else TanhGaussian
+            self.parameter_size = 2 * math.prod(space.shape or ())
+            if self.squashes and not (np.isfinite(box.low) & np.isfinite(box.high)).all():
+                raise ConfigError(
+                    f"policy.box_distribution=tanh_gaussian: actions {space} have no finite bounds "
+                    "to be squashed into; use policy.box_distribution=gaussian"
+                )
+
+    @property
+    def squashes(self) -> bool:
+        """Whether samples pass through tanh on their way to the environment."""
+        return self.family is TanhGaussian
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the distribution is a Gaussian, squashed or not."""
+        return self.family in (DiagonalGaussian, TanhGaussian)
+
+    def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Turn samples of the distribution into actions that the environment takes.
+
+        Args:
+            samples: `[N]` whole numbers from 0, `[N, D]` of them, or `[N, D]` unbounded.
+
+        Returns:
+            `[N]` or `[N, *shape]` in the environment's own numbering, bounds and type.
+        """
+        space = self.space
+        if isinstance(space, Discrete):
+            shifted: NDArray[Any] = samples + space.start
+            return shifted
+        shaped = samples.reshape(len(samples), *space.shape)
+        if isinstance(space, MultiDiscrete):
+            return (shaped + space.start).astype(space.dtype)
+        if isinstance(space, MultiBinary):
+            return shaped.astype(space.dtype)
+        if self.squashes:
+            # In 64 bits, where high - low neither overflows nor falls short of the upper bound.
+            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+            shaped = low + (high - low) * (np.tanh(shaped) + 1) / 2
+        clipped: NDArray[Any] = np.clip(shaped, space.low, space.high).astype(space.dtype)
+        return clipped
+
+
+def check_action_space(space: gym.Space[Any]) -> None:
+    """Raise unless some distribution fits.
+
+    Raises:
+        ConfigError: naming the space and those expected.
+    """
+    is_float_box = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)
+    if not (isinstance(space, Discrete | MultiDiscrete | MultiBinary) or is_float_box):
+        raise ConfigError(
+            f"actions {space} are not supported: expected Discrete, MultiDiscrete, MultiBinary or "
+            "a Box of floats"
+        )
+
+
+def mask_rows(
+    space: gym.Space[Any],
+    masks: Any,
+    free: NDArray[np.bool_],
+    where: str = "the environment",
+) -> NDArray[np.bool_]:
+    """Return which actions are allowed as the policy's distribution takes it.
+
+    Args:
+        space: of one action.
+        masks: of N environments, each as the environment gives it. Discrete: `[A]`. MultiDiscrete:
+            the masks of all dimensions, side by side or in a tuple. MultiBinary: for each bit 0 (it
+            must be 0), 1 (it must be 1) or 2 (either), or the pairs (may be 0, may be 1).
+        free: rows in which all is allowed, whatever the mask, `[N]`.
+        where: who gave them, for the message of an error.
+
+    Returns:
+        bool, `[N, M]`.
+
+    Raises:
+        BrokenEnvironmentError: a mask of the wrong size, or one that allows nothing.
+    """
+    if isinstance(space, MultiBinary):
+        groups = [2] * math.prod(space.shape)
+    elif isinstance(space, MultiDiscrete):
+        groups = [int(n) for n in space.nvec.ravel()]
+    elif isinstance(space, Discrete):
+        groups = [int(space.n)]
+    else:
+        raise BrokenEnvironmentError(
+            f"{where}: an action mask for actions {space}, which have none"
+        )
+    allowed = np.ones((len(free), sum(groups)), np.bool_)
+    for copy in np.flatnonzero(~free):
+        row = _side_by_side(masks[copy])
+        if isinstance(space, MultiBinary) and len(row) == len(groups):
+            row = np.stack((row != 1, row != 0), -1).ravel()
+        if len(row) != sum(groups):
+            raise BrokenEnvironmentError(
+                f"{where}: the action mask of copy {copy} has {len(row)} entries; "
+                f"expected {sum(groups)}"
+            )
+        allowed[copy] = row.astype(np.bool_)
+    starts = np.cumsum([0, *groups[:-1]])
+    possible = np.logical_or.reduceat(allowed, starts, axis=1)
+    if not possible.all():
+        raise BrokenEnvironmentError(
+            f"{where}: the action mask of copy {np.argmin(possible.all(1))} allows no action"
+        )
+    return allowed
+
+
+def _side_by_side(mask: Any) -> NDArray[Any]:
+    if isinstance(mask, tuple | list):
+        return np.concatenate([_side_by_side(part) for part in mask])
+    return np.ravel(mask)
+
+
+def describe_space(space: gym.Space[Any]) -> dict[str, Any]:
+    """Return a space as plain numbers, strings, lists and dicts, for `described_space`."""
+    if isinstance(space, Dict):
+        return {"dict": {key: describe_space(part) for key, part in space.spaces.items()}}
+    if isinstance(space, Tuple):
+        return {"tuple": [describe_space(part) for part in space.spaces]}
+    if isinstance(space, Discrete):
+        return {"discrete": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
+    if isinstance(space, MultiDiscrete):
+        return {
+            "multi_discrete": space.nvec.tolist(),
+            "start": np.broadcast_to(space.start, space.nvec.shape).tolist(),
+            "dtype": str(space.dtype),
+        }
+    if isinstance(space, MultiBinary):
+        # To gymnasium, MultiBinary(4) is not equal to MultiBinary([4]).
+        return {"multi_binary": space.n if isinstance(space.n, int) else list(space.shape)}
+    if isinstance(space, Box):
+        bounds = {
+            # Images have one bound for tens of thousands of numbers.
+            key: bound.flat[0].item() if (bound == bound.flat[0]).all() else bound.tolist()
+            for key, bound in (("low", space.low), ("high", space.high))
+            if bound.size
+        }
+        return {"box": list(space.shape), "dtype": str(space.dtype)} | bounds
+    return {"unused": str(space)}
+
+
+def described_space(description: dict[str, Any]) -> gym.Space[Any]:
+    """Return the space that `describe_space` described."""
+    if "dict" in description:
+        return Dict({key: described_space(part) for key, part in description["dict"].items()})
+    if "tuple" in description:
+        return Tuple([described_space(part) for part in description["tuple"]])
+    if "discrete" in description:
+        dtype = np.dtype(description.get("dtype", "int64")).type
+        return Discrete(description["discrete"], start=description["start"], dtype=dtype)
+    if "multi_discrete" in description:
+        dtype = np.dtype(description.get("dtype", "int64")).type
+        sizes = description["multi_discrete"]
+        return MultiDiscrete(sizes, start=description["start"], dtype=dtype)
+    if "multi_binary" in description:
+        return MultiBinary(description["multi_binary"])
+    if "box" in description:
+        dtype, shape = np.dtype(description["dtype"]).type, tuple(description["box"])
+        low, high = (
+            np.broadcast_to(np.array(description.get(key, 0), dtype), shape)
+            for key in ("low", "high")
+        )
+        return Box(low, high, dtype=dtype)
+    return gym.spaces.Text(1)

@@ -1,0 +1,226 @@
+"""N environments behind one door: the same step whatever steps them, and broken promises caught."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from numpy.typing import NDArray
+
+from rlkl.spaces import (
+    ACTION_MASK,
+    ObservationEncoder,
+    Observations,
+    check_action_space,
+    mask_rows,
+)
+from rlkl.validation import BrokenEnvironmentError, ConfigError, one_line
+
+
+class Step(NamedTuple):
+    """One step of N environments.
+
+    Attributes:
+        observations: what the policy sees next.
+        rewards: `[N]`.
+        terminated: where the episode ended in a terminal state, `[N]`.
+        truncated: where it was cut off, `[N]`.
+        is_transition: where the row is a step of an episode; elsewhere the environment only reset
+            itself, and action and reward mean nothing, `[N]`.
+        begins: where `observations` are the first of an episode, `[N]`.
+        final_observations: the true last observations of the episodes that ended where
+            `observations` already show the next episode (SAME_STEP autoreset only), K rows.
+        final_envs: whose they are, `[K]`.
+    """
+
+    observations: Observations
+    rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    is_transition: NDArray[np.bool_]
+    begins: NDArray[np.bool_]
+    final_observations: Observations
+    final_envs: NDArray[np.int64]
+
+
+class VectorEnvironment:
+    """N copies of an environment whose observations are encoded and whose promises are checked.
+
+    It is closed as soon as a promise is broken.
+
+    Args:
+        envs: Gymnasium's vector environment, with NEXT_STEP or SAME_STEP autoreset.
+        backend: how it was made, for logs.
+        name: of the environment, for messages.
+        observation_keys: the parts of a Dict or Tuple to use; none for all.
+        seeding: the form in which `envs.reset` takes the seeds of the copies.
+
+    Attributes:
+        encoder: of observations.
+        action_space: of one copy.
+        shows_masks: whether observations come with action masks; known after the first reset.
+
+    Raises:
+        ConfigError: a space or an autoreset mode that is not supported.
+    """
+
+    def __init__(
+        self,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
+        backend: str = "sync",
+        name: str = "environment",
+        observation_keys: tuple[str, ...] = (),
+        seeding: Callable[[list[int]], Any] = list,
+    ) -> None:
+        self._envs = envs
+        self.backend = backend
+        self.name = name
+        self.num_envs = envs.num_envs
+        self.encoder = ObservationEncoder(envs.single_observation_space, observation_keys)
+        check_action_space(envs.single_action_space)
+        self.action_space = envs.single_action_space
+        self.shows_masks = False
+        self._seeding = seeding
+        # ALE writes its mode into a dict that all classes share; its own attribute is right.
+        mode = getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
+        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise ConfigError(
+                f"autoreset mode {mode} is not supported: expected NEXT_STEP or SAME_STEP in the "
+                "vector environment's metadata['autoreset_mode'], or use env.backend=sync"
+            )
+        self._resets_on_next_step = mode == AutoresetMode.NEXT_STEP
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        self._none = self.encoder.empty(0)
+        self._no_envs = np.empty(0, np.int64)
+
+    def reset(self, seeds: list[int]) -> Observations:
+        """Begin N episodes.
+
+        Args:
+            seeds: one for each copy; a backend with one generator for all takes the first.
+
+        Returns:
+            First observations.
+
+        Raises:
+            BrokenEnvironmentError: an exception in an environment, or anything it did not declare.
+        """
+        with self._closing_if_broken():
+            self._ended[:] = False
+            observations, infos = self._ask("reset", self._envs.reset, seed=self._seeding(seeds))
+            self.shows_masks = ACTION_MASK in infos
+            return self._encoded(observations, infos)
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        """Step all environments.
+
+        Args:
+            actions: that the environment takes, one row for each copy.
+
+        Returns:
+            The step, alike for both autoreset modes but for the rows that only reset.
+
+        Raises:
+            BrokenEnvironmentError: an exception in an environment, or anything it did not declare.
+        """
+        with self._closing_if_broken():
+            return self._step(actions)
+
+    def _step(self, actions: NDArray[Any]) -> Step:
+        observations, rewards, terminated, truncated, infos = self._ask(
+            "step", self._envs.step, actions
+        )
+        rewards = np.asarray(rewards, np.float64)
+        if not np.isfinite(rewards).all():
+            row = int(np.argmin(np.isfinite(rewards)))
+            raise BrokenEnvironmentError(
+                f"env.id={self.name}: the reward of copy {row} is {rewards[row]}; "
+                "expected a finite number"
+            )
+        ended = terminated | truncated
+        final_observations, final_envs = self._none, self._no_envs
+        if self._resets_on_next_step:
+            is_transition = ~self._ended
+            begins = self._ended
+        else:
+            is_transition = np.ones(self.num_envs, np.bool_)
+            begins = ended
+            if ended.any():
+                final_envs = np.flatnonzero(ended)
+                finals = [infos["final_obs"][i] for i in final_envs]
+                final_observations = self.encoder.stack(finals, f"env.id={self.name}")
+        self._ended = ended
+        return Step(
+            self._encoded(observations, infos),
+            rewards,
+            terminated,
+            truncated,
+            is_transition,
+            begins,
+            final_observations,
+            final_envs,
+        )
+
+    def _encoded(self, observations: Any, infos: dict[str, Any]) -> Observations:
+        where = f"env.id={self.name}"
+        encoded = self.encoder(observations, where)
+        if self.shows_masks:
+            masks = infos.get(ACTION_MASK)
+            if masks is None:
+                raise BrokenEnvironmentError(
+                    f"{where}: the action mask that came with reset is missing from a step"
+                )
+            # In a final state no action is taken, and often none is allowed.
+            free = ~infos.get(f"_{ACTION_MASK}", np.ones(self.num_envs, np.bool_))
+            if self._resets_on_next_step:
+                free = free | self._ended
+            encoded[ACTION_MASK] = mask_rows(self.action_space, masks, free, where)
+        return encoded
+
+    @contextmanager
+    def _closing_if_broken(self) -> Iterator[None]:
+        """Leave no process behind, whoever forgets to close what broke."""
+        try:
+            yield
+        except BrokenEnvironmentError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the environments, and their processes if they have any."""
+        try:
+            self._envs.close()
+        except (EOFError, ConnectionError):  # a process died since the last step
+            self._end_processes()
+
+    def _end_processes(self) -> None:
+        """End the processes of environments that failed: a dead one would not answer when asked."""
+        envs = self._envs.unwrapped
+        if not isinstance(envs, AsyncVectorEnv):
+            return
+        for process in envs.processes:
+            process.kill()
+            process.join()
+        for pipe in envs.parent_pipes:
+            if pipe is not None:
+                pipe.close()
+        envs.closed = True
+
+    def _ask(self, what: str, method: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        level = gym.logger.min_level
+        # Gymnasium prints the traceback of a worker; the message that is raised says enough.
+        gym.logger.min_level = gym.logger.ERROR + 1
+        try:
+            return method(*given, **named)
+        except Exception as error:
+            self._end_processes()
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            if isinstance(error, BrokenEnvironmentError):
+                reason = one_line(error)
+            elif isinstance(error, EOFError | ConnectionError):
+                reason = "the process of a copy died"
+            raise BrokenEnvironmentError(f"env.id={self.name}: {what} failed: {reason}") from error
+        finally:
+            gym.logger.min_level = level

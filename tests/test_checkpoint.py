@@ -1,0 +1,194 @@
+"""Checkpoints: a policy read back acts as it did, in every kind of space, or says why it cannot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
+from learning_loop import small_policy
+from torch import Generator
+
+import rlkl
+from rlkl.checkpoint import (
+    FORMAT,
+    TrainedPolicy,
+    describe_policy,
+    load_checkpoint,
+    load_policy,
+    save_checkpoint,
+)
+from rlkl.normalization import ObservationNormalizer
+from rlkl.policy import Policy
+from rlkl.spaces import ObservationEncoder
+from rlkl.validation import BrokenEnvironmentError
+
+OBSERVATIONS: dict[str, Any] = {
+    "vector": Box(-2, 2, (3,), np.float32),
+    "matrix": Box(-1, 1, (2, 3), np.float64),
+    "unbounded": Box(np.float32([-np.inf, 0]), np.float32([1, np.inf])),
+    "discrete": Discrete(4, start=-2),
+    "multi_discrete": MultiDiscrete([[2, 3], [4, 2]]),
+    "multi_binary": MultiBinary([2, 2]),
+    "image": Box(0, 255, (5, 6, 3), np.uint8),
+    "frames": Box(0, 255, (2, 40, 36), np.uint8),
+    "nested": Dict(
+        {
+            "there": Tuple([Discrete(3, start=1), Box(-1, 1, (2,))]),
+            "picture": Box(0, 255, (4, 4, 1), np.uint8),
+            "bits": MultiBinary(3),
+        }
+    ),
+}
+ACTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "discrete": (Discrete(3, start=3), {}),
+    "multi_discrete": (MultiDiscrete([2, 3], start=[5, -1]), {}),
+    "multi_binary": (MultiBinary([2, 2]), {}),
+    "box": (Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float64), {}),
+    "box_of_state": (Box(-1, 1, (2,)), {"state_dependent_std": True}),
+    "box_tanh": (Box(-3, 1, (2, 2)), {"box_distribution": "tanh_gaussian"}),
+}
+
+
+def written(path: Path, policy: Policy, normalizer: ObservationNormalizer | None = None) -> Path:
+    """Write what a trainer writes, as far as `load_policy` needs it."""
+    state = {
+        "policy_description": describe_policy(policy),
+        "policy": policy.state_dict(),
+        "normalizer": normalizer and normalizer.state_dict(),
+    }
+    save_checkpoint(path / "checkpoints" / "last.pt", state)
+    return path
+
+
+def act(policy: TrainedPolicy, observations: list[Any], **more: Any) -> list[Any]:
+    chance = Generator().manual_seed(0)
+    return [policy.act(o, **more) for o in observations] + [
+        policy.act(o, chance, **more) for o in observations
+    ]
+
+
+def same(first: list[Any], second: list[Any]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_policy_read_back_acts_as_it_did(action: str, observation: str, tmp_path: Path) -> None:
+    space, settings = ACTIONS[action]
+    encoder = ObservationEncoder(OBSERVATIONS[observation])
+    settings = settings | {"image_features": 8, "actor_gain": 2.0}
+    policy = small_policy(encoder, space, **settings)
+    policy.encoder.space.seed(0)
+    observations = [policy.encoder.space.sample() for _ in range(6)]
+    back = load_policy(written(tmp_path, policy))
+    assert back.policy.encoder.space == policy.encoder.space
+    assert back.policy.decoder.space == space
+    actions = act(back, observations)
+    assert same(actions, act(TrainedPolicy(policy, None), observations))
+    assert all(space.contains(a) for a in actions)
+    by_hand = policy.tensors(encoder.stack(observations))
+    modes = policy.step(by_hand, policy.initial_state(6))[0].mode().detach().numpy()
+    for a, b in zip(actions, policy.decoder(modes), strict=False):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
+    for space, _ in ACTIONS.values():
+        policy = small_policy(ObservationEncoder(OBSERVATIONS["nested"]), space, image_features=4)
+        description = describe_policy(policy)
+        assert json.loads(json.dumps(description)) == description
+
+
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+@pytest.mark.parametrize("share", [False, True])
+def test_a_memory_goes_on_until_it_is_reset(memory: str, share: bool, tmp_path: Path) -> None:
+    encoder = ObservationEncoder(OBSERVATIONS["vector"])
+    settings = {"memory": memory, "share_encoder": share, "actor_gain": 2.0}
+    policy = small_policy(encoder, Box(-9, 9, (2,)), **settings)
+    back = load_policy(written(tmp_path, policy))
+    observations = [encoder.space.sample() for _ in range(4)]
+    first = [back.act(o) for o in observations]
+    on = [back.act(o) for o in observations]
+    back.reset()
+    again = [back.act(o) for o in observations]
+    assert same(first, again)
+    assert not same(first, on)
+    states, by_hand = policy.initial_state(1), []
+    for o in observations:
+        distribution, states = policy.step(policy.tensors(encoder.stack([o])), states)
+        by_hand.append(distribution.mode()[0].detach().numpy())
+    assert np.allclose(first, by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("space", "mask", "allowed"),
+    [
+        (Discrete(4, start=3), [0, 1, 0, 1], lambda a: a in (4, 6)),
+        (MultiDiscrete([2, 3]), [1, 0, 0, 1, 1], lambda a: a[0] == 0 and a[1] > 0),
+        (MultiDiscrete([2, 3]), ([1, 0], [0, 1, 1]), lambda a: a[0] == 0 and a[1] > 0),
+        (MultiBinary(3), [0, 1, 2], lambda a: a[0] == 0 and a[1] == 1),
+    ],
+)
+def test_a_mask_is_obeyed(space: Any, mask: Any, allowed: Any, tmp_path: Path) -> None:
+    encoder = ObservationEncoder(OBSERVATIONS["vector"])
+    back = load_policy(written(tmp_path, small_policy(encoder, space, actor_gain=3.0)))
+    observations = [encoder.space.sample() for _ in range(40)]
+    mask = tuple(map(np.array, mask)) if isinstance(mask, tuple) else np.array(mask, np.int8)
+    assert all(allowed(a) for a in act(back, observations, action_mask=mask))
+    assert not all(allowed(a) for a in act(back, observations))
+
+
+def test_a_normalizer_comes_back_with_its_policy(tmp_path: Path) -> None:
+    encoder = ObservationEncoder(Dict({"a": Box(-2, 2, (2,)), "b": Discrete(3)}))
+    policy = small_policy(encoder, Box(-9, 9, (1,)), actor_gain=3.0)
+    normalizer = ObservationNormalizer((5,), is_measured=encoder.is_measured)
+    normalizer.update(3 + 5 * np.random.default_rng(0).standard_normal((100, 5)))
+    back = load_policy(written(tmp_path, policy, normalizer))
+    observations = [encoder.space.sample() for _ in range(4)]
+    actions = act(back, observations)
+    assert same(actions, act(TrainedPolicy(policy, normalizer), observations))
+    assert not same(actions, act(TrainedPolicy(policy, None), observations))
+
+
+def test_parts_that_were_chosen_are_chosen_again(tmp_path: Path) -> None:
+    space = Dict({"a": Box(-2, 2, (2,)), "b": Discrete(3), "words": Text(5)})
+    policy = small_policy(ObservationEncoder(space, ["a"]), Discrete(2))
+    back = load_policy(written(tmp_path, policy))
+    assert back.policy.encoder.keys == ("a",)
+    observation = {"a": np.ones(2, np.float32), "b": 1, "words": "hello"}
+    assert back.act(observation) in (0, 1)
+
+
+def test_an_observation_of_another_shape_is_refused(tmp_path: Path) -> None:
+    policy = small_policy(ObservationEncoder(OBSERVATIONS["vector"]), Discrete(2))
+    back = load_policy(written(tmp_path, policy))
+    with pytest.raises(BrokenEnvironmentError, match=r"the observation.*\(2,\)"):
+        back.act(np.zeros(2, np.float32))
+
+
+def test_an_older_format_is_refused_with_words(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.pt"
+    path.parent.mkdir()
+    torch.save({"format": FORMAT - 1, "policy": {}, "observation_size": 4}, path)
+    with pytest.raises(rlkl.ConfigError, match=rf"format {FORMAT - 1}.*older than {FORMAT}"):
+        load_policy(tmp_path)
+
+
+def test_a_checkpoint_is_whole_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "made" / "last.pt"
+    save_checkpoint(path, {"number": 1})
+    assert load_checkpoint(path) == {"format": FORMAT, "number": 1}
+
+    def torn(state: Any, file: Any) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(OSError, match="full"):
+        save_checkpoint(path, {"number": 2})
+    assert load_checkpoint(path)["number"] == 1

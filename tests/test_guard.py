@@ -1,0 +1,132 @@
+"""The guard of a single copy: what came is what was declared, or an exception says what was not."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
+
+from rlkl.guard import Guard
+from rlkl.validation import BrokenEnvironmentError
+
+
+class Given(gym.Env[Any, Any]):
+    """Shows what it is given."""
+
+    action_space = Discrete(2)
+
+    def __init__(self, space: gym.Space[Any], first: Any, then: Any) -> None:
+        self.observation_space, self.first, self.then = space, first, then
+        self.options: Any = None
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.options = (seed, options)
+        return self.first, {"a": 1}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return self.then, action, False, True, {"b": 2}
+
+
+class Masked(Given):
+    """Has masks in a method, each call another."""
+
+    calls = 0
+
+    def action_masks(self) -> Any:
+        self.calls += 1
+        return [[True, False], (np.ones(2), np.zeros(3)), np.array([False, True])][self.calls - 1]
+
+
+GOOD = np.zeros(2, np.float32)
+
+
+def test_all_passes_through_untouched() -> None:
+    env = Given(Box(-1, 1, (2,)), GOOD, GOOD)
+    guard = Guard(env)
+    observation, info = guard.reset(seed=3, options={"x": 1})
+    assert observation is GOOD
+    assert info == {"a": 1}
+    assert env.options == (3, {"x": 1})
+    assert guard.step(7) == (GOOD, 7, False, True, {"b": 2})
+
+
+@pytest.mark.parametrize(
+    ("space", "bad", "words"),
+    [
+        (Box(-1, 1, (2,)), np.zeros(1, np.float32), r"shape \(1,\) and type float32"),
+        (Box(-1, 1, (2,)), np.zeros((1, 2), np.float32), r"shape \(1, 2\)"),
+        (Box(-1, 1, (2,)), np.zeros(2, np.complex128), "type complex128"),
+        (Box(-1, 1, (2,)), None, "type object"),
+        (Box(0, 255, (2,), np.uint8), np.zeros(2, np.float32), "type float32"),
+        (Discrete(3), 1.5, "type float64"),
+        (Discrete(3), np.array([1]), r"shape \(1,\)"),
+        (MultiDiscrete([2, 2]), np.array([1]), r"shape \(1,\)"),
+        (MultiBinary(2), np.array([1, 0, 0], np.int8), r"shape \(3,\)"),
+        (Dict(a=Tuple([Box(-1, 1, (2,))])), {"a": (np.zeros(3, np.float32),)}, "of 'a/0' has"),
+        (Dict(a=Discrete(2), b=Discrete(2)), {"a": 1}, "KeyError: 'b'"),
+    ],
+)
+def test_what_the_space_does_not_declare_is_refused_in_reset_and_step(
+    space: gym.Space[Any], bad: Any, words: str
+) -> None:
+    with pytest.raises(BrokenEnvironmentError, match=words):
+        Guard(Given(space, bad, space.sample())).reset()
+    guard = Guard(Given(space, space.sample(), bad))
+    guard.reset()
+    with pytest.raises(BrokenEnvironmentError, match=words):
+        guard.step(0)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation"),
+    [
+        (Box(-1, 1, (2,)), [0.5, 1]),
+        (Box(-1, 1, (2,), np.float32), np.zeros(2, np.float64)),
+        (Box(-9, 9, (), np.float32), 3),
+        (Discrete(3), np.uint8(2)),
+        (Tuple([Discrete(2), Text(5)]), (True, "what it says is not checked" * 9)),
+    ],
+)
+def test_what_casts_to_the_declared_type_passes(space: gym.Space[Any], observation: Any) -> None:
+    guard = Guard(Given(space, observation, observation))
+    assert guard.reset()[0] is observation
+    assert guard.step(0)[0] is observation
+
+
+def test_masks_of_a_method_come_in_the_info_after_the_state_moved() -> None:
+    guard = Guard(Masked(Box(-1, 1, (2,)), GOOD, GOOD))
+    assert guard.reset()[1] == {"a": 1, "action_mask": [True, False]}
+    # Those of several choices may differ in length.
+    first, second = guard.step(0)[4]["action_mask"]
+    assert (first.tolist(), second.tolist()) == ([1, 1], [0, 0, 0])
+    assert guard.step(0)[4]["action_mask"].tolist() == [False, True]
+
+
+def test_a_method_behind_a_wrapper_is_found() -> None:
+    wrapped = gym.wrappers.TimeLimit(Masked(Box(-1, 1, (2,)), GOOD, GOOD), 5)
+    assert Guard(wrapped).reset()[1]["action_mask"] == [True, False]
+
+
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), KeyError("x"), AssertionError()])
+def test_exceptions_become_one_line_with_the_cause_behind(error: Exception) -> None:
+    class Raising(Given):
+        def step(self, action: Any) -> Any:
+            raise error
+
+    guard = Guard(Raising(Box(-1, 1, (2,)), GOOD, GOOD))
+    guard.reset()
+    with pytest.raises(BrokenEnvironmentError) as caught:
+        guard.step(0)
+    assert str(caught.value).startswith(f"{type(error).__name__}: ")
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_the_user_may_still_interrupt() -> None:
+    class Interrupted(Given):
+        def step(self, action: Any) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Guard(Interrupted(Box(-1, 1, (2,)), GOOD, GOOD)).step(0)

@@ -1,0 +1,518 @@
+"""One contract whatever steps the environments, and every broken promise caught with one line."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice, pairwise, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import small_environments
+import torch
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from small_environments import Moment, moments
+
+from rlkl.cli import main
+from rlkl.envs import EnvConfig, make_vector_env
+from rlkl.spaces import ACTION_MASK, VECTOR, Observations
+from rlkl.validation import BrokenEnvironmentError, ConfigError
+from rlkl.vector_environment import VectorEnvironment
+
+BACKENDS = ("sync", "async", "native")
+
+
+@pytest.fixture(autouse=True)
+def no_hang() -> Iterator[None]:
+    """End a test that waits for an answer that will never come."""
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError("hung for a minute")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+class Transition(NamedTuple):
+    before: Moment
+    reward: float
+    ending: tuple[bool, bool]
+    after: Moment
+
+
+def moment_of(observations: Observations, row: int, shows: str) -> Moment:
+    """Read where a copy is, and check that all parts of its observation say the same."""
+    found = []
+    if shows in ("vector", "dict"):
+        *code, copy, episode, t = observations[VECTOR][row].tolist()
+        assert code == ([float(k == copy) for k in range(3)] if shows == "dict" else [])
+        found.append(Moment(int(copy), int(episode), int(t)))
+    if shows in ("image", "dict"):
+        image = observations["image" if shows == "image" else "image/view"][row]
+        assert image.shape == (1, 3, 2)
+        assert image.dtype == np.uint8
+        assert not image[0, :, 0].any()
+        found.append(Moment(*image[0, :, 1].tolist()))
+    assert set(found) == {found[0]}
+    return found[0]
+
+
+def small(backend: str, shows: str = "vector", masks: str = "none", **more: Any) -> EnvConfig:
+    keys = ["where", "what", "view"] if shows == "dict" else []
+    env_id = "SmallNative-v0" if backend == "native" else "SmallCounter-v0"
+    kwargs = {"shows": shows, "masks": masks}
+    return EnvConfig(env_id, 3, backend, observation_keys=keys, kwargs=kwargs, **more)
+
+
+def life(
+    envs: VectorEnvironment, shows: str, masks: str, steps: int
+) -> tuple[list[list[Transition]], int]:
+    """Step three copies; return the transitions of each, and how many rows only reset."""
+    generator = np.random.default_rng(0)
+    lived: list[list[Transition]] = [[], [], []]
+    seen = envs.reset([0, 1, 2])
+    assert (masks != "none") == envs.shows_masks == (ACTION_MASK in seen)
+    begins, resets = np.ones(3, np.bool_), 0
+    for _ in range(steps):
+        befores = [moment_of(seen, i, shows) for i in range(3)]
+        actions = generator.integers(0, 3, 3)
+        step = envs.step(actions)
+        ended = step.terminated | step.truncated
+        for i, before in enumerate(befores):
+            assert begins[i] == (before.t == 0)
+            # In a terminal state, where nothing is allowed, no action is taken.
+            if masks != "none" and not any(before.ending()):
+                np.testing.assert_array_equal(seen[ACTION_MASK][i], before.mask())
+            if not step.is_transition[i]:
+                assert step.begins[i]
+                assert not ended[i]
+                resets += 1
+                continue
+            final = np.flatnonzero(step.final_envs == i)
+            after = moment_of(step.observations, i, shows)
+            if len(final):
+                assert ended[i]
+                assert step.begins[i]
+                after = moment_of(step.final_observations, final[0], shows)
+            ending = (bool(step.terminated[i]), bool(step.truncated[i]))
+            assert after.ending() == ending
+            assert step.rewards[i] == after.reward(actions[i])
+            lived[i].append(Transition(before, step.rewards[i] - actions[i], ending, after))
+        seen, begins = step.observations, step.begins
+    return lived, resets
+
+
+@pytest.mark.parametrize("shows", ["vector", "dict", "image"])
+@pytest.mark.parametrize(
+    ("backend", "masks"),
+    # A native form has no copies with methods.
+    [
+        pair
+        for pair in product(BACKENDS, ["none", "info", "method"])
+        if pair != ("native", "method")
+    ],
+)
+def test_the_same_episodes_are_lived_through_whatever_steps_them(
+    backend: str, shows: str, masks: str
+) -> None:
+    envs = make_vector_env(small(backend, shows, masks))
+    assert (envs.backend, envs.num_envs) == (backend, 3)
+    lived, resets = life(envs, shows, masks, 40)
+    envs.close()
+    for copy, transitions in enumerate(lived):
+        path = list(islice(moments(copy), 60))
+        expected = [
+            Transition(before, after.reward(0), after.ending(), after)
+            for before, after in pairwise(path)
+            if after.t > 0
+        ]
+        assert transitions == expected[: len(transitions)]
+        assert len({t.before.episode for t in transitions}) > 7
+    # The one mode tells of each episode's end in the row that ends it, the other in the next one.
+    assert resets == (0 if backend != "native" else 120 - sum(map(len, lived)))
+    assert (resets > 20) == (backend == "native")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_reset_from_outside_begins_anew(backend: str) -> None:
+    envs = make_vector_env(small(backend, masks="info"))
+    envs.reset([0, 1, 2])
+    for _ in range(3):
+        step = envs.step(np.zeros(3, np.int64))
+    assert step.terminated[0]
+    again = envs.reset([2, 0, 1])
+    assert again[VECTOR].tolist() == [[2, 0, 0], [0, 0, 0], [1, 0, 0]]
+    step = envs.step(np.zeros(3, np.int64))
+    assert step.is_transition.all()
+    assert not step.begins.any()
+    assert step.observations[VECTOR][:, 2].tolist() == [1, 1, 1]
+    envs.close()
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_stacked_frames_are_the_last_ones_and_never_those_of_another_episode(backend: str) -> None:
+    envs = make_vector_env(small(backend, frame_stack=3))
+    assert envs.encoder.vector_size == 9
+    seen = envs.reset([0, 1, 2])
+    assert seen[VECTOR].reshape(3, 3, 3)[:, :, 2].tolist() == [[0, 0, 0]] * 3
+    ages = []
+    for _ in range(4):
+        step = envs.step(np.zeros(3, np.int64))
+        ages.append(step.observations[VECTOR].reshape(3, 3, 3)[0].tolist())
+    # Copy 0 ends after 3 steps: (copy, episode, step) of three frames, oldest first.
+    assert ages == [
+        [[0, 0, 0], [0, 0, 0], [0, 0, 1]],
+        [[0, 0, 0], [0, 0, 1], [0, 0, 2]],
+        [[0, 1, 0], [0, 1, 0], [0, 1, 0]],
+        [[0, 1, 0], [0, 1, 0], [0, 1, 1]],
+    ]
+    assert step.final_envs.tolist() == [1]
+    finals = step.final_observations[VECTOR].reshape(3, 3)
+    assert finals.tolist() == [[1, 0, 2], [1, 0, 3], [1, 0, 4]]
+    envs.close()
+
+    envs = make_vector_env(small(backend, "image", frame_stack=3))
+    assert envs.encoder.images == {"image": (3, 3, 2)}
+    envs.reset([0, 1, 2])
+    envs.step(np.zeros(3, np.int64))
+    step = envs.step(np.zeros(3, np.int64))
+    assert step.observations["image"][2, :, :, 1].tolist() == [[2, 0, 0], [2, 0, 1], [2, 0, 2]]
+    envs.close()
+
+
+class Fixed(gym.Env[Any, Any]):
+    """Shows nothing but its masks, one after the other."""
+
+    observation_space = Box(0, 1, (1,))
+
+    def __init__(self, action_space: gym.Space[Any], masks: list[Any]) -> None:
+        self.action_space, self.masks, self.received = action_space, masks, []
+        self.t = 0
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        self.t = 0
+        return np.zeros(1, np.float32), {"action_mask": self.masks[0]} if self.masks else {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        mask = self.masks[self.t]
+        info = {} if mask is None else {"action_mask": mask}
+        return np.zeros(1, np.float32), 0.0, self.t == len(self.masks) - 1, False, info
+
+
+def fixed(
+    space: gym.Space[Any], masks: list[Any], mode: AutoresetMode = AutoresetMode.SAME_STEP
+) -> VectorEnvironment:
+    return VectorEnvironment(SyncVectorEnv([lambda: Fixed(space, masks)] * 2, autoreset_mode=mode))
+
+
+def test_masks_of_every_action_space_come_through_the_info() -> None:
+    for space, mask, expected in [
+        (Discrete(3), np.int8([0, 1, 1]), [0, 1, 1]),
+        (MultiDiscrete([2, 3]), (np.int8([1, 0]), np.int8([1, 1, 0])), [1, 0, 1, 1, 0]),
+        (MultiDiscrete([2, 3]), [True, False, True, True, False], [1, 0, 1, 1, 0]),
+        (MultiBinary(2), np.int8([2, 1]), [1, 1, 0, 1]),
+    ]:
+        envs = fixed(space, [mask, mask])
+        assert envs.reset([0, 0])[ACTION_MASK].astype(int).tolist() == [expected] * 2
+        step = envs.step(np.zeros((2, *space.shape), np.int64))
+        assert step.observations[ACTION_MASK].astype(int).tolist() == [expected] * 2
+
+
+def test_a_mask_that_allows_nothing_is_refused_but_in_a_final_state() -> None:
+    nothing, some = np.zeros(2, np.int8), np.int8([1, 0])
+    actions = np.zeros(2, np.int64)
+    for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
+        envs = fixed(Discrete(2), [some, some, nothing], mode)
+        envs.reset([0, 0])
+        masks = [envs.step(actions).observations[ACTION_MASK].tolist() for _ in range(4)]
+        assert masks[0] == [[True, False]] * 2
+        assert masks[2] == [[True, False]] * 2
+        envs = fixed(Discrete(2), [some, nothing, some], mode)
+        envs.reset([0, 0])
+        with pytest.raises(BrokenEnvironmentError, match="copy 0 allows no action"):
+            envs.step(actions)
+    with pytest.raises(BrokenEnvironmentError, match="copy 0 allows no action"):
+        fixed(Discrete(2), [nothing]).reset([0, 0])
+
+
+def test_a_mask_that_comes_no_more_is_missed() -> None:
+    envs = fixed(Discrete(2), [np.int8([1, 0]), None, None])
+    envs.reset([0, 0])
+    with pytest.raises(BrokenEnvironmentError, match="mask that came with reset is missing"):
+        envs.step(np.zeros(2, np.int64))
+
+
+def test_without_masks_none_are_shown_and_a_box_has_none() -> None:
+    envs = fixed(Discrete(2), [])
+    assert set(envs.reset([0, 0])) == {VECTOR}
+    assert not envs.shows_masks
+    with pytest.raises(BrokenEnvironmentError, match="which have none"):
+        fixed(Box(0, 1, (2,)), [np.ones(2)]).reset([0, 0])
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_taxis_masks_are_the_moves_that_change_something(backend: str) -> None:
+    envs = make_vector_env(EnvConfig("Taxi-v4", 3, backend))
+    table = gym.make("Taxi-v4").unwrapped.P
+    seen, generator = envs.reset([1, 2, 3]), np.random.default_rng(0)
+    masked = 0
+    for _ in range(220):
+        for code, mask in zip(seen[VECTOR], seen[ACTION_MASK], strict=True):
+            (state,) = np.flatnonzero(code)
+            moves = [table[state][action][0][1] != state for action in range(6)]
+            assert mask.tolist() == moves
+            masked += 6 - sum(moves)
+        actions = np.array([generator.choice(np.flatnonzero(mask)) for mask in seen[ACTION_MASK]])
+        step = envs.step(actions)
+        seen = step.observations
+    assert masked > 300
+    assert step.begins.shape == (3,)
+    envs.close()
+
+
+def test_modes_that_do_not_reset_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected NEXT_STEP or SAME_STEP"):
+        fixed(Discrete(2), [], AutoresetMode.DISABLED)
+
+
+# Trouble
+
+TROUBLES = {
+    "nan": r"the observation of 'a' of copy 1 is nan in place 1; expected finite numbers",
+    "inf": "the observation of 'a' of copy 1 is inf",
+    "shape": r"step failed: .* of 'a' has shape \(1,\) and type float32; .* declares \(2,\)",
+    "shape of several": r"step failed: .* of 'm' has shape \(1,\)",
+    "type": "step failed: .* of 'a' has .* type complex128; .* float32",
+    "words": "step failed: .* of 'a' has .* type <U1; .* float32",
+    "part of a number": "step failed: .* of 'd' has .* type float64; .* int64",
+    "number": r"an observation of 'd' of copy 1 is 3, outside its space Discrete\(3\)",
+    "missing": "step failed: KeyError: 'd'",
+    "reward": "the reward of copy 1 is nan; expected a finite number",
+    "reward inf": "the reward of copy 1 is inf; expected a finite number",
+    "reward words": "step failed: .* 'much'",
+    "step": "step failed: RuntimeError: the motor burnt out",
+    "local exception": "step failed: LocalError: of a kind that no other process knows",
+    "two words": "step failed: TwoWordsError: this and that",
+    "reset": "step failed: ValueError: no way to begin",
+    "first reset": "reset failed: ValueError: no way to begin",
+    "killed": "step failed: the process of a copy died",
+}
+CASES = [
+    (kind, backend)
+    for kind in TROUBLES
+    for backend in ("sync", "async")
+    if (kind, backend) != ("killed", "sync")
+]
+
+
+def in_trouble(kind: str, backend: str, after: int) -> EnvConfig:
+    kwargs = {"kind": kind, "after": after}
+    return EnvConfig("SmallTrouble-v0", 2, backend, kwargs=kwargs)
+
+
+def processes_of(envs: VectorEnvironment) -> list[int]:
+    return [process.pid for process in getattr(envs._envs.unwrapped, "processes", [])]
+
+
+def assert_gone(processes: list[int]) -> None:
+    assert not any(Path("/proc", str(number)).exists() for number in processes)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("kind", "backend"), CASES)
+@pytest.mark.parametrize("after", [0, 2, 4], ids=["at once", "at an end", "later"])
+def test_every_broken_promise_ends_in_one_line_and_leaves_nothing_behind(
+    kind: str, backend: str, after: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    envs = make_vector_env(in_trouble(kind, backend, after))
+    processes = processes_of(envs)
+    assert len(processes) == (2 if backend == "async" else 0)
+    made = -1
+    with pytest.raises(BrokenEnvironmentError, match=TROUBLES[kind]) as caught:
+        envs.reset([0, 1])
+        for made in range(9):  # noqa: B007
+            envs.step(np.zeros(2, np.int64))
+    # An episode has 3 steps, and the reset that fails is the first one after the trouble began.
+    reset_fails = -1 if kind == "first reset" else {0: 2, 2: 2, 4: 5}[after]
+    assert made == (reset_fails if "reset" in kind else after)
+    message = str(caught.value)
+    assert message.startswith("env.id=SmallTrouble-v0: ")
+    assert "\n" not in message
+    envs.close()
+    envs.close()
+    assert_gone(processes)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_environments_own_exception_is_the_cause() -> None:
+    envs = make_vector_env(in_trouble("step", "sync", 0))
+    envs.reset([0, 1])
+    with pytest.raises(BrokenEnvironmentError) as caught:
+        envs.step(np.zeros(2, np.int64))
+    causes, error = [], caught.value
+    while error is not None:
+        causes.append(type(error))
+        error = error.__cause__
+    assert causes[-1] is RuntimeError
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+@pytest.mark.parametrize("next_call", ["step", "reset", "close"])
+def test_a_process_that_is_killed_between_steps_is_noticed(
+    next_call: str, copy: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    envs = make_vector_env(in_trouble("none", "async", 0))
+    processes = processes_of(envs)
+    envs.reset([0, 1])
+    envs.step(np.zeros(2, np.int64))
+    os.kill(processes[copy], signal.SIGKILL)
+    time.sleep(0.05)
+    if next_call != "close":
+        given: Any = np.zeros(2, np.int64) if next_call == "step" else [0, 1]
+        with pytest.raises(BrokenEnvironmentError, match=f"{next_call} failed: the process of a"):
+            getattr(envs, next_call)(given)
+        assert_gone(processes)
+    envs.close()
+    assert_gone(processes)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_processes_end_when_healthy_environments_are_closed() -> None:
+    envs = make_vector_env(in_trouble("none", "async", 0))
+    processes = processes_of(envs)
+    envs.reset([0, 1])
+    envs.close()
+    assert_gone(processes)
+
+
+def test_gymnasiums_own_messages_are_as_loud_as_before() -> None:
+    level = gym.logger.min_level
+    envs = make_vector_env(in_trouble("step", "sync", 0))
+    envs.reset([0, 1])
+    assert gym.logger.min_level == level
+    with pytest.raises(BrokenEnvironmentError):
+        envs.step(np.zeros(2, np.int64))
+    assert gym.logger.min_level == level
+
+
+# A user's own environment, through the command
+
+OWN = Path(small_environments.__file__).read_text()
+TINY = [
+    "env.num_envs=2", "rollout_steps=8", "eval_episodes=0", "algo.num_minibatches=1",
+    "critic.num_minibatches=1", "total_env_steps=48",
+]  # fmt: skip
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Write a module that registers environments, as a user's own package would."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    text = OWN.replace("Small{name}-v0", "Own{name}-v0").replace("SmallNative", "OwnNative")
+    # The seeds of a run are large; whatever they are, some copy breaks.
+    text = text.replace("seed == self.copy", "True")
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+    before = dict(gym.registry)
+    yield name
+    sys.modules.pop(name, None)
+    gym.registry.clear()
+    gym.registry.update(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [("nan", "sync"), ("step", "sync"), ("step", "async"), ("reset", "async"), ("killed", "async")],
+)
+def test_a_run_that_breaks_says_so_in_one_line_and_keeps_what_it_has(
+    kind: str,
+    backend: str,
+    own_module: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rlkl"])
+    env_id = f"{own_module}:OwnTrouble-v0"
+    given = [f"env.id={env_id}", f"env.kwargs.kind='{kind}'", "env.kwargs.after=19"]
+    with pytest.raises(SystemExit) as end:
+        main(["train", "run_dir=run", f"env.backend={backend}", *given, *TINY])
+    assert end.value.code == 1
+    errors = capfd.readouterr().err
+    assert errors.startswith(f"rlkl: BrokenEnvironmentError: env.id={env_id}: ")
+    assert errors.count("\n") == 1
+    assert "Traceback" not in errors
+    assert not multiprocessing.active_children()
+
+    run = tmp_path / "run"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["reason"].startswith(f"BrokenEnvironmentError: env.id={env_id}: ")
+    assert summary["env_id"] == env_id
+    # Two rollouts of 8 steps of 2 copies were learned from before the 20th step of a copy.
+    assert summary["iterations"] == 2
+    with (run / "metrics.csv").open() as file:
+        assert [row["env_steps"] for row in csv.DictReader(file)] == ["16", "32"]
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    assert state["iterations"] == 2
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("first reset", "reset failed: ValueError: no way to begin"), ("nan", "of copy 0 is nan")],
+)
+def test_a_run_that_cannot_begin_creates_nothing(
+    kind: str,
+    words: str,
+    backend: str,
+    own_module: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    env_id = f"{own_module}:OwnTrouble-v0"
+    trouble = [f"env.kwargs.kind='{kind}'", "env.kwargs.after=-1"]
+    given = [f"env.id={env_id}", *trouble, f"env.backend={backend}"]
+    with pytest.raises(SystemExit) as end:
+        main(["train", "run_dir=run", *given, *TINY])
+    assert end.value.code == 1
+    errors = capfd.readouterr().err
+    assert words in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert not multiprocessing.active_children()
+
+
+def test_an_environment_of_ones_own_is_found_on_the_path_and_gets_its_arguments(
+    own_module: str, tmp_path: Path
+) -> None:
+    arguments = ["run_dir=run", "logger.progress=none", "logger.tensorboard=false", *TINY]
+    env_id = f"env.id={own_module}:OwnCounter-v0"
+    done = subprocess.run(
+        [sys.executable, "-m", "rlkl", "train", env_id, "env.kwargs.shows=image",
+         "env.kwargs.masks=method", *arguments],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "own"), "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["env_steps"]) == ("finished", 48)
