@@ -1,10 +1,11 @@
-"""Trains every algorithm on classic control over several seeds; draws the curves and the table.
+"""Trains the runs behind docs/learning.md that are missing; draws the curves and the tables.
 
-    python scripts/learning_curves.py                 # everything that is missing, then the drawing
-    python scripts/learning_curves.py --draw-only     # from the runs that exist
+    python scripts/learning_curves.py classic             # every algorithm on classic control
+    python scripts/learning_curves.py environments        # other families of environments
+    python scripts/learning_curves.py classic --draw-only # from the runs that exist
 
-Runs lie in runs/learning/<env>/<algo>/seed<n>; one that finished is not run again, so the command
-can be stopped and called anew. Needs the extra `plots`.
+Runs lie in runs/learning/; one that finished is not run again, so the command can be stopped and
+called anew. Needs the extra `plots`, and for `environments` the extra `envs`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import re
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,45 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "learning"
 PAGE = ROOT / "docs" / "learning.md"
-FIGURE = ROOT / "docs" / "images" / "learning_curves.png"
+IMAGES = ROOT / "docs" / "images"
 
+# Okabe and Ito's colours, told apart by the colour-blind too; the dashes help in print.
+STYLES = {
+    "vanilla_pg": ("#999999", ":"),
+    "ppo_clip": ("#0072B2", "-"),
+    "ppo_kl": ("#009E73", "-"),
+    "ppo_kl_fixed": ("#56B4E9", "--"),
+    "trpo": ("#D55E00", "-"),
+    "npg": ("#E69F00", "--"),
+    "ppo_clip gru": ("#009E73", "-"),
+    "trpo gru": ("#CC79A7", "-"),
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One configuration, run with several seeds.
+
+    Attributes:
+        env: title of the panel it is drawn in.
+        label: of the line, a key of `STYLES`.
+        overrides: of `rlkl train`.
+        published: what others report, for the table.
+        seeds: how many, where fewer than asked for are enough.
+    """
+
+    env: str
+    label: str
+    overrides: tuple[str, ...]
+    published: str = ""
+    seeds: int = 100
+
+    def folder(self, seed: int) -> Path:
+        return RUNS / self.env.replace("/", "_") / self.label.replace(" ", "_") / f"seed{seed}"
+
+
+CLASSIC = {"cartpole": "CartPole-v1", "acrobot": "Acrobot-v1", "pendulum": "Pendulum-v1"}
 ALGOS = ["vanilla_pg", "ppo_clip", "ppo_kl", "ppo_kl_fixed", "trpo", "npg"]
-ENVS = {"cartpole": "CartPole-v1", "acrobot": "Acrobot-v1", "pendulum": "Pendulum-v1"}
 PUBLISHED = {
     ("cartpole", "vanilla_pg"): "483 at 200k (SLM-Lab, REINFORCE)",
     ("cartpole", "ppo_clip"): "500 (RL Zoo); 478 ± 18 (KLip)",
@@ -41,19 +77,60 @@ PUBLISHED = {
     ("pendulum", "ppo_clip"): "-172 ± 104 (RL Zoo)",
     ("pendulum", "trpo"): "-175 ± 128 (RL Zoo)",
 }
-# Okabe and Ito's colours, told apart by the colour-blind too; the dashes help in print.
-STYLES = {
-    "vanilla_pg": ("#999999", ":"),
-    "ppo_clip": ("#0072B2", "-"),
-    "ppo_kl": ("#009E73", "-"),
-    "ppo_kl_fixed": ("#56B4E9", "--"),
-    "trpo": ("#D55E00", "-"),
-    "npg": ("#E69F00", "--"),
+FIGURES = {
+    "classic": [
+        Curve(env_id, algo, (f"env={env}", f"algo={algo}"), PUBLISHED.get((env, algo), ""))
+        for env, env_id in CLASSIC.items()
+        for algo in ALGOS
+    ],
+    "environments": [
+        Curve(
+            "LunarLander-v3",
+            "ppo_clip",
+            ("experiment=ppo_lunarlander",),
+            "at 300k: 183 (SLM-Lab), 51 (KLip)",
+        ),
+        Curve(
+            "HalfCheetah-v5",
+            "ppo_clip",
+            ("experiment=ppo_mujoco", "env=halfcheetah", "total_env_steps=500000"),
+            "at 1M, v4: 1443 ± 46 (CleanRL), 1955 ± 312 (KLip)",
+        ),
+        Curve(
+            "HalfCheetah-v5",
+            "trpo",
+            ("algo=trpo", "env=halfcheetah", "total_env_steps=500000"),
+            "at 1M, v3: 1803 ± 46 (sb3-contrib)",
+        ),
+        Curve(
+            "Hopper-v5",
+            "ppo_clip",
+            ("experiment=ppo_mujoco", "env=hopper", "total_env_steps=500000"),
+            "at 1M, v4: 2383 ± 272 (CleanRL), 2598 ± 278 (KLip)",
+        ),
+        Curve(
+            "Hopper-v5",
+            "trpo",
+            ("algo=trpo", "env=hopper", "total_env_steps=500000"),
+            "at 1M, v3: 3372 ± 215 (sb3-contrib)",
+        ),
+        Curve("MiniGrid-Empty-8x8-v0", "ppo_clip", ("env=minigrid_empty",), "0.95 is a short way"),
+        Curve("HiddenVelocityCartPole-v1", "ppo_clip", ("env=cartpole_hidden",)),
+        Curve("HiddenVelocityCartPole-v1", "ppo_clip gru", ("env=cartpole_hidden", "policy=gru")),
+        Curve(
+            "HiddenVelocityCartPole-v1",
+            "trpo gru",
+            ("env=cartpole_hidden", "policy=gru", "algo=trpo"),
+        ),
+        Curve(
+            "ALE/Pong-v5",
+            "ppo_clip",
+            ("experiment=ppo_atari", "total_env_steps=1000000"),
+            "20.4 at 2.5M (CleanRL)",
+            seeds=1,
+        ),
+    ],
 }
-
-
-def run_dir(env: str, algo: str, seed: int) -> Path:
-    return RUNS / env / algo / f"seed{seed}"
 
 
 def summary_of(folder: Path) -> dict[str, Any] | None:
@@ -63,24 +140,29 @@ def summary_of(folder: Path) -> dict[str, Any] | None:
     return summary if summary.get("status") == "finished" else None
 
 
-def run(job: tuple[str, str, int]) -> str:
+def run(job: tuple[Curve, int]) -> str:
     """Train one run, in a process of its own."""
     from rlkl.config import load, register_schemas  # noqa: PLC0415
     from rlkl.trainer import train  # noqa: PLC0415
 
-    env, algo, seed = job
-    folder = run_dir(env, algo, seed)
+    curve, seed = job
+    folder = curve.folder(seed)
     if folder.exists():  # begun and not finished
         shutil.rmtree(folder)
     register_schemas()
-    overrides = [f"env={env}", f"algo={algo}", f"seed={seed}", "logger=csv", "logger.progress=none"]
-    summary = train(load([*overrides, f"run_dir={folder}"]))
+    rest = [f"seed={seed}", "logger=csv", "logger.progress=none", f"run_dir={folder}"]
+    summary = train(load([*curve.overrides, *rest]))
     returns = f"{summary.return_mean:.1f} (evaluation {summary.eval_return:.1f})"
-    return f"{env} {algo} seed {seed}: {returns}"
+    return f"{curve.env} {curve.label} seed {seed}: {returns}"
 
 
-def run_missing(seeds: int, processes: int) -> None:
-    jobs = [job for job in product(ENVS, ALGOS, range(seeds)) if summary_of(run_dir(*job)) is None]
+def run_missing(curves: list[Curve], seeds: int, processes: int) -> None:
+    jobs = [
+        (curve, seed)
+        for curve in curves
+        for seed in range(min(seeds, curve.seeds))
+        if summary_of(curve.folder(seed)) is None
+    ]
     print(f"{len(jobs)} runs to make, {processes} at a time", flush=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
@@ -89,7 +171,7 @@ def run_missing(seeds: int, processes: int) -> None:
             print(f"[{number}/{len(jobs)}] {future.result()}", flush=True)
 
 
-def curve(folder: Path, grid: NDArray[np.float64]) -> NDArray[np.float64]:
+def returns_of(folder: Path, grid: NDArray[np.float64]) -> NDArray[np.float64]:
     """The training return (mean of the last 100 episodes) at environment steps of a grid."""
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["return/train"]]
@@ -99,65 +181,107 @@ def curve(folder: Path, grid: NDArray[np.float64]) -> NDArray[np.float64]:
     return values
 
 
-def draw(seeds: int) -> None:
+def draw(name: str, seeds: int) -> None:
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
-    figure, axes = plt.subplots(1, len(ENVS), figsize=(13, 4.2), layout="constrained")
+    curves = FIGURES[name]
+    envs = list(dict.fromkeys(curve.env for curve in curves))
+    columns = min(3, len(envs))
+    rows_of_axes = -(-len(envs) // columns)
+    figure, axes = plt.subplots(
+        rows_of_axes,
+        columns,
+        figsize=(4.4 * columns, 4.0 * rows_of_axes),
+        layout="constrained",
+        squeeze=False,
+    )
+    axis_of = dict(zip(envs, axes.flat, strict=False))
     rows = [
-        "| environment | algorithm | training return | each seed | evaluation | published |",
-        "|---|---|---|---|---|---|",
+        "| environment | algorithm | steps | training return "
+        "| each seed | evaluation | published |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for axis, (env, env_id) in zip(axes, ENVS.items(), strict=True):
-        for algo in ALGOS:
-            folders = [run_dir(env, algo, seed) for seed in range(seeds)]
-            done = {f: s for f in folders if (s := summary_of(f)) is not None}
-            if not done:
-                continue
-            grid = np.linspace(0, max(s["env_steps"] for s in done.values()), 100)
-            curves = np.array([curve(folder, grid) for folder in done])
-            color, dashes = STYLES[algo]
-            axis.plot(grid, curves.T, color=color, linewidth=0.6, alpha=0.35)
-            axis.plot(grid, curves.mean(0), dashes, color=color, linewidth=2, label=algo)
-            finals = np.array([s["return_mean"] for s in done.values()])
-            evaluations = np.array([s["eval_return"] for s in done.values()])
-            rows.append(
-                f"| {env_id} | {algo} | {finals.mean():.1f} ± {finals.std(ddof=1):.1f} "
-                f"| {', '.join(f'{value:.0f}' for value in finals)} "
-                f"| {evaluations.mean():.1f} ± {evaluations.std(ddof=1):.1f} "
-                f"| {PUBLISHED.get((env, algo), '')} |"
-            )
-        axis.set(title=env_id, xlabel="environment steps")
+    for curve in curves:
+        axis = axis_of[curve.env]
+        folders = [curve.folder(seed) for seed in range(min(seeds, curve.seeds))]
+        done = {f: s for f in folders if (s := summary_of(f)) is not None}
+        if not done:
+            continue
+        steps = max(summary["env_steps"] for summary in done.values())
+        grid = np.linspace(0, steps, 100)
+        lines = np.array([returns_of(folder, grid) for folder in done])
+        color, dashes = STYLES[curve.label]
+        axis.plot(grid, lines.T, color=color, linewidth=0.6, alpha=0.35)
+        axis.plot(grid, lines.mean(0), dashes, color=color, linewidth=2, label=curve.label)
+        finals, evaluations = (
+            np.array([np.nan if s[key] is None else s[key] for s in done.values()])
+            for key in ("return_mean", "eval_return")
+        )
+        rows.append(
+            f"| {curve.env} | {curve.label} | {steps / 1000:.0f}k | {spread(finals)} "
+            f"| {', '.join(f'{value:.{digits(finals)}f}' for value in finals)} "
+            f"| {spread(evaluations)} | {curve.published} |"
+        )
+    for env, axis in axis_of.items():
+        axis.set(title=env, xlabel="environment steps")
         axis.grid(alpha=0.25)
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
-    axes[0].set_ylabel("training return, last 100 episodes")
-    axes[0].legend(frameon=False, fontsize=9)
-    FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FIGURE, dpi=110)
-    table = "\n".join(rows)
-    begin, end = "<!-- table: made by scripts/learning_curves.py -->", "<!-- end of table -->"
+        if axis.get_lines() and (name != "classic" or env == envs[0]):
+            axis.legend(frameon=False, fontsize=9)
+    for axis in axes.flat[len(envs) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("training return, last 100 episodes")
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    image = IMAGES / f"learning_{name}.png"
+    figure.savefig(image, dpi=110)
+    write_table(name, "\n".join(rows))
+    print("\n".join(rows))
+    print(f"wrote {image.relative_to(ROOT)} and the table of {PAGE.relative_to(ROOT)}")
+
+
+def digits(values: NDArray[np.float64]) -> int:
+    """Decimals that returns of this size are told apart by."""
+    return 0 if np.nanmax(np.abs(values)) >= 30 else 2
+
+
+def spread(values: NDArray[np.float64]) -> str:
+    """Mean ± standard deviation over seeds."""
+    if np.isnan(values).all():
+        return "not made"
+    number = max(1, digits(values))
+    deviation = f" ± {values.std(ddof=1):.{number}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{number}f}{deviation}"
+
+
+def write_table(name: str, table: str) -> None:
+    begin, end = (
+        f"<!-- table {name}: made by scripts/learning_curves.py -->",
+        "<!-- end of table -->",
+    )
     page = PAGE.read_text()
-    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(page):
         sys.exit(f"{PAGE} has no lines {begin!r} and {end!r} to put the table between")
     PAGE.write_text(pattern.sub(lambda _: f"{begin}\n{table}\n{end}", page))
-    print(table)
-    print(f"wrote {FIGURE.relative_to(ROOT)} and the table of {PAGE.relative_to(ROOT)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each pair (default 5)")
+    parser.add_argument("figure", nargs="?", choices=FIGURES, default="classic")
+    parser.add_argument("--seeds", type=int, help="runs of each (default 5, environments 3)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="at a time")
     parser.add_argument("--draw-only", action="store_true", help="train nothing")
     arguments = parser.parse_args()
+    seeds = arguments.seeds or (5 if arguments.figure == "classic" else 3)
     if not arguments.draw_only:
-        run_missing(arguments.seeds, arguments.processes)
-    draw(arguments.seeds)
+        run_missing(FIGURES[arguments.figure], seeds, arguments.processes)
+    draw(arguments.figure, seeds)
 
 
 if __name__ == "__main__":
