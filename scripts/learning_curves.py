@@ -126,7 +126,7 @@ FIGURES = {
             "ALE/Pong-v5",
             "ppo_clip",
             ("experiment=ppo_atari", "total_env_steps=1000000"),
-            "20.4 at 2.5M (CleanRL)",
+            "20.4 at 10M (CleanRL)",
             seeds=1,
         ),
     ],
