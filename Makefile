@@ -24,7 +24,7 @@ help: ## List the commands (the default)
 	@echo
 	@echo 'The rest of a command line goes into ARGS and is passed on as it stands:'
 	@echo '  make train ARGS="seed=1 total_env_steps=50000"   settings (plain `make train seed=1` sets nothing)'
-	@echo '  make test ARGS="-m '"'not slow'"' -x"                pytest options'
+	@echo '  make test ARGS="-m slow"                         pytest options; these run the slow tests'
 	@echo 'PYTHON (default: python3) is what $(VENV) is made with: make train PYTHON=python3.12'
 
 train: $(HAS_BASE) ## Train a policy; ARGS are settings for `rlkl train`
