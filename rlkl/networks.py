@@ -124,7 +124,6 @@ class Encoder(nn.Module):
         vector: layers for the vector, or None where there is none.
         vector_key: its key in the observations.
         images: an encoder for each image, by its key in the observations.
-        feature_size: F, of all parts together.
     """
 
     def __init__(
@@ -132,14 +131,12 @@ class Encoder(nn.Module):
         vector: nn.Sequential | None,
         vector_key: str,
         images: dict[str, ImageEncoder],
-        feature_size: int,
     ) -> None:
         super().__init__()
         self.vector = vector
         self.vector_key = vector_key
         self.image_keys = tuple(images)
         self.images = nn.ModuleList(images.values())
-        self.feature_size = feature_size
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Return features `[B, F]`."""

@@ -277,7 +277,7 @@ class Policy:
         vector = hidden_layers(vector_size, sizes, config.activation) if vector_size else None
         features = [vector_size, *sizes][-1] if vector_size else 0
         features += config.image_features * len(images)
-        encoder = Encoder(vector, VECTOR, images, features)
+        encoder = Encoder(vector, VECTOR, images)
         memory = None
         if config.memory != "none":
             memory = Memory(config.memory, features, config.memory_size)

@@ -53,6 +53,15 @@ class Leaf:
         return "/".join(map(str, self.path))
 
     @property
+    def label(self) -> str:
+        """How a message names it behind "observation"; nothing where it is the whole of it."""
+        return f" of {self.name!r}" if self.path else ""
+
+    def is_below(self, key: str) -> bool:
+        """Whether it is the part that a key names, or lies within it."""
+        return f"{self.name}/".startswith(f"{key}/")
+
+    @property
     def is_image(self) -> bool:
         """Whether it is bytes in two or more dimensions."""
         space = self.space
@@ -76,10 +85,9 @@ class Leaf:
         declared: Any = self.space.dtype
         casts = dtype == declared or np.can_cast(dtype, declared, "same_kind")
         if shape != self.space.shape or not casts:
-            part = f" of {self.name!r}" if self.path else ""
             raise BrokenEnvironmentError(
-                f"{where}: an observation{part} has shape {shape} and type {dtype}; its space "
-                f"declares {self.space.shape} and {declared}"
+                f"{where}: an observation{self.label} has shape {shape} and type {dtype}; "
+                f"its space declares {self.space.shape} and {declared}"
             )
 
     def of(self, observations: Any) -> Any:
@@ -151,9 +159,8 @@ class ObservationEncoder:
             if not np.isfinite(vector).all():
                 rows, columns = np.nonzero(~np.isfinite(vector))
                 leaf = next(leaf for leaf, span in self._columns if columns[0] < span.stop)
-                part = f" of {leaf.name!r}" if leaf.path else ""
                 raise BrokenEnvironmentError(
-                    f"{where}: the observation{part} of copy {rows[0]} is "
+                    f"{where}: the observation{leaf.label} of copy {rows[0]} is "
                     f"{vector[rows[0], columns[0]]} in place {columns[0]}; expected finite numbers"
                 )
         for name, leaf in self._images.items():
@@ -228,7 +235,7 @@ def leaves(space: gym.Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[
 
 def _chosen(leaves: list[Leaf], keys: tuple[str, ...]) -> list[Leaf]:
     for key in keys:
-        if not any(leaf.name == key or leaf.name.startswith(f"{key}/") for leaf in leaves):
+        if not any(leaf.is_below(key) for leaf in leaves):
             names = [leaf.name for leaf in leaves if leaf.path]
             raise ConfigError(
                 f"env.observation_keys: observations have no part {key!r}; "
@@ -236,11 +243,7 @@ def _chosen(leaves: list[Leaf], keys: tuple[str, ...]) -> list[Leaf]:
             )
     if not keys:
         return leaves
-    return [
-        leaf
-        for leaf in leaves
-        if any(leaf.name == key or leaf.name.startswith(f"{key}/") for key in keys)
-    ]
+    return [leaf for leaf in leaves if any(leaf.is_below(key) for key in keys)]
 
 
 def _check_leaf(leaf: Leaf) -> None:
@@ -279,10 +282,9 @@ def _write_one_hot(
     places = rows.reshape(len(rows), -1) - np.ravel(space.start)
     outside = ((places < 0) | (places >= sizes)).any(1)
     if outside.any():
-        part = f" of {leaf.name!r}" if leaf.path else ""
         raise BrokenEnvironmentError(
-            f"{where}: an observation{part} of copy {np.argmax(outside)} is {rows[outside][0]}, "
-            f"outside its space {space}"
+            f"{where}: an observation{leaf.label} of copy {np.argmax(outside)} is "
+            f"{rows[outside][0]}, outside its space {space}"
         )
     offsets = np.concatenate(([0], np.cumsum(sizes)[:-1]))
     np.put_along_axis(columns, places + offsets, np.float32(1), axis=1)
@@ -488,10 +490,10 @@ def described_space(description: dict[str, Any]) -> gym.Space[Any]:
     if "tuple" in description:
         return Tuple([described_space(part) for part in description["tuple"]])
     if "discrete" in description:
-        dtype = np.dtype(description.get("dtype", "int64")).type
+        dtype = np.dtype(description["dtype"]).type
         return Discrete(description["discrete"], start=description["start"], dtype=dtype)
     if "multi_discrete" in description:
-        dtype = np.dtype(description.get("dtype", "int64")).type
+        dtype = np.dtype(description["dtype"]).type
         sizes = description["multi_discrete"]
         return MultiDiscrete(sizes, start=description["start"], dtype=dtype)
     if "multi_binary" in description:
