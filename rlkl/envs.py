@@ -16,8 +16,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FrameStackObservation
 
+from rlkl.copies import Copies
 from rlkl.guard import Guard
 from rlkl.pool import Pool
+from rlkl.shared_copies import SharedCopies
 from rlkl.validation import ConfigError, check_choice, check_range, nearest, one_line
 from rlkl.vector_environment import VectorEnvironment
 
@@ -27,7 +29,11 @@ FAMILIES = {
 }
 """Gymnasium's own environments that take an extra: its name, where their code lies, the package."""
 
-BACKENDS = ("auto", "native", "sync", "async", "envpool", "ale")
+BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale")
+
+FEWEST_FOR_NATIVE = 6
+"""A step of CartPole's vectorised form takes 100 µs for any number of copies; one of `sync` takes
+33 µs for one copy and 15 for each further one."""
 
 Made = tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]
 """What a backend makes: the environments, and the form in which their reset takes N seeds."""
@@ -41,9 +47,9 @@ class EnvConfig:
         id: Gymnasium id; `my_package:MyEnv-v0` imports `my_package` first.
         num_envs: copies stepped together.
         backend: `native` is the environment's own vectorised form, `ale` that of Atari, `sync`
-            steps copies one after the other, `async` each in a process of its own, `envpool` in
-            threads of the package of that name; `auto` is ale for Atari, native where there is one,
-            else sync.
+            steps copies one after the other, `shared` a part of them on each core, `async` each in
+            a process of its own, `envpool` in threads of the package of that name; `auto` is ale
+            for Atari, native where there is one and copies are at least six, else sync.
         frame_stack: last observations shown together; 1 shows the current one alone.
         observation_keys: the parts of a Dict or Tuple observation to use; empty for all.
         kwargs: passed to the environment's constructor.
@@ -92,11 +98,12 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
 def choose_backend(config: EnvConfig) -> str:
     """Return the backend that `env.backend` names, or what `auto` stands for.
 
-    `auto` is `ale` for Atari, `native` where the environment has a vectorised form of its own, else
-    `sync`: what was fastest for every environment measured (docs/environments.md has the numbers).
-    `async` pays only where a step takes a millisecond or more and cores are idle. EnvPool is often
-    the fastest, but what it calls by the same name is its own code, and a run should not depend on
-    which packages happen to be installed.
+    `auto` is `ale` for Atari, `native` where the environment has a vectorised form of its own and
+    there are enough copies for it to pay, else `sync`: what was fastest for every environment
+    measured (docs/environments.md has the numbers). `async` pays only where a step takes a
+    millisecond or more and cores are idle, `shared` only where nothing else needs the cores.
+    EnvPool is often the fastest, but what it calls by the same name is its own code, and a run
+    should not depend on which packages happen to be installed.
 
     Raises:
         ConfigError: the environment cannot be had by the backend that was asked for.
@@ -112,13 +119,14 @@ def choose_backend(config: EnvConfig) -> str:
         spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
     )
     plain = config.frame_stack == 1
-    if is_atari and backend in ("sync", "async"):
+    if is_atari and backend in ("sync", "shared", "async"):
         raise ConfigError(
             f"env.backend={backend}: Atari games are stepped by ALE's own vector environment, "
             "with the usual preprocessing; use env.backend=auto"
         )
     if backend == "auto":
-        return "ale" if is_atari else "native" if has_native_form and plain else "sync"
+        pays = plain and config.num_envs >= FEWEST_FOR_NATIVE
+        return "ale" if is_atari else "native" if has_native_form and pays else "sync"
     if backend == "native" and not has_native_form:
         instead = "env.backend=ale" if is_atari else "env.backend=sync"
         raise ConfigError(
@@ -210,21 +218,45 @@ def _make_pool(config: EnvConfig) -> Made:
     return Pool(config.id, config.num_envs, config.frame_stack, config.kwargs), list
 
 
-def _make_copies(backend: str, config: EnvConfig) -> Made:
+def _wrappers(config: EnvConfig) -> list[Callable[[Any], Any]]:
+    """Return what every copy is wrapped in, innermost first."""
     wrappers: list[Callable[[Any], Any]] = [Guard]
     if config.frame_stack > 1:
         wrappers.append(partial(FrameStackObservation, stack_size=config.frame_stack))
+    return wrappers
+
+
+def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
+    def make() -> gym.Env[Any, Any]:
+        env = gym.make(config.id, disable_env_checker=True, **config.kwargs)
+        for wrapper in _wrappers(config):
+            env = wrapper(env)
+        return env
+
+    return [make] * config.num_envs
+
+
+def _make_copies(config: EnvConfig) -> Made:
+    return Copies(_makers(config)), list
+
+
+def _make_shared(config: EnvConfig) -> Made:
+    with _interrupts_ignored_by_children():
+        return SharedCopies(_makers(config)), list
+
+
+def _make_processes(config: EnvConfig) -> Made:
     make = partial(
         gym.make_vec,
         config.id,
         config.num_envs,
-        vectorization_mode=backend,
-        wrappers=wrappers,
+        vectorization_mode="async",
+        wrappers=_wrappers(config),
         disable_env_checker=True,
         **config.kwargs,
     )
     vector_kwargs: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    with _interrupts_ignored_by_children(backend == "async"):
+    with _interrupts_ignored_by_children():
         try:
             envs = make(vector_kwargs=vector_kwargs)
         except ValueError as error:
@@ -239,18 +271,19 @@ _MAKERS: dict[str, Callable[[EnvConfig], Made]] = {
     "native": _make_native,
     "ale": _make_ale,
     "envpool": _make_pool,
-    "sync": partial(_make_copies, "sync"),
-    "async": partial(_make_copies, "async"),
+    "sync": _make_copies,
+    "shared": _make_shared,
+    "async": _make_processes,
 }
 
 
 @contextmanager
-def _interrupts_ignored_by_children(wanted: bool) -> Iterator[None]:
+def _interrupts_ignored_by_children() -> Iterator[None]:
     """Let processes started within ignore Ctrl-C, which a terminal sends to every process.
 
     The trainer alone decides when to stop; workers that died first would make it fail.
     """
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

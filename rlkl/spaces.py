@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import gymnasium as gym
@@ -32,6 +32,11 @@ VECTOR = "vector"
 ACTION_MASK = "action_mask"
 """Which actions are allowed, where the environment says so, bool `[N, M]`."""
 
+FLAT = Box | Discrete | MultiDiscrete | MultiBinary
+"""The spaces whose elements are numbers, side by side in one array."""
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 BOX_DISTRIBUTIONS = ("gaussian", "tanh_gaussian")
 
 
@@ -51,6 +56,17 @@ class Leaf:
     def name(self) -> str:
         """The path with slashes."""
         return "/".join(map(str, self.path))
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of one element."""
+        return self.space.shape or ()
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Of one element."""
+        declared: np.dtype[Any] = np.dtype(self.space.dtype)
+        return declared
 
     @property
     def label(self) -> str:
@@ -82,12 +98,11 @@ class Leaf:
         Raises:
             BrokenEnvironmentError: naming this leaf, what came and what was declared.
         """
-        declared: Any = self.space.dtype
-        casts = dtype == declared or np.can_cast(dtype, declared, "same_kind")
-        if shape != self.space.shape or not casts:
+        casts = dtype == self.dtype or np.can_cast(dtype, self.dtype, "same_kind")
+        if shape != self.shape or not casts:
             raise BrokenEnvironmentError(
                 f"{where}: an observation{self.label} has shape {shape} and type {dtype}; "
-                f"its space declares {self.space.shape} and {declared}"
+                f"its space declares {self.shape} and {self.dtype}"
             )
 
     def of(self, observations: Any) -> Any:
@@ -142,6 +157,15 @@ class ObservationEncoder:
         for leaf, columns in self._columns:
             self.is_measured[columns] = isinstance(leaf.space, Box)
         self._is_flat_box = len(self._columns) == 1 and self.is_measured.all()
+        # Codes, bits and whole numbers are finite.
+        self._can_be_infinite = any(
+            np.issubdtype(leaf.dtype, np.inexact) for leaf, _ in self._columns
+        )
+        self._one_hots = {
+            columns.start: _OneHot(leaf, columns)
+            for leaf, columns in self._columns
+            if isinstance(leaf.space, Discrete | MultiDiscrete)
+        }
 
     def __call__(self, observations: Any, where: str = "the environment") -> Observations:
         """Encode a batch of observations as a vector environment gives it.
@@ -156,7 +180,7 @@ class ObservationEncoder:
         encoded: Observations = {}
         if self.vector_size:
             encoded[VECTOR] = vector = self._vector(observations, where)
-            if not np.isfinite(vector).all():
+            if self._can_be_infinite and not all_finite(vector):
                 rows, columns = np.nonzero(~np.isfinite(vector))
                 leaf = next(leaf for leaf, span in self._columns if columns[0] < span.stop)
                 raise BrokenEnvironmentError(
@@ -172,12 +196,14 @@ class ObservationEncoder:
         if self._is_flat_box:
             leaf = self._columns[0][0]
             rows = _checked_rows(leaf, leaf.of(observations), where)
-            return _as_float32(rows).reshape(len(rows), -1)
+            vector = _as_float32(rows)
+            return vector if vector.ndim == 2 else vector.reshape(len(rows), -1)
         parts = [_checked_rows(leaf, leaf.of(observations), where) for leaf, _ in self._columns]
         vector = np.zeros((len(parts[0]), self.vector_size), np.float32)
-        for rows, (leaf, columns) in zip(parts, self._columns, strict=True):
-            if isinstance(leaf.space, Discrete | MultiDiscrete):
-                _write_one_hot(vector[:, columns], leaf, rows, where)
+        for rows, (_, columns) in zip(parts, self._columns, strict=True):
+            one_hot = self._one_hots.get(columns.start)
+            if one_hot is not None:
+                one_hot.write(vector, rows, where)
             else:
                 vector[:, columns] = _as_float32(rows).reshape(len(rows), -1)
         return vector
@@ -215,7 +241,8 @@ def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if images.ndim == 3:
         return images[:, None]
     if images.shape[-1] <= images.shape[-3]:
-        images = np.moveaxis(images, -1, -3)
+        # np.moveaxis takes five times as long for the same view.
+        images = images.transpose(*range(images.ndim - 3), -1, -3, -2)
     if images.ndim == 5:
         images = images.reshape(len(images), math.prod(images.shape[1:3]), *images.shape[3:])
     return images
@@ -248,7 +275,7 @@ def _chosen(leaves: list[Leaf], keys: tuple[str, ...]) -> list[Leaf]:
 
 def _check_leaf(leaf: Leaf) -> None:
     space = leaf.space
-    usable = isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary)
+    usable = isinstance(space, FLAT)
     if usable and (not leaf.is_image or len(space.shape or ()) <= 4):
         return
     part = f" in {leaf.name!r}" if leaf.path else ""
@@ -265,29 +292,63 @@ def _check_leaf(leaf: Leaf) -> None:
 
 def _checked_rows(leaf: Leaf, rows: Any, where: str) -> NDArray[Any]:
     array: NDArray[Any] = np.asarray(rows)
-    leaf.check(array.shape[1:], array.dtype, where)
+    if array.shape[1:] != leaf.shape or array.dtype != leaf.dtype:
+        leaf.check(array.shape[1:], array.dtype, where)
     return array
 
 
 def _as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
+    if rows.dtype == np.float32:
+        return rows
+    if rows.dtype == np.float64 and np.vdot(rows, rows) < FLOAT32_MAX:
+        return rows.astype(np.float32)  # nothing that is too large, so 2 µs can be saved
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found as that
-        return rows.astype(np.float32, copy=False)
+        return rows.astype(np.float32)
 
 
-def _write_one_hot(
-    columns: NDArray[np.float32], leaf: Leaf, rows: NDArray[Any], where: str
-) -> None:
-    space: Any = leaf.space
-    sizes = np.atleast_1d(space.n if isinstance(space, Discrete) else space.nvec.ravel())
-    places = rows.reshape(len(rows), -1) - np.ravel(space.start)
-    outside = ((places < 0) | (places >= sizes)).any(1)
-    if outside.any():
-        raise BrokenEnvironmentError(
-            f"{where}: an observation{leaf.label} of copy {np.argmax(outside)} is "
-            f"{rows[outside][0]}, outside its space {space}"
-        )
-    offsets = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-    np.put_along_axis(columns, places + offsets, np.float32(1), axis=1)
+def all_finite(numbers: NDArray[np.floating[Any]]) -> bool:
+    """Return whether there is neither NaN nor an infinity.
+
+    A finite sum of squares says so in 0.5 µs; only where there is none is each number looked at.
+    """
+    return math.isfinite(np.vdot(numbers, numbers)) or bool(np.isfinite(numbers).all())
+
+
+class _OneHot:
+    """Writes the codes of one leaf into its columns of the vector.
+
+    Args:
+        leaf: Discrete or MultiDiscrete.
+        columns: of the vector that are its own.
+    """
+
+    def __init__(self, leaf: Leaf, columns: slice) -> None:
+        self._leaf = leaf
+        space: Any = leaf.space
+        is_single = isinstance(space, Discrete)
+        self._sizes = np.atleast_1d(space.n if is_single else space.nvec.ravel())
+        self._start = np.ravel(space.start)
+        self._columns = columns.start + np.concatenate(([0], np.cumsum(self._sizes)[:-1]))
+
+    def write(self, vector: NDArray[np.float32], rows: NDArray[Any], where: str) -> None:
+        """Write a 1 for each number of each row into zeros.
+
+        Args:
+            vector: all columns, `[N, D]`.
+            rows: `[N, *shape]` of the leaf.
+            where: who gave them, for the message of an error.
+
+        Raises:
+            BrokenEnvironmentError: a number outside the space.
+        """
+        places = rows.reshape(len(rows), -1) - self._start
+        outside = ((places < 0) | (places >= self._sizes)).any(1)
+        if outside.any():
+            raise BrokenEnvironmentError(
+                f"{where}: an observation{self._leaf.label} of copy {np.argmax(outside)} is "
+                f"{rows[outside][0]}, outside its space {self._leaf.space}"
+            )
+        vector[np.arange(len(rows))[:, None], places + self._columns] = 1
 
 
 def _stacked(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
@@ -302,8 +363,7 @@ def _stacked(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
             for number, part in enumerate(space.spaces)
         )
     # A space that is not used (text, a graph) may hold anything.
-    usable = isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary)
-    return np.stack([np.asarray(o) for o in observations]) if usable else None
+    return np.array(observations) if isinstance(space, FLAT) else None
 
 
 class ActionDecoder:
@@ -346,6 +406,11 @@ class ActionDecoder:
                     f"policy.box_distribution=tanh_gaussian: actions {space} have no finite bounds "
                     "to be squashed into; use policy.box_distribution=gaussian"
                 )
+            self._low, self._high = _bound(box.low), _bound(box.high)
+            # In 64 bits, where high - low neither overflows nor falls short of the upper bound.
+            self._floor = box.low.astype(np.float64)
+            self._span = box.high.astype(np.float64) - self._floor if self.squashes else None
+        self._shape: tuple[int, ...] = space.shape or ()
 
     @property
     def squashes(self) -> bool:
@@ -364,23 +429,30 @@ class ActionDecoder:
             samples: `[N]` whole numbers from 0, `[N, D]` of them, or `[N, D]` unbounded.
 
         Returns:
-            `[N]` or `[N, *shape]` in the environment's own numbering, bounds and type.
+            `[N]` or `[N, *shape]` in the environment's own numbering, bounds and type; the samples
+            themselves if that is how the environment counts.
         """
         space = self.space
         if isinstance(space, Discrete):
-            shifted: NDArray[Any] = samples + space.start
+            shifted: NDArray[Any] = samples + space.start if space.start else samples
             return shifted
-        shaped = samples.reshape(len(samples), *space.shape)
+        if samples.shape[1:] != self._shape:
+            samples = samples.reshape(len(samples), *self._shape)
         if isinstance(space, MultiDiscrete):
-            return (shaped + space.start).astype(space.dtype)
+            return (samples + space.start).astype(space.dtype)
         if isinstance(space, MultiBinary):
-            return shaped.astype(space.dtype)
-        if self.squashes:
-            # In 64 bits, where high - low neither overflows nor falls short of the upper bound.
-            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-            shaped = low + (high - low) * (np.tanh(shaped) + 1) / 2
-        clipped: NDArray[Any] = np.clip(shaped, space.low, space.high).astype(space.dtype)
-        return clipped
+            return samples.astype(space.dtype)
+        if self._span is not None:
+            samples = self._floor + self._span * (np.tanh(samples) + 1) / 2
+        # np.clip takes twice as long.
+        actions: NDArray[Any] = np.maximum(samples, self._low)
+        np.minimum(actions, self._high, out=actions)
+        return actions.astype(space.dtype, copy=False)
+
+
+def _bound(bounds: NDArray[np.floating[Any]]) -> Any:
+    """Return bounds as one number if they are all the same: that is compared faster."""
+    return bounds.flat[0] if bounds.size and (bounds == bounds.flat[0]).all() else bounds
 
 
 def check_action_space(space: gym.Space[Any]) -> None:
@@ -419,6 +491,13 @@ def mask_rows(
     Raises:
         BrokenEnvironmentError: a mask of the wrong size, or one that allows nothing.
     """
+    if isinstance(space, Discrete) and all(
+        isinstance(mask, np.ndarray) and mask.shape == (space.n,) for mask in masks
+    ):
+        # All at once, in a third of the time that it takes row by row.
+        allowed: NDArray[np.bool_] = (np.array(masks) != 0) | free[:, None]
+        if allowed.any(1).all():
+            return allowed
     if isinstance(space, MultiBinary):
         groups = [2] * math.prod(space.shape)
     elif isinstance(space, MultiDiscrete):

@@ -1,7 +1,6 @@
 """N environments behind one door: the same step whatever steps them, and broken promises caught."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -9,10 +8,12 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
+from rlkl.shared_copies import SharedCopies
 from rlkl.spaces import (
     ACTION_MASK,
     ObservationEncoder,
     Observations,
+    all_finite,
     check_action_space,
     mask_rows,
 )
@@ -75,6 +76,10 @@ class VectorEnvironment:
         seeding: Callable[[list[int]], Any] = list,
     ) -> None:
         self._envs = envs
+        self._reset_envs: Callable[..., Any] = envs.reset
+        self._step_envs: Callable[..., Any] = envs.step
+        if isinstance(envs.unwrapped, AsyncVectorEnv):
+            self._reset_envs, self._step_envs = _quietly(envs.reset), _quietly(envs.step)
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
@@ -92,8 +97,11 @@ class VectorEnvironment:
             )
         self._resets_on_next_step = mode == AutoresetMode.NEXT_STEP
         self._ended = np.zeros(self.num_envs, np.bool_)
+        self._where = f"env.id={name}"
         self._none = self.encoder.empty(0)
         self._no_envs = np.empty(0, np.int64)
+        self._all = np.ones(self.num_envs, np.bool_)
+        self._all.flags.writeable = False  # many steps share it
 
     def reset(self, seeds: list[int]) -> Observations:
         """Begin N episodes.
@@ -107,11 +115,14 @@ class VectorEnvironment:
         Raises:
             BrokenEnvironmentError: an exception in an environment, or anything it did not declare.
         """
-        with self._closing_if_broken():
-            self._ended[:] = False
-            observations, infos = self._ask("reset", self._envs.reset, seed=self._seeding(seeds))
+        try:
+            self._ended = np.zeros(self.num_envs, np.bool_)
+            observations, infos = self._ask("reset", self._reset_envs, seed=self._seeding(seeds))
             self.shows_masks = ACTION_MASK in infos
             return self._encoded(observations, infos)
+        except BrokenEnvironmentError:
+            self.close()
+            raise
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Step all environments.
@@ -125,18 +136,21 @@ class VectorEnvironment:
         Raises:
             BrokenEnvironmentError: an exception in an environment, or anything it did not declare.
         """
-        with self._closing_if_broken():
+        try:
             return self._step(actions)
+        except BrokenEnvironmentError:
+            self.close()  # and leave no process behind, whoever forgets to
+            raise
 
     def _step(self, actions: NDArray[Any]) -> Step:
         observations, rewards, terminated, truncated, infos = self._ask(
-            "step", self._envs.step, actions
+            "step", self._step_envs, actions
         )
         rewards = np.asarray(rewards, np.float64)
-        if not np.isfinite(rewards).all():
+        if not all_finite(rewards):
             row = int(np.argmin(np.isfinite(rewards)))
             raise BrokenEnvironmentError(
-                f"env.id={self.name}: the reward of copy {row} is {rewards[row]}; "
+                f"{self._where}: the reward of copy {row} is {rewards[row]}; "
                 "expected a finite number"
             )
         ended = terminated | truncated
@@ -145,12 +159,12 @@ class VectorEnvironment:
             is_transition = ~self._ended
             begins = self._ended
         else:
-            is_transition = np.ones(self.num_envs, np.bool_)
+            is_transition = self._all
             begins = ended
-            if ended.any():
+            if np.count_nonzero(ended):  # in less than half the time of ended.any()
                 final_envs = np.flatnonzero(ended)
                 finals = [infos["final_obs"][i] for i in final_envs]
-                final_observations = self.encoder.stack(finals, f"env.id={self.name}")
+                final_observations = self.encoder.stack(finals, self._where)
         self._ended = ended
         return Step(
             self._encoded(observations, infos),
@@ -164,7 +178,7 @@ class VectorEnvironment:
         )
 
     def _encoded(self, observations: Any, infos: dict[str, Any]) -> Observations:
-        where = f"env.id={self.name}"
+        where = self._where
         encoded = self.encoder(observations, where)
         if self.shows_masks:
             masks = infos.get(ACTION_MASK)
@@ -179,15 +193,6 @@ class VectorEnvironment:
             encoded[ACTION_MASK] = mask_rows(self.action_space, masks, free, where)
         return encoded
 
-    @contextmanager
-    def _closing_if_broken(self) -> Iterator[None]:
-        """Leave no process behind, whoever forgets to close what broke."""
-        try:
-            yield
-        except BrokenEnvironmentError:
-            self.close()
-            raise
-
     def close(self) -> None:
         """Close the environments, and their processes if they have any."""
         try:
@@ -198,6 +203,8 @@ class VectorEnvironment:
     def _end_processes(self) -> None:
         """End the processes of environments that failed: a dead one would not answer when asked."""
         envs = self._envs.unwrapped
+        if isinstance(envs, SharedCopies):
+            envs.end_processes()
         if not isinstance(envs, AsyncVectorEnv):
             return
         for process in envs.processes:
@@ -209,9 +216,6 @@ class VectorEnvironment:
         envs.closed = True
 
     def _ask(self, what: str, method: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        level = gym.logger.min_level
-        # Gymnasium prints the traceback of a worker; the message that is raised says enough.
-        gym.logger.min_level = gym.logger.ERROR + 1
         try:
             return method(*given, **named)
         except Exception as error:
@@ -221,6 +225,18 @@ class VectorEnvironment:
                 reason = one_line(error)
             elif isinstance(error, EOFError | ConnectionError):
                 reason = "the process of a copy died"
-            raise BrokenEnvironmentError(f"env.id={self.name}: {what} failed: {reason}") from error
+            raise BrokenEnvironmentError(f"{self._where}: {what} failed: {reason}") from error
+
+
+def _quietly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep Gymnasium from printing a worker's traceback: the message that is raised says enough."""
+
+    def quiet(*given: Any, **named: Any) -> Any:
+        level = gym.logger.min_level
+        gym.logger.min_level = gym.logger.ERROR + 1
+        try:
+            return method(*given, **named)
         finally:
             gym.logger.min_level = level
+
+    return quiet

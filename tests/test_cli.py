@@ -49,7 +49,7 @@ BAD_OVERRIDES = {
     "device=abacus": "device=cpu always can",
     "clip_rewards=0": "above 0",
     "env.backend=ale": "not an Atari game",
-    "env.backend=fast": "expected one of auto, native, sync, async, envpool, ale",
+    "env.backend=fast": "expected one of auto, native, sync, shared, async, envpool, ale",
     "env.frame_stack=0": "at least 1",
     "env.id=CartPol-v1": "did you mean CartPole-v1",
     "env.id=CartPole-v77": "did you mean CartPole-v1",

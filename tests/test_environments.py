@@ -47,6 +47,7 @@ CASES = [
          "box2d", box_distribution="tanh_gaussian"),
     case("HalfCheetah", EnvConfig("HalfCheetah-v5", 2), "mujoco"),
     case("HalfCheetah async", EnvConfig("HalfCheetah-v5", 2, "async"), "mujoco"),
+    case("HalfCheetah shared", EnvConfig("HalfCheetah-v5", 2, "shared"), "mujoco"),
     case("MiniGrid", EnvConfig("MiniGrid-Empty-5x5-v0", 2, observation_keys=DIRECTION_AND_IMAGE),
          "minigrid", **GRID),
     case("MiniGrid async", EnvConfig("MiniGrid-Empty-5x5-v0", 2, "async",
@@ -118,7 +119,7 @@ def test_every_extra_that_messages_name_is_one_of_the_packages(extra: str) -> No
 
 
 @needs("minigrid")
-@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("backend", ["sync", "shared", "async"])
 def test_minigrids_direction_and_image_are_seen_and_its_mission_is_not(backend: str) -> None:
     keys = DIRECTION_AND_IMAGE
     envs = make_vector_env(EnvConfig("MiniGrid-Empty-5x5-v0", 2, backend, observation_keys=keys))

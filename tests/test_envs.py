@@ -12,10 +12,18 @@ import small_environments
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rlkl.envs
+import rlkl.shared_copies
 from rlkl.envs import EnvConfig, choose_backend, find_spec, make_vector_env
 from rlkl.guard import Guard
 from rlkl.spaces import VECTOR
 from rlkl.validation import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share the copies between this process and another, whatever machine this is."""
+    monkeypatch.setattr(rlkl.shared_copies, "usable_cores", lambda: 2)
+
 
 HAS_ALE, HAS_ENVPOOL = (
     pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"needs the extra {extra}")
@@ -47,7 +55,7 @@ HAS_ALE, HAS_ENVPOOL = (
         (EnvConfig("SmallSpeech-v0"), "^env.id=SmallSpeech-v0: actions Text.* are not supported"),
     ],
 )
-@pytest.mark.parametrize("backend", ["auto", "sync", "async"])
+@pytest.mark.parametrize("backend", ["auto", "sync", "shared", "async"])
 def test_what_cannot_be_made_is_refused_with_words(
     config: EnvConfig, words: str, backend: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +107,7 @@ def test_configs_check_themselves(key: str, value: Any, words: str) -> None:
         ("CartPole-v1", "async", 4, "async"),
         ("Pendulum-v1", "auto", 1, "sync"),
         ("Pendulum-v1", "async", 1, "async"),
+        ("Pendulum-v1", "shared", 4, "shared"),
         ("phys2d/CartPole-v1", "auto", 1, "sync"),
         ("SmallNative-v0", "auto", 1, "native"),
         ("small_environments:SmallNative-v0", "auto", 1, "native"),
@@ -113,7 +122,14 @@ def test_configs_check_themselves(key: str, value: Any, words: str) -> None:
 def test_each_environment_has_its_backend(
     env_id: str, asked: str, frame_stack: int, expected: str
 ) -> None:
-    assert choose_backend(EnvConfig(env_id, 2, asked, frame_stack)) == expected
+    assert choose_backend(EnvConfig(env_id, 8, asked, frame_stack)) == expected
+
+
+@pytest.mark.parametrize(("num_envs", "expected"), [(1, "sync"), (5, "sync"), (6, "native")])
+def test_a_vectorised_form_is_taken_once_there_are_copies_enough(
+    num_envs: int, expected: str
+) -> None:
+    assert choose_backend(EnvConfig("CartPole-v1", num_envs)) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,6 +142,7 @@ def test_each_environment_has_its_backend(
         ("CartPol-v1", "sync", 1, "did you mean CartPole-v1"),
         pytest.param("ALE/Pong-v5", "sync", 1, "Atari games are stepped by ALE's", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "async", 1, "env.backend=async: Atari", marks=HAS_ALE),
+        pytest.param("ALE/Pong-v5", "shared", 1, "env.backend=shared: Atari", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "native", 1, "use env.backend=ale", marks=HAS_ALE),
         pytest.param("ALE/Pnog-v5", "auto", 1, "did you mean ALE/Pong-v5", marks=HAS_ALE),
     ],
@@ -184,7 +201,7 @@ def test_disabled_autoreset_is_refused() -> None:
         make_vector_env(EnvConfig("SmallDisabled-v0", 1, "native"))
 
 
-@pytest.mark.parametrize("backend", ["native", "sync", "async"])
+@pytest.mark.parametrize("backend", ["native", "sync", "shared", "async"])
 def test_constructor_arguments_reach_the_environment(backend: str) -> None:
     kwargs = {"max_episode_steps": 3}
     envs = make_vector_env(EnvConfig("CartPole-v1", 1, backend, kwargs=kwargs))
@@ -205,7 +222,7 @@ def test_every_copy_has_its_guard_below_the_stack_of_frames() -> None:
     envs.close()
 
 
-@pytest.mark.parametrize("backend", ["native", "sync", "async"])
+@pytest.mark.parametrize("backend", ["native", "sync", "shared", "async"])
 def test_the_same_seeds_give_the_same_episodes(backend: str) -> None:
     def trajectory(seeds: list[int]) -> np.ndarray:
         envs = make_vector_env(EnvConfig("CartPole-v1", 2, backend))
@@ -223,7 +240,7 @@ def test_the_same_seeds_give_the_same_episodes(backend: str) -> None:
         np.testing.assert_array_equal(first[:, 1], trajectory([4, 5])[:, 1])
 
 
-def test_sync_and_async_give_the_same_episodes() -> None:
+def test_copies_give_the_same_episodes_whatever_processes_they_are_in() -> None:
     def trajectory(backend: str) -> np.ndarray:
         envs = make_vector_env(EnvConfig("Pendulum-v1", 2, backend))
         rows = [envs.reset([3, 5])[VECTOR]]
@@ -231,13 +248,17 @@ def test_sync_and_async_give_the_same_episodes() -> None:
         envs.close()
         return np.stack(rows)
 
-    np.testing.assert_array_equal(trajectory("sync"), trajectory("async"))
+    expected = trajectory("sync")
+    np.testing.assert_array_equal(trajectory("async"), expected)
+    np.testing.assert_array_equal(trajectory("shared"), expected)
 
 
-def test_processes_ignore_ctrl_c_and_this_one_does_not() -> None:
+@pytest.mark.parametrize("backend", ["shared", "async"])
+def test_processes_ignore_ctrl_c_and_this_one_does_not(backend: str) -> None:
     before = signal.getsignal(signal.SIGINT)
-    envs = make_vector_env(EnvConfig("Pendulum-v1", 2, "async"))
+    envs = make_vector_env(EnvConfig("Pendulum-v1", 2, backend))
     assert signal.getsignal(signal.SIGINT) is before
+    assert envs._envs.processes
     for process in envs._envs.processes:
         (line,) = [
             line

@@ -94,6 +94,23 @@ def test_what_casts_to_the_declared_type_passes(space: gym.Space[Any], observati
     assert guard.step(0)[0] is observation
 
 
+def test_a_type_that_passed_is_known_and_others_are_refused_as_ever() -> None:
+    env = Given(Box(-1, 1, (2,)), GOOD, GOOD.astype(np.float64))
+    guard = Guard(env)
+    guard.reset()
+    for dtype in (np.float64, np.float32, np.int8):
+        env.then = GOOD.astype(dtype)
+        for _ in range(2):
+            assert guard.step(0)[0] is env.then
+    env.then = GOOD.astype(np.complex64)
+    for _ in range(2):
+        with pytest.raises(BrokenEnvironmentError, match="type complex64"):
+            guard.step(0)
+    env.then = np.zeros(3, np.int8)
+    with pytest.raises(BrokenEnvironmentError, match=r"shape \(3,\) and type int8"):
+        guard.step(0)
+
+
 def test_masks_of_a_method_come_in_the_info_after_the_state_moved() -> None:
     guard = Guard(Masked(Box(-1, 1, (2,)), GOOD, GOOD))
     assert guard.reset()[1] == {"a": 1, "action_mask": [True, False]}

@@ -525,6 +525,10 @@ def test_gymnasiums_own_samples_under_a_mask_are_allowed_by_its_rows() -> None:
         (Discrete(3), [[1, 1, 1], [0, 0, 0]], "mask of copy 1 allows no action"),
         (Discrete(3), [[1, 1, 1], [1, 1]], "mask of copy 1 has 2 entries; expected 3"),
         (Discrete(2), [None, [1, 1]], "mask of copy 0 has 1 entries; expected 2"),
+        (Discrete(2), [np.int8([1, 0]), np.int8([0, 0])], "mask of copy 1 allows no action"),
+        (Discrete(2), np.zeros((2, 2)), "mask of copy 0 allows no action"),
+        (Discrete(2), [np.int8([1, 0]), np.int8([1])], "copy 1 has 1 entries; expected 2"),
+        (Discrete(2), np.ones((2, 3)), "mask of copy 0 has 3 entries; expected 2"),
         (MultiDiscrete([2, 2]), [[1, 1, 1], [1, 1, 1]], "has 3 entries; expected 4"),
         (MultiDiscrete([2, 2]), [[1, 1, 1, 0], [1, 1, 0, 0]], "mask of copy 1 allows no action"),
         (MultiDiscrete([2, 2]), [[0, 0, 1, 1], [1, 1, 1, 1]], "mask of copy 0 allows no action"),
@@ -543,6 +547,8 @@ def test_all_is_allowed_in_free_rows_whatever_their_mask_says() -> None:
     assert mask_rows(Discrete(2), [[0, 0], [0, 1], [1, 0]], free).tolist() == [
         [True, True], [False, True], [True, True],
     ]  # fmt: skip
+    as_arrays = mask_rows(Discrete(2), np.array([[0, 0], [0, 7], [1, 0]]), free)
+    assert as_arrays.tolist() == [[True, True], [False, True], [True, True]]
     bits = mask_rows(MultiBinary(1), [[0], [0], [1]], free)
     assert bits.tolist() == [[True, True], [True, False], [True, True]]
     # Where a copy gave no mask there is nothing to read.

@@ -22,13 +22,22 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from small_environments import Moment, moments
 
+import rlkl.shared_copies
 from rlkl.cli import main
 from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.spaces import ACTION_MASK, VECTOR, Observations
 from rlkl.validation import BrokenEnvironmentError, ConfigError
 from rlkl.vector_environment import VectorEnvironment
 
-BACKENDS = ("sync", "async", "native")
+BACKENDS = ("sync", "shared", "async", "native")
+PROCESSES = {"sync": 0, "shared": 1, "async": 2}
+"""How many step two copies, this one not counted."""
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share the copies between this process and another, whatever machine this is."""
+    monkeypatch.setattr(rlkl.shared_copies, "usable_cores", lambda: 2)
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +170,7 @@ def test_a_reset_from_outside_begins_anew(backend: str) -> None:
     envs.close()
 
 
-@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("backend", PROCESSES)
 def test_stacked_frames_are_the_last_ones_and_never_those_of_another_episode(backend: str) -> None:
     envs = make_vector_env(small(backend, frame_stack=3))
     assert envs.encoder.vector_size == 9
@@ -263,7 +272,7 @@ def test_without_masks_none_are_shown_and_a_box_has_none() -> None:
         fixed(Box(0, 1, (2,)), [np.ones(2)]).reset([0, 0])
 
 
-@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("backend", PROCESSES)
 def test_taxis_masks_are_the_moves_that_change_something(backend: str) -> None:
     envs = make_vector_env(EnvConfig("Taxi-v4", 3, backend))
     table = gym.make("Taxi-v4").unwrapped.P
@@ -281,6 +290,22 @@ def test_taxis_masks_are_the_moves_that_change_something(backend: str) -> None:
     assert masked > 300
     assert step.begins.shape == (3,)
     envs.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_step_returned_is_written_by_no_later_step(backend: str) -> None:
+    envs = make_vector_env(small(backend, masks="info"))
+    envs.reset([0, 1, 2])
+    steps = [envs.step(np.zeros(3, np.int64)) for _ in range(8)]
+    envs.close()
+    for earlier, later in pairwise(steps):
+        for name in ("rewards", "terminated", "truncated", "begins"):
+            assert not np.shares_memory(getattr(earlier, name), getattr(later, name))
+        for key, rows in earlier.observations.items():
+            assert not np.shares_memory(rows, later.observations[key])
+        if np.shares_memory(earlier.is_transition, later.is_transition):
+            assert not earlier.is_transition.flags.writeable
+            assert earlier.is_transition.all()
 
 
 def test_modes_that_do_not_reset_are_refused() -> None:
@@ -313,7 +338,7 @@ TROUBLES = {
 CASES = [
     (kind, backend)
     for kind in TROUBLES
-    for backend in ("sync", "async")
+    for backend in PROCESSES
     if (kind, backend) != ("killed", "sync")
 ]
 
@@ -339,7 +364,7 @@ def test_every_broken_promise_ends_in_one_line_and_leaves_nothing_behind(
 ) -> None:
     envs = make_vector_env(in_trouble(kind, backend, after))
     processes = processes_of(envs)
-    assert len(processes) == (2 if backend == "async" else 0)
+    assert len(processes) == PROCESSES[backend]
     made = -1
     with pytest.raises(BrokenEnvironmentError, match=TROUBLES[kind]) as caught:
         envs.reset([0, 1])
@@ -369,16 +394,16 @@ def test_the_environments_own_exception_is_the_cause() -> None:
     assert causes[-1] is RuntimeError
 
 
-@pytest.mark.parametrize("copy", [0, 1])
+@pytest.mark.parametrize(("backend", "number"), [("async", 0), ("async", 1), ("shared", 0)])
 @pytest.mark.parametrize("next_call", ["step", "reset", "close"])
 def test_a_process_that_is_killed_between_steps_is_noticed(
-    next_call: str, copy: int, capfd: pytest.CaptureFixture[str]
+    next_call: str, backend: str, number: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    envs = make_vector_env(in_trouble("none", "async", 0))
+    envs = make_vector_env(in_trouble("none", backend, 0))
     processes = processes_of(envs)
     envs.reset([0, 1])
     envs.step(np.zeros(2, np.int64))
-    os.kill(processes[copy], signal.SIGKILL)
+    os.kill(processes[number], signal.SIGKILL)
     time.sleep(0.05)
     if next_call != "close":
         given: Any = np.zeros(2, np.int64) if next_call == "step" else [0, 1]
@@ -390,8 +415,9 @@ def test_a_process_that_is_killed_between_steps_is_noticed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_processes_end_when_healthy_environments_are_closed() -> None:
-    envs = make_vector_env(in_trouble("none", "async", 0))
+@pytest.mark.parametrize("backend", ["shared", "async"])
+def test_processes_end_when_healthy_environments_are_closed(backend: str) -> None:
+    envs = make_vector_env(in_trouble("none", backend, 0))
     processes = processes_of(envs)
     envs.reset([0, 1])
     envs.close()
@@ -438,7 +464,15 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 @pytest.mark.parametrize(
     ("kind", "backend"),
-    [("nan", "sync"), ("step", "sync"), ("step", "async"), ("reset", "async"), ("killed", "async")],
+    [
+        ("nan", "sync"),
+        ("step", "sync"),
+        ("step", "async"),
+        ("reset", "async"),
+        ("killed", "async"),
+        ("step", "shared"),
+        ("reset", "shared"),
+    ],
 )
 def test_a_run_that_breaks_says_so_in_one_line_and_keeps_what_it_has(
     kind: str,
@@ -473,7 +507,7 @@ def test_a_run_that_breaks_says_so_in_one_line_and_keeps_what_it_has(
     assert state["iterations"] == 2
 
 
-@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("backend", PROCESSES)
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("first reset", "reset failed: ValueError: no way to begin"), ("nan", "of copy 0 is nan")],

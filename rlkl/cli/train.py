@@ -51,7 +51,7 @@ def help_text(config_dirs: list[Path]) -> str:
     keys = {
         "env.id=ID": "any registered environment; my_package:MyEnv-v0 imports my_package",
         "env.num_envs=8": "copies stepped together",
-        "env.backend=auto": "native, sync, async, ale or envpool; auto takes the fastest known",
+        "env.backend=auto": "native, sync, shared, async, ale, envpool; auto: the fastest known",
         "env.frame_stack=4": "last observations shown together",
         "env.kwargs.KEY=VALUE": "arguments of the environment's constructor",
         "total_env_steps=100000": "the training budget",
