@@ -1,5 +1,8 @@
 """From rewards and values to advantages and returns."""
 
+from itertools import accumulate
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -38,11 +41,31 @@ def generalized_advantages(
     """
     deltas = rewards + gamma * ~terminated * next_values - values
     decay = gamma * gae_lambda * ~(terminated | truncated)
-    advantages = np.empty_like(deltas)
-    following = np.zeros_like(deltas[0])
-    for t in reversed(range(len(deltas))):
-        following = advantages[t] = deltas[t] + decay[t] * following
-    return advantages
+    return linear_recurrence(decay[::-1], deltas[::-1], np.zeros(deltas.shape[1]))[::-1]
+
+
+def linear_recurrence(
+    decay: NDArray[np.floating[Any]], terms: NDArray[np.floating[Any]], start: Floats
+) -> Floats:
+    """Return y with y_t = decay_t · y_{t-1} + terms_t, `[T, N]`.
+
+    Args:
+        decay: `[T, N]`.
+        terms: `[T, N]`.
+        start: y before the first row, `[N]`.
+    """
+    results = np.empty(terms.shape, np.float64)
+    if terms.shape[1] < 4:
+        # A step of Python's numbers takes 0.2 µs, one of NumPy's rows 2 µs however short they are.
+        for column, first in enumerate(start.tolist()):
+            pairs = zip(decay[:, column].tolist(), terms[:, column].tolist(), strict=True)
+            steps = accumulate(pairs, lambda y, pair: pair[0] * y + pair[1], initial=first)
+            results[:, column] = list(steps)[1:]
+        return results
+    row = start
+    for t in range(len(terms)):
+        row = results[t] = decay[t] * row + terms[t]
+    return results
 
 
 def standardize(advantages: Tensor) -> Tensor:

@@ -45,17 +45,24 @@ class Collector:
         self._observations = envs.reset(seeds)
         self._begins = np.ones(envs.num_envs, np.bool_)
         self._states = policy.initial_state(envs.num_envs)
-        self._episode_returns = np.zeros(envs.num_envs, np.float64)
-        self._episode_lengths = np.zeros(envs.num_envs, np.int64)
+        self._returns_under_way = np.zeros(envs.num_envs, np.float64)
+        self._lengths_under_way = np.zeros(envs.num_envs, np.int64)
 
     @torch.no_grad()
     def collect(self) -> Rollout:
-        """Step every environment T times with actions sampled from the policy."""
-        steps, num_envs = self.rollout_steps, self.envs.num_envs
+        """Step every environment T times with actions sampled from the policy.
+
+        What can be done once for all T steps is done before or after the loop, which is the part of
+        training that Python itself takes most time of: noise is drawn before, episodes are counted
+        after, and values are no business of it (`make_batch` computes them).
+        """
+        steps, num_envs, policy = self.rollout_steps, self.envs.num_envs, self.policy
+        act = policy.acting(policy.noise(steps, num_envs, self.generator))
         observations = self._room(steps + 1)
         raw_vectors = None
         if self.normalizer is not None:
             raw_vectors = np.empty_like(observations[VECTOR][:-1])
+        none = self._states  # without a memory there is nothing to keep
         states = [self._states]
         actions: list[NDArray[np.generic]] = []
         rewards = np.empty((steps, num_envs), np.float64)
@@ -66,32 +73,31 @@ class Collector:
         finals: list[Observations] = []
         final_states: list[Tensor] = []
         final_rows: list[NDArray[np.int64]] = []
-        episodes: list[Episode] = []
         for t in range(steps):
             if raw_vectors is not None:
                 raw_vectors[t] = self._observations[VECTOR]
             begins[t] = self._begins
-            seen = self._write(observations, t)
-            distribution, after = self.policy.step(self.policy.tensors(seen), self._states)
-            actions.append(distribution.sample(self.generator).cpu().numpy())
-            step = self.envs.step(self.policy.decoder(actions[t]))
+            chosen, after = act(t, self._write(observations, t), self._states)
+            actions.append(chosen)
+            step = self.envs.step(policy.decoder(chosen))
             rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
             is_transition[t] = step.is_transition
             self._observations, self._begins = step.observations, step.begins
-            self._states = self.policy.forget(after, step.begins)
-            states.append(self._states)
-            cut = ~step.terminated[step.final_envs]
-            if cut.any():
+            if policy.state_size:
+                self._states = policy.forget(after, step.begins)
+                states.append(self._states)
+            if len(step.final_envs):
+                cut = ~step.terminated[step.final_envs]
                 finals.append({key: rows[cut] for key, rows in step.final_observations.items()})
                 final_states.append(after[torch.as_tensor(step.final_envs[cut])])
                 final_rows.append(t * num_envs + step.final_envs[cut])
-            episodes += self._count(step.rewards, step.is_transition, terminated[t] | truncated[t])
         begins[steps] = self._begins
         self._write(observations, steps)
+        episodes = self._counted(rewards * is_transition, is_transition, terminated | truncated)
         return Rollout(
             observations=observations,
             raw_vectors=raw_vectors,
-            states=torch.stack(states),
+            states=torch.stack(states) if policy.state_size else none.expand(steps + 1, -1, -1),
             actions=np.stack(actions),
             rewards=rewards,
             terminated=terminated,
@@ -99,7 +105,7 @@ class Collector:
             is_transition=is_transition,
             begins=begins,
             final_observations=self._joined(finals),
-            final_states=torch.cat([*final_states, self.policy.initial_state(0)]),
+            final_states=torch.cat([*final_states, policy.initial_state(0)]),
             final_rows=np.concatenate([*final_rows, np.empty(0, np.int64)]),
             episodes=tuple(episodes),
             env_steps=self.env_steps,
@@ -114,9 +120,13 @@ class Collector:
 
     def _write(self, room: Observations, t: int) -> Observations:
         """Put what the policy sees next into row t, normalised; return the row."""
-        for key, rows in normalized(self._observations, self.normalizer).items():
-            room[key][t] = rows
-        return {key: rows[t] for key, rows in room.items()}
+        seen = {key: rows[t] for key, rows in room.items()}
+        for key, rows in self._observations.items():
+            if key == VECTOR and self.normalizer is not None:
+                self.normalizer.write(rows, seen[key])
+            else:
+                seen[key][...] = rows
+        return seen
 
     def _joined(self, finals: Sequence[Observations]) -> Observations:
         joined = {
@@ -125,21 +135,35 @@ class Collector:
         }
         return normalized(joined, self.normalizer)
 
-    def _count(
+    def _counted(
         self,
         rewards: NDArray[np.float64],
         is_transition: NDArray[np.bool_],
         ended: NDArray[np.bool_],
     ) -> list[Episode]:
-        """Add one step to the episodes under way, and return those that ended."""
-        self.env_steps += int(is_transition.sum())
-        self._episode_returns += rewards * is_transition
-        self._episode_lengths += is_transition
-        rows = np.flatnonzero(ended)
-        episodes = [
-            Episode(self.env_steps, float(self._episode_returns[i]), int(self._episode_lengths[i]))
-            for i in rows
-        ]
-        self._episode_returns[rows] = 0
-        self._episode_lengths[rows] = 0
+        """Add the steps of a rollout to the episodes under way, and return those that ended.
+
+        Args:
+            rewards: 0 where a row is no transition, `[T, N]`.
+            is_transition: `[T, N]`.
+            ended: `[T, N]`.
+        """
+        env_steps = self.env_steps + is_transition.sum(1).cumsum()
+        start = np.zeros(len(self._returns_under_way), np.int64)
+        episodes = []
+        for t, i in np.argwhere(ended):
+            rows = slice(start[i], t + 1)
+            start[i] = t + 1
+            episodes.append(
+                Episode(
+                    int(env_steps[t]),
+                    float(self._returns_under_way[i] + rewards[rows, i].sum()),
+                    int(self._lengths_under_way[i] + is_transition[rows, i].sum()),
+                )
+            )
+            self._returns_under_way[i] = self._lengths_under_way[i] = 0
+        for i, first in enumerate(start):
+            self._returns_under_way[i] += rewards[first:, i].sum()
+            self._lengths_under_way[i] += is_transition[first:, i].sum()
+        self.env_steps = int(env_steps[-1])
         return episodes

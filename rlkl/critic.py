@@ -1,15 +1,19 @@
 """The critic's regression: one piece of code, so every policy-optimizer gets the same values."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Generator
+import numpy as np
+from torch import Generator, Tensor
 
+from rlkl.by_hand import HandNetwork
+from rlkl.flat_parameters import Adam, mean_of
 from rlkl.policy import Policy
-from rlkl.rollout import Batch
+from rlkl.rollout import Batch, Rows
 from rlkl.schedules import SCHEDULES, scheduled
-from rlkl.surrogates import clipped_value_loss, squared_value_loss
+from rlkl.surrogates import clipped_value_loss, squared_value_loss, value_loss_slopes
 from rlkl.validation import check_choice, check_range
 
 
@@ -64,12 +68,7 @@ class CriticFit:
         self.config = config
         self.policy = policy
         self.generator = generator
-        self.adam = torch.optim.Adam(
-            [policy.critic_parameters.vector],
-            lr=config.learning_rate,
-            eps=config.adam_epsilon,
-            fused=True,
-        )
+        self.adam = Adam(policy.critic_parameters, config.learning_rate, config.adam_epsilon)
 
     def update(self, batch: Batch, progress: float) -> dict[str, float]:
         """Fit the critic to one batch.
@@ -82,29 +81,45 @@ class CriticFit:
             `value/loss` and `value/grad_norm`, averaged over the steps.
         """
         config = self.config
-        self.adam.param_groups[0]["lr"] = scheduled(
+        self.adam.learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, progress
         )
-        batch = replace(batch, inputs=self.policy.critic_inputs(batch.inputs))
+        networks = self.policy.by_hand
+        source: Batch | Rows
+        if networks is None:
+            write: Callable[[Any], Tensor | float] = self._write_by_autograd
+            source = replace(batch, inputs=self.policy.critic_inputs(batch.inputs))
+        else:
+            write, source = partial(self._write_by_hand, networks.critic), batch.rows()
         losses, norms = [], []
         for _ in range(config.num_epochs):
-            for minibatch in batch.minibatches(config.num_minibatches, self.generator):
-                values, returns = self.policy.values(minibatch.inputs), minibatch.returns
-                loss = (
-                    squared_value_loss(values, returns)
-                    if config.value_clip is None
-                    else clipped_value_loss(
-                        values, minibatch.old_values, returns, config.value_clip
-                    )
-                )
-                norms.append(
-                    self.policy.critic_parameters.descend(loss, self.adam, config.max_grad_norm)
-                )
-                losses.append(loss.detach())
-        return {
-            "value/loss": float(torch.stack(losses).mean()),
-            "value/grad_norm": float(torch.stack(norms).mean()),
-        }
+            for minibatch in source.minibatches(config.num_minibatches, self.generator):
+                losses.append(write(minibatch))
+                norms.append(self.adam.step(config.max_grad_norm))
+        return {"value/loss": mean_of(losses), "value/grad_norm": mean_of(norms)}
+
+    def _write_by_autograd(self, minibatch: Batch) -> Tensor:
+        """Write the gradient on a minibatch; return the loss."""
+        self.policy.critic_parameters.gradient.zero_()
+        values, returns = self.policy.values(minibatch.inputs), minibatch.returns
+        clip = self.config.value_clip
+        loss = (
+            squared_value_loss(values, returns)
+            if clip is None
+            else clipped_value_loss(values, minibatch.old_values, returns, clip)
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    @np.errstate(all="ignore")  # as torch does: what is not finite shows in the report
+    def _write_by_hand(self, critic: HandNetwork, rows: Rows) -> float:
+        """Write the gradient on a minibatch; return the loss. A fifth of the time of autograd."""
+        values = critic.forward(rows.vectors)[:, 0]
+        loss, slopes = value_loss_slopes(
+            values, rows.old_values, rows.returns, self.config.value_clip
+        )
+        critic.backward(slopes[:, None])
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of Adam and of the stream of minibatches."""

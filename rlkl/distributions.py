@@ -42,6 +42,14 @@ class Distribution(Protocol):
         """
         ...
 
+    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Return all the chance in as many draws, `[*shape, ...]`, whatever the parameters are."""
+        ...
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Return the actions that a noise `[B, ...]` stands for, one for each state."""
+        ...
+
     def sample(self, generator: Generator) -> Tensor:
         """Draw one action for each state."""
         ...
@@ -67,16 +75,33 @@ class Distribution(Protocol):
         ...
 
 
-def _race(log_probabilities: Tensor, generator: Generator) -> Tensor:
-    """Draw by the exponential race, argmax_a p(a)/e(a) with e(a) ~ Exp(1), `[..., A]` to `[...]`.
+class _Race:
+    """Draws by the exponential race, argmax_a p(a)/e(a) with e(a) ~ Exp(1).
 
-    An action of probability 0 is never drawn: torch's e(a) is above 0, so p(a)/e(a) is 0.
+    Its noise is -log e, so that a draw is argmax_a (log p(a) + noise). An action of probability 0
+    is never drawn: torch's e(a) is above 0, so its noise is finite and log p(a) is -inf.
+
+    Attributes:
+        log_probabilities: `[B, ..., A]`.
     """
-    arrivals = torch.empty_like(log_probabilities).exponential_(generator=generator)
-    return (log_probabilities.exp() / arrivals).argmax(-1)
+
+    log_probabilities: Tensor
+
+    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Return -log e for each possibility, `[*shape, ..., A]`."""
+        shape = (*shape, *self.log_probabilities.shape[1:])
+        return self.log_probabilities.new_empty(shape).exponential_(generator=generator).log().neg()
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Return the winners of races with a noise `[B, ..., A]`, `[B, ...]`."""
+        return (self.log_probabilities + noise).argmax(-1)
+
+    def sample(self, generator: Generator) -> Tensor:
+        """Draw actions, `[B, ...]`."""
+        return self.draw(self.noise(self.log_probabilities.shape[:1], generator))
 
 
-class Categorical:
+class Categorical(_Race):
     """One of A actions, with probabilities softmax(logits).
 
     Args:
@@ -96,10 +121,6 @@ class Categorical:
     def masked(self, mask: Tensor) -> Self:
         """Return π(a|s) / Σ_allowed π(a'|s), by logits of -inf where the mask `[B, A]` is False."""
         return self.at(torch.where(mask, self.parameters, -math.inf))
-
-    def sample(self, generator: Generator) -> Tensor:
-        """Draw actions, `[B]`."""
-        return _race(self.log_probabilities, generator)
 
     def mode(self) -> Tensor:
         """Return the most probable actions, `[B]`."""
@@ -124,7 +145,7 @@ class Categorical:
         )
 
 
-class _Choices:
+class _Choices(_Race):
     """D independent choices: probabilities multiply, so everything in nats is a sum over them.
 
     Attributes:
@@ -132,11 +153,6 @@ class _Choices:
     """
 
     entropy_is_exact = True
-    log_probabilities: Tensor
-
-    def sample(self, generator: Generator) -> Tensor:
-        """Draw actions, `[B, D]`."""
-        return _race(self.log_probabilities, generator)
 
     def mode(self) -> Tensor:
         """Return the most probable actions, `[B, D]`."""
@@ -245,10 +261,17 @@ class DiagonalGaussian:
             "continuous actions cannot be masked: expected a policy over discrete actions"
         )
 
-    def sample(self, generator: Generator) -> Tensor:
-        """Draw actions μ + σ · ε with ε ~ N(0, 1), `[B, D]`."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Return ε ~ N(0, 1), `[*shape, D]`."""
+        return self.mean.new_empty((*shape, *self.mean.shape[1:])).normal_(generator=generator)
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Return μ + σ · ε for a noise ε, `[B, D]`."""
         return torch.addcmul(self.mean, self.log_std.exp(), noise)
+
+    def sample(self, generator: Generator) -> Tensor:
+        """Draw actions, `[B, D]`."""
+        return self.draw(self.noise(self.mean.shape[:1], generator))
 
     def mode(self) -> Tensor:
         """Return the means, `[B, D]`."""

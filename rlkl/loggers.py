@@ -101,22 +101,30 @@ class TensorBoardLogger:
 
     def __init__(self, run_dir: Path, config: str, histogram_interval: int) -> None:
         # Imported here: it takes a second that a run without it need not spend.
+        import tensorboard.compat.proto.summary_pb2 as summaries  # type: ignore[import-untyped]  # noqa: PLC0415
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
+        self._summary: Any = summaries.Summary
         self._writer = SummaryWriter(str(run_dir))
+        self._events: Any = self._writer.file_writer
         self._histogram_interval = histogram_interval
         self._iterations = 0
         self._writer.add_text("config", f"```yaml\n{config}```")
 
     def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
         """Write the scalars that apply, and the histograms when it is their turn."""
-        for tag, value in metrics.items():
-            if not math.isnan(value):
-                self._writer.add_scalar(tag, value, env_steps)
+        # One event for all of them: `add_scalar` for each takes five times as long.
+        scalars = [
+            self._summary.Value(tag=tag, simple_value=value)
+            for tag, value in metrics.items()
+            if not math.isnan(value)
+        ]
+        self._events.add_summary(self._summary(value=scalars), env_steps)
         if self._histogram_interval and self._iterations % self._histogram_interval == 0:
             for tag, values in histograms.items():
                 if values.isfinite().all():  # TensorBoard has no bin for infinity
-                    self._writer.add_histogram(tag, values, env_steps)
+                    # Its default of 1,500 bins takes three times as long, and is drawn in 30.
+                    self._writer.add_histogram(tag, values, env_steps, bins=64)
         self._iterations += 1
 
     def log_episodes(self, episodes: Iterable[Episode]) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlkl.advantages import linear_recurrence
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -84,9 +86,17 @@ class ObservationNormalizer:
 
     def __call__(self, observations: Floats) -> NDArray[np.float32]:
         """Normalise observations `[..., *shape]`, without touching the statistics."""
-        normalized = (observations - self._mean) * self._scale
-        clipped: NDArray[np.float32] = np.clip(normalized, -self.clip, self.clip, dtype=np.float32)
-        return clipped
+        normalized: NDArray[np.float32] = np.empty(observations.shape, np.float32)
+        self.write(observations, normalized)
+        return normalized
+
+    def write(self, observations: Floats, room: NDArray[np.float32]) -> None:
+        """Normalise observations into an array of the same shape."""
+        np.subtract(observations, self._mean, out=room, casting="same_kind")
+        np.multiply(room, self._scale, out=room)
+        # np.clip takes longer than both together.
+        np.maximum(room, -self.clip, out=room)
+        np.minimum(room, self.clip, out=room)
 
     def update(self, observations: Floats) -> None:
         """Merge raw observations `[B, *shape]`; the next call normalises by the new statistics."""
@@ -135,10 +145,10 @@ class RewardScaler:
             ends: where an episode ended, `[T, N]`.
             valid: where a row is a transition and not a reset, `[T, N]`.
         """
-        returns = np.empty_like(rewards, dtype=np.float64)
-        for t in range(len(rewards)):
-            returns[t] = self._returns = self.gamma * self._returns + rewards[t] * valid[t]
-            self._returns = np.where(ends[t], 0.0, self._returns)
+        # The return under way was set to 0 where an episode ended with the last rollout.
+        goes_on = np.concatenate((np.ones((1, ends.shape[1]), np.bool_), ~ends[:-1]))
+        returns = linear_recurrence(self.gamma * goes_on, rewards * valid, self._returns)
+        self._returns = np.where(ends[-1], 0.0, returns[-1])
         self.moments.update(returns[valid])
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rlkl.advantages import generalized_advantages
 from rlkl.memory import Sequences
 from rlkl.normalization import RewardScaler
 from rlkl.policy import Inputs, Policy
-from rlkl.spaces import Observations
+from rlkl.spaces import ACTION_MASK, VECTOR, Observations
 
 
 class Episode(NamedTuple):
@@ -106,6 +106,21 @@ class Batch:
         sequences = self.inputs.sequences
         return len(self) if sequences is None else len(sequences)
 
+    def rows(self) -> "Rows":
+        """Return the batch as NumPy arrays, of a policy without images and memory on the CPU."""
+        observations = self.inputs.observations
+        mask = observations.get(ACTION_MASK)
+        return Rows(
+            observations[VECTOR].numpy(),
+            None if mask is None else mask.numpy(),
+            self.actions.numpy(),
+            self.advantages.numpy(),
+            self.returns.numpy(),
+            self.old_parameters.numpy(),
+            self.old_log_prob.numpy(),
+            self.old_values.numpy(),
+        )
+
     def take(self, chosen: Tensor) -> Self:
         """Return a part of the batch.
 
@@ -136,6 +151,46 @@ class Batch:
         """Return a random share of the rows, or of the sequences: at least one."""
         chosen = next(minibatches(self.num_parts, 1, generator))
         return self.take(chosen[: max(1, round(fraction * self.num_parts))])
+
+
+class Rows(NamedTuple):
+    """A batch whose rows are independent, as NumPy arrays that share its memory.
+
+    Attributes:
+        vectors: the vectors of the observations, `[B, I]`.
+        masks: which actions are allowed, `[B, M]`; None where all are.
+        actions, advantages, returns, old_parameters, old_log_prob, old_values: as in `Batch`.
+    """
+
+    vectors: NDArray[Any]
+    masks: NDArray[np.bool_] | None
+    actions: NDArray[Any]
+    advantages: NDArray[Any]
+    returns: NDArray[Any]
+    old_parameters: NDArray[Any]
+    old_log_prob: NDArray[Any]
+    old_values: NDArray[Any]
+
+    def take(self, rows: Any) -> "Rows":
+        """Return some of the rows."""
+        return Rows(*[None if array is None else array[rows] for array in self])  # type: ignore[arg-type]
+
+    def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator["Rows"]:
+        """Split the batch as `Batch.minibatches` does.
+
+        The rows are put in their new order once; each minibatch is a piece of that.
+        """
+        size = len(self.actions)
+        permutation = torch.randperm(size, generator=generator).numpy()
+        if num_minibatches == 1:
+            yield self
+            return
+        shuffled = self.take(permutation)
+        start, parts = 0, min(num_minibatches, size)
+        for part in range(parts):
+            end = start + size // parts + (part < size % parts)
+            yield shuffled.take(slice(start, end))
+            start = end
 
 
 @torch.no_grad()

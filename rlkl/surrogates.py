@@ -1,7 +1,13 @@
 """What a policy-optimizer climbs and a critic descends, as functions of one batch."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Array = NDArray[np.floating[Any]]
 
 
 def policy_gradient(log_prob: Tensor, advantages: Tensor) -> Tensor:
@@ -54,6 +60,29 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, lowest: float, highest:
     return torch.minimum(ratio * advantages, clipped * advantages).mean()
 
 
+def clipped_surrogate_slopes(
+    ratio: Array, advantages: Array, lowest: float, highest: float
+) -> tuple[float, Array]:
+    """Return `clipped_surrogate` and how it changes with log r.
+
+    The mean's slope is r · A / B where the unclipped product is the smaller, else 0.
+
+    Args:
+        ratio: r, `[B]`.
+        advantages: `[B]`.
+        lowest: see `clipped_surrogate`.
+        highest: see `clipped_surrogate`.
+
+    Returns:
+        The objective, and its slopes `[B]`.
+    """
+    product = ratio * advantages
+    clipped = np.minimum(np.maximum(ratio, lowest), highest) * advantages
+    # Not `product > clipped`, which would lose a ratio that is NaN.
+    slopes = np.where(clipped < product, 0, product) / len(ratio)
+    return float(np.minimum(product, clipped).mean()), slopes
+
+
 def kl_penalized_surrogate(
     ratio: Tensor, advantages: Tensor, kl: Tensor, kl_coefficient: float
 ) -> Tensor:
@@ -97,3 +126,30 @@ def clipped_value_loss(
     """
     clipped = old_values + (values - old_values).clamp(-value_clip, value_clip)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square()).mean()
+
+
+def value_loss_slopes(
+    values: Array, old_values: Array, returns: Array, value_clip: float | None
+) -> tuple[float, Array]:
+    """Return `clipped_value_loss`, or `squared_value_loss`, and how it changes with the values.
+
+    The mean's slope is (V - R) / B, but 0 where the clipped error is the larger.
+
+    Args:
+        values: V, `[B]`.
+        old_values: V_old, `[B]`.
+        returns: R, `[B]`.
+        value_clip: c; None clips nothing.
+
+    Returns:
+        The loss, and its slopes `[B]`.
+    """
+    error = values - returns
+    squared = error * error
+    slopes = error / len(error)
+    if value_clip is not None:
+        clipped = old_values + np.clip(values - old_values, -value_clip, value_clip)
+        clipped_squared = np.square(clipped - returns)
+        slopes = np.where(clipped_squared > squared, 0, slopes)
+        squared = np.maximum(squared, clipped_squared)
+    return 0.5 * float(squared.mean()), slopes

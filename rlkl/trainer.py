@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rlkl.algos import make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, Metrics
@@ -65,7 +66,7 @@ class TrainConfig:
             Atari; null leaves them. Reported returns are always raw.
         seed: of everything random.
         device: of the networks: cpu, cuda, cuda:1, ...
-        threads: that torch computes with; more than one rarely helps networks of this size.
+        threads: that torch and NumPy compute with; networks of this size rarely gain from more.
         eval_episodes: episodes with the most probable actions after training; 0 for none.
         run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
     """
@@ -162,6 +163,7 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         torch.set_num_threads(config.threads)
+        threadpool_limits(config.threads, "blas")  # NumPy's products
         device = _checked_device(config.device)
         self.streams = RandomStreams(config.seed)
         self.envs = make_vector_env(config.env)
@@ -217,8 +219,26 @@ class Trainer:
 
     @property
     def resolved_config(self) -> TrainConfig:
-        """The config with the backend that `auto` stood for."""
-        return replace(self.config, env=replace(self.config.env, backend=self.envs.backend))
+        """The config with the backend and the way to differentiate that `auto` stood for."""
+        config = self.config
+        by_hand = self.policy.by_hand is not None
+        return replace(
+            config,
+            env=replace(config.env, backend=self.envs.backend),
+            policy=replace(config.policy, differentiation="by_hand" if by_hand else "autograd"),
+        )
+
+    @property
+    def title(self) -> str:
+        """What is run and how, in a line."""
+        config, policy = self.config, self.policy
+        chosen = f" (env.backend={config.env.backend})" * (config.env.backend == "auto")
+        way = "by hand" if policy.by_hand else "by autograd"
+        why = f" ({policy.autograd_reason})" * bool(policy.autograd_reason)
+        return (
+            f"{config.algo.name} on {config.env.id} × {config.env.num_envs}, stepped by "
+            f"{self.envs.backend}{chosen}, differentiated {way}{why}"
+        )
 
     @property
     def env_steps(self) -> int:
@@ -250,6 +270,7 @@ class Trainer:
             self.reward_scaler,
             config.clip_rewards,
         )
+        prepared = time.perf_counter()
         metrics = self.policy_optimizer.update(batch, progress)
         metrics |= self.critic_fit.update(batch, progress)
         updated = time.perf_counter()
@@ -267,17 +288,22 @@ class Trainer:
             "episode/length": float(np.mean(self.recent_lengths or math.nan)),
             "episode/count": float(self.episodes),
             "time/collect": collected - start,
-            "time/update": updated - collected,
+            "time/prepare": prepared - collected,
+            "time/update": updated - prepared,
+            "time/report": time.perf_counter() - updated,
             "time/env_steps_per_second": float(rollout.is_transition.sum())
             / (time.perf_counter() - start),
         }
         return rollout, complete(metrics), histograms
 
-    def train(self) -> Summary:
+    def train(self, also: Sequence[Logger] = ()) -> Summary:
         """Run to the end of the budget, and write the run's folder.
 
         Ctrl-C (SIGINT) and SIGTERM end the run after the iteration under way, with status
         `stopped`; a second one ends it at once.
+
+        Args:
+            also: loggers that are told of everything, behind those of the config.
 
         Returns:
             What the run came to; an exception is raised again after `summary.json` tells of it.
@@ -289,12 +315,8 @@ class Trainer:
         loggers: list[Logger] = [CSVLogger(run_dir)]
         if config.logger.tensorboard:
             loggers.append(TensorBoardLogger(run_dir, text, config.logger.histogram_interval))
-        chosen = f" (env.backend={config.env.backend})" * (config.env.backend == "auto")
-        title = (
-            f"{config.algo.name} on {config.env.id} × {config.env.num_envs}, stepped by "
-            f"{self.envs.backend}{chosen}"
-        )
-        display = make_progress(config.logger.progress, title, config.total_env_steps)
+        loggers += also
+        display = make_progress(config.logger.progress, self.title, config.total_env_steps)
         status, reason, eval_return = "failed", "", None
         start = time.perf_counter()
         try:

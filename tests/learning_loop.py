@@ -48,13 +48,15 @@ def small_policy(
     observations: int | ObservationEncoder,
     space: Space[Any],
     seed: int = 0,
+    dtype: torch.dtype = torch.float32,
     **settings: Any,
 ) -> Policy:
     """Make a policy with small networks whose actions differ from state to state."""
     encoder = vector_encoder(observations) if isinstance(observations, int) else observations
     settings = {"actor_gain": 0.5, "log_std": -0.3} | settings
-    config = PolicyConfig([16], [16], **settings)
-    return Policy(config, encoder, space, RandomStreams(seed).torch("policy"))
+    settings = {"actor_hidden_sizes": [16], "critic_hidden_sizes": [16]} | settings
+    generator = RandomStreams(seed).torch("policy")
+    return Policy(PolicyConfig(**settings), encoder, space, generator, dtype=dtype)
 
 
 class Loop:

@@ -1,13 +1,20 @@
 """Advantages against a mixture of n-step returns written as loops, and literal numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
-from rlkl.advantages import explained_variance, generalized_advantages, standardize
+from rlkl.advantages import (
+    explained_variance,
+    generalized_advantages,
+    linear_recurrence,
+    standardize,
+)
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -103,6 +110,52 @@ def test_a_step_both_terminated_and_truncated_bootstraps_nothing() -> None:
 def test_the_end_of_the_rollout_bootstraps_unless_terminated() -> None:
     assert advantages_of_two_steps((False, True), NEVER, 1.0) == [41 + 0.5 * -18, -18]
     assert advantages_of_two_steps(NEVER, (False, True), 1.0) == [41 + 0.5 * 82, 82]
+
+
+def test_a_recurrence_has_the_numbers_worked_out_by_hand() -> None:
+    found = linear_recurrence(column(0.5, 0.0, -2.0), column(1, 2, 3), np.array([4.0]))
+    assert found[:, 0].tolist() == [3, 2, -1]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 4, 40])
+def test_a_recurrence_is_the_filter_of_scipy_and_the_same_bits_in_every_company(
+    num_envs: int,
+) -> None:
+    generator = np.random.default_rng(0)
+    terms, start = generator.normal(size=(50, 40)), generator.normal(size=40)
+    rates = generator.uniform(-1, 1, size=40)
+    decay = np.broadcast_to(rates, terms.shape)
+    found = linear_recurrence(decay[:, :num_envs], terms[:, :num_envs], start[:num_envs])
+    assert found.shape == (50, num_envs)
+    for env in range(num_envs):
+        expected, _ = lfilter([1], [1, -rates[env]], terms[:, env], zi=[rates[env] * start[env]])
+        np.testing.assert_allclose(found[:, env], expected, rtol=1e-10, atol=1e-12)
+    together = linear_recurrence(decay, terms, start)[:, :num_envs]
+    np.testing.assert_array_equal(found, together)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("company", [1, 2, 3, 4, 5])
+def test_decays_that_change_give_the_same_bits_to_few_and_to_many(
+    company: int, dtype: type[np.floating[Any]]
+) -> None:
+    generator = np.random.default_rng(0)
+    decay, terms = generator.random((2, 30, 20)).astype(dtype)
+    start = generator.random(20)
+    # Backwards in time, as advantages are.
+    many = linear_recurrence(decay[::-1], terms[::-1], start)
+    for first in range(0, 20, company):
+        few = slice(first, first + company)
+        found = linear_recurrence(decay[::-1, few], terms[::-1, few], start[few])
+        np.testing.assert_array_equal(found, many[:, few])
+        assert found.dtype == many.dtype == np.float64
+    assert many[0, 3] == decay[-1, 3] * start[3] + terms[-1, 3]
+
+
+def test_a_recurrence_of_no_steps_is_empty() -> None:
+    for num_envs in (2, 20):
+        nothing = np.empty((0, num_envs))
+        assert linear_recurrence(nothing, nothing, np.zeros(num_envs)).shape == (0, num_envs)
 
 
 def test_standardized_advantages_have_mean_0_and_sample_deviation_1() -> None:

@@ -7,20 +7,21 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode
-from learning_loop import Loop, config_of, seen, small_policy, vectors_of
+from learning_loop import Loop, config_of, seen, vectors_of
+from made_batches import KINDS, batch_for, policy_of
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 from worlds import MODES, wander
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer, trpo
-from rlkl.algos.base import AlgoConfig, Metrics, PolicyOptimizer
+from rlkl.algos.base import AlgoConfig, Metrics, PolicyOptimizer, Slopes
 from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.ppo_kl import (
@@ -31,14 +32,14 @@ from rlkl.algos.ppo_kl import (
 )
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import LogLikelihood
+from rlkl.closed_forms import ClosedForm
 from rlkl.critic import CriticConfig, CriticFit
 from rlkl.distributions import Categorical as OurCategorical
 from rlkl.distributions import Distribution
 from rlkl.envs import EnvConfig
-from rlkl.memory import Sequences
-from rlkl.policy import Inputs, Policy
-from rlkl.rollout import Batch, make_batch
-from rlkl.spaces import ACTION_MASK
+from rlkl.policy import Acting, Inputs, Policy
+from rlkl.rollout import Batch, Rows, make_batch
+from rlkl.spaces import ACTION_MASK, Observations
 from rlkl.trust_region import LineSearch
 from rlkl.validation import ConfigError
 
@@ -54,22 +55,10 @@ def algorithms_with(*settings: str) -> pytest.MarkDecorator:
 
 
 EVERY_ALGORITHM = algorithms_with()
-GRU = {"memory": "gru", "memory_size": 8, "sequence_length": 8}
-KINDS: dict[str, tuple[gym.Space[Any], dict[str, Any]]] = {
-    "categorical": (Discrete(3), {}),
-    "gaussian": (Box(-1, 1, (2,)), {}),
-    "masked": (Discrete(4), {}),
-    "multi_categorical": (MultiDiscrete([2, 3]), {}),
-    "bernoulli": (MultiBinary(3), {}),
-    "gaussian_of_state": (Box(-1, 1, (2,)), {"state_dependent_std": True}),
-    "tanh_gaussian": (Box(-1, 1, (2,)), {"box_distribution": "tanh_gaussian"}),
-    "gru": (Discrete(3), GRU),
-    "lstm": (Box(-1, 1, (2,)), GRU | {"memory": "lstm"}),
-}
-"""What the laws are held for: actions, and settings of the policy."""
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SOME_KINDS = pytest.mark.parametrize("kind", ["categorical", "bernoulli", "gaussian", "lstm"])
 BOTH_KINDS = pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+BOTH_WAYS = pytest.mark.parametrize("differentiation", ["by_hand", "autograd"])
 CARTPOLE_OR_PENDULUM = {
     "categorical": EnvConfig("CartPole-v1", 4),
     "gaussian": EnvConfig("Pendulum-v1", 4),
@@ -85,54 +74,6 @@ def loop_of(
     space, policy = KINDS[kind]
     env = CARTPOLE_OR_PENDULUM.get(kind) or wander(space, mode, masked=kind == "masked")
     return Loop(algo, env, **policy, **settings)
-
-
-def policy_of(kind: str, seed: int = 0) -> Policy:
-    space, settings = KINDS[kind]
-    return small_policy(4, space, seed, **settings)
-
-
-def inputs_for(policy: Policy, kind: str, size: int, generator: Generator) -> Inputs:
-    """Make observations; where there is a memory, sequences of unequal lengths amid an episode."""
-    inputs = seen(torch.randn(size, 4, generator=generator))
-    if kind == "masked":
-        mask = torch.rand(size, 4, generator=generator) < 0.5
-        mask[:, 1:3] |= ~mask.any(-1, keepdim=True)
-        inputs.observations[ACTION_MASK] = mask
-    if not policy.state_size:
-        return inputs
-    lengths = [1 + i % 8 for i in range(size // 4)]
-    while sum(lengths) > size:
-        lengths.pop()
-    lengths += [1] * (size - sum(lengths))
-    rows = torch.randperm(size, generator=generator)
-    cells = nn.utils.rnn.pad_sequence(list(rows.split(lengths)))
-    states = 0.5 * torch.randn(len(lengths), policy.state_size, generator=generator)
-    return Inputs(inputs.observations, Sequences(cells, torch.tensor(lengths), states))
-
-
-@torch.no_grad()
-def batch_for(policy: Policy, kind: str, size: int = 256, seed: int = 0) -> Batch:
-    """Make a batch as if collected: advantages are large for some actions in some states."""
-    generator = Generator().manual_seed(seed)
-    inputs = inputs_for(policy, kind, size, generator)
-    old = policy.distribution(inputs)
-    actions = old.sample(generator)
-    toward = actions - 1.0 if actions.ndim == 1 else actions.sum(-1)
-    if actions.ndim > 1 and not actions.is_floating_point():
-        toward = toward - 1.5
-    noise = torch.randn(size, generator=generator)
-    returns = 2 + 3 * toward * inputs.observations["vector"][:, 0].sign() + noise
-    values = policy.values(inputs)
-    return Batch(
-        inputs,
-        actions,
-        returns - values,
-        returns,
-        old.parameters,
-        old.log_prob(actions),
-        values,
-    )
 
 
 def optimizer_of(name: str, policy: Policy, **settings: Any) -> PolicyOptimizer:
@@ -216,36 +157,96 @@ def tensors_of(batch: Batch) -> dict[str, Tensor]:
     return found | inputs.observations
 
 
+def watch(optimizer: PolicyOptimizer, look: Callable[[Tensor, dict[str, Tensor]], None]) -> None:
+    """Show log π_θ and the rows of every minibatch that the objective gets, however it is asked."""
+    assert isinstance(optimizer, FirstOrder)
+    objective: Any = optimizer.objective
+    loss, slopes = objective.loss, objective.slopes
+
+    def asked_for_the_loss(new: Distribution, batch: Batch) -> Tensor:
+        look(new.log_prob(batch.actions).detach(), tensors_of(batch))
+        return loss(new, batch)
+
+    def asked_for_slopes(new: ClosedForm, rows: Rows) -> Slopes:
+        arrays = {k: torch.tensor(v) for k, v in rows._asdict().items() if v is not None}
+        look(torch.tensor(new.log_prob), arrays)
+        return slopes(new, rows)
+
+    objective.loss, objective.slopes = asked_for_the_loss, asked_for_slopes
+
+
+def evaluations(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """Return a list of the vectors that the actor will be asked about, and of its answers."""
+    found: list[tuple[Tensor, Tensor]] = []
+    evaluate = policy.distribution
+
+    def evaluated(inputs: Inputs) -> Distribution:
+        distribution = evaluate(inputs)
+        found.append((inputs.observations["vector"], distribution.parameters.detach()))
+        return distribution
+
+    monkeypatch.setattr(policy, "distribution", evaluated)
+    if policy.by_hand is not None:
+        forward = policy.by_hand.actor.forward
+
+        def forwarded(vectors: NDArray[Any]) -> NDArray[Any]:
+            parameters = forward(vectors)
+            found.append((torch.tensor(vectors), torch.tensor(parameters)))
+            return parameters
+
+        monkeypatch.setattr(policy.by_hand.actor, "forward", forwarded)
+    return found
+
+
 @EVERY_ALGORITHM
 @pytest.mark.parametrize(
-    ("kind", "normalize", "mode"),
+    ("kind", "normalize", "mode", "differentiation"),
     [
-        *((kind, True, MODES[1]) for kind in KINDS),
-        *((kind, False, MODES[0]) for kind in ("categorical", "gaussian", "gru", "lstm")),
+        *((kind, True, MODES[1], "auto") for kind in KINDS),
+        *((kind, False, MODES[0], "auto") for kind in ("categorical", "gaussian", "gru", "lstm")),
+        *((kind, True, MODES[0], "autograd") for kind in ("categorical", "masked", "gaussian")),
     ],
 )
 def test_every_update_starts_at_ratio_1_and_kl_0_from_the_policy_that_acted(
-    name: str, kind: str, normalize: bool, mode: AutoresetMode, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    kind: str,
+    normalize: bool,
+    mode: AutoresetMode,
+    differentiation: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     epochs = 2 if kind in CARTPOLE_OR_PENDULUM else 1
     algo, critic = config_of(name, num_epochs=epochs), CriticConfig(num_epochs=epochs)
-    loop = loop_of(kind, algo, mode, rollout_steps=25, normalize=normalize, critic=critic)
+    settings = {"rollout_steps": 25, "normalize": normalize, "differentiation": differentiation}
+    loop = loop_of(kind, algo, mode, critic=critic, **settings)
+    policy, optimizer = loop.policy, loop.optimizer
+    by_hand = differentiation == "auto" and not policy.state_size
+    assert (policy.by_hand is not None) == by_hand
     loop.iterate(2)
-    policy = loop.policy
-    act, evaluate = policy.step, policy.distribution
-    acted: list[Tensor] = []
-    judged: list[tuple[Inputs, Distribution]] = []
+    act_with, acted = policy.acting, []
 
-    def acting(*arguments: Any) -> tuple[Distribution, Tensor]:
-        distribution, states = act(*arguments)
-        acted.append(distribution.parameters)
-        return distribution, states
+    def acting(noise: Tensor) -> Acting:
+        act = act_with(noise)
 
-    def judging(inputs: Inputs) -> Distribution:
-        judged.append((inputs, evaluate(inputs)))
-        return judged[-1][1]
+        def recorded(
+            t: int, observations: Observations, states: Tensor
+        ) -> tuple[NDArray[Any], Tensor]:
+            chosen, after = act(t, observations, states)
+            with torch.no_grad():
+                seen_now = policy.tensors(copy.deepcopy(observations))
+                parameters, _ = policy.actor.step(seen_now, states.chunk(2, -1)[0])
+            distribution = policy.family(parameters)
+            if kind == "masked":
+                distribution = distribution.masked(seen_now[ACTION_MASK])
+            # The modules' distribution, and no other, makes of the noise what was done.
+            drawn = distribution.draw(noise[t])
+            torch.testing.assert_close(torch.as_tensor(chosen), drawn, rtol=1e-5, atol=1e-5)
+            acted.append(distribution.parameters)
+            return chosen, after
 
-    monkeypatch.setattr(policy, "step", acting)
+        return recorded
+
+    monkeypatch.setattr(policy, "acting", acting)
     rollout = loop.collector.collect()
     by_row = torch.cat(acted)[torch.as_tensor(rollout.is_transition.flatten())]
     batch = make_batch(rollout, policy, 0.99, 0.95)
@@ -253,19 +254,24 @@ def test_every_update_starts_at_ratio_1_and_kl_0_from_the_policy_that_acted(
     log_prob = in_torch(by_row, kind).log_prob(batch.actions).float()
     torch.testing.assert_close(batch.old_log_prob, log_prob, rtol=1e-4, atol=1e-5)
 
-    monkeypatch.setattr(policy, "distribution", judging)
-    loop.optimizer.update(batch, 0.0)
-    inputs, first = judged[0]
-    vectors = inputs.observations["vector"]
+    judged, ratios = evaluations(policy, monkeypatch), []
+    if isinstance(optimizer, FirstOrder):
+        watch(optimizer, lambda new, old: ratios.append((new - old["old_log_prob"]).exp()))
+    optimizer.update(batch, 0.0)
+    vectors, parameters = judged[0]
     rows = (vectors_of(batch)[None] == vectors[:, None]).all(-1).int().argmax(-1)
+    first = policy.family(parameters)
+    if kind == "masked":
+        first = first.masked(batch.inputs.observations[ACTION_MASK][rows])
     ratio = (first.log_prob(batch.actions[rows]) - batch.old_log_prob[rows]).exp()
-    old = in_torch(batch.old_parameters[rows], kind)
-    kl = old.kl(in_torch(first.parameters.detach(), kind))
+    kl = in_torch(batch.old_parameters[rows], kind).kl(in_torch(first.parameters, kind))
     assert len(rows) > 10
     assert torch.equal(vectors, vectors_of(batch)[rows])
-    assert (ratio - 1).abs().max() < 1e-5
+    for ratio_found in (ratio, *ratios[:1]):
+        assert (ratio_found - 1).abs().max() < 1e-5
     assert kl.abs().max() < 1e-9
-    moved = evaluate(batch.inputs).parameters
+    with torch.no_grad():
+        moved = policy.distribution(batch.inputs).parameters
     assert (moved - batch.old_parameters)[moved.isfinite()].abs().max() > 1e-4
 
 
@@ -400,29 +406,24 @@ def test_advantages_are_taken_as_they_are_where_standardization_is_off(
     assert (shifted - updated(name, kind, batch, num_epochs=1)).abs().max() > 1e-3
 
 
-def advantages_seen(name: str, batch: Batch, **settings: Any) -> list[Tensor]:
+def advantages_seen(name: str, batch: Batch, differentiation: str, **settings: Any) -> list[Tensor]:
     """Return the advantages of every minibatch that the objective got in one update."""
-    policy, found = policy_of("categorical"), []
+    policy, found = policy_of("categorical", differentiation=differentiation), []
     optimizer = optimizer_of(name, policy, **settings)
-    assert isinstance(optimizer, FirstOrder)
-    loss = optimizer.objective.loss
-
-    def recorded(new: Distribution, minibatch: Batch) -> Tensor:
-        found.append(minibatch.advantages)
-        return loss(new, minibatch)
-
-    optimizer.objective.loss = recorded  # type: ignore[method-assign]
+    watch(optimizer, lambda _, minibatch: found.append(minibatch["advantages"]))
     optimizer.update(batch, 0.0)
     return found
 
 
 @algorithms_with("num_minibatches")
-def test_advantages_are_standardized_over_the_batch_or_over_each_minibatch(name: str) -> None:
+@BOTH_WAYS
+def test_advantages_are_standardized_over_the_batch_or_over_each_minibatch(
+    name: str, differentiation: str
+) -> None:
     batch = batch_for(policy_of("categorical"), "categorical")
     for mode, of_each in (("batch", False), ("minibatch", True)):
-        parts = advantages_seen(
-            name, batch, num_minibatches=4, num_epochs=1, advantage_standardization=mode
-        )
+        settings = {"num_minibatches": 4, "num_epochs": 1, "advantage_standardization": mode}
+        parts = advantages_seen(name, batch, differentiation, **settings)
         assert len(parts) == 4
         whole = torch.cat(parts).double()
         assert whole.mean().abs() < 1e-6
@@ -434,11 +435,12 @@ def test_advantages_are_standardized_over_the_batch_or_over_each_minibatch(name:
 
 
 @algorithms_with("num_minibatches")
-def test_every_epoch_visits_each_row_once_in_a_new_order(name: str) -> None:
+@BOTH_WAYS
+def test_every_epoch_visits_each_row_once_in_a_new_order(name: str, differentiation: str) -> None:
     batch = batch_for(policy_of("categorical"), "categorical", size=50)
     batch = replace(batch, advantages=torch.arange(50.0))
     settings = {"num_minibatches": 4, "num_epochs": 3, "advantage_standardization": "none"}
-    parts = advantages_seen(name, batch, **settings)
+    parts = advantages_seen(name, batch, differentiation, **settings)
     assert [len(part) for part in parts] == [13, 13, 12, 12] * 3
     epochs = [torch.cat(parts[i : i + 4]) for i in (0, 4, 8)]
     for epoch in epochs:
@@ -466,12 +468,17 @@ def test_the_entropy_bonus_raises_entropy(name: str, kind: str) -> None:
 
 
 def step_gradients(optimizer: PolicyOptimizer, policy: Policy) -> list[Tensor]:
-    """Return a list to which every step that Adam takes will add its gradient."""
+    """Return a list to which every step that Adam takes will add its gradient, clipped."""
     gradients: list[Tensor] = []
     assert isinstance(optimizer, FirstOrder)
-    optimizer.adam.register_step_pre_hook(
-        lambda *_: gradients.append(policy.actor_parameters.gradient.clone())
-    )
+    step = optimizer.adam.step
+
+    def recorded(max_grad_norm: float | None = None) -> Tensor | float:
+        norm = step(max_grad_norm)
+        gradients.append(policy.actor_parameters.gradient.clone())
+        return norm
+
+    optimizer.adam.step = recorded  # type: ignore[method-assign]
     return gradients
 
 
@@ -505,7 +512,7 @@ def test_a_linear_learning_rate_falls_to_zero_at_the_end(name: str) -> None:
         start = policy.actor_parameters.vector.detach().clone()
         metrics = optimizer.update(batch_for(policy, "categorical"), progress)
         assert metrics["optim/lr"] == pytest.approx(rate, abs=1e-12)
-        assert optimizer.adam.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-12)
+        assert optimizer.adam.learning_rate == pytest.approx(rate, abs=1e-12)
         assert torch.equal(policy.actor_parameters.vector, start) == (rate == 0)
     constant = optimizer_of(name, policy, learning_rate=0.01, learning_rate_schedule="constant")
     assert constant.update(batch_for(policy, "categorical"), 0.9)["optim/lr"] == 0.01
@@ -644,13 +651,8 @@ def ppo_kl_updates(updates: int, **settings: Any) -> tuple[list[float], list[flo
     assert isinstance(optimizer, FirstOrder)
     objective = optimizer.objective
     assert isinstance(objective, KLPenalizedSurrogate)
-    used, reported, kls, loss = [], [], [], objective.loss
-
-    def recorded(new: Distribution, minibatch: Batch) -> Tensor:
-        used.append(objective.kl_coefficient)
-        return loss(new, minibatch)
-
-    objective.loss = recorded  # type: ignore[method-assign]
+    used, reported, kls = [], [], []
+    watch(optimizer, lambda *_: used.append(objective.kl_coefficient))
     for seed in range(updates):
         batch = batch_for(policy, "gaussian", seed=seed)
         reported.append(optimizer.update(batch, 0.0)["kl/coefficient"])
@@ -934,23 +936,18 @@ def test_a_fraction_that_takes_in_every_state_gives_the_full_fisher_matrix(
 
 @algorithms_with("fisher_fraction")
 @BOTH_KINDS
+@BOTH_WAYS
 def test_a_fraction_of_the_states_is_drawn_anew_for_each_update(
-    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: str, differentiation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = policy_of(kind)
+    policy = policy_of(kind, differentiation=differentiation)
     batch = batch_for(policy, kind)
     optimizer = optimizer_of(name, policy, fisher_fraction=0.25)
-    evaluate, found = policy.distribution, []
-
-    def recorded(inputs: Inputs) -> Distribution:
-        found.append(inputs.observations["vector"])
-        return evaluate(inputs)
-
-    monkeypatch.setattr(policy, "distribution", recorded)
+    found = evaluations(policy, monkeypatch)
     before = true_surrogate(policy, batch, kind)
     optimizer.update(batch, 0.0)
     assert true_surrogate(policy, batch, kind) > before
     optimizer.update(batch_for(policy, kind), 0.0)
-    first, second = (observations for observations in found if len(observations) == 64)
+    first, second = (vectors for vectors, _ in found if len(vectors) == 64)
     assert not torch.equal(first, second)
     assert len({tuple(row) for row in first.tolist()}) == 64

@@ -14,14 +14,15 @@ PACKAGE = Path(rlkl.__file__).parent
 FLOORS = [
     {
         "validation", "version", "randomness", "schedules", "divergences", "distributions",
-        "surrogates", "advantages", "trust_region", "normalization",
+        "surrogates", "advantages", "trust_region", "normalization", "closed_forms",
     },
     {
-        "spaces", "guard", "pool", "vector_environment", "envs", "flat_parameters", "networks",
-        "memory", "policy", "rollout", "collector", "tasks",
+        "spaces", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",
+        "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",
+        "collector", "tasks",
     },
     {"critic", "algos"},
-    {"diagnostics", "loggers", "progress", "evaluation", "checkpoint", "trainer"},
+    {"diagnostics", "loggers", "progress", "evaluation", "checkpoint", "trainer", "bench"},
     {"config", "cli", "__main__", "__init__"},
 ]  # fmt: skip
 EDGE_ONLY = {"hydra", "omegaconf"}

@@ -16,9 +16,9 @@ from small_environments import Moment
 from torch import Generator
 
 from rlkl.collector import Collector
-from rlkl.distributions import Categorical
 from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.normalization import ObservationNormalizer, RunningMoments
+from rlkl.policy import Policy
 from rlkl.rollout import Batch, Rollout, make_batch
 from rlkl.spaces import ACTION_MASK, VECTOR
 from rlkl.vector_environment import VectorEnvironment
@@ -103,7 +103,8 @@ def two_rollouts(collector: Collector, rows: tuple[int, int]) -> list[tuple[Roll
 @pytest.fixture
 def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes policies take their best action, so reset rows use up no randomness."""
-    monkeypatch.setattr(Categorical, "sample", lambda self, _: self.mode())
+    noise = Policy.noise
+    monkeypatch.setattr(Policy, "noise", lambda *given: torch.zeros_like(noise(*given)))
 
 
 @pytest.mark.usefixtures("no_chance")
@@ -228,6 +229,32 @@ class NoisyResets(SyncVectorEnv):
         resetting = self._autoreset_envs.copy()
         observations, rewards, *rest = super().step(actions)
         return observations, np.where(resetting, 1e3, rewards), *rest
+
+
+@BOTH_MODES
+def test_episodes_are_those_of_a_count_step_by_step(mode: AutoresetMode) -> None:
+    plans = ("1T 1L 2B 1T 3L", "9T 1L", "2L 1T 1T", "30T")
+    collector, _ = collector_of(mode, plans, vector=NoisyResets)
+    env_steps, returns, lengths = 0, [0.0] * 4, [0] * 4
+    endings = []
+    for collector.rollout_steps in (13, 1, 2, 20, 1):
+        rollout = collector.collect()
+        expected = []
+        for t in range(collector.rollout_steps):
+            env_steps += int(rollout.is_transition[t].sum())
+            for i in np.flatnonzero(rollout.is_transition[t]):
+                returns[i] += float(rollout.rewards[t, i])
+                lengths[i] += 1
+                if rollout.terminated[t, i] or rollout.truncated[t, i]:
+                    expected.append((env_steps, returns[i], lengths[i]))
+                    endings.append((collector.rollout_steps, int(i)))
+                    returns[i], lengths[i] = 0.0, 0
+        assert [episode[::2] for episode in rollout.episodes] == [e[::2] for e in expected]
+        found = [episode.reward_sum for episode in rollout.episodes]
+        assert found == pytest.approx([reward_sum for _, reward_sum, _ in expected], rel=1e-12)
+        assert rollout.env_steps == collector.env_steps == env_steps
+    assert endings.count((13, 0)) > 2
+    assert {i for _, i in endings} == {0, 1, 2, 3}
 
 
 def test_the_reward_of_a_row_that_only_resets_counts_nowhere() -> None:

@@ -59,7 +59,7 @@ def test_one_return_alone_is_no_problem(policy: Policy) -> None:
 def test_the_learning_rate_follows_its_schedule(policy: Policy) -> None:
     critic_fit = fit(policy, learning_rate=0.1, learning_rate_schedule="linear")
     critic_fit.update(batch_of(policy, torch.ones(8)), 0.75)
-    assert critic_fit.adam.param_groups[0]["lr"] == pytest.approx(0.025)
+    assert critic_fit.adam.learning_rate == pytest.approx(0.025)
     before = policy.critic_parameters.vector.detach().clone()
     critic_fit.update(batch_of(policy, torch.ones(8)), 1.0)
     assert torch.equal(policy.critic_parameters.vector, before)

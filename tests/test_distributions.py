@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import chisquare, kstest, norm
+from scipy.stats import chisquare, gumbel_r, kstest, norm
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
@@ -199,6 +199,62 @@ def test_categorical_samples_come_with_their_probabilities_row_by_row() -> None:
     assert chisquare(first, [5_000, 10_000, 35_000]).pvalue > 0.01
     assert second[1] == 0
     assert chisquare(second[[0, 2]]).pvalue > 0.01
+
+
+@ALL
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_sample_is_what_the_noise_of_its_generator_stands_for(family: str, masked: bool) -> None:
+    distribution = FAMILIES[family](random_parameters(rows=50))
+    if masked and family in SIZES:
+        distribution = distribution.masked(mask_of(family))
+    noise = distribution.noise((50,), seeded(7))
+    assert noise.dtype == torch.float64
+    assert torch.equal(distribution.draw(noise), distribution.sample(seeded(7)))
+
+
+@ALL
+def test_noise_is_of_the_shape_asked_for_and_knows_nothing_of_the_parameters(family: str) -> None:
+    first, other = (FAMILIES[family](random_parameters(seed)) for seed in (0, 1))
+    noise = first.noise((7, 3), seeded())
+    assert torch.equal(noise, other.noise((7, 3), seeded()))
+    assert noise.shape[:2] == (7, 3)
+    assert noise.isfinite().all()
+    three = first.at(first.parameters[:3])
+    for row in noise:
+        assert three.draw(row).shape == three.sample(seeded()).shape
+    # What is drawn for a state depends on its own noise alone.
+    changed = noise[0].clone()
+    changed[1:] = noise[1, 1:]
+    assert torch.equal(three.draw(changed)[0], three.draw(noise[0])[0])
+    assert torch.equal(three.draw(changed)[1:], three.draw(noise[1])[1:])
+
+
+def test_noise_drawn_for_many_steps_at_once_gives_each_step_its_probabilities() -> None:
+    probabilities = torch.tensor([0.1, 0.2, 0.7, 0.0], dtype=torch.float64)
+    rows = Categorical(probabilities.log().expand(5_000, 4))
+    noise = rows.noise((4, 5_000), seeded())
+    counts = np.stack([np.bincount(rows.draw(step), minlength=4) for step in noise])
+    assert (counts[:, 3] == 0).all()
+    for count in counts:
+        assert chisquare(count[:3], [500, 1_000, 3_500]).pvalue > 0.01
+    # One step says nothing of the next.
+    pairs = np.bincount(3 * rows.draw(noise[0]) + rows.draw(noise[1]), minlength=9)
+    expected = 5_000 * np.outer([0.1, 0.2, 0.7], [0.1, 0.2, 0.7])
+    assert chisquare(pairs, expected.ravel()).pvalue > 0.01
+
+
+def test_the_noise_of_a_race_is_that_of_gumbel_and_of_a_gaussian_normal() -> None:
+    race = Categorical(torch.zeros(1, 10, dtype=torch.float64)).noise((5_000,), seeded())
+    assert kstest(race.flatten(), gumbel_r.cdf).pvalue > 0.01
+    bell = DiagonalGaussian(torch.zeros(1, 20, dtype=torch.float64)).noise((5_000,), seeded())
+    assert kstest(bell.flatten(), norm.cdf).pvalue > 0.01
+
+
+def test_without_noise_the_best_action_and_the_mean_are_drawn() -> None:
+    for family in ("categorical", "multi", "unequal", "bernoulli", "gaussian"):
+        distribution = FAMILIES[family](random_parameters())
+        none = torch.zeros_like(distribution.noise((5,), seeded()))
+        assert torch.equal(distribution.draw(none), distribution.mode())
 
 
 @CONTINUOUS

@@ -145,6 +145,36 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return_across_ro
     np.testing.assert_allclose(scaler(rewards), rewards / expected.std(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_envs", [3, 20])
+def test_two_rollouts_move_the_reward_scaler_as_one_long_one_does(num_envs: int) -> None:
+    generator = np.random.default_rng(1)
+    rewards = generator.normal(1, 2, size=(30, num_envs))
+    ends = generator.random((30, num_envs)) < 0.2
+    ends[11] = np.arange(num_envs) % 2 == 0  # some episodes end with the first rollout
+    valid = np.ones((30, num_envs), bool)
+    one, two = RewardScaler(num_envs, 0.9), RewardScaler(num_envs, 0.9)
+    one.update(rewards, ends, valid)
+    for rows in (slice(0, 12), slice(12, 30)):
+        two.update(rewards[rows], ends[rows], valid[rows])
+    assert one.moments.count == two.moments.count == 30 * num_envs
+    np.testing.assert_allclose(two.moments.mean, one.moments.mean, rtol=1e-12)
+    np.testing.assert_allclose(two.moments.variance, one.moments.variance, rtol=1e-12)
+    assert two.state_dict()["returns"] == one.state_dict()["returns"]
+
+
+def test_observations_are_normalised_into_the_room_they_are_given() -> None:
+    samples = np.random.default_rng(0).normal([5, -100], [2, 0.1], size=(50, 2)).astype(np.float32)
+    normalizer = ObservationNormalizer((2,), clip=1.5)
+    normalizer.update(samples)
+    room, before = np.full((3, 50, 2), 7, np.float32), samples.copy()
+    normalizer.write(samples, room[1])
+    np.testing.assert_array_equal(room[1], normalizer(samples))
+    assert (room[[0, 2]] == 7).all()
+    assert room.max() == 7
+    assert np.abs(room[1]).max() == 1.5
+    np.testing.assert_array_equal(samples, before)
+
+
 def test_the_reward_of_a_row_that_only_resets_counts_nowhere() -> None:
     ends = np.array([[False], [True], [False], [False]])
     valid = np.array([[True], [True], [False], [True]])

@@ -504,7 +504,7 @@ def actor_of_tianshou(algorithm: str, policy: Policy, rollout: Rollout, **option
     [
         ("CartPole of 20 steps", 0.01, False),
         ("Target of 20 steps", 0.01, False),
-        ("Target of 20 steps", 3.0, True),
+        ("Target of 20 steps", 10.0, True),
     ],
 )
 def test_trpo_takes_the_step_of_tianshou(env: str, max_kl: float, backtracks: bool) -> None:

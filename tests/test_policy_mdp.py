@@ -21,7 +21,8 @@ def tabular_policy(logits: list[list[float]]) -> Policy:
     """Make a policy with one logit for each state (a one-hot observation) and action."""
     space = gym.spaces.Discrete(len(logits[0]))
     encoder = vector_encoder(len(logits))
-    policy = Policy(PolicyConfig([]), encoder, space, Generator(), dtype=torch.float64)
+    config = PolicyConfig([], differentiation="autograd")  # its modules are taken apart below
+    policy = Policy(config, encoder, space, Generator(), dtype=torch.float64)
     (table,) = policy.actor.head
     table.bias = None
     table.weight.data = torch.tensor(logits, dtype=torch.float64).T

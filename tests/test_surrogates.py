@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
@@ -12,11 +13,13 @@ from rlkl.distributions import DiagonalGaussian
 from rlkl.divergences import categorical_kl, kl_estimates
 from rlkl.surrogates import (
     clipped_surrogate,
+    clipped_surrogate_slopes,
     clipped_value_loss,
     kl_penalized_surrogate,
     policy_gradient,
     squared_value_loss,
     surrogate,
+    value_loss_slopes,
 )
 
 
@@ -169,3 +172,77 @@ def test_clipped_value_loss_is_a_mean_over_samples_and_the_plain_one_when_wide()
     values, old_values, returns = vector(1, 3), vector(0, 0), vector(0, 1)
     assert clipped_value_loss(values, old_values, returns, math.inf) == 1.25
     assert clipped_value_loss(values, values, returns, 0.1) == 1.25
+
+
+# By hand.
+
+
+def grid(*axes: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """Return every combination, one row each."""
+    return torch.cartesian_prod(*(vector(*axis) for axis in axes)).clone().unbind(-1)
+
+
+LOWEST, HIGHEST = 0.75, 1.5  # no rounding: ratios lie exactly on the bounds
+
+
+def test_slopes_of_the_clipped_surrogate_are_those_of_autograd_on_the_bounds_too() -> None:
+    ratio, advantages = grid(
+        (1e-30, 0.5, 0.75, 0.7500001, 1.0, 1.4999999, 1.5, 1.6, 1e30), (-3.0, -0.5, 0.0, 0.5, 3.0)
+    )
+    log_ratio = ratio.log().requires_grad_()
+    # The ratio itself and not the exponential of its rounded logarithm.
+    exact = log_ratio.exp() + (ratio - log_ratio.exp()).detach()
+    objective = clipped_surrogate(exact, advantages, LOWEST, HIGHEST)
+    (expected,) = torch.autograd.grad(objective, log_ratio)
+    given = ratio.numpy().copy(), advantages.numpy().copy()
+    found, slopes = clipped_surrogate_slopes(*given, LOWEST, HIGHEST)
+    assert found == pytest.approx(objective.item(), rel=1e-12)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-9, atol=0)
+    np.testing.assert_array_equal(given[0], ratio)
+    np.testing.assert_array_equal(given[1], advantages)
+    assert 10 < (slopes == 0).sum() < 30
+
+
+@pytest.mark.parametrize("advantage", [-2.0, 0.0, 2.0])
+def test_a_ratio_or_an_advantage_that_is_nan_stays_nan_by_hand(advantage: float) -> None:
+    ratio, advantages = np.array([1.0, np.nan]), np.array([1.0, advantage])
+    objective, slopes = clipped_surrogate_slopes(ratio, advantages, LOWEST, HIGHEST)
+    assert math.isnan(objective)
+    assert np.isnan(slopes).tolist() == [False, True]
+    objective, slopes = clipped_surrogate_slopes(advantages, ratio, LOWEST, HIGHEST)
+    assert math.isnan(objective)
+    assert np.isnan(slopes).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("value_clip", [None, 0.5])
+def test_slopes_of_the_value_loss_are_those_of_autograd_on_the_bounds_too(
+    value_clip: float | None,
+) -> None:
+    values, old_values, returns = grid(
+        (-3.0, -0.5, -0.25, 0.0, 0.5, 0.75, 2.0), (0.0, 0.25), (-1.1, -0.05, 0.3, 0.5, 1.7)
+    )
+    values = values.clone().requires_grad_()
+    if value_clip is None:
+        loss = squared_value_loss(values, returns)
+    else:
+        loss = clipped_value_loss(values, old_values, returns, value_clip)
+    (expected,) = torch.autograd.grad(loss, values)
+    given = [tensor.detach().numpy().copy() for tensor in (values, old_values, returns)]
+    found, slopes = value_loss_slopes(*given, value_clip)
+    assert found == pytest.approx(loss.item(), rel=1e-12)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-12, atol=1e-15)
+    for array, tensor in zip(given, (values, old_values, returns), strict=True):
+        np.testing.assert_array_equal(array, tensor.detach())
+    assert (value_clip is None) == ((slopes == 0).sum() < 5)
+
+
+@pytest.mark.parametrize("value_clip", [None, 0.5])
+@pytest.mark.parametrize("place", ["values", "returns"])
+def test_values_and_returns_that_are_nan_stay_nan_by_hand(
+    place: str, value_clip: float | None
+) -> None:
+    given = {name: np.array([1.0, 2.0]) for name in ("values", "old_values", "returns")}
+    given[place][1] = np.nan
+    loss, slopes = value_loss_slopes(**given, value_clip=value_clip)
+    assert math.isnan(loss)
+    assert np.isnan(slopes).tolist() == [False, True]

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rlkl.advantages import standardize
+from rlkl.closed_forms import Array, ClosedForm
 from rlkl.distributions import Distribution
 from rlkl.policy import Policy
-from rlkl.rollout import Batch
+from rlkl.rollout import Batch, Rows
 from rlkl.schedules import SCHEDULES
 from rlkl.validation import check_choice, check_range
 
@@ -147,6 +148,34 @@ class Objective(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
+        ...
+
+
+class Slopes(NamedTuple):
+    """A loss, and how it changes with what it is made of.
+
+    Attributes:
+        loss: a scalar.
+        of_log_prob: ∂loss/∂log π_θ(a|s) of each row, `[B]`.
+        of_kl: ∂loss/∂KL(π_old ‖ π_θ), the same for each row.
+    """
+
+    loss: float
+    of_log_prob: Array
+    of_kl: float = 0.0
+
+
+@runtime_checkable
+class SlopedObjective(Objective, Protocol):
+    """An objective that knows the slopes of its loss, so that torch need not differentiate it."""
+
+    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
+        """Return the loss and its slopes.
+
+        Args:
+            new: π_θ at the states of the minibatch.
+            rows: the minibatch, its advantages standardised as configured.
+        """
         ...
 
 

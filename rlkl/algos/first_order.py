@@ -1,11 +1,9 @@
 """Epochs × minibatches of Adam on an objective: the loop that vanilla PG and both PPOs share."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from rlkl.algos.base import (
     FirstOrderConfig,
@@ -15,10 +13,11 @@ from rlkl.algos.base import (
     full_batch_kl,
     standardized,
 )
+from rlkl.algos.gradients import minibatch_gradient
+from rlkl.flat_parameters import Adam, mean_of
 from rlkl.policy import Policy
 from rlkl.rollout import Batch
 from rlkl.schedules import scheduled
-from rlkl.surrogates import squared_value_loss
 
 
 @dataclass(frozen=True)
@@ -63,61 +62,42 @@ class FirstOrder:
         self.num_epochs = self.num_minibatches = 1
         if isinstance(config, MinibatchConfig):
             self.num_epochs, self.num_minibatches = config.num_epochs, config.num_minibatches
-        self.adam = torch.optim.Adam(
-            [policy.actor_parameters.vector],
-            lr=config.learning_rate,
-            eps=config.adam_epsilon,
-            fused=True,
-        )
+        self.gradient = minibatch_gradient(config, objective, policy)
+        self.adam = Adam(policy.actor_parameters, config.learning_rate, config.adam_epsilon)
 
     def update(self, batch: Batch, progress: float) -> Metrics:
         """Go over the batch in minibatches, epoch by epoch."""
         config = self.config
-        learning_rate = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
-        self.adam.param_groups[0]["lr"] = learning_rate
+        self.adam.learning_rate = scheduled(
+            config.learning_rate, config.learning_rate_schedule, progress
+        )
         if config.advantage_standardization == "batch":
             batch = standardized(batch)
         losses, norms = [], []
         epochs, stopped = 0, False
+        minibatch_limit, epoch_limit = self._kl_limit("minibatch"), self._kl_limit("epoch")
         while epochs < self.num_epochs and not stopped:
-            for part in batch.minibatches(self.num_minibatches, self.generator):
-                each = config.advantage_standardization == "minibatch"
-                minibatch = standardized(part) if each else part
-                if self._too_far("minibatch", minibatch):
+            for minibatch in self.gradient.minibatches(batch, self.num_minibatches, self.generator):
+                if minibatch_limit and self.gradient.mean_kl(minibatch) > minibatch_limit:
                     stopped = True
                     break
-                loss = self._loss(minibatch)
-                norms.append(
-                    self.policy.actor_parameters.descend(loss, self.adam, config.max_grad_norm)
-                )
-                losses.append(loss.detach())
+                losses.append(self.gradient.write(minibatch))
+                norms.append(self.adam.step(config.max_grad_norm))
             else:
                 epochs += 1
-                stopped = epochs < self.num_epochs and self._too_far("epoch", batch)
+                if epoch_limit and epochs < self.num_epochs:
+                    stopped = full_batch_kl(self.policy, batch) > epoch_limit
         return {
-            "policy/loss": _mean(losses),
-            "optim/lr": learning_rate,
-            "optim/grad_norm": _mean(norms),
+            "policy/loss": mean_of(losses),
+            "optim/lr": self.adam.learning_rate,
+            "optim/grad_norm": mean_of(norms),
             "optim/epochs": len(losses) / min(self.num_minibatches, batch.num_parts),
             "optim/stopped_early": float(stopped),
         } | self.objective.after_update(lambda: full_batch_kl(self.policy, batch))
 
-    def _loss(self, minibatch: Batch) -> Tensor:
-        new = self.policy.distribution(minibatch.inputs)
-        loss = self.objective.loss(new, minibatch)
-        if self.config.entropy_coefficient > 0:
-            loss = loss - self.config.entropy_coefficient * new.entropy().mean()
-        if self.policy.config.share_encoder:
-            values = self.policy.values(minibatch.inputs, through_encoder=True)
-            value_loss = squared_value_loss(values, minibatch.returns)
-            loss = loss + self.policy.config.shared_value_coefficient * value_loss
-        return loss
-
-    def _too_far(self, scope: str, batch: Batch) -> bool:
+    def _kl_limit(self, scope: str) -> float | None:
         stop = self.early_stop
-        return (
-            stop is not None and stop.scope == scope and full_batch_kl(self.policy, batch) > stop.kl
-        )
+        return stop.kl if stop is not None and stop.scope == scope else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of Adam, of the objective and of the stream of minibatches."""
@@ -132,7 +112,3 @@ class FirstOrder:
         self.adam.load_state_dict(state["adam"])
         self.objective.load_state_dict(state["objective"])
         self.generator.set_state(state["generator"])
-
-
-def _mean(scalars: list[Tensor]) -> float:
-    return float(torch.stack(scalars).mean()) if scalars else math.nan

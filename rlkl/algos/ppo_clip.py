@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Generator, Tensor
 
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
+from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Slopes
 from rlkl.algos.first_order import EarlyStop, FirstOrder
+from rlkl.closed_forms import ClosedForm
 from rlkl.distributions import Distribution
 from rlkl.policy import Policy
-from rlkl.rollout import Batch
-from rlkl.surrogates import clipped_surrogate
+from rlkl.rollout import Batch, Rows
+from rlkl.surrogates import clipped_surrogate, clipped_surrogate_slopes
 from rlkl.validation import check_choice, check_range
 
 
@@ -63,6 +65,12 @@ class ClippedSurrogate(FixedObjective):
         """Return minus the clipped surrogate."""
         ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
         return -clipped_surrogate(ratio, batch.advantages, *self.bounds)
+
+    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
+        """Return the loss and its slopes, -r · A / B where the clip leaves a gradient."""
+        ratio = np.exp(new.log_prob - rows.old_log_prob)
+        objective, slopes = clipped_surrogate_slopes(ratio, rows.advantages, *self.bounds)
+        return Slopes(-objective, -slopes)
 
     def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
         """Adapt nothing; report the target of early stopping, if there is one."""

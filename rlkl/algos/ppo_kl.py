@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Generator, Tensor
 
-from rlkl.algos.base import Metrics, MinibatchConfig
+from rlkl.algos.base import Metrics, MinibatchConfig, Slopes
 from rlkl.algos.first_order import FirstOrder
+from rlkl.closed_forms import ClosedForm
 from rlkl.distributions import Distribution
 from rlkl.policy import Policy
-from rlkl.rollout import Batch
+from rlkl.rollout import Batch, Rows
 from rlkl.surrogates import kl_penalized_surrogate
 from rlkl.validation import ConfigError, check_range
 
@@ -97,6 +99,13 @@ class KLPenalizedSurrogate:
         ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
         kl = new.at(batch.old_parameters).kl(new)
         return -kl_penalized_surrogate(ratio, batch.advantages, kl, self.kl_coefficient)
+
+    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
+        """Return the loss and its slopes, -r · A / B and β / B."""
+        size = len(rows.advantages)
+        slopes = np.exp(new.log_prob - rows.old_log_prob) * rows.advantages / -size
+        loss = float(slopes.sum()) + self.kl_coefficient * float(new.kl().mean())
+        return Slopes(loss, slopes, self.kl_coefficient / size)
 
     def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
         """Move β, once, for the next update; report the one that was used."""

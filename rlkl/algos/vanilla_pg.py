@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from rlkl.algos.base import FirstOrderConfig, FixedObjective
+from rlkl.algos.base import FirstOrderConfig, FixedObjective, Slopes
 from rlkl.algos.first_order import FirstOrder
+from rlkl.closed_forms import ClosedForm
 from rlkl.distributions import Distribution
 from rlkl.policy import Policy
-from rlkl.rollout import Batch
+from rlkl.rollout import Batch, Rows
 from rlkl.surrogates import policy_gradient
 
 
@@ -30,6 +31,11 @@ class LogLikelihood(FixedObjective):
     def loss(self, new: Distribution, batch: Batch) -> Tensor:
         """Return the loss whose gradient is minus the policy gradient."""
         return -policy_gradient(new.log_prob(batch.actions), batch.advantages)
+
+    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
+        """Return the loss and its slopes, -A / B."""
+        slopes = rows.advantages / -len(rows.advantages)
+        return Slopes(float(new.log_prob @ slopes), slopes)
 
 
 def make(config: VanillaPGConfig, policy: Policy, generator: Generator) -> FirstOrder:

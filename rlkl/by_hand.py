@@ -1,0 +1,221 @@
+"""The networks of a policy as perceptrons differentiated by hand, where they are of that kind."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from rlkl.flat_parameters import FlatParameters
+from rlkl.networks import ACTIVATIONS
+from rlkl.perceptron import BY_HAND, Array, Perceptron
+
+
+class Head(Protocol):
+    """What a perceptron's output becomes, and the way back of slopes."""
+
+    def forward(self, outputs: Array) -> Array:
+        """Return what the network puts out, `[B, P]`, for outputs `[B, O]` of the perceptron."""
+        ...
+
+    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
+        """Return slopes with respect to the perceptron's output, and write those of parameters.
+
+        Args:
+            slopes: with respect to what the network puts out, `[B, P]`.
+            into: one array for each parameter of the network.
+        """
+        ...
+
+    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+        """Return the change of what the network puts out, `[B, P]`.
+
+        Args:
+            change: of the perceptron's output, `[B, O]`.
+            parameters: changes of the network's parameters.
+        """
+        ...
+
+
+class PlainHead:
+    """The perceptron's output is the network's."""
+
+    def forward(self, outputs: Array) -> Array:
+        """Return the outputs."""
+        return outputs
+
+    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
+        """Return the slopes."""
+        return slopes
+
+    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+        """Return the change."""
+        return change
+
+
+class FreeStdHead:
+    """Means from the perceptron, and clamped log standard deviations that are parameters.
+
+    Args:
+        log_std: the parameters, `[D]`.
+        place: theirs among the network's.
+        lowest: the logarithms are clamped to at least this.
+        highest: the logarithms are clamped to at most this.
+    """
+
+    def __init__(self, log_std: Array, place: int, lowest: float, highest: float) -> None:
+        self.log_std, self.place = log_std, place
+        self.lowest, self.highest = lowest, highest
+
+    @property
+    def _is_free(self) -> NDArray[np.bool_]:
+        return (self.log_std >= self.lowest) & (self.log_std <= self.highest)
+
+    def forward(self, outputs: Array) -> Array:
+        """Return means and log standard deviations, `[B, 2D]`."""
+        size = len(self.log_std)
+        parameters = np.empty((len(outputs), 2 * size), outputs.dtype)
+        parameters[:, :size] = outputs
+        parameters[:, size:] = self.log_std.clip(self.lowest, self.highest)
+        return parameters
+
+    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
+        """Return the slopes of the means; those of the logarithms are summed over rows."""
+        size = len(self.log_std)
+        np.multiply(slopes[:, size:].sum(0), self._is_free, out=into[self.place])
+        return np.ascontiguousarray(slopes[:, :size])
+
+    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+        """Return the changes of means and logarithms, `[B, 2D]`."""
+        moved = np.where(self._is_free, parameters[self.place], 0)
+        return np.concatenate((change, np.broadcast_to(moved, change.shape)), 1)
+
+
+class StateStdHead:
+    """Means and clamped log standard deviations, both from the perceptron.
+
+    Args:
+        log_std: added to the perceptron's output for the logarithms.
+        lowest: the logarithms are clamped to at least this.
+        highest: the logarithms are clamped to at most this.
+    """
+
+    def __init__(self, log_std: float, lowest: float, highest: float) -> None:
+        self.log_std, self.lowest, self.highest = log_std, lowest, highest
+        self._is_free: NDArray[np.bool_] = np.empty((0, 0), np.bool_)
+
+    def forward(self, outputs: Array) -> Array:
+        """Return means and log standard deviations, `[B, 2D]`."""
+        parameters, size = outputs.copy(), outputs.shape[1] // 2
+        log_std = outputs[:, size:] + self.log_std
+        self._is_free = (log_std >= self.lowest) & (log_std <= self.highest)
+        np.clip(log_std, self.lowest, self.highest, out=parameters[:, size:])
+        return parameters
+
+    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
+        """Return the slopes, without those of clamped logarithms."""
+        return self.tangent(slopes, into)
+
+    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+        """Return the change, without that of clamped logarithms."""
+        change = change.copy()
+        change[:, change.shape[1] // 2 :] *= self._is_free
+        return change
+
+
+# As in torch, an overflow is no warning: what is not finite shows in the report.
+_silently = np.errstate(all="ignore")
+
+
+class HandNetwork:
+    """A network evaluated and differentiated by hand, on its own parameters.
+
+    Args:
+        perceptron: most of it.
+        places: of each layer's weight and bias among the network's parameters.
+        head: the rest.
+        parameters: the network's, whose gradient `backward` writes.
+    """
+
+    def __init__(
+        self,
+        perceptron: Perceptron,
+        places: Sequence[tuple[int, int]],
+        head: Head,
+        parameters: FlatParameters,
+    ) -> None:
+        self.perceptron = perceptron
+        self.head = head
+        self.parameters = parameters
+        self._weights, self._biases = zip(*places, strict=True)
+        self._gradient = parameters.arrays(parameters.gradient)
+
+    @_silently
+    def __call__(self, vectors: Array) -> Array:
+        """Return what the network puts out, `[B, I]` to `[B, P]`, in an array of its own."""
+        return self.head.forward(self.perceptron(vectors))
+
+    @_silently
+    def forward(self, vectors: Array) -> Array:
+        """Return what the network puts out, `[B, I]` to `[B, P]`, until the next call."""
+        return self.head.forward(self.perceptron.forward(vectors))
+
+    @_silently
+    def backward(self, slopes: Array, into: Sequence[Array] | None = None) -> None:
+        """Write the gradient of a loss at the last `forward`.
+
+        Args:
+            slopes: ∂loss/∂output, `[B, P]`.
+            into: one array for each parameter; None for the parameters' own gradient.
+        """
+        into = self._gradient if into is None else into
+        slopes = self.head.backward(slopes, into)
+        weights, biases = self._layers(into)
+        self.perceptron.backward(slopes, weights, biases)
+
+    @_silently
+    def tangent(self, changes: Sequence[Array]) -> Array:
+        """Return how the output changes at the last `forward`, `[B, P]`, to first order.
+
+        Args:
+            changes: of each parameter.
+        """
+        return self.head.tangent(self.perceptron.tangent(*self._layers(changes)), changes)
+
+    def _layers(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        return [arrays[i] for i in self._weights], [arrays[i] for i in self._biases]
+
+
+class NotByHandError(Exception):
+    """A network of another kind; the message says which."""
+
+
+def hand_network(
+    layers: Sequence[nn.Module], parameters: FlatParameters, head: Head
+) -> HandNetwork:
+    """Return a stack of linear layers and activations as a `HandNetwork`.
+
+    Args:
+        layers: linear layers with an activation between each two.
+        parameters: theirs and the head's.
+        head: on top.
+
+    Raises:
+        NotByHandError: an activation that is not among `BY_HAND`, or another device than the CPU.
+    """
+    if parameters.vector.device.type != "cpu":
+        raise NotByHandError(f"a network on {parameters.vector.device}")
+    names = {kind: name for name, kind in ACTIVATIONS.items()}
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    activations = {names[type(layer)] for layer in layers if not isinstance(layer, nn.Linear)}
+    activation = activations.pop() if activations else "tanh"  # a single layer has none
+    if activation not in BY_HAND:
+        raise NotByHandError(f"the activation {activation}")
+    place = {id(tensor): i for i, tensor in enumerate(parameters.tensors)}
+    arrays = parameters.arrays(parameters.vector.data)
+    places = [(place[id(layer.weight)], place[id(layer.bias)]) for layer in linear]
+    perceptron = Perceptron(
+        [arrays[weight] for weight, _ in places], [arrays[bias] for _, bias in places], activation
+    )
+    return HandNetwork(perceptron, places, head, parameters)
