@@ -12,12 +12,16 @@ PINS      := pyproject.toml constraints.txt
 HAS_BASE  := $(VENV)/.has-base
 HAS_TEST  := $(VENV)/.has-test
 HAS_PLOTS := $(VENV)/.has-plots
+HAS_BENCH := $(VENV)/.has-bench
 HAS_DEV   := $(VENV)/.has-dev
+
+# Inside $(call ...) a comma of one's own would separate arguments.
+COMMA := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test check format curves clean
+.PHONY: help train test check format curves bench clean
 
 help: ## List the commands (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +49,9 @@ format: $(HAS_DEV) ## Format the code and fix what lint can fix by itself
 
 curves: $(HAS_PLOTS) ## Draw learning curves; ARGS are options for scripts/learning_curves.py
 	@$(BIN)/python scripts/learning_curves.py $(ARGS)
+
+bench: $(HAS_BENCH) ## Measure speed beside other libraries; ARGS are settings for `rlkl bench`
+	@$(BIN)/rlkl bench $(ARGS)
 
 clean: ## Remove build artefacts and caches; keeps runs/ and .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
@@ -74,9 +81,13 @@ $(HAS_PLOTS): $(BIN)/python $(PINS)
 	$(call install,.[plots],the plots)
 	@touch $@ $(HAS_BASE)
 
+$(HAS_BENCH): $(BIN)/python $(PINS)
+	$(call install,.[bench$(COMMA)mujoco],the benchmark)
+	@touch $@ $(HAS_BASE)
+
 $(HAS_DEV): $(BIN)/python $(PINS)
 	$(call install,.[dev],development)
-	@touch $@ $(HAS_BASE) $(HAS_TEST) $(HAS_PLOTS)
+	@touch $@ $(HAS_BASE) $(HAS_TEST) $(HAS_PLOTS) $(HAS_BENCH)
 
 # A .venv that could not be completed is removed: half of one would pass for a whole one.
 $(BIN)/python:

@@ -15,9 +15,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from rlkl.algos import ALGORITHMS
+from rlkl.bench.work import BenchConfig
 from rlkl.envs import choose_backend
 from rlkl.trainer import TrainConfig
-from rlkl.validation import ConfigError, nearest
+from rlkl.validation import ConfigError, check_choice, nearest
 
 _PACKAGE = Path(__file__).parent
 CONFIG_DIR = (
@@ -38,6 +39,7 @@ def register_schemas() -> None:
     store.store(group="schema", name="train", node=root, package="_global_")
     for name, algorithm in ALGORITHMS.items():
         store.store(group="schema/algo", name=name, node=_schema(algorithm.config))
+    store.store(group="schema", name="bench", node=_schema(BenchConfig), package="_global_")
 
 
 def _schema(dataclass_type: type[Any]) -> DictConfig:
@@ -142,6 +144,41 @@ def to_train_config(composed: DictConfig) -> TrainConfig:
     assert isinstance(config, TrainConfig)
     choose_backend(config.env)
     return config
+
+
+def load_works(overrides: list[str]) -> list[BenchConfig]:
+    """Compose, type-check and validate the works that the benchmark is to measure.
+
+    Args:
+        overrides: keys of `BenchConfig`, for every work alike; `work` is a name, several, or `all`.
+
+    Raises:
+        ConfigError: with one line that says what is wrong and how to mend it.
+    """
+    works, names, others = options("bench"), ["ppo_cartpole"], []
+    keys = [field.name for field in fields(BenchConfig)]
+    for text in overrides:
+        override = _parse(text)
+        key, value = override.key_or_group, override.value()
+        if key not in keys:
+            hint = nearest(key, keys) or f"; expected one of {', '.join(keys)}"
+            raise ConfigError(f"{text}: there is no key {key!r}{hint}")
+        if override.is_sweep_override() or override.is_delete():
+            raise ConfigError(f"{text}: expected key=value; write several values as [a,b]")
+        if key == "work":
+            given = value if isinstance(value, list) else [value]
+            names = list(works) if value == "all" else [str(name) for name in given or [""]]
+            for name in names:
+                check_choice("work", name, works)
+        else:
+            others.append(text)
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            composed = [compose(f"bench/{name}", [*others, f"work={name}"]) for name in names]
+        configs = [OmegaConf.to_object(config) for config in composed]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    return [config for config in configs if isinstance(config, BenchConfig)]
 
 
 def _parse(text: str) -> Override:

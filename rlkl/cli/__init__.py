@@ -12,6 +12,7 @@ USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and kin on Gymnasi
 usage: rlkl COMMAND [...]
 
   train    train a policy; `rlkl train --help` shows what can be set
+  bench    measure how fast that is, beside other libraries; see `rlkl bench --help`
 
   --help, --version"""
 
@@ -23,7 +24,13 @@ def _train(arguments: list[str]) -> int:
     return train(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train}
+def _bench(arguments: list[str]) -> int:
+    from rlkl.cli.bench import main as bench  # noqa: PLC0415
+
+    return bench(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train, "bench": _bench}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,105 @@
+"""`rlkl bench`: checks the whole command line first, then measures, work after work."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from functools import partial
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+from rich.console import Console
+
+from rlkl.bench.compare import as_json, interleave, run_apart
+from rlkl.bench.tables import failures, markdown, show
+from rlkl.bench.work import PEERS, BenchConfig, Entry, contest
+from rlkl.config import load_works, options, register_schemas
+from rlkl.validation import ConfigError
+from rlkl.version import __version__
+
+EXAMPLES = {
+    "rlkl bench": "PPO on CartPole, everyone who is installed",
+    "rlkl bench work=ppo_halfcheetah_8 peers=[sb3,skrl] repetitions=3": "some peers, less often",
+    "rlkl bench work=scale num_envs=[1,64] peers=[]": "rlkl and the roof alone",
+    "rlkl bench work=all output=results": "kept in results.md and results.json",
+}
+
+KEYS = {
+    "work=NAME": "one of the above, a list of them, or all",
+    "peers=[NAME,...]": f"of {', '.join(PEERS)}; by default all that are installed",
+    "repetitions=5": "of every measurement, each in a process of its own",
+    "output=PATH": "write PATH.md and PATH.json, which must not exist yet",
+    "env_steps=32768": "environment steps that are measured, at least ten iterations",
+    "warmup_env_steps=2048": "environment steps before them that do not count",
+    "num_envs=[8]": "copies stepped together, each number measured on its own",
+    "env_id=ID": "the environment",
+    "algos=[ppo_clip]": "algorithms of rlkl",
+}
+
+WIDTH = 130
+
+
+def help_text() -> str:
+    """Return what can be set: examples, works, keys."""
+    contents = {"Examples": EXAMPLES, "Works": options("bench"), "Keys": KEYS}
+    lines = ["usage: rlkl bench [KEY=VALUE ...]"]
+    for heading, content in contents.items():
+        width = max(map(len, content))
+        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+    rest = [field.name for field in fields(BenchConfig)]
+    rest = [name for name in rest if not any(key.startswith(f"{name}=") for key in KEYS)]
+    return "\n".join([*lines, f"  and {', '.join(rest)}"])
+
+
+def main(arguments: list[str]) -> int:
+    """Measure; return the exit code."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return 0
+    for text in arguments:
+        if text.startswith("-"):
+            raise ConfigError(f"{text}: there is no such flag; see rlkl bench --help")
+    register_schemas()
+    works = [(config, *contest(config)) for config in load_works(arguments)]
+    titles = options("bench")
+    # Narrow terminals wrap lines; that is easier to read than columns cut short.
+    console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
+    pages, contents, failed = [], [], False
+    for config, entries, left_out in works:
+        results = interleave(
+            entries,
+            config.repetitions,
+            partial(run_apart, config),
+            partial(print, config.work, file=sys.stderr, flush=True),
+        )
+        show(console, config, titles[config.work], results, left_out)
+        pages.append(markdown(config, titles[config.work], results, left_out))
+        contents.append(as_json(config, results))
+        failed = failed or bool(failures(results))
+    command = shlex.join(["rlkl", "bench", *arguments])
+    machine = f"{platform.platform()}, {os.cpu_count()} CPUs"
+    versions = _versions(entry for _, entries, _ in works for entry in entries)
+    head = [f"    {command}", f"{machine}; {', '.join(map(' '.join, versions.items()))}."]
+    kept = {"command": command, "machine": machine, "versions": versions, "works": contents}
+    texts = ["\n\n".join([*head, *pages]), json.dumps(kept, indent=1) + "\n"]
+    _write(works[0][0].files, texts)
+    return int(failed)
+
+
+def _versions(entries: Iterable[Entry]) -> dict[str, str]:
+    """Return the versions of rlkl, of what it stands on, and of the peers that took part."""
+    peers = [PEERS[entry.contestant] for entry in entries if entry.contestant in PEERS]
+    distributions = packages_distributions()
+    return {"rlkl": __version__, "python": platform.python_version()} | {
+        name: version(distributions[name][0]) for name in ("torch", "gymnasium", *peers)
+    }
+
+
+def _write(files: list[Path], texts: list[str]) -> None:
+    """Write the Markdown and the JSON, if they were asked for."""
+    for file, text in zip(files, texts, strict=False):
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
