@@ -77,13 +77,13 @@ class FreeStdHead:
         size = len(self.log_std)
         parameters = np.empty((len(outputs), 2 * size), outputs.dtype)
         parameters[:, :size] = outputs
-        parameters[:, size:] = self.log_std.clip(self.lowest, self.highest)
+        parameters[:, size:] = np.minimum(np.maximum(self.log_std, self.lowest), self.highest)
         return parameters
 
     def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
         """Return the slopes of the means; those of the logarithms are summed over rows."""
         size = len(self.log_std)
-        np.multiply(slopes[:, size:].sum(0), self._is_free, out=into[self.place])
+        np.multiply(np.add.reduce(slopes[:, size:], 0), self._is_free, out=into[self.place])
         return np.ascontiguousarray(slopes[:, :size])
 
     def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:

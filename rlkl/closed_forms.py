@@ -6,6 +6,7 @@ tenth of the time of differentiating those definitions anew for each minibatch.
 """
 
 import math
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,7 +65,7 @@ class CategoricalForm:
 
     def kl(self) -> Array:
         """Return KL(π_old ‖ π) in nats, `[B]`."""
-        old_log_p, old_p = _log_softmax(self._old_parameters)
+        old_log_p, old_p = self._old
         possible = old_p > 0
         with np.errstate(invalid="ignore"):  # inf - inf where both are masked
             difference = np.where(possible, old_log_p - self._log_p, 0)
@@ -73,6 +74,10 @@ class CategoricalForm:
     def entropy(self) -> Array:
         """Return the entropy in nats, `[B]`."""
         return -_row_sums(self._p * self._finite_log_p)
+
+    @cached_property
+    def _old(self) -> tuple[Array, Array]:
+        return _log_softmax(self._old_parameters)
 
     @property
     def _finite_log_p(self) -> Array:
@@ -83,7 +88,7 @@ class CategoricalForm:
         slopes: Array = self._p * -of_log_prob[:, None]
         slopes[self._chosen] += of_log_prob
         if of_kl:
-            slopes += of_kl * (self._p - _log_softmax(self._old_parameters)[1])
+            slopes += of_kl * (self._p - self._old[1])
         if of_entropy:
             slopes -= of_entropy * self._p * (self._finite_log_p + self.entropy()[:, None])
         return slopes
@@ -178,8 +183,13 @@ def _log_softmax(logits: Array) -> tuple[Array, Array]:
 
 # NumPy reduces a short last axis row by row: 60 µs for 2048 rows of 6, a product with ones takes 5.
 def _row_sums(rows: Array) -> Array:
-    sums: Array = np.dot(rows, np.ones(rows.shape[1], rows.dtype))
+    sums: Array = np.dot(rows, _ones(rows.shape[1], rows.dtype))
     return sums
+
+
+@cache
+def _ones(count: int, dtype: np.dtype[Any]) -> Array:
+    return np.ones(count, dtype)
 
 
 def _row_maxima(rows: Array) -> Array:

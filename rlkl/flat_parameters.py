@@ -101,7 +101,7 @@ class Adam:
             The norm before clipping; on a GPU a scalar tensor, which nobody has to wait for.
         """
         norm = self._clip(max_grad_norm)
-        self.num_steps += 1
+        self.num_steps.add_(1)
         torch._fused_adam_(
             *self._tensors,
             lr=self.learning_rate,

@@ -18,11 +18,11 @@ class Activation(NamedTuple):
     """A function applied to each unit, and its derivative from its own output.
 
     Attributes:
-        apply: replaces the input by the output, in place.
+        apply: writes the outputs for inputs to the second argument, which may be the same array.
         derivative: of outputs, written to the second argument.
     """
 
-    apply: Callable[[Array], object]
+    apply: Callable[[Array, Array], object]
     derivative: Callable[[Array, Array], object]
 
 
@@ -31,8 +31,8 @@ def _tanh_derivative(outputs: Array, out: Array) -> None:
     np.subtract(1, out, out=out)
 
 
-def _elu(units: Array) -> None:
-    np.maximum(units, np.expm1(np.minimum(units, 0)), out=units)
+def _elu(inputs: Array, out: Array) -> None:
+    np.maximum(inputs, np.expm1(np.minimum(inputs, 0)), out=out)
 
 
 def _elu_derivative(outputs: Array, out: Array) -> None:
@@ -41,11 +41,8 @@ def _elu_derivative(outputs: Array, out: Array) -> None:
 
 
 BY_HAND: dict[str, Activation] = {
-    "tanh": Activation(lambda units: np.tanh(units, out=units), _tanh_derivative),
-    "relu": Activation(
-        lambda units: np.maximum(units, 0, out=units),
-        lambda outputs, out: np.sign(outputs, out=out),
-    ),
+    "tanh": Activation(np.tanh, _tanh_derivative),
+    "relu": Activation(lambda inputs, out: np.maximum(inputs, 0, out=out), np.sign),
     "elu": Activation(_elu, _elu_derivative),
 }
 """Activations whose derivative follows from their output alone."""
@@ -125,6 +122,27 @@ class Perceptron:
             outputs[start : start + len(part)] = self._pass(part, [o[: len(part)] for o in room])
         return outputs
 
+    def fixed(self, rows: int) -> Callable[[Array], Array]:
+        """Return f for B rows as a function of its own, for the parameters' present memory.
+
+        It looks nothing up and makes nothing, which is a third of the time of `forward` where B is
+        small. What it returns holds until its next call.
+        """
+        layers = zip(self._transposed, self.biases, self._outputs_for(rows), strict=True)
+        *hidden, (last_weight, last_bias, outputs) = layers
+        dot, add, apply = np.dot, np.add, self.activation.apply
+
+        def f(units: Array) -> Array:
+            for weight, bias, room in hidden:
+                dot(units, weight, room)
+                add(room, bias, room)
+                apply(room, room)
+                units = room
+            dot(units, last_weight, outputs)
+            return add(outputs, last_bias, outputs)
+
+        return f
+
     def forward(self, inputs: Array) -> Array:
         """Return f(x), `[B, I]` to `[B, O]`, and keep what `backward` and `tangent` need."""
         self._inputs, self._room = inputs, self._room_for(len(inputs))
@@ -137,7 +155,7 @@ class Perceptron:
             np.dot(units, self._transposed[layer], out=outputs)
             np.add(outputs, self.biases[layer], out=outputs)
             if layer < last:
-                self.activation.apply(outputs)
+                self.activation.apply(outputs, outputs)
             units = outputs
         return units
 

@@ -461,6 +461,8 @@ class Policy:
             draw = _drawing_around_means(self.by_hand.actor, noise.numpy())
         else:
             draw = self._drawing(self.by_hand.actor, noise)
+        if not self.actor_parameters.vector.abs().max() < 1e12:
+            draw = np.errstate(all="ignore")(draw)  # torch does not warn of an overflow either
         return lambda t, observations, states: (draw(t, observations), states)
 
     def _drawing(self, actor: HandNetwork, noise: Tensor) -> Drawing:
@@ -520,10 +522,12 @@ def _layers(encoder: Encoder, head: nn.Module) -> list[nn.Module]:
 
 
 def _drawing_categories(actor: HandNetwork, noise: NDArray[Any]) -> Drawing:
+    logits_of = actor.perceptron.fixed(noise.shape[1])
+
     def draw(t: int, observations: Observations) -> NDArray[Any]:
-        logits, mask = actor.forward(observations[VECTOR]), observations.get(ACTION_MASK)
-        if mask is not None:
-            logits = np.where(mask, logits, -np.inf)
+        logits = logits_of(observations[VECTOR])
+        if ACTION_MASK in observations:
+            logits = np.where(observations[ACTION_MASK], logits, -np.inf)
         winners: NDArray[np.int64] = (logits + noise[t]).argmax(1)
         return winners
 
@@ -531,14 +535,8 @@ def _drawing_categories(actor: HandNetwork, noise: NDArray[Any]) -> Drawing:
 
 
 def _drawing_around_means(actor: HandNetwork, noise: NDArray[Any]) -> Drawing:
-    size = noise.shape[-1]
-    means = actor.perceptron.forward
+    _, num_envs, size = noise.shape
+    means_of = actor.perceptron.fixed(num_envs)
     nowhere = np.zeros((1, actor.perceptron.num_inputs), noise.dtype)
     offsets: NDArray[Any] = np.exp(actor(nowhere)[0, size:]) * noise
-
-    @np.errstate(all="ignore")  # as in torch
-    def draw(t: int, observations: Observations) -> NDArray[Any]:
-        actions: NDArray[Any] = means(observations[VECTOR]) + offsets[t]
-        return actions
-
-    return draw
+    return lambda t, observations: means_of(observations[VECTOR]) + offsets[t]

@@ -157,6 +157,7 @@ class ObservationEncoder:
         for leaf, columns in self._columns:
             self.is_measured[columns] = isinstance(leaf.space, Box)
         self._is_flat_box = len(self._columns) == 1 and self.is_measured.all()
+        self._is_plain = self._is_flat_box and not self._images and self._is_plain_box()
         # Codes, bits and whole numbers are finite.
         self._can_be_infinite = any(
             np.issubdtype(leaf.dtype, np.inexact) for leaf, _ in self._columns
@@ -177,6 +178,10 @@ class ObservationEncoder:
         Raises:
             BrokenEnvironmentError: NaN or infinite numbers, or anything outside the declared space.
         """
+        if self._is_plain and isinstance(observations, np.ndarray):
+            plain = self._plain(observations)
+            if plain is not None:
+                return {VECTOR: plain}
         encoded: Observations = {}
         if self.vector_size:
             encoded[VECTOR] = vector = self._vector(observations, where)
@@ -191,6 +196,23 @@ class ObservationEncoder:
             images = _checked_rows(leaf, leaf.of(observations), where)
             encoded[name] = channels_first(images)
         return encoded
+
+    def _is_plain_box(self) -> bool:
+        [(leaf, _)] = self._columns
+        return leaf.path == () and len(leaf.shape) == 1 and leaf.dtype in (np.float32, np.float64)
+
+    def _plain(self, rows: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Return rows of one flat Box as they are; None if anything about them must be looked at.
+
+        It is what nearly every step needs. A sum of squares that is small enough says at once that
+        all numbers are finite, in 32 bits as well; the rest of `__call__` takes 10 µs more.
+        """
+        [(leaf, _)] = self._columns
+        if rows.shape[1:] != leaf.shape or rows.dtype != leaf.dtype:
+            return None
+        if not np.vdot(rows, rows) < FLOAT32_MAX:
+            return None
+        return rows if rows.dtype == np.float32 else rows.astype(np.float32)
 
     def _vector(self, observations: Any, where: str) -> NDArray[np.float32]:
         if self._is_flat_box:
@@ -411,6 +433,7 @@ class ActionDecoder:
             self._floor = box.low.astype(np.float64)
             self._span = box.high.astype(np.float64) - self._floor if self.squashes else None
         self._shape: tuple[int, ...] = space.shape or ()
+        self._counts_from = int(space.start) if isinstance(space, Discrete) else None
 
     @property
     def squashes(self) -> bool:
@@ -433,21 +456,20 @@ class ActionDecoder:
             themselves if that is how the environment counts.
         """
         space = self.space
-        if isinstance(space, Discrete):
-            shifted: NDArray[Any] = samples + space.start if space.start else samples
+        if self._counts_from is not None:
+            shifted: NDArray[Any] = samples + self._counts_from if self._counts_from else samples
             return shifted
         if samples.shape[1:] != self._shape:
             samples = samples.reshape(len(samples), *self._shape)
-        if isinstance(space, MultiDiscrete):
-            return (samples + space.start).astype(space.dtype)
-        if isinstance(space, MultiBinary):
-            return samples.astype(space.dtype)
+        if not self.is_continuous:
+            start = space.start if isinstance(space, MultiDiscrete) else 0
+            return (samples + start).astype(space.dtype)
         if self._span is not None:
             samples = self._floor + self._span * (np.tanh(samples) + 1) / 2
         # np.clip takes twice as long.
         actions: NDArray[Any] = np.maximum(samples, self._low)
         np.minimum(actions, self._high, out=actions)
-        return actions.astype(space.dtype, copy=False)
+        return actions if actions.dtype == space.dtype else actions.astype(space.dtype)
 
 
 def _bound(bounds: NDArray[np.floating[Any]]) -> Any:

@@ -78,9 +78,9 @@ def clipped_surrogate_slopes(
     """
     product = ratio * advantages
     clipped = np.minimum(np.maximum(ratio, lowest), highest) * advantages
-    # Not `product > clipped`, which would lose a ratio that is NaN.
-    slopes = np.where(clipped < product, 0, product) / len(ratio)
-    return float(np.minimum(product, clipped).mean()), slopes
+    slopes = product * (product <= clipped)  # NaN stays NaN
+    slopes /= len(ratio)
+    return float(np.add.reduce(np.minimum(product, clipped))) / len(ratio), slopes
 
 
 def kl_penalized_surrogate(
@@ -152,4 +152,4 @@ def value_loss_slopes(
         clipped_squared = np.square(clipped - returns)
         slopes = np.where(clipped_squared > squared, 0, slopes)
         squared = np.maximum(squared, clipped_squared)
-    return 0.5 * float(squared.mean()), slopes
+    return 0.5 * float(np.add.reduce(squared)) / len(error), slopes

@@ -117,7 +117,10 @@ class VectorEnvironment:
         """
         try:
             self._ended = np.zeros(self.num_envs, np.bool_)
-            observations, infos = self._ask("reset", self._reset_envs, seed=self._seeding(seeds))
+            try:
+                observations, infos = self._reset_envs(seed=self._seeding(seeds))
+            except Exception as error:
+                raise self._failure("reset", error) from error
             self.shows_masks = ACTION_MASK in infos
             return self._encoded(observations, infos)
         except BrokenEnvironmentError:
@@ -143,9 +146,10 @@ class VectorEnvironment:
             raise
 
     def _step(self, actions: NDArray[Any]) -> Step:
-        observations, rewards, terminated, truncated, infos = self._ask(
-            "step", self._step_envs, actions
-        )
+        try:
+            observations, rewards, terminated, truncated, infos = self._step_envs(actions)
+        except Exception as error:
+            raise self._failure("step", error) from error
         rewards = np.asarray(rewards, np.float64)
         if not all_finite(rewards):
             row = int(np.argmin(np.isfinite(rewards)))
@@ -215,17 +219,15 @@ class VectorEnvironment:
                 pipe.close()
         envs.closed = True
 
-    def _ask(self, what: str, method: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        try:
-            return method(*given, **named)
-        except Exception as error:
-            self._end_processes()
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            if isinstance(error, BrokenEnvironmentError):
-                reason = one_line(error)
-            elif isinstance(error, EOFError | ConnectionError):
-                reason = "the process of a copy died"
-            raise BrokenEnvironmentError(f"{self._where}: {what} failed: {reason}") from error
+    def _failure(self, what: str, error: Exception) -> BrokenEnvironmentError:
+        """Return what to raise for an exception of the environments."""
+        self._end_processes()
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        if isinstance(error, BrokenEnvironmentError):
+            reason = one_line(error)
+        elif isinstance(error, EOFError | ConnectionError):
+            reason = "the process of a copy died"
+        return BrokenEnvironmentError(f"{self._where}: {what} failed: {reason}")
 
 
 def _quietly(method: Callable[..., Any]) -> Callable[..., Any]:

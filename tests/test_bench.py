@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlkl.algos.first_order import FirstOrder
 from rlkl.bench import contestants, work
 from rlkl.bench.clock import PHASES, Clock, Measurement, after_each_call, before_first_call
 from rlkl.bench.compare import (
@@ -25,7 +26,7 @@ from rlkl.bench.tables import markdown
 from rlkl.bench.work import PEERS, BenchConfig, Entry, contest, refusal
 from rlkl.cli import main
 from rlkl.config import load_works, options, register_schemas
-from rlkl.trainer import TrainConfig
+from rlkl.trainer import TrainConfig, Trainer
 
 TINY = [
     "num_envs=[2]", "rollout_steps=8", "minibatch_size=8", "warmup_env_steps=1", "env_steps=1",
@@ -186,6 +187,20 @@ def test_rlkl_trains_the_work_that_is_asked_for() -> None:
     assert ppo.algo.ratio_bounds == (0.875, 1.125)
     parts = ("max_kl", "max_kl_schedule", "cg_iterations")
     assert [getattr(trpo.algo, part) for part in parts] == [0.5, "constant", 3]
+
+
+def test_rlkl_takes_every_step_of_the_work_for_its_actor_and_for_its_critic(
+    tmp_path: Path,
+) -> None:
+    config = BenchConfig(work="x", rollout_steps=16, minibatch_size=32, num_envs=[8], num_epochs=3)
+    entry = Entry("rlkl", 8, "ppo_clip")
+    trainer = Trainer(contestants.train_config(config, entry, str(tmp_path / "run")))
+    assert isinstance(trainer.policy_optimizer, FirstOrder)
+    optimizers = (trainer.policy_optimizer.adam, trainer.critic_fit.adam)
+    trainer.iterate()
+    # Rows in which an environment only reset itself are dropped; the number of steps stays.
+    assert [int(optimizer.num_steps) for optimizer in optimizers] == [3 * 4, 3 * 4]
+    trainer.envs.close()
 
 
 def test_peers_refuse_what_they_cannot_do_alike() -> None:
