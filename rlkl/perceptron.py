@@ -125,8 +125,8 @@ class Perceptron:
     def fixed(self, rows: int) -> Callable[[Array], Array]:
         """Return f for B rows as a function of its own, for the parameters' present memory.
 
-        It looks nothing up and makes nothing, which is a third of the time of `forward` where B is
-        small. What it returns holds until its next call.
+        It looks nothing up and makes nothing, for the step after step of a rollout. What it returns
+        holds until its next call.
         """
         layers = zip(self._transposed, self.biases, self._outputs_for(rows), strict=True)
         *hidden, (last_weight, last_bias, outputs) = layers

@@ -95,7 +95,7 @@ def hand_fisher_vector_product(
 
     J is the Jacobian of the distribution's parameters with respect to θ, forward and back through
     the network, and M the Fisher matrix of those parameters. At θ_old this is the Hessian of the KL
-    that `fisher_vector_product` differentiates twice, in a third of the time.
+    that `fisher_vector_product` differentiates twice, in about half the time.
 
     Args:
         actor: at θ_old, until the last product.
