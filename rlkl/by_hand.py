@@ -1,6 +1,6 @@
 """The networks of a policy as perceptrons differentiated by hand, where they are of that kind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -182,6 +182,28 @@ class HandNetwork:
             changes: of each parameter.
         """
         return self.head.tangent(self.perceptron.tangent(*self._layers(changes)), changes)
+
+    @_silently
+    def second_moment(self, slopes: Array) -> Callable[[Sequence[Array], Sequence[Array]], None]:
+        """Return products with Σ_b g_b g_bᵀ, where g_b is the gradient of slopes_b · output_b.
+
+        At the last `forward`, and until the next call of any other method.
+
+        Args:
+            slopes: of each row, `[B, P]`.
+
+        Returns:
+            A function that takes v and writes Σ_b g_b (g_b · v): one array for each parameter each.
+        """
+        assert isinstance(self.head, PlainHead), "a head with parameters has gradients of its own"
+        gradients = self.perceptron.row_gradients(slopes)
+
+        @_silently
+        def product(vector: Sequence[Array], into: Sequence[Array]) -> None:
+            weights, biases = self._layers(into)
+            gradients.transposed_times(gradients.times(*self._layers(vector)), weights, biases)
+
+        return product
 
     def _layers(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
         return [arrays[i] for i in self._weights], [arrays[i] for i in self._biases]

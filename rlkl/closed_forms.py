@@ -159,6 +159,16 @@ def categorical_fisher(parameters: Array, changes: Array) -> Array:
     return weighted - p * _row_sums(weighted)[:, None]
 
 
+def two_action_root(parameters: Array) -> Array:
+    """Return e with F = e eᵀ for the Fisher matrix of two logits, e = √(π₀ π₁) · (1, -1).
+
+    Args:
+        parameters: logits, `[B, 2]`.
+    """
+    root: Array = np.sqrt(np.multiply.reduce(_log_softmax(parameters)[1], 1))
+    return np.stack((root, -root), 1)
+
+
 def gaussian_fisher(parameters: Array, changes: Array) -> Array:
     """Return F u of each row for the Fisher matrix F = diag(1/σ², 2) of (μ, log σ), `[B, 2D]`.
 

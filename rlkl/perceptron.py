@@ -1,6 +1,6 @@
 """Perceptrons differentiated by hand, in NumPy, on the very memory of their torch modules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +62,56 @@ class Room(NamedTuple):
     derivatives: list[Array]
     slopes: list[Array]
     ones: Array
+
+
+class RowGradients:
+    """G, `[B, n]`: each row the gradient of a number that one input's f makes, as its factors.
+
+    A row of a layer's part is the outer product of slopes and inputs. So G v and Gᵀ u take one
+    product of matrices for each layer, half of what a directional derivative and a backward pass
+    take, and G is never formed.
+
+    Args:
+        below: inputs of each layer, `[B, inputs]`.
+        slopes: of that number with respect to each layer's outputs before the activation,
+            `[B, outputs]`.
+    """
+
+    def __init__(self, below: Sequence[Array], slopes: Sequence[Array]) -> None:
+        self._layers = list(zip(below, slopes, strict=True))
+
+    def times(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
+        """Return G v, `[B]`, for v given as the parts of each layer."""
+        total: Array = np.zeros(len(self._layers[0][0]), weights[0].dtype)
+        for (below, slopes), weight, bias in zip(self._layers, weights, biases, strict=True):
+            # Σ_ij slopes_i W_ij below_j: what is multiplied elementwise is the smaller side.
+            if below.shape[1] < slopes.shape[1]:
+                product = np.dot(slopes, weight)
+                product *= below
+            else:
+                product = np.dot(below, weight.T)
+                product *= slopes
+            total += np.dot(product, np.ones(product.shape[1], product.dtype))
+            total += np.dot(slopes, bias)
+        return total
+
+    def transposed_times(
+        self, numbers: Array, weights: Sequence[Array], biases: Sequence[Array]
+    ) -> None:
+        """Write Gᵀ u.
+
+        Args:
+            numbers: u, `[B]`.
+            weights: where its part of each layer's weight goes.
+            biases: where its part of each layer's bias goes.
+        """
+        column = numbers[:, None]
+        for (below, slopes), weight, bias in zip(self._layers, weights, biases, strict=True):
+            if below.shape[1] < slopes.shape[1]:
+                np.dot(slopes.T, below * column, out=weight)
+            else:
+                np.dot((slopes * column).T, below, out=weight)
+            np.dot(numbers, slopes, out=bias)
 
 
 class Perceptron:
@@ -167,11 +217,26 @@ class Perceptron:
             weights: where ∂loss/∂W goes, for each layer.
             biases: where ∂loss/∂b goes, for each layer.
         """
+        for layer, below, at_outputs in self._backward(slopes):
+            np.dot(at_outputs.T, below, out=weights[layer])
+            np.dot(self._room.ones, at_outputs, out=biases[layer])
+
+    def row_gradients(self, slopes: Array) -> RowGradients:
+        """Return the gradient of Σ_o slopes_o · f_o(x) for each row of the last `forward`.
+
+        They hold until the next call of any other method.
+
+        Args:
+            slopes: `[B, O]`.
+        """
+        layers = list(self._backward(slopes))[::-1]
+        return RowGradients([below for _, below, _ in layers], [of for _, _, of in layers])
+
+    def _backward(self, slopes: Array) -> Iterator[tuple[int, Array, Array]]:
+        """Yield each layer from the last down, its inputs and the slopes at its outputs."""
         room, derivatives = self._room, self._derivatives()
-        for layer in reversed(range(len(weights))):
-            below = room.outputs[layer - 1] if layer else self._inputs
-            np.dot(slopes.T, below, out=weights[layer])
-            np.dot(room.ones, slopes, out=biases[layer])
+        for layer in reversed(range(len(room.outputs))):
+            yield layer, room.outputs[layer - 1] if layer else self._inputs, slopes
             if layer:
                 np.dot(slopes, self.weights[layer], out=room.slopes[layer - 1])
                 slopes = room.slopes[layer - 1]

@@ -50,7 +50,7 @@ def fisher_vector_product(
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, residual_tolerance: float
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Solve F x = b for a symmetric positive definite F given by its products.
 
     Hestenes & Stiefel 1952; starts from x = 0.
@@ -62,7 +62,7 @@ def conjugate_gradient(
         residual_tolerance: stop once ‖b - F x‖² is no larger.
 
     Returns:
-        x `[n]`, and the norm of the residual ‖b - F x‖.
+        x `[n]`, and the residual b - F x `[n]`, so that F x need not be computed once more.
     """
     x = torch.zeros_like(b)
     residual = b.clone()
@@ -77,7 +77,7 @@ def conjugate_gradient(
         residual.sub_(image, alpha=step)
         previous, squared = squared, float(residual @ residual)
         direction = residual + (squared / previous) * direction
-    return x, squared**0.5
+    return x, residual
 
 
 @dataclass(frozen=True)

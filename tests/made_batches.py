@@ -26,19 +26,21 @@ KINDS: dict[str, tuple[gym.Space[Any], dict[str, Any]]] = {
     "lstm": (Box(-1, 1, (2,)), GRU | {"memory": "lstm"}),
 }
 """What the laws are held for: actions, and settings of the policy."""
+SPACES = KINDS | {"two_actions": (Discrete(2), {}), "two_actions_masked": (Discrete(2), {})}
+"""And what a test asks for by name."""
 
 
 def policy_of(kind: str, seed: int = 0, **settings: Any) -> Policy:
     """Make a small policy of four numbers."""
-    space, of_kind = KINDS[kind]
+    space, of_kind = SPACES[kind]
     return small_policy(4, space, seed, **of_kind | settings)
 
 
 def inputs_for(policy: Policy, kind: str, size: int, generator: Generator) -> Inputs:
     """Make observations; where there is a memory, sequences of unequal lengths amid an episode."""
     inputs = seen(torch.randn(size, 4, generator=generator).to(policy.dtype))
-    if kind == "masked":
-        mask = torch.rand(size, 4, generator=generator) < 0.5
+    if kind.endswith("masked"):
+        mask = torch.rand(size, policy.decoder.parameter_size, generator=generator) < 0.5
         mask[:, 1:3] |= ~mask.any(-1, keepdim=True)
         inputs.observations[ACTION_MASK] = mask
     if not policy.state_size:

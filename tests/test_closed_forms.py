@@ -20,6 +20,7 @@ from rlkl.closed_forms import (
     GaussianForm,
     categorical_fisher,
     gaussian_fisher,
+    two_action_root,
 )
 from rlkl.distributions import Categorical, DiagonalGaussian, Distribution
 
@@ -257,3 +258,12 @@ def test_fisher_products_are_those_of_the_hessian_of_the_kl_at_equality(case: st
         )
         np.testing.assert_allclose(image[possible], hessian @ u[possible], rtol=1e-9, atol=1e-12)
         assert (image[~possible] == 0).all()
+
+
+def test_two_logits_have_a_fisher_matrix_with_a_root() -> None:
+    logits = np.array([[0.3, -1.2], [0.0, 0.0], [-np.inf, 2.0], [40.0, -40.0]])
+    roots = two_action_root(logits)
+    for row, root in zip(logits, roots, strict=True):
+        columns = [categorical_fisher(row[None], unit[None])[0] for unit in np.eye(2)]
+        np.testing.assert_allclose(np.outer(root, root), columns, rtol=1e-12, atol=1e-30)
+    np.testing.assert_allclose(roots[1], [0.5, -0.5])

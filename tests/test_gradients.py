@@ -17,8 +17,12 @@ from worlds import MODES, wander
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import FixedObjective, Metrics, SlopedObjective, full_batch_kl
 from rlkl.algos.first_order import FirstOrder
-from rlkl.algos.gradients import ByAutograd, ByHand, output_fisher
-from rlkl.algos.natural_gradient import NaturalGradient, hand_fisher_vector_product
+from rlkl.algos.gradients import ByAutograd, ByHand, fisher_root, output_fisher
+from rlkl.algos.natural_gradient import (
+    NaturalGradient,
+    hand_fisher_vector_product,
+    rooted_fisher_vector_product,
+)
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.critic import CriticConfig, CriticFit
@@ -368,7 +372,10 @@ def test_minibatches_by_hand_hold_the_rows_of_those_by_autograd(
 # The Fisher matrix.
 
 
-FISHER = ["categorical", "masked", "gaussian", "gaussian_of_state", "tanh_gaussian"]
+FISHER = [
+    *("categorical", "masked", "gaussian", "gaussian_of_state", "tanh_gaussian"),
+    *("two_actions", "two_actions_masked"),
+]
 
 
 def far_policy(kind: str, differentiation: str = "by_hand") -> Policy:
@@ -405,7 +412,14 @@ def test_products_by_hand_are_those_of_autograd_and_of_the_dense_hessian(kind: s
     batch = batch_for(policy, kind, 9)
     fisher = output_fisher(policy.family)
     assert fisher is not None
-    by_hand = hand_fisher_vector_product(policy.by_hand.actor, fisher, batch.rows(), 0.25)
+    actor, rows = policy.by_hand.actor, batch.rows()
+    root = fisher_root(policy.family, rows.old_parameters)
+    assert (root is not None) == kind.startswith("two_actions")
+    by_hand = (
+        hand_fisher_vector_product(actor, fisher, rows, 0.25)
+        if root is None
+        else rooted_fisher_vector_product(actor, root, rows, 0.25)
+    )
     new = policy.distribution(batch.inputs)
     mean_kl = new.at(batch.old_parameters).kl(new).mean()
     by_autograd = fisher_vector_product(mean_kl, policy.actor_parameters.tensors, 0.25)

@@ -118,6 +118,34 @@ def test_outputs_gradients_and_directional_derivatives_are_those_of_torch(
         assert_close(found, expected_change)
 
 
+@BOTH_TYPES
+@EVERY_ACTIVATION
+@EVERY_DEPTH
+def test_gradients_of_each_row_are_those_that_torch_finds_row_by_row(
+    hidden: list[int], activation: str, dtype: torch.dtype
+) -> None:
+    module, size = module_of(hidden, activation, dtype), 7
+    perceptron = by_hand(module, activation)
+    inputs, slopes = rows_of(size, dtype), rows_of(size, dtype, OUTPUTS)
+    parameters = list(module.parameters())
+    rows = []
+    for x, slope in zip(inputs, slopes, strict=True):
+        gradients = torch.autograd.grad(module(x) @ slope, parameters)
+        rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    dense = torch.stack(rows)
+    perceptron.forward(inputs.numpy())
+    found = perceptron.row_gradients(slopes.numpy())
+
+    changes = [change.numpy() for change in changes_of(module).values()]
+    vector = torch.cat([torch.as_tensor(change).flatten() for change in changes])
+    assert_close(found.times(changes[::2], changes[1::2]), dense @ vector)
+    for numbers in (rows_of(size, dtype, 1)[:, 0], torch.ones(size, dtype=dtype)):
+        weights, biases = empty_like(perceptron.weights), empty_like(perceptron.biases)
+        found.transposed_times(numbers.numpy(), weights, biases)
+        parts = [part for pair in zip(weights, biases, strict=True) for part in pair]
+        assert_close(np.concatenate([part.ravel() for part in parts]), dense.T @ numbers)
+
+
 @pytest.mark.parametrize("activation", ["relu", "elu"])
 def test_a_unit_at_exactly_0_has_the_slope_that_torch_gives_it(activation: str) -> None:
     module = module_of([1], activation)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from rlkl.advantages import standardize
 from rlkl.algos.base import (
-    FirstOrderConfig,
+    AlgoConfig,
     Objective,
     SlopedObjective,
     full_batch_kl,
@@ -22,6 +22,7 @@ from rlkl.closed_forms import (
     GaussianForm,
     categorical_fisher,
     gaussian_fisher,
+    two_action_root,
 )
 from rlkl.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
 from rlkl.policy import HandPolicy, Inputs, Policy
@@ -57,7 +58,7 @@ class ByAutograd:
         policy: whose actor is moved.
     """
 
-    def __init__(self, config: FirstOrderConfig, objective: Objective, policy: Policy) -> None:
+    def __init__(self, config: AlgoConfig, objective: Objective, policy: Policy) -> None:
         self.config = config
         self.objective = objective
         self.policy = policy
@@ -89,9 +90,7 @@ class ByAutograd:
         return full_batch_kl(self.policy, minibatch)
 
 
-def penalized(
-    objective: Objective, config: FirstOrderConfig, new: Distribution, batch: Batch
-) -> Tensor:
+def penalized(objective: Objective, config: AlgoConfig, new: Distribution, batch: Batch) -> Tensor:
     """Return the objective's loss less the entropy bonus."""
     loss = objective.loss(new, batch)
     if config.entropy_coefficient > 0:
@@ -115,7 +114,7 @@ class ByHand:
 
     def __init__(
         self,
-        config: FirstOrderConfig,
+        config: AlgoConfig,
         objective: Objective,
         policy: Policy,
         networks: HandPolicy,
@@ -178,7 +177,7 @@ class ByHand:
 
 
 def minibatch_gradient(
-    config: FirstOrderConfig, objective: Objective, policy: Policy
+    config: AlgoConfig, objective: Objective, policy: Policy
 ) -> MinibatchGradient:
     """Return the way of differentiating that the policy's networks allow."""
     if policy.by_hand is None:
@@ -213,6 +212,15 @@ def output_fisher(family: Any) -> Callable[[Array, Array], Array] | None:
     if family is Categorical:
         return categorical_fisher
     return gaussian_fisher if family in (DiagonalGaussian, TanhGaussian) else None
+
+
+def fisher_root(family: Any, parameters: Array) -> Array | None:
+    """Return e with M = e eᵀ for the Fisher matrix M of each row's parameters, `[B, P]`.
+
+    None where M is of a higher rank.
+    """
+    is_rank_one = family is Categorical and parameters.shape[1] == 2
+    return two_action_root(parameters) if is_rank_one else None
 
 
 def _batch(rows: Rows) -> Batch:

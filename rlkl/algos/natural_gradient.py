@@ -1,22 +1,24 @@
 """The natural-gradient step within a trust region: what NPG takes whole and TRPO searches along."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from rlkl.algos.base import AlgoConfig, Metrics, standardized
-from rlkl.algos.gradients import output_fisher
+from rlkl.algos.base import AlgoConfig, FixedObjective, Metrics, Slopes, standardized
+from rlkl.algos.gradients import fisher_root, minibatch_gradient, output_fisher, penalized
 from rlkl.by_hand import HandNetwork
-from rlkl.closed_forms import Array
+from rlkl.closed_forms import Array, ClosedForm
 from rlkl.distributions import Distribution
 from rlkl.policy import Policy, PolicyConfig
 from rlkl.rollout import Batch, Rows
 from rlkl.schedules import SCHEDULES, scheduled
 from rlkl.surrogates import surrogate
-from rlkl.trust_region import conjugate_gradient, fisher_vector_product, flat_gradient
+from rlkl.trust_region import conjugate_gradient, fisher_vector_product
 from rlkl.validation import ConfigError, check_choice, check_range
 
 
@@ -69,6 +71,21 @@ def check_separate_encoder(config: AlgoConfig, policy: PolicyConfig) -> None:
         )
 
 
+class Surrogate(FixedObjective):
+    """-E[r · A] (TRPO, eq. 14)."""
+
+    def loss(self, new: Distribution, batch: Batch) -> Tensor:
+        """Return minus the surrogate."""
+        ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
+        return -surrogate(ratio, batch.advantages)
+
+    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
+        """Return the loss and its slopes, -r · A / B."""
+        slopes = np.exp(new.log_prob - rows.old_log_prob) * rows.advantages
+        slopes /= -len(slopes)
+        return Slopes(float(np.add.reduce(slopes)), slopes)
+
+
 @dataclass(frozen=True)
 class NaturalStep:
     """A step of the actor's parameters.
@@ -118,6 +135,35 @@ def hand_fisher_vector_product(
     return product
 
 
+def rooted_fisher_vector_product(
+    actor: HandNetwork, root: Array, rows: Rows, damping: float
+) -> Callable[[Tensor], Tensor]:
+    """Products with the Fisher matrix by hand where M = e eᵀ: F v = E[g (g · v)] + damping · v.
+
+    g is the gradient of e · (the distribution's parameters), so that one product of matrices for
+    each layer does what takes two in `hand_fisher_vector_product`: for two actions and 1024 states
+    0.5 ms and not 0.9.
+
+    Args:
+        actor: at θ_old, until the last product.
+        root: e of each state, `[B, P]`.
+        rows: the states.
+        damping: what is added to the diagonal of F.
+
+    Returns:
+        The function v `[n]` to (F + damping · I) v `[n]`.
+    """
+    actor.forward(rows.vectors)
+    second_moment = actor.second_moment(root / math.sqrt(len(root)))
+
+    def product(vector: Tensor) -> Tensor:
+        image = torch.empty_like(vector)
+        second_moment(actor.parameters.arrays(vector), actor.parameters.arrays(image))
+        return image.add_(vector, alpha=damping)
+
+    return product
+
+
 class NaturalGradient:
     """Everything about an update of NPG and TRPO but how far to go along the step.
 
@@ -135,6 +181,8 @@ class NaturalGradient:
         self.config = config
         self.policy = policy
         self.generator = generator
+        self.surrogate = Surrogate()
+        self.gradient = minibatch_gradient(config, self.surrogate, policy)
 
     def prepared(self, batch: Batch) -> Batch:
         """Return the batch with its advantages as configured."""
@@ -147,11 +195,7 @@ class NaturalGradient:
 
     def objective(self, new: Distribution, batch: Batch) -> Tensor:
         """Return what the step climbs, E[r · A] + c · E[H]."""
-        ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
-        objective = surrogate(ratio, batch.advantages)
-        if self.config.entropy_coefficient > 0:
-            objective = objective + self.config.entropy_coefficient * new.entropy().mean()
-        return objective
+        return -penalized(self.surrogate, self.config, new, batch)
 
     def step(self, batch: Batch, max_kl: float) -> NaturalStep:
         """Compute Δθ = √(2δ / xᵀFx) · x with F x = g (Kakade 2001; TRPO, appendix C).
@@ -162,14 +206,16 @@ class NaturalGradient:
             batch: prepared.
             max_kl: δ in nats.
         """
-        config, tensors = self.config, self.policy.actor_parameters.tensors
-        new = self.policy.distribution(batch.inputs)
-        gradient = flat_gradient(self.objective(new, batch), tensors)
-        product = self._fisher_vector_product(batch)
+        config = self.config
+        self.gradient.write(next(self.gradient.minibatches(batch, 1, self.generator)))
+        gradient = -self.policy.actor_parameters.gradient
         direction, residual = conjugate_gradient(
-            product, gradient, config.cg_iterations, config.cg_residual_tolerance
+            self._fisher_vector_product(batch),
+            gradient,
+            config.cg_iterations,
+            config.cg_residual_tolerance,
         )
-        curvature = float(direction @ product(direction))
+        curvature = float(direction @ (gradient - residual))
         # A zero gradient has no direction, and an overflow no length: then the policy stays.
         scale = (2 * max_kl / curvature) ** 0.5 if curvature > 0 else 0.0
         step = scale * direction
@@ -180,7 +226,7 @@ class NaturalGradient:
             max_kl,
             float(gradient @ step),
             float(torch.linalg.vector_norm(gradient)),
-            residual,
+            float(torch.linalg.vector_norm(residual)),
         )
 
     def _fisher_vector_product(self, batch: Batch) -> Callable[[Tensor], Tensor]:
@@ -195,9 +241,11 @@ class NaturalGradient:
             return fisher_vector_product(
                 mean_kl, policy.actor_parameters.tensors, config.cg_damping
             )
-        return hand_fisher_vector_product(
-            policy.by_hand.actor, fisher, batch.rows(), config.cg_damping
-        )
+        actor, rows = policy.by_hand.actor, batch.rows()
+        root = fisher_root(policy.family, rows.old_parameters)
+        if root is not None:
+            return rooted_fisher_vector_product(actor, root, rows, config.cg_damping)
+        return hand_fisher_vector_product(actor, fisher, rows, config.cg_damping)
 
     def metrics(self, step: NaturalStep, fraction: float, backtracks: int) -> Metrics:
         """Return what is known of an update, by TensorBoard tag."""
