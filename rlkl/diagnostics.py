@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlkl.advantages import explained_variance, standardize
 from rlkl.algos.base import Metrics
-from rlkl.divergences import kl_estimates
+from rlkl.divergences import jensen_shannon_estimate, kl_estimates
 from rlkl.policy import Policy
 from rlkl.rollout import Batch
 
@@ -19,10 +19,12 @@ TAGS: tuple[str, ...] = (
     "kl/old_new",
     "kl/new_old",
     "kl/max",
+    "kl/new_old_max",
     "kl/k1",
     "kl/k2",
     "kl/k3",
     "kl/js",
+    "kl/js_estimate",
     "kl/target",
     "kl/coefficient",
     "ratio/mean",
@@ -38,6 +40,7 @@ TAGS: tuple[str, ...] = (
     "value/loss",
     "value/grad_norm",
     "value/explained_variance",
+    "value/explained_variance_after",
     "trust_region/step_fraction",
     "trust_region/accepted",
     "trust_region/expected_improvement",
@@ -70,12 +73,14 @@ def report(
 
     Returns:
         Scalars by tag: `kl/old_new` is KL(π_old ‖ π_θ) and `kl/new_old` the reverse, averaged over
-        states, in nats; `kl/max` is the largest KL(π_old ‖ π_θ) of a state; `kl/k1`, `k2`, `k3` are
-        estimates of `kl/old_new` from the sampled actions; `ratio/effective_sample_size` is
+        states, in nats; `kl/max` and `kl/new_old_max` are the largest of a state; `kl/k1`, `k2`,
+        `k3` are estimates of `kl/old_new` from the sampled actions, and `kl/js_estimate` stands for
+        `kl/js` where that has no closed form; `ratio/effective_sample_size` is
         (Σ r)² / Σ r² as a share of the batch; `trust_region/actual_improvement` is that of the
         surrogate E[r · A] with standardised advantages; `policy/entropy_estimate` stands for
         `policy/entropy` where the policy is squashed, whose entropy has no closed form;
-        `value/explained_variance` is of the values that the advantages were made from.
+        `value/explained_variance` is of the values that the advantages were made from, and
+        `value/explained_variance_after` of the fitted critic's, for the same returns.
         Histograms by tag: tensors `[B]`.
     """
     old = policy.family(batch.old_parameters.double())
@@ -83,7 +88,7 @@ def report(
     actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
     log_ratio = new.log_prob(actions) - old.log_prob(actions)
     ratio = log_ratio.exp()
-    kl = old.kl(new)
+    kl, reverse_kl = old.kl(new), new.kl(old)
     k1, k2, k3 = kl_estimates(log_ratio)
     jensen_shannon = old.jensen_shannon(new)
     advantages = standardize(batch.advantages).double()
@@ -91,7 +96,7 @@ def report(
     entropy = "policy/entropy" if new.entropy_is_exact else "policy/entropy_estimate"
     averaged = {
         "kl/old_new": kl,
-        "kl/new_old": new.kl(old),
+        "kl/new_old": reverse_kl,
         "kl/k1": k1,
         "kl/k2": k2,
         "kl/k3": k3,
@@ -100,18 +105,26 @@ def report(
         entropy: new.entropy(),
         "trust_region/actual_improvement": (ratio - 1) * advantages,
     }
-    if jensen_shannon is not None:
+    if jensen_shannon is None:
+        averaged["kl/js_estimate"] = jensen_shannon_estimate(log_ratio)
+    else:
         averaged["kl/js"] = jensen_shannon
     # One mean over a table: one for each would take as long as all the rest of the report.
     means = torch.stack(list(averaged.values())).mean(-1).tolist()
     metrics = dict(zip(averaged, means, strict=True))
-    extremes = torch.stack((kl.max(), ratio.min(), ratio.max(), ratio.std(correction=0)))
-    metrics["kl/max"], metrics["ratio/min"], metrics["ratio/max"], metrics["ratio/std"] = (
-        extremes.tolist()
-    )
+    extremes = {
+        "kl/max": kl.max(),
+        "kl/new_old_max": reverse_kl.max(),
+        "ratio/min": ratio.min(),
+        "ratio/max": ratio.max(),
+        "ratio/std": ratio.std(correction=0),
+    }
+    metrics |= zip(extremes, torch.stack(list(extremes.values())).tolist(), strict=True)
     metrics["ratio/effective_sample_size"] = float(ratio.mean().square() / ratio.square().mean())
     metrics["policy/std"] = policy.mean_std(new)
+    fitted = policy.values(batch.inputs)
     metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns)
+    metrics["value/explained_variance_after"] = explained_variance(fitted, batch.returns)
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms
 

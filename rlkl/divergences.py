@@ -117,3 +117,23 @@ def kl_estimates(log_ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         k1, k2 and k3 in nats, each `[B]`.
     """
     return -log_ratio, 0.5 * log_ratio.square(), torch.expm1(log_ratio) - log_ratio
+
+
+def jensen_shannon_estimate(log_ratio: Tensor) -> Tensor:
+    """Sample-wise estimate of JS(π_old, π_new), unbiased and never negative.
+
+    JS is the f-divergence E_old[f(r)] with f(r) = ½ [r · log r - (1 + r) · log(½ (1 + r))] and
+    r = π_new(a|s) / π_old(a|s), a ~ π_old (Nowozin 2016, table 6, halved).
+
+    Args:
+        log_ratio: log π_new(a|s) - log π_old(a|s), `[B]`.
+
+    Returns:
+        Estimates in nats, `[B]`.
+    """
+    # f(r) = r · f(1/r), so that only t = min(r, 1/r) is exponentiated and nothing overflows; the
+    # clamp spares 0 · inf where an action was lost.
+    distance = log_ratio.abs().clamp(max=1e3)
+    t = (-distance).exp()
+    f = -0.5 * (t * distance + (1 + t) * torch.log1p(0.5 * torch.expm1(-distance)))
+    return log_ratio.relu().exp() * f.clamp(min=0)
