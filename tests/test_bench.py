@@ -385,6 +385,7 @@ def test_a_failure_is_reported_in_its_row_and_the_others_go_on(
     assert errors == {"rlkl": "", "roof": "ValueError: no [roof]", "roof_sync": ""}
 
 
+@pytest.mark.slow
 def test_rlkl_and_the_roofs_are_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert bench(*TINY, "peers=[]", "output=results") == 0
     assert "rlkl ppo_clip" in capfd.readouterr().out

@@ -214,7 +214,11 @@ def test_a_mistyped_command_and_the_two_flags(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("number", "backend"),
-    [(signal.SIGINT, "native"), (signal.SIGINT, "async"), (signal.SIGTERM, "native")],
+    [
+        (signal.SIGINT, "async"),
+        pytest.param(signal.SIGINT, "native", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "native", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stop_signal_ends_cleanly_with_a_summary(
     number: int, backend: str, tmp_path: Path

@@ -99,7 +99,14 @@ def assert_lives_same(
         ),
     ],
 )
-@pytest.mark.parametrize(("copies", "cores"), [(1, 4), (3, 1), (3, 2), (5, 3), (3, 9)])
+@pytest.mark.parametrize(
+    ("copies", "cores"),
+    [
+        (3, 2),
+        (5, 3),
+        *(pytest.param(*numbers, marks=pytest.mark.slow) for numbers in ((1, 4), (3, 1), (3, 9))),
+    ],
+)
 def test_the_same_lives_are_lived_on_any_number_of_cores(
     make: Callable[[], gym.Env[Any, Any]], dtype: Any, copies: int, cores: int
 ) -> None:
