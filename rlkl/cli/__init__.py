@@ -11,8 +11,9 @@ USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and kin on Gymnasi
 
 usage: rlkl COMMAND [...]
 
-  train    train a policy; `rlkl train --help` shows what can be set
-  bench    measure how fast that is, beside other libraries; see `rlkl bench --help`
+  train       train a policy; `rlkl train --help` shows what can be set
+  bench       measure how fast that is, beside other libraries; see `rlkl bench --help`
+  playground  open a page on which KL and its kin are moved by hand; see `rlkl playground --help`
 
   --help, --version"""
 
@@ -30,7 +31,17 @@ def _bench(arguments: list[str]) -> int:
     return bench(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train, "bench": _bench}
+def _playground(arguments: list[str]) -> int:
+    from rlkl.cli.playground import main as playground  # noqa: PLC0415
+
+    return playground(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "bench": _bench,
+    "playground": _playground,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
