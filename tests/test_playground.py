@@ -437,6 +437,9 @@ def test_a_ratio_cannot_make_a_probability_pass_one(page: "Page") -> None:
     assert page.locator("#ratio").get_attribute("max") == "1.1"
     page.locator("#ratio").press("End")
     assert shown(page, "objectives")["new"] == pytest.approx(0.99)
+    # A preset may ask for a ratio that only its own π_old allows.
+    page.get_by_role("button", name="Good action, gone too far").click()
+    assert shown(page, "objectives")["ratio"] == 1.7
 
 
 # ---- How the page behaves
