@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Generator, Tensor
 
-from rlkl import divergences
+from rlkl import divergence_formulas as formulas
 
 
 class Distribution(Protocol):
@@ -132,17 +132,15 @@ class Categorical(_Race):
 
     def entropy(self) -> Tensor:
         """Return H = -Σ_a π(a|s) · log π(a|s) in nats, `[B]`."""
-        return divergences.categorical_entropy(self.log_probabilities)
+        return formulas.categorical_entropy(self.log_probabilities)
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self ‖ other) in nats, `[B]`."""
-        return divergences.categorical_kl(self.log_probabilities, other.log_probabilities)
+        return formulas.categorical_kl(self.log_probabilities, other.log_probabilities)
 
     def jensen_shannon(self, other: Self) -> Tensor:
         """Return the Jensen-Shannon divergence in nats, `[B]`."""
-        return divergences.categorical_jensen_shannon(
-            self.log_probabilities, other.log_probabilities
-        )
+        return formulas.categorical_jensen_shannon(self.log_probabilities, other.log_probabilities)
 
 
 class _Choices(_Race):
@@ -164,11 +162,11 @@ class _Choices(_Race):
 
     def entropy(self) -> Tensor:
         """Return H = -Σ_d Σ_a π_d(a|s) · log π_d(a|s) in nats, `[B]`."""
-        return divergences.categorical_entropy(self.log_probabilities).sum(-1)
+        return formulas.categorical_entropy(self.log_probabilities).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self ‖ other) in nats, summed over the choices, `[B]`."""
-        return divergences.categorical_kl(self.log_probabilities, other.log_probabilities).sum(-1)
+        return formulas.categorical_kl(self.log_probabilities, other.log_probabilities).sum(-1)
 
     def jensen_shannon(self, other: Self) -> None:
         """Return None: a mixture of two products is no product, and has no closed form."""
@@ -290,7 +288,7 @@ class DiagonalGaussian:
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self ‖ other) in nats, summed over the dimensions, `[B]`."""
-        return divergences.diagonal_gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
+        return formulas.diagonal_gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
 
     def jensen_shannon(self, other: Self) -> None:
         """Return None: the mixture of two Gaussians has no closed form."""
@@ -322,6 +320,9 @@ class TanhGaussian(DiagonalGaussian):
         """
         nodes, weights = _NODES.to(self.mean), _WEIGHTS.to(self.mean)
         u = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
-        # log(1 - tanh² u), without the cancellation and the log 0 of large |u|.
-        log_slope = 2 * (math.log(2) - u + F.logsigmoid(2 * u))
-        return super().entropy() + (log_slope @ weights).sum(-1)
+        return super().entropy() + (log_slope_of_tanh(u) @ weights).sum(-1)
+
+
+def log_slope_of_tanh(u: Tensor) -> Tensor:
+    """Return log(1 - tanh² u), without the cancellation and the log 0 of large |u|."""
+    return 2 * (math.log(2) - u + F.logsigmoid(2 * u))
