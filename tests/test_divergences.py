@@ -1,352 +1,731 @@
-"""Divergences against literal numbers, scipy, torch.distributions and quadrature."""
+"""Divergences of action distributions against enumeration, quadrature, identities and samples."""
 
 import math
+import re
 from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 from scipy.spatial.distance import jensenshannon
-from scipy.special import softmax
-from scipy.stats import entropy
-from torch import Tensor
-from torch.distributions import Independent, Normal, kl_divergence
+from scipy.special import rel_entr
+from torch import Generator, Tensor
+from torch.distributions import Independent, Normal, TransformedDistribution, kl_divergence
+from torch.distributions.transforms import TanhTransform
 
-from rlkl.distributions import DiagonalGaussian
+from rlkl import divergences
+from rlkl.distributions import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    MultiCategorical,
+    TanhGaussian,
+)
 from rlkl.divergences import (
-    categorical_entropy,
-    categorical_jensen_shannon,
-    categorical_kl,
-    categorical_renyi,
-    diagonal_gaussian_kl,
-    kl_estimates,
+    JOINT_LIMIT,
+    NAMES,
+    NoClosedFormError,
+    alpha,
+    compare,
+    cross_entropy,
+    entropy,
+    estimate,
+    estimate_entropy,
+    from_probabilities,
+    jeffreys,
+    jensen_shannon,
+    jensen_shannon_distance,
+    kl,
+    renyi,
+    total_variation,
 )
 
-ZERO = torch.zeros(1, dtype=torch.float64)
-FOUR_LOGITS = st.lists(st.floats(-8, 8), min_size=4, max_size=4)
-THREE_NUMBERS = st.lists(st.floats(-3, 3), min_size=3, max_size=3)
+Make = Callable[[Tensor], Distribution]
+
+UNEQUAL = partial(MultiCategorical, sizes=(1, 3, 2))
+# Every family takes 6 parameters here, and the finite ones a mask.
+FAMILIES: dict[str, Make] = {
+    "categorical": Categorical,
+    "multi": UNEQUAL,
+    "bernoulli": Bernoulli,
+    "gaussian": DiagonalGaussian,
+    "tanh": TanhGaussian,
+}
+SIZES = {"categorical": [6], "multi": [1, 3, 2], "bernoulli": [2] * 6}
+MASKS = {
+    "categorical": "101011",
+    "multi": "110101",
+    "bernoulli": "111001111101",
+}
+ALL = pytest.mark.parametrize("family", FAMILIES)
+FINITE = pytest.mark.parametrize("family", SIZES)
+CONTINUOUS = pytest.mark.parametrize("make", [DiagonalGaussian, TanhGaussian])
+
+LOGITS = st.lists(st.floats(-8, 8), min_size=4, max_size=4)
+PAIR = st.tuples(LOGITS, LOGITS)
+ORDERS = st.floats(-3, 4)
+ORDERED = ("renyi", "alpha")
 
 
-def log_of(*probabilities: float) -> Tensor:
-    return torch.tensor(probabilities, dtype=torch.float64).log()
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
 
 
-def vector(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
+def random_pair(family: str, rows: int = 4, scale: float = 1.0) -> tuple[Distribution, ...]:
+    shape = (2, rows, 6)
+    parameters = scale * torch.randn(shape, generator=seeded(3), dtype=torch.float64)
+    if family in ("gaussian", "tanh"):
+        parameters[..., 3:] *= 0.4
+    return tuple(FAMILIES[family](p) for p in parameters)
 
 
-def parts(parameters: list[float]) -> tuple[Tensor, Tensor]:
-    """Split one list into means and log standard deviations."""
-    return vector(*parameters[:3]), vector(*parameters[3:])
+def masked_pair(family: str) -> tuple[Distribution, ...]:
+    mask = torch.tensor([[c == "1" for c in MASKS[family]]])
+    return tuple(d.masked(mask) for d in random_pair(family))
+
+
+def joint(distribution: Distribution, family: str) -> np.ndarray:
+    """Return the probability of every joint action, `[B, joint actions]`."""
+    everything = torch.tensor(list(product(*map(range, SIZES[family]))))
+    actions = everything.squeeze(-1) if family == "categorical" else everything
+    rows = len(distribution.parameters)
+    columns = [distribution.log_prob(a.expand(rows, *a.shape)).exp() for a in actions]
+    return torch.stack(columns, -1).numpy()
+
+
+def categoricals(*rows: list[float]) -> list[Categorical]:
+    return [Categorical(torch.tensor([row], dtype=torch.float64)) for row in rows]
+
+
+def bits(*probabilities: float) -> list[Categorical]:
+    return [from_probabilities([p, 1 - p]) for p in probabilities]
+
+
+def formula(name: str, p: Distribution, q: Distribution, order: float = 0.5) -> Tensor:
+    if name == "reverse_kl":
+        return kl(q, p)
+    function = getattr(divergences, name)
+    return function(p, q, order) if name in ORDERED else function(p, q)
+
+
+def estimated(
+    name: str, p: Distribution, q: Distribution, samples: int, order: float = 0.5, seed: int = 0
+) -> divergences.Divergence:
+    own_order = order if name in ORDERED else None
+    return estimate(name, p, q, samples, seeded(seed), own_order)
+
+
+# Known values
 
 
 @pytest.mark.parametrize(
     ("p", "q", "nats"),
     [
-        ((0.9, 0.1), (0.5, 0.5), 0.3681),
-        ((0.5, 0.5), (0.9, 0.1), 0.5108),
-        ((0.99, 0.01), (0.5, 0.5), 0.6371),
-        ((0.5, 0.5), (0.99, 0.01), 1.6145),
-        ((0.9, 0.1), (0.1, 0.9), 1.7578),
-        ((0.1, 0.9), (0.9, 0.1), 1.7578),
-        ((1.0, 0.0), (0.5, 0.5), 0.6931),
-        ((0.5, 0.5), (1.0, 0.0), math.inf),
-        ((1.0, 0.0), (0.0, 1.0), math.inf),
-        ((0.5, 0.5, 0.0), (0.9, 0.1, 0.0), 0.5108),
+        ([0.9, 0.1], [0.5, 0.5], 0.3681),
+        ([0.5, 0.5], [0.9, 0.1], 0.5108),
+        ([0.99, 0.01], [0.5, 0.5], 0.6371),
+        ([0.5, 0.5], [0.99, 0.01], 1.6145),
+        ([0.9, 0.1], [0.1, 0.9], 1.7578),
+        ([1.0, 0.0], [0.5, 0.5], 0.6931),
+        ([0.5, 0.5], [1.0, 0.0], math.inf),
+        ([0.5, 0.5, 0.0], [0.9, 0.1, 0.0], 0.5108),
     ],
 )
-def test_categorical_kl_has_the_known_values(
-    p: tuple[float, ...], q: tuple[float, ...], nats: float
+def test_kl_of_plain_probabilities_has_the_known_values(
+    p: list[float], q: list[float], nats: float
 ) -> None:
-    assert float(categorical_kl(log_of(*p), log_of(*q))) == pytest.approx(nats, abs=5e-5)
-
-
-@pytest.mark.parametrize(
-    ("mean", "log_variance", "nats"),
-    [(0, 1, 0.3591), (1, 0, 0.5), (2, 1, 2.3591), (0, -2, 0.5677)],
-)
-def test_gaussian_kl_to_the_standard_normal_has_the_known_values(
-    mean: float, log_variance: float, nats: float
-) -> None:
-    kl = diagonal_gaussian_kl(vector(mean), vector(log_variance / 2), ZERO, ZERO)
-    assert float(kl) == pytest.approx(nats, abs=5e-5)
-
-
-def test_gaussian_kl_is_summed_over_dimensions_and_not_averaged() -> None:
-    zeros, ones = torch.zeros(2, 7), torch.ones(2, 7)
-    assert diagonal_gaussian_kl(ones, zeros, zeros, zeros).tolist() == [3.5, 3.5]
-
-
-@given(FOUR_LOGITS, FOUR_LOGITS)
-def test_categorical_kl_is_never_negative_and_agrees_with_scipy(
-    p_logits: list[float], q_logits: list[float]
-) -> None:
-    log_p, log_q = vector(*p_logits).log_softmax(-1), vector(*q_logits).log_softmax(-1)
-    kl = float(categorical_kl(log_p, log_q))
-    assert kl >= -1e-15
-    assert kl == pytest.approx(entropy(softmax(p_logits), softmax(q_logits)), rel=1e-9, abs=1e-12)
-
-
-@given(
-    st.lists(st.floats(-3, 3), min_size=6, max_size=6),
-    st.lists(st.floats(-3, 3), min_size=6, max_size=6),
-)
-def test_gaussian_kl_is_never_negative_and_agrees_with_torch(
-    p_parameters: list[float], q_parameters: list[float]
-) -> None:
-    p, q = parts(p_parameters), parts(q_parameters)
-    kl = float(diagonal_gaussian_kl(*p, *q))
-    expected = kl_divergence(
-        Independent(Normal(p[0], p[1].exp()), 1), Independent(Normal(q[0], q[1].exp()), 1)
+    there = kl(from_probabilities(p), from_probabilities(q))
+    assert there.tolist() == pytest.approx([nats], abs=5e-5)
+    back = kl(from_probabilities(q), from_probabilities(p))
+    assert (
+        jeffreys(from_probabilities(p), from_probabilities(q)).tolist() == (there + back).tolist()
     )
-    assert kl >= 0
-    assert kl == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
+
+
+def test_all_divergences_of_disjoint_distributions() -> None:
+    p, q = from_probabilities([[0.3, 0.7, 0.0]]), from_probabilities([[0.0, 0.0, 1.0]])
+    values = {name: float(formula(name, p, q)) for name in NAMES}
+    assert values == {
+        "kl": math.inf,
+        "reverse_kl": math.inf,
+        "jeffreys": math.inf,
+        "jensen_shannon": pytest.approx(math.log(2), rel=1e-12),
+        "jensen_shannon_distance": pytest.approx(math.sqrt(math.log(2)), rel=1e-12),
+        "renyi": math.inf,
+        "alpha": pytest.approx(4.0),
+        "total_variation": pytest.approx(1.0),
+        "cross_entropy": math.inf,
+    }
+    assert alpha(p, q, 2.0) == alpha(p, q, -1.0) == math.inf
+
+
+def test_alpha_divergences_have_the_values_worked_out_by_hand() -> None:
+    p, q = bits(0.9, 0.5)
+    # χ² is (0.4² + 0.4²) / 0.5 = 0.64 one way and 0.16 / 0.9 + 0.16 / 0.1 the other.
+    assert float(alpha(p, q, 2.0)) == pytest.approx(0.32, rel=1e-12)
+    assert float(alpha(p, q, -1.0)) == pytest.approx((0.16 / 0.9 + 1.6) / 2, rel=1e-12)
+    overlap = math.sqrt(0.45) + math.sqrt(0.05)
+    assert float(alpha(p, q, 0.5)) == pytest.approx(4 * (1 - overlap), rel=1e-12)
+    assert float(alpha(p, q, 1.0)) == pytest.approx(0.3681, abs=5e-5)
+    assert float(alpha(p, q, 0.0)) == pytest.approx(0.5108, abs=5e-5)
+
+
+def test_kl_breaks_the_triangle_inequality_and_the_jensen_shannon_distance_keeps_it() -> None:
+    a, b, c = bits(0.5, 0.25, 0.1)
+    assert float(kl(a, c)) == pytest.approx(0.5108, abs=5e-5)
+    assert float(kl(a, b) + kl(b, c)) == pytest.approx(0.2362, abs=5e-5)
+    assert jensen_shannon_distance(a, c) <= jensen_shannon_distance(a, b) + jensen_shannon_distance(
+        b, c
+    )
+
+
+# Against enumeration
+
+
+@FINITE
+@pytest.mark.parametrize("masked", [False, True])
+def test_divergences_of_finite_families_are_those_of_the_joint_distribution(
+    family: str, masked: bool
+) -> None:
+    p, q = masked_pair(family) if masked else random_pair(family)
+    a, b = joint(p, family), joint(q, family)
+    there, back = rel_entr(a, b).sum(-1), rel_entr(b, a).sum(-1)
+    a, b = (x[:, (a + b).sum(0) > 0] for x in (a, b))
+    expected = {
+        "kl": there,
+        "reverse_kl": back,
+        "jeffreys": there + back,
+        "jensen_shannon": jensenshannon(a, b, axis=1) ** 2,
+        "jensen_shannon_distance": jensenshannon(a, b, axis=1),
+        "total_variation": 0.5 * np.abs(a - b).sum(-1),
+        "cross_entropy": -(a * np.log(b)).sum(-1),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(formula(name, p, q), values, rtol=1e-9, err_msg=name)
+    np.testing.assert_allclose(entropy(p), -(a * np.log(a)).sum(-1), rtol=1e-9)
+    for order in (-1.5, 0.2, 0.5, 0.8, 3.0):
+        total = (a**order * b ** (1 - order)).sum(-1)
+        wanted = (1 - total) / (order * (1 - order))
+        np.testing.assert_allclose(alpha(p, q, order), wanted, rtol=1e-9)
+        if order > 0:
+            np.testing.assert_allclose(renyi(p, q, order), np.log(total) / (order - 1), rtol=1e-9)
+
+
+@FINITE
+def test_where_a_mask_takes_support_away(family: str) -> None:
+    full, masked = random_pair(family)[0], masked_pair(family)[0]
+    for name in ("kl", "jeffreys", "cross_entropy"):
+        assert formula(name, full, masked).eq(math.inf).all()
+    assert alpha(full, masked, 2.0).eq(math.inf).all()
+    for name in ("jensen_shannon", "total_variation", "renyi", "alpha"):
+        assert formula(name, full, masked).isfinite().all()
+        assert formula(name, full, masked).gt(0).all()
+    # Given that the action is allowed, KL is -log of the probability that it is.
+    allowed = joint(full, family) * (joint(masked, family) > 0)
+    np.testing.assert_allclose(kl(masked, full), -np.log(allowed.sum(-1)), rtol=1e-9)
+    np.testing.assert_allclose(total_variation(masked, full), 1 - allowed.sum(-1), rtol=1e-9)
+
+
+@FINITE
+def test_masked_actions_make_no_gradient_nan(family: str) -> None:
+    mask = torch.tensor([[c == "1" for c in MASKS[family]]])
+    for name in NAMES:
+        for order in (0.5, 2.0) if name in ORDERED else (0.5,):
+            parameters = torch.randn(2, 4, 6, generator=seeded(), dtype=torch.float64)
+            parameters.requires_grad_()
+            p, q = (FAMILIES[family](x).masked(mask) for x in parameters)
+            (gradient,) = torch.autograd.grad(formula(name, p, q, order).sum(), parameters)
+            assert gradient.isfinite().all(), name
+            assert gradient.abs().sum() > 0, name
+
+
+def test_joint_actions_are_enumerated_up_to_the_limit() -> None:
+    assert JOINT_LIMIT == 2**12
+    twelve, thirteen = (
+        [Bernoulli(row) for row in torch.randn(2, 1, n, generator=seeded())] for n in (12, 13)
+    )
+    assert 0 < float(jensen_shannon(*twelve)) < math.log(2)
+    assert 0 < float(total_variation(*twelve)) < 1
+    for name in ("jensen_shannon", "jensen_shannon_distance", "total_variation"):
+        with pytest.raises(NoClosedFormError, match="8192 joint actions"):
+            formula(name, *thirteen)
+    assert {name: found.exact for name, found in compare(*thirteen, 2, seeded()).items()} == {
+        name: "jensen" not in name and name != "total_variation" for name in (*NAMES, "entropy")
+    }
+
+
+# Against quadrature
+
+
+def log_density(make: Make, parameters: Tensor, actions: Tensor) -> Tensor:
+    """Return log of the density of what the environment gets, in one dimension, by torch."""
+    mean, log_std = parameters.squeeze(0)
+    normal = Normal(mean, log_std.exp())
+    if make is DiagonalGaussian:
+        return normal.log_prob(actions)
+    return TransformedDistribution(normal, [TanhTransform()]).log_prob(actions)
+
+
+@CONTINUOUS
+def test_divergences_of_gaussians_agree_with_quadrature_before_and_after_tanh(make: Make) -> None:
+    first, second = torch.tensor([[0.3, -0.6]]).double(), torch.tensor([[-0.2, -0.4]]).double()
+    p, q = make(first), make(second)
+    bound = 1 - 1e-7 if make is TanhGaussian else 8.0
+    grid = torch.linspace(-bound, bound, 200_001, dtype=torch.float64)
+    log_p, log_q = (log_density(make, row, grid) for row in (first, second))
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    a, b = log_p.exp(), log_q.exp()
+
+    def integral(integrand: Tensor) -> float:
+        return float(torch.trapezoid(integrand, grid))
+
+    def power(order: float) -> float:
+        return integral((order * log_p + (1 - order) * log_q).exp())
+
+    expected = {
+        "kl": integral(a * (log_p - log_q)),
+        "reverse_kl": integral(b * (log_q - log_p)),
+        "jeffreys": integral((a - b) * (log_p - log_q)),
+        "total_variation": integral(0.5 * (a - b).abs()),
+        "renyi": math.log(power(0.3)) / (0.3 - 1),
+        "alpha": (1 - power(0.3)) / (0.3 * 0.7),
+    }
+    for name, value in expected.items():
+        assert float(formula(name, p, q, 0.3)) == pytest.approx(value, rel=1e-6), name
+    assert float(alpha(p, q, -0.4)) == pytest.approx((1 - power(-0.4)) / (-0.4 * 1.4), rel=1e-6)
+    expected["jensen_shannon"] = integral(0.5 * (a * (log_p - log_m) + b * (log_q - log_m)))
+    expected["jensen_shannon_distance"] = math.sqrt(expected["jensen_shannon"])
+    expected["cross_entropy"] = -integral(a * log_q)
+    for name, value in expected.items():
+        found = estimated(name, p, q, 20_000, 0.3)
+        error = float(found.standard_error)
+        assert 0 < error < 0.02
+        assert float(found.value) == pytest.approx(value, abs=4 * error), name
+    found = estimate_entropy(p, 20_000, seeded())
+    surprise = -integral(a * log_p)
+    assert float(found.value) == pytest.approx(surprise, abs=4 * float(found.standard_error))
+
+
+@CONTINUOUS
+def test_divergences_of_gaussians_in_many_dimensions(make: Make) -> None:
+    parameters = torch.randn(2, 5, 6, generator=seeded(), dtype=torch.float64)
+    p, q = (make(row) for row in parameters)
+    theirs, others = (Independent(Normal(row[:, :3], row[:, 3:].exp()), 1) for row in parameters)
+    there, back = kl_divergence(theirs, others), kl_divergence(others, theirs)
+    torch.testing.assert_close(kl(p, q), there)
+    torch.testing.assert_close(jeffreys(p, q), there + back)
+    if make is DiagonalGaussian:
+        torch.testing.assert_close(entropy(p), theirs.entropy())
+        torch.testing.assert_close(cross_entropy(p, q), theirs.entropy() + there)
+    apart = [
+        renyi(make(parameters[0][:, d::3]), make(parameters[1][:, d::3]), 0.4) for d in range(3)
+    ]
+    torch.testing.assert_close(renyi(p, q, 0.4), sum(apart))
+
+
+def test_renyi_of_order_one_half_is_twice_the_distance_of_bhattacharyya() -> None:
+    p, q = (
+        DiagonalGaussian(torch.tensor([[0.0, 0.0]])),
+        DiagonalGaussian(torch.tensor([[3.0, 0.0]])),
+    )
+    # Of two Gaussians of deviation 1, 3 apart, it is 3²/8.
+    assert float(renyi(p, q, 0.5)) == pytest.approx(2 * 9 / 8)
+
+
+# Laws
+
+
+@given(PAIR, ORDERS)
+def test_divergences_are_never_negative_and_bounded_where_they_are(
+    pair: tuple[list[float], list[float]], order: float
+) -> None:
+    p, q = categoricals(*pair)
+    assert kl(p, q) >= -1e-15
+    assert alpha(p, q, order) >= 0
+    if order > 0:
+        assert renyi(p, q, order) >= 0
+    js, tv = float(jensen_shannon(p, q)), float(total_variation(p, q))
+    assert 0 <= js <= math.log(2)
+    assert 0 <= tv <= 1 + 1e-15
+    assert tv <= math.sqrt(max(float(kl(p, q)), 0) / 2) + 1e-8  # Pinsker
+    assert js <= tv * math.log(2) + 1e-15  # Lin 1991, theorem 3
+    assert jensen_shannon_distance(p, q) == pytest.approx(math.sqrt(js))
+    assert float(jensen_shannon(q, p)) == js
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_kl_of_a_distribution_from_itself_is_exactly_zero(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    numbers = 4 * torch.randn(1000, 6, generator=generator, dtype=dtype)
-    log_p = numbers.log_softmax(-1)
-    mean, log_std = numbers.chunk(2, -1)
-    assert categorical_kl(log_p, log_p.clone()).eq(0).all()
-    assert diagonal_gaussian_kl(mean, log_std, mean.clone(), log_std.clone()).eq(0).all()
+@ALL
+def test_divergences_are_zero_of_equal_distributions_and_of_no_others(
+    family: str, dtype: torch.dtype
+) -> None:
+    p, q = (d.at(d.parameters.to(dtype)) for d in random_pair(family))
+    again = p.at(p.parameters.clone())
+    for name in NAMES:
+        if name == "cross_entropy":
+            continue
+        for order in (0.3, 1.0, 3.0):
+            try:
+                same, other = formula(name, p, again, order), formula(name, p, q, order)
+            except NoClosedFormError:
+                continue
+            assert same.eq(0).all(), name
+            assert other.gt(0).all(), name
+            assert same.dtype == other.dtype == dtype
 
 
-def test_kl_of_nearly_equal_gaussians_does_not_cancel() -> None:
-    # KL = δ² + O(δ³) for a log standard deviation that is off by δ: far below the rounding of ½.
-    kl = diagonal_gaussian_kl(ZERO, ZERO + 1e-8, ZERO, ZERO)
-    assert float(kl) == pytest.approx(1e-16, rel=1e-3, abs=0)
+@given(LOGITS, LOGITS, LOGITS)
+def test_the_jensen_shannon_distance_and_total_variation_are_metrics(
+    a: list[float], b: list[float], c: list[float]
+) -> None:
+    p, q, r = categoricals(a, b, c)
+    for metric in (jensen_shannon_distance, total_variation):
+        assert metric(p, r) <= metric(p, q) + metric(q, r) + 1e-12
+        assert metric(p, q) == metric(q, p)
 
 
-def test_no_epsilon_hides_in_the_logarithm() -> None:
-    kl = categorical_kl(log_of(0.5, 0.5), log_of(1.0, 1e-300))
-    assert float(kl) == pytest.approx(entropy([0.5, 0.5], [1.0, 1e-300]), rel=1e-12)
+@given(PAIR)
+def test_alpha_and_renyi_tend_to_kl_at_their_ends(pair: tuple[list[float], list[float]]) -> None:
+    p, q = categoricals(*pair)
+    there, back = (pytest.approx(float(x), rel=1e-5, abs=1e-12) for x in (kl(p, q), kl(q, p)))
+    for step in (-1e-7, 1e-7):
+        assert float(alpha(p, q, 1 + step)) == there
+        assert float(renyi(p, q, 1 + step)) == there
+        assert float(alpha(p, q, step)) == back
+    assert alpha(p, q, 1.0) == renyi(p, q, 1.0) == kl(p, q)
+    assert alpha(p, q, 0.0) == kl(q, p)
 
 
-def test_a_probability_that_underflows_counts_as_zero() -> None:
-    # exp(-1000) is 0 in float64: its share is 0 · log(0 / q), whatever q is.
-    log_p = vector(0.0, -1000.0).requires_grad_()
-    kl = categorical_kl(log_p, log_of(1.0, 0.0))
-    (gradient,) = torch.autograd.grad(kl, log_p)
-    assert float(kl.detach()) == 0
-    assert gradient.tolist() == [1.0, 0.0]
+@given(PAIR, ORDERS)
+def test_identities_of_alpha_and_renyi(pair: tuple[list[float], list[float]], order: float) -> None:
+    p, q = categoricals(*pair)
+    a, b = p.log_probabilities.exp(), q.log_probabilities.exp()
+    hellinger = float(2 * (a.sqrt() - b.sqrt()).square().sum())
+    assert float(alpha(p, q, 0.5)) == pytest.approx(hellinger, rel=1e-6, abs=1e-12)
+    bhattacharyya = -math.log(float((a * b).sqrt().sum()))
+    assert float(renyi(p, q, 0.5)) == pytest.approx(2 * bhattacharyya, rel=1e-6, abs=1e-12)
+    chi_square = float(((a - b).square() / b).sum())
+    assert float(alpha(p, q, 2.0)) == pytest.approx(chi_square / 2, rel=1e-6, abs=1e-12)
+    mirrored = float(alpha(q, p, 1 - order))
+    assert float(alpha(p, q, order)) == pytest.approx(mirrored, rel=1e-6, abs=1e-12)
+    if 0 < order < 1:  # skew symmetry, van Erven 2014, proposition 2
+        other = order / (1 - order) * float(renyi(q, p, 1 - order))
+        assert float(renyi(p, q, order)) == pytest.approx(other, rel=1e-6, abs=1e-12)
 
 
-def test_gaussian_kl_agrees_with_finite_differences_to_second_order() -> None:
-    generator = torch.Generator().manual_seed(0)
-    arguments = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64)
-    inputs = tuple(arguments.requires_grad_().unbind())
-    assert torch.autograd.gradcheck(diagonal_gaussian_kl, inputs)
-    assert torch.autograd.gradgradcheck(diagonal_gaussian_kl, inputs)
+@given(PAIR, st.floats(0.05, 3), st.floats(1.01, 3))
+def test_renyi_grows_with_its_order(
+    pair: tuple[list[float], list[float]], order: float, factor: float
+) -> None:
+    p, q = categoricals(*pair)
+    assert renyi(p, q, order) <= renyi(p, q, factor * order) + 1e-12
+
+
+@given(PAIR, st.permutations(range(4)), ORDERS)
+def test_renaming_the_actions_changes_nothing_and_merging_them_adds_nothing(
+    pair: tuple[list[float], list[float]], places: list[int], order: float
+) -> None:
+    """A bijection keeps a divergence, and no processing increases one."""
+    p, q = categoricals(*pair)
+    renamed = categoricals(*([logits[i] for i in places] for logits in pair))
+    merged = [from_probabilities(d.log_probabilities.exp() @ MERGE) for d in (p, q)]
+    for name in NAMES:
+        if name == "renyi" and order <= 0:
+            continue
+        value = float(formula(name, p, q, order))
+        if name != "cross_entropy":
+            assert float(formula(name, *merged, order)) <= value * (1 + 1e-9) + 1e-12, name
+        assert float(formula(name, *renamed, order)) == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+MERGE = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]).double()
+
+
+@given(PAIR, PAIR, st.floats(0.1, 3))
+def test_independent_choices_add_up(
+    first: tuple[list[float], list[float]], second: tuple[list[float], list[float]], order: float
+) -> None:
+    p, q = categoricals(*first)
+    r, s = categoricals(*second)
+    both = [
+        MultiCategorical(torch.cat((a.parameters, b.parameters), -1), (4, 4))
+        for a, b in ((p, r), (q, s))
+    ]
+    near = partial(pytest.approx, rel=1e-9, abs=1e-12)
+    assert float(kl(*both)) == near(float(kl(p, q) + kl(r, s)))
+    assert float(renyi(*both, order)) == near(float(renyi(p, q, order) + renyi(r, s, order)))
+    one, two = total_variation(p, q), total_variation(r, s)
+    tv = float(total_variation(*both))
+    assert max(float(one), float(two)) - 1e-12 <= tv <= float(one + two) + 1e-12
+
+
+@given(st.lists(st.floats(-2, 2), min_size=12, max_size=12))
+def test_pinskers_inequality_holds_for_gaussians(numbers: list[float]) -> None:
+    rows = torch.tensor(numbers, dtype=torch.float64).reshape(2, 3, 2)
+    p, q = map(DiagonalGaussian, rows)
+    assert (total_variation(p, q) <= (kl(p, q) / 2).sqrt() + 1e-9).all()
+    assert (alpha(p, q, 0.5) >= 0).all()
+    assert (total_variation(p, q) <= alpha(p, q, 0.5).sqrt() + 1e-9).all()  # Le Cam
+
+
+# Estimates
+
+
+@pytest.mark.parametrize("order", [-0.2, 0.0, 0.3, 1.0, 1.3])
+@ALL
+def test_estimates_agree_with_what_is_exact(family: str, order: float) -> None:
+    p, q = random_pair(family, scale=0.5)
+    for name in NAMES if order == 0.3 else ORDERED:
+        if name == "renyi" and order <= 0:
+            continue
+        try:
+            exact = formula(name, p, q, order)
+        except NoClosedFormError:
+            continue
+        found = estimated(name, p, q, 2000, order)
+        assert not found.exact
+        assert ((found.value - exact).abs() <= 4.5 * found.standard_error).all(), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_standard_errors_are_calibrated(name: str) -> None:
+    p = DiagonalGaussian(torch.tensor([[0.4, 0.1]], dtype=torch.float64).expand(2000, -1))
+    q = DiagonalGaussian(torch.tensor([[-0.3, -0.1]], dtype=torch.float64).expand(2000, -1))
+    found = estimated(name, p, q, 200)
+    centre = found.value.mean()
+    if "jensen" not in name:
+        centre = formula(name, p, q)[0]
+    scores = (found.value - centre) / found.standard_error
+    # Value and error of skewed samples go together, which moves the mean of a score a little.
+    assert abs(float(scores.mean())) < 0.25
+    assert float(scores.std()) == pytest.approx(1, abs=0.1)
+    # In all, the estimates err as much as the errors say.
+    spread = float(found.value.std())
+    assert spread == pytest.approx(float(found.standard_error.square().mean().sqrt()), rel=0.06)
+
+
+def test_estimates_see_support_that_was_lost_on_either_side() -> None:
+    p, q = from_probabilities([[0.5, 0.5, 0.0]]), from_probabilities([[0.0, 0.5, 0.5]])
+    for name in ("kl", "reverse_kl", "jeffreys", "cross_entropy"):
+        found = estimated(name, p, q, 100)
+        assert float(found.value) == float(found.standard_error) == math.inf, name
+    for name in ("jensen_shannon", "total_variation", "renyi", "alpha"):
+        found = estimated(name, p, q, 10_000)
+        exact = float(formula(name, p, q))
+        assert float(found.value) == pytest.approx(exact, abs=4 * float(found.standard_error))
+    one_way = estimated(
+        "kl", from_probabilities([[1.0, 0.0]]), from_probabilities([[0.5, 0.5]]), 9999
+    )
+    assert float(one_way.value) == pytest.approx(math.log(2), abs=0.05)
+
+
+def test_estimates_of_equal_distributions_are_zero_without_error() -> None:
+    p = random_pair("gaussian")[0]
+    for name in NAMES:
+        if name != "cross_entropy":
+            found = estimated(name, p, p, 10)
+            assert found.value.abs().max() < 1e-15
+            assert found.standard_error.abs().max() < 1e-15
+
+
+def test_estimates_depend_on_their_generator_alone_and_carry_no_gradient() -> None:
+    p, q = random_pair("tanh")
+    p.parameters.requires_grad_()
+    state = torch.get_rng_state()
+    one, again, other = (estimated("jensen_shannon", p, q, 10, seed=s) for s in (1, 1, 2))
+    assert torch.equal(one.value, again.value)
+    assert not torch.equal(one.value, other.value)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not one.value.requires_grad
+
+
+def test_the_estimate_of_a_squashed_entropy_agrees_with_its_quadrature() -> None:
+    p = random_pair("tanh")[0]
+    found = estimate_entropy(p, 20_000, seeded())
+    assert ((found.value - p.entropy()).abs() <= 4.5 * found.standard_error + 1e-4).all()
+
+
+# What is exact, and what is said where nothing is
+
+NOT_EXACT = {
+    "categorical": set(),
+    "multi": set(),
+    "bernoulli": set(),
+    "gaussian": {"jensen_shannon", "jensen_shannon_distance", "total_variation"},
+    "tanh": {
+        "jensen_shannon", "jensen_shannon_distance", "total_variation", "entropy", "cross_entropy",
+    },
+}  # fmt: skip
+
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "divergences.md"
+
+
+def test_the_table_of_what_is_exact_is_true() -> None:
+    """Here the actions are few and the standard deviations of Gaussians differ."""
+    lines = PAGE.read_text().partition("## What is exact")[2].partition("\n- ")[0].splitlines()
+    header, _, *rows = [line.split("|")[1:-1] for line in lines if line.startswith("|")]
+    names = [family(torch.zeros(1, 6)).__class__.__name__ for family in FAMILIES.values()]
+    assert [name.strip() for name in header[1:]] == names
+    not_exact = {family: set() for family in FAMILIES}
+    listed = []
+    for quantities, *cells in rows:
+        listed += re.findall(r"`(\w+)`", quantities)
+        for family, cell in zip(FAMILIES, cells, strict=True):
+            if cell.strip() not in ("exact", "exact, small"):
+                not_exact[family] |= set(re.findall(r"`(\w+)`", quantities))
+    assert sorted(listed) == sorted([*NAMES, "entropy"])
+    assert not_exact == NOT_EXACT
+
+
+@ALL
+def test_compare_gives_all_and_says_what_is_exact(family: str) -> None:
+    p, q = random_pair(family)
+    found = compare(p, q, 50, seeded(), order=0.7)
+    assert list(found) == [*NAMES, "entropy"]
+    assert {name for name, result in found.items() if not result.exact} == NOT_EXACT[family]
+    for name, result in found.items():
+        assert result.value.shape == result.standard_error.shape == (4,)
+        assert result.standard_error.gt(0).all() == (not result.exact)
+        if result.exact:
+            exact = entropy(p) if name == "entropy" else formula(name, p, q, 0.7)
+            assert torch.equal(result.value, exact)
+
+
+@ALL
+def test_where_there_is_no_closed_form_the_error_names_what_to_call(family: str) -> None:
+    p, q = random_pair(family)
+    for name in NOT_EXACT[family] - {"entropy"}:
+        with pytest.raises(NoClosedFormError) as raised:
+            formula(name, p, q)
+        message = str(raised.value)
+        assert "\n" not in message
+        (call,) = (message[message.index("divergences.") :],)
+        names = {"divergences": divergences, "p": p, "q": q, "samples": 5, "generator": seeded()}
+        if name != "jensen_shannon_distance":
+            assert eval(call, names).value.shape == (4,)
+    if family == "tanh":
+        with pytest.raises(NoClosedFormError, match=r"divergences.estimate_entropy\(p, samples"):
+            entropy(p)
+
+
+def test_total_variation_of_gaussians_is_exact_in_one_dimension_or_of_equal_deviations() -> None:
+    one = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.5]])
+    two = torch.tensor([[0.0, 0.0, 0.3, 0.2]]), torch.tensor([[1.0, 2.0, 0.3, 0.2]])
+    for pair in (one, two):
+        assert 0 < float(total_variation(*map(DiagonalGaussian, pair))) < 1
+
+
+def test_pairs_that_do_not_fit_are_refused_in_one_line() -> None:
+    p = Categorical(torch.zeros(2, 4))
+    for q, words in (
+        (Bernoulli(torch.zeros(2, 4)), "expected one family"),
+        (Categorical(torch.zeros(2, 5)), "expected one shape"),
+        (Categorical(torch.zeros(1, 4)), "expected one shape"),
+    ):
+        for name in NAMES:
+            with pytest.raises(ValueError, match=words):
+                formula(name, p, q)
+            with pytest.raises(ValueError, match=words):
+                estimated(name, p, q, 5)
+    with pytest.raises(ValueError, match="p is a Categorical and q a Bernoulli"):
+        kl(p, Bernoulli(torch.zeros(2, 4)))
+    with pytest.raises(ValueError, match=r"of p are \[2, 4\] and of q \[2, 5\]"):
+        kl(p, Categorical(torch.zeros(2, 5)))
+    choices = [MultiCategorical(torch.zeros(1, 6), sizes) for sizes in ((3, 3), (2, 4))]
+    with pytest.raises(ValueError, match=r"\(3, 3\) and q \(2, 4\)"):
+        kl(*choices)
+
+
+@pytest.mark.parametrize("order", [math.inf, -math.inf, math.nan])
+def test_orders_without_a_meaning_are_refused(order: float) -> None:
+    p, q = bits(0.9, 0.5)
+    for refused in (
+        lambda: alpha(p, q, order),
+        lambda: renyi(p, q, order),
+        lambda: estimate("alpha", p, q, 5, seeded(), order),
+        lambda: estimate("renyi", p, q, 5, seeded(), order),
+    ):
+        with pytest.raises(ValueError, match="order="):
+            refused()
+
+
+@pytest.mark.parametrize("order", [0.0, -1.0])
+def test_renyi_has_orders_above_0_alone(order: float) -> None:
+    p, q = bits(0.9, 0.5)
+    for refused in (
+        lambda: renyi(p, q, order),
+        lambda: estimate("renyi", p, q, 5, seeded(), order),
+        lambda: compare(p, q, 5, seeded(), order),
+    ):
+        with pytest.raises(ValueError, match="expected a finite number above 0"):
+            refused()
+
+
+def test_what_cannot_be_estimated_is_refused_in_one_line() -> None:
+    p, q = bits(0.9, 0.5)
+    with pytest.raises(ValueError, match="did you mean jensen_shannon"):
+        estimate("jenson_shannon", p, q, 5, seeded())
+    with pytest.raises(ValueError, match="renyi with order=None: expected a number"):
+        estimate("renyi", p, q, 5, seeded())
+    with pytest.raises(ValueError, match=r"kl with order=0.5: expected none"):
+        estimate("kl", p, q, 5, seeded(), 0.5)
+    for call in (
+        lambda: estimate("kl", p, q, 1, seeded()),
+        lambda: estimate_entropy(p, 1, seeded()),
+    ):
+        with pytest.raises(ValueError, match="samples=1: expected at least 2"):
+            call()
+
+
+# From probabilities
+
+
+def test_probabilities_come_back_as_they_were_given() -> None:
+    given_rows = torch.tensor([[0.2, 0.0, 0.8], [1.0, 0.0, 0.0]], dtype=torch.float32)
+    p = from_probabilities(given_rows)
+    assert p.log_probabilities.dtype == torch.float32
+    torch.testing.assert_close(p.log_probabilities.exp(), given_rows)
+    assert p.log_probabilities.exp()[given_rows == 0].eq(0).all()
+    assert from_probabilities([0.25, 0.75]).parameters.shape == (1, 2)
+    assert from_probabilities([[0.25, 0.75]] * 3).parameters.dtype == torch.float64
+    # What rounding leaves of the sum is divided out: thirds in float32 are no thirds in float64.
+    thirds = torch.full((1, 3), 1 / 3, dtype=torch.float32).double()
+    assert float(entropy(from_probabilities(thirds))) == pytest.approx(math.log(3), rel=1e-14)
+
+
+def test_no_epsilon_hides_in_the_logarithm_of_a_probability() -> None:
+    p, q = from_probabilities([0.5, 0.5]), from_probabilities([1.0, 1e-300])
+    assert float(kl(p, q)) == pytest.approx(rel_entr([0.5, 0.5], [1.0, 1e-300]).sum(), rel=1e-12)
+
+
+def test_gradients_by_probabilities_that_are_0_are_not_nan() -> None:
+    rows = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64, requires_grad=True)
+    numbers = kl(from_probabilities(rows), from_probabilities([[0.9, 0.1, 0.0]]))
+    (gradient,) = torch.autograd.grad(numbers, rows)
+    assert gradient.isfinite().all()
+    assert gradient[0, 2] == 0
+    assert float(gradient[0, 0] - gradient[0, 1]) == pytest.approx(math.log(1 / 9))
 
 
 @pytest.mark.parametrize(
-    ("p", "q"),
+    ("probabilities", "words"),
     [
-        ((0.5, 0.5, 0.0), (0.9, 0.1, 0.0)),
-        ((0.5, 0.5, 0.0), (0.2, 0.3, 0.5)),
-        ((0.2, 0.3, 0.5), (0.5, 0.5, 0.0)),
-        ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
+        ([[0.5, 0.5], [0.6, 0.5]], "row 1 of the probabilities sums to 1.1: expected 1"),
+        ([0.5, 0.49], "row 0 of the probabilities sums to 0.99"),
+        ([1.5, -0.5], "row 0 of the probabilities has the entry -0.5: expected none"),
+        ([math.nan, 1.0], "has the entry nan"),
+        ([math.inf, 0.0], "sums to inf"),
+        ([[[1.0]]], r"shape \[1, 1, 1\]"),
+        (torch.tensor([1, 0]), "torch.int64"),
     ],
 )
-def test_gradients_of_categorical_kl_and_entropy_are_never_nan(
-    p: tuple[float, ...], q: tuple[float, ...]
-) -> None:
-    log_p, log_q = log_of(*p).requires_grad_(), log_of(*q).requires_grad_()
-    (categorical_kl(log_p, log_q) + categorical_entropy(log_p)).backward()
-    assert log_p.grad is not None
-    assert log_q.grad is not None
-    assert not log_p.grad.isnan().any()
-    assert not log_q.grad.isnan().any()
-
-
-@pytest.mark.parametrize(
-    "divergence", [categorical_kl, categorical_jensen_shannon], ids=["kl", "js"]
-)
-def test_gradients_at_logits_of_masked_actions_are_exactly_zero(
-    divergence: Callable[[Tensor, Tensor], Tensor],
-) -> None:
-    p = vector(0.0, 1.0, -math.inf).requires_grad_()
-    q = vector(0.5, 0.2, -math.inf).requires_grad_()
-    divergence(p.log_softmax(-1), q.log_softmax(-1)).backward()
-    for gradient in (p.grad, q.grad):
-        assert gradient is not None
-        assert gradient.isfinite().all()
-        assert gradient[2] == 0
-        assert gradient[0] != 0
-
-
-def test_losing_support_gives_a_finite_gradient_to_the_new_policy() -> None:
-    new = vector(0.0, -math.inf).requires_grad_()
-    kl = categorical_kl(log_of(0.5, 0.5), new.log_softmax(-1))
-    assert kl == math.inf
-    assert torch.autograd.grad(kl, new)[0].isfinite().all()
-
-
-def test_kl_breaks_the_triangle_inequality() -> None:
-    a, b, c = (log_of(p, 1 - p) for p in (0.5, 0.25, 0.1))
-    assert float(categorical_kl(a, c)) == pytest.approx(0.5108, abs=5e-5)
-    by_way_of_b = float(categorical_kl(a, b) + categorical_kl(b, c))
-    assert by_way_of_b == pytest.approx(0.2362, abs=5e-5)
-
-
-@pytest.mark.parametrize(
-    ("p", "nats"),
-    [((1.0, 0.0), 0.0), ((0.25,) * 4, math.log(4)), ((0.5, 0.5, 0.0), math.log(2))],
-)
-def test_categorical_entropy_has_the_known_values(p: tuple[float, ...], nats: float) -> None:
-    assert float(categorical_entropy(log_of(*p))) == pytest.approx(nats, abs=1e-15)
-
-
-@given(FOUR_LOGITS, FOUR_LOGITS)
-def test_root_of_jensen_shannon_is_scipys_distance_and_at_most_root_of_ln_2(
-    p_logits: list[float], q_logits: list[float]
-) -> None:
-    log_p, log_q = vector(*p_logits).log_softmax(-1), vector(*q_logits).log_softmax(-1)
-    js = float(categorical_jensen_shannon(log_p, log_q))
-    assert js <= math.log(2)
-    assert js == pytest.approx(jensenshannon(log_p.exp(), log_q.exp()) ** 2, rel=1e-9, abs=1e-12)
-    assert js == pytest.approx(float(categorical_jensen_shannon(log_q, log_p)), abs=1e-15)
-
-
-def test_jensen_shannon_of_disjoint_distributions_is_ln_2() -> None:
-    js = categorical_jensen_shannon(log_of(1.0, 0.0, 0.0), log_of(0.0, 0.3, 0.7))
-    assert float(js) == pytest.approx(math.log(2), rel=1e-15)
-
-
-@given(FOUR_LOGITS, FOUR_LOGITS, FOUR_LOGITS)
-def test_root_of_jensen_shannon_obeys_the_triangle_inequality(
-    p_logits: list[float], q_logits: list[float], r_logits: list[float]
-) -> None:
-    p, q, r = (vector(*logits).log_softmax(-1) for logits in (p_logits, q_logits, r_logits))
-    pq, qr, pr = (
-        categorical_jensen_shannon(*pair).clamp(min=0).sqrt() for pair in ((p, q), (q, r), (p, r))
-    )
-    assert pr <= pq + qr + 1e-7
-
-
-def test_renyi_divergence_tends_to_kl_as_its_order_tends_to_1() -> None:
-    log_p, log_q = log_of(0.9, 0.1), log_of(0.5, 0.5)
-    kl = float(categorical_kl(log_p, log_q))
-    for side in (-1, 1):
-        far, near = (
-            float(categorical_renyi(log_p, log_q, 1 + side * step)) - kl for step in (1e-3, 1e-4)
-        )
-        assert far / near == pytest.approx(10, rel=0.01)
-        assert near * side > 0
-
-
-def test_renyi_divergence_has_the_known_values() -> None:
-    log_p, log_q = log_of(0.9, 0.1), log_of(0.5, 0.5)
-    assert float(categorical_renyi(log_p, log_q, 2.0)) == pytest.approx(math.log(1.64), rel=1e-12)
-    coefficient = math.sqrt(0.45) + math.sqrt(0.05)
-    half = float(categorical_renyi(log_p, log_q, 0.5))
-    assert half == pytest.approx(-2 * math.log(coefficient), rel=1e-12)
-
-
-def test_renyi_divergence_where_support_is_lost() -> None:
-    half, one_sure = log_of(0.5, 0.5), log_of(1.0, 0.0)
-    assert categorical_renyi(half, one_sure, 2.0) == math.inf
-    assert float(categorical_renyi(half, one_sure, 0.5)) == pytest.approx(math.log(2))
-    assert float(categorical_renyi(one_sure, half, 2.0)) == pytest.approx(math.log(2))
-    assert categorical_renyi(one_sure, log_of(0.0, 1.0), 0.5) == math.inf
-
-
-@given(FOUR_LOGITS, FOUR_LOGITS, st.floats(0.1, 0.9), st.floats(1.1, 5))
-def test_renyi_divergence_grows_with_its_order(
-    p_logits: list[float], q_logits: list[float], low: float, high: float
-) -> None:
-    log_p, log_q = vector(*p_logits).log_softmax(-1), vector(*q_logits).log_softmax(-1)
-    below, above = (float(categorical_renyi(log_p, log_q, order)) for order in (low, high))
-    assert -1e-9 <= below <= float(categorical_kl(log_p, log_q)) + 1e-9 <= above + 2e-9
-
-
-@pytest.mark.parametrize("order", [-1.0, 0.0, 1.0, math.nan])
-def test_renyi_divergence_refuses_orders_it_has_no_meaning_for(order: float) -> None:
-    with pytest.raises(ValueError, match="order"):
-        categorical_renyi(log_of(0.5, 0.5), log_of(0.5, 0.5), order)
-
-
-GRID = torch.linspace(-40, 40, 8001, dtype=torch.float64)
-LOG_TARGET = torch.logaddexp(
-    Normal(-3.0, 1.0).log_prob(GRID), Normal(3.0, 1.0).log_prob(GRID)
-) - math.log(2)
-
-
-def fitted(mean: float, log_std: float) -> DiagonalGaussian:
-    return DiagonalGaussian(vector(mean, log_std).expand(len(GRID), 2))
-
-
-def forward_kl(x: tuple[float, float]) -> float:
-    log_q = fitted(*x).log_prob(GRID.unsqueeze(-1))
-    return float(torch.trapezoid(LOG_TARGET.exp() * (LOG_TARGET - log_q), GRID))
-
-
-def reverse_kl(x: tuple[float, float]) -> float:
-    log_q = fitted(*x).log_prob(GRID.unsqueeze(-1))
-    return float(torch.trapezoid(log_q.exp() * (log_q - LOG_TARGET), GRID))
-
-
-@pytest.mark.parametrize("start", [(-3.0, 0.0), (0.0, 1.0), (2.0, 0.5)])
-def test_forward_kl_covers_both_modes(start: tuple[float, float]) -> None:
-    found = minimize(forward_kl, start)
-    assert found.x == pytest.approx([0, math.log(3.162)], abs=1e-3)
-    assert found.fun == pytest.approx(0.462, abs=5e-4)
-
-
-@pytest.mark.parametrize("mode", [-1, 1])
-def test_reverse_kl_seeks_one_mode(mode: int) -> None:
-    found = minimize(reverse_kl, (2.0 * mode, 0.5))
-    assert found.x == pytest.approx([2.98 * mode, math.log(1.02)], abs=6e-3)
-    assert found.fun == pytest.approx(0.689, abs=5e-4)
-
-
-def test_reverse_kl_started_between_the_modes_stays_there() -> None:
-    found = minimize(reverse_kl, (0.0, 1.0))
-    assert found.x == pytest.approx([0, math.log(2.74)], abs=2e-3)
-    assert found.fun == pytest.approx(0.841, abs=5e-4)
-
-
-def test_bias_and_spread_of_the_estimators_at_kl_one_half() -> None:
-    old, new = fitted(0.0, 0.0), fitted(1.0, 0.0)
-    actions = GRID.unsqueeze(-1)
-    density = old.log_prob(actions).exp()
-    log_ratio = new.log_prob(actions) - old.log_prob(actions)
-    for estimate, bias, spread in zip(
-        kl_estimates(log_ratio), (0, 0.25, 0), (2, 1.73, 1.70), strict=True
-    ):
-        mean = float(torch.trapezoid(density * estimate, GRID))
-        variance = float(torch.trapezoid(density * (estimate - mean).square(), GRID))
-        assert mean / 0.5 - 1 == pytest.approx(bias, abs=1e-9)
-        assert math.sqrt(variance) / 0.5 == pytest.approx(spread, abs=5e-3)
-
-
-def test_estimators_have_the_known_values_at_a_ratio_of_2() -> None:
-    k1, k2, k3 = kl_estimates(vector(math.log(2)))
-    assert float(k1) == pytest.approx(-0.693147, abs=1e-6)
-    assert float(k2) == pytest.approx(0.240227, abs=1e-6)
-    assert float(k3) == pytest.approx(0.306853, abs=1e-6)
-
-
-@given(st.floats(-20, 20))
-def test_k2_and_k3_are_never_negative(log_ratio: float) -> None:
-    for dtype in (torch.float32, torch.float64):
-        _, k2, k3 = kl_estimates(torch.tensor([log_ratio], dtype=dtype))
-        assert k2 >= 0
-        assert k3 >= 0
-
-
-def test_k3_of_a_ratio_near_1_does_not_cancel() -> None:
-    _, _, k3 = kl_estimates(vector(1e-6))
-    assert float(k3) == pytest.approx(5e-13, rel=1e-3, abs=0)
-
-
-@given(THREE_NUMBERS, THREE_NUMBERS)
-def test_divergences_return_one_value_for_each_state(p: list[float], q: list[float]) -> None:
-    both = torch.stack((vector(*p).log_softmax(-1), vector(*q).log_softmax(-1)))
-    together = categorical_kl(both, both.flip(0))
-    apart = [categorical_kl(both[0], both[1]), categorical_kl(both[1], both[0])]
-    assert together.tolist() == pytest.approx([float(kl) for kl in apart], rel=1e-12, abs=1e-15)
+def test_what_is_no_probability_is_refused_in_one_line(probabilities: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as raised:
+        from_probabilities(probabilities)
+    assert "\n" not in str(raised.value)

@@ -1,5 +1,6 @@
 """The pages of the algorithms tell what the code does: keys, defaults, commands, links."""
 
+import doctest
 import json
 import os
 import re
@@ -102,3 +103,18 @@ def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     # Straight on, the best that can be done is 1 - 5 * 0.01.
     assert summary["eval_return"] == pytest.approx(0.95)
+
+
+def test_what_the_page_of_divergences_prints_is_printed() -> None:
+    text = (DOCS / "divergences.md").read_text()
+    found = re.search(r"```python\n(.*?)```\n\nIt prints\n\n((?: {4}[^\n]*\n)+)", text, re.DOTALL)
+    assert found
+    done = subprocess.run(
+        [sys.executable, "-c", found[1]],
+        env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [line.strip() for line in found[2].splitlines()]
+    assert doctest.testfile(str(DOCS / "divergences.md"), module_relative=False).failed == 0
