@@ -13,7 +13,8 @@ PACKAGE = Path(rlkl.__file__).parent
 
 FLOORS = [
     {
-        "validation", "version", "randomness", "schedules", "divergences", "distributions",
+        "validation", "version", "randomness", "schedules", "divergence_formulas", "distributions",
+        "divergences", "improvement_bound",
         "surrogates", "advantages", "trust_region", "normalization", "closed_forms",
     },
     {
