@@ -169,7 +169,7 @@ class _Choices(_Race):
         return formulas.categorical_kl(self.log_probabilities, other.log_probabilities).sum(-1)
 
     def jensen_shannon(self, other: Self) -> None:
-        """Return None: a mixture of two products is no product, and has no closed form."""
+        """Return None: a mixture of products is no product; `divergences` enumerates small ones."""
         return
 
 

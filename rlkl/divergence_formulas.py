@@ -100,9 +100,9 @@ def categorical_renyi(log_p: Tensor, log_q: Tensor, order: float) -> Tensor:
     """
     _check_order(order)
     p, q = log_p.exp(), log_q.exp()
-    both = (p > 0) & (q > 0)
+    both = (log_p > -math.inf) & (log_q > -math.inf)
     log_p, log_q = torch.where(both, log_p, 0.0), torch.where(both, log_q, 0.0)
-    # Off the support of both: 0, but for p(a)^α / 0 with α > 1.
+    # Off the support of both: 0, but for p(a)^α / 0 with α > 1. A p(a) that underflows is 0 there.
     alone = torch.where((p > 0) & (order > 1), math.inf, -math.inf)
     exponent = torch.where(both, order * log_p + (1 - order) * log_q, alone)
     log_sum = exponent.logsumexp(-1)

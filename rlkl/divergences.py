@@ -95,7 +95,7 @@ class Divergence:
     """One quantity of two distributions.
 
     Attributes:
-        value: `[B]`, in nats (total variation and the Jensen-Shannon distance are no nats).
+        value: `[B]`, in nats but for total variation, alpha and the Jensen-Shannon distance.
         standard_error: of the value, `[B]`; 0 where it is exact.
         exact: whether it is a closed form, and not an estimate.
     """
@@ -246,7 +246,7 @@ def alpha(p: Distribution, q: Distribution, order: float) -> Tensor:
         order: α, any finite number.
 
     Returns:
-        D_α in nats, `[B]`; +inf where the integral does not exist.
+        D_α, `[B]`, in nats at its ends 0 and 1 alone; +inf where the integral does not exist.
 
     Raises:
         NoClosedFormError: for a family that is not one of the library's.

@@ -392,6 +392,20 @@ def test_jensen_shannon_and_renyi_of_a_distribution_from_itself_are_exactly_zero
     assert diagonal_gaussian_total_variation(*gaussians).eq(0).all()
 
 
+@pytest.mark.parametrize(("dtype", "step"), [(torch.float32, 1e-7), (torch.float64, 1e-15)])
+def test_rounding_makes_no_divergence_of_nearly_equal_distributions_negative(
+    dtype: torch.dtype, step: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    near, change = torch.randn(2, 20_000, 6, generator=generator).to(dtype)
+    log_p, log_q = near.log_softmax(-1), (near + step * change).log_softmax(-1)
+    mean, log_std = near.chunk(2, -1)
+    assert categorical_renyi(log_p, log_q, 0.3).min() >= 0
+    assert categorical_jensen_shannon(log_p, log_q).min() >= 0
+    renyi = diagonal_gaussian_renyi(mean, log_std, mean, log_std + step * change[:, :3], 0.3)
+    assert renyi.min() >= 0
+
+
 @given(st.floats(-100, 100))
 def test_the_share_of_jensen_shannon_is_ln_2_less_the_entropy_of_a_bit(log_ratio: float) -> None:
     with localcontext() as context:
@@ -419,6 +433,17 @@ def test_renyi_divergence_of_a_high_order_does_not_overflow() -> None:
     # The second term is (1e-200)^5 · (1e-300)^-4 = 1e200, and the ratio alone to the 4th 1e400.
     renyi = categorical_renyi(log_of(1.0, 1e-200), log_of(1.0, 1e-300), 5.0)
     assert float(renyi) == pytest.approx(200 * math.log(10) / 4, rel=1e-12)
+
+
+def test_renyi_divergence_reaches_beyond_what_a_probability_can_hold() -> None:
+    # q is e^-1000, which is 0 in float64 and has a logarithm all the same: ¼ e^1000 is averaged.
+    log_p = log_of(0.5, 0.5).requires_grad_()
+    renyi = categorical_renyi(log_p, vector(0.0, -1000.0), 2.0)
+    assert float(renyi.detach()) == pytest.approx(1000 - math.log(4), rel=1e-12)
+    assert torch.autograd.grad(renyi, log_p)[0].tolist() == pytest.approx([0, 2])
+    assert float(categorical_renyi(vector(0.0, -1000.0), log_of(0.5, 0.5), 2.0)) == pytest.approx(
+        math.log(2), rel=1e-12
+    )
 
 
 def test_renyi_divergence_counts_a_probability_that_underflows_as_zero() -> None:
