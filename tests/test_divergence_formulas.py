@@ -563,6 +563,16 @@ def test_total_variation_of_gaussians_agrees_with_quadrature(
     assert back == pytest.approx(there, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("mean", [-1.0, 1.0])
+@pytest.mark.parametrize("log_std", [-1e-15, 1e-15])
+def test_total_variation_of_gaussians_of_nearly_equal_deviations(
+    mean: float, log_std: float
+) -> None:
+    # One of the crossings is at ½ and the other beyond all bounds.
+    tv = diagonal_gaussian_total_variation(ZERO, ZERO, vector(mean), vector(log_std))
+    assert float(tv) == pytest.approx(math.erf(0.5 / math.sqrt(2)), rel=1e-12)
+
+
 def test_total_variation_of_gaussians_of_equal_deviations_in_two_dimensions() -> None:
     x = torch.linspace(-12, 12, 1201, dtype=torch.float64)
     p = Normal(0.5, 1.0).log_prob(x).exp()[:, None] * Normal(-1.0, 2.0).log_prob(x).exp()
