@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlkl.advantages import explained_variance, standardize
 from rlkl.algos.base import Metrics
-from rlkl.divergences import jensen_shannon_estimate, kl_estimates
+from rlkl.divergence_formulas import jensen_shannon_estimate, kl_estimates
 from rlkl.policy import Policy
 from rlkl.rollout import Batch
 

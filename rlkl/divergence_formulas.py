@@ -265,3 +265,18 @@ def kl_estimates(log_ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         k1, k2 and k3 in nats, each `[B]`.
     """
     return -log_ratio, 0.5 * log_ratio.square(), torch.expm1(log_ratio) - log_ratio
+
+
+def jensen_shannon_estimate(log_ratio: Tensor) -> Tensor:
+    """Sample-wise estimate of JS(π_old, π_new), unbiased and never negative.
+
+    With r = π_new(a|s) / π_old(a|s) and a ~ π_old it is ½ (1 + r) · j(log r): what the sample adds
+    under the mixture (see `jensen_shannon_share`), weighted by the mixture's density over π_old's.
+
+    Args:
+        log_ratio: log π_new(a|s) - log π_old(a|s), `[B]`.
+
+    Returns:
+        Estimates in nats, `[B]`.
+    """
+    return 0.5 * (1 + log_ratio.exp()) * jensen_shannon_share(log_ratio)

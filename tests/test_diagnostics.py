@@ -17,7 +17,7 @@ from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import Metrics
 from rlkl.checkpoint import save_checkpoint
 from rlkl.diagnostics import report
-from rlkl.divergences import jensen_shannon_estimate
+from rlkl.divergence_formulas import jensen_shannon_estimate
 from rlkl.rollout import Batch, make_batch
 
 ENVS = ["CartPole-v1", "Pendulum-v1"]
