@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,14 @@ import yaml
 from torch import Tensor
 
 from rlkl.algos.base import Metrics
+from rlkl.dashboard import (
+    KL_BOUNDS,
+    KL_OF_RUN,
+    LAYOUT,
+    experiment,
+    session_end,
+    session_start,
+)
 from rlkl.diagnostics import TAGS
 from rlkl.rollout import Episode
 from rlkl.validation import ConfigError, check_choice, check_range
@@ -51,8 +59,12 @@ class Logger(Protocol):
         """Keep finished training episodes."""
         ...
 
-    def close(self) -> None:
-        """Put everything on the disk."""
+    def close(self, status: str) -> None:
+        """Put everything on the disk.
+
+        Args:
+            status: how the run ended: `finished`, `stopped` or `failed`.
+        """
         ...
 
 
@@ -84,7 +96,7 @@ class CSVLogger:
         """Write one row for each episode."""
         self._episodes.writerows(episodes)
 
-    def close(self) -> None:
+    def close(self, status: str) -> None:
         """Close both files."""
         for file in self._files:
             file.close()
@@ -95,11 +107,10 @@ class TensorBoardLogger:
 
     Args:
         run_dir: where the event file goes.
-        config: shown as text.
-        histogram_interval: iterations from one set of histograms to the next; 0 for none.
+        config: of the run, a `TrainConfig`; shown as text and in the table of hyperparameters.
     """
 
-    def __init__(self, run_dir: Path, config: str, histogram_interval: int) -> None:
+    def __init__(self, run_dir: Path, config: Any) -> None:
         # Imported here: it takes a second that a run without it need not spend.
         import tensorboard.compat.proto.summary_pb2 as summaries  # type: ignore[import-untyped]  # noqa: PLC0415
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
@@ -107,31 +118,47 @@ class TensorBoardLogger:
         self._summary: Any = summaries.Summary
         self._writer = SummaryWriter(str(run_dir))
         self._events: Any = self._writer.file_writer
-        self._histogram_interval = histogram_interval
-        self._iterations = 0
-        self._writer.add_text("config", f"```yaml\n{config}```")
+        self._histogram_interval = config.logger.histogram_interval
+        self._kl_bounds = config.algo.kl_bounds
+        self._iterations = self._env_steps = 0
+        self._kl_sum = 0.0
+        self._writer.add_text("config", f"```yaml\n{as_yaml(asdict(config))}```")
+        self._writer.add_custom_scalars(LAYOUT)
+        self._add(experiment(type(config)))
+        self._add(session_start(config))
 
     def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
         """Write the scalars that apply, and the histograms when it is their turn."""
-        # One event for all of them: `add_scalar` for each takes five times as long.
-        scalars = [
-            self._summary.Value(tag=tag, simple_value=value)
-            for tag, value in metrics.items()
-            if not math.isnan(value)
-        ]
-        self._events.add_summary(self._summary(value=scalars), env_steps)
+        scalars = {tag: value for tag, value in metrics.items() if not math.isnan(value)}
+        if {"kl/old_new", "kl/target"} <= scalars.keys():
+            bounds = (factor * scalars["kl/target"] for factor in self._kl_bounds)
+            scalars |= zip(KL_BOUNDS, (scalars["kl/old_new"], *bounds), strict=True)
+        self._write(env_steps, scalars)
         if self._histogram_interval and self._iterations % self._histogram_interval == 0:
             for tag, values in histograms.items():
                 if values.isfinite().all():  # TensorBoard has no bin for infinity
                     # Its default of 1,500 bins takes three times as long, and is drawn in 30.
                     self._writer.add_histogram(tag, values, env_steps, bins=64)
         self._iterations += 1
+        self._env_steps = env_steps
+        self._kl_sum += metrics["kl/old_new"]
+
+    def _write(self, env_steps: int, scalars: Metrics) -> None:
+        # One event for all of them: `add_scalar` for each takes five times as long.
+        values = [self._summary.Value(tag=tag, simple_value=scalars[tag]) for tag in scalars]
+        self._add(self._summary(value=values), env_steps)
+
+    def _add(self, summary: Any, env_steps: int | None = None) -> None:
+        self._events.add_summary(summary, env_steps)
 
     def log_episodes(self, episodes: Iterable[Episode]) -> None:
         """Write nothing: `return/train` is the mean over episodes."""
 
-    def close(self) -> None:
-        """Write what is pending."""
+    def close(self, status: str) -> None:
+        """Write what is known at the end alone, and what is pending."""
+        if self._iterations and not math.isnan(self._kl_sum):
+            self._write(self._env_steps, {KL_OF_RUN: self._kl_sum / self._iterations})
+        self._add(session_end(status))
         self._writer.close()
 
 

@@ -310,11 +310,11 @@ class Trainer:
         """
         config = self.config
         run_dir = make_run_dir(config.run_dir, config.env.id, config.algo.name, config.seed)
-        text = as_yaml(asdict(self.resolved_config))
-        (run_dir / "config.yaml").write_text(text)
+        resolved = self.resolved_config
+        (run_dir / "config.yaml").write_text(as_yaml(asdict(resolved)))
         loggers: list[Logger] = [CSVLogger(run_dir)]
         if config.logger.tensorboard:
-            loggers.append(TensorBoardLogger(run_dir, text, config.logger.histogram_interval))
+            loggers.append(TensorBoardLogger(run_dir, resolved))
         loggers += also
         display = make_progress(config.logger.progress, self.title, config.total_env_steps)
         status, reason, eval_return = "failed", "", None
@@ -339,7 +339,7 @@ class Trainer:
         finally:
             self.wall_seconds = time.perf_counter() - start - self.evaluation_seconds
             for logger in loggers:
-                logger.close()
+                logger.close(status)
             self.envs.close()
             summary = self._summary(status, reason, eval_return)
             save_checkpoint(run_dir / "checkpoints" / "last.pt", self.state_dict())

@@ -23,7 +23,10 @@ FLOORS = [
         "collector", "tasks",
     },
     {"critic", "algos"},
-    {"diagnostics", "loggers", "progress", "evaluation", "checkpoint", "trainer", "bench"},
+    {
+        "diagnostics", "dashboard", "loggers", "progress", "evaluation", "checkpoint", "trainer",
+        "bench",
+    },
     {"config", "cli", "__main__", "__init__"},
 ]  # fmt: skip
 EDGE_ONLY = {"hydra", "omegaconf"}

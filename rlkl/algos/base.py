@@ -47,6 +47,11 @@ class AlgoConfig:
         """The interval outside which a ratio counts as clipped in the report of every algorithm."""
         return 0.8, 1.2
 
+    @property
+    def kl_bounds(self) -> tuple[float, float]:
+        """Where KL(π_old ‖ π_θ) of an update should lie, in multiples of `kl/target`."""
+        return 0.0, 1.0
+
 
 @dataclass(frozen=True)
 class FirstOrderConfig(AlgoConfig):

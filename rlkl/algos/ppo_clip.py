@@ -53,6 +53,11 @@ class PPOClipConfig(MinibatchConfig):
         high = self.clip_ratio if self.clip_ratio_high is None else self.clip_ratio_high
         return 1 - self.clip_ratio, 1 + high
 
+    @property
+    def kl_bounds(self) -> tuple[float, float]:
+        """Up to where no update is stopped early, in multiples of `target_kl`."""
+        return 0.0, self.target_kl_multiplier
+
 
 class ClippedSurrogate(FixedObjective):
     """-E[min(r · A, clip(r, 1 - ε, 1 + ε) · A)] (Schulman 2017, eq. 7)."""

@@ -17,6 +17,9 @@ from rlkl.rollout import Batch, Rows
 from rlkl.surrogates import kl_penalized_surrogate
 from rlkl.validation import ConfigError, check_range
 
+TOLERANCE = 1.5
+"""By this factor KL may miss its target, above or below, before β moves."""
+
 
 @dataclass(frozen=True)
 class PPOKLFixedConfig(MinibatchConfig):
@@ -62,6 +65,11 @@ class PPOKLConfig(PPOKLFixedConfig):
                 f"algo.kl_coefficient_max={self.kl_coefficient_max:g}"
             )
 
+    @property
+    def kl_bounds(self) -> tuple[float, float]:
+        """Within which β stays as it is, in multiples of `target_kl`."""
+        return 1 / TOLERANCE, TOLERANCE
+
 
 def adapted_kl_coefficient(
     kl_coefficient: float, kl: float, target_kl: float, lowest: float, highest: float
@@ -80,9 +88,9 @@ def adapted_kl_coefficient(
     """
     if not math.isfinite(kl):
         return kl_coefficient
-    if kl > 1.5 * target_kl:
+    if kl > TOLERANCE * target_kl:
         kl_coefficient *= 2
-    elif kl < target_kl / 1.5:
+    elif kl < target_kl / TOLERANCE:
         kl_coefficient /= 2
     return min(max(kl_coefficient, lowest), highest)
 

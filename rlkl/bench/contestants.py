@@ -117,7 +117,7 @@ class Recorder:
     def log_episodes(self, episodes: Iterable[Episode]) -> None:
         """Keep nothing."""
 
-    def close(self) -> None:
+    def close(self, status: str) -> None:
         """Close nothing."""
 
 

@@ -12,6 +12,7 @@ USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and kin on Gymnasi
 usage: rlkl COMMAND [...]
 
   train       train a policy; `rlkl train --help` shows what can be set
+  board       show runs in TensorBoard; see `rlkl board --help`
   bench       measure how fast that is, beside other libraries; see `rlkl bench --help`
   playground  open a page on which KL and its kin are moved by hand; see `rlkl playground --help`
 
@@ -23,6 +24,12 @@ def _train(arguments: list[str]) -> int:
     from rlkl.cli.train import main as train  # noqa: PLC0415
 
     return train(arguments)
+
+
+def _board(arguments: list[str]) -> int:
+    from rlkl.cli.board import main as board  # noqa: PLC0415
+
+    return board(arguments)
 
 
 def _bench(arguments: list[str]) -> int:
@@ -39,6 +46,7 @@ def _playground(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "board": _board,
     "bench": _bench,
     "playground": _playground,
 }

@@ -1,0 +1,135 @@
+"""`rlkl board`: TensorBoard on the folders of runs, until Ctrl-C."""
+
+import contextlib
+import io
+import os
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+from tensorboard import program  # type: ignore[import-untyped]
+
+from rlkl.validation import ConfigError, check_range, one_line
+
+EXAMPLES = {
+    "rlkl board": "every run in runs/",
+    "rlkl board runs/CartPole-v1": "the runs below a folder",
+    "rlkl board runs/CartPole-v1/ppo_kl runs/CartPole-v1/trpo": "several folders side by side",
+}
+
+FLAGS = {"--port N": "serve there; by default on 6006, or the next port that is free"}
+
+EVENTS = "tfevents"
+"""What TensorBoard knows its files by, somewhere in their names."""
+
+
+def help_text() -> str:
+    """Return what can be set: examples, flags."""
+    lines = ["usage: rlkl board [FOLDER ...] [--port N]"]
+    for heading, content in {"Examples": EXAMPLES, "Flags": FLAGS}.items():
+        width = max(map(len, content))
+        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until Ctrl-C; return the exit code."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return 0
+    folders, port = parse(arguments)
+    with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
+        address = serve(side_by_side(folders, Path(scratch)), port)
+        shown = ", ".join(map(str, folders))
+        print(f"TensorBoard shows {shown} at {address} (Ctrl-C ends it)", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[list[Path], int | None]:
+    """Return the folders, and the port if one was given.
+
+    Raises:
+        ConfigError: a flag that does not exist, no port, or a folder without runs.
+    """
+    folders, port = [], None
+    remaining = iter(arguments)
+    for text in remaining:
+        name, equals, value = text.partition("=")
+        if name == "--port":
+            port = _port(value if equals else next(remaining, ""))
+        elif text.startswith("-"):
+            raise ConfigError(f"{text}: there is no such flag; see rlkl board --help")
+        else:
+            folders.append(_folder(text))
+    return folders or [_folder("runs")], port
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"--port={text}: expected a number, such as --port=6006")
+    check_range("--port", int(text), at_least=0, at_most=65535)
+    return int(text)
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    if not folder.is_dir():
+        raise ConfigError(f"{text}: there is no such folder; `rlkl train` makes runs below runs/")
+    files = (name for _, _, names in os.walk(folder, followlinks=True) for name in names)
+    if not any(EVENTS in name for name in files):
+        raise ConfigError(
+            f"{text} has no TensorBoard events in or below it; "
+            "runs write them unless logger.tensorboard=false"
+        )
+    return folder
+
+
+def side_by_side(folders: list[Path], scratch: Path) -> Path:
+    """Return one folder that shows them all, each under the part of its path that is its own.
+
+    TensorBoard's own way to several folders, `--logdir_spec`, knows no quick loading, no commas
+    and no colons, and calls a folder that is itself a run `NAME/.`.
+
+    Args:
+        folders: of runs, or of folders of runs; those inside another add nothing.
+        scratch: an empty folder, for links to them.
+    """
+    whole = [folder.resolve() for folder in folders]
+    tops = sorted({path for path in whole if not set(path.parents) & set(whole)})
+    above = Path(os.path.commonpath(tops))
+    if above in tops:
+        if not any(EVENTS in file.name for file in above.iterdir()):
+            return above
+        above = above.parent  # so that a run is called by its name
+    for path in tops:
+        link = scratch / path.relative_to(above)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    return scratch
+
+
+def serve(folder: Path, port: int | None) -> str:
+    """Start TensorBoard in threads of this process, and return its address.
+
+    Args:
+        folder: with events in or below it.
+        port: where; None for the first that is free from 6006 on, 0 for any.
+
+    Raises:
+        ConfigError: the port cannot be had.
+    """
+    board = program.TensorBoard()
+    board.configure(("rlkl",), logdir=str(folder), port=port)
+    try:
+        # It would say there how it loads, which is nothing to act on.
+        with contextlib.redirect_stderr(io.StringIO()):
+            address: str = board.launch()
+    except program.TensorBoardPortInUseError:
+        raise ConfigError(f"--port={port} is in use; choose another, or leave it out") from None
+    except program.TensorBoardServerException as error:
+        raise ConfigError(one_line(error)) from None
+    return address
