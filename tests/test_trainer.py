@@ -15,6 +15,7 @@ import torch
 
 import rlkl
 from rlkl.algos import ALGORITHMS
+from rlkl.dashboard import KL_BOUNDS, KL_OF_RUN
 from rlkl.diagnostics import TAGS, complete
 from rlkl.rollout import make_batch
 
@@ -353,7 +354,7 @@ def test_tensorboard_gets_every_tag_that_applies_along_environment_steps(tmp_pat
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     applied = {tag for tag in TAGS if any(row[tag] for row in rows)}
-    assert set(events.Tags()["scalars"]) == applied
+    assert set(events.Tags()["scalars"]) == applied | {*KL_BOUNDS, KL_OF_RUN}
     curve = events.Scalars("kl/old_new")
     assert [event.step for event in curve] == [int(row["env_steps"]) for row in rows]
     assert [event.value for event in curve] == pytest.approx(
