@@ -85,7 +85,6 @@ METRICS = {
     "return/eval": "return/eval",
     KL_OF_RUN: "kl/old_new, mean",
     "policy/entropy": "policy/entropy, last",
-    "time/env_steps_per_second": "steps per second, last",
 }
 """Columns of the table beside the hyperparameters, and what is written above them."""
 

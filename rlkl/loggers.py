@@ -116,7 +116,7 @@ class TensorBoardLogger:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
         self._summary: Any = summaries.Summary
-        self._writer = SummaryWriter(str(run_dir))
+        self._writer = SummaryWriter(str(run_dir), flush_secs=10)  # watched while it grows
         self._events: Any = self._writer.file_writer
         self._histogram_interval = config.logger.histogram_interval
         self._kl_bounds = config.algo.kl_bounds

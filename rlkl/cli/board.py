@@ -103,7 +103,7 @@ def side_by_side(folders: list[Path], scratch: Path) -> Path:
     above = Path(os.path.commonpath(tops))
     if above in tops:
         if not any(EVENTS in file.name for file in above.iterdir()):
-            return above
+            return folders[whole.index(above)]
         above = above.parent  # so that a run is called by its name
     for path in tops:
         link = scratch / path.relative_to(above)
