@@ -84,7 +84,7 @@ def main() -> None:
         camera = Camera(browser, serve(Path("runs"), 0))
         margin = "tf-custom-scalar-margin-chart-card"
         camera.take("custom_scalars", "custom_scalars", 1500, "", margin)
-        camera.take("hparams", "hparams", 2080, "", "vaadin-grid-cell-content >> text=trpo")
+        camera.take("hparams", "hparams", 2130, "", "vaadin-grid-cell-content >> text=trpo")
         camera.take(
             "histograms", "histograms", 1500, "button:has-text('ratio')", "vz-histogram-timeseries"
         )

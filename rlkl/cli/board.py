@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> int:
     folders, port = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
         address = serve(side_by_side(folders, Path(scratch)), port)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
         shown = ", ".join(map(str, folders))
         print(f"TensorBoard shows {shown} at {address} (Ctrl-C ends it)", flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
     return 0
