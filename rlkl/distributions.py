@@ -279,12 +279,12 @@ class DiagonalGaussian:
         """Return log π(a|s) = -Σ_d [½ ((a-μ)/σ)² + log σ + ½ log 2π] in nats, `[B]`."""
         standardized = (actions - self.mean) * (-self.log_std).exp()
         constant = 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
-        return -(0.5 * standardized.square() + self.log_std).sum(-1) - constant
+        return -formulas.total(0.5 * standardized.square() + self.log_std) - constant
 
     def entropy(self) -> Tensor:
         """Return H = Σ_d [log σ + ½ log 2πe] in nats, `[B]`."""
         constant = 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[-1]
-        return self.log_std.sum(-1) + constant
+        return formulas.total(self.log_std) + constant
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self ‖ other) in nats, summed over the dimensions, `[B]`."""
