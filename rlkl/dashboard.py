@@ -38,9 +38,10 @@ LAYOUT: dict[str, dict[str, list[Any]]] = {
     },
     "KL": {
         "KL(π_old ‖ π_θ), mean over states": _curves("kl/old_new"),
-        "KL(π_old ‖ π_θ), largest of a state": _curves("kl/max"),
+        "largest of a state, both directions": _curves("kl/max", "kl/new_old_max"),
         "both directions, mean over states": _curves("kl/old_new", "kl/new_old"),
         "estimates of KL(π_old ‖ π_θ) from the sampled actions": _curves("kl/k1", "kl/k2", "kl/k3"),
+        "Jensen-Shannon divergence, exact or estimated": _curves("kl/js", "kl/js_estimate"),
         "target of KL(π_old ‖ π_θ)": _curves("kl/target"),
         "coefficient of the penalty": _curves("kl/coefficient"),
         "KL(π_old ‖ π_θ), mean over states, and the bounds around its target": [
@@ -67,7 +68,9 @@ LAYOUT: dict[str, dict[str, list[Any]]] = {
         "standard deviation of Gaussian actions": _curves("policy/std"),
     },
     "Value": {
-        "explained variance": _curves("value/explained_variance"),
+        "explained variance, before and after the fit": _curves(
+            "value/explained_variance", "value/explained_variance_after"
+        ),
         "loss": _curves("value/loss"),
         "norm of the gradient": _curves("value/grad_norm"),
     },

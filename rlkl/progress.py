@@ -126,18 +126,18 @@ def _line(env_steps: int, total: int, start: float, metrics: Metrics) -> str:
     )
 
 
-def tensorboard_command(run_dir: Path) -> str:
+def board_command(run_dir: Path) -> str:
     """Return the command that shows a run, as it can be typed here.
 
-    TensorBoard is installed beside the Python that runs; where its environment is not activated, as
+    `rlkl` is installed beside the Python that runs; where its environment is not activated, as
     after `make train`, its name alone would not be found.
     """
-    program = "tensorboard"
+    program = "rlkl"
     beside = Path(sys.executable).with_name(program)
     if shutil.which(program) is None and beside.exists():
         here = beside.is_relative_to(Path.cwd())
         program = str(beside.relative_to(Path.cwd()) if here else beside)
-    return shlex.join([program, "--logdir", str(run_dir)])
+    return shlex.join([program, "board", str(run_dir)])
 
 
 def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
@@ -160,7 +160,7 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
         "time": f"{summary['wall_seconds']:.0f} s, "
         f"{number('env_steps_per_second', ',.0f')} steps/s",
         "folder": str(run_dir),
-        "look at it": tensorboard_command(run_dir),
+        "look at it": board_command(run_dir),
     }.items():
         table.add_row(name, Text(value))  # brackets in a message are no markup
     # Neither wrapped nor cropped, so that paths and the command can be copied.

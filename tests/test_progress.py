@@ -14,7 +14,7 @@ from rlkl.progress import (
     PlainProgress,
     make_progress,
     print_summary,
-    tensorboard_command,
+    board_command,
 )
 
 METRICS = {"return/train": 123.4, "kl/old_new": 0.0123}
@@ -77,13 +77,13 @@ def test_the_command_that_shows_a_run_is_found_from_where_the_user_stands(
 ) -> None:
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name in ("python", "tensorboard"):
+    for name in ("python", "rlkl"):
         (programs / name).touch(0o755)
     monkeypatch.setattr(sys, "executable", str(programs / "python"))
     monkeypatch.setenv("PATH", str(programs) if activated else "")
     monkeypatch.chdir(tmp_path)
-    program = "tensorboard" if activated else ".venv/bin/tensorboard"
-    assert tensorboard_command(Path("my runs/a")) == f"{program} --logdir 'my runs/a'"
+    program = "rlkl" if activated else ".venv/bin/rlkl"
+    assert board_command(Path("my runs/a")) == f"{program} board 'my runs/a'"
 
 
 def test_the_summary_can_be_copied_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,5 +103,5 @@ def test_the_summary_can_be_copied_whole(capsys: pytest.CaptureFixture[str]) -> 
     }
     print_summary(summary, folder)
     printed = capsys.readouterr().out
-    assert f"{tensorboard_command(folder)}" in printed
+    assert f"{board_command(folder)}" in printed
     assert "failed: ValueError: [red]not markup[/red]" in printed
