@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from rlkl.algos import ALGORITHMS
 from rlkl.bench.work import BenchConfig
 from rlkl.envs import choose_backend
+from rlkl.lab import EXPERIMENTS
+from rlkl.lab.base import Experiment, ExperimentConfig, TrainingExperimentConfig
+from rlkl.lab.starts import StartConfig
 from rlkl.trainer import TrainConfig
 from rlkl.validation import ConfigError, check_choice, nearest
 
@@ -179,6 +182,56 @@ def load_works(overrides: list[str]) -> list[BenchConfig]:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     return [config for config in configs if isinstance(config, BenchConfig)]
+
+
+def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
+    """Compose, type-check and validate the settings of an experiment.
+
+    Args:
+        name: one of `EXPERIMENTS`.
+        overrides: of the experiment's own keys and, if it trains, of those of `rlkl train`.
+
+    Raises:
+        ConfigError: with one line that says what is wrong and how to mend it.
+    """
+    experiment = EXPERIMENTS[name]
+    own_keys = [field.name for field in fields(experiment.config) if field.name != "train"]
+    settings = _schema(experiment.config)
+    given = {}
+    for text in overrides:
+        override = _parse(text)
+        key = override.key_or_group
+        if key not in own_keys:
+            _check_key_of_training(text, key, own_keys, experiment)
+            given[key] = text
+            continue
+        if override.is_sweep_override() or override.is_delete():
+            raise ConfigError(f"{text}: expected key=value; write several values as [a,b]")
+        try:
+            OmegaConf.update(settings, key, override.value())
+        except OmegaConfBaseException as error:
+            raise ConfigError(_explain(error)) from error
+    config = OmegaConf.to_object(settings)
+    assert isinstance(config, ExperimentConfig)
+    if isinstance(config, StartConfig) and config.checkpoint is not None and given:
+        text = next(iter(given.values()))
+        raise ConfigError(f"{text}: the run in checkpoint={config.checkpoint} has its own settings")
+    if isinstance(config, TrainingExperimentConfig):
+        chosen = {_parse(text).key_or_group: text for text in experiment.overrides or ()} | given
+        config = replace(config, train=load(CommandLine(list(chosen.values())).normalized()))
+    return config
+
+
+def _check_key_of_training(
+    text: str, key: str, own_keys: list[str], experiment: Experiment
+) -> None:
+    """Raise unless an override is one of `rlkl train` that changes something in an experiment."""
+    known = own_keys if experiment.overrides is None else [*own_keys, *_keys(), *GROUPS]
+    if key not in known and not (experiment.overrides is not None and key.startswith(FREE_KEY)):
+        listed = nearest(key, known) or f"; expected one of {', '.join(own_keys)}"
+        raise ConfigError(f"{text}: there is no key {key!r}{listed}; see rlkl show --help")
+    if key in ("run_dir", "eval_episodes") or key.partition(".")[0] == "logger":
+        raise ConfigError(f"{text}: experiments log nothing; output=DIR is where they write")
 
 
 def _parse(text: str) -> Override:

@@ -25,7 +25,7 @@ FLOORS = [
     {"critic", "algos"},
     {
         "diagnostics", "dashboard", "loggers", "progress", "evaluation", "checkpoint", "trainer",
-        "bench",
+        "bench", "lab",
     },
     {"config", "cli", "__main__", "__init__"},
 ]  # fmt: skip

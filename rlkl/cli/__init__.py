@@ -14,6 +14,7 @@ usage: rlkl COMMAND [...]
   train       train a policy; `rlkl train --help` shows what can be set
   board       show runs in TensorBoard; see `rlkl board --help`
   bench       measure how fast that is, beside other libraries; see `rlkl bench --help`
+  show        draw what KL is and does, experiment by experiment; see `rlkl show --help`
   playground  open a page on which KL and its kin are moved by hand; see `rlkl playground --help`
 
   --help, --version"""
@@ -38,6 +39,12 @@ def _bench(arguments: list[str]) -> int:
     return bench(arguments)
 
 
+def _show(arguments: list[str]) -> int:
+    from rlkl.cli.show import main as show  # noqa: PLC0415
+
+    return show(arguments)
+
+
 def _playground(arguments: list[str]) -> int:
     from rlkl.cli.playground import main as playground  # noqa: PLC0415
 
@@ -48,6 +55,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "board": _board,
     "bench": _bench,
+    "show": _show,
     "playground": _playground,
 }
 

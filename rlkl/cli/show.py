@@ -1,0 +1,126 @@
+"""`rlkl show`: checks the whole command line, then makes one experiment's numbers and figure."""
+
+import csv
+import importlib.util
+import sys
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rlkl.config import load_experiment, register_schemas
+from rlkl.lab import EXPERIMENTS
+from rlkl.lab.base import Rows, TrainingExperimentConfig
+from rlkl.lab.drawing import new_figure, save
+from rlkl.validation import ConfigError, check_choice
+
+EXAMPLES = {
+    "rlkl show directions": "a second, no training",
+    "rlkl show collapse seed=1 batches=3": "from another policy, fewer updates",
+    "rlkl show clip env=cartpole total_env_steps=30000": "on another environment",
+    "rlkl show collapse checkpoint=RUN_DIR": "from a policy that you trained",
+    "rlkl show beta algo.learning_rate_schedule=constant": "with other hyperparameters",
+}
+
+WIDTH = 130
+
+
+def help_text() -> str:
+    """Return what can be shown: examples, experiments, and the keys of each."""
+    lines = ["usage: rlkl show EXPERIMENT [KEY=VALUE ...]"]
+    purposes = {name: experiment.purpose for name, experiment in EXPERIMENTS.items()}
+    for heading, content in (("Examples", EXAMPLES), ("Experiments", purposes)):
+        width = max(map(len, content))
+        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+    lines += ["", "Keys", "  output=DIR: for NAME.png, NAME.svg and NAME.csv, which must not exist"]
+    for name, experiment in EXPERIMENTS.items():
+        default = experiment.config()
+        own = [
+            f"{field.name}={_text(getattr(default, field.name))}"
+            for field in fields(default)
+            if field.name not in ("output", "train")
+        ]
+        rest = ""
+        if isinstance(default, TrainingExperimentConfig):
+            rest = "and those of `rlkl train`"
+            if experiment.overrides:
+                rest += f" (here {' '.join(experiment.overrides)})"
+        known = ", ".join(filter(None, (" ".join(own), rest)))
+        lines.append(f"  {name}: {known or 'no others'}")
+    return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "null"
+    return str(value).replace(" ", "")
+
+
+def main(arguments: list[str]) -> int:
+    """Show an experiment; return the exit code."""
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return 0
+    name, *overrides = arguments
+    check_choice("rlkl show", name, EXPERIMENTS)
+    for text in overrides:
+        if text.startswith("-"):
+            raise ConfigError(f"{text}: there is no such flag; see rlkl show --help")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "rlkl show needs the package matplotlib, which the extra 'plots' installs: "
+            "pip install 'rlkl[plots]', or in a checkout "
+            ".venv/bin/pip install -c constraints.txt -e '.[plots]'"
+        )
+    register_schemas()
+    experiment, config = EXPERIMENTS[name], load_experiment(name, overrides)
+    folder = _folder(name, config.output)
+    files = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "png", "svg")}
+    for path in files.values():
+        if path.exists():
+            raise ConfigError(
+                f"{path} exists already and is not overwritten; choose another output"
+            )
+
+    rows = experiment.calculate(config, lambda text: print(text, file=sys.stderr, flush=True))
+    figure = new_figure(experiment.inches)
+    experiment.draw(figure, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(files["csv"], rows)
+    save(figure, files["png"])
+    save(figure, files["svg"])
+    print(f"\n{name}: {experiment.purpose}\n")
+    _print(experiment.tabulate(rows))
+    print(f"\n{', '.join(str(path) for path in files.values())}")
+    return 0
+
+
+def _folder(name: str, output: str | None) -> Path:
+    """Return where to write, which may not exist yet."""
+    if output is None:
+        return Path("runs", "show", f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={output} is a file; expected a folder, or one to be made")
+    return folder
+
+
+def _write(path: Path, rows: Rows) -> None:
+    """Write all rows; numbers so that they are read back to the last bit."""
+    with path.open("x", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _print(rows: Rows) -> None:
+    table = Table(box=None, pad_edge=False)
+    for key, value in rows[0].items():
+        table.add_column(key.strip(), justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    # Narrow terminals wrap lines; that is easier to read than columns cut short.
+    console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
+    console.print(table)

@@ -1,0 +1,123 @@
+"""Where experiments begin: a trained policy, and batches that it collects standing still."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlkl.algos import ALGORITHMS
+from rlkl.checkpoint import load_checkpoint
+from rlkl.critic import CriticConfig
+from rlkl.envs import EnvConfig
+from rlkl.evaluation import evaluate
+from rlkl.lab.base import Tell, TrainingExperimentConfig
+from rlkl.loggers import LoggerConfig
+from rlkl.policy import PolicyConfig
+from rlkl.rollout import Batch, make_batch
+from rlkl.trainer import TrainConfig, Trainer
+from rlkl.validation import check_range
+
+
+@dataclass(frozen=True)
+class StartConfig(TrainingExperimentConfig):
+    """Settings of every experiment that moves one policy in several ways.
+
+    Attributes:
+        checkpoint: folder of a run whose policy to begin with; null trains one.
+        batches: how many the policy collects, each with updates of its own.
+    """
+
+    checkpoint: str | None = None
+    batches: int = 5
+
+    def __post_init__(self) -> None:
+        check_range("batches", self.batches, at_least=1)
+
+
+@contextmanager
+def started(config: StartConfig, tell: Tell) -> Iterator[Trainer]:
+    """Train or restore a policy, and close its environments afterwards."""
+    checkpoint = config.checkpoint
+    trainer = trained(config.train, tell) if checkpoint is None else restored(checkpoint)
+    try:
+        yield trainer
+    finally:
+        trainer.envs.close()
+
+
+def trained(config: TrainConfig, tell: Tell) -> Trainer:
+    """Train to the end of the budget, in memory."""
+    trainer = Trainer(config)
+    while trainer.env_steps < config.total_env_steps:
+        trainer.iterate()
+    tell(
+        f"{config.algo.name} on {config.env.id}, seed {config.seed}: "
+        f"{trainer.env_steps} environment steps, return {trainer.return_mean:.1f}"
+    )
+    return trainer
+
+
+def restored(run_dir: str) -> Trainer:
+    """Build the trainer of a run, its policy and statistics as the run left them.
+
+    Raises:
+        ConfigError: the folder has no checkpoint that can be read.
+    """
+    state = load_checkpoint(Path(run_dir) / "checkpoints" / "last.pt")
+    parts: dict[str, Any] = dict(state["config"])
+    parts["algo"] = ALGORITHMS[parts["algo"]["name"]].config(**parts["algo"])
+    for key, part in (
+        ("env", EnvConfig), ("policy", PolicyConfig), ("critic", CriticConfig),
+        ("logger", LoggerConfig),
+    ):  # fmt: skip
+        parts[key] = part(**parts[key])
+    trainer = Trainer(TrainConfig(**parts))
+    trainer.policy.load_state_dict(state["policy"])
+    for statistics, key in (
+        (trainer.normalizer, "normalizer"),
+        (trainer.reward_scaler, "reward_scaler"),
+    ):
+        if statistics is not None:
+            statistics.load_state_dict(state[key])
+    return trainer
+
+
+def batches(trainer: Trainer, count: int) -> Iterator[Batch]:
+    """Collect successive batches by a policy that does not learn from them.
+
+    The caller may move the actor in between, if it moves it back.
+    """
+    config = trainer.config
+    for _ in range(count):
+        yield make_batch(
+            trainer.collector.collect(),
+            trainer.policy,
+            config.gamma,
+            config.gae_lambda,
+            trainer.reward_scaler,
+            config.clip_rewards,
+        )
+
+
+def sampled_return(trainer: Trainer, episodes: int) -> float:
+    """Return the mean return of episodes with sampled actions, whose chance is always the same.
+
+    The same policy gets the same number, however often it is asked for.
+    """
+    config, streams = trainer.config, trainer.streams
+    return evaluate(
+        trainer.policy,
+        replace(config.env, num_envs=episodes),
+        episodes,
+        streams.integers("evaluation", episodes),
+        streams.torch("evaluation actions", trainer.policy.device),
+        trainer.normalizer,
+    ).mean_return
+
+
+def actor(trainer: Trainer) -> torch.Tensor:
+    """Return the actor's parameters, which may be written to, `[n]`."""
+    return trainer.policy.actor_parameters.vector.data
