@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from rlkl.algos import ALGORITHMS
-from rlkl.config import CommandLine, load, register_schemas
+from rlkl.config import CommandLine, load, load_experiment, register_schemas
 from rlkl.diagnostics import TAGS
+from rlkl.lab import EXPERIMENTS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ALGORITHM_PAGES = sorted((DOCS / "algorithms").glob("*.md"))
@@ -85,6 +86,21 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     files = {target.partition("#")[0] for target in targets if "://" not in target} - {""}
     assert [file for file in sorted(files) if not (page.parent / file).exists()] == []
+
+
+def test_every_experiment_and_every_test_that_the_page_on_kl_names_is_there() -> None:
+    text, root = (DOCS / "kl.md").read_text(), DOCS.parent
+    register_schemas()
+    shown = [
+        shlex.split(line, comments=True) for line in re.findall(r"^    rlkl (show .*)$", text, re.M)
+    ]
+    for _, name, *overrides in shown[1:]:
+        load_experiment(name, overrides)
+    assert {name for _, name, *_ in shown} == {"--help", *EXPERIMENTS}
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (root / file).read_text(), f"{file} has no {test}"
 
 
 def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:

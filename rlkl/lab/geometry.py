@@ -201,9 +201,9 @@ def draw(figure: "Figure", rows: Rows) -> None:
     _triangle(right)
     even, sure = (distinct(select(rows, panel="softmax"), "center")[i] for i in (0, 2))
     right.set_title(
-        "Softmax: the same circle of logits has KL up to\n"
-        f"{_most_kl(rows, even):.3f} nats where all are equal, "
-        f"{_most_kl(rows, sure):.3f} where one is nearly sure",
+        "Softmax: the same circle of logits has KL\n"
+        f"up to {_most_kl(rows, even):.3f} nats where all are equal,\n"
+        f"up to {_most_kl(rows, sure):.3f} where one is nearly sure",
         fontsize=11,
         pad=16,
     )
