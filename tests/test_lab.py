@@ -19,6 +19,7 @@ from rlkl.cli import main
 from rlkl.config import load_experiment, register_schemas
 from rlkl.diagnostics import report
 from rlkl.envs import EnvConfig
+from rlkl.evaluation import evaluate
 from rlkl.lab import EXPERIMENTS, beta, clip, collapse, directions, estimators, geometry, starts
 from rlkl.lab.base import Rows, column, distinct, select
 from rlkl.lab.drawing import new_figure, save
@@ -203,7 +204,7 @@ def test_the_moments_of_gaussians_are_those_of_quadrature(shift: float, std: flo
         assert deviation == pytest.approx(math.sqrt(second - first**2), rel=1e-6)
 
 
-@pytest.mark.parametrize(("std", "finite"), [(1.41, True), (1.42, False)])
+@pytest.mark.parametrize(("std", "finite"), [(1.414, True), (1.4143, False)])
 def test_the_variance_of_k3_is_infinite_once_the_std_has_grown_by_root_two(
     std: float, finite: bool
 ) -> None:
@@ -296,6 +297,16 @@ def test_a_step_of_size_zero_leaves_return_and_kl_exactly_as_they_were(
     assert after == before
 
 
+def test_the_return_is_that_of_sampled_actions(trainer: Trainer) -> None:
+    env = replace(trainer.config.env, num_envs=5)
+    seeds = trainer.streams.integers("evaluation", 5)
+    greedy = evaluate(trainer.policy, env, 5, seeds).mean_return
+    assert starts.sampled_return(trainer, 5) != greedy
+    generator = trainer.streams.torch("evaluation actions")
+    sampled = evaluate(trainer.policy, env, 5, seeds, generator).mean_return
+    assert starts.sampled_return(trainer, 5) == sampled
+
+
 def test_a_plain_gradient_step_is_that_of_finite_differences(trainer: Trainer) -> None:
     start = starts.actor(trainer).clone()
     (batch,) = starts.batches(trainer, 1)
@@ -324,13 +335,13 @@ def test_the_table_of_collapse_names_the_step_that_does_harm() -> None:
         *(row(0.01, batch, 0.01, 100.0) for batch in (0, 1)),
         *(row(0.1, batch, 0.1, 96.0) for batch in (0, 1)),
         row(1.0, 0, 1.0, 99.0),
-        row(1.0, 1, 3.0, 11.0),
+        row(1.0, 1, 3.0, 94.0),
         *(row(10.0, batch, 9.0, 100.0) for batch in (0, 1)),
     ]
     (found,) = collapse.tabulate(rows)
     assert found["default: KL"] == pytest.approx(0.01)
     assert (found["harmless to"], found["at KL"]) == (0.1, pytest.approx(0.1))
-    assert (found["harm at"], found["of KL"], found["return"]) == (1.0, 2.0, 55.0)
+    assert (found["harm at"], found["of KL"], found["return"]) == (1.0, 2.0, 96.5)
 
 
 # Clip -------------------------------------------------------------------------------------------
@@ -386,6 +397,7 @@ def test_beta_moves_by_schulmans_rule_for_each_target_and_stands_still_where_it_
     # With one seed all variants begin with the same rollout, and the same β gives the same update.
     first = [select(rows, variant=name, seed=0)[0]["kl_mean"] for name in distinct(rows, "variant")]
     assert first[0] == first[1] != first[2]
+    assert select(rows, variant="target 50", seed=1)[0]["kl_mean"] != first[1]
 
 
 def test_the_table_of_beta_counts_the_updates_within_the_band() -> None:
