@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from importlib import import_module
 
 from rlkl.validation import ConfigError, nearest, one_line
 from rlkl.version import __version__
@@ -19,45 +19,8 @@ usage: rlkl COMMAND [...]
 
   --help, --version"""
 
-
-def _train(arguments: list[str]) -> int:
-    # Hydra and torch take seconds to import, which --help and a mistyped command need not wait for.
-    from rlkl.cli.train import main as train  # noqa: PLC0415
-
-    return train(arguments)
-
-
-def _board(arguments: list[str]) -> int:
-    from rlkl.cli.board import main as board  # noqa: PLC0415
-
-    return board(arguments)
-
-
-def _bench(arguments: list[str]) -> int:
-    from rlkl.cli.bench import main as bench  # noqa: PLC0415
-
-    return bench(arguments)
-
-
-def _show(arguments: list[str]) -> int:
-    from rlkl.cli.show import main as show  # noqa: PLC0415
-
-    return show(arguments)
-
-
-def _playground(arguments: list[str]) -> int:
-    from rlkl.cli.playground import main as playground  # noqa: PLC0415
-
-    return playground(arguments)
-
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train,
-    "board": _board,
-    "bench": _bench,
-    "show": _show,
-    "playground": _playground,
-}
+COMMANDS = ("train", "board", "bench", "show", "playground")
+"""Each is `main` of the module of that name beside this one."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -80,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     if name not in COMMANDS:
         fail(f"there is no command {name!r}{nearest(name, COMMANDS)}; see rlkl --help", 2)
     try:
-        sys.exit(COMMANDS[name](arguments[1:]))
+        # Now and no earlier: Hydra and torch take seconds, which --help need not wait for.
+        sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))
     except ConfigError as error:
         fail(one_line(error), 2)
     except KeyboardInterrupt:
