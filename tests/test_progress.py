@@ -12,9 +12,9 @@ import pytest
 from rlkl.progress import (
     NoProgress,
     PlainProgress,
+    board_command,
     make_progress,
     print_summary,
-    board_command,
 )
 
 METRICS = {"return/train": 123.4, "kl/old_new": 0.0123}
