@@ -1,9 +1,11 @@
 """From rewards and values to advantages and returns."""
 
+import math
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -75,18 +77,18 @@ def standardize(advantages: Tensor) -> Tensor:
     return centered / (advantages.std() + 1e-8) if len(advantages) > 1 else centered
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """Share of the returns' variance that the values explain, 1 - Var[R - V] / Var[R].
+def explained_variance(values: Tensor, returns: Tensor) -> list[float]:
+    """Share of the returns' variance that values explain, 1 - Var[R - V] / Var[R].
 
     Args:
-        values: `[B]`.
+        values: of K critics, `[K, B]`.
         returns: `[B]`.
 
     Returns:
-        At most 1; 0 for a constant guess; NaN where the returns do not vary.
+        One share for each critic: at most 1; 0 for a constant guess; NaN where the returns do not
+        vary.
     """
-    variance = returns.double().var(correction=0)
-    if variance == 0:
-        return float("nan")
-    residual = (returns.double() - values.double()).var(correction=0)
-    return float(1 - residual / variance)
+    returns = returns.double()
+    errors = returns - values.double()
+    variance, *residuals = torch.cat((returns[None], errors)).var(-1, correction=0).tolist()
+    return [1 - residual / variance if variance > 0 else math.nan for residual in residuals]

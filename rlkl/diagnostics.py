@@ -122,9 +122,10 @@ def report(
     metrics |= zip(extremes, torch.stack(list(extremes.values())).tolist(), strict=True)
     metrics["ratio/effective_sample_size"] = float(ratio.mean().square() / ratio.square().mean())
     metrics["policy/std"] = policy.mean_std(new)
-    fitted = policy.values(batch.inputs)
-    metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns)
-    metrics["value/explained_variance_after"] = explained_variance(fitted, batch.returns)
+    before_and_after = torch.stack((batch.old_values, policy.values(batch.inputs)))
+    metrics["value/explained_variance"], metrics["value/explained_variance_after"] = (
+        explained_variance(before_and_after, batch.returns)
+    )
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms
 

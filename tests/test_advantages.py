@@ -183,9 +183,16 @@ def test_standardizing_one_advantage_or_equal_ones_gives_zeros_and_no_nan() -> N
 def test_explained_variance_has_the_known_values(
     values: list[float], returns: list[float], expected: float
 ) -> None:
-    found = explained_variance(torch.tensor(values), torch.tensor(returns))
+    (found,) = explained_variance(torch.tensor([values]), torch.tensor(returns))
     assert found == pytest.approx(expected, abs=1e-12)
 
 
+def test_each_critic_has_its_own_share() -> None:
+    values = torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])
+    found = explained_variance(values, torch.tensor([1.0, 2.0, 6.0]))
+    assert found == pytest.approx([1, 0, 4 / 7])
+
+
 def test_explained_variance_of_equal_returns_is_nan() -> None:
-    assert math.isnan(explained_variance(torch.tensor([1.0, 2.0]), torch.tensor([5.0, 5.0])))
+    (found,) = explained_variance(torch.tensor([[1.0, 2.0]]), torch.tensor([5.0, 5.0]))
+    assert math.isnan(found)
