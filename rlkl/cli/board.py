@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> int:
     folders, port = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
         address = serve(side_by_side(folders, Path(scratch)), port)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
+        # SIGTERM tidies up, too; and SIGINT may have been ignored by whoever began this process.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         shown = ", ".join(map(str, folders))
         print(f"TensorBoard shows {shown} at {address} (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
