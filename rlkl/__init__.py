@@ -7,18 +7,21 @@ from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
-from rlkl.checkpoint import load_policy
+from rlkl.checkpoint import CheckpointConfig, load_policy
 from rlkl.critic import CriticConfig
 from rlkl.envs import EnvConfig
 from rlkl.loggers import LoggerConfig
 from rlkl.policy import PolicyConfig
-from rlkl.trainer import Summary, TrainConfig, Trainer, train
+from rlkl.run import Summary
+from rlkl.trainer import Trainer, resume, train
+from rlkl.training_config import TrainConfig
 from rlkl.validation import ConfigError
 from rlkl.version import __version__
 
 __all__ = [
     "ALGORITHMS",
     "AlgoConfig",
+    "CheckpointConfig",
     "ConfigError",
     "CriticConfig",
     "EnvConfig",
@@ -37,5 +40,6 @@ __all__ = [
     "__version__",
     "load_policy",
     "make_policy_optimizer",
+    "resume",
     "train",
 ]

@@ -1,6 +1,8 @@
 """A run's state on the disk, and the trained policy read back from it."""
 
-from dataclasses import asdict
+import io
+import zipfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rlkl.durable import write_durably
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
 from rlkl.spaces import (
@@ -18,10 +21,47 @@ from rlkl.spaces import (
     mask_rows,
     normalized,
 )
-from rlkl.validation import ConfigError
+from rlkl.validation import ConfigError, check_range
 
-FORMAT = 2
+FORMAT = 3
 """Grows with every change that older code cannot read."""
+
+LAST = "last.pt"
+BEST = "best.pt"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run's state is kept, beside its beginning and its end.
+
+    Attributes:
+        interval: iterations from one checkpoint to the next; null for 10, or 100 where the
+            environments' state cannot be had: those begin anew after each checkpoint.
+        keep: how many of them; older ones are removed.
+    """
+
+    interval: int | None = None
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        if self.interval is not None:
+            check_range("checkpoint.interval", self.interval, at_least=1)
+        check_range("checkpoint.keep", self.keep, at_least=1)
+
+
+class CheckpointError(Exception):
+    """A checkpoint could not be written; the message is one line and names the last good one."""
+
+
+def as_bytes(state: dict[str, Any]) -> bytes:
+    """Return the content of a checkpoint's file.
+
+    Args:
+        state: tensors, numbers, strings, and lists and dicts of them.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT} | state, buffer)
+    return buffer.getvalue()
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -32,19 +72,43 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         state: tensors, numbers, strings, and lists and dicts of them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save({"format": FORMAT} | state, partial)
-    partial.replace(path)
+    write_durably(path, as_bytes(state))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a state; nothing in the file is run as code.
 
     Raises:
-        ConfigError: there is no such file, it is damaged, or it is of a newer format.
+        ConfigError: there is no such file, it is damaged, or it is not of this format; the message
+            names one beside it that can be read, if there is any.
     """
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return _read(path)
+    except ConfigError as error:
+        other = next(filter(_is_good, numbered(path.parent)), None)
+        if other is None:
+            raise
+        raise ConfigError(f"{error}; {other} can be read") from error.__cause__
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        _read(path)
+    except ConfigError:
+        return False
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+        # torch looks at no checksum; those of the archive tell of every damaged byte.
+        damaged = zipfile.ZipFile(io.BytesIO(content)).testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it is damaged")
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), weights_only=True, map_location="cpu"
+        )
         written = int(state["format"])
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such checkpoint") from None
@@ -61,6 +125,57 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has format {written}, newer than {FORMAT} of this rlkl; upgrade rlkl"
         )
     return state
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Return the checkpoints that were kept by the rule, the newest first."""
+    found = {
+        int(path.stem.removeprefix("step_")): path
+        for path in folder.glob("step_*.pt")
+        if path.stem.removeprefix("step_").isdecimal()
+    }
+    return [found[env_steps] for env_steps in sorted(found, reverse=True)]
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """Find the newest checkpoint that a run can go on from.
+
+    Args:
+        folder: of checkpoints.
+
+    Returns:
+        Its path, its state, and what was passed over and why, a line each.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found: tuple[Path, dict[str, Any]] | None = None
+    passed: list[str] = []
+    beyond = -1
+    for path in (folder / LAST, *numbered(folder)):
+        if not path.exists():
+            continue
+        try:
+            state = _read(path)
+        except ConfigError as error:
+            passed.append(str(error))
+            continue
+        if not state["resumable"]:
+            beyond = state["env_steps"]
+        elif found is None or state["env_steps"] > found[1]["env_steps"]:
+            found = path, state
+        if found is not None and path.name != LAST:
+            break
+    if found is None:
+        why = f": {passed[0]}" if passed else ""
+        raise ConfigError(f"{folder} has no checkpoint that a run can go on from{why}")
+    path, state = found
+    if beyond > state["env_steps"]:
+        passed.append(
+            f"{path.name} is taken and not {LAST}, since the environments begin anew there: "
+            f"{beyond - state['env_steps']} environment steps are made again, as they were"
+        )
+    return path, state, passed
 
 
 class TrainedPolicy:
@@ -119,10 +234,14 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 def load_policy(run_dir: str | Path) -> TrainedPolicy:
     """Read the policy of a run's folder.
 
+    Args:
+        run_dir: the folder; its newest checkpoint is read. Or one of its checkpoints.
+
     Raises:
         ConfigError: the folder has no checkpoint that can be read.
     """
-    state = load_checkpoint(Path(run_dir) / "checkpoints" / "last.pt")
+    path = Path(run_dir)
+    state = load_checkpoint(path if path.suffix == ".pt" else path / "checkpoints" / LAST)
     description = state["policy_description"]
     encoder = ObservationEncoder(
         described_space(description["observation_space"]), description["observation_keys"]

@@ -1,6 +1,7 @@
 """Steps the environments with the current policy and fills a `Rollout`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ class Collector:
     """Collects rollouts one after the other; episodes go on across their borders.
 
     Args:
-        envs: stepped together; reset once, here.
+        envs: stepped together; reset here.
         policy: acts as it stands at each call.
         rollout_steps: T, rows of a rollout (steps of each environment).
         generator: source of sampled actions.
@@ -42,11 +43,20 @@ class Collector:
         self.generator = generator
         self.normalizer = normalizer
         self.env_steps = 0
-        self._observations = envs.reset(seeds)
-        self._begins = np.ones(envs.num_envs, np.bool_)
-        self._states = policy.initial_state(envs.num_envs)
-        self._returns_under_way = np.zeros(envs.num_envs, np.float64)
-        self._lengths_under_way = np.zeros(envs.num_envs, np.int64)
+        self.begin_anew(seeds)
+
+    def begin_anew(self, seeds: list[int]) -> None:
+        """Begin an episode in every environment; those under way are never counted.
+
+        Args:
+            seeds: of the environments, one each.
+        """
+        num_envs = self.envs.num_envs
+        self._observations = self.envs.reset(seeds)
+        self._begins = np.ones(num_envs, np.bool_)
+        self._states = self.policy.initial_state(num_envs)
+        self._returns_under_way = np.zeros(num_envs, np.float64)
+        self._lengths_under_way = np.zeros(num_envs, np.int64)
 
     @torch.no_grad()
     def collect(self) -> Rollout:
@@ -167,3 +177,41 @@ class Collector:
             self._lengths_under_way[i] += is_transition[first:, i].sum()
         self.env_steps = int(env_steps[-1])
         return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on, as plain data.
+
+        `under_way` is None where the environments' state cannot be had: then only whoever begins
+        them anew can go on.
+        """
+        environments = self.envs.state()
+        under_way = environments and {
+            "environments": environments,
+            "observations": {
+                key: torch.from_numpy(np.array(rows)) for key, rows in self._observations.items()
+            },
+            "begins": self._begins.tolist(),
+            "states": self._states,
+            "returns": self._returns_under_way.tolist(),
+            "lengths": self._lengths_under_way.tolist(),
+        }
+        return {
+            "env_steps": self.env_steps,
+            "generator": self.generator.get_state(),
+            "under_way": under_way,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.env_steps = int(state["env_steps"])
+        self.generator.set_state(state["generator"])
+        under_way = state["under_way"]
+        if under_way is not None:
+            self.envs.set_state(under_way["environments"])
+            self._observations = {
+                key: rows.numpy().copy() for key, rows in under_way["observations"].items()
+            }
+            self._begins = np.array(under_way["begins"], np.bool_)
+            self._states = under_way["states"].to(self._states)
+            self._returns_under_way = np.array(under_way["returns"], np.float64)
+            self._lengths_under_way = np.array(under_way["lengths"], np.int64)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rlkl.envs import choose_backend
 from rlkl.lab import EXPERIMENTS
 from rlkl.lab.base import Experiment, ExperimentConfig, TrainingExperimentConfig
 from rlkl.lab.starts import StartConfig
-from rlkl.trainer import TrainConfig
+from rlkl.training_config import TrainConfig
 from rlkl.validation import ConfigError, check_choice, nearest
 
 _PACKAGE = Path(__file__).parent
@@ -147,6 +147,35 @@ def to_train_config(composed: DictConfig) -> TrainConfig:
     assert isinstance(config, TrainConfig)
     choose_backend(config.env)
     return config
+
+
+def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
+    """Return the config of a run that is resumed, with the values that overrides give to its keys.
+
+    Args:
+        config: of the run so far.
+        overrides: `key=value` alone.
+
+    Raises:
+        ConfigError: with one line that says what is wrong and how to mend it.
+    """
+    settings = _schema(TrainConfig)
+    settings.algo = _schema(type(config.algo))
+    try:
+        settings.merge_with(asdict(config))
+        for text in overrides:
+            override = _parse(text)
+            key = override.key_or_group
+            if key in GROUPS or override.is_sweep_override() or override.is_delete():
+                raise ConfigError(f"{text}: a run that is resumed takes key=value alone")
+            if not key.startswith(FREE_KEY):
+                _check_key(override, [])
+            OmegaConf.update(settings, key, override.value(), force_add=key.startswith(FREE_KEY))
+        changed = OmegaConf.to_object(settings)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    assert isinstance(changed, TrainConfig)
+    return changed
 
 
 def load_works(overrides: list[str]) -> list[BenchConfig]:

@@ -94,7 +94,7 @@ METRICS = {
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
 """The hyperparameters that are ticked when the table opens; TensorBoard ticks five."""
 
-NOT_VARIED = ("logger", "run_dir", "eval_episodes")
+NOT_VARIED = ("logger", "checkpoint", "run_dir", "eval_episodes")
 """Parts of a config that say where a run is kept and shown, not what it is."""
 
 

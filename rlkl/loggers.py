@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from rlkl.dashboard import (
     session_start,
 )
 from rlkl.diagnostics import TAGS
+from rlkl.durable import sync, write_durably
 from rlkl.rollout import Episode
 from rlkl.validation import ConfigError, check_choice, check_range
 
@@ -46,6 +47,13 @@ class LoggerConfig:
     def __post_init__(self) -> None:
         check_range("logger.histogram_interval", self.histogram_interval, at_least=0)
         check_choice("logger.progress", self.progress, PROGRESS)
+
+
+HEADERS = {
+    "metrics.csv": ["env_steps", *TAGS],
+    "episodes.csv": ["env_steps", "return", "length"],
+}
+"""The two files that every run has, and their columns."""
 
 
 class Logger(Protocol):
@@ -74,16 +82,22 @@ class CSVLogger:
     Both are on the disk after each iteration. NaN is an empty field.
 
     Args:
-        run_dir: exists, without these files.
+        run_dir: exists, without these files, or with what `keep_rows` left of them.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._files = [
-            (run_dir / name).open("x", newline="") for name in ("metrics.csv", "episodes.csv")
-        ]
+        self._files = []
+        for name, header in HEADERS.items():
+            file = (run_dir / name).open("a", newline="")
+            self._files.append(file)
+            if file.tell() == 0:
+                csv.writer(file).writerow(header)
         self._metrics, self._episodes = map(csv.writer, self._files)
-        self._metrics.writerow(["env_steps", *TAGS])
-        self._episodes.writerow(["env_steps", "return", "length"])
+
+    def sync(self) -> None:
+        """Put all rows where a loss of power leaves them."""
+        for file in self._files:
+            sync(file)
 
     def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
         """Write one row."""
@@ -102,26 +116,77 @@ class CSVLogger:
             file.close()
 
 
+def keep_rows(run_dir: Path, env_steps: int) -> list[float]:
+    """Cut off the rows that were written after a moment, which are about to be written again.
+
+    Args:
+        run_dir: of a run that is resumed.
+        env_steps: environment steps of the checkpoint that it is resumed from.
+
+    Returns:
+        KL(π_old ‖ π_θ) of each iteration up to there, in nats.
+
+    Raises:
+        ConfigError: rows before that moment are missing.
+    """
+    kept: dict[str, list[list[str]]] = {}
+    for name, header in HEADERS.items():
+        path = run_dir / name
+        # Where no checkpoint was reached there may be nothing yet, and a row may be half written.
+        text = path.read_bytes() if path.exists() else b""
+        whole = text[: text.rfind(b"\n") + 1]
+        lines = whole.decode().splitlines(keepends=True)
+        rows = list(csv.reader(lines))
+        if rows and rows[0] != header:
+            raise ConfigError(
+                f"{path} has other columns than this version of rlkl writes; resume the run with "
+                "the version that began it (summary.json says which)"
+            )
+        # Within a file they grow, so what is kept is a beginning of it.
+        end = 1 + sum(int(row[0]) <= env_steps for row in rows[1:])
+        kept[name] = rows[1:end]
+        beginning = "".join(lines[:end]).encode()
+        if beginning != text:
+            write_durably(path, beginning)
+    rows = kept["metrics.csv"]
+    if env_steps and (not rows or int(rows[-1][0]) != env_steps):
+        last = rows[-1][0] if rows else 0
+        raise ConfigError(
+            f"{run_dir / 'metrics.csv'} ends at {last} environment steps, before the checkpoint's "
+            f"{env_steps}; put the file back, or begin a new run"
+        )
+    column = HEADERS["metrics.csv"].index("kl/old_new")
+    return [float(row[column] or math.nan) for row in rows]
+
+
 class TensorBoardLogger:
     """TensorBoard events, environment steps along the x-axis.
 
     Args:
         run_dir: where the event file goes.
         config: of the run, a `TrainConfig`; shown as text and in the table of hyperparameters.
+        env_steps: made before, by a run that is resumed; events from behind are no longer shown.
+        kl_so_far: KL(π_old ‖ π_θ) of each iteration up to there, in nats.
     """
 
-    def __init__(self, run_dir: Path, config: Any) -> None:
+    def __init__(
+        self, run_dir: Path, config: Any, env_steps: int = 0, kl_so_far: Sequence[float] = ()
+    ) -> None:
         # Imported here: it takes a second that a run without it need not spend.
         import tensorboard.compat.proto.summary_pb2 as summaries  # type: ignore[import-untyped]  # noqa: PLC0415
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
         self._summary: Any = summaries.Summary
-        self._writer = SummaryWriter(str(run_dir), flush_secs=10)  # watched while it grows
+        self._writer = SummaryWriter(
+            str(run_dir),
+            flush_secs=10,  # watched while it grows
+            purge_step=env_steps + 1 if env_steps else None,
+        )
         self._events: Any = self._writer.file_writer
         self._histogram_interval = config.logger.histogram_interval
         self._kl_bounds = config.algo.kl_bounds
-        self._iterations = self._env_steps = 0
-        self._kl_sum = 0.0
+        self._iterations, self._env_steps = len(kl_so_far), env_steps
+        self._kl_sum = sum(kl_so_far)
         self._writer.add_text("config", f"```yaml\n{as_yaml(asdict(config))}```")
         self._writer.add_custom_scalars(LAYOUT)
         self._add(experiment(type(config)))
@@ -214,6 +279,4 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in content.items()
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
+    write_durably(path, (json.dumps(finite, indent=2, allow_nan=False) + "\n").encode())

@@ -151,6 +151,10 @@ class RewardScaler:
         self._returns = np.where(ends[-1], 0.0, returns[-1])
         self.moments.update(returns[valid])
 
+    def begin_anew(self) -> None:
+        """Forget the returns under way: all episodes were cut."""
+        self._returns = np.zeros_like(self._returns)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics and the returns under way."""
         return self.moments.state_dict() | {"returns": self._returns.tolist()}

@@ -54,13 +54,15 @@ class PlainProgress(NoProgress):
     Args:
         title: names the run.
         total_env_steps: the training budget.
+        env_steps: made before, by a run that is resumed.
     """
 
-    def __init__(self, title: str, total_env_steps: int) -> None:
+    def __init__(self, title: str, total_env_steps: int, env_steps: int = 0) -> None:
         self.title = title
         self.total_env_steps = total_env_steps
+        self._before = env_steps
         self._start = self._last_time = time.monotonic()
-        self._last_part = 0
+        self._last_part = 20 * env_steps // total_env_steps
 
     def __enter__(self) -> Self:
         print(f"{self.title}: {self.total_env_steps:,} environment steps", flush=True)
@@ -72,7 +74,8 @@ class PlainProgress(NoProgress):
         now = time.monotonic()
         if part > self._last_part or now - self._last_time > 30:
             self._last_part, self._last_time = part, now
-            print("  " + _line(env_steps, self.total_env_steps, self._start, metrics), flush=True)
+            line = _line(env_steps, self._before, self.total_env_steps, self._start, metrics)
+            print(f"  {line}", flush=True)
 
 
 class LiveProgress:
@@ -81,10 +84,12 @@ class LiveProgress:
     Args:
         title: names the run.
         total_env_steps: the training budget.
+        env_steps: made before, by a run that is resumed.
     """
 
-    def __init__(self, title: str, total_env_steps: int) -> None:
+    def __init__(self, title: str, total_env_steps: int, env_steps: int = 0) -> None:
         self.total_env_steps = total_env_steps
+        self._before = env_steps
         self._start = time.monotonic()
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -102,26 +107,29 @@ class LiveProgress:
 
     def show(self, env_steps: int, metrics: Metrics) -> None:
         """Move the line."""
-        line = _line(env_steps, self.total_env_steps, self._start, metrics)
+        line = _line(env_steps, self._before, self.total_env_steps, self._start, metrics)
         self._progress.update(self._task, completed=min(env_steps, self.total_env_steps), line=line)
 
 
-def make_progress(kind: str, title: str, total_env_steps: int) -> ProgressDisplay:
+def make_progress(
+    kind: str, title: str, total_env_steps: int, env_steps: int = 0
+) -> ProgressDisplay:
     """Make the display of `logger.progress`."""
     if kind == "auto":
         kind = "live" if sys.stdout.isatty() else "plain"
     if kind == "none":
         return NoProgress()
     display = LiveProgress if kind == "live" else PlainProgress
-    return display(title, total_env_steps)
+    return display(title, total_env_steps, env_steps)
 
 
-def _line(env_steps: int, total: int, start: float, metrics: Metrics) -> str:
+def _line(env_steps: int, before: int, total: int, start: float, metrics: Metrics) -> str:
     elapsed = max(time.monotonic() - start, 1e-9)
-    left = timedelta(seconds=round(max(0, total - env_steps) * elapsed / env_steps))
+    made = env_steps - before
+    left = timedelta(seconds=round(max(0, total - env_steps) * elapsed / made))
     return (
         f"{min(100, 100 * env_steps // total):3d}%  {env_steps:,} steps  "
-        f"{env_steps / elapsed:,.0f} steps/s  return {metrics['return/train']:.1f}  "
+        f"{made / elapsed:,.0f} steps/s  return {metrics['return/train']:.1f}  "
         f"KL {metrics['kl/old_new']:.4f}  {left} left"
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
+from rlkl.environment_state import set_state, state_of
 from rlkl.shared_copies import SharedCopies
 from rlkl.spaces import (
     ACTION_MASK,
@@ -196,6 +197,16 @@ class VectorEnvironment:
                 free = free | self._ended
             encoded[ACTION_MASK] = mask_rows(self.action_space, masks, free, where)
         return encoded
+
+    def state(self) -> dict[str, Any] | None:
+        """Return the state of all copies as plain data; None where it cannot be had."""
+        copies = state_of(self._envs)
+        return None if copies is None else {"copies": copies, "ended": self._ended.tolist()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Put copies that were reset into the state that `state` returned."""
+        set_state(self._envs, state["copies"])
+        self._ended = np.array(state["ended"], np.bool_)
 
     def close(self) -> None:
         """Close the environments, and their processes if they have any."""

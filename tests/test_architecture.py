@@ -20,12 +20,12 @@ FLOORS = [
     {
         "spaces", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",
         "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",
-        "collector", "tasks",
+        "environment_state", "collector", "tasks",
     },
     {"critic", "algos"},
     {
-        "diagnostics", "dashboard", "loggers", "progress", "evaluation", "checkpoint", "trainer",
-        "bench", "lab",
+        "diagnostics", "dashboard", "loggers", "progress", "evaluation", "durable", "checkpoint",
+        "training_config", "learner", "run", "trainer", "bench", "lab",
     },
     {"config", "cli", "__main__", "__init__"},
 ]  # fmt: skip

@@ -1,6 +1,9 @@
 """Checkpoints: a policy read back acts as it did, in every kind of space, or says why it cannot."""
 
+import errno
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from rlkl.checkpoint import (
     describe_policy,
     load_checkpoint,
     load_policy,
+    newest,
     save_checkpoint,
 )
 from rlkl.normalization import ObservationNormalizer
@@ -183,12 +187,117 @@ def test_a_checkpoint_is_whole_at_every_moment(
     path = tmp_path / "made" / "last.pt"
     save_checkpoint(path, {"number": 1})
     assert load_checkpoint(path) == {"format": FORMAT, "number": 1}
+    order = []
 
-    def torn(state: Any, file: Any) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError("the disk is full")
+    def full(number: int) -> None:
+        order.append("synced")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", torn)
-    with pytest.raises(OSError, match="full"):
-        save_checkpoint(path, {"number": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_checkpoint(path, {"number": 2})
+    assert order == ["synced"]
     assert load_checkpoint(path)["number"] == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_is_renamed_is_on_the_disk_before_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(number: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(number).st_mode)
+        order.append("folder" if is_folder else "file")
+        sync(number)
+
+    def renamed(self: Path, target: Path) -> Path:
+        order.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    save_checkpoint(tmp_path / "last.pt", {"number": 1})
+    assert order == ["file", "rename", "folder"]
+
+
+class Malice:
+    """Leaves a file behind if whoever reads it runs what it says."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_malice_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    evil = tmp_path / "evil"
+    path = tmp_path / "last.pt"
+    torch.save({"format": FORMAT, "policy": Malice(evil)}, path)
+    with pytest.raises(rlkl.ConfigError, match="not a checkpoint that can be read"):
+        load_checkpoint(path)
+    assert not evil.exists()
+    torch.load(path, weights_only=False)
+    assert evil.exists()  # so the file was malicious
+
+
+def test_what_is_cut_off_or_changed_is_never_taken_for_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    state = {"weights": torch.arange(300.0), "moments": [1.5] * 40, "name": "a" * 100}
+    save_checkpoint(path, state)
+    written = load_checkpoint(path)
+    content = path.read_bytes()
+    chance = np.random.default_rng(0)
+    for size in {0, 1, len(content) - 1, *chance.integers(len(content), size=60).tolist()}:
+        path.write_bytes(content[:size])
+        with pytest.raises(rlkl.ConfigError, match="not a checkpoint that can be read"):
+            load_checkpoint(path)
+    refused = 0
+    for place in chance.integers(len(content), size=300):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(chance.integers(8))
+        path.write_bytes(changed)
+        try:
+            back = load_checkpoint(path)
+        except rlkl.ConfigError as error:
+            assert "\n" not in str(error)
+            refused += 1
+            continue
+        assert torch.equal(back.pop("weights"), written["weights"])
+        assert back == {key: part for key, part in written.items() if key != "weights"}
+    assert refused > 200  # the rest hit dates, padding and the like
+
+
+def test_a_damaged_checkpoint_names_a_good_one_beside_it(tmp_path: Path) -> None:
+    for env_steps in (90, 100, 1000):
+        save_checkpoint(tmp_path / f"step_{env_steps}.pt", {"number": env_steps})
+    (tmp_path / "step_1000.pt").write_bytes(b"torn")
+    (tmp_path / "last.pt").write_bytes(b"torn as well")
+    with pytest.raises(rlkl.ConfigError, match=r"last\.pt is not .*; .*step_100\.pt can be read"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_the_newest_checkpoint_that_can_be_gone_on_from_is_found(tmp_path: Path) -> None:
+    def save(name: str, env_steps: int, *, resumable: bool = True) -> None:
+        save_checkpoint(tmp_path / name, {"env_steps": env_steps, "resumable": resumable})
+
+    with pytest.raises(rlkl.ConfigError, match="no checkpoint that a run can go on from"):
+        newest(tmp_path)
+    save("step_80.pt", 80)
+    save("step_200.pt", 200)
+    save("last.pt", 230)
+    assert newest(tmp_path)[0].name == "last.pt"
+    save("last.pt", 200)  # a kill between the two
+    save("step_300.pt", 300)
+    assert newest(tmp_path)[0].name == "step_300.pt"
+    (tmp_path / "step_300.pt").write_bytes(b"torn")
+    path, state, notes = newest(tmp_path)
+    assert (path.name, state["env_steps"]) == ("last.pt", 200)
+    save("last.pt", 330, resumable=False)
+    path, state, notes = newest(tmp_path)
+    assert (path.name, state["env_steps"]) == ("step_200.pt", 200)
+    assert "step_300.pt is not a checkpoint that can be read" in notes[0]
+    assert "130 environment steps are made again" in notes[1]

@@ -112,6 +112,7 @@ def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) ->
     names = {path.name.split(".tfevents")[0] for path in folder.iterdir()}
     assert names == {
         "config.yaml", "events.out", "metrics.csv", "episodes.csv", "checkpoints", "summary.json",
+        ".lock",
     }  # fmt: skip
     assert yaml.safe_load((folder / "config.yaml").read_text())["algo"]["name"] == algo
 

@@ -24,7 +24,8 @@ from rlkl.critic import CriticConfig
 from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.loggers import LoggerConfig
 from rlkl.rollout import Episode, Rollout
-from rlkl.trainer import TrainConfig, Trainer
+from rlkl.trainer import Trainer
+from rlkl.training_config import TrainConfig
 
 # Peers are imported by name, when it is their turn: they are optional, and some take seconds.
 HIDDEN_SIZES = (64, 64)

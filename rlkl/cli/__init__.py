@@ -12,6 +12,7 @@ USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and kin on Gymnasi
 usage: rlkl COMMAND [...]
 
   train       train a policy; `rlkl train --help` shows what can be set
+  resume      go on with a run that was stopped or killed; see `rlkl resume --help`
   board       show runs in TensorBoard; see `rlkl board --help`
   bench       measure how fast that is, beside other libraries; see `rlkl bench --help`
   show        draw what KL is and does, experiment by experiment; see `rlkl show --help`
@@ -19,7 +20,7 @@ usage: rlkl COMMAND [...]
 
   --help, --version"""
 
-COMMANDS = ("train", "board", "bench", "show", "playground")
+COMMANDS = ("train", "resume", "board", "bench", "show", "playground")
 """Each is `main` of the module of that name beside this one."""
 
 

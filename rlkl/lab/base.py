@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rlkl.trainer import TrainConfig
+from rlkl.training_config import TrainConfig
 from rlkl.validation import ConfigError
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from rlkl.lab.base import (
     several,
 )
 from rlkl.lab.drawing import COLORS, Line, label
-from rlkl.trainer import TrainConfig, Trainer
+from rlkl.trainer import Trainer
+from rlkl.training_config import TrainConfig
 from rlkl.validation import ConfigError, check_range
 
 if TYPE_CHECKING:

@@ -4,20 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from rlkl.algos import ALGORITHMS
 from rlkl.checkpoint import load_checkpoint
-from rlkl.critic import CriticConfig
-from rlkl.envs import EnvConfig
 from rlkl.evaluation import evaluate
 from rlkl.lab.base import Tell, TrainingExperimentConfig
-from rlkl.loggers import LoggerConfig
-from rlkl.policy import PolicyConfig
 from rlkl.rollout import Batch, make_batch
-from rlkl.trainer import TrainConfig, Trainer
+from rlkl.trainer import Trainer
+from rlkl.training_config import TrainConfig, saved_config
 from rlkl.validation import check_range
 
 
@@ -67,14 +62,7 @@ def restored(run_dir: str) -> Trainer:
         ConfigError: the folder has no checkpoint that can be read.
     """
     state = load_checkpoint(Path(run_dir) / "checkpoints" / "last.pt")
-    parts: dict[str, Any] = dict(state["config"])
-    parts["algo"] = ALGORITHMS[parts["algo"]["name"]].config(**parts["algo"])
-    for key, part in (
-        ("env", EnvConfig), ("policy", PolicyConfig), ("critic", CriticConfig),
-        ("logger", LoggerConfig),
-    ):  # fmt: skip
-        parts[key] = part(**parts[key])
-    trainer = Trainer(TrainConfig(**parts))
+    trainer = Trainer(saved_config(state["config"]))
     trainer.policy.load_state_dict(state["policy"])
     for statistics, key in (
         (trainer.normalizer, "normalizer"),

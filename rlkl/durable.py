@@ -1,0 +1,76 @@
+"""Files that are whole at every moment: a crash at any byte leaves what was there before."""
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from rlkl.validation import ConfigError
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file under another name, put it on the disk, and only then give it its own.
+
+    Args:
+        path: of the file; its folder exists.
+        content: all of it.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            sync(file)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):  # a full disk wants the room back
+            partial.unlink()
+        raise
+    # The new name is an entry of the folder, which is written on its own.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sync(file: IO[Any]) -> None:
+    """Put what was written to a file on the disk, where a loss of power leaves it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class FolderLock:
+    """Keeps a run's folder for one process; it ends with the process, however that ends.
+
+    Locks of this kind are not inherited by the processes of environments, which may outlive a
+    trainer that was killed.
+
+    Args:
+        folder: exists.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / ".lock").open("a+")
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise ConfigError(
+                f"{folder} is being trained by process {holder}; wait for its end, or stop it"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        self._file.close()

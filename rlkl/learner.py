@@ -1,0 +1,287 @@
+"""The parts of a run, what one iteration of them is, and their whole state."""
+
+import math
+import time
+from collections import deque
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from rlkl.algos import make_policy_optimizer
+from rlkl.algos.base import Metrics
+from rlkl.checkpoint import describe_policy
+from rlkl.collector import Collector
+from rlkl.critic import CriticFit
+from rlkl.diagnostics import complete, report
+from rlkl.envs import make_vector_env
+from rlkl.evaluation import evaluate
+from rlkl.normalization import ObservationNormalizer, RewardScaler
+from rlkl.policy import Policy
+from rlkl.randomness import RandomStreams
+from rlkl.rollout import Rollout, make_batch
+from rlkl.training_config import TrainConfig
+from rlkl.validation import ConfigError
+
+
+class Learner:
+    """Builds every part of a run and iterates them; writes nothing.
+
+    Args:
+        config: what to run.
+
+    Raises:
+        ConfigError: the environment, the device or the algorithm cannot be had.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        torch.set_num_threads(config.threads)
+        threadpool_limits(config.threads, "blas")  # NumPy's products
+        device = _checked_device(config.device)
+        self.streams = RandomStreams(config.seed)
+        self.envs = make_vector_env(config.env)
+        try:
+            self._build(device)
+        except BaseException:
+            self.envs.close()
+            raise
+        self.iterations = 0
+        self.episodes = 0
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.recent_lengths: deque[int] = deque(maxlen=100)
+        self.return_best = -math.inf
+
+    def _build(self, device: torch.device) -> None:
+        config, streams = self.config, self.streams
+        self.policy = Policy(
+            config.policy,
+            self.envs.encoder,
+            self.envs.action_space,
+            streams.torch("initialization"),
+            device,
+        )
+        self.policy_optimizer = make_policy_optimizer(
+            config.algo, self.policy, streams.torch("policy minibatches", device)
+        )
+        self.critic_fit = CriticFit(
+            config.critic, self.policy, streams.torch("critic minibatches", device)
+        )
+        self.normalizer = self._normalizer() if config.normalize_observations else None
+        self.reward_scaler = (
+            RewardScaler(config.env.num_envs, config.gamma) if config.scale_rewards else None
+        )
+        self.collector = Collector(
+            self.envs,
+            self.policy,
+            config.rollout_steps,
+            streams.torch("actions", device),
+            streams.integers("environments", config.env.num_envs),
+            self.normalizer,
+        )
+
+    def _normalizer(self) -> ObservationNormalizer:
+        encoder = self.envs.encoder
+        if not encoder.is_measured.any():
+            raise ConfigError(
+                f"normalize_observations=true: {self.config.env.id} shows nothing to normalise but "
+                "images, which policy.pixel_scale scales, or one-hot codes; leave it out"
+            )
+        return ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
+
+    @property
+    def resolved_config(self) -> TrainConfig:
+        """The config with what `auto` and null stood for: of the backend, the checkpoints, ..."""
+        config = self.config
+        by_hand = self.policy.by_hand is not None
+        return replace(
+            config,
+            env=replace(config.env, backend=self.envs.backend),
+            checkpoint=replace(config.checkpoint, interval=self.checkpoint_interval),
+            policy=replace(config.policy, differentiation="by_hand" if by_hand else "autograd"),
+        )
+
+    @property
+    def title(self) -> str:
+        """What is run and how, in a line."""
+        config, policy = self.config, self.policy
+        chosen = f" (env.backend={config.env.backend})" * (config.env.backend == "auto")
+        way = "by hand" if policy.by_hand else "by autograd"
+        anew = (
+            f"; episodes begin anew every {self.checkpoint_interval} iterations, after a checkpoint"
+            if self.begins_anew
+            else ""
+        )
+        why = f" ({policy.autograd_reason})" * bool(policy.autograd_reason)
+        return (
+            f"{config.algo.name} on {config.env.id} × {config.env.num_envs}, stepped by "
+            f"{self.envs.backend}{chosen}, differentiated {way}{why}{anew}"
+        )
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps made so far."""
+        return self.collector.env_steps
+
+    @property
+    def return_mean(self) -> float:
+        """Mean training return of the last 100 episodes; NaN before the first."""
+        return float(np.mean(self.recent_returns)) if self.recent_returns else math.nan
+
+    def iterate(self) -> tuple[Rollout, Metrics, dict[str, torch.Tensor]]:
+        """Collect one rollout, learn from it, and report.
+
+        Returns:
+            The rollout, the scalars of the report and its histograms.
+        """
+        config, start = self.config, time.perf_counter()
+        progress = min(1.0, self.env_steps / config.total_env_steps)
+        rollout = self.collector.collect()
+        collected = time.perf_counter()
+        if self.reward_scaler is not None:
+            self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
+        batch = make_batch(
+            rollout,
+            self.policy,
+            config.gamma,
+            config.gae_lambda,
+            self.reward_scaler,
+            config.clip_rewards,
+        )
+        prepared = time.perf_counter()
+        metrics = self.policy_optimizer.update(batch, progress)
+        metrics |= self.critic_fit.update(batch, progress)
+        updated = time.perf_counter()
+        compared, histograms = report(self.policy, batch, config.algo.ratio_bounds)
+        if self.normalizer is not None and rollout.raw_vectors is not None:
+            self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
+        self.iterations += 1
+        self.episodes += len(rollout.episodes)
+        self.recent_returns.extend(episode.reward_sum for episode in rollout.episodes)
+        self.recent_lengths.extend(episode.length for episode in rollout.episodes)
+        if self.recent_returns:
+            self.return_best = max(self.return_best, self.return_mean)
+        metrics |= compared | {
+            "return/train": self.return_mean,
+            "episode/length": float(np.mean(self.recent_lengths or math.nan)),
+            "episode/count": float(self.episodes),
+            "time/collect": collected - start,
+            "time/prepare": prepared - collected,
+            "time/update": updated - prepared,
+            "time/report": time.perf_counter() - updated,
+            "time/env_steps_per_second": float(rollout.is_transition.sum())
+            / (time.perf_counter() - start),
+        }
+        return rollout, complete(metrics), histograms
+
+    def evaluate(self) -> float:
+        """Return the mean return of `eval_episodes` episodes with the most probable actions."""
+        count = self.config.eval_episodes
+        seeds = self.streams.integers("evaluation", count)
+        evaluation = evaluate(
+            self.policy, self.config.env, count, seeds, normalizer=self.normalizer
+        )
+        return evaluation.mean_return
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the environments begin anew after each checkpoint: their state is not to be had.
+
+        Whoever resumes could not go on with the episodes under way, so nobody does.
+        """
+        return self.envs.state() is None
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Iterations from one checkpoint to the next."""
+        return self.config.checkpoint.interval or (100 if self.begins_anew else 10)
+
+    def begin_anew(self) -> None:
+        """Begin the environments anew, with seeds that depend on the run's seed and the moment."""
+        name = f"environments {self.iterations}"
+        self.collector.begin_anew(self.streams.integers(name, self.envs.num_envs))
+        if self.reward_scaler is not None:
+            self.reward_scaler.begin_anew()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next iteration depends on, and what `load_policy` needs.
+
+        It is plain data: tensors, numbers, strings, and lists and dicts of them.
+        """
+        return {
+            "config": asdict(self.resolved_config),
+            "policy_description": describe_policy(self.policy),
+            "policy": self.policy.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "critic_fit": self.critic_fit.state_dict(),
+            "normalizer": self.normalizer and self.normalizer.state_dict(),
+            "reward_scaler": self.reward_scaler and self.reward_scaler.state_dict(),
+            "collector": self.collector.state_dict(),
+            "env_steps": self.env_steps,
+            "iterations": self.iterations,
+            "episodes": self.episodes,
+            "recent_returns": list(self.recent_returns),
+            "recent_lengths": list(self.recent_lengths),
+            "return_best": self.return_best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned, to the same bits.
+
+        Where the environments' state is not to be had, they begin anew, as they did when the state
+        was taken.
+
+        Raises:
+            ConfigError: the state is that of another algorithm, policy or environment.
+        """
+        self._check_fits(state)
+        self.policy.load_state_dict(state["policy"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.critic_fit.load_state_dict(state["critic_fit"])
+        for statistics, key in (
+            (self.normalizer, "normalizer"),
+            (self.reward_scaler, "reward_scaler"),
+        ):
+            if statistics is not None:
+                statistics.load_state_dict(state[key])
+        self.collector.load_state_dict(state["collector"])
+        self.iterations = int(state["iterations"])
+        self.episodes = int(state["episodes"])
+        self.recent_returns.extend(state["recent_returns"])
+        self.recent_lengths.extend(state["recent_lengths"])
+        self.return_best = float(state["return_best"])
+        if self.begins_anew and self.iterations:
+            self.begin_anew()
+
+    def _check_fits(self, state: dict[str, Any]) -> None:
+        def described(description: dict[str, Any]) -> dict[str, Any]:
+            # The same networks, whichever way they are differentiated.
+            return description | {"config": description["config"] | {"differentiation": None}}
+
+        algo = state["config"]["algo"]["name"]
+        if algo != self.config.algo.name:
+            raise ConfigError(
+                f"the checkpoint is of algo={algo}, not of {self.config.algo.name}; begin a new run"
+            )
+        theirs = described(state["policy_description"])
+        ours = described(describe_policy(self.policy))
+        for part, was in theirs.items():
+            if was != ours[part]:
+                raise ConfigError(
+                    f"the checkpoint is of another {'policy' if part == 'config' else part}: "
+                    f"{was}, and here it is {ours[part]}; begin a new run"
+                )
+
+
+def _checked_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device={name} cannot be used: {reason}; device=cpu always can"
+        ) from error
+    return device

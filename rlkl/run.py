@@ -1,0 +1,330 @@
+"""A run's folder while it goes on: loggers, checkpoints, signals, and the summary at the end."""
+
+import math
+import platform
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from rlkl.algos.base import Metrics
+from rlkl.checkpoint import BEST, LAST, as_bytes, numbered
+from rlkl.durable import write_durably
+from rlkl.learner import Learner
+from rlkl.loggers import CSVLogger, Logger, TensorBoardLogger, write_json
+from rlkl.progress import make_progress, print_summary
+from rlkl.rollout import Rollout
+from rlkl.version import __version__
+
+
+class FolderError(Exception):
+    """A run's folder cannot be written to; the message is one line and says what is kept."""
+
+
+@dataclass
+class Summary:
+    """What a run came to: the content of `summary.json`.
+
+    Attributes:
+        status: `finished`, `stopped` (by the user) or `failed`.
+        reason: why it stopped or failed, else empty.
+        env_steps: made.
+        iterations: made.
+        episodes: finished while training.
+        return_mean: training return, last 100 episodes; None before the first.
+        return_best: the best such mean at the end of an iteration.
+        eval_return: mean return of the evaluation after training.
+        wall_seconds: of training, from its first environment step; evaluation is not counted.
+        env_steps_per_second: over that time.
+        seed, algo, env_id: what was run.
+        versions: of rlkl and of what it stands on.
+        git_revision: of rlkl's own checkout, if it is one.
+    """
+
+    status: str
+    reason: str
+    env_steps: int
+    iterations: int
+    episodes: int
+    return_mean: float | None
+    return_best: float | None
+    eval_return: float | None
+    wall_seconds: float
+    env_steps_per_second: float | None
+    seed: int
+    algo: str
+    env_id: str
+    versions: dict[str, str]
+    git_revision: str | None
+
+
+class Run:
+    """Iterates a learner to the end of its budget, and keeps what it reports.
+
+    Args:
+        learner: new, or as a checkpoint left it.
+        run_dir: exists, and belongs to this process.
+        also: loggers that are told of everything, behind those of the config.
+        before: `run` of the checkpoint that is resumed from.
+        kl_so_far: KL(π_old ‖ π_θ) of each iteration up to there, in nats.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        run_dir: Path,
+        also: Sequence[Logger] = (),
+        before: dict[str, Any] | None = None,
+        kl_so_far: Sequence[float] = (),
+    ) -> None:
+        self.learner = learner
+        self.run_dir = run_dir
+        self.checkpoints = run_dir / "checkpoints"
+        self.eval_return: float | None = None
+        before = before or {"wall_seconds": 0.0, "best": -math.inf}
+        self._wall_before: float = before["wall_seconds"]
+        self._best: float = before["best"]
+        self._versions, self._git_revision = _versions(), _git_revision()
+        self._start, self._evaluation_seconds = time.perf_counter(), 0.0
+        self._whole = True
+        self._kept_at = learner.iterations if kl_so_far else -1
+        self._csv: CSVLogger | None = None
+        self._loggers: list[Logger] = []
+        self._also, self._kl_so_far = also, kl_so_far
+
+    @property
+    def wall_seconds(self) -> float:
+        """Of training so far, that before the run was resumed included."""
+        return self._wall_before + time.perf_counter() - self._start - self._evaluation_seconds
+
+    def go(self) -> Summary:
+        """Run to the end of the budget, or until a signal.
+
+        Returns:
+            What the run came to; an exception is raised again after `summary.json` tells of it.
+
+        Raises:
+            FolderError: the folder cannot be written to.
+        """
+        learner = self.learner
+        interrupted, failure = False, None
+        with _stop_signal() as stop:
+            try:
+                self._open()
+                self._iterate(stop)
+            except KeyboardInterrupt:
+                interrupted = True
+            except BaseException as error:  # it is raised at the end
+                failure = error
+            wall_seconds = self.wall_seconds
+            failure = _first(failure, self._keep_last)
+            stopped = interrupted or learner.env_steps < learner.config.total_env_steps
+            status = "failed" if failure else "stopped" if stopped else "finished"
+            failure = _first(failure, lambda: self._close(status))
+            reason = "interrupted twice" if interrupted else "interrupted" if stopped else ""
+            if failure is not None:
+                status, reason = "failed", f"{type(failure).__name__}: {failure}"
+            summary = self._summary(status, reason, wall_seconds)
+            failure = _first(failure, lambda: self._write(summary))
+        if learner.config.logger.progress != "none":
+            print_summary(asdict(summary), self.run_dir)
+        if failure is not None:
+            raise failure
+        return summary
+
+    def _open(self) -> None:
+        learner, config = self.learner, self.learner.resolved_config
+        with self._writing():
+            self.checkpoints.mkdir(exist_ok=True)
+            self._csv = CSVLogger(self.run_dir)
+            self._loggers.append(self._csv)
+            if config.logger.tensorboard:
+                self._loggers.append(
+                    TensorBoardLogger(self.run_dir, config, learner.env_steps, self._kl_so_far)
+                )
+        self._loggers += self._also
+        if self._kept_at < 0:
+            self._keep()
+
+    def _iterate(self, stop: threading.Event) -> None:
+        learner, config = self.learner, self.learner.config
+        total, interval = config.total_env_steps, learner.checkpoint_interval
+        display = make_progress(config.logger.progress, learner.title, total, learner.env_steps)
+        with display:
+            if learner.env_steps >= total:  # all that was missing is the end
+                self._evaluate()
+            while learner.env_steps < total and not stop.is_set():
+                self._whole = False
+                rollout, metrics, histograms = learner.iterate()
+                display.show(learner.env_steps, metrics)
+                try:
+                    if learner.env_steps >= total:
+                        self._evaluate()
+                        if self.eval_return is not None:
+                            metrics["return/eval"] = self.eval_return
+                finally:  # an evaluation that fails costs no row
+                    self._log(rollout, metrics, histograms)
+                    self._whole = True
+                if learner.iterations % interval == 0:
+                    self._keep()
+
+    def _evaluate(self) -> None:
+        start = time.perf_counter()
+        if self.learner.config.eval_episodes:
+            self.eval_return = self.learner.evaluate()
+        self._evaluation_seconds += time.perf_counter() - start
+
+    def _log(self, rollout: Rollout, metrics: Metrics, histograms: dict[str, torch.Tensor]) -> None:
+        with self._writing():
+            for logger in self._loggers:
+                logger.log_episodes(rollout.episodes)
+                logger.log(self.learner.env_steps, metrics, histograms)
+
+    def _keep(self) -> None:
+        """Keep the state as the rule wants it; the environments may begin anew here."""
+        learner = self.learner
+        if learner.begins_anew and learner.iterations:
+            learner.begin_anew()
+        with self._writing():
+            if self._csv is not None:  # a checkpoint never knows of rows that may be lost
+                self._csv.sync()
+            is_best = learner.return_mean > self._best
+            if is_best:
+                self._best = learner.return_mean
+            content = as_bytes(self._state(resumable=True))
+            if is_best:
+                write_durably(self.checkpoints / BEST, content)
+            write_durably(self.checkpoints / f"step_{learner.env_steps}.pt", content)
+            write_durably(self.checkpoints / LAST, content)
+            for path in numbered(self.checkpoints)[learner.config.checkpoint.keep :]:
+                path.unlink()
+        self._kept_at = learner.iterations
+
+    def _keep_last(self) -> None:
+        """Keep the state at the end; one within an iteration is worth nothing."""
+        if not self._whole or self._kept_at == self.learner.iterations:
+            return
+        with self._writing():
+            if self._csv is not None:
+                self._csv.sync()
+            # Elsewhere than at a checkpoint of the rule, environments do not begin anew.
+            content = as_bytes(self._state(resumable=not self.learner.begins_anew))
+            write_durably(self.checkpoints / LAST, content)
+
+    def _state(self, *, resumable: bool) -> dict[str, Any]:
+        return self.learner.state_dict() | {
+            "run": {"wall_seconds": self.wall_seconds, "best": self._best},
+            "resumable": resumable,
+            "versions": self._versions,
+            "git_revision": self._git_revision,
+        }
+
+    def _close(self, status: str) -> None:
+        try:
+            with self._writing():
+                for logger in self._loggers:
+                    logger.close(status)
+        finally:
+            self.learner.envs.close()
+
+    def _write(self, summary: Summary) -> None:
+        with self._writing():
+            write_json(self.run_dir / "summary.json", asdict(summary))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            kept = numbered(self.checkpoints)
+            stands = (
+                f"{kept[0]} is whole; when there is room again, go on with: "
+                f"rlkl resume {self.run_dir}"
+                if kept
+                else "it has no checkpoint yet"
+            )
+            reason = error.strerror or str(error)
+            raise FolderError(f"{self.run_dir} cannot be written to: {reason}; {stands}") from error
+
+    def _summary(self, status: str, reason: str, wall_seconds: float) -> Summary:
+        learner = self.learner
+        any_episode = bool(learner.recent_returns)
+        return Summary(
+            status=status,
+            reason=reason,
+            env_steps=learner.env_steps,
+            iterations=learner.iterations,
+            episodes=learner.episodes,
+            return_mean=learner.return_mean if any_episode else None,
+            return_best=learner.return_best if any_episode else None,
+            eval_return=self.eval_return,
+            wall_seconds=wall_seconds,
+            env_steps_per_second=learner.env_steps / wall_seconds if wall_seconds else None,
+            seed=learner.config.seed,
+            algo=learner.config.algo.name,
+            env_id=learner.config.env.id,
+            versions=self._versions,
+            git_revision=self._git_revision,
+        )
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into an event, and leave the next to Python."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+    before: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+
+    def note(number: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _git_revision() -> str | None:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _first(failure: BaseException | None, end: Callable[[], None]) -> BaseException | None:
+    """Do one of the things that end a run, and return what failed first, if anything did."""
+    try:
+        end()
+    except Exception as error:
+        return failure or error
+    return failure
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "rlkl": __version__,
+        "python": platform.python_version(),
+        **{package.__name__: str(package.__version__) for package in (torch, gymnasium, np)},
+    }

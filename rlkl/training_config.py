@@ -1,0 +1,153 @@
+"""Everything a run depends on, and how a run that is resumed may differ from what it was."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rlkl.algos import ALGORITHMS
+from rlkl.algos.base import AlgoConfig
+from rlkl.algos.natural_gradient import check_separate_encoder
+from rlkl.algos.ppo_clip import PPOClipConfig
+from rlkl.checkpoint import CheckpointConfig
+from rlkl.critic import CriticConfig
+from rlkl.envs import EnvConfig
+from rlkl.loggers import LoggerConfig
+from rlkl.policy import PolicyConfig
+from rlkl.validation import ConfigError, check_range
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on.
+
+    Attributes:
+        algo: the policy-optimizer; the type of the dataclass chooses it.
+        env: which environments.
+        policy: the networks.
+        critic: how values are fitted, the same for every algorithm.
+        logger: what is written and shown.
+        checkpoint: when the run's state is kept, so that it can be resumed.
+        total_env_steps: the training budget; the rollout that reaches it is the last.
+        rollout_steps: T, steps of each environment in one rollout.
+        gamma: discount factor.
+        gae_lambda: λ of generalised advantage estimation.
+        normalize_observations: by running moments that move between iterations.
+        scale_rewards: by the running standard deviation of the discounted return.
+        clip_rewards: the rewards that are learned from are kept within ± this, as is usual on
+            Atari; null leaves them. Reported returns are always raw.
+        seed: of everything random.
+        device: of the networks: cpu, cuda, cuda:1, ...
+        threads: that torch and NumPy compute with; networks of this size rarely gain from more.
+        eval_episodes: episodes with the most probable actions after training; 0 for none.
+        run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
+    """
+
+    algo: AlgoConfig = field(default_factory=PPOClipConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    total_env_steps: int = 100_000
+    rollout_steps: int = 128
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    normalize_observations: bool = False
+    scale_rewards: bool = False
+    clip_rewards: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    eval_episodes: int = 20
+    run_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range("total_env_steps", self.total_env_steps, at_least=1)
+        check_range("rollout_steps", self.rollout_steps, at_least=1)
+        check_range("gamma", self.gamma, at_least=0, at_most=1)
+        check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
+        if self.clip_rewards is not None:
+            check_range("clip_rewards", self.clip_rewards, above=0)
+        check_separate_encoder(self.algo, self.policy)
+        check_range("seed", self.seed, at_least=0)
+        check_range("threads", self.threads, at_least=1)
+        check_range("eval_episodes", self.eval_episodes, at_least=0)
+        for part in ("algo", "critic"):
+            parts = getattr(getattr(self, part), "num_minibatches", 1)
+            size = self.rollout_steps * self.env.num_envs
+            if size % parts:
+                fitting = [n for n in range(1, size + 1) if size % n == 0]
+                near = sorted(sorted(fitting, key=lambda n: abs(n - parts))[:2])
+                raise ConfigError(
+                    f"{part}.num_minibatches={parts} does not divide the batch of {size} "
+                    f"(rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}); "
+                    f"the nearest that do: {' and '.join(map(str, near))}"
+                )
+
+
+KEPT = (
+    "algo.name",
+    "algo.kl_coefficient",
+    "env",
+    "policy",
+    "rollout_steps",
+    "normalize_observations",
+    "scale_rewards",
+    "seed",
+    "device",
+    "run_dir",
+)
+"""What a resumed run keeps: another value would make it another run, or do nothing."""
+
+PARTS: dict[str, type[Any]] = {
+    "env": EnvConfig,
+    "policy": PolicyConfig,
+    "critic": CriticConfig,
+    "logger": LoggerConfig,
+    "checkpoint": CheckpointConfig,
+}
+
+
+def saved_config(saved: dict[str, Any]) -> TrainConfig:
+    """Return the config that `dataclasses.asdict` made plain.
+
+    Raises:
+        ConfigError: it has other keys than the config of this version of rlkl.
+    """
+    try:
+        parts = {key: kind(**saved[key]) for key, kind in PARTS.items()}
+        algo = ALGORITHMS[saved["algo"]["name"]].config(**saved["algo"])
+        return TrainConfig(**saved | parts | {"algo": algo})
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the run was configured for another version of rlkl ({error}); resume it with that one"
+        ) from error
+
+
+def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between two configs: key to the old value and the new one.
+
+    Raises:
+        ConfigError: a run that is resumed cannot change this.
+    """
+    old, new = dict(_leaves(asdict(before))), dict(_leaves(asdict(after)))
+    changed = {
+        key: (old.get(key), new.get(key))
+        for key in [*old, *(key for key in new if key not in old)]
+        if old.get(key) != new.get(key)
+    }
+    for key, (was, would_be) in changed.items():
+        if key in KEPT or key.partition(".")[0] in KEPT:
+            raise ConfigError(
+                f"{key}={would_be}: a run that is resumed keeps {key}={was}; "
+                "leave it out, or begin a new run"
+            )
+    return changed
+
+
+def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
