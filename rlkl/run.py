@@ -201,7 +201,7 @@ class Run:
             if is_best:
                 self._best = learner.return_mean
             content = as_bytes(self._state(resumable=True))
-            if is_best:
+            if is_best:  # first, since the states that follow say that it is there
                 write_durably(self.checkpoints / BEST, content)
             write_durably(self.checkpoints / f"step_{learner.env_steps}.pt", content)
             write_durably(self.checkpoints / LAST, content)

@@ -306,6 +306,8 @@ def test_episodes_that_are_cut_are_not_counted_and_rewards_scale_as_if_they_ende
     rollout, _, _ = learner.iterate()
     assert rollout.begins[0].all()
     (image,) = rollout.observations.values()
+    learner.begin_anew()
+    assert not np.array_equal(learner.collector.collect().observations["image/image"][0], image[0])
     assert not image[0, ..., 0, :].any()  # where the image shows the time
 
 
