@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from rlkl.durable import write_durably
+from rlkl.envs import EnvConfig
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
 from rlkl.spaces import (
@@ -21,13 +22,15 @@ from rlkl.spaces import (
     mask_rows,
     normalized,
 )
-from rlkl.validation import ConfigError, check_range
+from rlkl.validation import ConfigError, check_choice, check_range
 
 FORMAT = 3
 """Grows with every change that older code cannot read."""
 
 LAST = "last.pt"
 BEST = "best.pt"
+CHECKPOINTS = ("last", "best")
+"""Of a run: its newest, and the one whose training return was best."""
 
 
 @dataclass(frozen=True)
@@ -231,17 +234,85 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
     }
 
 
-def load_policy(run_dir: str | Path) -> TrainedPolicy:
-    """Read the policy of a run's folder.
+def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
+    """Return where a run's checkpoint lies.
 
     Args:
         run_dir: the folder; its newest checkpoint is read. Or one of its checkpoints.
 
     Raises:
-        ConfigError: the folder has no checkpoint that can be read.
+        ConfigError: there is no such folder, it is no run's, or the run has no such checkpoint.
     """
-    path = Path(run_dir)
-    state = load_checkpoint(path if path.suffix == ".pt" else path / "checkpoints" / LAST)
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    folder = Path(run_dir)
+    path = folder / "checkpoints" / f"{checkpoint}.pt"
+    if path.exists():
+        return path
+    if not folder.is_dir():
+        raise ConfigError(f"{run_dir}: there is no such folder")
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"{run_dir} is not the folder of a run: it has neither {path.relative_to(folder)} nor "
+            "config.yaml"
+        )
+    if checkpoint == "best":
+        raise ConfigError(
+            f"{run_dir} has no {path.relative_to(folder)}: no episode had ended at any of its "
+            "checkpoints; the checkpoint last is there for every run"
+        )
+    raise ConfigError(
+        f"{run_dir} has no {path.relative_to(folder)}: a run writes it when it ends, and this one "
+        "has not ended, or was killed"
+    )
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What is left of a run to use.
+
+    Attributes:
+        policy: acts.
+        env: the environments that it was trained in.
+        env_steps: made when the checkpoint was written.
+        threads: that it was trained with.
+    """
+
+    policy: TrainedPolicy
+    env: EnvConfig
+    env_steps: int
+    threads: int
+
+
+def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
+    """Read what is needed to run a policy in environments like those of its training.
+
+    Args:
+        run_dir: the run's folder.
+        checkpoint: `last` or `best`.
+
+    Raises:
+        ConfigError: the folder has no such checkpoint, or none that can be read.
+    """
+    state = load_checkpoint(checkpoint_path(run_dir, checkpoint))
+    config = state["config"]
+    env = EnvConfig(**config["env"])
+    return TrainedRun(_policy_of(state), env, int(state["env_steps"]), int(config["threads"]))
+
+
+def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
+    """Read the policy of a run's folder.
+
+    Args:
+        run_dir: the run's folder.
+        checkpoint: `last`, or `best`, the one whose training return was best.
+
+    Raises:
+        ConfigError: the folder has no such checkpoint, or none that can be read.
+    """
+    return _policy_of(load_checkpoint(checkpoint_path(run_dir, checkpoint)))
+
+
+def _policy_of(state: dict[str, Any]) -> TrainedPolicy:
     description = state["policy_description"]
     encoder = ObservationEncoder(
         described_space(description["observation_space"]), description["observation_keys"]

@@ -10,6 +10,7 @@ from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy
 from rlkl.spaces import normalized
+from rlkl.statistics import bootstrap_interval, interquartile_mean, mean
 from rlkl.validation import check_range
 
 
@@ -29,6 +30,26 @@ class Evaluation:
     def mean_return(self) -> float:
         """The mean over episodes."""
         return float(np.mean(self.returns))
+
+    def statistics(self, seed: int = 0) -> dict[str, float | None]:
+        """Return what the episodes come to; None for what takes two of them, where there is one.
+
+        Args:
+            seed: of the bootstrap behind `mean_low` and `mean_high`, a 95% interval of the mean.
+        """
+        returns, several = np.array(self.returns), len(self.returns) > 1
+        generator = np.random.default_rng(seed)
+        low, high = bootstrap_interval([returns], mean, generator) if several else (None, None)
+        return {
+            "mean": self.mean_return,
+            "mean_low": low,
+            "mean_high": high,
+            "interquartile_mean": float(interquartile_mean(returns)),
+            "standard_deviation": float(returns.std(ddof=1)) if several else None,
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+            "mean_length": float(np.mean(self.lengths)),
+        }
 
 
 @torch.no_grad()

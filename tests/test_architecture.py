@@ -15,7 +15,8 @@ FLOORS = [
     {
         "validation", "version", "randomness", "schedules", "divergence_formulas", "distributions",
         "divergences", "improvement_bound",
-        "surrogates", "advantages", "trust_region", "normalization", "closed_forms",
+        "surrogates", "advantages", "trust_region", "normalization", "statistics",
+        "closed_forms",
     },
     {
         "spaces", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",

@@ -341,7 +341,7 @@ def test_a_checkpoint_cannot_run_code_and_a_newer_one_says_so(tmp_path: Path) ->
     torch.save({"format": 99}, path)
     with pytest.raises(rlkl.ConfigError, match="newer than"):
         rlkl.load_policy(tmp_path)
-    with pytest.raises(rlkl.ConfigError, match="there is no such checkpoint"):
+    with pytest.raises(rlkl.ConfigError, match="there is no such folder"):
         rlkl.load_policy(tmp_path / "nowhere")
 
 

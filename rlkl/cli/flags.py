@@ -1,0 +1,167 @@
+"""What the commands that take a run's folder share: their flags, their help, their refusals."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from rlkl.checkpoint import CHECKPOINTS, TrainedRun, load_run
+from rlkl.validation import ConfigError, check_choice, check_range, nearest
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option with a value.
+
+    Attributes:
+        name: as typed, such as `--seed`.
+        value: what stands behind it in the help.
+        help: what it does.
+        read: from the text typed to the value, raising `ConfigError`.
+        default: where it is not given.
+    """
+
+    name: str
+    value: str
+    help: str
+    read: Callable[[str], Any] = str
+    default: Any = None
+
+
+def whole_number(name: str, at_least: int) -> Callable[[str], int]:
+    """Return what reads a flag's whole number.
+
+    Raises:
+        ConfigError: when called with anything else.
+    """
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ConfigError(f"{name} {text}: expected a whole number") from None
+        check_range(name, number, at_least=at_least)
+        return number
+
+    return read
+
+
+def choice(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:
+    """Return what reads a flag that has one of several values."""
+
+    def read(text: str) -> str:
+        check_choice(name, text, choices)
+        return text
+
+    return read
+
+
+def new_file(name: str, *suffixes: str) -> Callable[[str], Path]:
+    """Return what reads a file that can be made and does not exist yet.
+
+    Raises:
+        ConfigError: when called with anything else, or with another ending than the suffixes.
+    """
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in suffixes:
+            raise ConfigError(
+                f"{name} {text}: expected a name that ends in {' or '.join(suffixes)}"
+            )
+        if path.exists():
+            raise ConfigError(f"{name} {text}: it exists already; name another file")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{name} {text}: there is no folder {path.parent}; make it first")
+        return path
+
+    return read
+
+
+ACTIONS = ("deterministic", "sampled")
+"""The most probable action of each state (for a Gaussian its mean), or one that chance draws."""
+
+CHECKPOINT = Flag(
+    "--checkpoint", "NAME",
+    "last (the end of the run, the default) or best (kept by eval_interval)",
+    choice("--checkpoint", CHECKPOINTS), CHECKPOINTS[0],
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """A command `rlkl NAME RUN_DIR [FLAG ...]`.
+
+    Attributes:
+        name: of the command.
+        purpose: a sentence or two for the help, with line breaks.
+        examples: command lines, and what each does.
+        flags: that it takes.
+    """
+
+    name: str
+    purpose: str
+    examples: dict[str, str]
+    flags: tuple[Flag, ...]
+
+    def help_text(self) -> str:
+        """Return what can be set: purpose, examples, flags."""
+        lines = [f"usage: rlkl {self.name} RUN_DIR [FLAG ...]", "", self.purpose]
+        flags = {f"{flag.name} {flag.value}": flag.help for flag in self.flags}
+        for heading, content in {"Examples": self.examples, "Flags": flags}.items():
+            width = max(map(len, content))
+            rows = (f"  {name:<{width}}  {text}" for name, text in content.items())
+            lines += ["", heading, *rows]
+        return "\n".join(lines)
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """Return the folder as `run_dir`, and each flag's value by its name.
+
+        Raises:
+            ConfigError: a flag that does not exist or has a wrong value, or not one folder.
+        """
+        parser = _Parser(prog=f"rlkl {self.name}", add_help=False, allow_abbrev=False)
+        parser.add_argument("run_dir", nargs="*")
+        for flag in self.flags:
+            parser.add_argument(flag.name)
+        parsed, unknown = parser.parse_known_args(arguments)
+        for text in unknown:
+            name = text.partition("=")[0]
+            hint = nearest(name, [flag.name for flag in self.flags])
+            raise ConfigError(f"{name}: there is no such flag{hint}; see rlkl {self.name} --help")
+        if len(parsed.run_dir) != 1:
+            given = " ".join(parsed.run_dir) or "nothing"
+            raise ConfigError(
+                f"expected the folder of one run, such as "
+                f"runs/CartPole-v1/ppo_clip/DATE-seed0, and flags; got {given}; "
+                f"see rlkl {self.name} --help"
+            )
+        (parsed.run_dir,) = parsed.run_dir
+        for flag in self.flags:
+            key = flag.name.lstrip("-")
+            text = getattr(parsed, key)
+            setattr(parsed, key, flag.default if text is None else flag.read(text))
+        return parsed
+
+
+def open_run(given: argparse.Namespace) -> TrainedRun:
+    """Read the run that the command line names, and compute with as many threads as it did.
+
+    On networks of this size torch's default, one for each core, takes several times as long.
+
+    Raises:
+        ConfigError: it has no such checkpoint, or none that can be read.
+    """
+    run = load_run(given.run_dir, given.checkpoint)
+    torch.set_num_threads(run.threads)
+    threadpool_limits(run.threads, "blas")  # NumPy's products
+    return run
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")

@@ -1,0 +1,205 @@
+"""`rlkl evaluate`, and evaluation while training: the episodes of a policy that stands still."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from scipy import stats
+
+import rlkl
+from rlkl.checkpoint import load_run, save_checkpoint
+from rlkl.cli import main
+from rlkl.cli.evaluate import run_episodes
+from rlkl.evaluation import Evaluation
+from rlkl.randomness import RandomStreams
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny(run_dir: Path, **settings: Any) -> rlkl.TrainConfig:
+    known: dict[str, Any] = {
+        "total_env_steps": 400,
+        "rollout_steps": 32,
+        "eval_episodes": 3,
+        "env": rlkl.EnvConfig(num_envs=2),
+        "algo": rlkl.PPOClipConfig(num_minibatches=2),
+        "logger": rlkl.LoggerConfig(tensorboard=False, progress="none"),
+    }
+    return rlkl.TrainConfig(run_dir=str(run_dir), **(known | settings))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on CartPole, with a normaliser."""
+    run_dir = tmp_path_factory.mktemp("evaluate") / "run"
+    rlkl.train(tiny(run_dir, normalize_observations=True))
+    return run_dir
+
+
+def run(*arguments: Any) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", *map(str, arguments)])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_the_statistics_of_episodes() -> None:
+    returns = [3.0, 1.0, 2.0, 50.0, 4.0]
+    found = Evaluation(returns, [1, 2, 3, 4, 6]).statistics()
+    low, high = found.pop("mean_low"), found.pop("mean_high")
+    assert found == {
+        "mean": 12.0,
+        "interquartile_mean": 3.0,
+        "standard_deviation": pytest.approx(np.sqrt((81 + 121 + 100 + 1444 + 64) / 4)),
+        "min": 1.0,
+        "max": 50.0,
+        "mean_length": 3.2,
+    }
+    expected = stats.bootstrap(
+        (returns,), np.mean, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (low, high) == pytest.approx(expected, abs=0.9)
+
+
+def test_one_episode_has_neither_deviation_nor_interval() -> None:
+    found = Evaluation([7.0], [7]).statistics()
+    assert [key for key, value in found.items() if value is None] == [
+        "mean_low", "mean_high", "standard_deviation",
+    ]  # fmt: skip
+
+
+def test_the_table_and_the_file_tell_the_same(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*.*")}
+    assert run(trained, "--episodes", 6, "--seed=4", "--output", tmp_path / "file.json") == 0
+    first, heading, *rows, name = capsys.readouterr().out.splitlines()
+    assert first == (
+        "CartPole-v1, checkpoint last at 448 environment steps, 6 episodes of each, seed 4"
+    )
+    for column in ("mean", "95% interval", "interquartile mean", "std", "min", "max"):
+        assert column in heading
+    assert name == str(tmp_path / "file.json")
+    kept = json.loads((tmp_path / "file.json").read_text())
+    assert (kept["env_id"], kept["env_steps"], kept["seed"]) == ("CartPole-v1", 448, 4)
+    assert list(kept["actions"]) == [row.split()[0] for row in rows] == ["deterministic", "sampled"]
+    for row, found in zip(rows, kept["actions"].values(), strict=True):
+        assert len(found["returns"]) == 6
+        assert found["returns"] == found["lengths"]
+        assert row.split()[1] == f"{np.mean(found['returns']):.6g}"
+        assert row.split()[-1] == f"{np.mean(found['lengths']):.6g}"
+        assert f"{found['mean_low']:.6g} to {found['mean_high']:.6g}" in row
+    assert kept["actions"]["deterministic"]["returns"] != kept["actions"]["sampled"]["returns"]
+    assert {path: path.read_bytes() for path in trained.rglob("*.*")} == before
+
+
+def test_episodes_depend_on_the_seed_alone_and_not_on_training(trained: Path) -> None:
+    known = load_run(trained)
+    first, again, other = (run_episodes(known, 4, seed, "sampled").returns for seed in (0, 0, 1))
+    assert first == again != other
+    trainer = rlkl.Trainer(tiny(Path("unused"), eval_episodes=4))
+    trainer.envs.close()
+    assert known.policy.normalizer is not None
+    # As the run of the same seed would be evaluated at its end: other episodes.
+    trainer.policy.load_state_dict(known.policy.policy.state_dict())
+    trainer.normalizer = known.policy.normalizer
+    assert trainer.evaluate() != np.mean(run_episodes(known, 4, 0, "deterministic").returns)
+
+
+def test_the_policy_sees_what_it_saw_in_training(trained: Path) -> None:
+    known = load_run(trained)
+    env = gym.make("CartPole-v1")
+    for seed in range(2):
+        found = run_episodes(known, 1, seed, "deterministic")
+        (env_seed,) = RandomStreams(seed).integers("fresh environments", 1)
+        observation, _ = env.reset(seed=env_seed)
+        length, over = 0, False
+        while not over:
+            action = known.policy.act(observation)
+            observation, _, terminated, truncated, _ = env.step(action)
+            length, over = length + 1, terminated or truncated
+        assert found.lengths == [length]
+        assert found.returns == [length]
+
+
+BAD: dict[str, str] = {
+    "nowhere": "nowhere: there is no such folder",
+    "empty": "empty is not the folder of a run",
+    "unfinished": "has no checkpoints/last.pt: a run writes it when it ends",
+    "damaged": "is not a checkpoint that can be read",
+    "run --checkpoint best": "has no checkpoints/best.pt: runs with eval_interval=N",
+    "run --checkpoint first": "expected one of last, best",
+    "run --episodes 0": "at least 1",
+    "run --episodes many": "expected a whole number",
+    "run --seed -1": "at least 0",
+    "run --actions random": "expected one of deterministic, sampled",
+    "run --sed 3": "did you mean --seed",
+    "run --seed": "--seed: expected one argument",
+    "run episodes=3": "expected the folder of one run",
+    "--seed 1": "got nothing",
+    "run --output file.json": "it exists already",
+    "run --output file.txt": "ends in .json",
+    "run --output none/file.json": "there is no folder none",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(
+    arguments: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.yaml").touch()
+    (tmp_path / "damaged" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "damaged" / "checkpoints" / "last.pt").write_text("no")
+    (tmp_path / "run").symlink_to(trained)
+    (tmp_path / "file.json").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(*arguments.split()) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.startswith("rlkl: ")
+    assert printed.err.count("\n") == 1
+    assert BAD[arguments] in printed.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], []):
+        assert run(*arguments) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith("usage: rlkl evaluate RUN_DIR [FLAG ...]\n")
+        assert "  --episodes N  " in printed
+        assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_the_script_is_the_same_command(trained: Path) -> None:
+    script = [sys.executable, ROOT / "scripts" / "evaluate.py", trained, "--episodes", "1"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "deterministic" in done.stdout
+
+
+def test_the_best_policy_is_read_where_it_is_asked_for(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    trainer = rlkl.Trainer(tiny(folder, seed=9, normalize_observations=True))
+    trainer.envs.close()
+    save_checkpoint(folder / "checkpoints" / "best.pt", trainer.state_dict())
+    assert (load_run(folder).env_steps, load_run(folder, "best").env_steps) == (448, 0)
+    best, last = rlkl.load_policy(folder, "best"), rlkl.load_policy(folder)
+    expected = trainer.policy.state_dict()["actor"]
+    for name, parameter in best.policy.state_dict()["actor"].items():
+        assert np.array_equal(parameter, expected[name])
+    assert best.policy.actor_parameters.vector.ne(last.policy.actor_parameters.vector).any()
