@@ -1,12 +1,11 @@
 """Makes N copies of an environment by any backend: whichever steps them, the contract is one."""
 
 import importlib
-import importlib.util
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,14 @@ from rlkl.copies import Copies
 from rlkl.guard import Guard
 from rlkl.pool import Pool
 from rlkl.shared_copies import SharedCopies
-from rlkl.validation import ConfigError, check_choice, check_range, nearest, one_line
+from rlkl.validation import (
+    ConfigError,
+    check_choice,
+    check_installed,
+    check_range,
+    nearest,
+    one_line,
+)
 from rlkl.vector_environment import VectorEnvironment
 
 FAMILIES = {
@@ -76,8 +82,20 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
             environment does not take, or an unsupported space or backend.
     """
     backend = choose_backend(config)
-    try:
+    with _explained(config):
         envs, seeding = _MAKERS[backend](config)
+    try:
+        return VectorEnvironment(envs, backend, config.id, tuple(config.observation_keys), seeding)
+    except ConfigError as error:
+        envs.close()
+        raise ConfigError(f"env.id={config.id}: {error}") from error
+
+
+@contextmanager
+def _explained(config: EnvConfig) -> Iterator[None]:
+    """Turn whatever goes wrong while an environment is made into one line."""
+    try:
+        yield
     except ConfigError:
         raise
     except gym.error.DependencyNotInstalled as error:
@@ -88,11 +106,33 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
             f"env.id={config.id}{given} could not be made: "
             f"{type(error).__name__}: {one_line(error)}"
         ) from error
-    try:
-        return VectorEnvironment(envs, backend, config.id, tuple(config.observation_keys), seeding)
-    except ConfigError as error:
-        envs.close()
-        raise ConfigError(f"env.id={config.id}: {error}") from error
+
+
+def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
+    """Make one copy, as `sync` makes each, that shows itself.
+
+    Args:
+        config: of the environments; how many, and their backend, do not matter.
+        render_mode: `human` for a window, `rgb_array` for pictures.
+
+    Raises:
+        ConfigError: it cannot be made, or cannot be rendered.
+    """
+    if find_spec(config.id).namespace == "ALE":
+        raise ConfigError(
+            f"env.id={config.id} cannot be rendered: Atari games are stepped by ALE's own vector "
+            "environment, which draws nothing"
+        )
+    with _explained(config):
+        plain = _makers(config)[0]()
+        modes = plain.metadata.get("render_modes") or []
+        plain.close()
+        # Gymnasium itself makes a window of pictures.
+        if not {render_mode, "rgb_array"} & set(modes):
+            offered = f"only {', '.join(map(str, modes))}" if modes else "no render modes"
+            raise ConfigError(f"env.id={config.id} cannot be rendered: it offers {offered}")
+        shown = replace(config, kwargs=config.kwargs | {"render_mode": render_mode})
+        return _makers(shown)[0]()
 
 
 def choose_backend(config: EnvConfig) -> str:
@@ -110,7 +150,7 @@ def choose_backend(config: EnvConfig) -> str:
     """
     backend = config.backend
     if backend == "envpool":
-        _check_installed("envpool", "envpool", "env.backend=envpool")
+        check_installed("envpool", "envpool", "env.backend=envpool")
         return backend
     spec = find_spec(config.id)
     is_atari = spec.namespace == "ALE"
@@ -173,29 +213,20 @@ def find_spec(env_id: str) -> EnvSpec:
     entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
     for extra, (code, package) in FAMILIES.items():
         if entry_point.startswith(code):
-            _check_installed(package, extra, f"env.id={env_id}")
+            check_installed(package, extra, f"env.id={env_id}")
     return spec
 
 
 def _register_family(name: str) -> None:
     """Import what registers the environments that an id's beginning promises."""
     if name.startswith("ALE/"):
-        _check_installed("ale_py", "atari", f"env.id={name}")
+        check_installed("ale_py", "atari", f"env.id={name}")
         ale: Any = importlib.import_module("ale_py")
         # It greets on standard error, where people look for what went wrong.
         ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
     elif name.startswith("MiniGrid-"):
-        _check_installed("minigrid", "minigrid", f"env.id={name}")
+        check_installed("minigrid", "minigrid", f"env.id={name}")
         importlib.import_module("minigrid")
-
-
-def _check_installed(package: str, extra: str, what: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f"{what} needs the package {package}, which the extra {extra!r} installs: "
-            f"pip install 'rlkl[{extra}]', or in a checkout "
-            f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
-        )
 
 
 def _make_native(config: EnvConfig) -> Made:

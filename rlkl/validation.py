@@ -1,6 +1,7 @@
 """Checks of what a user asked for, with messages that say what was wrong and how to mend it."""
 
 import difflib
+import importlib.util
 import math
 from collections.abc import Iterable
 
@@ -62,6 +63,25 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise ConfigError(
             f"{key}={value}: expected one of {', '.join(choices)}{nearest(value, choices)}"
+        )
+
+
+def check_installed(package: str, extra: str, what: str) -> None:
+    """Raise unless a package is there.
+
+    Args:
+        package: as it is imported.
+        extra: of rlkl, that installs it.
+        what: needs it, as the message begins.
+
+    Raises:
+        ConfigError: naming the package and how to install it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{what} needs the package {package}, which the extra {extra!r} installs: "
+            f"pip install 'rlkl[{extra}]', or in a checkout "
+            f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
         )
 
 

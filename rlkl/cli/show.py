@@ -1,7 +1,6 @@
 """`rlkl show`: checks the whole command line, then makes one experiment's numbers and figure."""
 
 import csv
-import importlib.util
 import sys
 from dataclasses import fields
 from datetime import datetime
@@ -14,7 +13,7 @@ from rlkl.config import load_experiment, register_schemas
 from rlkl.lab import EXPERIMENTS
 from rlkl.lab.base import Rows, TrainingExperimentConfig
 from rlkl.lab.drawing import new_figure, save
-from rlkl.validation import ConfigError, check_choice
+from rlkl.validation import ConfigError, check_choice, check_installed
 
 EXAMPLES = {
     "rlkl show directions": "a second, no training",
@@ -68,12 +67,7 @@ def main(arguments: list[str]) -> int:
     for text in overrides:
         if text.startswith("-"):
             raise ConfigError(f"{text}: there is no such flag; see rlkl show --help")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            "rlkl show needs the package matplotlib, which the extra 'plots' installs: "
-            "pip install 'rlkl[plots]', or in a checkout "
-            ".venv/bin/pip install -c constraints.txt -e '.[plots]'"
-        )
+    check_installed("matplotlib", "plots", "rlkl show")
     register_schemas()
     experiment, config = EXPERIMENTS[name], load_experiment(name, overrides)
     folder = _folder(name, config.output)

@@ -1,0 +1,141 @@
+"""A trained policy to look at: an episode in an environment that shows itself, and its video."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import gymnasium as gym
+from torch import Generator
+
+from rlkl.checkpoint import TrainedPolicy
+from rlkl.spaces import ACTION_MASK
+from rlkl.validation import BrokenEnvironmentError, ConfigError, check_installed, one_line
+
+VIDEO_SUFFIXES = (".mp4", ".gif")
+
+
+class Episode(NamedTuple):
+    """What an episode came to.
+
+    Attributes:
+        reward_sum: undiscounted sum of raw rewards.
+        length: in environment steps.
+    """
+
+    reward_sum: float
+    length: int
+
+
+def play(
+    policy: TrainedPolicy,
+    env: gym.Env[Any, Any],
+    seed: int,
+    generator: Generator | None = None,
+    look: Callable[[], None] = lambda: None,
+) -> Episode:
+    """Run one episode to its end.
+
+    Args:
+        policy: acts; it remembers nothing of what was before.
+        env: one that `make_rendered_env` made.
+        seed: of the environment.
+        generator: source of sampled actions; None takes the most probable action instead.
+        look: called at the beginning and after each step.
+    """
+    policy.reset()
+    observation, info = env.reset(seed=seed)
+    look()
+    reward_sum, length, is_over = 0.0, 0, False
+    while not is_over:
+        action = policy.act(observation, generator, info.get(ACTION_MASK))
+        observation, reward, terminated, truncated, info = env.step(action)
+        look()
+        reward_sum += float(reward)
+        length += 1
+        is_over = terminated or truncated
+    return Episode(reward_sum, length)
+
+
+def check_video(path: Path) -> None:
+    """Raise unless a video of this name can be written here.
+
+    Raises:
+        ConfigError: the packages that write it are missing.
+    """
+    packages = ["imageio", "imageio_ffmpeg"] if path.suffix.lower() == ".mp4" else ["imageio"]
+    for package in packages:
+        check_installed(package, "video", f"a video {path.suffix}")
+
+
+class Video:
+    """Pictures of an environment, written one after the other; closed when its `with` ends.
+
+    The file is made with the first picture, so that there is none of what cannot be rendered.
+
+    Args:
+        env: one that `make_rendered_env` made with `rgb_array`.
+        path: ending in .mp4 or .gif; it must not exist.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], path: Path) -> None:
+        self.env = env
+        self.path = path
+        self.frames_per_second = float(env.metadata.get("render_fps") or 30)
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def look(self) -> None:
+        """Add what the environment shows now.
+
+        Raises:
+            ConfigError: nothing, in its first picture.
+        """
+        if self._writer is not None:
+            self._writer.append_data(self.env.render())
+            return
+        try:
+            picture: Any = self.env.render()
+        except Exception as error:
+            raise cannot_render(self.env, error) from error
+        if picture is None:
+            raise ConfigError(f"{_name(self.env)} cannot be rendered: it returns no picture")
+        self._writer = self._open()
+        self._writer.append_data(picture)
+
+    def _open(self) -> Any:
+        # Now and no earlier: it is an extra, and takes a moment.
+        import imageio.v2 as imageio  # noqa: PLC0415
+
+        if self.path.suffix.lower() == ".gif":
+            milliseconds = 1000 / self.frames_per_second
+            return imageio.get_writer(self.path, mode="I", duration=milliseconds, loop=0)
+        # Sides that are even are enough for the codec; by default pictures are stretched to 16.
+        return imageio.get_writer(
+            self.path, fps=self.frames_per_second, macro_block_size=2, ffmpeg_log_level="error"
+        )
+
+
+def cannot_render(env: gym.Env[Any, Any], error: Exception) -> ConfigError:
+    """Return one line that says why nothing is drawn, and what may help."""
+    told = one_line(error)
+    if not isinstance(error, BrokenEnvironmentError):
+        told = f"{type(error).__name__}: {told}"
+    is_mujoco = "mujoco" in type(env.unwrapped).__module__
+    help_ = "; without a display MuJoCo needs MUJOCO_GL=egl or MUJOCO_GL=osmesa" * is_mujoco
+    return ConfigError(f"{_name(env)} cannot be rendered: {told}{help_}")
+
+
+def _name(env: gym.Env[Any, Any]) -> str:
+    return f"env.id={env.spec.id}" if env.spec is not None else str(env.unwrapped)
