@@ -66,6 +66,9 @@ class ObservationNormalizer:
         clip: in standard deviations.
         is_measured: the parts that are normalised, of the same shape; None for all. One-hot codes
             are best left as they are.
+
+    Attributes:
+        mean, scale: what is subtracted, and what the difference is multiplied by, float32.
     """
 
     def __init__(
@@ -81,8 +84,8 @@ class ObservationNormalizer:
 
     def _refresh(self) -> None:
         scale = 1 / np.sqrt(self.moments.variance + 1e-8)
-        self._mean = np.where(self.is_measured, self.moments.mean, 0).astype(np.float32)
-        self._scale = np.where(self.is_measured, scale, 1).astype(np.float32)
+        self.mean = np.where(self.is_measured, self.moments.mean, 0).astype(np.float32)
+        self.scale = np.where(self.is_measured, scale, 1).astype(np.float32)
 
     def __call__(self, observations: Floats) -> NDArray[np.float32]:
         """Normalise observations `[..., *shape]`, without touching the statistics."""
@@ -92,8 +95,8 @@ class ObservationNormalizer:
 
     def write(self, observations: Floats, room: NDArray[np.float32]) -> None:
         """Normalise observations into an array of the same shape."""
-        np.subtract(observations, self._mean, out=room, casting="same_kind")
-        np.multiply(room, self._scale, out=room)
+        np.subtract(observations, self.mean, out=room, casting="same_kind")
+        np.multiply(room, self.scale, out=room)
         # np.clip takes longer than both together.
         np.maximum(room, -self.clip, out=room)
         np.minimum(room, self.clip, out=room)

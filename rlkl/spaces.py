@@ -230,6 +230,11 @@ class ObservationEncoder:
                 vector[:, columns] = _as_float32(rows).reshape(len(rows), -1)
         return vector
 
+    @property
+    def columns(self) -> dict[str, tuple[int, int]]:
+        """The first column of the vector that each part takes, and the one behind its last."""
+        return {leaf.name: (span.start, span.stop) for leaf, span in self._columns}
+
     def stack(self, observations: Sequence[Any], where: str = "the environment") -> Observations:
         """Encode single observations, one row each."""
         return self(_stacked(self.space, observations), where)

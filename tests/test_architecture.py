@@ -25,9 +25,8 @@ FLOORS = [
     },
     {"critic", "algos"},
     {
-        "diagnostics", "dashboard", "loggers", "progress", "evaluation", "rendering", "durable",
-        "checkpoint",
-        "training_config", "learner", "run", "trainer", "bench", "lab",
+        "diagnostics", "dashboard", "loggers", "progress", "evaluation", "rendering", "export",
+        "durable", "checkpoint", "training_config", "learner", "run", "trainer", "bench", "lab",
     },
     {"config", "cli", "__main__", "__init__"},
 ]  # fmt: skip

@@ -15,6 +15,7 @@ usage: rlkl COMMAND [...]
   resume      go on with a run that was stopped or killed; see `rlkl resume --help`
   evaluate    run a trained policy in fresh environments; see `rlkl evaluate --help`
   watch       show a trained policy in a window or a video; see `rlkl watch --help`
+  export      write a trained policy as ONNX; see `rlkl export --help`
   board       show runs in TensorBoard; see `rlkl board --help`
   bench       measure how fast that is, beside other libraries; see `rlkl bench --help`
   show        draw what KL is and does, experiment by experiment; see `rlkl show --help`
@@ -22,7 +23,7 @@ usage: rlkl COMMAND [...]
 
   --help, --version"""
 
-COMMANDS = ("train", "resume", "evaluate", "watch", "board", "bench", "show", "playground")
+COMMANDS = ("train", "resume", "evaluate", "watch", "export", "board", "bench", "show", "playground")
 """Each is `main` of the module of that name beside this one."""
 
 

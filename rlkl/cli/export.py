@@ -1,0 +1,50 @@
+"""`rlkl export`: a trained policy as an ONNX file, compared with the policy on the way."""
+
+from pathlib import Path
+
+from rlkl.cli.flags import CHECKPOINT, Flag, RunCommand, new_file, open_run
+from rlkl.export import OPSET, export_onnx
+from rlkl.validation import ConfigError
+
+COMMAND = RunCommand(
+    "export",
+    "Writes a trained policy as an ONNX model that takes raw observations, the normaliser inside\n"
+    "it, and gives the parameters of the action distribution and the deterministic action; then\n"
+    "compares it with the policy in ONNX Runtime (extra: export).",
+    {
+        "rlkl export RUN_DIR": "RUN_DIR/last.onnx",
+        "rlkl export RUN_DIR --checkpoint best --output FILE.onnx": "the best policy, elsewhere",
+    },
+    (
+        Flag("--output", "FILE.onnx", "which must not exist yet; by default in the run's folder",
+             new_file("--output", ".onnx")),
+        CHECKPOINT,
+    ),
+)  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    """Export; return the exit code."""
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(COMMAND.help_text())
+        return 0
+    given = COMMAND.parse(arguments)
+    run = open_run(given)
+    path = given.output or Path(given.run_dir, f"{given.checkpoint}.onnx")
+    if path.exists():
+        raise ConfigError(f"{path} exists already and is not overwritten; name another --output")
+    exported = export_onnx(run.policy)
+    for heading, values in (("input", exported.inputs), ("output", exported.outputs)):
+        for name, shape in values.items():
+            print(f"{heading:<6}  {name}: {shape}")
+    for part, (start, stop) in run.policy.policy.encoder.columns.items():
+        print(f"vector  columns {start} to {stop - 1}: {part or 'the observation'}")
+    print(
+        f"opset {OPSET}; on {exported.num_observations} random observations the largest difference "
+        f"from the policy is {exported.difference:.3g} in parameters, "
+        f"{exported.action_difference:.3g} in actions"
+    )
+    with path.open("xb") as file:
+        file.write(exported.model)
+    print(path)
+    return 0
