@@ -1,11 +1,17 @@
 """From command-line overrides to a validated `TrainConfig`; what is wrong, in one line."""
 
 import itertools
+import math
+import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,10 +36,12 @@ CONFIG_DIR = (
 """Inside the package once it is installed, beside it in a checkout."""
 
 GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment")
+MOST_JOBS = 10_000
 FREE_KEY = "env.kwargs."
 """Below it any key may be given: it goes to the environment's constructor."""
 
 
+@cache
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra, as the types and defaults of the config."""
     store = ConfigStore.instance()
@@ -86,7 +94,8 @@ class CommandLine:
 
     def normalized(self) -> list[str]:
         """Return the overrides as Hydra takes them."""
-        return [f"++{text}" if text.startswith(FREE_KEY) else text for text in self.overrides]
+        free = (FREE_KEY, FREE_KEY.rstrip(".") + "=")
+        return [f"++{text}" if text.startswith(free) else text for text in self.overrides]
 
     def jobs(self, *, multirun: bool) -> Iterator[list[str]]:
         """Yield the overrides of each job: one, or every combination of a sweep.
@@ -107,9 +116,17 @@ class CommandLine:
                         f"{text}: an interval cannot be swept; list values or use range(...)"
                     )
                 key = override.get_key_element()
-                choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+                with one_line_errors(text):
+                    values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+                if not values:
+                    raise ConfigError(f"{text}: a sweep of no values; expected at least one")
+                choices.append([f"{key}={value}" for value in values])
             else:
                 choices.append([text])
+            if math.prod(map(len, choices)) > MOST_JOBS:
+                raise ConfigError(
+                    f"{text}: a sweep of too many jobs; expected at most {MOST_JOBS} jobs"
+                )
         for combination in itertools.product(*choices):
             yield list(combination)
 
@@ -129,12 +146,10 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
         _check_key(_parse(text), config_dirs)
     search_path = ",".join(f"file://{path.resolve()}" for path in config_dirs)
     extra = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
-    try:
+    with one_line_errors():
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             composed = compose("train", [*overrides, *extra])
         return to_train_config(composed)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error)) from error
 
 
 def to_train_config(composed: DictConfig) -> TrainConfig:
@@ -204,12 +219,10 @@ def load_works(overrides: list[str]) -> list[BenchConfig]:
                 check_choice("work", name, works)
         else:
             others.append(text)
-    try:
+    with one_line_errors():
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             composed = [compose(f"bench/{name}", [*others, f"work={name}"]) for name in names]
         configs = [OmegaConf.to_object(config) for config in composed]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error)) from error
     return [config for config in configs if isinstance(config, BenchConfig)]
 
 
@@ -236,11 +249,10 @@ def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
             continue
         if override.is_sweep_override() or override.is_delete():
             raise ConfigError(f"{text}: expected key=value; write several values as [a,b]")
-        try:
+        with one_line_errors():
             OmegaConf.update(settings, key, override.value())
-        except OmegaConfBaseException as error:
-            raise ConfigError(_explain(error)) from error
-    config = OmegaConf.to_object(settings)
+    with one_line_errors():
+        config = OmegaConf.to_object(settings)
     assert isinstance(config, ExperimentConfig)
     if isinstance(config, StartConfig) and config.checkpoint is not None and given:
         text = next(iter(given.values()))
@@ -263,14 +275,46 @@ def _check_key_of_training(
         raise ConfigError(f"{text}: experiments log nothing; output=DIR is where they write")
 
 
+@contextmanager
+def one_line_errors(what: str = "") -> Iterator[None]:
+    """Turn errors of Hydra and OmegaConf within into a `ConfigError` of one line.
+
+    Args:
+        what: goes in front of the line, where they do not say what they are about.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, *WRONG_VALUES) as error:
+        raise ConfigError(f"{what}: {_explain(error)}" if what else _explain(error)) from error
+
+
+WRONG_VALUES = (TypeError, ValueError, OverflowError, RecursionError, yaml.YAMLError, OSError)
+"""What Hydra and OmegaConf let through of what goes wrong while they read a value or a file."""
+
+
+def check_package(package: str) -> None:
+    """Raise unless `package` is a key of the config, or a part that has keys.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not any(f"{key}.".startswith(f"{package}.") for key in _keys()):
+        raise ConfigError(f"--package={package}: expected a part of the config, such as algo")
+
+
 def _parse(text: str) -> Override:
     try:
         parsed: Override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
+    except (HydraException, ValueError) as error:
         raise ConfigError(
             f"{text}: not an override; expected key=value (quote values with spaces or commas): "
             f"{_first_line(error)}"
         ) from error
+    number = parsed.value()
+    if isinstance(number, int) and abs(number) > sys.float_info.max:
+        raise ConfigError(f"{text}: expected a number within ±{sys.float_info.max:.1e}")
     return parsed
 
 
@@ -294,7 +338,7 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
                     f"{', '.join(choices)}{nearest(str(name), choices)}"
                 )
         return
-    keys = set(_keys())
+    keys = _keys()
     if key not in keys:
         below = sorted(k for k in keys if k.startswith(f"{key.partition('.')[0]}."))
         hint = nearest(key, below or keys | set(GROUPS))
@@ -302,13 +346,14 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
         raise ConfigError(f"{text}: there is no key {key!r}{hint or listed}")
 
 
-def _keys() -> Iterator[str]:
+@cache
+def _keys() -> frozenset[str]:
     """Every key that a config can have, those of all algorithms included."""
     schema = OmegaConf.structured(TrainConfig)
-    yield from _paths(OmegaConf.to_container(schema), "")
-    yield "env.kwargs"
+    keys = [*_paths(OmegaConf.to_container(schema), ""), "env.kwargs"]
     for algorithm in ALGORITHMS.values():
-        yield from _paths(OmegaConf.to_container(OmegaConf.structured(algorithm.config)), "algo.")
+        keys += _paths(OmegaConf.to_container(OmegaConf.structured(algorithm.config)), "algo.")
+    return frozenset(keys)
 
 
 def _paths(node: Any, prefix: str) -> Iterator[str]:
@@ -321,8 +366,15 @@ def _paths(node: Any, prefix: str) -> Iterator[str]:
 
 def _explain(error: BaseException) -> str:
     """Return one line from an error of Hydra or OmegaConf and its cause."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; expected what can be read or made there"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key, line = getattr(cause, "full_key", None), _first_line(cause)
+    if key is None and (told := re.search(r"full_key: (\S+)", str(cause))):
+        key = told[1]
     owner = getattr(cause, "object_type", None)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(owner):
         names = ", ".join(field.name for field in fields(owner))
@@ -335,5 +387,6 @@ def _explain(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Hydra first says where it was, and behind a colon what was wrong.
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])

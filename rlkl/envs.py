@@ -24,6 +24,7 @@ from rlkl.validation import (
     check_choice,
     check_installed,
     check_range,
+    check_text,
     nearest,
     one_line,
 )
@@ -69,6 +70,7 @@ class EnvConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_text("env.id", self.id)
         check_range("env.num_envs", self.num_envs, at_least=1, at_most=65536)
         check_choice("env.backend", self.backend, BACKENDS)
         check_range("env.frame_stack", self.frame_stack, at_least=1, at_most=1024)

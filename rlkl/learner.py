@@ -18,6 +18,7 @@ from rlkl.critic import CriticFit
 from rlkl.diagnostics import complete, report
 from rlkl.envs import make_vector_env
 from rlkl.evaluation import evaluate
+from rlkl.memory_budget import check_memory
 from rlkl.normalization import ObservationNormalizer, RewardScaler
 from rlkl.policy import Policy
 from rlkl.randomness import RandomStreams
@@ -56,6 +57,8 @@ class Learner:
 
     def _build(self, device: torch.device) -> None:
         config, streams = self.config, self.streams
+        row = sum(array.nbytes for array in self.envs.encoder.empty(1, 1).values())
+        check_memory(config.rollout_steps, config.env.num_envs, config.policy, row)
         self.policy = Policy(
             config.policy,
             self.envs.encoder,
@@ -278,7 +281,7 @@ class Learner:
 def _checked_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -24,7 +25,7 @@ from rlkl.dashboard import (
 from rlkl.diagnostics import TAGS
 from rlkl.durable import sync, write_durably
 from rlkl.rollout import Episode
-from rlkl.validation import ConfigError, check_choice, check_range
+from rlkl.validation import ConfigError, check_choice, check_range, check_text
 
 PROGRESS = ("auto", "live", "plain", "none")
 
@@ -247,7 +248,7 @@ def make_run_dir(run_dir: str | None, env_id: str, algo: str, seed: int) -> Path
         ConfigError: the folder exists already, or cannot be made.
     """
     if run_dir is not None:
-        path = Path(run_dir)
+        path = check_folder("run_dir", run_dir)
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -271,6 +272,28 @@ def make_run_dir(run_dir: str | None, env_id: str, algo: str, seed: int) -> Path
             raise ConfigError(f"{path} cannot be made: {error.strerror}") from error
         return path
     raise ConfigError(f"{parent / name} exists already, a thousand times; set run_dir=")
+
+
+def check_folder(key: str, folder: str) -> Path:
+    """Return the folder that a user wants, if one could be made there or is there already.
+
+    Raises:
+        ConfigError: its name is none, something on the way to it is a file, or it may not be
+            written into.
+    """
+    check_text(key, folder)
+    path = Path(folder)
+    try:
+        if ".." in path.parts:
+            path = path.resolve()  # else folders would be made on the way that nobody asked for
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+    except OSError as error:
+        raise ConfigError(f"{key}={folder} cannot be made: {error.strerror}") from error
+    if there != path and not there.is_dir():
+        raise ConfigError(f"{key}={folder} cannot be made: {there} is not a folder")
+    if there != path and not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}={folder} cannot be made: {there} may not be written into")
+    return path
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

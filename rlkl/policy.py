@@ -113,7 +113,12 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         for key in ("actor_hidden_sizes", "critic_hidden_sizes", "encoder_hidden_sizes"):
-            for size in getattr(self, key):
+            sizes = getattr(self, key)
+            if not isinstance(sizes, list | tuple) or not all(isinstance(s, int) for s in sizes):
+                raise ConfigError(
+                    f"policy.{key}={sizes}: expected a list of whole numbers, such as [64,64]"
+                )
+            for size in sizes:
                 check_range(f"policy.{key}", size, at_least=1, at_most=65536)
         for key in ("image_features", "memory_size", "sequence_length"):
             check_range(f"policy.{key}", getattr(self, key), at_least=1, at_most=65536)

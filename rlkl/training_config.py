@@ -12,8 +12,9 @@ from rlkl.checkpoint import CheckpointConfig
 from rlkl.critic import CriticConfig
 from rlkl.envs import EnvConfig
 from rlkl.loggers import LoggerConfig
+from rlkl.memory_budget import check_memory
 from rlkl.policy import PolicyConfig
-from rlkl.validation import ConfigError, check_range
+from rlkl.validation import ConfigError, check_divides, check_range, check_text
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class TrainConfig:
     run_dir: str | None = None
 
     def __post_init__(self) -> None:
-        check_range("total_env_steps", self.total_env_steps, at_least=1)
+        check_range("total_env_steps", self.total_env_steps, at_least=1, at_most=10**15)
         check_range("rollout_steps", self.rollout_steps, at_least=1)
         check_range("gamma", self.gamma, at_least=0, at_most=1)
         check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
@@ -70,19 +71,16 @@ class TrainConfig:
             check_range("clip_rewards", self.clip_rewards, above=0)
         check_separate_encoder(self.algo, self.policy)
         check_range("seed", self.seed, at_least=0)
-        check_range("threads", self.threads, at_least=1)
-        check_range("eval_episodes", self.eval_episodes, at_least=0)
+        check_range("threads", self.threads, at_least=1, at_most=1024)
+        check_range("eval_episodes", self.eval_episodes, at_least=0, at_most=10**6)
+        if self.run_dir is not None:
+            check_text("run_dir", self.run_dir)
+        check_memory(self.rollout_steps, self.env.num_envs, self.policy)
         for part in ("algo", "critic"):
             parts = getattr(getattr(self, part), "num_minibatches", 1)
             size = self.rollout_steps * self.env.num_envs
-            if size % parts:
-                fitting = [n for n in range(1, size + 1) if size % n == 0]
-                near = sorted(sorted(fitting, key=lambda n: abs(n - parts))[:2])
-                raise ConfigError(
-                    f"{part}.num_minibatches={parts} does not divide the batch of {size} "
-                    f"(rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}); "
-                    f"the nearest that do: {' and '.join(map(str, near))}"
-                )
+            made = f"rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}"
+            check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
 
 
 KEPT = (

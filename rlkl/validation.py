@@ -3,7 +3,10 @@
 import difflib
 import importlib.util
 import math
+import re
+import unicodedata
 from collections.abc import Iterable
+from numbers import Real
 
 
 class ConfigError(ValueError):
@@ -36,7 +39,8 @@ def check_range(
         ConfigError: naming the key, the value and the interval expected.
     """
     fits = (
-        math.isfinite(value)
+        isinstance(value, Real)
+        and -math.inf < value < math.inf  # `isfinite` knows no whole number above 1.8e308
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (below is None or value < below)
@@ -50,7 +54,7 @@ def check_range(
             "at most": at_most,
         }
         expected = " and ".join(f"{word} {b:g}" for word, b in bounds.items() if b is not None)
-        raise ConfigError(f"{key}={value:g}: expected a number {expected or 'that is finite'}")
+        raise ConfigError(f"{key}={value}: expected a number {expected or 'that is finite'}")
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
@@ -85,6 +89,41 @@ def check_installed(package: str, extra: str, what: str) -> None:
         )
 
 
+def check_divides(key: str, parts: int, whole: int, what: str) -> None:
+    """Raise unless `whole` can be cut into `parts` equal parts.
+
+    Args:
+        key: of `parts`.
+        parts: at least 1.
+        whole: at least 1.
+        what: the whole in words.
+
+    Raises:
+        ConfigError: naming the two numbers nearest to `parts` that divide `whole`.
+    """
+    if whole % parts:
+        small = [n for n in range(1, math.isqrt(whole) + 1) if whole % n == 0]
+        near = sorted({*small, *(whole // n for n in small)}, key=lambda n: abs(n - parts))[:2]
+        raise ConfigError(
+            f"{key}={parts} does not divide {what}; "
+            f"the nearest that do: {' and '.join(map(str, sorted(near)))}"
+        )
+
+
+def check_text(key: str, value: str) -> None:
+    """Raise unless `value`, a name or a path, has characters and none that controls a terminal.
+
+    Raises:
+        ConfigError: naming the key, and the value with such characters spelled out.
+    """
+    if not value.strip():
+        raise ConfigError(f"{key}={value!r}: expected at least one character")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise ConfigError(
+            f"{key}={value!r}: expected text without line breaks, NUL or other control characters"
+        )
+
+
 def nearest(word: str, words: Iterable[str], most: int = 3) -> str:
     """Return ` (did you mean ...?)` naming the words that look like `word`, or an empty string."""
     by_lower_case = {w.lower(): w for w in words}
@@ -93,5 +132,10 @@ def nearest(word: str, words: Iterable[str], most: int = 3) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error without its line breaks."""
-    return " ".join(str(error).split())
+    """Return the message of an error without line breaks and other characters that do not print.
+
+    Words of more than 300 characters are shortened, so that the rest can be seen.
+    """
+    line = " ".join(str(error).split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return re.sub(r"\S{301,}", lambda word: f"{word[0][:120]}...{word[0][-40:]}", line)

@@ -33,64 +33,6 @@ def run(*arguments: str) -> int:
     return end.value.code
 
 
-BAD_OVERRIDES = {
-    "algo=ppo_clp": "did you mean ppo_clip",
-    "algo=null": "has no option",
-    "algo.clip_ratio=-1": "above 0 and below 1",
-    "algo.clip_ratio=many": "could not be converted to Float",
-    "algo.learning_rat=1": "did you mean algo.learning_rate",
-    "algo.max_kl=1": "ppo_clip has no such key; it has",
-    "algo.name=trpo": "set by the choice of the algorithm",
-    "algo.num_minibatches=7": "the nearest that do: 4 and 8",
-    "algo.target_kl_scope=step": "expected one of minibatch, epoch",
-    "algo=ppo_clip,trpo": "add --multirun",
-    "critic.num_minibatches=3": "the nearest that do: 2 and 4",
-    "critic.num_epochs=1.5": "could not be converted to Integer",
-    "device=abacus": "device=cpu always can",
-    "clip_rewards=0": "above 0",
-    "env.backend=ale": "not an Atari game",
-    "env.backend=fast": "expected one of auto, native, sync, shared, async, envpool, ale",
-    "env.frame_stack=0": "at least 1",
-    "env.id=CartPol-v1": "did you mean CartPole-v1",
-    "env.id=CartPole-v77": "did you mean CartPole-v1",
-    "env.id=no_such_package:Env-v0": "cannot be imported",
-    "env.kwargs.gravity=3": "unexpected keyword argument 'gravity'",
-    "env.num_envs=0": "at least 1",
-    "env.observation_keys=[speed]": "observations have no part 'speed'",
-    "env=[cartpole,acrobot]": "has no option",
-    "experiment=unheard_of": "experiment has no option",
-    "gamma=1.5": "at most 1",
-    "gamma=nan": "at most 1",
-    "gamma=null": "null is not one",
-    "policy.activation=tan": "did you mean tanh",
-    "policy.actor_hidden_sizes=64": "expected a list",
-    "policy.log_std=9": "at most 2",
-    "policy.memory=rnn": "expected one of none, gru, lstm",
-    "policy.share_encoder=true": "there is nothing to share",
-    "seed=-1": "at least 0",
-    "total_env_steps=soon": "could not be converted to Integer",
-    "tottal_env_steps=9": "did you mean total_env_steps",
-    "+new_key=1": "there is no key",
-    "~algo": "nothing can be taken out",
-    "x=[": "not an override",
-    "--fast": "there is no such flag",
-}
-
-
-@pytest.mark.parametrize("override", BAD_OVERRIDES)
-def test_a_bad_override_gives_one_clear_line_and_creates_nothing(
-    override: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert run("train", override) == 2
-    printed = capfd.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("rlkl: ")
-    assert printed.err.count("\n") == 1
-    assert BAD_OVERRIDES[override] in printed.err
-    assert "Traceback" not in printed.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_bad_job_of_a_sweep_is_found_before_the_first_job_runs(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

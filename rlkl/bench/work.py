@@ -10,6 +10,7 @@ import gymnasium as gym
 
 from rlkl.algos import ALGORITHMS
 from rlkl.envs import EnvConfig, make_vector_env
+from rlkl.memory_budget import check_memory
 from rlkl.validation import ConfigError, check_choice, check_range
 
 RLKL = "rlkl"
@@ -101,6 +102,7 @@ class BenchConfig:
         check_range("clip_ratio", self.clip_ratio, above=0, below=1)
         for number in _several("num_envs", self.num_envs):
             check_range("num_envs", number, at_least=1, at_most=65536)
+            check_memory(self.rollout_steps, number)
             rows = self.rows(number)
             if rows % min(rows, self.minibatch_size):
                 raise ConfigError(

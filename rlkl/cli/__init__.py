@@ -23,7 +23,17 @@ usage: rlkl COMMAND [...]
 
   --help, --version"""
 
-COMMANDS = ("train", "resume", "evaluate", "watch", "export", "board", "bench", "show", "playground")
+COMMANDS = (
+    "train",
+    "resume",
+    "evaluate",
+    "watch",
+    "export",
+    "board",
+    "bench",
+    "show",
+    "playground",
+)
 """Each is `main` of the module of that name beside this one."""
 
 

@@ -71,7 +71,7 @@ def parse(arguments: list[str]) -> tuple[list[Path], int | None]:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 100:
         raise ConfigError(f"--port={text}: expected a number, such as --port=6006")
     check_range("--port", int(text), at_least=0, at_most=65535)
     return int(text)
@@ -79,7 +79,11 @@ def _port(text: str) -> int:
 
 def _folder(text: str) -> Path:
     folder = Path(text)
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError:  # a name longer than names can be
+        is_folder = False
+    if not is_folder:
         raise ConfigError(f"{text}: there is no such folder; `rlkl train` makes runs below runs/")
     files = (name for _, _, names in os.walk(folder, followlinks=True) for name in names)
     if not any(EVENTS in name for name in files):

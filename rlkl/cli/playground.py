@@ -4,7 +4,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from rlkl.validation import ConfigError
+from rlkl.validation import ConfigError, check_text
 
 PAGE = Path(__file__).resolve().parent.parent / "playground" / "index.html"
 
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
             if not webbrowser.open(PAGE.as_uri()):
                 print("rlkl: no browser could be started; open this file in one", file=sys.stderr)
         case ["--output", name]:
+            check_text("--output", name)
             _copy(Path(name))
             print(name)
         case ["--output"]:

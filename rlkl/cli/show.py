@@ -13,6 +13,7 @@ from rlkl.config import load_experiment, register_schemas
 from rlkl.lab import EXPERIMENTS
 from rlkl.lab.base import Rows, TrainingExperimentConfig
 from rlkl.lab.drawing import new_figure, save
+from rlkl.loggers import check_folder
 from rlkl.validation import ConfigError, check_choice, check_installed
 
 EXAMPLES = {
@@ -95,7 +96,7 @@ def _folder(name: str, output: str | None) -> Path:
     """Return where to write, which may not exist yet."""
     if output is None:
         return Path("runs", "show", f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    folder = Path(output)
+    folder = check_folder("output", output)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output={output} is a file; expected a folder, or one to be made")
     return folder

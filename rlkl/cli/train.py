@@ -1,8 +1,12 @@
 """`rlkl train`: checks every job first, then hands them to Hydra."""
 
+import os
 import sys
+from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -14,13 +18,15 @@ from rlkl.config import (
     CONFIG_DIR,
     GROUPS,
     CommandLine,
+    check_package,
     load,
+    one_line_errors,
     options,
     register_schemas,
     to_train_config,
 )
-from rlkl.envs import make_vector_env
-from rlkl.trainer import Trainer
+from rlkl.loggers import check_folder
+from rlkl.trainer import TrainConfig, Trainer
 from rlkl.validation import ConfigError, one_line
 
 EXAMPLES = {
@@ -71,10 +77,8 @@ def help_text(config_dirs: list[Path]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Train; return the exit code."""
-    parsed, unknown = get_args_parser().parse_known_args(arguments)
-    if unknown:
-        raise ConfigError(f"{unknown[0]}: there is no such flag; see rlkl train --help")
-    config_dirs = [Path(parsed.config_dir)] if parsed.config_dir else []
+    parsed = parse(arguments)
+    config_dirs = [Path(parsed.config_dir)] if parsed.config_dir is not None else []
     if parsed.help:
         print(help_text(config_dirs))
         return 0
@@ -88,14 +92,67 @@ def main(arguments: list[str]) -> int:
             "leave it out, or make it differ: 'run_dir=DIR/${algo.name}-${seed}'"
         )
     if parsed.multirun:
-        # A sweep leaves a record before its first job: what cannot be made is found before that.
-        for env in {repr(config.env): config.env for config in configs}.values():
-            make_vector_env(replace(env, num_envs=1)).close()
+        check_jobs(configs)
     outcomes = Outcomes()
     flags = [text for text in arguments if text not in parsed.overrides]
     sys.argv = ["rlkl train", *flags, *line.normalized()]
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(outcomes.run)()
+    run = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else it prints its errors itself, on many lines
+    with one_line_errors():
+        run(outcomes.run)()
     return outcomes.report()
+
+
+UNSUPPORTED = ("config_name", "config_path", "experimental_rerun", "shell_completion")
+"""Flags of Hydra that would go around rlkl's own config."""
+
+
+def parse(arguments: list[str]) -> Namespace:
+    """Return Hydra's flags, and the overrides.
+
+    Raises:
+        ConfigError: a flag that does not exist, or one that does not go with the others.
+    """
+    parser = get_args_parser()
+
+    def fail(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see rlkl train --help")
+
+    setattr(parser, "error", fail)  # noqa: B010  its own prints usage, on many lines
+    parsed, unknown = parser.parse_known_args(arguments)
+    for name in UNSUPPORTED:
+        if getattr(parsed, name):
+            unknown.append(f"--{name.replace('_', '-')}")
+    if unknown:
+        fail(f"{unknown[0]}: there is no such flag")
+    if parsed.run and parsed.multirun:
+        fail("--run and --multirun: expected one of them")
+    for name in ("resolve", "package"):
+        if getattr(parsed, name) and not parsed.cfg:
+            fail(f"--{name}: expected together with --cfg")
+    if parsed.package is not None:
+        check_package(parsed.package)
+    if parsed.config_dir is not None and not Path(parsed.config_dir).is_dir():
+        fail(f"--config-dir {parsed.config_dir!r}: expected a folder")
+    return parsed
+
+
+def check_jobs(configs: Iterable[TrainConfig]) -> None:
+    """Find what cannot be made before a sweep leaves a record, which it does before its first job.
+
+    Args:
+        configs: of all jobs.
+
+    Raises:
+        ConfigError: what a job of its own would be refused with, but for a folder that exists: that
+            job will fail, and the others go on.
+    """
+    for config in configs:
+        if config.run_dir is not None:
+            check_folder("run_dir", config.run_dir)
+    alike = {repr(c): c for c in (replace(c, run_dir=None, seed=0) for c in configs)}
+    for config in alike.values():
+        Trainer(config).envs.close()
 
 
 class Outcomes:

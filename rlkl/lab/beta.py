@@ -54,7 +54,7 @@ class BetaConfig(TrainingExperimentConfig):
             check_range("targets", target, above=0)
         for kl_coefficient in several("kl_coefficients", self.kl_coefficients):
             check_range("kl_coefficients", kl_coefficient, at_least=0)
-        check_range("seeds", self.seeds, at_least=1)
+        check_range("seeds", self.seeds, at_least=1, at_most=10_000)
 
 
 def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:

@@ -55,7 +55,7 @@ class ClipConfig(StartConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("epochs", self.epochs, at_least=1)
+        check_range("epochs", self.epochs, at_least=1, at_most=10_000)
         for rate in several("learning_rates", self.learning_rates):
             check_range("learning_rates", rate, above=0)
 

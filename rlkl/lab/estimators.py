@@ -57,8 +57,8 @@ class EstimatorsConfig(ExperimentConfig):
     def __post_init__(self) -> None:
         check_range("kl_min", self.kl_min, above=0)
         check_range("kl_max", self.kl_max, above=self.kl_min, at_most=10)
-        check_range("points", self.points, at_least=2)
-        check_range("samples", self.samples, at_least=2)
+        check_range("points", self.points, at_least=2, at_most=10_000)
+        check_range("samples", self.samples, at_least=2, at_most=10**8)
         check_range("seed", self.seed, at_least=0)
 
 

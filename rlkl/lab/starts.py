@@ -29,7 +29,7 @@ class StartConfig(TrainingExperimentConfig):
     batches: int = 5
 
     def __post_init__(self) -> None:
-        check_range("batches", self.batches, at_least=1)
+        check_range("batches", self.batches, at_least=1, at_most=10_000)
 
 
 @contextmanager

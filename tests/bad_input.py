@@ -1,0 +1,553 @@
+"""What may be typed that cannot be done, and what the one line about it has to say."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A command that is to be refused.
+
+    Attributes:
+        kind: what is wrong with it, for the tally.
+        arguments: those behind `rlkl`.
+        says: parts of the line that it is refused with.
+    """
+
+    kind: str
+    arguments: tuple[str, ...]
+    says: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What a report of pytest calls it."""
+        typed = " ".join(self.arguments)
+        return f"{self.kind}: {typed if len(typed) < 70 else f'{typed[:67]}...'}"
+
+
+def prepare(folder: Path) -> None:
+    """Put into a folder what some of the commands name: a file, and configs of the user's own."""
+    (folder / "a_file").write_text("not a folder\n")
+    (folder / "empty").mkdir()
+    (folder / "damaged" / "checkpoints").mkdir(parents=True)
+    (folder / "damaged" / "checkpoints" / "last.pt").write_bytes(b"no checkpoint")
+    own = folder / "own" / "experiment"
+    own.mkdir(parents=True)
+    for name, content in OWN_CONFIGS.items():
+        (own / f"{name}.yaml").write_text(f"# @package _global_\n{content}\n", encoding="utf-8")
+
+
+OWN_CONFIGS = {
+    "unknown_key": "tottal_env_steps: 5",
+    "unknown_below": "algo:\n  learning_rat: 1",
+    "wrong_type": "gamma: [1, 2]",
+    "out_of_range": "gamma: 1.5",
+    "no_yaml": "gamma: [1",
+    "tabs": "algo:\n\tlearning_rate: 1",
+    "a_list": "- gamma",
+    "nul_in_run_dir": 'run_dir: "a\\0b"',
+    "nul_in_id": 'env:\n  id: "CartPole\\0-v1"',
+    "newline_in_run_dir": 'run_dir: "a_file/one\\ntwo"',
+    "escape_in_id": 'env:\n  id: "\\e[31mred"',
+    "missing_option": "defaults:\n  - override /algo: unheard_of",
+    "names_code": "algo:\n  _target_: os.system",
+}
+
+LONG = "x" * 5000
+WIDE = f"[{','.join(['65536'] * 1000)}]"
+HUGE = "1" + "0" * 400
+ENDLESS = "9" * 5000
+"""More digits than Python reads as a number."""
+
+BAD_FLOATS = ("nan", "inf", "-inf", "-1e300", HUGE)
+BAD_INTEGERS = ("-1", "nan", "inf", "1.5")
+
+POSITIVE = {
+    "algo.learning_rate": (),
+    "algo.max_grad_norm": (),
+    "algo.adam_epsilon": (),
+    "algo.target_kl": (),
+    "algo.clip_ratio_high": (),
+    "algo.target_kl_multiplier": (),
+    "algo.max_kl": ("algo=trpo",),
+    "critic.learning_rate": (),
+    "critic.max_grad_norm": (),
+    "critic.value_clip": (),
+    "critic.adam_epsilon": (),
+    "policy.pixel_scale": (),
+    "policy.hidden_gain": (),
+    "policy.actor_gain": (),
+    "policy.critic_gain": (),
+    "clip_rewards": (),
+}
+"""Numbers that have to be above 0, and what has to be chosen for them to be there."""
+
+WITHIN = {
+    "gamma": ("-0.001", "1.001"),
+    "gae_lambda": ("-0.001", "1.001"),
+    "algo.clip_ratio": ("0", "1"),
+    "algo.entropy_coefficient": ("-1",),
+    "policy.shared_value_coefficient": ("-1",),
+    "policy.log_std_min": ("-21", "6"),
+    "policy.log_std_max": ("-21", "6"),
+    "policy.log_std": ("-21", "3"),
+}
+"""Numbers with bounds, and the nearest that lie outside."""
+
+COUNTS = {
+    "total_env_steps": (),
+    "rollout_steps": (),
+    "threads": (),
+    "env.num_envs": (),
+    "env.frame_stack": (),
+    "algo.num_epochs": (),
+    "algo.num_minibatches": (),
+    "algo.cg_iterations": ("algo=npg",),
+    "critic.num_epochs": (),
+    "critic.num_minibatches": (),
+    "policy.memory_size": (),
+    "policy.sequence_length": (),
+    "policy.image_features": (),
+}
+"""Whole numbers that have to be at least 1."""
+
+NOT_NEGATIVE = {
+    "seed": (),
+    "eval_episodes": (),
+    "logger.histogram_interval": (),
+    "algo.max_backtracks": ("algo=trpo",),
+}
+"""Whole numbers that may be 0."""
+
+TYPES = {
+    "gamma=null": "null is not one",
+    "gamma=[0.9]": "gamma",
+    "gamma={a: 1}": "gamma",
+    "gamma=true": "gamma",
+    "gamma=''": "could not be converted to Float",
+    "seed=abc": "could not be converted to Integer",
+    "seed=null": "null is not one",
+    "seed=1e3": "could not be converted to Integer",
+    "total_env_steps=soon": "could not be converted to Integer",
+    "algo.clip_ratio=many": "could not be converted to Float",
+    "critic.num_epochs=1.5": "could not be converted to Integer",
+    "normalize_observations=perhaps": "is not a valid bool",
+    "policy.actor_hidden_sizes=64": "expected a list",
+    "policy.actor_hidden_sizes=[64,a]": "could not be converted to Integer",
+    "policy.actor_hidden_sizes=[[64]]": "policy.actor_hidden_sizes",
+    "policy.actor_hidden_sizes=null": "null is not one",
+    "env.id=[CartPole-v1]": "env.id",
+    "env.id=null": "null is not one",
+    "env.kwargs=3": "env.kwargs",
+    "env.kwargs=[1]": "env.kwargs",
+    "env.observation_keys=speed": "expected a list",
+    "logger.tensorboard=2.5": "is not a valid bool",
+    "algo=null": "has no option",
+    "algo={}": "algo",
+    "env=[cartpole,acrobot]": "has no option",
+    "policy=3": "has no option",
+    "critic={learning_rate: 1}": "critic",
+}
+
+UNKNOWN = {
+    "algo.learning_rat=1": "did you mean algo.learning_rate",
+    "algo.max_kl=1": "ppo_clip has no such key; it has",
+    "algo.optimizer.lr=1": "there is no key 'algo.optimizer.lr'",
+    "tottal_env_steps=9": "did you mean total_env_steps",
+    "TOTAL_ENV_STEPS=9": "did you mean total_env_steps",
+    "critic.lr=1": "there is no key 'critic.lr'",
+    "policy.hidden=[1]": "did you mean policy.hidden_gain",
+    "env.ids=CartPole-v1": "did you mean env.id",
+    "env.kwarg.gravity=1": "there is no key 'env.kwarg.gravity'",
+    "logger.wandb=true": "there is no key 'logger.wandb'",
+    "gamma.x=1": "there is no key 'gamma.x'",
+    "schema=train": "there is no key 'schema'",
+    "+new_key=1": "there is no key",
+    "++new_key=1": "there is no key",
+    "+algo.new=1": "there is no key",
+    "~algo": "nothing can be taken out",
+    "~gamma": "nothing can be taken out",
+    "~env.kwargs": "nothing can be taken out",
+    "hydra.nope=1": "hydra.nope",
+    "hydra.run.nope=1": "hydra.run.nope",
+    "hydra/nope=1": "hydra/nope",
+    "hydra/launcher=nope": "nope",
+    "hydra/sweeper=nope": "nope",
+    "algo@elsewhere=trpo": "algo@elsewhere",
+    "env@eval=cartpole": "env@eval",
+    "algo=ppo_clp": "did you mean ppo_clip",
+    "algo=PPO_CLIP": "did you mean ppo_clip",
+    "algo=ppo_clip.yaml": "has no option",
+    "env=cartpol": "did you mean cartpole",
+    "env=CartPole-v1": "env has no option",
+    "policy=transformer": "policy has no option",
+    "critic=none": "critic has no option",
+    "logger=wandb": "logger has no option",
+    "experiment=unheard_of": "experiment has no option",
+    "experiment=[smoke,unheard_of]": "experiment has no option 'unheard_of'",
+    "env.backend=fast": "expected one of auto, native, sync, shared, async, envpool, ale",
+    "policy.activation=tan": "did you mean tanh",
+    "policy.memory=rnn": "expected one of none, gru, lstm",
+    "policy.initialization=xavier": "expected one of orthogonal, uniform",
+    "policy.image_encoder=resnet": "expected one of auto, nature, impala, small",
+    "policy.box_distribution=beta": "policy.box_distribution=beta",
+    "policy.differentiation=jax": "expected one of auto, by_hand, autograd",
+    "algo.learning_rate_schedule=cosine": "expected one of",
+    "algo.advantage_standardization=always": "expected one of batch, minibatch, none",
+    "algo.target_kl_scope=step": "expected one of minibatch, epoch",
+    "critic.learning_rate_schedule=": "expected one of",
+    "logger.progress=loud": "expected one of auto, live, plain, none",
+    "device=abacus": "device=cpu always can",
+    "device=": "device=cpu always can",
+    "device=cuda:99": "device=cpu always can",
+    "device=meta": "device=cpu always can",
+}
+
+CONFLICTS = {
+    ("algo.name=trpo",): "set by the choice of the algorithm",
+    ("algo.num_minibatches=7",): "the nearest that do: 4 and 8",
+    ("critic.num_minibatches=3",): "the nearest that do: 2 and 4",
+    ("algo.num_minibatches=1025",): "does not divide the batch of 1024",
+    ("policy.log_std_min=1", "policy.log_std_max=0"): "policy.log_std_max=0",
+    ("policy.log_std=3",): "at most 2",
+    ("policy.share_encoder=true",): "there is nothing to share",
+    ("algo=trpo", "policy=gru", "policy.share_encoder=true"): "share_encoder",
+    ("env.backend=native", "env.frame_stack=4"): "stacks no frames",
+    ("env.backend=ale",): "not an Atari game",
+    ("env=taxi", "normalize_observations=true"): "nothing to normalise",
+    ("policy=gru", "policy.differentiation=by_hand"): "policy.differentiation=by_hand",
+    ("algo=ppo_clip,trpo",): "add --multirun",
+    ("algo=ppo_kl", "algo.kl_coefficient_min=5", "algo.kl_coefficient_max=1"): "kl_coefficient",
+    ("gamma=0.9", "gamma=0.8", "gamma=1.8"): "gamma=1.8",
+    ("algo=trpo", "algo.advantage_standardization=minibatch"): "expected one of batch, none",
+    ("algo=trpo", "algo.num_epochs=3"): "trpo has no such key",
+    ("env.observation_keys=[speed]",): "observations have no part 'speed'",
+}
+
+ABSURD = {
+    ("env.num_envs=1000000000",): ("env.num_envs=1000000000", "at most 65536"),
+    (f"env.num_envs={HUGE}",): ("env.num_envs=", "expected a number within"),
+    ("rollout_steps=1000000000000",): ("rollout_steps=1000000000000", "GiB", "this machine has"),
+    (f"rollout_steps={HUGE}",): ("rollout_steps=", "expected a number within"),
+    ("rollout_steps=1000000000", "env.num_envs=1024"): ("rollout_steps", "this machine has"),
+    ("rollout_steps=1000000007", "env.num_envs=1009"): ("rollout_steps", "this machine has"),
+    ("policy.actor_hidden_sizes=[1000000000]",): ("policy.actor_hidden_sizes", "at most 65536"),
+    ("policy.critic_hidden_sizes=[64,1000000000]",): ("policy.critic_hidden_sizes", "at most"),
+    ("policy.encoder_hidden_sizes=[1000000000000]",): ("policy.encoder_hidden_sizes", "at most"),
+    (f"policy.actor_hidden_sizes={WIDE}",): ("policy.actor_hidden_sizes", "this machine has"),
+    (f"policy.critic_hidden_sizes={WIDE}",): ("policy.critic_hidden_sizes", "this machine has"),
+    (f"policy.encoder_hidden_sizes={WIDE}",): ("policy.encoder_hidden_sizes", "this machine has"),
+    ("policy.memory_size=1000000000",): ("policy.memory_size", "at most 65536"),
+    ("policy.image_features=1000000000",): ("policy.image_features", "at most 65536"),
+    ("env.frame_stack=1000000000",): ("env.frame_stack", "at most 1024"),
+    ("threads=1000000000",): ("threads=1000000000", "at most"),
+    (f"threads={HUGE}",): ("threads=", "expected a number within"),
+    ("eval_episodes=1000000000000",): ("eval_episodes=1000000000000", "at most"),
+    ("algo.num_minibatches=1000000000000",): ("algo.num_minibatches", "does not divide"),
+    (f"seed={ENDLESS}",): ("seed=", "4300 digits"),
+    (f"total_env_steps={ENDLESS}",): ("total_env_steps=", "4300 digits"),
+    (f"gamma={HUGE}",): ("gamma", "expected a number within"),
+    ("env.kwargs.sutton_barto_reward=1", "rollout_steps=9999999999999"): ("rollout_steps", "GiB"),
+    ("env.id=FrozenLake-v1", "rollout_steps=3000000000", "env.num_envs=640"): (
+        "rollout_steps", "this machine has",
+    ),
+}  # fmt: skip
+
+HOSTILE = {
+    ("run_dir=${oc.env:RLKL_NOT_SET}",): ("run_dir", "RLKL_NOT_SET"),
+    ("run_dir=${no.such.key}",): ("run_dir", "no.such.key"),
+    ("run_dir=${",): ("run_dir", "not an override"),
+    ("run_dir=${no_such_resolver:1}",): ("run_dir", "no_such_resolver"),
+    ("run_dir=${run_dir}",): ("run_dir", "Recursive interpolation"),
+    ("seed=${seed}",): ("seed", "Recursive interpolation"),
+    ("seed=${threads}", "threads=${seed}"): ("seed", "Recursive interpolation"),
+    ("seed=${oc.env:HOME}",): ("seed", "could not be converted to Integer"),
+    ("seed=${algo.name}",): ("seed", "could not be converted to Integer"),
+    ("algo=${env.id}",): ("algo has no option",),
+    ("env.id=${oc.env:RLKL_NOT_SET}",): ("env.id", "RLKL_NOT_SET"),
+    ("env.kwargs.gravity=${oc.env:RLKL_NOT_SET}",): ("gravity", "RLKL_NOT_SET"),
+    ("env.kwargs.x=${missing}",): ("env.kwargs.x", "missing"),
+    ("policy.actor_hidden_sizes=${gamma}",): ("policy.actor_hidden_sizes",),
+    ("env.id='CartPole-v1\nmore'",): ("env.id='CartPole-v1\\nmore'", "line breaks"),
+    ("env.id='CartPole-v1\r\nmore'",): ("env.id='CartPole-v1\\r\\nmore'", "line breaks"),
+    ("env.id='\x1b[31mred'",): ("env.id='\\x1b[31mred'", "control characters"),
+    ("env.id=CartPole\0-v1",): ("\\x00",),
+    ("run_dir=a\0b",): ("run_dir", "\\x00"),
+    ("run_dir='a\0b'",): ("run_dir", "\\x00"),
+    ("run_dir='a_file/one\ntwo'",): ("run_dir='a_file/one\\ntwo'", "line breaks"),
+    ("run_dir=''",): ("run_dir=''", "at least one character"),
+    ("run_dir=' '",): ("run_dir=' '", "at least one character"),
+    ("env.id=../../etc/passwd",): ("env.id=../../etc/passwd",),
+    ("env.id=../x:y",): ("env.id=../x:y", "cannot be imported"),
+    ("env.id=..x:CartPole-v1",): ("env.id=..x:CartPole-v1", "cannot be imported"),
+    ("env.id=.:CartPole-v1",): ("env.id=.:CartPole-v1", "cannot be imported"),
+    ("env.id=':CartPole-v1:'",): ("env.id=:CartPole-v1:",),
+    ("env.id='a b:C-v0'",): ("cannot be imported",),
+    ("env.id='$(touch pwned)'",): ("env.id=$(touch pwned)",),
+    ("env.id='`touch pwned`;touch pwned'",): ("env.id=`touch pwned`;touch pwned",),
+    ("env.id='; rm -rf /'",): ("env.id=; rm -rf /",),
+    ("env.id=''",): ("env.id=''", "at least one character"),
+    ("env.id='Ünïcødé-v1'",): ("env.id=Ünïcødé-v1",),
+    ("env.id='🤖'",): ("env.id=🤖",),
+    (f"env.id={LONG}",): ("env.id=xxx", "no such environment"),
+    (f"run_dir=a/b/{LONG}",): ("run_dir=a/b/xxx", "cannot be made"),
+    (f"{LONG}=1",): ("there is no key",),
+    (f"algo={LONG}",): ("algo has no option",),
+    (f"algo.{LONG}=1",): ("there is no key",),
+    ("algo=../algo/trpo",): ("algo has no option",),
+    ("algo=/etc/passwd",): ("algo has no option",),
+    ("experiment=../../x",): ("experiment has no option",),
+    ('env.id="unclosed',): ("not an override",),
+    ("env.id='unclosed",): ("not an override",),
+    ("x=[",): ("not an override",),
+    ("gamma={",): ("not an override",),
+    ("gamma=(",): ("not an override",),
+    ("=",): ("=: there is no key ''",),
+    ("",): ("not an override",),
+    (" ",): ("not an override",),
+    ("gamma",): ("not an override",),
+    ("=1",): ("=1: there is no key ''",),
+    ("gamma==1",): ("gamma",),
+    ("ключ=1",): ("not an override",),
+    ("gamma=0.9 seed=1",): ("gamma",),
+    ("seed=１２³",): ("seed", "not an override"),
+    ("__class__=1",): ("there is no key",),
+    ("algo.__class__=1",): ("algo.__class__",),
+    ("env.kwargs.__class__=1",): ("__class__",),
+    ("algo._target_=os.system",): ("there is no key",),
+    ("+_target_=os.system",): ("there is no key",),
+    ("+algo._target_=os.system",): ("there is no key",),
+}
+
+SWEEPS = {
+    ("gamma=0.9,1.9",): ("gamma=1.9",),
+    ("gamma=interval(0,1)",): ("cannot be swept",),
+    ("gamma=range(0,1,0)",): ("gamma=range(0,1,0)",),
+    ("gamma=range(a)",): ("gamma=range(a)",),
+    ("seed=range(1000000000)",): ("seed=range(1000000000)", "jobs"),
+    ("seed=range(3)", "gamma=choice()"): ("gamma=choice()",),
+    ("seed=range(5,1)",): ("seed=range(5,1)",),
+    ("algo=ppo_clip,ppo_clp",): ("did you mean ppo_clip",),
+    ("algo=ppo_clip,trpo", "algo.num_epochs=3"): ("trpo has no such key",),
+    ("algo=ppo_clip,trpo", "env.kwargs.gravity=3"): ("gravity",),
+    ("seed=0,1", "run_dir=here"): ("shared by several jobs",),
+    ("seed=0,1", "run_dir=a_file/${seed}"): ("run_dir=a_file/0", "cannot be made"),
+    ("env.num_envs=8,1000000000",): ("env.num_envs=1000000000",),
+    ("rollout_steps=16,1000000000000",): ("rollout_steps=1000000000000", "this machine has"),
+    ("env.id=CartPole-v1,CartPol-v1",): ("did you mean CartPole-v1",),
+    ("seed=1,",): ("seed=1,",),
+    ("seed=0,1", "hydra/launcher=nope"): ("nope",),
+    ("seed=0,1", "hydra/sweeper=nope"): ("nope",),
+    ("seed=0,1", "hydra.sweep.dir=a_file/x"): ("a_file/x: Not a directory", "expected"),
+    ("seed=0,1", "hydra.sweep.dir=${oc.env:RLKL_NOT_SET}"): ("RLKL_NOT_SET",),
+    ("device=cpu,abacus",): ("device=abacus",),
+    ("policy.share_encoder=false,true",): ("there is nothing to share",),
+}
+
+ENVIRONMENTS = {
+    ("env.id=CartPol-v1",): ("did you mean CartPole-v1",),
+    ("env.id=CartPole-v77",): ("did you mean CartPole-v1",),
+    ("env.id=cartpole",): ("env.id=cartpole",),
+    ("env.id=ALE/NoSuchGame-v5",): ("env.id=ALE/NoSuchGame-v5",),
+    ("env.id=MiniGrid-Nowhere-v0",): ("env.id=MiniGrid-Nowhere-v0",),
+    ("env.id=no_such_package:Env-v0",): ("cannot be imported",),
+    ("env.id=json:Env-v0",): ("env.id=json:Env-v0", "no such environment"),
+    ("env.id=GymV26Environment-v0",): ("env.id=GymV26Environment-v0",),
+    ("env.id=HalfCheetah-v1",): ("env.id=HalfCheetah-v1",),
+    ("env.id=phys2d/CartPole-v1",): ("env.id=phys2d/CartPole-v1", "jax"),
+    ("env.id=tabular/Blackjack-v0",): ("env.id=tabular/Blackjack-v0", "jax"),
+    ("env.backend=ale",): ("not an Atari game",),
+    ("env.id=ALE/Pong-v5", "env.backend=sync"): ("env.backend=sync",),
+    ("env.id=Pendulum-v1", "env.backend=native"): ("no vectorised form",),
+    ("env.id=NoSuch-v1", "env.backend=envpool"): ("NoSuch-v1",),
+    ("env.kwargs.gravity=3",): ("unexpected keyword argument 'gravity'",),
+    ("env.kwargs={gravity: 3}",): ("unexpected keyword argument 'gravity'",),
+    ("env.kwargs.num_envs=3",): ("env.kwargs", "num_envs"),
+    ("env.kwargs.id=Pendulum-v1",): ("env.kwargs", "id"),
+    ("env.kwargs.vectorization_mode=sync",): ("env.kwargs", "vectorization_mode"),
+    ("env.kwargs.self=1",): ("env.kwargs", "self"),
+    ("env=frozenlake", "env.kwargs.map_name=9x9"): ("env.kwargs", "9x9"),
+    ("env=frozenlake", "env.kwargs.desc=[SX,F]"): ("env.kwargs", "desc"),
+    ("env=pendulum", "env.backend=async", "env.kwargs.x=1"): ("env.kwargs", "'x'"),
+    ("env=pendulum", "env.backend=shared", "env.kwargs.x=1"): ("env.kwargs", "'x'"),
+    ("env=taxi", "env.frame_stack=0"): ("env.frame_stack=0",),
+}
+
+RUN_FOLDERS = {
+    "run_dir=a_file": ("run_dir=a_file", "exists already"),
+    "run_dir=empty": ("run_dir=empty", "exists already"),
+    "run_dir=.": ("run_dir=.", "exists already"),
+    "run_dir=..": ("run_dir=..", "exists already"),
+    "run_dir=/": ("run_dir=/", "exists already"),
+    "run_dir=empty/../empty": ("run_dir=empty/../empty", "exists already"),
+    "run_dir=a_file/run": ("run_dir=a_file/run", "cannot be made"),
+    "run_dir=empty/new/../../a_file/run": ("run_dir=empty/new/../../a_file/run", "is not a folder"),
+    "run_dir=/proc/rlkl/run": ("run_dir=/proc/rlkl/run", "cannot be made"),
+    "run_dir=/dev/null/run": ("run_dir=/dev/null/run", "cannot be made"),
+}
+
+FLAGS = {
+    ("train", "--fast"): ("--fast", "there is no such flag"),
+    ("train", "-x"): ("-x", "there is no such flag"),
+    ("train", "--cfg"): ("--cfg", "expected"),
+    ("train", "--cfg", "everything"): ("--cfg", "everything"),
+    ("train", "--config-dir"): ("--config-dir", "expected"),
+    ("train", "--config-dir", "nowhere"): ("--config-dir", "nowhere"),
+    ("train", "--config-dir", "a_file"): ("--config-dir", "a_file"),
+    ("train", "--config-name", "nope"): ("--config-name",),
+    ("train", "--config-path", "nope"): ("--config-path",),
+    ("train", "--package", "nope"): ("--package",),
+    ("train", "--resolve"): ("--resolve",),
+    ("train", "--info", "nope"): ("--info", "nope"),
+    ("train", "--multirun", "--run"): ("--run",),
+    ("train", "--experimental-rerun", "a_file"): ("--experimental-rerun",),
+    ("train", "--shell-completion", "bash"): ("--shell-completion",),
+    ("train", "--", "--fast"): ("--fast",),
+}
+
+OWN = {
+    "unknown_key": ("tottal_env_steps",),
+    "unknown_below": ("learning_rat",),
+    "wrong_type": ("gamma",),
+    "out_of_range": ("gamma=1.5", "at most 1"),
+    "no_yaml": ("no_yaml.yaml, line 3", "expected"),
+    "tabs": ("tabs.yaml, line 3", "cannot start any token"),
+    "a_list": ("a_list",),
+    "nul_in_run_dir": ("run_dir", "\\x00"),
+    "nul_in_id": ("env.id", "\\x00"),
+    "newline_in_run_dir": ("run_dir='a_file/one\\ntwo'", "line breaks"),
+    "escape_in_id": ("env.id='\\x1b[31mred'",),
+    "missing_option": ("unheard_of",),
+    "names_code": ("_target_",),
+}
+
+OTHERS = {
+    ("trian",): ("did you mean train",),
+    ("",): ("there is no command",),
+    ("--quiet",): ("there is no command",),
+    ("TRAIN\n",): ("there is no command",),
+    ("../train",): ("there is no command",),
+    ("bench", "--fast"): ("--fast", "there is no such flag"),
+    ("bench", "wrok=scale"): ("did you mean work",),
+    ("bench", "work=scal"): ("did you mean scale",),
+    ("bench", "work=[]"): ("work=",),
+    ("bench", "work=null"): ("work=",),
+    ("bench", "repetitions=0"): ("repetitions=0", "at least 1"),
+    ("bench", "repetitions=many"): ("repetitions", "Integer"),
+    ("bench", "repetitions=1,2"): ("expected key=value",),
+    ("bench", "num_envs=[]"): ("num_envs",),
+    ("bench", "num_envs=[0]"): ("num_envs=0", "at least 1"),
+    ("bench", "num_envs=[1000000000]"): ("num_envs=1000000000", "at most 65536"),
+    ("bench", "rollout_steps=1000000000000"): ("rollout_steps", "this machine has"),
+    ("bench", "minibatch_size=7"): ("minibatch_size=7", "does not divide"),
+    ("bench", "peers=[sb4]"): ("peers=sb4",),
+    ("bench", "peers=sb3"): ("expected a list",),
+    ("bench", "algos=[ppo]"): ("algos=ppo",),
+    ("bench", "env_id=CartPol-v1"): ("did you mean CartPole-v1",),
+    ("bench", "learning_rate=nan"): ("learning_rate=nan",),
+    ("bench", "clip_ratio=2"): ("clip_ratio=2",),
+    ("bench", "output=nowhere/results"): ("there is no folder nowhere",),
+    ("bench", "output=a_file/results"): ("output=a_file/results",),
+    ("bench", "output=${oc.env:RLKL_NOT_SET}"): ("output", "RLKL_NOT_SET"),
+    ("bench", "x=["): ("not an override",),
+    ("bench", "+repetitions=1", "~gamma"): ("gamma",),
+    ("board", "--fast"): ("--fast", "there is no such flag"),
+    ("board", "--port"): ("--port", "expected a number"),
+    ("board", "--port=many"): ("--port=many", "expected a number"),
+    ("board", "--port=-1"): ("--port=-1", "expected a number"),
+    ("board", "--port=65536"): ("--port=65536", "at most 65535"),
+    ("board", f"--port={ENDLESS}"): ("--port=", "expected a number"),
+    ("board", "--port=²"): ("--port=²", "expected a number"),
+    ("board",): ("runs", "no such folder"),
+    ("board", "nowhere"): ("nowhere", "no such folder"),
+    ("board", "a_file"): ("a_file", "no such folder"),
+    ("board", "empty"): ("empty", "no TensorBoard events"),
+    ("board", "a\0b"): ("\\x00", "no such folder"),
+    ("board", LONG): ("xxx", "no such folder"),
+    ("show", "nothing"): ("rlkl show=nothing", "expected one of"),
+    ("show", "claps"): ("rlkl show",),
+    ("show", "collapse", "--fast"): ("there is no such flag",),
+    ("show", "collapse", "batches=0"): ("batches=0", "at least 1"),
+    ("show", "collapse", "batchs=1"): ("did you mean batches",),
+    ("show", "collapse", "run_dir=x"): ("experiments log nothing",),
+    ("show", "collapse", "checkpoint=nowhere"): ("nowhere", "no such checkpoint"),
+    ("show", "collapse", "checkpoint=damaged"): ("damaged", "not a checkpoint"),
+    ("show", "collapse", "checkpoint=empty", "seed=1"): ("has its own settings",),
+    ("show", "collapse", "rollout_steps=1000000000000"): ("rollout_steps", "this machine has"),
+    ("show", "geometry", "kl=nan"): ("kl=nan",),
+    ("show", "geometry", "points=1000000000"): ("points=1000000000", "at most"),
+    ("show", "geometry", "gamma=0.5"): ("there is no key 'gamma'",),
+    ("show", "geometry", "output=a_file"): ("output=a_file is a file",),
+    ("show", "geometry", "output=a_file/x"): ("output=a_file/x",),
+    ("show", "geometry", "output=a\0b"): ("output", "\\x00"),
+    ("show", "geometry", f"output={LONG}"): ("output=xxx",),
+    ("show", "geometry", "x=["): ("not an override",),
+    ("show", "estimators", "samples=1000000000000"): ("samples=1000000000000", "at most"),
+    ("show", "estimators", "points=1000000000000"): ("points=1000000000000", "at most"),
+    ("show", "estimators", "kl_min=2", "kl_max=1"): ("kl_max=1", "above 2"),
+    ("show", "beta", "targets=[]"): ("targets=[]", "at least one number"),
+    ("show", "beta", "targets=[nan]"): ("targets=nan",),
+    ("show", "beta", "seeds=1000000000000"): ("seeds=1000000000000", "at most"),
+    ("show", "clip", "learning_rates=3"): ("expected a list",),
+    ("show", "clip", "env.id=CartPol-v1"): ("did you mean CartPole-v1",),
+    ("playground", "--fast"): ("--fast", "expected nothing or --output FILE"),
+    ("playground", "--output"): ("--output", "expected a file"),
+    ("playground", "--output", "a_file"): ("a_file", "exists already"),
+    ("playground", "--output", "empty"): ("empty", "exists already"),
+    ("playground", "--output", "nowhere/page.html"): ("cannot be written",),
+    ("playground", "--output", "a_file/page.html"): ("cannot be written",),
+    ("playground", "--output", "a\0b"): ("--output", "\\x00"),
+    ("playground", "--output", LONG): ("--output xxx", "cannot be written"),
+    ("playground", "--output", ""): ("--output",),
+    ("playground", "page.html"): ("expected nothing or --output FILE",),
+}
+
+
+def _cases() -> list[Bad]:
+    cases: list[Bad] = []
+
+    def add(kind: str, arguments: tuple[str, ...], *says: str) -> None:
+        cases.append(Bad(kind, arguments, says))
+
+    for key, chosen in POSITIVE.items():
+        for value in ("0", "-1", *BAD_FLOATS):
+            add("range", ("train", *chosen, f"{key}={value}"), f"{key}=", "expected a number")
+    for key, values in WITHIN.items():
+        for value in (*values, *BAD_FLOATS):
+            add("range", ("train", f"{key}={value}"), f"{key}=", "expected a number")
+    for key, chosen in COUNTS.items():
+        for value in ("0", *BAD_INTEGERS):
+            add("range", ("train", *chosen, f"{key}={value}"), key, _expected(value))
+    for key, chosen in NOT_NEGATIVE.items():
+        for value in BAD_INTEGERS:
+            add("range", ("train", *chosen, f"{key}={value}"), key, _expected(value))
+    for text, said in TYPES.items():
+        add("type", ("train", text), said)
+    for text, said in UNKNOWN.items():
+        add("unknown name", ("train", text), said)
+    for given, said in CONFLICTS.items():
+        add("conflict", ("train", *given), said)
+    for given, parts in ABSURD.items():
+        add("absurd size", ("train", *given), *parts)
+    for given, parts in HOSTILE.items():
+        add("hostile text", ("train", *given), *parts)
+    for given, parts in SWEEPS.items():
+        add("sweep", ("train", "--multirun", *given), *parts)
+    for given, parts in ENVIRONMENTS.items():
+        add("environment", ("train", *given), *parts)
+    for text, parts in RUN_FOLDERS.items():
+        add("run folder", ("train", text), *parts)
+    for given, parts in FLAGS.items():
+        add("flag", given, *parts)
+    for name, parts in OWN.items():
+        add("config file", ("train", "--config-dir", "own", f"experiment={name}"), *parts)
+    for given, parts in OTHERS.items():
+        add("other command", given, *parts)
+    return list({case.arguments: case for case in cases}.values())
+
+
+def _expected(integer: str) -> str:
+    return "at least" if integer.lstrip("-").isdecimal() else "could not be converted to Integer"
+
+
+CASES = _cases()

@@ -1,0 +1,98 @@
+"""A campaign of bad input: one clear line, an exit code, and nothing made, whatever is typed."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from bad_input import CASES, Bad, prepare
+
+from rlkl.cli import main
+
+LONGEST_LINE = 2000
+
+FAST = {case for number, case in enumerate(CASES) if number % 9 == 0}
+"""Cases lie together by kind, so this is a ninth of every kind; slow tests do the others."""
+
+PROCESSES = [
+    ("train", "algo.clip_ratio=nan"),
+    ("train", "rollout_steps=1000000000000"),
+    ("train", "env.id='$(touch pwned)'"),
+    ("train", "--multirun", "algo=ppo_clip,ppo_clp"),
+    ("train", "run_dir=a_file/run"),
+    ("board", "a_file"),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rlkl"])
+    monkeypatch.delenv("RLKL_NOT_SET", raising=False)
+    return tmp_path
+
+
+def content(folder: Path) -> set[tuple[str, int]]:
+    return {(str(path), path.stat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+def check(bad: Bad, code: object, printed: str, errors: str) -> None:
+    assert code == 2, errors
+    assert printed == ""
+    assert errors.startswith("rlkl: ")
+    assert errors.endswith("\n")
+    assert errors[:-1].isprintable()  # one line, and nothing that moves a terminal's cursor
+    assert len(errors) <= LONGEST_LINE
+    for part in bad.says:
+        assert part in errors
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(case, id=case.kind, marks=() if case in FAST else pytest.mark.slow)
+        for case in CASES
+    ],
+)
+def test_bad_input_gives_one_clear_line_and_makes_nothing(
+    bad: Bad, capfd: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    before, threads = content(folder), threading.active_count()
+    with pytest.raises(SystemExit) as end:
+        main(list(bad.arguments))
+    printed = capfd.readouterr()
+    check(bad, end.value.code, printed.out, printed.err)
+    assert content(folder) == before
+    assert threading.active_count() <= threads
+
+
+@pytest.mark.parametrize("arguments", PROCESSES)
+def test_bad_input_of_a_real_process(arguments: tuple[str, ...], folder: Path) -> None:
+    bad = next(case for case in CASES if case.arguments == arguments)
+    before = content(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "rlkl", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(main.__code__.co_filename).parents[2])},
+    )
+    check(bad, done.returncode, done.stdout, done.stderr)
+    assert content(folder) == before
+
+
+def test_the_campaign_is_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Counter(case.kind for case in CASES)
+    with capsys.disabled():
+        listed = ", ".join(f"{number} {kind}" for kind, number in tally.items())
+        print(f"\n{len(CASES)} bad inputs: {listed}")
+    assert len(CASES) >= 200
+    assert len({case.arguments for case in CASES}) == len(CASES)
+    assert len(tally) >= 10
+    assert all(number >= 8 for number in tally.values())
+    assert {case.kind for case in FAST} == set(tally)

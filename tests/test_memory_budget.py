@@ -1,0 +1,76 @@
+"""What cannot be had is refused by arithmetic, against what the machine says it has."""
+
+from pathlib import Path
+
+import pytest
+
+import rlkl
+from rlkl import memory_budget
+from rlkl.memory_budget import check_memory, machine_memory
+from rlkl.validation import ConfigError
+
+GIB = 2**30
+
+
+@pytest.fixture
+def one_gibibyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_budget, "machine_memory", lambda: GIB)
+
+
+def test_the_machine_has_what_linux_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Path("/proc/meminfo")
+    if not told.exists():
+        pytest.skip("Linux alone says it there")
+    kilobytes = int(told.read_text().split("MemTotal:")[1].split()[0])
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory_budget, "CONTROL_GROUP_LIMITS", (limit,))
+    assert machine_memory() == pytest.approx(1024 * kilobytes, rel=1e-3)
+    limit.write_text("max\n")
+    assert machine_memory() == pytest.approx(1024 * kilobytes, rel=1e-3)
+    limit.write_text("1048576\n")  # of a container
+    assert machine_memory() == 1048576
+
+
+def test_a_rollout_is_refused_from_the_first_transition_that_does_not_fit(
+    one_gibibyte: None,
+) -> None:
+    # 64 + 2 × 4 bytes each: 14,913,080 of them are 64 bytes short of a GiB.
+    check_memory(1_491_308, 10)
+    with pytest.raises(ConfigError) as error:
+        check_memory(1_491_309, 10)
+    assert str(error.value) == (
+        "rollout_steps=1491309 with num_envs=10: needs at least 1 GiB of memory, and this machine "
+        "has 1 GiB; expected less"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        # 16 bytes for each of 8192 × 8192 weights are 1 GiB, and the rollout comes on top.
+        ({"actor_hidden_sizes": [8192, 8192]}, "policy.actor_hidden_sizes of 2 layers"),
+        ({"critic_hidden_sizes": [16, 8192, 8192]}, "policy.critic_hidden_sizes of 3 layers"),
+        ({"encoder_hidden_sizes": [8192, 8192]}, "policy.encoder_hidden_sizes of 2 layers"),
+        # A GRU has 3 H² weights, an LSTM 4 H², and actor and critic have one each.
+        ({"memory": "gru", "memory_size": 3345}, "policy.memory_size=3345"),
+        ({"memory": "lstm", "memory_size": 2897}, "policy.memory_size=2897"),
+    ],
+)
+def test_networks_are_refused_by_name(
+    settings: dict[str, object], named: str, one_gibibyte: None
+) -> None:
+    small = {"actor_hidden_sizes": [], "critic_hidden_sizes": []}
+    with pytest.raises(ConfigError, match=named):
+        check_memory(1, 1, rlkl.PolicyConfig(**small | settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("settings", [{"memory_size": 65536}, {"actor_hidden_sizes": [8190, 8190]}])
+def test_what_fits_or_is_not_used_passes(settings: dict[str, object], one_gibibyte: None) -> None:
+    check_memory(1, 1, rlkl.PolicyConfig(**settings))  # type: ignore[arg-type]
+
+
+def test_observations_count_once_the_environment_is_known(one_gibibyte: None) -> None:
+    # CartPole's are 16 bytes: 64 + 2 × 16 are over a GiB where 64 + 2 × 4 were not.
+    config = rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=1), rollout_steps=12_000_000)
+    with pytest.raises(ConfigError, match="rollout_steps=12000000"):
+        rlkl.Trainer(config)
