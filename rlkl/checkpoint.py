@@ -238,13 +238,16 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
     """Return where a run's checkpoint lies.
 
     Args:
-        run_dir: the folder; its newest checkpoint is read. Or one of its checkpoints.
+        run_dir: the run's folder, or one of its checkpoints, which is meant then.
+        checkpoint: `last` or `best`.
 
     Raises:
         ConfigError: there is no such folder, it is no run's, or the run has no such checkpoint.
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     folder = Path(run_dir)
+    if folder.suffix == ".pt":
+        return folder
     path = folder / "checkpoints" / f"{checkpoint}.pt"
     if path.exists():
         return path

@@ -62,12 +62,18 @@ class CriticFit:
         config: hyperparameters.
         policy: whose critic is fitted.
         generator: source of the minibatches.
+
+    Attributes:
+        losses: of the last update, one of each step.
+        gradient_norms: likewise, before clipping.
     """
 
     def __init__(self, config: CriticConfig, policy: Policy, generator: Generator) -> None:
         self.config = config
         self.policy = policy
         self.generator = generator
+        self.losses: list[Tensor | float] = []
+        self.gradient_norms: list[Tensor | float] = []
         self.adam = Adam(policy.critic_parameters, config.learning_rate, config.adam_epsilon)
 
     def update(self, batch: Batch, progress: float) -> dict[str, float]:
@@ -91,7 +97,7 @@ class CriticFit:
             source = replace(batch, inputs=self.policy.critic_inputs(batch.inputs))
         else:
             write, source = partial(self._write_by_hand, networks.critic), batch.rows()
-        losses, norms = [], []
+        losses, norms = self.losses, self.gradient_norms = [], []
         for _ in range(config.num_epochs):
             for minibatch in source.minibatches(config.num_minibatches, self.generator):
                 losses.append(write(minibatch))

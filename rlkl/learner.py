@@ -15,7 +15,7 @@ from rlkl.algos.base import Metrics
 from rlkl.checkpoint import describe_policy
 from rlkl.collector import Collector
 from rlkl.critic import CriticFit
-from rlkl.diagnostics import complete, report
+from rlkl.diagnostics import complete
 from rlkl.envs import make_vector_env
 from rlkl.evaluation import evaluate
 from rlkl.memory_budget import check_memory
@@ -23,6 +23,7 @@ from rlkl.normalization import ObservationNormalizer, RewardScaler
 from rlkl.policy import Policy
 from rlkl.randomness import RandomStreams
 from rlkl.rollout import Rollout, make_batch
+from rlkl.safeguard import Safeguard
 from rlkl.training_config import TrainConfig
 from rlkl.validation import ConfigError
 
@@ -75,6 +76,14 @@ class Learner:
         self.normalizer = self._normalizer() if config.normalize_observations else None
         self.reward_scaler = (
             RewardScaler(config.env.num_envs, config.gamma) if config.scale_rewards else None
+        )
+        self.safeguard = Safeguard(
+            self.policy,
+            self.policy_optimizer,
+            self.critic_fit,
+            self.reward_scaler,
+            config.algo.ratio_bounds,
+            config.max_bad_updates,
         )
         self.collector = Collector(
             self.envs,
@@ -143,6 +152,7 @@ class Learner:
         progress = min(1.0, self.env_steps / config.total_env_steps)
         rollout = self.collector.collect()
         collected = time.perf_counter()
+        self.safeguard.remember()
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
         batch = make_batch(
@@ -157,8 +167,9 @@ class Learner:
         metrics = self.policy_optimizer.update(batch, progress)
         metrics |= self.critic_fit.update(batch, progress)
         updated = time.perf_counter()
-        compared, histograms = report(self.policy, batch, config.algo.ratio_bounds)
-        if self.normalizer is not None and rollout.raw_vectors is not None:
+        compared, histograms = self.safeguard.report(rollout, batch, metrics, self.iterations + 1)
+        applied = self.safeguard.in_a_row == 0
+        if self.normalizer is not None and rollout.raw_vectors is not None and applied:
             self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
         self.iterations += 1
         self.episodes += len(rollout.episodes)
@@ -228,6 +239,7 @@ class Learner:
             "recent_returns": list(self.recent_returns),
             "recent_lengths": list(self.recent_lengths),
             "return_best": self.return_best,
+            "bad_updates_in_a_row": self.safeguard.in_a_row,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -255,6 +267,7 @@ class Learner:
         self.recent_returns.extend(state["recent_returns"])
         self.recent_lengths.extend(state["recent_lengths"])
         self.return_best = float(state["return_best"])
+        self.safeguard.in_a_row = int(state["bad_updates_in_a_row"])
         if self.begins_anew and self.iterations:
             self.begin_anew()
 

@@ -145,6 +145,7 @@ class Run:
         learner, config = self.learner, self.learner.resolved_config
         with self._writing():
             self.checkpoints.mkdir(exist_ok=True)
+            learner.safeguard.folder = self.run_dir / "bad_updates"
             self._csv = CSVLogger(self.run_dir)
             self._loggers.append(self._csv)
             if config.logger.tensorboard:

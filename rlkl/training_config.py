@@ -39,6 +39,8 @@ class TrainConfig:
         seed: of everything random.
         device: of the networks: cpu, cuda, cuda:1, ...
         threads: that torch and NumPy compute with; networks of this size rarely gain from more.
+        max_bad_updates: so many updates in a row that made a number infinite or NaN, and were taken
+            back, end the run.
         eval_episodes: episodes with the most probable actions after training; 0 for none.
         run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
     """
@@ -59,6 +61,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
+    max_bad_updates: int = 3
     eval_episodes: int = 20
     run_dir: str | None = None
 
@@ -72,6 +75,7 @@ class TrainConfig:
         check_separate_encoder(self.algo, self.policy)
         check_range("seed", self.seed, at_least=0)
         check_range("threads", self.threads, at_least=1, at_most=1024)
+        check_range("max_bad_updates", self.max_bad_updates, at_least=1)
         check_range("eval_episodes", self.eval_episodes, at_least=0, at_most=10**6)
         if self.run_dir is not None:
             check_text("run_dir", self.run_dir)

@@ -98,6 +98,7 @@ COUNTS = {
     "total_env_steps": (),
     "rollout_steps": (),
     "threads": (),
+    "max_bad_updates": (),
     "env.num_envs": (),
     "env.frame_stack": (),
     "algo.num_epochs": (),

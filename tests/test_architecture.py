@@ -26,8 +26,8 @@ FLOORS = [
     },
     {"critic", "algos"},
     {
-        "diagnostics", "dashboard", "loggers", "progress", "evaluation", "rendering", "export",
-        "durable", "checkpoint", "training_config", "learner", "run", "trainer", "bench", "lab",
+        "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
+        "export", "durable", "checkpoint", "training_config", "learner", "run", "trainer", "bench", "lab",
     },
     {"config", "cli", "__main__", "__init__"},
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from rlkl.algos.base import (
     FirstOrderConfig,
@@ -44,6 +44,10 @@ class FirstOrder:
         policy: whose actor is moved.
         generator: source of the minibatches.
         early_stop: when to stop within an update, if ever.
+
+    Attributes:
+        losses: of the last update, one of each step.
+        gradient_norms: likewise, before clipping.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class FirstOrder:
         if isinstance(config, MinibatchConfig):
             self.num_epochs, self.num_minibatches = config.num_epochs, config.num_minibatches
         self.gradient = minibatch_gradient(config, objective, policy)
+        self.losses: list[Tensor | float] = []
+        self.gradient_norms: list[Tensor | float] = []
         self.adam = Adam(policy.actor_parameters, config.learning_rate, config.adam_epsilon)
 
     def update(self, batch: Batch, progress: float) -> Metrics:
@@ -73,7 +79,7 @@ class FirstOrder:
         )
         if config.advantage_standardization == "batch":
             batch = standardized(batch)
-        losses, norms = [], []
+        losses, norms = self.losses, self.gradient_norms = [], []
         epochs, stopped = 0, False
         minibatch_limit, epoch_limit = self._kl_limit("minibatch"), self._kl_limit("epoch")
         while epochs < self.num_epochs and not stopped:
