@@ -30,7 +30,7 @@ FORMAT = 3
 LAST = "last.pt"
 BEST = "best.pt"
 CHECKPOINTS = ("last", "best")
-"""Of a run: its newest, and the one whose training return was best."""
+"""Of a run: its newest, and the one of the best return."""
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
 
     Args:
         run_dir: the run's folder.
-        checkpoint: `last`, or `best`, the one whose training return was best.
+        checkpoint: `last`, or `best`, the one of the best return.
 
     Raises:
         ConfigError: the folder has no such checkpoint, or none that can be read.

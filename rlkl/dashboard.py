@@ -33,7 +33,7 @@ def _curves(*tags: str) -> list[Any]:
 LAYOUT: dict[str, dict[str, list[Any]]] = {
     "Return": {
         "return while training, mean of the last 100 episodes": _curves("return/train"),
-        "return of the most probable actions, after training": _curves("return/eval"),
+        "return of the most probable actions": _curves("return/eval"),
         "steps of an episode": _curves("episode/length"),
     },
     "KL": {
@@ -94,7 +94,7 @@ METRICS = {
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
 """The hyperparameters that are ticked when the table opens; TensorBoard ticks five."""
 
-NOT_VARIED = ("logger", "checkpoint", "run_dir", "eval_episodes")
+NOT_VARIED = ("logger", "checkpoint", "run_dir", "eval_episodes", "eval_interval")
 """Parts of a config that say where a run is kept and shown, not what it is."""
 
 

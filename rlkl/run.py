@@ -168,21 +168,33 @@ class Run:
                 rollout, metrics, histograms = learner.iterate()
                 display.show(learner.env_steps, metrics)
                 try:
-                    if learner.env_steps >= total:
-                        self._evaluate()
-                        if self.eval_return is not None:
-                            metrics["return/eval"] = self.eval_return
+                    if learner.env_steps >= total or self._evaluation_is_due():
+                        metrics["return/eval"] = self._evaluate()
                 finally:  # an evaluation that fails costs no row
                     self._log(rollout, metrics, histograms)
                     self._whole = True
                 if learner.iterations % interval == 0:
                     self._keep()
 
-    def _evaluate(self) -> None:
-        start = time.perf_counter()
-        if self.learner.config.eval_episodes:
-            self.eval_return = self.learner.evaluate()
+    def _evaluation_is_due(self) -> bool:
+        interval = self.learner.config.eval_interval
+        return interval > 0 and self.learner.iterations % interval == 0
+
+    def _evaluate(self) -> float:
+        """Evaluate, unless that is not asked for, and keep the policy if it is the best so far."""
+        learner, start = self.learner, time.perf_counter()
+        if not learner.config.eval_episodes:
+            return math.nan
+        mean_return = learner.evaluate()
+        if learner.env_steps >= learner.config.total_env_steps:
+            self.eval_return = mean_return
+        if learner.config.eval_interval and mean_return > self._best:
+            self._best = mean_return
+            with self._writing():
+                content = as_bytes(self._state(resumable=not learner.begins_anew))
+                write_durably(self.checkpoints / BEST, content)
         self._evaluation_seconds += time.perf_counter() - start
+        return mean_return
 
     def _log(self, rollout: Rollout, metrics: Metrics, histograms: dict[str, torch.Tensor]) -> None:
         with self._writing():
@@ -198,7 +210,8 @@ class Run:
         with self._writing():
             if self._csv is not None:  # a checkpoint never knows of rows that may be lost
                 self._csv.sync()
-            is_best = learner.return_mean > self._best
+            # With evaluations underway the best is theirs to tell.
+            is_best = not learner.config.eval_interval and learner.return_mean > self._best
             if is_best:
                 self._best = learner.return_mean
             content = as_bytes(self._state(resumable=True))

@@ -42,6 +42,9 @@ class TrainConfig:
         max_bad_updates: so many updates in a row that made a number infinite or NaN, and were taken
             back, end the run.
         eval_episodes: episodes with the most probable actions after training; 0 for none.
+        eval_interval: iterations from one evaluation to the next, of which the best is kept as
+            `checkpoints/best.pt`; 0 evaluates after training alone, and the best is by training
+            return.
         run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
     """
 
@@ -63,6 +66,7 @@ class TrainConfig:
     threads: int = 1
     max_bad_updates: int = 3
     eval_episodes: int = 20
+    eval_interval: int = 0
     run_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +81,12 @@ class TrainConfig:
         check_range("threads", self.threads, at_least=1, at_most=1024)
         check_range("max_bad_updates", self.max_bad_updates, at_least=1)
         check_range("eval_episodes", self.eval_episodes, at_least=0, at_most=10**6)
+        check_range("eval_interval", self.eval_interval, at_least=0)
+        if self.eval_interval and not self.eval_episodes:
+            raise ConfigError(
+                f"eval_interval={self.eval_interval}: there is nothing to evaluate with "
+                "eval_episodes=0; set eval_episodes=20"
+            )
         if self.run_dir is not None:
             check_text("run_dir", self.run_dir)
         check_memory(self.rollout_steps, self.env.num_envs, self.policy)
@@ -97,6 +107,7 @@ KEPT = (
     "scale_rewards",
     "seed",
     "device",
+    "eval_interval",
     "run_dir",
 )
 """What a resumed run keeps: another value would make it another run, or do nothing."""

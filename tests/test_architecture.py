@@ -27,7 +27,8 @@ FLOORS = [
     {"critic", "algos"},
     {
         "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
-        "export", "durable", "checkpoint", "training_config", "learner", "run", "trainer", "bench", "lab",
+        "export", "durable", "checkpoint", "training_config", "learner", "run",
+        "trainer", "bench", "lab",
     },
     {"config", "cli", "__main__", "__init__"},
 ]  # fmt: skip

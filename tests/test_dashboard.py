@@ -286,4 +286,4 @@ def test_a_column_has_the_type_of_its_field() -> None:
     assert known["env.kwargs"] is str
     assert known["policy.actor_hidden_sizes"] is str
     assert {"algo.clip_ratio", "algo.max_kl", "algo.kl_coefficient_max"} <= known.keys()
-    assert not [key for key in known if key.startswith(("logger", "run_dir", "eval_episodes"))]
+    assert not [key for key in known if key.startswith(("logger", "run_dir", "eval_"))]

@@ -1,7 +1,10 @@
 """`rlkl evaluate`, and evaluation while training: the episodes of a policy that stands still."""
 
+import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from scipy import stats
 
 import rlkl
-from rlkl.checkpoint import load_run, save_checkpoint
+from rlkl.checkpoint import load_checkpoint, load_run, save_checkpoint
 from rlkl.cli import main
 from rlkl.cli.evaluate import run_episodes
 from rlkl.evaluation import Evaluation
@@ -133,7 +136,7 @@ BAD: dict[str, str] = {
     "empty": "empty is not the folder of a run",
     "unfinished": "has no checkpoints/last.pt: a run writes it when it ends",
     "damaged": "is not a checkpoint that can be read",
-    "run --checkpoint best": "has no checkpoints/best.pt: runs with eval_interval=N",
+    "run --checkpoint best": "has no checkpoints/best.pt: no episode had ended",
     "run --checkpoint first": "expected one of last, best",
     "run --episodes 0": "at least 1",
     "run --episodes many": "expected a whole number",
@@ -203,3 +206,81 @@ def test_the_best_policy_is_read_where_it_is_asked_for(trained: Path, tmp_path: 
     for name, parameter in best.policy.state_dict()["actor"].items():
         assert np.array_equal(parameter, expected[name])
     assert best.policy.actor_parameters.vector.ne(last.policy.actor_parameters.vector).any()
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluation_while_training_changes_no_bit_of_it(tmp_path: Path) -> None:
+    for interval in (0, 1):
+        rlkl.train(tiny(tmp_path / str(interval), eval_interval=interval, seed=3))
+    rows = [metrics_of(tmp_path / name) for name in "01"]
+    assert len(rows[0]) == len(rows[1]) == 7
+    for without, with_ in zip(*rows, strict=True):
+        for tag, text in without.items():
+            if not tag.startswith("time/") and (tag != "return/eval" or text):
+                assert with_[tag] == text, tag
+    states = [load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in "01"]
+    for network in ("actor", "critic"):
+        for name, tensor in states[0]["policy"][network].items():
+            assert tensor.equal(states[1]["policy"][network][name])
+
+
+def test_the_best_of_several_evaluations_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returns = iter([1.0, 5.0, 5.0, 4.0])
+    monkeypatch.setattr(rlkl.Trainer, "evaluate", lambda trainer: next(returns))
+    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=2))
+    shown = [row["return/eval"] for row in metrics_of(tmp_path / "run")]
+    assert [text and float(text) for text in shown] == ["", 1.0, "", 5.0, "", 5.0, 4.0]
+    assert summary.eval_return == 4.0
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["iterations"] == 4
+    assert load_run(tmp_path / "run", "best").env_steps == 256
+    assert load_run(tmp_path / "run").env_steps == 448
+
+
+def test_a_run_that_is_stopped_has_no_evaluation_of_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(trainer: rlkl.Trainer) -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 3.0
+
+    monkeypatch.setattr(rlkl.Trainer, "evaluate", interrupted)
+    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
+    assert (summary.status, summary.iterations, summary.eval_return) == ("stopped", 1, None)
+
+
+def test_without_an_interval_there_is_one_evaluation_and_the_best_is_not_its(trained: Path) -> None:
+    evaluated = [bool(row["return/eval"]) for row in metrics_of(trained)]
+    assert evaluated == [False] * 6 + [True]
+    assert not (trained / "checkpoints" / "best.pt").exists()
+
+
+def test_the_time_of_evaluations_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def tick() -> float:
+        clock[0] += 1
+        return clock[0]
+
+    def slow(*given: Any, **more: Any) -> Evaluation:
+        clock[0] += 1e6
+        return Evaluation([1.0], [1])
+
+    monkeypatch.setattr("rlkl.run.time.perf_counter", tick)
+    monkeypatch.setattr("rlkl.learner.evaluate", slow)
+    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
+    assert 7 < summary.wall_seconds < 1000
+
+
+def test_an_interval_without_episodes_is_refused() -> None:
+    with pytest.raises(rlkl.ConfigError, match="nothing to evaluate with eval_episodes=0"):
+        tiny(Path("unused"), eval_interval=1, eval_episodes=0)
+    with pytest.raises(rlkl.ConfigError, match="at least 0"):
+        tiny(Path("unused"), eval_interval=-1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import rlkl
-from rlkl import safeguard, trainer
+from rlkl import learner, safeguard
 from rlkl.algos import ALGORITHMS
 from rlkl.diagnostics import report
 from rlkl.safeguard import BadUpdatesError
@@ -72,8 +72,8 @@ def in_batch(name: str, value: float) -> Spoil:
             tensor[5] = value
             return replace(batch, **{name: tensor})
 
-        make_batch = trainer.make_batch
-        patch.setattr(trainer, "make_batch", spoiled)
+        make_batch = learner.make_batch
+        patch.setattr(learner, "make_batch", spoiled)
 
     return spoil
 

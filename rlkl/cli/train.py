@@ -69,6 +69,7 @@ def help_text(config_dirs: list[Path]) -> str:
         "critic.KEY=VALUE": "hyperparameters of the critic's regression",
         "policy.KEY=VALUE": "networks, memory, and the distribution of Box actions",
         "max_bad_updates=3": "updates in a row that may be taken back for numbers not finite",
+        "eval_interval=10": "evaluate every so many iterations, keep the best policy",
         "run_dir=DIR": "the run's folder, instead of runs/<env>/<algo>/<date-time>-seed<seed>",
     }
     lines += ["", "Keys worth knowing (--cfg job shows them all)", *rows(keys)]
