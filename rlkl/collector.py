@@ -37,22 +37,22 @@ class Collector:
         seeds: list[int],
         normalizer: ObservationNormalizer | None = None,
     ) -> None:
-        self.envs = envs
         self.policy = policy
         self.rollout_steps = rollout_steps
         self.generator = generator
         self.normalizer = normalizer
         self.env_steps = 0
-        self.begin_anew(seeds)
+        self.begin_anew(envs, seeds)
 
-    def begin_anew(self, seeds: list[int]) -> None:
+    def begin_anew(self, envs: VectorEnvironment, seeds: list[int]) -> None:
         """Begin an episode in every environment; those under way are never counted.
 
         Args:
+            envs: of the same kind as before.
             seeds: of the environments, one each.
         """
-        num_envs = self.envs.num_envs
-        self._observations = self.envs.reset(seeds)
+        self.envs, num_envs = envs, envs.num_envs
+        self._observations = envs.reset(seeds)
         self._begins = np.ones(num_envs, np.bool_)
         self._states = self.policy.initial_state(num_envs)
         self._returns_under_way = np.zeros(num_envs, np.float64)

@@ -213,9 +213,16 @@ class Learner:
         return self.config.checkpoint.interval or (100 if self.begins_anew else 10)
 
     def begin_anew(self) -> None:
-        """Begin the environments anew, with seeds that depend on the run's seed and the moment."""
+        """Make the environments anew, with seeds that depend on the run's seed and the moment.
+
+        A reset would not do: some, such as BipedalWalker, do not repeat themselves from a seed once
+        they have been used.
+        """
+        self.envs.close()
+        self.envs = make_vector_env(self.resolved_config.env)
         name = f"environments {self.iterations}"
-        self.collector.begin_anew(self.streams.integers(name, self.envs.num_envs))
+        seeds = self.streams.integers(name, self.envs.num_envs)
+        self.collector.begin_anew(self.envs, seeds)
         if self.reward_scaler is not None:
             self.reward_scaler.begin_anew()
 

@@ -68,7 +68,7 @@ def through_a_file(state: Any) -> Any:
 
 def check(env_id: str, steps: int = 300, **more: Any) -> None:
     original = made(env_id, [1, 2, 3], **more)
-    life(original, 37, 5)
+    life(original, 39, 5)  # with a limit of 9 the step in which all have just ended
     state = through_a_file(original.state())
     restored = made(env_id, [8, 9, 10], **more)
     life(restored, 11, 6)
@@ -125,29 +125,3 @@ def test_what_is_not_known_has_no_state() -> None:
         envs = made("CartPole-v1", [1, 2], backend=backend)
         assert envs.state() is None
         envs.close()
-
-
-BEGUN_ANEW = [
-    ("SmallCounter-v0", "sync"),
-    ("CartPole-v1", "shared"),
-    ("CartPole-v1", "async"),
-    pytest.param("LunarLander-v3", "sync", marks=pytest.mark.slow),
-    pytest.param("BipedalWalker-v3", "sync", marks=pytest.mark.slow),
-    pytest.param("ALE/Pong-v5", "ale", marks=pytest.mark.slow),
-    pytest.param("CartPole-v1", "envpool", marks=pytest.mark.slow),
-    pytest.param("MiniGrid-Empty-5x5-v0", "sync", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize(("env_id", "backend"), BEGUN_ANEW)
-def test_environments_begun_anew_live_the_life_of_new_ones(env_id: str, backend: str) -> None:
-    family = {"L": "Box2D", "B": "Box2D", "A": "ale_py", "M": "minigrid"}.get(env_id[0])
-    if family is not None:
-        pytest.importorskip(family)
-    if backend == "envpool":
-        pytest.importorskip("envpool")
-    old = made(env_id, [1, 2], backend=backend)
-    life(old, 150, 5)
-    old.reset([3, 4])
-    assert_same_life(old, made(env_id, [3, 4], backend=backend), 150)
-    old.close()
