@@ -224,14 +224,15 @@ class Run:
         self._kept_at = learner.iterations
 
     def _keep_last(self) -> None:
-        """Keep the state at the end; one within an iteration is worth nothing."""
-        if not self._whole or self._kept_at == self.learner.iterations:
+        """Keep the state at the end; from within an iteration the policy is of use, and no more."""
+        if self._kept_at == self.learner.iterations:
             return
         with self._writing():
             if self._csv is not None:
                 self._csv.sync()
             # Elsewhere than at a checkpoint of the rule, environments do not begin anew.
-            content = as_bytes(self._state(resumable=not self.learner.begins_anew))
+            resumable = self._whole and not self.learner.begins_anew
+            content = as_bytes(self._state(resumable=resumable))
             write_durably(self.checkpoints / LAST, content)
 
     def _state(self, *, resumable: bool) -> dict[str, Any]:
