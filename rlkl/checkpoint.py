@@ -38,7 +38,7 @@ class CheckpointConfig:
     """When a run's state is kept, beside its beginning and its end.
 
     Attributes:
-        interval: iterations from one checkpoint to the next; null for 10, or 100 where the
+        interval: iterations from one checkpoint to the next; null for 50, or 100 where the
             environments' state cannot be had: those begin anew after each checkpoint.
         keep: how many of them; older ones are removed.
     """

@@ -210,7 +210,7 @@ class Learner:
     @property
     def checkpoint_interval(self) -> int:
         """Iterations from one checkpoint to the next."""
-        return self.config.checkpoint.interval or (100 if self.begins_anew else 10)
+        return self.config.checkpoint.interval or (100 if self.begins_anew else 50)
 
     def begin_anew(self) -> None:
         """Make the environments anew, with seeds that depend on the run's seed and the moment.
