@@ -175,7 +175,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
     path, state = found
     if beyond > state["env_steps"]:
         passed.append(
-            f"{path.name} is taken and not {LAST}, since the environments begin anew there: "
+            f"{path.name} is taken and not {LAST}, from which no run goes on exactly: "
             f"{beyond - state['env_steps']} environment steps are made again, as they were"
         )
     return path, state, passed
