@@ -101,7 +101,9 @@ def laid_out(observations: list[Any], columns: dict[str, list[int]]) -> np.ndarr
     [
         (Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float64),
          {"box_distribution": "tanh_gaussian", "image_encoder": "impala"}),
-        (MultiDiscrete([2, 3], start=[5, -1]), {"memory": "gru", "state_dependent_std": True}),
+        pytest.param(
+            MultiDiscrete([2, 3], start=[5, -1]), {"memory": "gru", "state_dependent_std": True},
+            marks=pytest.mark.slow),
         pytest.param(
             MultiBinary([2, 2]), {"memory": "lstm", "share_encoder": True, "activation": "gelu"},
             marks=pytest.mark.slow),
