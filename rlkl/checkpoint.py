@@ -52,10 +52,6 @@ class CheckpointConfig:
         check_range("checkpoint.keep", self.keep, at_least=1)
 
 
-class CheckpointError(Exception):
-    """A checkpoint could not be written; the message is one line and names the last good one."""
-
-
 def as_bytes(state: dict[str, Any]) -> bytes:
     """Return the content of a checkpoint's file.
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rlkl.algos.base import Metrics
-from rlkl.checkpoint import BEST, LAST, as_bytes, numbered
+from rlkl.checkpoint import BEST, LAST, as_bytes, numbered, save_checkpoint
 from rlkl.durable import write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import CSVLogger, Logger, TensorBoardLogger, write_json
@@ -191,8 +191,8 @@ class Run:
         if learner.config.eval_interval and mean_return > self._best:
             self._best = mean_return
             with self._writing():
-                content = as_bytes(self._state(resumable=not learner.begins_anew))
-                write_durably(self.checkpoints / BEST, content)
+                state = self._state(resumable=not learner.begins_anew)
+                save_checkpoint(self.checkpoints / BEST, state)
         self._evaluation_seconds += time.perf_counter() - start
         return mean_return
 

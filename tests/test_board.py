@@ -214,6 +214,20 @@ def test_the_time_series_show_every_run_with_its_last_value(
 
 
 @pytest.mark.browser
+def test_the_scalars_show_every_run_too(
+    address: str, runs: Path, pages: Pages, tmp_path: Path
+) -> None:
+    page = pages.open(f"{address}#scalars")
+    chart = page.locator("tf-scalar-card").first
+    chart.wait_for(timeout=LOADED)
+    for run in RUNS:
+        assert page.locator("tf-runs-selector").get_by_text(run, exact=True).count()
+    tags = page.locator("tf-category-paginated-view").all_inner_texts()
+    assert len(tags) >= 5
+    assert page.screenshot(path=tmp_path / "scalars.png")
+
+
+@pytest.mark.browser
 def test_the_custom_scalars_show_each_chart_once_with_a_curve_for_each_run(
     address: str, runs: Path, pages: Pages, tmp_path: Path
 ) -> None:
