@@ -244,10 +244,7 @@ def test_without_a_display_the_video_is_named(
 def test_a_missing_extra_is_named(
     package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == package else real(name)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else name)
     assert run("cartpole", "--video", "film.mp4") == 2
     error = capsys.readouterr().err
     assert f"needs the package {package}, which the extra 'video' installs" in error
