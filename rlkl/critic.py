@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Generator, Tensor
 
+from rlkl.advantages import explained_variance
 from rlkl.by_hand import HandNetwork
 from rlkl.flat_parameters import Adam, mean_of
 from rlkl.policy import Policy
-from rlkl.rollout import Batch, Rows
+from rlkl.rollout import Batch, Targets
 from rlkl.schedules import SCHEDULES, scheduled
 from rlkl.surrogates import clipped_value_loss, squared_value_loss, value_loss_slopes
 from rlkl.validation import check_choice, check_range
@@ -29,6 +31,8 @@ class CriticConfig:
         max_grad_norm: the gradient is scaled down to this norm; null leaves it.
         value_clip: keeps V within this distance of its old self (PPO's value clip); null does not.
         adam_epsilon: added to the denominator of Adam.
+        worker: whether a process of its own fits the critic while the actor is moved, which changes
+            no number: `auto` where that takes less time, `always` or `never`.
     """
 
     learning_rate: float = 1e-3
@@ -38,8 +42,10 @@ class CriticConfig:
     max_grad_norm: float | None = 0.5
     value_clip: float | None = None
     adam_epsilon: float = 1e-5
+    worker: str = "auto"
 
     def __post_init__(self) -> None:
+        check_choice("critic.worker", self.worker, ("auto", "always", "never"))
         check_range("critic.learning_rate", self.learning_rate, above=0)
         check_choice("critic.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
         check_range("critic.num_epochs", self.num_epochs, at_least=1)
@@ -84,25 +90,35 @@ class CriticFit:
             progress: share of the training budget that is spent.
 
         Returns:
-            `value/loss` and `value/grad_norm`, averaged over the steps.
+            `value/loss` and `value/grad_norm`, averaged over the steps;
+            `value/explained_variance` of the values that the advantages were made from, and
+            `value/explained_variance_after` of the fitted critic's, for the same returns.
         """
         config = self.config
         self.adam.learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, progress
         )
         networks = self.policy.by_hand
-        source: Batch | Rows
+        source: Batch | Targets
         if networks is None:
             write: Callable[[Any], Tensor | float] = self._write_by_autograd
             source = replace(batch, inputs=self.policy.critic_inputs(batch.inputs))
         else:
-            write, source = partial(self._write_by_hand, networks.critic), batch.rows()
+            write, source = partial(self._write_by_hand, networks.critic), batch.targets()
         losses, norms = self.losses, self.gradient_norms = [], []
         for _ in range(config.num_epochs):
             for minibatch in source.minibatches(config.num_minibatches, self.generator):
                 losses.append(write(minibatch))
                 norms.append(self.adam.step(config.max_grad_norm))
-        return {"value/loss": mean_of(losses), "value/grad_norm": mean_of(norms)}
+        with torch.no_grad():
+            values = torch.stack((batch.old_values, self.policy.values(batch.inputs)))
+        before, after = explained_variance(values, batch.returns)
+        return {
+            "value/loss": mean_of(losses),
+            "value/grad_norm": mean_of(norms),
+            "value/explained_variance": before,
+            "value/explained_variance_after": after,
+        }
 
     def _write_by_autograd(self, minibatch: Batch) -> Tensor:
         """Write the gradient on a minibatch; return the loss."""
@@ -118,11 +134,11 @@ class CriticFit:
         return loss.detach()
 
     @np.errstate(all="ignore")  # as torch does: what is not finite shows in the report
-    def _write_by_hand(self, critic: HandNetwork, rows: Rows) -> float:
+    def _write_by_hand(self, critic: HandNetwork, targets: Targets) -> float:
         """Write the gradient on a minibatch; return the loss. A sixth of the time of autograd."""
-        values = critic.forward(rows.vectors)[:, 0]
+        values = critic.forward(targets.vectors)[:, 0]
         loss, slopes = value_loss_slopes(
-            values, rows.old_values, rows.returns, self.config.value_clip
+            values, targets.old_values, targets.returns, self.config.value_clip
         )
         critic.backward(slopes[:, None])
         return loss

@@ -1,11 +1,11 @@
-"""The one report that every algorithm gets: how far the policy moved, and how well values fit."""
+"""The one report that every algorithm gets: how far the policy moved, in every measure of it."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from rlkl.advantages import explained_variance, standardize
+from rlkl.advantages import standardize
 from rlkl.algos.base import Metrics
 from rlkl.divergence_formulas import jensen_shannon_estimate, kl_estimates
 from rlkl.policy import Policy
@@ -78,9 +78,7 @@ def report(
         `kl/js` where that has no closed form; `ratio/effective_sample_size` is
         (Σ r)² / Σ r² as a share of the batch; `trust_region/actual_improvement` is that of the
         surrogate E[r · A] with standardised advantages; `policy/entropy_estimate` stands for
-        `policy/entropy` where the policy is squashed, whose entropy has no closed form;
-        `value/explained_variance` is of the values that the advantages were made from, and
-        `value/explained_variance_after` of the fitted critic's, for the same returns.
+        `policy/entropy` where the policy is squashed, whose entropy has no closed form.
         Histograms by tag: tensors `[B]`.
     """
     old = policy.family(batch.old_parameters.double())
@@ -122,10 +120,6 @@ def report(
     metrics |= zip(extremes, torch.stack(list(extremes.values())).tolist(), strict=True)
     metrics["ratio/effective_sample_size"] = float(ratio.mean().square() / ratio.square().mean())
     metrics["policy/std"] = policy.mean_std(new)
-    before_and_after = torch.stack((batch.old_values, policy.values(batch.inputs)))
-    metrics["value/explained_variance"], metrics["value/explained_variance_after"] = (
-        explained_variance(before_and_after, batch.returns)
-    )
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms
 

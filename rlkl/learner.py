@@ -15,6 +15,7 @@ from rlkl.algos.base import Metrics
 from rlkl.checkpoint import describe_policy
 from rlkl.collector import Collector
 from rlkl.critic import CriticFit
+from rlkl.critic_worker import Updates
 from rlkl.diagnostics import complete
 from rlkl.envs import make_vector_env
 from rlkl.evaluation import evaluate
@@ -72,6 +73,9 @@ class Learner:
         )
         self.critic_fit = CriticFit(
             config.critic, self.policy, streams.torch("critic minibatches", device)
+        )
+        self.updates = Updates(
+            self.policy_optimizer, self.critic_fit, config.rollout_steps * config.env.num_envs
         )
         self.normalizer = self._normalizer() if config.normalize_observations else None
         self.reward_scaler = (
@@ -164,8 +168,7 @@ class Learner:
             config.clip_rewards,
         )
         prepared = time.perf_counter()
-        metrics = self.policy_optimizer.update(batch, progress)
-        metrics |= self.critic_fit.update(batch, progress)
+        metrics = self.updates.update(batch, progress)
         updated = time.perf_counter()
         compared, histograms = self.safeguard.report(rollout, batch, metrics, self.iterations + 1)
         applied = self.safeguard.in_a_row == 0
@@ -189,6 +192,11 @@ class Learner:
             / (time.perf_counter() - start),
         }
         return rollout, complete(metrics), histograms
+
+    def close(self) -> None:
+        """Close the environments, and end the processes that were begun."""
+        self.updates.close()
+        self.envs.close()
 
     def evaluate(self) -> float:
         """Return the mean return of `eval_episodes` episodes with the most probable actions."""

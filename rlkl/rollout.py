@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -121,6 +121,11 @@ class Batch:
             self.old_values.numpy(),
         )
 
+    def targets(self) -> "Targets":
+        """Return what the critic learns from as NumPy arrays, of such a policy."""
+        vectors = self.inputs.observations[VECTOR]
+        return Targets(vectors.numpy(), self.returns.numpy(), self.old_values.numpy())
+
     def take(self, chosen: Tensor) -> Self:
         """Return a part of the batch.
 
@@ -153,6 +158,9 @@ class Batch:
         return self.take(chosen[: max(1, round(fraction * self.num_parts))])
 
 
+_Arrays = TypeVar("_Arrays", "Rows", "Targets")
+
+
 class Rows(NamedTuple):
     """A batch whose rows are independent, as NumPy arrays that share its memory.
 
@@ -171,26 +179,50 @@ class Rows(NamedTuple):
     old_log_prob: NDArray[Any]
     old_values: NDArray[Any]
 
-    def take(self, rows: Any) -> "Rows":
-        """Return some of the rows."""
-        return Rows(*[None if array is None else array[rows] for array in self])  # type: ignore[arg-type]
-
     def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator["Rows"]:
-        """Split the batch as `Batch.minibatches` does.
+        """Split the batch as `Batch.minibatches` does."""
+        return _pieces(self, num_minibatches, generator)
 
-        The rows are put in their new order once; each minibatch is a piece of that.
-        """
-        size = len(self.actions)
-        permutation = torch.randperm(size, generator=generator).numpy()
-        if num_minibatches == 1:
-            yield self
-            return
-        shuffled = self.take(permutation)
-        start, parts = 0, min(num_minibatches, size)
-        for part in range(parts):
-            end = start + size // parts + (part < size % parts)
-            yield shuffled.take(slice(start, end))
-            start = end
+
+class Targets(NamedTuple):
+    """What the critic learns from in such a batch.
+
+    Attributes:
+        vectors, returns, old_values: as in `Rows`.
+    """
+
+    vectors: NDArray[Any]
+    returns: NDArray[Any]
+    old_values: NDArray[Any]
+
+    def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator["Targets"]:
+        """Split the batch as `Batch.minibatches` does."""
+        return _pieces(self, num_minibatches, generator)
+
+
+def _pieces(arrays: _Arrays, num_minibatches: int, generator: Generator) -> Iterator[_Arrays]:
+    """Put the rows in a random order, once, and yield pieces of that; the arrays if one is asked.
+
+    Args:
+        arrays: a row for each transition; None has none.
+        num_minibatches: as in `Batch.minibatches`.
+        generator: source of the order.
+    """
+
+    def take(rows: Any, source: tuple[Any, ...]) -> _Arrays:
+        return type(arrays)._make(None if array is None else array[rows] for array in source)
+
+    size = len(arrays.vectors)
+    permutation = torch.randperm(size, generator=generator).numpy()
+    if num_minibatches == 1:
+        yield arrays
+        return
+    shuffled = take(permutation, arrays)
+    start, parts = 0, min(num_minibatches, size)
+    for part in range(parts):
+        end = start + size // parts + (part < size % parts)
+        yield take(slice(start, end), shuffled)
+        start = end
 
 
 @torch.no_grad()

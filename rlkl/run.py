@@ -249,7 +249,7 @@ class Run:
                 for logger in self._loggers:
                     logger.close(status)
         finally:
-            self.learner.envs.close()
+            self.learner.close()
 
     def _write(self, summary: Summary) -> None:
         with self._writing():

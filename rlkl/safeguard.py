@@ -110,7 +110,9 @@ class Safeguard:
                 f"{self.in_a_row} updates in a row were not finite, the last from its {culprit} "
                 "on; the policy is as before them (max_bad_updates=N allows more)"
             )
-        return report(self.policy, batch, self.ratio_bounds)
+        compared, histograms = report(self.policy, batch, self.ratio_bounds)
+        compared["value/explained_variance_after"] = metrics["value/explained_variance"]
+        return compared, histograms
 
     def _is_finite(self, metrics: Metrics) -> bool:
         """Whether the update's own numbers and all parameters are finite."""

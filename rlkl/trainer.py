@@ -94,7 +94,7 @@ def resume(
             kl_so_far = keep_rows(run_dir, trainer.env_steps)
             _record(run_dir, path, trainer.env_steps, changed)
         except BaseException:
-            trainer.envs.close()
+            trainer.close()
             raise
         if config.logger.progress != "none":
             notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")

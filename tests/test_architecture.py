@@ -24,7 +24,7 @@ FLOORS = [
         "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",
         "environment_state", "collector", "tasks",
     },
-    {"critic", "algos"},
+    {"critic", "critic_worker", "algos"},
     {
         "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
         "export", "durable", "checkpoint", "training_config", "learner", "run",

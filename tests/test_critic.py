@@ -1,5 +1,8 @@
 """The critic's fit: what it minimises, what bounds it, and that it leaves the actor alone."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete
@@ -9,6 +12,8 @@ from rlkl.critic import CriticConfig, CriticFit
 from rlkl.policy import Policy, PolicyConfig
 from rlkl.rollout import Batch
 from rlkl.validation import ConfigError
+
+EXPLAINED = ("value/explained_variance", "value/explained_variance_after")
 
 
 @pytest.fixture
@@ -53,7 +58,21 @@ def test_value_clip_keeps_values_near_their_old_selves(policy: Policy) -> None:
 
 def test_one_return_alone_is_no_problem(policy: Policy) -> None:
     metrics = fit(policy, num_minibatches=4).update(batch_of(policy, torch.ones(1)), 0.0)
-    assert all(torch.isfinite(torch.tensor(value)) for value in metrics.values())
+    assert math.isfinite(metrics["value/loss"]) and math.isfinite(metrics["value/grad_norm"])
+    assert all(math.isnan(metrics[tag]) for tag in EXPLAINED)  # one return does not vary
+
+
+def test_explained_variance_is_told_before_and_after_the_fit(policy: Policy) -> None:
+    batch = batch_of(policy, torch.linspace(-2, 3, 64))
+    metrics = fit(policy, learning_rate=0.01).update(batch, 0.0)
+    vectors = batch.inputs.observations["vector"]
+    with torch.no_grad():
+        fitted = policy.critic(seen(vectors)).squeeze(-1)
+    for tag, values in zip(EXPLAINED, (batch.old_values, fitted), strict=True):
+        residuals = (batch.returns - values).double().numpy()
+        expected = 1 - np.var(residuals) / np.var(batch.returns.double().numpy())
+        assert metrics[tag] == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
+    assert metrics[EXPLAINED[0]] < metrics[EXPLAINED[1]]
 
 
 def test_the_learning_rate_follows_its_schedule(policy: Policy) -> None:

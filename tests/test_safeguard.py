@@ -13,6 +13,7 @@ import torch
 import rlkl
 from rlkl import learner, safeguard
 from rlkl.algos import ALGORITHMS
+from rlkl.critic import CriticConfig
 from rlkl.diagnostics import report
 from rlkl.safeguard import BadUpdatesError
 
@@ -23,6 +24,7 @@ def make(algo: str = "ppo_clip", env: str = "Pendulum-v1", **changes: Any) -> rl
     settings: dict[str, Any] = {
         "algo": ALGORITHMS[algo].config(),
         "env": rlkl.EnvConfig(env, 4),
+        "critic": CriticConfig(worker="never"),  # what is patched here is not in a fork
         "total_env_steps": 640,
         "rollout_steps": 16,
         "eval_episodes": 0,

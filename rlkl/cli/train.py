@@ -154,7 +154,7 @@ def check_jobs(configs: Iterable[TrainConfig]) -> None:
             check_folder("run_dir", config.run_dir)
     alike = {repr(c): c for c in (replace(c, run_dir=None, seed=0) for c in configs)}
     for config in alike.values():
-        Trainer(config).envs.close()
+        Trainer(config).close()
 
 
 class Outcomes:

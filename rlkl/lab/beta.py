@@ -86,7 +86,7 @@ def run(config: TrainConfig) -> Iterator[Row]:
                 "return": metrics["return/train"],
             }
     finally:
-        trainer.envs.close()
+        trainer.close()
 
 
 def calculate(config: BetaConfig, tell: Tell) -> Rows:

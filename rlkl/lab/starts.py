@@ -40,7 +40,7 @@ def started(config: StartConfig, tell: Tell) -> Iterator[Trainer]:
     try:
         yield trainer
     finally:
-        trainer.envs.close()
+        trainer.close()
 
 
 def trained(config: TrainConfig, tell: Tell) -> Trainer:
