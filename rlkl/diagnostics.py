@@ -82,7 +82,7 @@ def report(
         Histograms by tag: tensors `[B]`.
     """
     old = policy.family(batch.old_parameters.double())
-    new = old.at(policy.distribution(batch.inputs).parameters.double())
+    new = policy.distribution(batch.inputs, torch.float64)
     actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
     log_ratio = new.log_prob(actions) - old.log_prob(actions)
     ratio = log_ratio.exp()
@@ -101,6 +101,7 @@ def report(
         "ratio/mean": ratio,
         "ratio/clip_fraction": ((ratio < lowest) | (ratio > highest)).double(),
         entropy: new.entropy(),
+        "ratio/square": ratio.square(),
         "trust_region/actual_improvement": (ratio - 1) * advantages,
     }
     if jensen_shannon is None:
@@ -118,7 +119,8 @@ def report(
         "ratio/std": ratio.std(correction=0),
     }
     metrics |= zip(extremes, torch.stack(list(extremes.values())).tolist(), strict=True)
-    metrics["ratio/effective_sample_size"] = float(ratio.mean().square() / ratio.square().mean())
+    squares = metrics.pop("ratio/square")
+    metrics["ratio/effective_sample_size"] = metrics["ratio/mean"] ** 2 / squares
     metrics["policy/std"] = policy.mean_std(new)
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms

@@ -379,14 +379,19 @@ class Policy:
         head = mlp(features, hidden_sizes, outputs, config.activation)
         return Network(encoder, memory, head)
 
-    def distribution(self, inputs: Inputs) -> Distribution:
-        """Return π(·|s) for each row."""
+    def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
+        """Return π(·|s) for each row.
+
+        Args:
+            inputs: what to decide from.
+            dtype: of the distribution; None for the policy's own.
+        """
         if self.by_hand is not None and not torch.is_grad_enabled():
             parameters = torch.from_numpy(self.by_hand.actor(inputs.observations[VECTOR].numpy()))
-            return self._masked(parameters, inputs.observations)
+            return self._masked(parameters.to(dtype or self.dtype), inputs.observations)
         sequences = inputs.sequences
         states = sequences.states[:, : self._actor_state_size] if sequences else None
-        return self._masked(self.actor(inputs, states), inputs.observations)
+        return self._masked(self.actor(inputs, states).to(dtype or self.dtype), inputs.observations)
 
     def values(
         self, inputs: Inputs, states: Tensor | None = None, *, through_encoder: bool = False
