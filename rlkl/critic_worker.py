@@ -99,7 +99,10 @@ class Updates:
             return self._wanted == "always"
         if median(self._fit_seconds) < WORTHWHILE:
             return False
-        return turn < 2 * PROBES or median(self._seconds[True]) < median(self._seconds[False])
+        in_turn, at_once = self._seconds[False], self._seconds[True]
+        if turn < 2 * PROBES or len(at_once) < PROBES:
+            return True
+        return median(at_once) < median(in_turn)
 
     def close(self) -> None:
         """End the process, if there is one."""

@@ -120,7 +120,8 @@ def report(
     }
     metrics |= zip(extremes, torch.stack(list(extremes.values())).tolist(), strict=True)
     squares = metrics.pop("ratio/square")
-    metrics["ratio/effective_sample_size"] = metrics["ratio/mean"] ** 2 / squares
+    share = metrics["ratio/mean"] ** 2 / squares if squares else math.nan
+    metrics["ratio/effective_sample_size"] = share
     metrics["policy/std"] = policy.mean_std(new)
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms

@@ -169,6 +169,23 @@ def test_the_faster_way_is_taken_and_measured_again(
         assert {way: ways.count(way) for way in (False, True)} == expected
 
 
+def test_a_fit_that_becomes_worthwhile_between_two_probes_is_tried(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(critic_worker, "time", clock)
+    monkeypatch.setattr(critic_worker, "CriticWorker", lambda *_: Stub(clock, 0.01))
+    monkeypatch.setattr(critic_worker, "usable_cores", lambda: 2)
+    critic_fit: Any = Stub(clock, 0.001)
+    critic_fit.config, critic_fit.policy = CriticConfig(), learner.policy
+    updates = Updates(Stub(clock, 0.1), critic_fit, 1)  # type: ignore[arg-type]
+    for number in range(PERIOD):
+        critic_fit.seconds = 0.001 if number < 3 * PROBES else 0.05
+        updates.update(None, 0.0)  # type: ignore[arg-type]
+    # Two fits of the new length make the median, and from then on all are at once.
+    assert clock.now == pytest.approx(PERIOD * 0.1 + 9 * 0.001 + 2 * 0.05 + (PERIOD - 11) * 0.01)
+
+
 def test_one_core_alone_is_left_alone(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(critic_worker, "usable_cores", lambda: 1)
     alone = Learner(config("auto"))
