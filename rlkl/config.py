@@ -17,12 +17,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from rlkl.algos import ALGORITHMS
 from rlkl.bench.work import BenchConfig
 from rlkl.envs import choose_backend
+from rlkl.hydra_settings import check_hydra
 from rlkl.lab import EXPERIMENTS
 from rlkl.lab.base import Experiment, ExperimentConfig, TrainingExperimentConfig
 from rlkl.lab.starts import StartConfig
@@ -146,10 +147,19 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
         _check_key(_parse(text), config_dirs)
     search_path = ",".join(f"file://{path.resolve()}" for path in config_dirs)
     extra = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
-    with one_line_errors():
+    for_files = [text for text in overrides if not _parse(text).key_or_group.startswith("hydra.")]
+
+    def composed(overrides: list[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            composed = compose("train", [*overrides, *extra])
-        return to_train_config(composed)
+            return compose("train", [*overrides, *extra], return_hydra_config=True)
+
+    with one_line_errors():
+        config = composed(overrides)
+        of_files = config if len(for_files) == len(overrides) else composed(for_files)
+        check_hydra(config.hydra, of_files.hydra)
+        with open_dict(config):
+            del config["hydra"]
+        return to_train_config(config)
 
 
 def to_train_config(composed: DictConfig) -> TrainConfig:
@@ -320,6 +330,8 @@ def _parse(text: str) -> Override:
 
 def _check_key(override: Override, config_dirs: list[Path]) -> None:
     key, text = override.key_or_group, override.input_line
+    if key == "hydra.searchpath":
+        raise ConfigError(f"{text}: name a folder of configs by --config-dir DIR")
     if key.startswith(("hydra.", "hydra/", FREE_KEY)):
         return
     if override.is_delete():

@@ -35,7 +35,15 @@ def prepare(folder: Path) -> None:
     own.mkdir(parents=True)
     for name, content in OWN_CONFIGS.items():
         (own / f"{name}.yaml").write_text(f"# @package _global_\n{content}\n", encoding="utf-8")
+    for name, content in OWN_OF_HYDRA.items():
+        path = folder / "own" / "hydra" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
 
+
+COPIES = "{_target_: shutil.copy, src: a_file, dst: pwned}"
+FACTORY = "{(): shutil.copy, src: a_file, dst: pwned}"
+"""Code that leaves a file behind if it is run."""
 
 OWN_CONFIGS = {
     "unknown_key": "tottal_env_steps: 5",
@@ -51,6 +59,30 @@ OWN_CONFIGS = {
     "escape_in_id": 'env:\n  id: "\\e[31mred"',
     "missing_option": "defaults:\n  - override /algo: unheard_of",
     "names_code": "algo:\n  _target_: os.system",
+    "a_callback": f"hydra:\n  callbacks:\n    it: {COPIES}",
+    "a_callback_of_a_file": "defaults:\n  - override /hydra/callbacks: copies",
+    "a_launcher": "hydra:\n  launcher:\n    _target_: os.system",
+    "a_sweeper": "hydra:\n  sweeper:\n    _target_: os.system",
+    "within_a_sweeper": f"hydra:\n  sweeper:\n    params:\n      it: {COPIES}",
+    "a_handler": f"hydra:\n  job_logging:\n    handlers:\n      it: {FACTORY}",
+    "a_class_of_handlers": (
+        "hydra:\n  hydra_logging:\n    handlers:\n      it: {class: logging.FileHandler, "
+        "filename: pwned}\n    root: {handlers: [it]}"
+    ),
+    "an_object_from_outside": (
+        "hydra:\n  job_logging:\n    handlers:\n      it: {class: logging.StreamHandler, "
+        "stream: 'ext://this.d'}\n    root: {handlers: [it]}"
+    ),
+    "surroundings": "hydra:\n  job:\n    env_set:\n      PATH: own",
+    "more_folders": "hydra:\n  searchpath: ['pkg://this']",
+}
+
+OWN_OF_HYDRA = {
+    "callbacks/copies": f"it: {COPIES}\n",
+    "launcher/copies": f"{COPIES}\n",
+    "sweeper/copies": f"{COPIES}\n",
+    "job_logging/copies": f"version: 1\nhandlers: {{it: {FACTORY}}}\nroot: {{handlers: [it]}}\n",
+    "env/surroundings": "# @package hydra.job\nenv_set: {PATH: own}\n",
 }
 
 LONG = "x" * 5000
@@ -420,6 +452,42 @@ OWN = {
     "escape_in_id": ("env.id='\\x1b[31mred'",),
     "missing_option": ("unheard_of",),
     "names_code": ("_target_",),
+    "a_callback": ("hydra.callbacks.it._target_=shutil.copy", "cannot name code"),
+    "a_callback_of_a_file": ("hydra.callbacks.it._target_=shutil.copy", "cannot name code"),
+    "a_launcher": ("hydra.launcher._target_=os.system", "hydra/launcher=basic or joblib"),
+    "a_sweeper": ("hydra.sweeper._target_=os.system", "hydra/sweeper=basic"),
+    "within_a_sweeper": ("hydra.sweeper.params.it._target_=shutil.copy", "cannot name code"),
+    "a_handler": ("hydra.job_logging", "hydra/job_logging=default or"),
+    "a_class_of_handlers": ("hydra.hydra_logging", "hydra/hydra_logging=default or"),
+    "an_object_from_outside": ("hydra.job_logging", "hydra/job_logging=default or"),
+    "surroundings": ("hydra.job.env_set.PATH=own", "expected on the command line"),
+    "more_folders": ("hydra.searchpath",),
+}
+
+CODE = {
+    ("+hydra.callbacks.it._target_=os.system",): ("hydra.callbacks.it._target_=os.system",),
+    ("+hydra.callbacks.it=null",): ("hydra.callbacks.it=None", "cannot name code"),
+    (f"hydra.callbacks={COPIES}",): ("hydra.callbacks",),
+    (f"++hydra.callbacks={{it: {COPIES}}}",): ("hydra.callbacks.it._target_=shutil.copy",),
+    ("hydra={callbacks: {it: {_target_: os.system}}}",): ("there is no key 'hydra'",),
+    ("hydra.launcher._target_=os.system",): ("hydra.launcher._target_=os.system", "joblib"),
+    ("hydra.launcher._target_=${env.id}",): ("hydra.launcher._target_=CartPole-v1",),
+    ("hydra.launcher._target_=hydra_plugins.mine.Mine",): ("hydra_plugins.mine.Mine",),
+    ("hydra.launcher=null",): ("hydra.launcher._target_=None",),
+    ("+hydra.launcher.it._target_=os.system",): ("hydra.launcher.it._target_=os.system",),
+    ("hydra.sweeper._target_=os.system",): ("hydra.sweeper._target_=os.system", "=basic"),
+    ("~hydra.sweeper._target_",): ("hydra.sweeper._target_",),
+    ("hydra.job_logging.root=INFO",): ("hydra.job_logging", "hydra/job_logging=default or"),
+    ("+hydra.hydra_logging.handlers.it.class=this.d",): ("hydra.hydra_logging", "choose"),
+    ("hydra.searchpath=[pkg://this]",): ("hydra.searchpath=[pkg://this]", "--config-dir DIR"),
+    ("--config-dir", "own", "hydra/launcher=copies"): ("hydra.launcher._target_=shutil.copy",),
+    ("--config-dir", "own", "hydra/sweeper=copies"): ("hydra.sweeper._target_=shutil.copy",),
+    ("--config-dir", "own", "hydra/job_logging=copies"): ("hydra.job_logging",),
+    ("--config-dir", "own", "hydra/callbacks=copies"): ("hydra.callbacks.it._target_",),
+    ("--config-dir", "own", "hydra/env=surroundings"): ("hydra.job.env_set.PATH=own",),
+    ("-m", "seed=0,1", "+hydra.callbacks.it._target_=os.system"): ("hydra.callbacks.it._target_",),
+    ("-m", "--config-dir", "own", "experiment=a_callback,null"): ("hydra.callbacks.it._target_",),
+    ("--cfg", "hydra", "+hydra.callbacks.it._target_=os.system"): ("hydra.callbacks.it._target_",),
 }
 
 OTHERS = {
@@ -542,6 +610,8 @@ def _cases() -> list[Bad]:
         add("flag", given, *parts)
     for name, parts in OWN.items():
         add("config file", ("train", "--config-dir", "own", f"experiment={name}"), *parts)
+    for given, parts in CODE.items():
+        add("code", ("train", *given), *parts)
     for given, parts in OTHERS.items():
         add("other command", given, *parts)
     return list({case.arguments: case for case in cases}.values())

@@ -30,7 +30,7 @@ FLOORS = [
         "export", "durable", "checkpoint", "training_config", "learner", "run",
         "trainer", "bench", "lab",
     },
-    {"config", "cli", "__main__", "__init__"},
+    {"config", "hydra_settings", "cli", "__main__", "__init__"},
 ]  # fmt: skip
 EDGE_ONLY = {"hydra", "omegaconf"}
 MATHEMATICS = {"torch", "numpy"}
