@@ -5,12 +5,16 @@ the pages of all runs, chart by equal chart, and takes the table's columns from 
 """
 
 import dataclasses
+import struct
 import time
 import types
 import typing
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rlkl.algos import ALGORITHMS
+from rlkl.durable import write_durably
 
 KL_BOUNDS = ("kl_bounds/kl", "kl_bounds/lower", "kl_bounds/upper")
 """Tags of TensorBoard alone, for its margin chart: KL(π_old ‖ π_θ), and where it should lie.
@@ -93,6 +97,9 @@ METRICS = {
 
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
 """The hyperparameters that are ticked when the table opens; TensorBoard ticks five."""
+
+SESSION_END = b"_hparams_/session_end_info"
+"""Tag of TensorBoard's plugin hparams for how a run ended."""
 
 NOT_VARIED = ("logger", "checkpoint", "run_dir", "eval_episodes", "eval_interval")
 """Parts of a config that say where a run is kept and shown, not what it is."""
@@ -195,6 +202,35 @@ def session_end(status: str) -> Any:
         status=words.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
     )
     return _summary("session_end_info", session_end_info=ended)
+
+
+def forget_end(run_dir: Path) -> None:
+    """Take out of a run's event files how it ended, because it goes on.
+
+    TensorBoard believes the first end that it reads.
+
+    Args:
+        run_dir: with the event files of the run so far, if there are any.
+    """
+    for path in run_dir.glob("events.out.tfevents.*"):
+        content = path.read_bytes()
+        kept = b"".join(record for record in _records(content) if SESSION_END not in record)
+        if kept != content:
+            write_durably(path, kept)
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """Yield the records of an event file; one that is half written, at its end, is none.
+
+    Each is the length of its event in 8 bytes, a checksum of 4, the event, and a checksum of 4.
+    """
+    start = 0
+    while len(length := content[start : start + 8]) == 8:
+        end = start + 16 + struct.unpack("<Q", length)[0]
+        if end > len(content):
+            return
+        yield content[start:end]
+        start = end
 
 
 def _summary(name: str, **content: Any) -> Any:

@@ -19,6 +19,7 @@ from rlkl.dashboard import (
     KL_OF_RUN,
     LAYOUT,
     experiment,
+    forget_end,
     session_end,
     session_start,
 )
@@ -177,11 +178,12 @@ class TensorBoardLogger:
         import tensorboard.compat.proto.summary_pb2 as summaries  # type: ignore[import-untyped]  # noqa: PLC0415
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
+        forget_end(run_dir)
         self._summary: Any = summaries.Summary
         self._writer = SummaryWriter(
             str(run_dir),
             flush_secs=10,  # watched while it grows
-            purge_step=env_steps + 1 if env_steps else None,
+            purge_step=env_steps + 1,
         )
         self._events: Any = self._writer.file_writer
         self._histogram_interval = config.logger.histogram_interval

@@ -19,6 +19,7 @@ from rlkl.dashboard import (
     LAYOUT,
     METRICS,
     SHOWN_FIRST,
+    _records,
     columns,
     hyperparameters,
 )
@@ -257,6 +258,22 @@ def test_the_table_says_how_a_run_ended(
     assert api_pb2.Status.Name(session.status) == f"STATUS_{status}"
     assert session.end_time_secs > 0
     assert KL_OF_RUN in {metric.name.tag for metric in rows["run"].metric_values}
+
+    # It goes on, and no longer ended as it did; a row half written is none.
+    (file,) = (tmp_path / "run").glob("events.*")
+    *others, last = _records(file.read_bytes())
+    file.write_bytes(b"".join([*others, last, others[1][:-1]]))
+    file = file.rename(file.with_name("events.out.tfevents.0000000001.x"))  # of an earlier second
+    rlkl.resume(tmp_path / "run")
+    assert file.read_bytes() == b"".join(others)
+    resumed = Logdir(tmp_path)
+    (later,) = resumed.table()[1]["run"].sessions
+    assert later.status == api_pb2.STATUS_SUCCESS
+    assert later.start_time_secs == session.start_time_secs
+    assert later.end_time_secs > session.end_time_secs
+    steps = [int(row["env_steps"]) for row in resumed.csv("run")]
+    assert len(steps) == trainer.iterations + 3
+    assert resumed.steps("run", "kl/old_new") == steps
 
 
 def test_a_run_that_ends_before_its_first_iteration_has_no_mean_kl(
