@@ -2,6 +2,8 @@
 
 import io
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from rlkl.spaces import (
     mask_rows,
     normalized,
 )
-from rlkl.validation import ConfigError, check_choice, check_range
+from rlkl.validation import ConfigError, check_choice, check_range, one_line
 
 FORMAT = 3
 """Grows with every change that older code cannot read."""
@@ -126,6 +128,27 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
+@contextmanager
+def taking_from(path: Path) -> Iterator[None]:
+    """Turn what a state that could be read lacks, or has in another form, into one line.
+
+    Args:
+        path: of the checkpoint.
+
+    Raises:
+        ConfigError: the state is not that of a run.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ConfigError(
+            f"{path} is not the checkpoint of a run: {type(error).__name__}: {one_line(error)}; "
+            "name another"
+        ) from error
+
+
 def numbered(folder: Path) -> list[Path]:
     """Return the checkpoints that were kept by the rule, the newest first."""
     found = {
@@ -156,12 +179,14 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
             continue
         try:
             state = _read(path)
+            with taking_from(path):
+                resumable, env_steps = bool(state["resumable"]), int(state["env_steps"])
         except ConfigError as error:
             passed.append(str(error))
             continue
-        if not state["resumable"]:
-            beyond = state["env_steps"]
-        elif found is None or state["env_steps"] > found[1]["env_steps"]:
+        if not resumable:
+            beyond = env_steps
+        elif found is None or env_steps > found[1]["env_steps"]:
             found = path, state
         if found is not None and path.name != LAST:
             break
@@ -292,10 +317,12 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
     Raises:
         ConfigError: the folder has no such checkpoint, or none that can be read.
     """
-    state = load_checkpoint(checkpoint_path(run_dir, checkpoint))
-    config = state["config"]
-    env = EnvConfig(**config["env"])
-    return TrainedRun(_policy_of(state), env, int(state["env_steps"]), int(config["threads"]))
+    path = checkpoint_path(run_dir, checkpoint)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        config = state["config"]
+        env = EnvConfig(**config["env"])
+        return TrainedRun(_policy_of(state), env, int(state["env_steps"]), int(config["threads"]))
 
 
 def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
@@ -308,7 +335,10 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
     Raises:
         ConfigError: the folder has no such checkpoint, or none that can be read.
     """
-    return _policy_of(load_checkpoint(checkpoint_path(run_dir, checkpoint)))
+    path = checkpoint_path(run_dir, checkpoint)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        return _policy_of(state)
 
 
 def _policy_of(state: dict[str, Any]) -> TrainedPolicy:

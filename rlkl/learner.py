@@ -266,16 +266,9 @@ class Learner:
         Raises:
             ConfigError: the state is that of another algorithm, policy or environment.
         """
-        self._check_fits(state)
-        self.policy.load_state_dict(state["policy"])
+        self.load_policy(state)
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.critic_fit.load_state_dict(state["critic_fit"])
-        for statistics, key in (
-            (self.normalizer, "normalizer"),
-            (self.reward_scaler, "reward_scaler"),
-        ):
-            if statistics is not None:
-                statistics.load_state_dict(state[key])
         self.collector.load_state_dict(state["collector"])
         self.iterations = int(state["iterations"])
         self.episodes = int(state["episodes"])
@@ -285,6 +278,21 @@ class Learner:
         self.safeguard.in_a_row = int(state["bad_updates_in_a_row"])
         if self.begins_anew and self.iterations:
             self.begin_anew()
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Take the networks and the statistics of observations and rewards alone from a state.
+
+        Raises:
+            ConfigError: the state is that of another algorithm, policy or environment.
+        """
+        self._check_fits(state)
+        self.policy.load_state_dict(state["policy"])
+        for statistics, key in (
+            (self.normalizer, "normalizer"),
+            (self.reward_scaler, "reward_scaler"),
+        ):
+            if statistics is not None:
+                statistics.load_state_dict(state[key])
 
     def _check_fits(self, state: dict[str, Any]) -> None:
         def described(description: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rlkl.checkpoint import newest
+from rlkl.checkpoint import newest, taking_from
 from rlkl.durable import FolderLock, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import Logger, as_yaml, keep_rows, make_run_dir
@@ -81,16 +81,19 @@ def resume(
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: there is no such folder of a run")
+    newest(run_dir / "checkpoints")  # a folder that is no run's gets no lock
     lock = FolderLock(run_dir)
     try:
         path, state, notes = newest(run_dir / "checkpoints")
-        before = saved_config(state["config"])
+        with taking_from(path):
+            before = saved_config(state["config"])
         config = before if change is None else change(before)
         changed = changes(before, config)
         _check_unfinished(run_dir, config)
         trainer = Trainer(config)
         try:
-            trainer.load_state_dict(state)
+            with taking_from(path):
+                trainer.load_state_dict(state)
             kl_so_far = keep_rows(run_dir, trainer.env_steps)
             _record(run_dir, path, trainer.env_steps, changed)
         except BaseException:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from rlkl.checkpoint import save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ def prepare(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "damaged" / "checkpoints").mkdir(parents=True)
     (folder / "damaged" / "checkpoints" / "last.pt").write_bytes(b"no checkpoint")
+    for name, state in STATES.items():
+        save_checkpoint(folder / name / "checkpoints" / "last.pt", state)
     own = folder / "own" / "experiment"
     own.mkdir(parents=True)
     for name, content in OWN_CONFIGS.items():
@@ -40,6 +45,14 @@ def prepare(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
+
+STATES: dict[str, dict[str, Any]] = {
+    "foreign": {"policy": {}},
+    "half": {"config": {}, "policy_description": {}, "resumable": True, "env_steps": 8},
+    "newer": {"format": 99},
+    "older": {"format": 1},
+}
+"""Checkpoints that can be read and are not of a run, or not of this version."""
 
 COPIES = "{_target_: shutil.copy, src: a_file, dst: pwned}"
 FACTORY = "{(): shutil.copy, src: a_file, dst: pwned}"
@@ -539,8 +552,28 @@ OTHERS = {
     ("show", "collapse", "batches=0"): ("batches=0", "at least 1"),
     ("show", "collapse", "batchs=1"): ("did you mean batches",),
     ("show", "collapse", "run_dir=x"): ("experiments log nothing",),
-    ("show", "collapse", "checkpoint=nowhere"): ("nowhere", "no such checkpoint"),
+    ("show", "collapse", "checkpoint=nowhere"): ("nowhere", "no such folder"),
+    ("show", "collapse", "checkpoint=a_file"): ("a_file", "no such folder"),
+    ("show", "collapse", "checkpoint=own"): ("own is not the folder of a run",),
+    ("show", "collapse", "checkpoint=damaged/x.pt"): ("damaged/x.pt: there is no such checkpoint",),
     ("show", "collapse", "checkpoint=damaged"): ("damaged", "not a checkpoint"),
+    **{
+        (*command, text.format(name)): (f"{name}/checkpoints/last.pt", *parts)
+        for name, parts in {
+            "foreign": ("not the checkpoint of a run",),
+            "newer": ("format 99, newer than", "upgrade rlkl"),
+            "older": ("format 1, older than",),
+        }.items()
+        for *command, text in (
+            ("show", "collapse", "checkpoint={}"),
+            ("evaluate", "{}"),
+            ("resume", "{}"),
+        )
+    },
+    ("evaluate", "half"): ("half/checkpoints/last.pt is not the checkpoint of a run",),
+    ("show", "collapse", "checkpoint=half"): ("for another version of rlkl",),
+    ("resume", "empty"): ("empty/checkpoints has no checkpoint",),
+    ("resume", "a_file"): ("a_file: there is no such folder",),
     ("show", "collapse", "checkpoint=empty", "seed=1"): ("has its own settings",),
     ("show", "collapse", "rollout_steps=1000000000000"): ("rollout_steps", "this machine has"),
     ("show", "geometry", "kl=nan"): ("kl=nan",),

@@ -21,6 +21,7 @@ from rlkl.checkpoint import (
     describe_policy,
     load_checkpoint,
     load_policy,
+    load_run,
     newest,
     save_checkpoint,
 )
@@ -301,3 +302,22 @@ def test_the_newest_checkpoint_that_can_be_gone_on_from_is_found(tmp_path: Path)
     assert (path.name, state["env_steps"]) == ("step_200.pt", 200)
     assert "step_300.pt is not a checkpoint that can be read" in notes[0]
     assert "130 environment steps are made again" in notes[1]
+
+
+def test_what_can_be_read_and_is_no_run_is_refused_with_words_by_whoever_takes_from_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "checkpoints" / "last.pt"
+    policy = small_policy(ObservationEncoder(OBSERVATIONS["vector"]), Discrete(2))
+    written(tmp_path, policy)
+    whole = load_checkpoint(path)
+    for part in ("policy_description", "policy", "normalizer"):
+        save_checkpoint(path, {key: value for key, value in whole.items() if key != part})
+        with pytest.raises(rlkl.ConfigError, match=rf"last\.pt is not .* of a run: .*{part}"):
+            load_policy(tmp_path)
+    save_checkpoint(path, whole)
+    load_policy(tmp_path)
+    with pytest.raises(rlkl.ConfigError, match=r"last\.pt is not the checkpoint of a run: KeyErr"):
+        load_run(tmp_path)
+    with pytest.raises(rlkl.ConfigError, match=r"last\.pt is not the checkpoint of a run: .*resu"):
+        newest(tmp_path / "checkpoints")

@@ -15,6 +15,7 @@ import torch
 
 from rlkl.algos import make_policy_optimizer
 from rlkl.algos.ppo_kl import PPOKLConfig
+from rlkl.checkpoint import save_checkpoint
 from rlkl.cli import main
 from rlkl.config import load_experiment, register_schemas
 from rlkl.diagnostics import report
@@ -24,6 +25,7 @@ from rlkl.lab import EXPERIMENTS, beta, clip, collapse, directions, estimators, 
 from rlkl.lab.base import Rows, column, distinct, select
 from rlkl.lab.drawing import new_figure, save
 from rlkl.trainer import TrainConfig, Trainer, train
+from rlkl.validation import ConfigError
 
 TINY = TrainConfig(env=EnvConfig(num_envs=2), rollout_steps=32, total_env_steps=64)
 PENDULUM = replace(TINY, env=EnvConfig("Pendulum-v1", num_envs=2), normalize_observations=True)
@@ -250,6 +252,21 @@ def test_a_restored_trainer_has_the_policy_and_the_statistics_of_the_run(tmp_pat
         assert restored.reward_scaler.state_dict() == trainer.reward_scaler.state_dict()
     finally:
         restored.envs.close()
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-9])
+    with pytest.raises(ConfigError, match=r"last\.pt is not .*; \S+step_0\.pt can be read") as told:
+        starts.restored(str(tmp_path / "run"))
+    older = starts.restored(str(told.value).split("; ")[1].split(" ")[0])
+    assert not torch.equal(starts.actor(older), starts.actor(trainer))
+    older.envs.close()
+
+
+def test_a_checkpoint_of_other_networks_is_refused(trainer: Trainer, tmp_path: Path) -> None:
+    state = trainer.state_dict()
+    state["policy"] = {f"{name}_of_another": part for name, part in state["policy"].items()}
+    save_checkpoint(tmp_path / "x.pt", state)
+    with pytest.raises(ConfigError, match=r"x\.pt is not the checkpoint of a run: KeyError"):
+        starts.restored(str(tmp_path / "x.pt"))
 
 
 def test_every_optimizer_begins_with_the_same_policy_and_batch(

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from rlkl.checkpoint import load_checkpoint
+from rlkl.checkpoint import checkpoint_path, load_checkpoint, taking_from
 from rlkl.evaluation import evaluate
 from rlkl.lab.base import Tell, TrainingExperimentConfig
 from rlkl.rollout import Batch, make_batch
@@ -21,7 +20,8 @@ class StartConfig(TrainingExperimentConfig):
     """Settings of every experiment that moves one policy in several ways.
 
     Attributes:
-        checkpoint: folder of a run whose policy to begin with; null trains one.
+        checkpoint: folder of a run whose policy to begin with, or one of its checkpoints; null
+            trains one.
         batches: how many the policy collects, each with updates of its own.
     """
 
@@ -61,15 +61,15 @@ def restored(run_dir: str) -> Trainer:
     Raises:
         ConfigError: the folder has no checkpoint that can be read.
     """
-    state = load_checkpoint(Path(run_dir) / "checkpoints" / "last.pt")
-    trainer = Trainer(saved_config(state["config"]))
-    trainer.policy.load_state_dict(state["policy"])
-    for statistics, key in (
-        (trainer.normalizer, "normalizer"),
-        (trainer.reward_scaler, "reward_scaler"),
-    ):
-        if statistics is not None:
-            statistics.load_state_dict(state[key])
+    path = checkpoint_path(run_dir)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        trainer = Trainer(saved_config(state["config"]))
+        try:
+            trainer.load_policy(state)
+        except BaseException:
+            trainer.envs.close()
+            raise
     return trainer
 
 
