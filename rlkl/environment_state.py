@@ -1,9 +1,11 @@
 """The state of environments as plain data, where it is known to be all there is to them.
 
-A copy is known by its exact class: what a class of the user keeps is for nobody here to know. Such
-environments have no state, and a run that is to be resumed exactly begins them anew instead.
+A copy is known by its exact class, or gives its state itself, by methods `get_state()` and
+`set_state(state)`; so is every wrapper around it. Else a run that is to be resumed exactly begins
+its environments anew.
 """
 
+import inspect
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +16,7 @@ from gymnasium.wrappers import FrameStackObservation, OrderEnforcing, TimeLimit
 
 from rlkl.copies import Copies
 from rlkl.guard import Guard
+from rlkl.validation import BrokenEnvironmentError, one_line
 
 ATTRIBUTES = {
     "classic_control.cartpole.CartPoleEnv": ("state", "steps_beyond_terminated"),
@@ -59,8 +62,10 @@ def _state(env: Any) -> dict[str, Any] | None:
     """Return the state of a copy and of what it is wrapped in."""
     if isinstance(env, gym.Wrapper):
         inner = _state(env.env)
-        own = _state_of_wrapper(env)
-        return None if inner is None or own is None else {"own": own, "inner": inner}
+        own = None if inner is None else _state_of_wrapper(env)
+        return None if own is None else {"own": own, "inner": inner}
+    if _gives_state(env):
+        return {"given": _given(env), "generator": _generator_of(env)}
     kind = type(env)
     module = kind.__module__.removeprefix("gymnasium.envs.")
     attributes = ATTRIBUTES.get(f"{module}.{kind.__name__}")
@@ -74,17 +79,24 @@ def _state(env: Any) -> dict[str, Any] | None:
 def _set_state(env: Any, state: dict[str, Any]) -> None:
     if isinstance(env, gym.Wrapper):
         _set_state(env.env, state["inner"])
-        if isinstance(env, FrameStackObservation):
-            env.obs_queue.extend(_plain_back(frame) for frame in state["own"]["frames"])
-        else:
-            _set_attributes(env, state["own"])
-        return
-    _set_attributes(env, {key: value for key, value in state.items() if key != "mujoco"})
-    if "mujoco" in state:
-        _set_mujoco_state(env, state["mujoco"])
+        own = state["own"]
+    else:
+        own = state
+    others = ("frames", "mujoco", "given", "generator")
+    _set_attributes(env, {key: value for key, value in own.items() if key not in others})
+    if "frames" in own:
+        env.obs_queue.extend(_plain_back(frame) for frame in own["frames"])
+    if "mujoco" in own:
+        _set_mujoco_state(env, own["mujoco"])
+    if "given" in own:
+        _give_back(env, own["given"])
+    if own.get("generator") is not None:
+        env.np_random.bit_generator.state = _unpacked(own["generator"])
 
 
 def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
+    if _gives_state(env):
+        return {"given": _given(env)}
     if type(env) in (Guard, OrderEnforcing):
         return {}
     if type(env) is TimeLimit:
@@ -92,6 +104,133 @@ def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
     if type(env) is FrameStackObservation and isinstance(env.env.observation_space, gym.spaces.Box):
         return {"frames": [_plain(frame) for frame in env.obs_queue]}
     return None
+
+
+def _gives_state(env: Any) -> bool:
+    """Whether an environment or wrapper gives its state itself.
+
+    The class must have both methods, to be called without and with one argument: MuJoCo's
+    environments have a `set_state` of positions and velocities.
+    """
+    methods = getattr(type(env), "get_state", None), getattr(type(env), "set_state", None)
+    return all(
+        callable(method) and _takes(method, count) for count, method in enumerate(methods, 1)
+    )
+
+
+def _takes(method: Any, count: int) -> bool:
+    """Whether a method can be called with so many arguments, the object itself among them."""
+    try:
+        inspect.signature(method).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _given(env: Any) -> Any:
+    """Return what `get_state` returns, in the form of a checkpoint.
+
+    Raises:
+        BrokenEnvironmentError: it fails, or returns what no checkpoint may hold.
+    """
+    name = f"get_state() of {type(env).__name__}"
+    try:
+        return _packed(env.get_state(), "")
+    except _NotPlainError as error:
+        raise BrokenEnvironmentError(
+            f"{name} returned {error}; expected numbers, texts, arrays and tensors, and lists, "
+            "tuples and dicts of them"
+        ) from None
+    except Exception as error:
+        raise BrokenEnvironmentError(
+            f"{name} failed: {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+def _give_back(env: Any, packed: Any) -> None:
+    """Hand to `set_state` what `get_state` returned.
+
+    Raises:
+        BrokenEnvironmentError: it fails.
+    """
+    try:
+        env.set_state(_unpacked(packed))
+    except Exception as error:
+        raise BrokenEnvironmentError(
+            f"set_state() of {type(env).__name__} failed on what its get_state() returned: "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+def _generator_of(env: Any) -> Any:
+    """Return the state of an environment's `np_random`, if that is a generator of NumPy."""
+    generator = env.np_random
+    if not isinstance(generator, np.random.Generator):
+        return None
+    return _packed(generator.bit_generator.state, "")
+
+
+class _NotPlainError(Exception):
+    """Something that no checkpoint may hold: what, and where."""
+
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+"""Types that a checkpoint may hold as they are; classes made from them it may not."""
+
+
+def _packed(value: Any, path: str) -> Any:
+    """Return a copy of plain data in a form that a checkpoint may hold.
+
+    Lists and what is in `PLAIN` stay; the others are marked, so that each comes back as what it
+    was.
+
+    Args:
+        value: of numbers, texts, arrays and tensors, and lists, tuples and dicts of them.
+        path: to it within the whole.
+
+    Raises:
+        _NotPlainError: something in it is of another type.
+    """
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind in (list, tuple):
+        parts = [_packed(part, f"{path}[{i}]") for i, part in enumerate(value)]
+        return parts if kind is list else {"tuple": parts}
+    if kind is dict and all(type(key) in PLAIN for key in value):
+        parts = [_packed(part, f"{path}[{key!r}]") for key, part in value.items()]
+        return {"keys": list(value), "values": parts}
+    if isinstance(value, torch.Tensor):
+        return {"tensor": value.detach().clone()}
+    if kind is np.ndarray or isinstance(value, np.generic):
+        try:
+            array = torch.from_numpy(np.array(value))
+        except (TypeError, ValueError):
+            raise _NotPlainError(f"an array of {value.dtype}{_at(path)}") from None
+        return {"array": array} if kind is np.ndarray else {"number": array}
+    raise _NotPlainError(f"an object of {kind.__module__}.{kind.__qualname__}{_at(path)}")
+
+
+def _at(path: str) -> str:
+    return f" at {path}" if path else ""
+
+
+def _unpacked(packed: Any) -> Any:
+    """Return what `_packed` was given."""
+    if isinstance(packed, list):
+        return [_unpacked(part) for part in packed]
+    if not isinstance(packed, dict):
+        return packed
+    if "keys" in packed:
+        return dict(zip(packed["keys"], map(_unpacked, packed["values"]), strict=True))
+    ((mark, content),) = packed.items()
+    if mark == "tuple":
+        return tuple(map(_unpacked, content))
+    # Of its own: what is read from a file may be read again.
+    if mark == "tensor":
+        return content.clone()
+    array = content.numpy().copy()
+    return array if mark == "array" else array[()]
 
 
 def _mujoco_state(env: Any) -> dict[str, Any]:

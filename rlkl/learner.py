@@ -26,7 +26,7 @@ from rlkl.randomness import RandomStreams
 from rlkl.rollout import Rollout, make_batch
 from rlkl.safeguard import Safeguard
 from rlkl.training_config import TrainConfig
-from rlkl.validation import ConfigError
+from rlkl.validation import BrokenEnvironmentError, ConfigError
 
 
 class Learner:
@@ -97,6 +97,10 @@ class Learner:
             streams.integers("environments", config.env.num_envs),
             self.normalizer,
         )
+        try:
+            self._begins_anew = self.envs.state() is None
+        except BrokenEnvironmentError as error:
+            raise ConfigError(str(error)) from error
 
     def _normalizer(self) -> ObservationNormalizer:
         encoder = self.envs.encoder
@@ -213,7 +217,7 @@ class Learner:
 
         Whoever resumes could not go on with the episodes under way, so nobody does.
         """
-        return self.envs.state() is None
+        return self._begins_anew
 
     @property
     def checkpoint_interval(self) -> int:
@@ -269,14 +273,17 @@ class Learner:
         self.load_policy(state)
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.critic_fit.load_state_dict(state["critic_fit"])
-        self.collector.load_state_dict(state["collector"])
+        try:
+            self.collector.load_state_dict(state["collector"])
+        except BrokenEnvironmentError as error:
+            raise ConfigError(f"{error}; mend it, or begin a new run") from error
         self.iterations = int(state["iterations"])
         self.episodes = int(state["episodes"])
         self.recent_returns.extend(state["recent_returns"])
         self.recent_lengths.extend(state["recent_lengths"])
         self.return_best = float(state["return_best"])
         self.safeguard.in_a_row = int(state["bad_updates_in_a_row"])
-        if self.begins_anew and self.iterations:
+        if state["collector"]["under_way"] is None and self.iterations:
             self.begin_anew()
 
     def load_policy(self, state: dict[str, Any]) -> None:

@@ -199,13 +199,27 @@ class VectorEnvironment:
         return encoded
 
     def state(self) -> dict[str, Any] | None:
-        """Return the state of all copies as plain data; None where it cannot be had."""
-        copies = state_of(self._envs)
+        """Return the state of all copies as plain data; None where it cannot be had.
+
+        Raises:
+            BrokenEnvironmentError: an environment that gives its state itself failed to.
+        """
+        try:
+            copies = state_of(self._envs)
+        except BrokenEnvironmentError as error:
+            raise BrokenEnvironmentError(f"{self._where}: {error}") from error
         return None if copies is None else {"copies": copies, "ended": self._ended.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Put copies that were reset into the state that `state` returned."""
-        set_state(self._envs, state["copies"])
+        """Put copies that were reset into the state that `state` returned.
+
+        Raises:
+            BrokenEnvironmentError: an environment that takes its state itself failed to.
+        """
+        try:
+            set_state(self._envs, state["copies"])
+        except BrokenEnvironmentError as error:
+            raise BrokenEnvironmentError(f"{self._where}: {error}") from error
         self._ended = np.array(state["ended"], np.bool_)
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from rlkl.cli import main
 from rlkl.durable import FolderLock
 from rlkl.learner import Learner
 from rlkl.rollout import Episode
+from rlkl.validation import BrokenEnvironmentError
 
 QUIET = rlkl.LoggerConfig(tensorboard=False, progress="none")
 
@@ -54,11 +55,44 @@ class Screen(gym.Env[Any, Any]):
         return self._look(), float(action), ended, self.t == 12, {}
 
 
+class TellingScreen(Screen):
+    """The same, but that its state can be had."""
+
+    def get_state(self) -> Any:
+        return {"t": self.t}
+
+    def set_state(self, state: Any) -> None:
+        self.t = state["t"]
+
+
+class Tires(gym.Wrapper[Any, Any, Any, Any]):
+    """Rewards less with every episode, and says how many there were."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.episodes = np.zeros(1)
+
+    def reset(self, **given: Any) -> Any:
+        self.episodes[0] += 1
+        return self.env.reset(**given)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = self.env.step(action)
+        return observation, float(reward) / float(self.episodes[0]), *rest
+
+    def get_state(self) -> Any:
+        return self.episodes
+
+    def set_state(self, state: Any) -> None:
+        self.episodes = state
+
+
 @pytest.fixture(autouse=True)
 def screen() -> Iterator[None]:
     gym.register("ResumedScreen-v0", Screen)
+    gym.register("ResumedTelling-v0", lambda: Tires(TellingScreen()), max_episode_steps=9)
     yield
-    del gym.registry["ResumedScreen-v0"]
+    del gym.registry["ResumedScreen-v0"], gym.registry["ResumedTelling-v0"]
 
 
 SMALL = rlkl.PolicyConfig([8], [8], image_features=8)
@@ -71,6 +105,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     },
     "cheetah": {"env": rlkl.EnvConfig("HalfCheetah-v5", 2), "scale_rewards": True},
     "image": {"env": rlkl.EnvConfig("ResumedScreen-v0", 2), "policy": SMALL, "scale_rewards": True},
+    "own": {"env": rlkl.EnvConfig("ResumedTelling-v0", 2), "policy": SMALL},
     "memory": {
         "env": rlkl.EnvConfig("CartPole-v1", 2),
         "policy": replace(SMALL, memory="gru", memory_size=8),
@@ -85,6 +120,7 @@ WORLDS: dict[str, dict[str, Any]] = {
 FIRST = {(algo, "cartpole") for algo in ALGORITHMS} | {
     ("trpo", "pendulum"), ("ppo_kl", "cheetah"), ("ppo_clip", "image"), ("ppo_kl", "image"),
     ("trpo", "memory"), ("ppo_clip", "memory_of_images"), ("ppo_clip", "processes"),
+    ("ppo_clip", "own"),
 }  # fmt: skip
 CASES = [
     pytest.param(algo, world, marks=() if (algo, world) in FIRST else pytest.mark.slow)
@@ -292,6 +328,61 @@ def test_where_state_can_be_had_checkpoints_change_nothing_and_elsewhere_episode
     assert not torch.equal(weights("image", 2), weights("image", None))
     resolved = yaml.safe_load((tmp_path / "image-None" / "config.yaml").read_text())
     assert resolved["checkpoint"]["interval"] == 100
+
+
+def test_an_environment_that_gives_its_state_goes_on_and_one_that_fails_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(interval: int) -> torch.Tensor:
+        checkpoint = rlkl.CheckpointConfig(interval)
+        given = config(tmp_path / f"{interval}", checkpoint=checkpoint, **WORLDS["own"])
+        trainer = rlkl.Trainer(given)
+        assert "begin anew" not in trainer.title
+        trainer.train()
+        return trainer.policy.actor_parameters.vector.detach().clone()
+
+    assert torch.equal(weights(1), weights(50))  # checkpoints change nothing
+    run = broken(config(tmp_path / "lost", **WORLDS["own"]), at=6)
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.name != ".lock"}
+    with monkeypatch.context() as patch:
+        patch.delattr(TellingScreen, "set_state")
+        patch.delattr(TellingScreen, "get_state")
+        with pytest.raises(rlkl.ConfigError, match=r"set_state\(\) of TellingScreen .*mend it, or"):
+            rlkl.resume(run)
+    assert {path: path.read_bytes() for path in run.rglob("*.*") if path.name != ".lock"} == before
+
+    given: list[Any] = []
+
+    def get_state(self: TellingScreen) -> Any:
+        given.append(self.t)
+        return {"t": self.t} if len(given) < 9 else {self.t}
+
+    monkeypatch.setattr(TellingScreen, "get_state", get_state)
+    with pytest.raises(BrokenEnvironmentError, match=r"get_state\(\) of TellingScreen returned"):
+        rlkl.train(config(tmp_path / "fails", **WORLDS["own"]))
+    assert numbered(tmp_path / "fails" / "checkpoints")
+    summary = json.loads((tmp_path / "fails" / "summary.json").read_text())
+    assert (summary["status"], "builtins.set" in summary["reason"]) == ("failed", True)
+    monkeypatch.setattr(TellingScreen, "get_state", lambda self: {self.t})
+    with pytest.raises(rlkl.ConfigError, match=r"^env\.id=ResumedTelling-v0: get_state\(\) of"):
+        rlkl.train(config(tmp_path / "refused", **WORLDS["own"]))
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_checkpoint_without_the_environments_state_begins_them_anew_whatever_they_give_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.delattr(TellingScreen, "set_state")
+        rlkl.train(config(run, **WORLDS["own"]))
+    learner = Learner(config(run, **WORLDS["own"]))
+    path = numbered(run / "checkpoints")[0]
+    before, begun = learner.envs, []
+    monkeypatch.setattr(learner, "begin_anew", lambda: begun.append(learner.envs is before))
+    learner.load_state_dict(load_checkpoint(path))
+    assert begun == [True]
+    learner.envs.close()
 
 
 def test_episodes_that_are_cut_are_not_counted_and_rewards_scale_as_if_they_ended() -> None:
