@@ -1,12 +1,18 @@
 """Files that are whole at every moment: a crash at any byte leaves what was there before."""
 
-import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from rlkl.validation import ConfigError
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError(
+        "rlkl runs on POSIX systems, such as Linux and macOS; on Windows use it within WSL"
+    ) from error
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -54,22 +60,24 @@ class FolderLock:
 
     Raises:
         ConfigError: another process has it.
+        OSError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / ".lock").open("a+")
+        # Without a buffer, which on a full disk would fail a second time when it is closed.
+        self._file = (folder / ".lock").open("a+b", buffering=0)
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
+            holder = self._file.read().decode().strip() or "unknown"
             self._file.close()
             raise ConfigError(
                 f"{folder} is being trained by process {holder}; wait for its end, or stop it"
             ) from None
         self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        with suppress(OSError):  # the lock is held, whether or not it says by whom
+            self._file.write(f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let others have the folder."""

@@ -227,6 +227,7 @@ class TensorBoardLogger:
         if self._iterations and not math.isnan(self._kl_sum):
             self._write(self._env_steps, {KL_OF_RUN: self._kl_sum / self._iterations})
         self._add(session_end(status))
+        self._writer.flush()  # closing alone would not tell of a disk that is full
         self._writer.close()
 
 

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,29 @@ from rlkl.version import __version__
 
 class FolderError(Exception):
     """A run's folder cannot be written to; the message is one line and says what is kept."""
+
+
+@contextmanager
+def writing(run_dir: Path) -> Iterator[None]:
+    """Turn what the disk refuses within into one line that says what stands.
+
+    Args:
+        run_dir: the run's folder.
+
+    Raises:
+        FolderError: something could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        kept = numbered(run_dir / "checkpoints")
+        stands = (
+            f"{kept[0]} is whole; once that is mended, go on with: rlkl resume {run_dir}"
+            if kept
+            else "it has no checkpoint yet"
+        )
+        reason = error.strerror or str(error)
+        raise FolderError(f"{run_dir} cannot be written to: {reason}; {stands}") from error
 
 
 @dataclass
@@ -117,7 +140,7 @@ class Run:
         """
         learner = self.learner
         interrupted, failure = False, None
-        with _stop_signal() as stop:
+        with _stop_signal() as stop, _quiet_writers():
             try:
                 self._open()
                 self._iterate(stop)
@@ -143,7 +166,7 @@ class Run:
 
     def _open(self) -> None:
         learner, config = self.learner, self.learner.resolved_config
-        with self._writing():
+        with writing(self.run_dir):
             self.checkpoints.mkdir(exist_ok=True)
             learner.safeguard.folder = self.run_dir / "bad_updates"
             self._csv = CSVLogger(self.run_dir)
@@ -190,14 +213,14 @@ class Run:
             self.eval_return = mean_return
         if learner.config.eval_interval and mean_return > self._best:
             self._best = mean_return
-            with self._writing():
+            with writing(self.run_dir):
                 state = self._state(resumable=not learner.begins_anew)
                 save_checkpoint(self.checkpoints / BEST, state)
         self._evaluation_seconds += time.perf_counter() - start
         return mean_return
 
     def _log(self, rollout: Rollout, metrics: Metrics, histograms: dict[str, torch.Tensor]) -> None:
-        with self._writing():
+        with writing(self.run_dir):
             for logger in self._loggers:
                 logger.log_episodes(rollout.episodes)
                 logger.log(self.learner.env_steps, metrics, histograms)
@@ -207,7 +230,7 @@ class Run:
         learner = self.learner
         if learner.begins_anew and learner.iterations:
             learner.begin_anew()
-        with self._writing():
+        with writing(self.run_dir):
             if self._csv is not None:  # a checkpoint never knows of rows that may be lost
                 self._csv.sync()
             # With evaluations underway the best is theirs to tell.
@@ -227,7 +250,7 @@ class Run:
         """Keep the state at the end; from within an iteration the policy is of use, and no more."""
         if self._kept_at == self.learner.iterations:
             return
-        with self._writing():
+        with writing(self.run_dir):
             if self._csv is not None:
                 self._csv.sync()
             # Elsewhere than at a checkpoint of the rule, environments do not begin anew.
@@ -245,30 +268,15 @@ class Run:
 
     def _close(self, status: str) -> None:
         try:
-            with self._writing():
-                for logger in self._loggers:
-                    logger.close(status)
+            with writing(self.run_dir), ExitStack() as every:  # even if one of them fails
+                for logger in reversed(self._loggers):
+                    every.callback(logger.close, status)
         finally:
             self.learner.close()
 
     def _write(self, summary: Summary) -> None:
-        with self._writing():
+        with writing(self.run_dir):
             write_json(self.run_dir / "summary.json", asdict(summary))
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            kept = numbered(self.checkpoints)
-            stands = (
-                f"{kept[0]} is whole; when there is room again, go on with: "
-                f"rlkl resume {self.run_dir}"
-                if kept
-                else "it has no checkpoint yet"
-            )
-            reason = error.strerror or str(error)
-            raise FolderError(f"{self.run_dir} cannot be written to: {reason}; {stands}") from error
 
     def _summary(self, status: str, reason: str, wall_seconds: float) -> Summary:
         learner = self.learner
@@ -314,6 +322,22 @@ def _stop_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _quiet_writers() -> Iterator[None]:
+    """Keep TensorBoard's thread from printing a traceback: what it fails with comes up anyway."""
+    before = threading.excepthook
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            before(failed)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _git_revision() -> str | None:

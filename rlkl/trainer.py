@@ -13,7 +13,7 @@ from rlkl.checkpoint import newest, taking_from
 from rlkl.durable import FolderLock, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import Logger, as_yaml, keep_rows, make_run_dir
-from rlkl.run import Run, Summary
+from rlkl.run import Run, Summary, writing
 from rlkl.training_config import TrainConfig, changes, saved_config
 from rlkl.validation import ConfigError
 from rlkl.version import __version__
@@ -45,10 +45,12 @@ class Trainer(Learner):
         """
         config = self.config
         run_dir = make_run_dir(config.run_dir, config.env.id, config.algo.name, config.seed)
-        lock = FolderLock(run_dir)
+        with writing(run_dir):
+            lock = FolderLock(run_dir)
         try:
             text = as_yaml(asdict(self.resolved_config))
-            write_durably(run_dir / "config.yaml", text.encode())
+            with writing(run_dir):
+                write_durably(run_dir / "config.yaml", text.encode())
             return Run(self, run_dir, also).go()
         finally:
             lock.release()
@@ -77,12 +79,14 @@ def resume(
     Raises:
         ConfigError: there is nothing to go on from or nothing left to do, a change is refused, or
             another process is at it.
+        FolderError: the folder cannot be written to.
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: there is no such folder of a run")
     newest(run_dir / "checkpoints")  # a folder that is no run's gets no lock
-    lock = FolderLock(run_dir)
+    with writing(run_dir):
+        lock = FolderLock(run_dir)
     try:
         path, state, notes = newest(run_dir / "checkpoints")
         with taking_from(path):
@@ -94,8 +98,9 @@ def resume(
         try:
             with taking_from(path):
                 trainer.load_state_dict(state)
-            kl_so_far = keep_rows(run_dir, trainer.env_steps)
-            _record(run_dir, path, trainer.env_steps, changed)
+            with writing(run_dir):
+                kl_so_far = keep_rows(run_dir, trainer.env_steps)
+                _record(run_dir, path, trainer.env_steps, changed)
         except BaseException:
             trainer.close()
             raise

@@ -16,6 +16,8 @@ from rlkl.algos import ALGORITHMS
 from rlkl.cli import main
 from rlkl.config import GROUPS, options
 from rlkl.diagnostics import TAGS
+from rlkl.durable import FolderLock
+from rlkl.shared_copies import usable_cores
 
 TINY = ["total_env_steps=300", "rollout_steps=16", "eval_episodes=2"]
 
@@ -153,6 +155,115 @@ def test_a_mistyped_command_and_the_two_flags(capsys: pytest.CaptureFixture[str]
     assert "rlkl train --help" in capsys.readouterr().out
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("rlkl ")
+
+
+ENVIRONMENT = """
+import gymnasium as gym
+
+
+class Third(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, seed_of_run):
+        self.breaks, self.steps = seed_of_run == 2, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.breaks and self.steps > 40:
+            raise ValueError("the third is lost")
+        return self.observation_space.sample(), 1.0, self.steps % 9 == 0, False, {}
+
+
+gym.register("Third-v0", Third)
+"""
+"""A package of the user's own, with an environment that breaks in the run of seed 2."""
+
+
+def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start the real command in a folder whose modules it can import."""
+    root = Path(main.__code__.co_filename).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlkl", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{folder}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_job_of_a_sweep_that_breaks_while_it_runs_is_named_and_the_others_finish(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "third.py").write_text(ENVIRONMENT)
+    own = ["env.id=third:Third-v0", "env.kwargs.seed_of_run=${seed}", "logger=quiet"]
+    process = command(tmp_path, "train", "-m", "seed=0,1,2,3", *own, *TINY)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    lines = [line for line in errors.splitlines() if line.startswith("rlkl: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("rlkl: failed: seed=2,")
+    assert "the third is lost" in lines[0]
+    assert "Traceback" not in errors
+    ends = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert {end["seed"]: end["status"] for end in ends} == {
+        0: "finished", 1: "finished", 2: "failed", 3: "finished",
+    }  # fmt: skip
+    (lost,) = [end for end in ends if end["status"] == "failed"]
+    assert "the third is lost" in lost["reason"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_begin_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
+    both = [command(tmp_path, "train", "logger=quiet", *TINY) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert (process.returncode, errors) == (0, "")
+    folders = [path.parent for path in tmp_path.rglob("summary.json")]
+    assert len(folders) == 2
+    for folder in folders:
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == "finished"
+        rows = (folder / "metrics.csv").read_text().splitlines()
+        assert len(rows) == 1 + summary["iterations"]
+
+
+def is_gone(process: int) -> bool:
+    """Whether a process ended; one that nobody asked how is a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells of children")
+@pytest.mark.parametrize("backend", ["async", "shared"])
+def test_no_process_of_an_environment_outlives_a_trainer_that_is_killed(
+    backend: str, tmp_path: Path
+) -> None:
+    copies = [f"env.backend={backend}", "env.num_envs=4", "env=pendulum", "logger=quiet"]
+    process = command(tmp_path, "train", "run_dir=run", "total_env_steps=100000000", *copies)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+        assert time.monotonic() < deadline, "no iteration in two minutes"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == (4 if backend == "async" else min(4, usable_cores()) - 1)
+    process.kill()
+    process.communicate()
+    FolderLock(tmp_path / "run").release()  # that of a dead process holds nobody up
+    while not all(is_gone(int(child)) for child in children):
+        assert time.monotonic() < deadline, "they live on"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

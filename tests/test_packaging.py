@@ -90,3 +90,12 @@ def test_installed_package_trains(installed: Path, tmp_path: Path) -> None:
     assert isinstance(summary, dict)
     assert summary
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "training wrote elsewhere too"
+
+
+@pytest.mark.slow
+def test_a_system_without_posix_locks_is_told_so() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import rlkl"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: rlkl runs on POSIX systems, such as Linux and macOS")
