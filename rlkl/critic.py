@@ -48,7 +48,7 @@ class CriticConfig:
         check_choice("critic.worker", self.worker, ("auto", "always", "never"))
         check_range("critic.learning_rate", self.learning_rate, above=0)
         check_choice("critic.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
-        check_range("critic.num_epochs", self.num_epochs, at_least=1)
+        check_range("critic.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("critic.num_minibatches", self.num_minibatches, at_least=1)
         check_range("critic.adam_epsilon", self.adam_epsilon, above=0)
         for key in ("max_grad_norm", "value_clip"):

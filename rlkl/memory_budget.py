@@ -1,6 +1,7 @@
-"""How much memory a run takes at least, held against what the machine has before any is taken."""
+"""What a run takes at least, held against what the machine has before any of it is taken."""
 
 import os
+import resource
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,15 @@ the batch the action, an advantage, a return, two values and the old distributio
 
 PARAMETER_BYTES = 16
 """Of a parameter: itself, its gradient and Adam's two moments, in float32."""
+
+COPY_BYTES = 4 * 2**20
+"""Of a copy in a process of its own: what a fork of Python has written to after its first reset."""
+
+COPY_FILES = 2
+"""Open at the trainer's end for each such copy: a pipe to it, and what tells of its end."""
+
+MOST_PROCESSES = 4096
+"""More than any machine has cores for."""
 
 GATES = {"none": 0, "gru": 3, "lstm": 4}
 CONTROL_GROUP_LIMITS = (
@@ -36,6 +46,7 @@ def check_memory(
     num_envs: int,
     policy: PolicyConfig | None = None,
     observation_bytes: int = 4,
+    processes: int = 0,
 ) -> None:
     """Raise if a run needs more memory than the machine has, by what it needs at the very least.
 
@@ -44,6 +55,7 @@ def check_memory(
         num_envs: N.
         policy: the networks; None where they are small.
         observation_bytes: of one encoded observation, which the rollout and the batch both hold.
+        processes: copies of the environment that are a process each.
 
     Raises:
         ConfigError: naming the setting that takes most, what it takes and what there is.
@@ -51,7 +63,8 @@ def check_memory(
     rows = rollout_steps * num_envs
     needs = {
         f"rollout_steps={rollout_steps} with num_envs={num_envs}": rows
-        * (TRANSITION_BYTES + 2 * observation_bytes)
+        * (TRANSITION_BYTES + 2 * observation_bytes),
+        f"env.num_envs={processes}, each in a process of its own": processes * COPY_BYTES,
     }
     if policy is not None:
         for key in ("encoder_hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
@@ -68,6 +81,29 @@ def check_memory(
             f"{max(needs, key=lambda part: needs[part])}: needs at least {_gibibytes(needed)} of "
             f"memory, and this machine has {_gibibytes(there)}; expected less"
         )
+
+
+def check_processes(count: int) -> None:
+    """Raise if the system lets no user have so many copies of an environment as processes.
+
+    Args:
+        count: of copies.
+
+    Raises:
+        ConfigError: naming the limit, how many it allows, and another backend.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    users, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    limits = {"rlkl": MOST_PROCESSES}
+    limits |= {"ulimit -n": files // COPY_FILES} if files != resource.RLIM_INFINITY else {}
+    limits |= {"ulimit -u": users} if users != resource.RLIM_INFINITY else {}
+    for name, most in limits.items():
+        if count > most:
+            raise ConfigError(
+                f"env.num_envs={count}: with env.backend=async each copy is a process of its own, "
+                f"of which {name} allows {most}; expected fewer, or env.backend=shared, which "
+                "takes one for each core"
+            )
 
 
 def _gibibytes(size: int) -> str:

@@ -12,7 +12,7 @@ from rlkl.checkpoint import CheckpointConfig
 from rlkl.critic import CriticConfig
 from rlkl.envs import EnvConfig
 from rlkl.loggers import LoggerConfig
-from rlkl.memory_budget import check_memory
+from rlkl.memory_budget import check_memory, check_processes
 from rlkl.policy import PolicyConfig
 from rlkl.validation import ConfigError, check_divides, check_range, check_text
 
@@ -89,7 +89,9 @@ class TrainConfig:
             )
         if self.run_dir is not None:
             check_text("run_dir", self.run_dir)
-        check_memory(self.rollout_steps, self.env.num_envs, self.policy)
+        processes = self.env.num_envs if self.env.backend == "async" else 0
+        check_processes(processes)
+        check_memory(self.rollout_steps, self.env.num_envs, self.policy, processes=processes)
         for part in ("algo", "critic"):
             parts = getattr(getattr(self, part), "num_minibatches", 1)
             size = self.rollout_steps * self.env.num_envs

@@ -271,6 +271,11 @@ CONFLICTS = {
 }
 
 ABSURD = {
+    ("env.num_envs=65000", "env.backend=async"): ("env.num_envs=65000", "a process of its own"),
+    ("algo.num_epochs=1000000000",): ("algo.num_epochs=1000000000", "at most 10000"),
+    ("critic.num_epochs=1000000000",): ("critic.num_epochs=1000000000", "at most 10000"),
+    ("algo=trpo", "algo.cg_iterations=1000000000"): ("algo.cg_iterations", "at most 10000"),
+    ("algo=trpo", "algo.max_backtracks=1000000000"): ("algo.max_backtracks", "at most 10000"),
     ("env.num_envs=1000000000",): ("env.num_envs=1000000000", "at most 65536"),
     (f"env.num_envs={HUGE}",): ("env.num_envs=", "expected a number within"),
     ("rollout_steps=1000000000000",): ("rollout_steps=1000000000000", "GiB", "this machine has"),
@@ -515,6 +520,12 @@ OTHERS = {
     ("bench", "work=[]"): ("work=",),
     ("bench", "work=null"): ("work=",),
     ("bench", "repetitions=0"): ("repetitions=0", "at least 1"),
+    ("bench", "repetitions=1000000000"): ("repetitions=1000000000", "at most 10000"),
+    ("bench", "num_epochs=1000000000"): ("num_epochs=1000000000", "at most 10000"),
+    ("bench", "cg_iterations=1000000000"): ("cg_iterations=1000000000", "at most 10000"),
+    ("bench", f"env_steps={10**18}"): ("env_steps=", "at most 1e+15"),
+    ("evaluate", "empty", f"--episodes={10**12}"): ("--episodes=1000000000000", "at most 1e+06"),
+    ("watch", "empty", f"--episodes={10**12}"): ("--episodes=1000000000000", "at most 1e+06"),
     ("bench", "repetitions=many"): ("repetitions", "Integer"),
     ("bench", "repetitions=1,2"): ("expected key=value",),
     ("bench", "num_envs=[]"): ("num_envs",),

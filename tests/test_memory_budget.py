@@ -1,12 +1,13 @@
 """What cannot be had is refused by arithmetic, against what the machine says it has."""
 
+import resource
 from pathlib import Path
 
 import pytest
 
 import rlkl
 from rlkl import memory_budget
-from rlkl.memory_budget import check_memory, machine_memory
+from rlkl.memory_budget import check_memory, check_processes, machine_memory
 from rlkl.validation import ConfigError
 
 GIB = 2**30
@@ -74,3 +75,38 @@ def test_observations_count_once_the_environment_is_known(one_gibibyte: None) ->
     config = rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=1), rollout_steps=12_000_000)
     with pytest.raises(ConfigError, match="rollout_steps=12000000"):
         rlkl.Trainer(config)
+
+
+def test_copies_in_processes_count_by_what_a_process_takes(one_gibibyte: None) -> None:
+    # 255 times 4 MiB leave room for the rollout, 256 do not.
+    check_memory(8, 255, processes=255)
+    check_memory(8, 256)
+    with pytest.raises(ConfigError, match=r"^env\.num_envs=256, each in .* at least 1 GiB"):
+        check_memory(8, 256, processes=256)
+    rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=256), rollout_steps=8)
+    with pytest.raises(ConfigError, match=r"^env\.num_envs=256, each in a process of its own"):
+        rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=256, backend="async"), rollout_steps=8)
+
+
+@pytest.mark.parametrize(
+    ("files", "users", "most", "named"),
+    [
+        (64, 1000, 32, "ulimit -n allows 32"),
+        (1000, 30, 30, "ulimit -u allows 30"),
+        (resource.RLIM_INFINITY, 30, 30, "ulimit -u allows 30"),
+        (64, resource.RLIM_INFINITY, 32, "ulimit -n allows 32"),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 4096, "rlkl allows 4096"),
+    ],
+)
+def test_no_more_processes_than_the_system_allows(
+    files: int, users: int, most: int, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {resource.RLIMIT_NOFILE: (files, -1), resource.RLIMIT_NPROC: (users, -1)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    check_processes(most)
+    with pytest.raises(ConfigError, match=named):
+        check_processes(most + 1)
+    rlkl.EnvConfig(num_envs=most + 1, backend="async")
+    rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=most + 2, backend="shared"))
+    with pytest.raises(ConfigError, match=named):
+        rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=most + 2, backend="async"))

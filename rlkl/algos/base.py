@@ -92,7 +92,7 @@ class MinibatchConfig(FirstOrderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("algo.num_epochs", self.num_epochs, at_least=1)
+        check_range("algo.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("algo.num_minibatches", self.num_minibatches, at_least=1)
 
     @property

@@ -51,7 +51,7 @@ class NaturalGradientConfig(AlgoConfig):
         super().__post_init__()
         check_range("algo.max_kl", self.max_kl, above=0)
         check_choice("algo.max_kl_schedule", self.max_kl_schedule, SCHEDULES)
-        check_range("algo.cg_iterations", self.cg_iterations, at_least=1)
+        check_range("algo.cg_iterations", self.cg_iterations, at_least=1, at_most=10_000)
         check_range("algo.cg_damping", self.cg_damping, at_least=0)
         check_range("algo.cg_residual_tolerance", self.cg_residual_tolerance, at_least=0)
         check_range("algo.fisher_fraction", self.fisher_fraction, above=0, at_most=1)

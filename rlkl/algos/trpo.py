@@ -30,7 +30,7 @@ class TRPOConfig(NaturalGradientConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.line_search_decay", self.line_search_decay, above=0, below=1)
-        check_range("algo.max_backtracks", self.max_backtracks, at_least=0)
+        check_range("algo.max_backtracks", self.max_backtracks, at_least=0, at_most=10_000)
 
 
 class TRPO:

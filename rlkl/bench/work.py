@@ -89,10 +89,12 @@ class BenchConfig:
     def __post_init__(self) -> None:
         for algo in _several("algos", self.algos):
             check_choice("algos", algo, ALGORITHMS)
-        for key in ("rollout_steps", "minibatch_size", "num_epochs", "cg_iterations"):
+        for key in ("rollout_steps", "minibatch_size"):
             check_range(key, getattr(self, key), at_least=1)
-        for key in ("warmup_env_steps", "env_steps", "repetitions"):
-            check_range(key, getattr(self, key), at_least=1)
+        for key in ("num_epochs", "cg_iterations", "repetitions"):
+            check_range(key, getattr(self, key), at_least=1, at_most=10_000)
+        for key in ("warmup_env_steps", "env_steps"):
+            check_range(key, getattr(self, key), at_least=1, at_most=10**15)
         for key in ("learning_rate", "value_coefficient", "max_kl"):
             check_range(key, getattr(self, key), above=0)
         if self.max_grad_norm is not None:

@@ -33,7 +33,7 @@ COMMAND = RunCommand(
         "rlkl evaluate RUN_DIR --actions sampled --output FILE.json": "one kind, kept in a file",
     },
     (
-        Flag("--episodes", "N", "of each kind (100)", whole_number("--episodes", 1), 100),
+        Flag("--episodes", "N", "of each kind (100)", whole_number("--episodes", 1, 10**6), 100),
         Flag("--seed", "N", "of environments and actions (0)", whole_number("--seed", 0), 0),
         Flag("--actions", "KIND", "deterministic or sampled; by default both",
              choice("--actions", ACTIONS)),

@@ -32,7 +32,7 @@ class Flag:
     default: Any = None
 
 
-def whole_number(name: str, at_least: int) -> Callable[[str], int]:
+def whole_number(name: str, at_least: int, at_most: int | None = None) -> Callable[[str], int]:
     """Return what reads a flag's whole number.
 
     Raises:
@@ -44,7 +44,7 @@ def whole_number(name: str, at_least: int) -> Callable[[str], int]:
             number = int(text)
         except ValueError:
             raise ConfigError(f"{name} {text}: expected a whole number") from None
-        check_range(name, number, at_least=at_least)
+        check_range(name, number, at_least=at_least, at_most=at_most)
         return number
 
     return read

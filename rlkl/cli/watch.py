@@ -37,7 +37,7 @@ COMMAND = RunCommand(
     (
         Flag("--video", "FILE", "write an .mp4 or a .gif, which must not exist yet",
              new_file("--video", *VIDEO_SUFFIXES)),
-        Flag("--episodes", "N", "how many (3)", whole_number("--episodes", 1), 3),
+        Flag("--episodes", "N", "how many (3)", whole_number("--episodes", 1, 10**6), 3),
         Flag("--seed", "N", "of the environment and of sampled actions (0)",
              whole_number("--seed", 0), 0),
         Flag("--actions", "KIND", "deterministic (the default) or sampled",
