@@ -36,7 +36,9 @@ CONFIG_DIR = (
 )
 """Inside the package once it is installed, beside it in a checkout."""
 
-GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment")
+GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "ablation")
+STACKED = ("experiment", "ablation")
+"""Groups of which any number of options may be chosen, as a list; of the others, exactly one."""
 MOST_JOBS = 10_000
 FREE_KEY = "env.kwargs."
 """Below it any key may be given: it goes to the environment's constructor."""
@@ -145,6 +147,12 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
     config_dirs = list(config_dirs)
     for text in overrides:
         _check_key(_parse(text), config_dirs)
+    config = _composed(overrides, config_dirs)
+    _check_ablations(overrides, config_dirs, config)
+    return config
+
+
+def _composed(overrides: list[str], config_dirs: list[Path]) -> TrainConfig:
     search_path = ",".join(f"file://{path.resolve()}" for path in config_dirs)
     extra = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
     for_files = [text for text in overrides if not _parse(text).key_or_group.startswith("hydra.")]
@@ -160,6 +168,23 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
         with open_dict(config):
             del config["hydra"]
         return to_train_config(config)
+
+
+def _check_ablations(overrides: list[str], config_dirs: list[Path], config: TrainConfig) -> None:
+    """Raise if an ablation takes away what was not there: the two runs would be the same."""
+    for text in overrides:
+        override = _parse(text)
+        if override.key_or_group != "ablation":
+            continue
+        names = [name for name in _names(override.value()) if name != "none"]
+        others = [other for other in overrides if other is not text]
+        for name in names:
+            rest = f"ablation=[{','.join(n for n in names if n != name)}]"
+            if _composed([*others, rest], config_dirs) == config:
+                raise ConfigError(
+                    f"{text}: {name} changes nothing here, for it is off already or set by another "
+                    "override; experiment=code_level_details has every detail on"
+                )
 
 
 def to_train_config(composed: DictConfig) -> TrainConfig:
@@ -339,10 +364,7 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
     if key in GROUPS:
         choices = options(key, config_dirs)
         value = override.value()
-        # Experiments may be stacked; every other group has exactly one option.
-        names = [value]
-        if key == "experiment":
-            names = value if isinstance(value, list) else [value] if value is not None else []
+        names = _names(value) if key in STACKED else [value]
         for name in names:
             if not isinstance(name, str) or name not in choices:
                 raise ConfigError(
@@ -356,6 +378,11 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
         hint = nearest(key, below or keys | set(GROUPS))
         listed = f"; expected one of {', '.join(below)}" if below else "; see rlkl train --help"
         raise ConfigError(f"{text}: there is no key {key!r}{hint or listed}")
+
+
+def _names(value: Any) -> list[Any]:
+    """Return the options that an override of a group that stacks chooses."""
+    return value if isinstance(value, list) else [value] if value is not None else []
 
 
 @cache

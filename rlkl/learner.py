@@ -157,7 +157,7 @@ class Learner:
             The rollout, the scalars of the report and its histograms.
         """
         config, start = self.config, time.perf_counter()
-        progress = min(1.0, self.env_steps / config.total_env_steps)
+        progress = min(1.0, self.env_steps / config.total_env_steps) if config.anneal else 0.0
         rollout = self.collector.collect()
         collected = time.perf_counter()
         self.safeguard.remember()

@@ -1,7 +1,7 @@
 """Everything a run depends on, and how a run that is resumed may differ from what it was."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rlkl.algos import ALGORITHMS
@@ -32,6 +32,7 @@ class TrainConfig:
         rollout_steps: T, steps of each environment in one rollout.
         gamma: discount factor.
         gae_lambda: λ of generalised advantage estimation.
+        anneal: whether steps shrink as their schedules say; false takes every one for `constant`.
         normalize_observations: by running moments that move between iterations.
         scale_rewards: by the running standard deviation of the discounted return.
         clip_rewards: the rewards that are learned from are kept within ± this, as is usual on
@@ -58,6 +59,7 @@ class TrainConfig:
     rollout_steps: int = 128
     gamma: float = 0.99
     gae_lambda: float = 0.95
+    anneal: bool = True
     normalize_observations: bool = False
     scale_rewards: bool = False
     clip_rewards: float | None = None
@@ -76,6 +78,7 @@ class TrainConfig:
         check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         if self.clip_rewards is not None:
             check_range("clip_rewards", self.clip_rewards, above=0)
+        self._check_annealing()
         check_separate_encoder(self.algo, self.policy)
         check_range("seed", self.seed, at_least=0)
         check_range("threads", self.threads, at_least=1, at_most=1024)
@@ -97,6 +100,19 @@ class TrainConfig:
             size = self.rollout_steps * self.env.num_envs
             made = f"rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}"
             check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
+
+    def _check_annealing(self) -> None:
+        schedules = {
+            f"{part}.{field.name}": getattr(getattr(self, part), field.name)
+            for part in ("algo", "critic")
+            for field in fields(getattr(self, part))
+            if field.name.endswith("_schedule")
+        }
+        if not self.anneal and "linear" not in schedules.values():
+            raise ConfigError(
+                f"anneal=false: changes nothing, no step is annealed here; expected one of "
+                f"{', '.join(schedules)} to be linear, or leave it out"
+            )
 
 
 KEPT = (

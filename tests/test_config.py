@@ -1,5 +1,8 @@
 """Every config file composes into a valid config; defaults stand in the dataclasses alone."""
 
+from dataclasses import asdict
+from typing import Any
+
 import pytest
 
 import rlkl
@@ -8,7 +11,9 @@ from rlkl.config import GROUPS, CommandLine, load, options, register_schemas
 from rlkl.validation import ConfigError
 
 register_schemas()
-CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
+SLOW = pytest.mark.slow
+EVERYTHING_ON = "experiment=code_level_details"
+CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group) if group != "ablation"]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -49,6 +54,62 @@ def test_a_sweep_is_every_combination() -> None:
     assert jobs[-1] == ["algo=npg", "seed=1", "++env.kwargs.g=2", "gamma=0.5"]
     with pytest.raises(ConfigError, match="cannot be swept"):
         list(CommandLine(["gamma=interval(0,1)"]).jobs(multirun=True))
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "no_observation_normalisation": {"normalize_observations": (True, False)},
+    "no_reward_scaling": {"scale_rewards": (True, False)},
+    "no_value_clipping": {"critic.value_clip": (0.2, None)},
+    "no_orthogonal_initialisation": {"policy.initialization": ("orthogonal", "uniform")},
+    "no_learning_rate_annealing": {"anneal": (True, False)},
+    "no_advantage_standardisation": {"algo.advantage_standardization": ("batch", "none")},
+}
+ABLATIONS["minimal"] = {key: was for part in ABLATIONS.values() for key, was in part.items()}
+
+
+def flat(overrides: list[str]) -> dict[str, Any]:
+    """Return a config as key to value."""
+    found: dict[str, Any] = {}
+    for key, value in asdict(load(overrides)).items():
+        inner = value if isinstance(value, dict) else {}
+        found |= {f"{key}.{k}": v for k, v in inner.items()} or {key: value}
+    return found
+
+
+def test_there_is_an_ablation_for_each_detail() -> None:
+    assert set(options("ablation")) == set(ABLATIONS)
+
+
+@pytest.mark.parametrize(
+    ("algo", "name"),
+    [
+        pytest.param(algo, name, marks=[] if algo == "trpo" and name == "minimal" else SLOW)
+        for algo in ("ppo_clip", "trpo", "vanilla_pg")
+        for name in ABLATIONS
+    ],
+)
+def test_an_ablation_turns_off_its_detail_and_nothing_else(algo: str, name: str) -> None:
+    before = flat([f"algo={algo}", EVERYTHING_ON])
+    after = flat([f"algo={algo}", EVERYTHING_ON, f"ablation={name}"])
+    changed = {key: (was, after[key]) for key, was in before.items() if was != after[key]}
+    assert changed == ABLATIONS[name]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["ablation=no_reward_scaling"],
+        pytest.param(["ablation=[no_orthogonal_initialisation,no_value_clipping]"], marks=SLOW),
+        pytest.param(
+            [EVERYTHING_ON, "ablation=no_reward_scaling", "scale_rewards=true"], marks=SLOW
+        ),
+        pytest.param([EVERYTHING_ON, "ablation=[minimal,no_value_clipping]"], marks=SLOW),
+    ],
+)
+def test_an_ablation_of_what_is_off_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"changes nothing here.*experiment=code_level_details"):
+        load(overrides)
 
 
 def test_no_config_file_can_name_code_to_run() -> None:

@@ -75,6 +75,20 @@ def test_every_command_of_a_page_can_be_run(page: Path) -> None:
             load(job)
 
 
+@pytest.mark.slow
+@by_name([DOCS / "fairness.md"])
+def test_every_indented_command_of_a_page_can_be_run(page: Path) -> None:
+    register_schemas()
+    commands = re.findall(r"^    rlkl train (.*)$", page.read_text(), re.MULTILINE)
+    assert commands
+    for words in map(shlex.split, commands):
+        overrides = [word for word in words if word != "-m"]
+        jobs = list(CommandLine(overrides).jobs(multirun="-m" in words))
+        # Every value is that of one of these, and 200 jobs would take minutes.
+        for job in {word: words for words in jobs for word in words}.values():
+            load(job)
+
+
 @by_name(ALGORITHM_PAGES)
 def test_every_tag_of_a_page_is_one_that_is_logged(page: Path) -> None:
     groups = "|".join(sorted({tag.partition("/")[0] for tag in TAGS}))

@@ -4,13 +4,14 @@ import csv
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import small_environments  # noqa: F401 (registers environments)
 import torch
 
 import rlkl
@@ -33,26 +34,69 @@ def config(algo: str = "ppo_clip", **changes: Any) -> rlkl.TrainConfig:
     return rlkl.TrainConfig(**settings | changes)
 
 
-def test_every_algorithm_starts_from_the_same_weights_and_meets_the_same_first_batch() -> None:
-    batches = []
-    for algo in ALGORITHMS:
-        trainer = rlkl.Trainer(config(algo, seed=3))
-        batch = make_batch(trainer.collector.collect(), trainer.policy, 0.99, 0.95)
-        batches.append(
-            {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "inputs"}
-            | batch.inputs.observations
-            | {"weights": trainer.policy.actor_parameters.vector.detach().clone()}
-        )
-    assert "vector" in batches[0]
-    for batch in batches[1:]:
-        for name, tensor in batches[0].items():
-            assert torch.equal(tensor, batch[name]), name
+FIRST_ORDER = ("vanilla_pg", "ppo_clip", "ppo_kl", "ppo_kl_fixed")
+IMAGES = rlkl.EnvConfig("SmallCounter-v0", 3, kwargs={"shows": "image"}, backend="sync")
+GAUSSIAN = {
+    "env": rlkl.EnvConfig("Pendulum-v1", 4),
+    "normalize_observations": True,
+    "scale_rewards": True,
+}
+WORLDS: dict[str, dict[str, Any]] = {
+    "perceptron": {},
+    "gaussian": GAUSSIAN,
+    "state_dependent_std": GAUSSIAN | {"policy": rlkl.PolicyConfig(state_dependent_std=True)},
+    "uniform": {"policy": rlkl.PolicyConfig(initialization="uniform")},
+    "images": {"env": IMAGES, "policy": rlkl.PolicyConfig(image_features=16)},
+    "gru": {"policy": rlkl.PolicyConfig(memory="gru", memory_size=8)},
+    "lstm": {"policy": rlkl.PolicyConfig(memory="lstm", memory_size=8)},
+    "shared": {
+        "env": IMAGES,
+        "policy": rlkl.PolicyConfig(image_features=16, share_encoder=True, memory="gru"),
+    },
+}
 
 
-def test_the_critic_after_one_iteration_has_the_same_bits_whatever_the_algorithm() -> None:
+def leaves(node: Any) -> Iterator[torch.Tensor]:
+    """Every array and number within a dataclass, as a tensor."""
+    if is_dataclass(node):
+        node = [getattr(node, field.name) for field in fields(node)]
+    elif isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from leaves(child)
+    elif node is not None:
+        yield torch.as_tensor(node)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_algorithm_starts_from_the_same_weights_and_meets_the_same_first_batch(
+    world: str,
+) -> None:
+    met = []
+    for algo in FIRST_ORDER if world == "shared" else ALGORITHMS:
+        trainer = rlkl.Trainer(config(algo, seed=3, **WORLDS[world]))
+        policy = trainer.policy
+        weights = [*policy.actor.parameters(), *policy.critic.parameters()]
+        assert any(weight.ndim > 1 and weight.std() > 0 for weight in weights)
+        rollout = trainer.collector.collect()
+        batch = make_batch(rollout, policy, 0.99, 0.95, trainer.reward_scaler)
+        met.append([weight.detach().clone() for weight in weights])
+        met[-1] += [*leaves(rollout), *leaves(batch)]
+        trainer.envs.close()
+    assert len(met[0]) > 25
+    for other in met[1:]:
+        for expected, found in zip(met[0], other, strict=True):
+            assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("world", ["perceptron", "gaussian"])
+def test_the_critic_after_one_iteration_has_the_same_bits_whatever_the_algorithm(
+    world: str,
+) -> None:
     vectors = []
     for algo in ALGORITHMS:
-        trainer = rlkl.Trainer(config(algo, seed=3))
+        trainer = rlkl.Trainer(config(algo, seed=3, **WORLDS[world]))
         trainer.iterate()
         vectors.append(trainer.policy.critic_parameters.vector.detach().clone())
     assert all(torch.equal(vectors[0], vector) for vector in vectors[1:])
@@ -96,6 +140,34 @@ def test_every_algorithm_reports_the_same_tags(algo: str) -> None:
     for tag in set(general) - {"kl/target", "kl/coefficient", "kl/js_estimate"}:
         assert math.isfinite(metrics[tag]), tag
     assert all(len(values) for values in histograms.values())
+
+
+@pytest.mark.parametrize("algo", ["ppo_clip", "trpo"])
+def test_steps_shrink_as_their_schedules_say_unless_annealing_is_off(algo: str) -> None:
+    def steps(*, anneal: bool) -> list[tuple[float, float]]:
+        critic = rlkl.CriticConfig(learning_rate=0.1, learning_rate_schedule="linear")
+        env = rlkl.EnvConfig("Pendulum-v1", 8)  # 128 steps in an iteration, no episode ends
+        changes: dict[str, Any] = {"critic": critic, "env": env, "total_env_steps": 512}
+        trainer = rlkl.Trainer(config(algo, anneal=anneal, **changes))
+        tag = "kl/target" if algo == "trpo" else "optim/lr"
+        found = []
+        for _ in range(5):
+            metrics = trainer.iterate()[1]
+            found.append((metrics[tag], trainer.critic_fit.adam.learning_rate))
+        return found
+
+    first = 0.01 if algo == "trpo" else 7e-4
+    shares = [1.0, 0.75, 0.5, 0.25, 0.0]
+    np.testing.assert_allclose(steps(anneal=True), [(first * s, 0.1 * s) for s in shares])
+    np.testing.assert_allclose(steps(anneal=False), [(first, 0.1)] * 5)
+
+
+def test_there_is_nothing_to_turn_off_where_no_step_is_annealed() -> None:
+    algo = rlkl.TRPOConfig(max_kl_schedule="constant")
+    with pytest.raises(rlkl.ConfigError, match=r"algo\.max_kl_schedule, critic\.learn"):
+        rlkl.TrainConfig(algo=algo, anneal=False)
+    critic = rlkl.CriticConfig(learning_rate_schedule="linear")
+    rlkl.TrainConfig(algo=algo, critic=critic, anneal=False)
 
 
 def test_an_unknown_tag_is_an_error_and_not_lost_in_silence() -> None:
