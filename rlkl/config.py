@@ -36,7 +36,7 @@ CONFIG_DIR = (
 )
 """Inside the package once it is installed, beside it in a checkout."""
 
-GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "ablation")
+GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "table1", "ablation")
 STACKED = ("experiment", "ablation")
 """Groups of which any number of options may be chosen, as a list; of the others, exactly one."""
 MOST_JOBS = 10_000

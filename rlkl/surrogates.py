@@ -94,12 +94,13 @@ def kl_penalized_surrogate(
         ratio: r = π_θ(a|s) / π_old(a|s), `[B]`.
         advantages: `[B]`.
         kl: KL(π_old ‖ π_θ) of each state in nats, `[B]`.
-        kl_coefficient: β.
+        kl_coefficient: β; 0 is no penalty, were KL infinite.
 
     Returns:
         The objective to maximise, a scalar.
     """
-    return (ratio * advantages - kl_coefficient * kl).mean()
+    product = ratio * advantages
+    return (product - kl_coefficient * kl if kl_coefficient else product).mean()
 
 
 def squared_value_loss(values: Tensor, returns: Tensor) -> Tensor:

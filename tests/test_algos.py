@@ -5,7 +5,8 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from rlkl.algos.ppo_kl import (
 )
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import LogLikelihood
-from rlkl.closed_forms import ClosedForm
+from rlkl.closed_forms import CategoricalForm, ClosedForm
 from rlkl.critic import CriticConfig, CriticFit
 from rlkl.distributions import Categorical as OurCategorical
 from rlkl.distributions import Distribution
@@ -641,6 +642,16 @@ def test_a_kl_that_is_not_finite_leaves_the_coefficient(kl: float) -> None:
     objective = KLPenalizedSurrogate(PPOKLConfig(kl_coefficient=3.0))
     objective.after_update(lambda: kl)
     assert objective.kl_coefficient == 3.0
+
+
+def test_a_coefficient_of_0_is_no_penalty_where_support_is_lost() -> None:
+    objective = KLPenalizedSurrogate(PPOKLFixedConfig(kl_coefficient=0.0))
+    parameters = np.array([[0.0, -np.inf]])  # of π_θ; π_old was a fair coin
+    form = CategoricalForm(parameters, np.array([0]), np.log([[0.5, 0.5]]))
+    assert form.kl() == [np.inf]
+    rows = SimpleNamespace(old_log_prob=np.log([0.5]), advantages=np.array([3.0]))
+    loss, of_log_prob, of_kl = objective.slopes(form, cast(Rows, rows))
+    assert (loss, of_log_prob.tolist(), of_kl) == (-6.0, [-6.0], 0.0)
 
 
 def ppo_kl_updates(updates: int, **settings: Any) -> tuple[list[float], list[float], list[float]]:

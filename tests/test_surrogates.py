@@ -91,6 +91,8 @@ def test_penalized_surrogate_charges_each_state_for_its_kl() -> None:
     ratio, advantages, kl = vector(2, 0.5), vector(1, -1), vector(0.3, 0.1)
     assert float(kl_penalized_surrogate(ratio, advantages, kl, 2.0)) == pytest.approx(0.35)
     assert float(kl_penalized_surrogate(ratio, advantages, kl, 0.0)) == pytest.approx(0.75)
+    infinite = torch.full_like(kl, math.inf)
+    assert float(kl_penalized_surrogate(ratio, advantages, infinite, 0.0)) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(("reverse", "optimum"), [(False, 0.7071), (True, 0.7311)])

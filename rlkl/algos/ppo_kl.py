@@ -26,7 +26,8 @@ class PPOKLFixedConfig(MinibatchConfig):
     """Hyperparameters of PPO with a fixed KL penalty.
 
     Attributes:
-        kl_coefficient: β, the weight of KL(π_old ‖ π_θ).
+        kl_coefficient: β, the weight of KL(π_old ‖ π_θ); 0 leaves the surrogate alone, without a
+            bound.
     """
 
     name: str = "ppo_kl_fixed"
@@ -112,7 +113,9 @@ class KLPenalizedSurrogate:
         """Return the loss and its slopes, -r · A / B and β / B."""
         size = len(rows.advantages)
         slopes = np.exp(new.log_prob - rows.old_log_prob) * rows.advantages / -size
-        loss = float(slopes.sum()) + self.kl_coefficient * float(new.kl().mean())
+        loss = float(slopes.sum())
+        if self.kl_coefficient:  # 0 times an infinite KL would be NaN
+            loss += self.kl_coefficient * float(new.kl().mean())
         return Slopes(loss, slopes, self.kl_coefficient / size)
 
     def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
