@@ -100,6 +100,14 @@ class CommandLine:
         free = (FREE_KEY, FREE_KEY.rstrip(".") + "=")
         return [f"++{text}" if text.startswith(free) else text for text in self.overrides]
 
+    def parsed(self) -> list[Override]:
+        """Return the overrides as Hydra understands them.
+
+        Raises:
+            ConfigError: one that cannot be parsed.
+        """
+        return [_parse(text) for text in self.overrides]
+
     def jobs(self, *, multirun: bool) -> Iterator[list[str]]:
         """Yield the overrides of each job: one, or every combination of a sweep.
 

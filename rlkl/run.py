@@ -140,7 +140,7 @@ class Run:
         """
         learner = self.learner
         interrupted, failure = False, None
-        with _stop_signal() as stop, _quiet_writers():
+        with stop_signal() as stop, _quiet_writers():
             try:
                 self._open()
                 self._iterate(stop)
@@ -301,7 +301,7 @@ class Run:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
+def stop_signal() -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into an event, and leave the next to Python."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

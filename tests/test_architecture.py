@@ -28,9 +28,9 @@ FLOORS = [
     {
         "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
         "export", "durable", "checkpoint", "training_config", "learner", "run",
-        "trainer", "bench", "lab",
+        "trainer", "bench", "lab", "tuning",
     },
-    {"config", "hydra_settings", "cli", "__main__", "__init__"},
+    {"config", "hydra_settings", "tuning_config", "cli", "__main__", "__init__"},
 ]  # fmt: skip
 EDGE_ONLY = {"hydra", "omegaconf"}
 MATHEMATICS = {"torch", "numpy"}

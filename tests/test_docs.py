@@ -17,6 +17,7 @@ from rlkl.algos import ALGORITHMS
 from rlkl.config import CommandLine, load, load_experiment, register_schemas
 from rlkl.diagnostics import TAGS
 from rlkl.lab import EXPERIMENTS
+from rlkl.tuning_config import load_tuning
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ALGORITHM_PAGES = sorted((DOCS / "algorithms").glob("*.md"))
@@ -87,6 +88,13 @@ def test_every_indented_command_of_a_page_can_be_run(page: Path) -> None:
         # Every value is in one of these; all the jobs would take minutes.
         for job in {word: words for words in jobs for word in words}.values():
             load(job)
+
+
+@pytest.mark.slow
+def test_every_search_of_the_page_on_tuning_can_be_made() -> None:
+    register_schemas()
+    commands = re.findall(r"^    rlkl tune (.*)$", (DOCS / "tuning.md").read_text(), re.MULTILINE)
+    assert [load_tuning(shlex.split(words)).space for words in commands if "--help" not in words]
 
 
 @by_name(ALGORITHM_PAGES)

@@ -13,6 +13,7 @@ usage: rlkl COMMAND [...]
 
   train       train a policy; `rlkl train --help` shows what can be set
   resume      go on with a run that was stopped or killed; see `rlkl resume --help`
+  tune        search the values of keys that train best; see `rlkl tune --help`
   evaluate    run a trained policy in fresh environments; see `rlkl evaluate --help`
   watch       show a trained policy in a window or a video; see `rlkl watch --help`
   export      write a trained policy as ONNX; see `rlkl export --help`
@@ -26,6 +27,7 @@ usage: rlkl COMMAND [...]
 COMMANDS = (
     "train",
     "resume",
+    "tune",
     "evaluate",
     "watch",
     "export",

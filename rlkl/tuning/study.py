@@ -1,0 +1,303 @@
+"""A study: trials one after the other, kept on the disk after each, so that it can go on."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlkl.learner import Learner
+from rlkl.randomness import RandomStreams
+from rlkl.training_config import TrainConfig
+from rlkl.tuning.space import Interval, Space
+from rlkl.validation import check_choice, check_range, check_text, one_line
+
+if TYPE_CHECKING:
+    import optuna
+
+SAMPLERS = ("tpe", "random")
+PRUNERS = ("median", "none")
+JOURNAL = "journal.log"
+STUDY = "rlkl"
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """How is searched.
+
+    Attributes:
+        trials: of the whole study, those of earlier calls included.
+        seeds: runs of each trial, with seeds from `seed` on; a trial is as good as their mean.
+        sampler: `tpe` draws where good trials were (Bergstra 2011), `random` anywhere.
+        pruner: `median` ends a trial that has never been as good as the median of finished trials
+            was at the same step; `none` lets every trial end.
+        startup_trials: so many are drawn at random, and so many finish, before either judges.
+        reports: times that a trial's return is looked at; the first quarter prunes nothing.
+        study: folder of the study; null for runs/tuning/<env>/<algo>.
+    """
+
+    trials: int = 30
+    seeds: int = 2
+    sampler: str = "tpe"
+    pruner: str = "median"
+    startup_trials: int = 8
+    reports: int = 20
+    study: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range("trials", self.trials, at_least=1, at_most=100_000)
+        check_range("seeds", self.seeds, at_least=1, at_most=100)
+        check_choice("sampler", self.sampler, SAMPLERS)
+        check_choice("pruner", self.pruner, PRUNERS)
+        check_range("startup_trials", self.startup_trials, at_least=1, at_most=100_000)
+        check_range("reports", self.reports, at_least=1, at_most=10_000)
+        if self.study is not None:
+            check_text("study", self.study)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried, and what came of it.
+
+    Attributes:
+        number: from 1.
+        state: `complete`, `pruned` or `failed`.
+        values: of each key, as a command line has them.
+        params: of each key, as the sampler drew them.
+        value: mean over seeds of the training return (mean of the last 100 episodes): at the end,
+            or where it was pruned; NaN if it failed before the first.
+        course: the same at each report, by environment steps.
+        returns: of each seed, at the end.
+        reason: why it failed.
+        seconds: that it took.
+    """
+
+    number: int
+    state: str
+    values: dict[str, str]
+    params: dict[str, Any]
+    value: float
+    course: dict[int, float]
+    returns: list[float]
+    reason: str
+    seconds: float
+
+
+class _StoppedError(Exception):
+    """The user wants an end, in the middle of a trial."""
+
+
+class _PrunedError(Exception):
+    """A trial is not worth going on with."""
+
+
+class Study:
+    """Trials of a space, in a folder.
+
+    Each trial's chance comes from the seed and from how many trials there were before it, so a
+    study that was interrupted ends as one that was not.
+
+    Args:
+        folder: exists, and belongs to this process.
+        config: how is searched.
+        space: what may be tried.
+        seed: of the search, and the first of each trial's.
+        configure: values of the space's keys to the config of a run.
+        first: values to begin with, if any: those of the config as it stands.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TuneConfig,
+        space: Space,
+        seed: int,
+        configure: Callable[[dict[str, str]], TrainConfig],
+        first: dict[str, Any] | None = None,
+    ) -> None:
+        import optuna  # noqa: PLC0415 (an extra)
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.config = config
+        self.space = space
+        self.configure = configure
+        self.first = first
+        self._streams = RandomStreams(seed)
+        self._optuna, self._states = optuna, optuna.trial.TrialState
+        pruners: dict[str, optuna.pruners.BasePruner] = {
+            "median": optuna.pruners.MedianPruner(config.startup_trials, config.reports // 4),
+            "none": optuna.pruners.NopPruner(),
+        }
+        self.study = optuna.create_study(
+            storage=_storage(folder / JOURNAL),
+            study_name=STUDY,
+            direction="maximize",
+            pruner=pruners[config.pruner],
+            load_if_exists=True,
+        )
+        for trial in self.study.get_trials(deepcopy=False, states=[self._states.RUNNING]):
+            self.study.tell(trial.number, state=self._states.FAIL)  # its process was killed
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those that came to an end of their own: one that was interrupted has no reason."""
+        ended = [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state in (self._states.COMPLETE, self._states.PRUNED)
+            or "reason" in trial.user_attrs
+        ]
+        return [self._read(number, trial) for number, trial in enumerate(ended, 1)]
+
+    def _read(self, number: int, trial: "optuna.trial.FrozenTrial") -> Trial:
+        told = trial.user_attrs
+        budget = told.get("budget", 0)
+        course = {
+            round(budget * mark / self.config.reports): value
+            for mark, value in sorted(trial.intermediate_values.items())
+        }
+        states = {self._states.COMPLETE: "complete", self._states.PRUNED: "pruned"}
+        return Trial(
+            number,
+            states.get(trial.state, "failed"),
+            {key: self.space[key].text(value) for key, value in trial.params.items()},
+            dict(trial.params),
+            list(course.values())[-1] if course else math.nan,
+            course,
+            told.get("returns", []),
+            told.get("reason", ""),
+            told.get("seconds", 0.0),
+        )
+
+    def go(self, stop: threading.Event, tell: Callable[[Trial, Trial | None], None]) -> None:
+        """Try until there are as many trials as wanted, or the user wants an end.
+
+        Args:
+            stop: looked at before each iteration.
+            tell: called after each trial, with it and the best so far.
+        """
+        trials = self.trials
+        while len(trials) < self.config.trials and not stop.is_set():
+            if not self._try(len(trials), stop):
+                return
+            trials = self.trials
+            tell(trials[-1], best_of(trials))
+
+    def _try(self, count: int, stop: threading.Event) -> bool:
+        """Make one trial; return whether it came to an end of its own."""
+        if count == 0 and self.first is not None:
+            self.study.enqueue_trial(self.first, skip_if_exists=True)
+        self.study.sampler = self._sampler(count)
+        trial = self.study.ask(self._distributions())
+        start = time.perf_counter()
+        try:
+            state, value = self._states.COMPLETE, self._train(trial, stop)
+        except (_StoppedError, KeyboardInterrupt):
+            self.study.tell(trial, state=self._states.FAIL)
+            return False
+        except _PrunedError:
+            state, value = self._states.PRUNED, None
+        except Exception as error:  # one trial's end is not the study's
+            trial.set_user_attr("reason", f"{type(error).__name__}: {one_line(error)}")
+            state, value = self._states.FAIL, None
+        trial.set_user_attr("seconds", time.perf_counter() - start)
+        self.study.tell(trial, value, state=state)
+        return True
+
+    def _sampler(self, count: int) -> "optuna.samplers.BaseSampler":
+        (seed,) = self._streams.integers(f"trial {count}", 1)
+        if self.config.sampler == "random":
+            return self._optuna.samplers.RandomSampler(seed)
+        return self._optuna.samplers.TPESampler(
+            n_startup_trials=self.config.startup_trials, seed=seed, constant_liar=False
+        )
+
+    def _distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
+        kinds, found = self._optuna.distributions, {}
+        for key, dimension in self.space.items():
+            kind: optuna.distributions.BaseDistribution
+            if not isinstance(dimension, Interval):
+                kind = kinds.CategoricalDistribution(dimension.values)
+            elif dimension.step:
+                low, high = int(dimension.low), int(dimension.high)
+                kind = kinds.IntDistribution(low, high, dimension.log, dimension.step)
+            else:
+                kind = kinds.FloatDistribution(dimension.low, dimension.high, dimension.log)
+            found[key] = kind
+        return found
+
+    def _train(self, trial: "optuna.Trial", stop: threading.Event) -> float:
+        """Train with every seed side by side, and return the mean of their training returns."""
+        texts = {key: self.space[key].text(value) for key, value in trial.params.items()}
+        config = self.configure(texts)
+        trial.set_user_attr("budget", config.total_env_steps)
+        with ExitStack() as closing:
+            learners = []
+            for number in range(self.config.seeds):
+                learners.append(Learner(replace(config, seed=config.seed + number)))
+                closing.callback(learners[-1].envs.close)
+            value = math.nan
+            for mark in range(1, self.config.reports + 1):
+                for learner in learners:
+                    _advance(learner, config.total_env_steps * mark / self.config.reports, stop)
+                value = float(np.mean([learner.return_mean for learner in learners]))
+                if not math.isnan(value):  # before the first episode has ended
+                    trial.report(value, mark)
+                    if mark < self.config.reports and trial.should_prune():
+                        raise _PrunedError
+            trial.set_user_attr("returns", [learner.return_mean for learner in learners])
+            if math.isnan(value):
+                raise RuntimeError("no episode ended within total_env_steps: no return to compare")
+        return value
+
+
+def _storage(path: Path) -> "optuna.storages.BaseStorage":
+    """Return the storage of a study: a journal, a line for all that happens, written through.
+
+    A process that was killed may leave a part of a line at the end, which nobody has relied on, and
+    Optuna's lock, which nobody else can hold, for the folder belongs to this process.
+    """
+    from optuna.storages import JournalStorage  # noqa: PLC0415 (an extra)
+    from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415 (an extra)
+
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _advance(learner: Learner, env_steps: float, stop: threading.Event) -> None:
+    while learner.env_steps < env_steps:
+        if stop.is_set():
+            raise _StoppedError
+        learner.iterate()
+
+
+def best_of(trials: list[Trial]) -> Trial | None:
+    """Return the best of the trials that were completed."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return max(complete, key=lambda trial: trial.value, default=None)
+
+
+def importances(study: Study) -> dict[str, float]:
+    """Return how much of the difference between good trials and the rest each key makes.
+
+    PED-ANOVA (Watanabe 2023) with the better quarter of the completed trials; shares that add up
+    to 1. Empty with fewer than 8 of them, or fewer than two keys: there is nothing to divide.
+    """
+    import optuna  # noqa: PLC0415 (an extra)
+
+    complete = [trial for trial in study.trials if trial.state == "complete"]
+    if len(complete) < 8 or len(study.space) < 2 or len({t.value for t in complete}) < 2:
+        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
+    return optuna.importance.get_param_importances(study.study, evaluator=evaluator)
