@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
         check_installed(package, "tune", "rlkl tune")
     folder = check_folder("study", str(tuning.folder))
     _check_same(tuning, folder)
-    Learner(tuning.config).envs.close()
+    Learner(tuning.config).close()
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder)
