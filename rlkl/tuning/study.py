@@ -241,7 +241,7 @@ class Study:
             learners = []
             for number in range(self.config.seeds):
                 learners.append(Learner(replace(config, seed=config.seed + number)))
-                closing.callback(learners[-1].envs.close)
+                closing.callback(learners[-1].close)
             value = math.nan
             for mark in range(1, self.config.reports + 1):
                 for learner in learners:
