@@ -10,7 +10,7 @@ from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy
 from rlkl.spaces import normalized
-from rlkl.statistics import bootstrap_interval, interquartile_mean, mean
+from rlkl.statistics import bootstrap_interval, interquartile_mean, mean, pooled
 from rlkl.validation import check_range
 
 
@@ -39,7 +39,9 @@ class Evaluation:
         """
         returns, several = np.array(self.returns), len(self.returns) > 1
         generator = np.random.default_rng(seed)
-        low, high = bootstrap_interval([returns], mean, generator) if several else (None, None)
+        low, high = None, None
+        if several:
+            low, high = map(float, bootstrap_interval([returns], pooled(mean), generator))
         return {
             "mean": self.mean_return,
             "mean_low": low,
