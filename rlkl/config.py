@@ -22,6 +22,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from rlkl.algos import ALGORITHMS
 from rlkl.bench.work import BenchConfig
+from rlkl.compare.settings import CompareConfig
 from rlkl.envs import choose_backend
 from rlkl.hydra_settings import check_hydra
 from rlkl.lab import EXPERIMENTS
@@ -303,6 +304,33 @@ def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
     if isinstance(config, TrainingExperimentConfig):
         chosen = {_parse(text).key_or_group: text for text in experiment.overrides or ()} | given
         config = replace(config, train=load(CommandLine(list(chosen.values())).normalized()))
+    return config
+
+
+def load_comparison(overrides: list[str]) -> CompareConfig:
+    """Type-check and validate the settings of a comparison.
+
+    Args:
+        overrides: of `CompareConfig`.
+
+    Raises:
+        ConfigError: with one line that says what is wrong and how to mend it.
+    """
+    keys = [field.name for field in fields(CompareConfig)]
+    settings = _schema(CompareConfig)
+    for text in overrides:
+        override = _parse(text)
+        key = override.key_or_group
+        if key not in keys:
+            hint = nearest(key, keys) or f"; expected one of {', '.join(keys)}"
+            raise ConfigError(f"{text}: there is no key {key!r}{hint}; see rlkl compare --help")
+        if override.is_sweep_override() or override.is_delete():
+            raise ConfigError(f"{text}: expected key=value; write several values as [a,b]")
+        with one_line_errors():
+            OmegaConf.update(settings, key, override.value())
+    with one_line_errors():
+        config = OmegaConf.to_object(settings)
+    assert isinstance(config, CompareConfig)
     return config
 
 

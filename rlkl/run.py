@@ -1,6 +1,7 @@
 """A run's folder while it goes on: loggers, checkpoints, signals, and the summary at the end."""
 
 import math
+import os
 import platform
 import signal
 import subprocess
@@ -71,6 +72,7 @@ class Summary:
         seed, algo, env_id: what was run.
         versions: of rlkl and of what it stands on.
         git_revision: of rlkl's own checkout, if it is one.
+        hardware: what it ran on at its end: `cpu`, how many `cpus`, and `gpu` if it used one.
     """
 
     status: str
@@ -88,6 +90,7 @@ class Summary:
     env_id: str
     versions: dict[str, str]
     git_revision: str | None
+    hardware: dict[str, str | int]
 
 
 class Run:
@@ -297,6 +300,7 @@ class Run:
             env_id=learner.config.env.id,
             versions=self._versions,
             git_revision=self._git_revision,
+            hardware=_hardware(learner.config.device),
         )
 
 
@@ -359,6 +363,19 @@ def _first(failure: BaseException | None, end: Callable[[], None]) -> BaseExcept
     except Exception as error:
         return failure or error
     return failure
+
+
+def _hardware(device: str) -> dict[str, str | int]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    found: dict[str, str | int] = {"cpu": next(names, platform.processor() or platform.machine())}
+    found["cpus"] = os.cpu_count() or 1
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
 
 
 def _versions() -> dict[str, str]:

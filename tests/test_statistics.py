@@ -159,7 +159,7 @@ def rliable() -> Any:
     library = pytest.importorskip("rliable.library")
     metrics = pytest.importorskip("rliable.metrics")
     # It draws from NumPy's global chance whatever it is told.
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     return library, metrics
 
 

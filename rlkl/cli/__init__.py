@@ -18,6 +18,7 @@ usage: rlkl COMMAND [...]
   watch       show a trained policy in a window or a video; see `rlkl watch --help`
   export      write a trained policy as ONNX; see `rlkl export --help`
   board       show runs in TensorBoard; see `rlkl board --help`
+  compare     compare runs: which is better, how surely, and why; see `rlkl compare --help`
   bench       measure how fast that is, beside other libraries; see `rlkl bench --help`
   show        draw what KL is and does, experiment by experiment; see `rlkl show --help`
   playground  open a page on which KL and its kin are moved by hand; see `rlkl playground --help`
@@ -32,6 +33,7 @@ COMMANDS = (
     "watch",
     "export",
     "board",
+    "compare",
     "bench",
     "show",
     "playground",

@@ -1,0 +1,129 @@
+"""`rlkl compare`: checks the whole command line, then compares runs and writes a report."""
+
+import re
+import shlex
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rlkl.compare import tables
+from rlkl.compare.files import NAMES, write
+from rlkl.compare.report import Comparison, compare
+from rlkl.config import load_comparison
+from rlkl.loggers import check_folder
+from rlkl.validation import ConfigError, check_installed
+
+EXAMPLES = {
+    "rlkl compare runs/CartPole-v1": "all runs below a folder",
+    "rlkl compare 'runs/*/ppo_*' runs/CartPole-v1/trpo": "patterns, and several folders",
+    "rlkl compare runs score=eval steps=50000": "last evaluations, as of 50,000 steps",
+    "rlkl compare runs threshold={CartPole-v1: 400}": "when a return was first reached",
+    "rlkl compare runs output=docs/results": "where the report goes",
+}
+
+KEYS = {
+    "output=DIR": "for report.html, report.md, figures/ and data/, which must not exist yet",
+    "statistic=iqm": "over seeds: iqm, the interquartile mean, or mean",
+    "score=train": "of a run: train, its mean return of the last 100 episodes, or eval",
+    "steps=N": "environment steps to compare at; by default the smallest budget of a finished run",
+    "threshold=RETURN": "that counts as solved, or {ENV: RETURN, ...}; by default Gymnasium's",
+    "normalize=references": "what is 0 and 1: references, or the worst and best of these runs",
+    "references={ENV: [LOW, HIGH]}": "returns that are 0 and 1",
+    "resamples=2000": "of the bootstrap",
+    "seed=0": "of the bootstrap",
+}
+
+WIDTH = 130
+
+
+def help_text() -> str:
+    """Return what can be set: examples and keys."""
+    lines = [
+        "usage: rlkl compare RUNS ... [KEY=VALUE ...]",
+        "",
+        "Reads run folders and writes a report: which group of runs is better, by how much, how",
+        "surely, and why. RUNS are folders of runs, folders that hold such folders, or patterns.",
+    ]
+    for heading, content in {"Examples": EXAMPLES, "Keys": KEYS}.items():
+        width = max(map(len, content))
+        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Compare; return the exit code."""
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return 0
+    paths, overrides = parse(arguments)
+    check_installed("matplotlib", "plots", "rlkl compare")
+    config = load_comparison(overrides)
+    folder = _folder(config.output)
+    comparison = compare(paths, config)
+    opened = write(comparison, folder, shlex.join(["rlkl", "compare", *arguments]))
+    _print(comparison)
+    print(f"\n{', '.join(map(str, opened))}")
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the folders, and the keys with their values.
+
+    What exists is a folder even if its name has a `=`.
+
+    Raises:
+        ConfigError: a flag, or no folder.
+    """
+    paths: list[str] = []
+    overrides: list[str] = []
+    for text in arguments:
+        if text.startswith("-"):
+            raise ConfigError(f"{text}: there is no such flag; see rlkl compare --help")
+        is_key = re.match(r"[a-z_.]+=", text) and not _exists(text)
+        (overrides if is_key else paths).append(text)
+    if not paths:
+        raise ConfigError(
+            "rlkl compare: expected folders of runs, such as rlkl compare runs/CartPole-v1"
+        )
+    return paths, overrides
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _folder(output: str | None) -> Path:
+    """Return where to write, which may not hold a report yet."""
+    if output is None:
+        return Path("runs", "compare", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    folder = check_folder("output", output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={output} is a file; expected a folder, or one to be made")
+    for name in NAMES:
+        if (folder / name).exists():
+            raise ConfigError(
+                f"{folder / name} exists already and is not overwritten; choose another output"
+            )
+    return folder
+
+
+def _print(comparison: Comparison) -> None:
+    # Narrow terminals wrap lines; that is easier to read than columns cut short.
+    console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
+    for shown in tables.tables(comparison):
+        if shown.title in ("Normalised scores over all environments", "Returns at the end"):
+            table = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)
+            for heading in shown.headings:
+                table.add_column(heading, overflow="fold")
+            for cells in shown.cells:
+                table.add_row(*cells)
+            console.print(table, end="\n\n")
+    for finding in comparison.findings:
+        console.print(f"  {finding}")
+    for caution in comparison.cautions:
+        console.print(f"  {'warning' if caution.grave else 'note'}, {caution.kind}: {caution.text}")

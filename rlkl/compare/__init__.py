@@ -1,0 +1,1 @@
+"""What several runs say together: which algorithm is better, by how much, how surely, and why."""

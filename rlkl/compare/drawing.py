@@ -1,0 +1,114 @@
+"""Draws charts with matplotlib, for files that go into papers: a panel each, one legend below."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlkl.compare.charts import DotChart, Figure, LineChart, extent, style, tick_text
+from rlkl.lab.drawing import label, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+MARKS = 8
+"""Markers along a line, so that lines are told apart without colour."""
+
+
+def draw(figure: Figure, labels: list[str]) -> "Drawing":
+    """Return a figure with all its charts.
+
+    Args:
+        figure: what to draw.
+        labels: of all groups, whose place decides their look.
+    """
+    charts = figure.charts
+    dots = all(isinstance(chart, DotChart) for chart in charts)
+    columns = min(len(charts), 4 if figure.narrow else 3)
+    rows = math.ceil(len(charts) / columns)
+    tallest = max((len(chart.dots) for chart in charts if isinstance(chart, DotChart)), default=0)
+    height = 1.0 + 0.3 * tallest if dots else 3.1
+    drawing = new_figure((max(4.6 * columns, 6.0), height * rows + 0.6))
+    panels = drawing.subplots(rows, columns, squeeze=False)
+    groups: dict[str, None] = {}
+    for chart, axes in zip(charts, panels.flat, strict=False):
+        if isinstance(chart, LineChart):
+            _draw_lines(axes, chart, labels)
+            groups |= dict.fromkeys(line.group for line in chart.lines)
+        else:
+            _draw_dots(axes, chart, labels)
+    for axes in panels.flat[len(charts) :]:
+        axes.set_visible(False)
+    if groups:
+        _legend(drawing, [name for name in labels if name in groups], labels)
+    return drawing
+
+
+def _draw_lines(axes: "Axes", chart: LineChart, labels: list[str]) -> None:
+    for line in chart.lines:
+        number = labels.index(line.group)
+        look = style(number)
+        for x, y in line.thin:
+            axes.plot(x, y, color=look.color, linewidth=0.6, alpha=0.35)
+        if not line.x:
+            continue
+        if line.low and not math.isnan(line.low[0]):
+            axes.fill_between(
+                line.x, line.low, line.high, color=look.color, alpha=0.16, linewidth=0
+            )
+        every = max(1, len(line.x) // MARKS)
+        axes.plot(
+            line.x, line.y, look.dashes, color=look.color, linewidth=1.9, marker=look.marker,
+            markersize=5, markevery=(number * every // max(1, len(labels)), every),
+            drawstyle="steps-post" if chart.steps else "default",
+        )  # fmt: skip
+    if chart.level is not None:
+        axes.axhline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
+    if chart.log:
+        axes.set_yscale("log")
+    axes.set_xlim(extent(chart, "x"))
+    axes.set_ylim(extent(chart, "y"))
+    axes.xaxis.set_major_formatter(lambda value, _: tick_text(value))
+    axes.locator_params(axis="x", nbins=6)
+    label(axes, chart.title, chart.x_label, chart.y_label)
+
+
+def _draw_dots(axes: "Axes", chart: DotChart, labels: list[str]) -> None:
+    places = np.arange(len(chart.dots))
+    for place, dot in zip(places, chart.dots, strict=True):
+        look = style(labels.index(dot.group))
+        axes.plot(
+            dot.seeds,
+            [place - 0.22] * len(dot.seeds),
+            "|",
+            color=look.color,
+            markersize=6,
+            alpha=0.7,
+        )
+        if not math.isnan(dot.low):
+            axes.plot([dot.low, dot.high], [place, place], color=look.color, linewidth=2.2)
+        axes.plot([dot.value], [place], look.marker, color=look.color, markersize=7)
+    axes.set_yticks(places, [dot.text for dot in chart.dots])
+    axes.set_ylim(len(chart.dots) - 0.4, -0.6)
+    axes.set_xlim(extent(chart, "x"))
+    axes.xaxis.set_major_formatter(lambda value, _: tick_text(value))
+    axes.locator_params(axis="x", nbins=5)
+    if chart.level is not None:
+        axes.axvline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
+    label(axes, chart.title, chart.x_label, "")
+    axes.grid(visible=False, axis="y")
+
+
+def _legend(drawing: "Drawing", groups: list[str], labels: list[str]) -> None:
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+
+    looks = [style(labels.index(group)) for group in groups]
+    handles = [
+        Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, linewidth=1.9)
+        for look in looks
+    ]
+    drawing.legend(
+        handles, groups, loc="outside lower center", ncols=min(len(groups), 4), frameon=False,
+        handlelength=3,
+    )  # fmt: skip

@@ -1,0 +1,205 @@
+"""Sorts runs into groups that differ in their seed alone, and names what tells groups apart."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+from rlkl.algos import ALGORITHMS
+from rlkl.compare.runs import Run, leaves
+from rlkl.training_config import TrainConfig
+
+NOT_COMPARED = (
+    "seed",
+    "run_dir",
+    "logger",
+    "checkpoint",
+    "device",
+    "threads",
+    "max_bad_updates",
+    "eval_episodes",
+    "eval_interval",
+    "total_env_steps",
+    "algo.name",
+    "env.id",
+    "env.kwargs",
+    "env.backend",
+    "policy.differentiation",
+)
+"""Parts of a config that do not make another group: where and how a run is kept, shown and
+computed, and what a comparison says in words of its own."""
+
+MOST_KEYS = 3
+"""Keys that a label is looked for with; where they cannot tell groups apart, it shows all."""
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A run in its place.
+
+    Attributes:
+        run: as it was read.
+        env: the environment it is compared in.
+        label: the group it belongs to.
+    """
+
+    run: Run
+    env: str
+    label: str
+
+
+def sort(runs: Sequence[Run]) -> list[Member]:
+    """Return the runs with their places: by environment, then label, then seed.
+
+    A label is the algorithm's name, and the fewest settings that tell groups of one environment
+    apart: those of the algorithm where runs of that algorithm differ in them, and those that all
+    algorithms share where any runs do. Where a setting varies in some environments only, its
+    default goes without saying, so that plain runs elsewhere belong to the plain group. An
+    environment's name has its arguments behind it where runs of it differ in them.
+
+    Args:
+        runs: all of them.
+    """
+    members = []
+    shared = _Telling(runs, lambda key: not key.startswith("algo."))
+    for algo in dict.fromkeys(run.algo for run in runs):
+        of_algo = [run for run in runs if run.algo == algo]
+        own = _Telling(of_algo, lambda key: key.startswith("algo."))
+        for run in of_algo:
+            label = " ".join([algo, *own.shown(run), *shared.shown(run)])
+            members.append(Member(run, _env(run, runs), label))
+    return sorted(members, key=lambda m: (m.env, rank(m.run.algo), m.label, m.run.seed))
+
+
+class _Telling:
+    """The fewest keys that tell the runs of each environment apart.
+
+    Args:
+        runs: among which keys are looked for.
+        admits: which keys may be shown.
+    """
+
+    def __init__(self, runs: Sequence[Run], admits: Callable[[str], bool]) -> None:
+        envs = dict.fromkeys(_env(run, runs) for run in runs)
+        by_env = [[_whole(run) for run in runs if _env(run, runs) == env] for env in envs]
+        keys = [key for key in _keys(runs) if admits(key)]
+        self.keys = _fewest(by_env, [k for k in keys if any(varies(k, env) for env in by_env)])
+        self.everywhere = {key for key in self.keys if all(varies(key, env) for env in by_env)}
+
+    def shown(self, run: Run) -> list[str]:
+        """Return `key=value` of each key that is worth saying of a run."""
+        settings, defaults = _whole(run), _defaults(run.algo)
+        return [
+            f"{_short(key, self.keys)}={text(settings[key])}"
+            for key in self.keys
+            if key in settings
+            and (key in self.everywhere or text(settings[key]) != text(defaults.get(key)))
+        ]
+
+
+def _whole(run: Run) -> Settings:
+    """Return the settings of a run; an older config that lacks a key has the default."""
+    return _defaults(run.algo) | run.settings
+
+
+@cache
+def _defaults(algo: str) -> Settings:
+    if algo not in ALGORITHMS:
+        return dict(leaves(asdict(TrainConfig())))
+    return dict(leaves(asdict(TrainConfig(algo=ALGORITHMS[algo].config()))))
+
+
+def rank(algo: str) -> int:
+    """Return the place of an algorithm in the registry; those that it lacks come last."""
+    known = list(ALGORITHMS)
+    return known.index(algo) if algo in known else len(known)
+
+
+def _env(run: Run, runs: Sequence[Run]) -> str:
+    own = run.settings.get("env.kwargs") or {}
+    alike = [other for other in runs if other.env_id == run.env_id]
+    if not own or all(other.settings.get("env.kwargs") == own for other in alike):
+        return run.env_id
+    return f"{run.env_id} ({', '.join(f'{key}={text(own[key])}' for key in sorted(own))})"
+
+
+def _keys(runs: Iterable[Run]) -> list[str]:
+    """Return all keys that may tell groups apart, the most telling first."""
+    values = {key: value for run in runs for key, value in run.settings.items()}
+    compared = [
+        key for key in values if not any(f"{key}.".startswith(f"{part}.") for part in NOT_COMPARED)
+    ]
+    return sorted(compared, key=lambda k: (not k.startswith("algo."), isinstance(values[k], list)))
+
+
+def varies(key: str, settings: Iterable[Settings]) -> bool:
+    """Return whether a key has two values. A config that lacks it has none: it may be older."""
+    return len({text(some[key]) for some in settings if key in some}) > 1
+
+
+def _fewest(by_env: Sequence[Sequence[Settings]], keys: Sequence[str]) -> list[str]:
+    """Return the fewest keys that tell apart, in each environment, what all of them do."""
+
+    def kinds(some: Sequence[str]) -> list[int]:
+        return [len({tuple(text(s.get(key)) for key in some) for s in env}) for env in by_env]
+
+    for count in range(min(MOST_KEYS, len(keys))):
+        for some in combinations(keys, count + 1):
+            if kinds(some) == kinds(keys):
+                return list(some)
+    return list(keys)
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """Return the last part of a key, unless another one shown ends alike."""
+    name = key.rpartition(".")[2]
+    alike = [other for other in keys if other.rpartition(".")[2] == name]
+    return name if len(alike) == 1 and key.startswith(("algo.", "policy.")) else key
+
+
+def text(value: Any) -> str:
+    """Return a setting as it is typed on the command line."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(text, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def differences(members: Sequence[Member]) -> list[dict[str, str]]:
+    """Return the keys that differ between runs of one environment, and each group's values.
+
+    Args:
+        members: all of them.
+
+    Returns:
+        Rows of `key`, `environments`, and a column for each group, where values of one group are
+        listed with commas and a dash stands for a key that it does not have. Environments where
+        all of that is alike share a row.
+    """
+    rows: dict[tuple[str, ...], list[str]] = {}
+    labels = list(dict.fromkeys(member.label for member in members))
+    for env in dict.fromkeys(member.env for member in members):
+        here = [member for member in members if member.env == env]
+        everywhere = [member.run.settings for member in here]
+        for key in [*_keys(member.run for member in here), "total_env_steps", "device", "threads"]:
+            if not varies(key, everywhere):
+                continue
+            values = [
+                ", ".join(
+                    dict.fromkeys(
+                        text(member.run.settings[key])
+                        for member in here
+                        if member.label == label and key in member.run.settings
+                    )
+                )
+                for label in labels
+            ]
+            rows.setdefault((key, *(value or "–" for value in values)), []).append(env)
+    return [
+        {"key": key, "environments": ", ".join(envs), **dict(zip(labels, values, strict=True))}
+        for (key, *values), envs in rows.items()
+    ]

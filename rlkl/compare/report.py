@@ -1,0 +1,201 @@
+"""A comparison whole: from folders to all rows that tables and figures are made from."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlkl.compare import curves, groups, runs, scores, stability
+from rlkl.compare.cautions import Caution, cautions, listed, plural
+from rlkl.compare.rows import Rows
+from rlkl.compare.runs import Run
+from rlkl.compare.scores import Field
+from rlkl.compare.settings import CompareConfig
+from rlkl.validation import ConfigError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is shown.
+
+    Attributes:
+        config: settings.
+        fields: environments and their runs.
+        labels: of all groups, in the order in which they are shown.
+        cautions: what to be wary of.
+        tables: rows by name, one CSV file each.
+        findings: what came out, a sentence each.
+    """
+
+    config: CompareConfig
+    fields: list[Field]
+    labels: list[str]
+    cautions: list[Caution]
+    tables: dict[str, Rows]
+    findings: list[str]
+
+
+def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
+    """Read runs and compare them.
+
+    Args:
+        paths: folders of runs, folders of such folders, or patterns.
+        config: settings.
+
+    Raises:
+        ConfigError: nothing is there that could be compared.
+    """
+    read = {folder: runs.read(folder) for folder in runs.find(paths)}
+    unread = {folder: found for folder, found in read.items() if isinstance(found, str)}
+    there = [found for found in read.values() if isinstance(found, Run)]
+    if not there:
+        why = listed(f"{folder}: {reason}" for folder, reason in unread.items())
+        raise ConfigError(f"there is no run to compare yet; {why}")
+    members = groups.sort(there)
+    _check_environments(config, [member.env for member in members])
+    found = scores.fields(members, config)
+    if all(entry.left_out for field in found for entry in field.entries):
+        why = listed(f"{e.run.folder}: {e.left_out}" for field in found for e in field.entries)
+        raise ConfigError(f"no run has a score to compare; {why}")
+    tables = {
+        "runs": scores.run_rows(found),
+        "results": scores.result_rows(found, config),
+        "aggregates": scores.aggregate_rows(found, config),
+        "profiles": scores.profile_rows(found, config),
+        "improvement": scores.pair_rows(found, config),
+        "thresholds": stability.threshold_rows(found, config),
+        "stability": stability.stability_rows(found),
+        "curves": curves.curve_rows(found, config),
+        "updates": curves.update_rows(found, config),
+        "settings": groups.differences(members),
+        "provenance": provenance_rows(found),
+    }
+    return Comparison(
+        config,
+        found,
+        scores.groups(found),
+        cautions(found, tables["improvement"], unread),
+        tables,
+        findings(found, tables, config),
+    )
+
+
+def _check_environments(config: CompareConfig, envs: Sequence[str]) -> None:
+    """Raise unless the environments that settings name are among those compared."""
+    by_env = config.threshold if isinstance(config.threshold, dict) else {}
+    for key, named in (("threshold", by_env), ("references", config.references)):
+        for env in named:
+            if env not in envs:
+                known = ", ".join(dict.fromkeys(envs))
+                raise ConfigError(f"{key}={{{env}: ...}}: no run is of it; expected one of {known}")
+
+
+def provenance_rows(found: Sequence[Field]) -> Rows:
+    """Return what the runs of each group were made with and on, a row for each kind."""
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
+    for field in found:
+        for entry in field.entries:
+            run = entry.run
+            device = " ".join(str(run.settings.get(key, "")) for key in ("device", "threads"))
+            kind = (
+                ", ".join(f"{name} {version}" for name, version in run.versions.items()) or "–",
+                run.revision[:12] or "–",
+                ", ".join(map(str, run.hardware.values())) or "–",
+                f"{device} thread(s)" if run.settings else "–",
+            )
+            rows.setdefault(kind, []).append(entry.member.label)
+    return [
+        {
+            "versions": versions,
+            "revision": revision,
+            "hardware": hardware,
+            "device": device,
+            "runs": len(labels),
+            "groups": ", ".join(dict.fromkeys(labels)),
+        }
+        for (versions, revision, hardware, device), labels in rows.items()
+    ]
+
+
+def findings(found: Sequence[Field], tables: dict[str, Rows], config: CompareConfig) -> list[str]:
+    """Return what came out, in sentences that claim no more than the intervals do."""
+    told = []
+    shared, labels = scores.common(found)
+    name = {"iqm": "interquartile mean", "mean": "mean"}[config.statistic]
+    aggregates = [row for row in tables["aggregates"] if row["aggregate"] == config.statistic]
+    if len(labels) > 1 and aggregates and len(shared) > 1:
+        best = max(aggregates, key=lambda row: row["value"])
+        told.append(
+            f"Over {plural(len(shared), 'environment')}, {best['group']} has the highest {name} of "
+            f"normalised scores: {_with_interval(best['value'], best['low'], best['high'])}. "
+            f"{_rivals(best['group'], tables['improvement'])}"
+        )
+    for field in found:
+        rows = [row for row in tables["results"] if row["environment"] == field.env]
+        if len(rows) < 2:
+            continue
+        best = max(rows, key=lambda row: row[config.statistic])
+        clear: list[str] = []
+        close: list[str] = []
+        for row in rows:
+            if row is not best:
+                apart = best["low"] > row["high"]
+                (clear if apart else close).append(row["group"])
+        text = (
+            f"{field.env}, at {field.horizon:,} environment steps: {best['group']} has the "
+            f"highest {name} "
+            f"return, {_with_interval(best[config.statistic], best['low'], best['high'])}"
+        )
+        if clear:
+            text += f"; its interval lies above that of {listed(clear)}"
+        if math.isnan(best["low"]):
+            text += ", and nothing is told apart"
+        elif close:
+            text += f"; {'its interval' if not clear else 'it'} overlaps that of {listed(close)}"
+        told.append(f"{text}.")
+    return told
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    if math.isnan(low):
+        return f"{number(value)} (one seed, no interval)"
+    return spread(value, low, high)
+
+
+def _rivals(best: str, pairs: Rows) -> str:
+    close = [
+        row["second"] if row["first"] == best else row["first"]
+        for row in pairs
+        if best in (row["first"], row["second"]) and not row["told_apart"]
+    ]
+    if not close:
+        return "It is told apart from every other group."
+    return f"It cannot be told apart from {listed(close)}."
+
+
+def spread(value: float, low: float, high: float) -> str:
+    """Return a number and its interval, with the decimals that the interval gives meaning to."""
+    if math.isnan(low):
+        return number(value)
+    width = high - low
+    decimals = 1 - math.floor(math.log10(width)) if width > 0 else 3
+    each = (f"{x:,.{min(max(decimals, 0), 6)}f}".replace("-", "−") for x in (value, low, high))
+    return "{} [{}, {}]".format(*each)
+
+
+def number(value: float | str) -> str:
+    """Return a number as tables show it: four digits that count, no exponent where it can be."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "−")
+    return (
+        f"{value:.4g}".replace("-", "−") if abs(value) >= 100 else f"{value:.3g}".replace("-", "−")
+    )

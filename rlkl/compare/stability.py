@@ -1,0 +1,160 @@
+"""How soon a run solves its task, how far it falls back, and whether its KL kept its bound."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlkl.algos import ALGORITHMS
+from rlkl.compare.references import threshold
+from rlkl.compare.rows import Rows
+from rlkl.compare.runs import Array, Run
+from rlkl.compare.scores import Entry, Field
+from rlkl.compare.settings import CompareConfig
+
+SLACK = 1e-3
+"""Of a bound, relative: a line search computes its KL in float32, the report in float64."""
+
+
+def steps_to(run: Run, goal: float) -> float:
+    """Return environment steps until the training return first reaches a goal; inf if never.
+
+    Args:
+        run: whose.
+        goal: for the mean return of the last 100 training episodes.
+    """
+    with np.errstate(invalid="ignore"):
+        reached = np.flatnonzero(run.columns["return/train"] >= goal)
+    return float(run.steps[reached[0]]) if len(reached) else math.inf
+
+
+def worst_drop(values: Array) -> float:
+    """Return the largest fall from a running best: max over s < t of y_s - y_t; never below 0.
+
+    Args:
+        values: y, `[T]`; NaN counts as no value.
+    """
+    there = values[np.isfinite(values)]
+    if not len(there):
+        return math.nan
+    return float(np.max(np.maximum.accumulate(there) - there))
+
+
+def kl_bounds(run: Run) -> Array:
+    """Return up to where the KL of each update should lie, in nats; NaN where nothing bounds it.
+
+    That is the column `kl/target`, which follows its schedule, times what the algorithm takes for
+    broken: 1 for TRPO's and NPG's δ, 1.5 where an adaptive β doubles or an early stop comes.
+
+    Args:
+        run: whose.
+    """
+    return run.columns["kl/target"] * _multiple(run)
+
+
+def _multiple(run: Run) -> float:
+    if run.algo not in ALGORITHMS:
+        return 1.0
+    prefix = "algo."
+    own = {key[len(prefix) :]: v for key, v in run.settings.items() if key.startswith(prefix)}
+    try:
+        config = ALGORITHMS[run.algo].config(**own)
+    except (TypeError, ValueError):  # of another version of rlkl
+        config = ALGORITHMS[run.algo].config()
+    return config.kl_bounds[1]
+
+
+def threshold_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+    """Return for each group how many runs reached the threshold within the horizon, and when.
+
+    The median is over all runs, where one that did not reach it counts as later than any other: it
+    is infinite unless more than half of them did.
+
+    Args:
+        found: environments; those without a threshold are left out.
+        config: settings.
+    """
+    rows: Rows = []
+    for field in found:
+        goal = threshold(field.env, config)
+        if goal is None:
+            continue
+        for label in field.labels:
+            taken = reached_at(field.of(label), goal[0])
+            if not len(taken):
+                continue
+            in_time = taken[np.isfinite(taken)]
+            rows.append(
+                {
+                    "environment": field.env,
+                    "group": label,
+                    "threshold": goal[0],
+                    "source": goal[1],
+                    "seeds": len(taken),
+                    "reached": len(in_time),
+                    "median_steps": float(np.median(taken)),
+                    "first_steps": float(in_time.min()) if len(in_time) else math.inf,
+                    "last_steps": float(taken.max()),
+                }
+            )
+    return rows
+
+
+def reached_at(entries: Sequence[Entry], goal: float) -> Array:
+    """Return the steps to a goal of each run that is compared, inf for those beyond the horizon."""
+    taken = np.array([steps_to(entry.run, goal) for entry in entries])
+    ends = np.array([entry.run.steps[entry.at] for entry in entries])
+    return np.where(taken <= ends, taken, math.inf) if len(entries) else taken
+
+
+def stability_rows(found: Sequence[Field]) -> Rows:
+    """Return for each group its falls from a running best, and how its updates kept their KL bound.
+
+    Args:
+        found: environments.
+    """
+    rows: Rows = []
+    for field in found:
+        for label in field.labels:
+            entries = field.of(label)
+            if not entries:
+                continue
+            ends = [slice(entry.at + 1) for entry in entries]
+            drops = np.array(
+                [
+                    worst_drop(entry.run.columns["return/train"][end])
+                    for entry, end in zip(entries, ends, strict=True)
+                ]
+            )
+            scale = field.reference.high - field.reference.low if field.reference else math.nan
+            kl, bounds, largest = (
+                np.concatenate([part(e.run)[end] for e, end in zip(entries, ends, strict=True)])
+                for part in (
+                    lambda run: run.columns["kl/old_new"],
+                    kl_bounds,
+                    lambda run: run.columns["kl/max"],
+                )
+            )
+            bounded = np.isfinite(bounds)
+            # NaN, an update that was taken back, broke no bound; an infinite KL broke it.
+            broken = kl[bounded] > bounds[bounded] * (1 + SLACK)
+            rows.append(
+                {
+                    "environment": field.env,
+                    "group": label,
+                    "seeds": len(entries),
+                    "least_drop": float(np.min(drops)),
+                    "median_drop": float(np.median(drops)),
+                    "worst_drop": float(np.max(drops)),
+                    "worst_drop_normalized": float(np.max(drops)) / scale,
+                    "updates": len(kl),
+                    "over_bound": float(broken.mean()) if bounded.any() else math.nan,
+                    "median_kl": float(np.nanmedian(kl)) if not np.isnan(kl).all() else math.nan,
+                    "largest_kl": float(np.nanmax(kl)) if not np.isnan(kl).all() else math.nan,
+                    "largest_kl_of_a_state": (
+                        float(np.nanmax(largest)) if not np.isnan(largest).all() else math.nan
+                    ),
+                    "not_finite": int((~np.isfinite(kl)).sum()),
+                }
+            )
+    return rows
