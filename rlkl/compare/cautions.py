@@ -96,8 +96,7 @@ def _few_seeds(found: Sequence[Field]) -> list[Caution]:
             Caution(
                 "seeds",
                 f"{whose} {plural(least, 'seed')} in an environment. That is enough to claim a "
-                "large "
-                f"difference; to rank groups that are close, {ENOUGH} or more are wanted.",
+                f"large difference; to rank groups that are close, {ENOUGH} or more are wanted.",
                 grave=False,
             )
         ]
@@ -108,8 +107,8 @@ def _few_seeds(found: Sequence[Field]) -> list[Caution]:
     else:
         text += (
             "Intervals from so few are too narrow: even if nothing but the seeds differed, one "
-            "group "
-            f"of {least} would lie wholly above another of {least} in {chance:.0%} of all draws."
+            f"group of {least} would lie wholly above another of {least} in {chance:.0%} of all "
+            "draws."
         )
     return [Caution("too few seeds", text)]
 
@@ -129,8 +128,7 @@ def _unequal_seeds(found: Sequence[Field]) -> list[Caution]:
         return []
     text = (
         f"The groups do not have the same seeds ({'; '.join(texts)}). Seeds decide the initial "
-        "weights "
-        "and the environments' chance, so the same seeds would make the comparison tighter."
+        "weights and the environments' chance, so groups with other seeds had other luck, too."
     )
     return [Caution("unequal seeds", text, grave=False)]
 
@@ -153,10 +151,8 @@ def _unequal_steps(found: Sequence[Field]) -> list[Caution]:
         shown = listed(f"{budget:,}" for budget in sorted(budgets))
         text = (
             f"{field.env}: runs were compared at {field.horizon:,} environment steps, which cuts "
-            "off the "
-            f"end of {plural(len(further), 'run')} (budgets: {shown}). Learning rates and trust "
-            "regions "
-            "that shrink over the budget were not yet small there."
+            f"off the end of {plural(len(further), 'run')} (budgets: {shown}). Learning rates and "
+            "trust regions that shrink over the budget were not yet small there."
         )
         told.append(Caution("unequal steps", text, grave=len(budgets) > 1))
     return told
@@ -228,8 +224,8 @@ def _missing(found: Sequence[Field]) -> list[Caution]:
     if relative:
         text = (
             f"{listed(relative)}: 0 is the worst and 1 the best of these very runs, since no "
-            "other scale is "
-            "known. Such scores change with the set of runs; only their order carries over."
+            "other scale is known. Such scores change with the set of runs; only their order "
+            "carries over."
         )
         told.append(Caution("scale of these runs", text, grave=False))
     return told
@@ -241,10 +237,8 @@ def _overlaps(pairs: Rows) -> list[Caution]:
         return []
     text = (
         f"{len(close)} of {plural(len(pairs), 'pair')} cannot be told apart: the 95% interval of "
-        "the "
-        f"probability of improvement has 0.5 in it, or there is none ({listed(close)}). A higher "
-        "score "
-        "there is no finding."
+        f"the probability of improvement has 0.5 in it, or there is none ({listed(close)}). A "
+        "higher score there is no finding."
     )
     return [Caution("overlapping intervals", text)]
 
@@ -260,9 +254,8 @@ def _not_finite(entries: Sequence[Entry]) -> list[Caution]:
         where = listed(f"{folder}: {count}" for folder, count in bad.items())
         text = (
             f"{plural(sum(bad.values()), 'update')} without a finite KL ({where}): NaN where it "
-            "was taken "
-            "back, infinite where the new policy left out what the old one did. Curves leave them "
-            "out."
+            "was taken back, infinite where the new policy left out what the old one did. Curves "
+            "leave them out."
         )
         told.append(Caution("NaN rows", text))
     damaged = {str(e.run.folder): e.run.damaged for e in entries if e.run.damaged}

@@ -28,12 +28,8 @@ def style(number: int) -> Style:
 
     Dashes and colours then pair differently, so that 28 groups look different.
     """
-    turn = number // len(_COLORS)
-    return Style(
-        _COLORS[number % len(_COLORS)],
-        _DASHES[(number + turn) % len(_DASHES)],
-        _MARKERS[number % len(_MARKERS)],
-    )
+    turn, place = divmod(number, len(_COLORS))
+    return Style(_COLORS[place], _DASHES[(place + turn) % len(_DASHES)], _MARKERS[place])
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def draw(figure: Figure, labels: list[str]) -> "Drawing":
         axes.set_visible(False)
     if groups:
         _legend(drawing, [name for name in labels if name in groups], labels)
+    # Each file would lay it out anew, which takes as long as drawing it.
+    layout = drawing.get_layout_engine()
+    assert layout is not None
+    layout.execute(drawing)
+    drawing.set_layout_engine("none")
     return drawing
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from rlkl.compare import curves
 from rlkl.compare.charts import Dot, DotChart, Figure, Line, LineChart
 from rlkl.compare.references import threshold
-from rlkl.compare.report import Comparison
+from rlkl.compare.report import Comparison, number
 from rlkl.compare.rows import Row, Rows, column, distinct, select
 from rlkl.compare.scores import Field, common
 from rlkl.compare.stability import reached_at
@@ -21,10 +21,10 @@ AGGREGATE_TITLES = {
     "optimality_gap": "optimality gap (less is better)",
 }
 UPDATE_TITLES = {
-    "kl/old_new": ("KL(π_old ‖ π_θ) of an update", "nats, mean over states"),
-    "ratio/std": ("ratio", "standard deviation over the batch"),
-    "policy/entropy": ("entropy of the policy", "nats, mean over states"),
-    "value/explained_variance": ("fit of the critic", "explained variance"),
+    "kl/old_new": ("KL", "KL(π_old ‖ π_θ), nats"),
+    "ratio/std": ("ratio", "its standard deviation"),
+    "policy/entropy": ("entropy", "entropy, nats"),
+    "value/explained_variance": ("critic", "explained variance"),
 }
 SECONDS = ((1.0, "seconds"), (60.0, "minutes"), (3600.0, "hours"))
 
@@ -126,8 +126,7 @@ def results(comparison: Comparison) -> Figure:
         "results",
         "Returns at the end",
         f"Large: the {_center(comparison)} over seeds, with its 95% bootstrap interval; small: "
-        "each "
-        "seed.",
+        "each seed.",
         charts,
     )
 
@@ -146,9 +145,9 @@ def aggregates(comparison: Comparison) -> Figure:
         "aggregates",
         "Scores over all environments",
         f"Normalised returns over {over}, with 95% stratified bootstrap intervals. The "
-        "interquartile "
-        "mean leaves out the best and the worst quarter of runs; the median is over environments; "
-        "the optimality gap says how far runs fall short of 1, where more than 1 counts as 1.",
+        "interquartile mean leaves out the best and the worst quarter of runs; the median is "
+        "over environments; the optimality gap says how far runs fall short of 1, where more "
+        "than 1 counts as 1.",
         charts,
         narrow=True,
     )
@@ -197,11 +196,9 @@ def improvement(comparison: Comparison) -> Figure:
     return Figure(
         "improvement",
         "Probability of improvement",
-        "How likely a run of the first group has a higher return than a run of the second in the "
-        "same "
-        "environment, ties counted half, with 95% stratified bootstrap intervals. It says how "
-        "surely, "
-        f"not by how much. An interval that holds 0.5 tells nothing apart.{note}",
+        "How likely a run of the first group has a higher return than a run of the second in "
+        "the same environment, ties counted half, with 95% stratified bootstrap intervals. It "
+        f"says how surely, not by how much. An interval that holds 0.5 tells nothing apart.{note}",
         [chart] if dots else [],
     )
 
@@ -238,15 +235,15 @@ def efficiency(comparison: Comparison) -> Figure:
             if not taken:
                 continue
             x, y = [0.0], [0.0]
-            for number, steps in enumerate(taken, 1):
+            for place, steps in enumerate(taken, 1):
                 if math.isfinite(steps):
                     x.append(steps)
-                    y.append(number / len(taken))
+                    y.append(place / len(taken))
             lines.append(Line(label, [*x, float(field.horizon)], [*y, y[-1]]))
         if lines:
             charts.append(
                 LineChart(
-                    f"{field.env}: a return of {goal[0]:g}", "environment steps",
+                    f"{field.env}: a return of {number(goal[0])}", "environment steps",
                     "share of runs that reached it", lines, field.env, y_range=(-0.03, 1.03),
                     steps=True,
                 )
@@ -254,16 +251,15 @@ def efficiency(comparison: Comparison) -> Figure:
     return Figure(
         "efficiency",
         "Sample efficiency",
-        "The share of runs whose training return has reached the threshold by each step; further "
-        "left "
-        "is sooner, and a line that does not come to 1 has runs that never did.",
+        "The share of runs whose training return has reached the threshold by each step; "
+        "further left is sooner, and a line that does not come to 1 has runs that never did.",
         charts,
     )
 
 
 def stability(comparison: Comparison) -> Figure:
     """Falls from a running best, and updates beyond their KL bound."""
-    charts = []
+    falls, overs = [], []
     for field in comparison.fields:
         rows = select(comparison.tables["stability"], environment=field.env)
         drops = [
@@ -272,7 +268,7 @@ def stability(comparison: Comparison) -> Figure:
             )
             for row in rows
         ]
-        charts.append(
+        falls.append(
             DotChart(
                 f"{field.env}: worst drop", "return lost from a running best", drops, field.env
             )
@@ -284,7 +280,7 @@ def stability(comparison: Comparison) -> Figure:
             if not math.isnan(row["over_bound"])
         ]
         if shares:
-            charts.append(
+            overs.append(
                 DotChart(
                     f"{field.env}: KL over its bound", "share of updates", shares, field.env,
                     x_range=(-0.03, 1.03),
@@ -294,11 +290,10 @@ def stability(comparison: Comparison) -> Figure:
         "stability",
         "Stability",
         "Worst drop: how far the training return fell from the best it had been, median over "
-        "seeds, with "
-        "a line from the least to the worst of them. KL over its bound: the share of updates whose "
-        "KL(π_old ‖ π_θ) passed δ (TRPO, NPG) or 1.5 times its target (adaptive β, early stop); "
-        "groups that bound no KL are not in it.",
-        [chart for chart in charts if chart.dots],
+        "seeds, with a line from the least to the worst of them. KL over its bound: the share "
+        "of updates whose KL(π_old ‖ π_θ) passed δ (TRPO, NPG) or 1.5 times its target "
+        "(adaptive β, early stop); groups that bound no KL are not in it.",
+        [chart for chart in (*falls, *overs) if chart.dots],
     )
 
 
@@ -327,12 +322,9 @@ def updates(comparison: Comparison) -> Figure:
         "updates",
         "Why: what each update did",
         f"The {_center(comparison)} over seeds, each point the mean of a fortieth of the steps, "
-        "with 95% "
-        "bootstrap bands. How far the policy moved (KL), how unevenly (the ratio's deviation), "
-        "how much "
-        "chance it keeps (entropy), and how well values are known (explained variance: 1 is "
-        "perfect, 0 "
-        "no better than a constant; below −1 is cut off).",
+        "with 95% bootstrap bands. How far the policy moved (KL), how unevenly (the ratio's "
+        "deviation), how much chance it keeps (entropy), and how well values are known "
+        "(explained variance: 1 is perfect, 0 no better than a constant; below −1 is cut off).",
         charts,
         narrow=True,
     )

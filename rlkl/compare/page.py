@@ -1,5 +1,6 @@
 """The report as one HTML file: style, script and charts inside, nothing asked of a network."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -144,8 +145,18 @@ def _tables(below: Sequence[Table]) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in table.headings)
-    rows = "".join("<tr>" + "".join(map(_cell, cells)) + "</tr>\n" for cells in table.cells)
+    columns = zip(*table.cells, strict=True)
+    kinds = [" class=number" if all(map(_is_number, column)) else "" for column in columns]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(heading)}</th>'
+        for kind, heading in zip(kinds, table.headings, strict=True)
+    )
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, cells, strict=True))
+        + "</tr>\n"
+        for cells in table.cells
+    )
     note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
     heading = escape(table.title)
     # What scrolls can be reached and named without a mouse, too.
@@ -158,6 +169,6 @@ def _table(table: Table) -> str:
     return f"<h3>{heading}</h3>\n{whole}"
 
 
-def _cell(text: str) -> str:
-    is_number = text[:1].isdigit() or text[:1] in "−–∞"
-    return f"<td{' class=number' if is_number else ''}>{escape(text)}</td>"
+def _is_number(text: str) -> bool:
+    """Return whether a cell is a number, perhaps with its unit, its interval or its deviation."""
+    return re.fullmatch(r"[−–∞\d.,%\[\] ±]*( to [−\d.,]+| of \d+| min| h| s)?", text) is not None

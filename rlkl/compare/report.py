@@ -142,8 +142,8 @@ def findings(found: Sequence[Field], tables: dict[str, Rows], config: CompareCon
                 (clear if apart else close).append(row["group"])
         text = (
             f"{field.env}, at {field.horizon:,} environment steps: {best['group']} has the "
-            f"highest {name} "
-            f"return, {_with_interval(best[config.statistic], best['low'], best['high'])}"
+            f"highest {name} return, "
+            f"{_with_interval(best[config.statistic], best['low'], best['high'])}"
         )
         if clear:
             text += f"; its interval lies above that of {listed(clear)}"

@@ -123,16 +123,15 @@ def find(paths: Iterable[str]) -> list[Path]:
 
 def _places(text: str) -> list[Path]:
     try:
-        if Path(text).is_dir():
-            return [Path(text)]
-        if Path(text).exists():
-            raise ConfigError(f"{text} is a file; expected a run's folder, or a folder of runs")
-        matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 (of whole paths)
+        there = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207 (of whole paths)
+        folders = [Path(path) for path in there if Path(path).is_dir()]
     except (OSError, ValueError):  # a name longer than names can be, or with NUL
-        matches = []
-    if not matches:
+        there, folders = [], []
+    if not there:
         raise ConfigError(f"{text}: there is no such folder; `rlkl train` makes runs below runs/")
-    return [Path(match) for match in matches if Path(match).is_dir()]
+    if not folders:
+        raise ConfigError(f"{text} is a file; expected a run's folder, or a folder of runs")
+    return folders
 
 
 def _below(place: Path) -> Iterator[Path]:

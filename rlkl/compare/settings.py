@@ -1,5 +1,6 @@
 """What can be set of a comparison."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ class CompareConfig:
     steps: int | None = None
     threshold: Any = None
     normalize: str = "references"
-    references: dict[str, list[float]] = field(default_factory=dict)
+    references: dict[str, Any] = field(default_factory=dict)
     resamples: int = 2000
     seed: int = 0
 
@@ -46,23 +47,20 @@ class CompareConfig:
         check_choice("normalize", self.normalize, NORMALIZATIONS)
         if self.steps is not None:
             check_range("steps", self.steps, at_least=1)
-        by_env = self.threshold if isinstance(self.threshold, dict) else {"": self.threshold}
-        for env, threshold in by_env.items():
-            if threshold is not None or env:
-                if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-                    raise ConfigError(
-                        f"threshold={self.threshold}: expected a return, such as threshold=475, "
-                        "or one for each environment: threshold={CartPole-v1: 475}"
-                    )
-                check_range("threshold", threshold)
+        many = isinstance(self.threshold, dict)
+        given = list(self.threshold.values()) if many else [self.threshold]
+        if not all(map(_is_number, given)) and self.threshold is not None:
+            raise ConfigError(
+                f"threshold={self.threshold}: expected a return, such as threshold=475, "
+                "or one for each environment: threshold={CartPole-v1: 475}"
+            )
         for env, pair in self.references.items():
-            if len(pair) != 2 or not pair[0] < pair[1]:
+            numbers = isinstance(pair, list) and all(map(_is_number, pair))
+            if not numbers or len(pair) != 2 or not pair[0] < pair[1]:
                 raise ConfigError(
                     f"references={{{env}: {pair}}}: expected two returns, that which is 0 and a "
                     "larger one which is 1"
                 )
-            for number in pair:
-                check_range("references", number)
         check_range("resamples", self.resamples, at_least=100, at_most=1_000_000)
         check_range("seed", self.seed, at_least=0)
 
@@ -71,3 +69,7 @@ class CompareConfig:
         if isinstance(self.threshold, dict):
             return self.threshold.get(env)
         return None if self.threshold is None else float(self.threshold)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -18,7 +18,7 @@ from rlkl.compare.charts import (
 WIDE, NARROW = (400, 285), (300, 235)
 """Width and height of a chart, in the units of a page; the page scales it to the room there is."""
 
-LETTER = 7.0
+LETTER = 7.4
 """Width of a letter, on average."""
 
 MARKS = 8
@@ -131,7 +131,7 @@ def _lines(chart: LineChart, labels: Sequence[str], width: int, height: int) -> 
     y_ticks = ticks(*y_range, log=chart.log)
     widest = max((len(tick_text(tick)) for tick in y_ticks), default=0)
     frame = Frame(
-        left=26 + LETTER * widest, right=width - 14, top=14, bottom=height - 42,
+        left=30 + LETTER * widest, right=width - 19, top=14, bottom=height - 42,
         x=x_range, y=y_range, log=chart.log,
     )  # fmt: skip
     parts = [*_axes(frame, y_ticks), _text((frame.left + frame.right) / 2, height - 6,
@@ -246,7 +246,7 @@ def _dots(chart: DotChart, labels: Sequence[str], width: int) -> str:
     row = ROW * (1.5 if above else 1)
     height = 60 + row * len(chart.dots)
     frame = Frame(
-        left=14 if above else 14 + LETTER * longest, right=width - 16, top=8, bottom=height - 44,
+        left=14 if above else 14 + LETTER * longest, right=width - 19, top=8, bottom=height - 44,
         x=extent(chart, "x"), y=(0, 1),
     )  # fmt: skip
     parts = []

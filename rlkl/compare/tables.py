@@ -175,8 +175,7 @@ def _settings(comparison: Comparison) -> Table:
     headings = list(rows[0]) if rows else []
     note = (
         "Only what differs between runs of one environment, but for seeds; –: the group does not "
-        "have "
-        "the key, or was not run there."
+        "have the key, or was not run there."
     )
     return Table(
         "compared", "Settings that differ", headings, [list(row.values()) for row in rows], note
