@@ -15,7 +15,7 @@ from made_runs import make_grid, make_run, resume_to
 
 from rlkl.cli import main
 from rlkl.compare import groups, runs, scores, stability, tables
-from rlkl.compare.charts import DotChart, LineChart, extent, style, tick_text, ticks
+from rlkl.compare.charts import DotChart, LineChart, extent, style, tick_text, ticks, wrapped
 from rlkl.compare.curves import BINS, curve_rows, update_rows
 from rlkl.compare.figures import figures
 from rlkl.compare.files import markdown
@@ -551,6 +551,12 @@ def test_ticks_are_round_numbers_within_the_range() -> None:
     assert [tick_text(x) for x in (0, 0.25, -3, 20000, 1.5e6, 1e-5)] == [
         "0", "0.25", "−3", "20k", "1.5M", "1e−5",
     ]  # fmt: skip
+
+
+def test_long_labels_break_between_the_two_of_a_pair() -> None:
+    assert wrapped("trpo > npg", 20) == ["trpo > npg"]
+    assert wrapped("ppo_clip clip=0.1 > trpo", 20) == ["ppo_clip clip=0.1 >", "trpo"]
+    assert wrapped("ppo_clip gamma=0.99 clip=0.1", 20) == ["ppo_clip gamma=0.99", "clip=0.1"]
 
 
 def test_the_range_of_an_axis_holds_what_is_drawn(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a chart is, before anybody draws it: lines with bands, or dots with intervals, as data."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -205,3 +206,17 @@ def tick_text(value: float) -> str:
         mantissa, _, exponent = f"{value:.0e}".partition("e")
         return f"{mantissa}e{int(exponent)}".replace("-", "−")
     return f"{float(f'{value:.6g}'):g}".replace("-", "−")
+
+
+def wrapped(text: str, letters: int) -> list[str]:
+    """Return a text in lines of so many letters; a pair that needs several breaks between the two.
+
+    Args:
+        text: a label, or `FIRST > SECOND`.
+        letters: at most, in a line.
+    """
+    if len(text) <= letters:
+        return [text]
+    first, arrow, second = text.partition(" > ")
+    lines = textwrap.wrap(first + arrow.rstrip(), letters)
+    return [*lines, *textwrap.wrap(second, letters)]

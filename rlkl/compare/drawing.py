@@ -1,16 +1,22 @@
-"""Draws charts with matplotlib, for files that go into papers: a panel each, one legend below."""
+"""Draws charts with matplotlib, for files that go into papers: letters stand a page's width."""
 
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlkl.compare.charts import DotChart, Figure, LineChart, extent, style, tick_text
+from rlkl.compare.charts import DotChart, Figure, LineChart, extent, style, tick_text, wrapped
 from rlkl.lab.drawing import label, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
+
+LETTERS_OF_AN_INCH = 12
+"""About."""
+
+MOST_LETTERS = 40
+"""Of a line of text beside a dot."""
 
 MARKS = 8
 """Markers along a line, so that lines are told apart without colour."""
@@ -24,12 +30,16 @@ def draw(figure: Figure, labels: list[str]) -> "Drawing":
         labels: of all groups, whose place decides their look.
     """
     charts = figure.charts
-    dots = all(isinstance(chart, DotChart) for chart in charts)
-    columns = min(len(charts), 4 if figure.narrow else 3)
+    dots = [chart for chart in charts if isinstance(chart, DotChart)]
+    columns = min(len(charts), 2 if dots else 4 if figure.narrow else 3)
     rows = math.ceil(len(charts) / columns)
-    tallest = max((len(chart.dots) for chart in charts if isinstance(chart, DotChart)), default=0)
-    height = 1.0 + 0.3 * tallest if dots else 3.1
-    drawing = new_figure((max(4.6 * columns, 6.0), height * rows + 0.6))
+    width, height = (2.8, 2.3) if figure.narrow else (3.3, 2.6)
+    if dots:
+        texts = [wrapped(dot.text, MOST_LETTERS) for chart in dots for dot in chart.dots]
+        width = 2.4 + max(len(line) for text in texts for line in text) / LETTERS_OF_AN_INCH
+        tallest = max(len(chart.dots) for chart in dots)
+        height = 1.0 + (0.1 + 0.2 * max(map(len, texts))) * tallest
+    drawing = new_figure((max(width * columns, 4.5), height * rows + 0.6))
     panels = drawing.subplots(rows, columns, squeeze=False)
     groups: dict[str, None] = {}
     for chart, axes in zip(charts, panels.flat, strict=False):
@@ -75,7 +85,7 @@ def _draw_lines(axes: "Axes", chart: LineChart, labels: list[str]) -> None:
     axes.set_xlim(extent(chart, "x"))
     axes.set_ylim(extent(chart, "y"))
     axes.xaxis.set_major_formatter(lambda value, _: tick_text(value))
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=5)
     label(axes, chart.title, chart.x_label, chart.y_label)
 
 
@@ -94,7 +104,7 @@ def _draw_dots(axes: "Axes", chart: DotChart, labels: list[str]) -> None:
         if not math.isnan(dot.low):
             axes.plot([dot.low, dot.high], [place, place], color=look.color, linewidth=2.2)
         axes.plot([dot.value], [place], look.marker, color=look.color, markersize=7)
-    axes.set_yticks(places, [dot.text for dot in chart.dots])
+    axes.set_yticks(places, ["\n".join(wrapped(dot.text, MOST_LETTERS)) for dot in chart.dots])
     axes.set_ylim(len(chart.dots) - 0.4, -0.6)
     axes.set_xlim(extent(chart, "x"))
     axes.xaxis.set_major_formatter(lambda value, _: tick_text(value))
@@ -113,7 +123,9 @@ def _legend(drawing: "Drawing", groups: list[str], labels: list[str]) -> None:
         Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, linewidth=1.9)
         for look in looks
     ]
+    of_one = (max(map(len, groups)) + 9) / LETTERS_OF_AN_INCH
+    columns = int(drawing.get_figwidth() / of_one)
     drawing.legend(
-        handles, groups, loc="outside lower center", ncols=min(len(groups), 4), frameon=False,
-        handlelength=3,
+        handles, groups, loc="outside lower center", ncols=min(max(columns, 1), len(groups)),
+        frameon=False, handlelength=3,
     )  # fmt: skip

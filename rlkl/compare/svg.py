@@ -7,12 +7,14 @@ from html import escape
 from typing import NamedTuple
 
 from rlkl.compare.charts import (
+    Dot,
     DotChart,
     LineChart,
     extent,
     style,
     tick_text,
     ticks,
+    wrapped,
 )
 
 WIDE, NARROW = (400, 285), (300, 235)
@@ -236,17 +238,20 @@ def _data(chart: LineChart, frame: Frame, labels: Sequence[str]) -> str:
     return f' data-chart="{escape(json.dumps(content, separators=(",", ":")))}"'
 
 
-ROW = 27
-"""Height of a row of dots."""
+ROW, TEXT_ROW = 27, 15
+"""Height of a row of dots, and of each line of text above one."""
 
 
 def _dots(chart: DotChart, labels: Sequence[str], width: int) -> str:
     longest = max(len(dot.text) for dot in chart.dots)
-    above = LETTER * longest > 0.45 * width  # then the text stands above its row, not beside it
-    row = ROW * (1.5 if above else 1)
-    height = 60 + row * len(chart.dots)
+    # Long texts stand above their rows, on as many lines as they need.
+    above = LETTER * longest > 0.45 * width
+    texts = [wrapped(dot.text, int((width - 28) / LETTER)) for dot in chart.dots]
+    lines = max(map(len, texts)) if above else 0
+    row = ROW + TEXT_ROW * lines
+    height = 52 + row * len(chart.dots)
     frame = Frame(
-        left=14 if above else 14 + LETTER * longest, right=width - 19, top=8, bottom=height - 44,
+        left=14 if above else 14 + LETTER * longest, right=width - 19, top=4, bottom=height - 44,
         x=extent(chart, "x"), y=(0, 1),
     )  # fmt: skip
     parts = []
@@ -259,27 +264,32 @@ def _dots(chart: DotChart, labels: Sequence[str], width: int) -> str:
     if chart.level is not None:
         x = frame.across(chart.level[0])
         parts.append(f'<path class="level" d="M{x:.1f} {frame.top}V{frame.bottom:.1f}"/>')
-    for place, dot in enumerate(chart.dots):
+    for place, (dot, text) in enumerate(zip(chart.dots, texts, strict=True)):
         number = labels.index(dot.group)
-        look = style(number)
-        y = frame.top + row * (place + (0.72 if above else 0.5))
-        drawn = [
-            f'<path class="seed" d="M{frame.across(value):.1f} {y - 5:.1f}v10"/>'
-            for value in dot.seeds
-        ]
-        tip = f"{dot.text}: {dot.value:.4g}"
-        if not math.isnan(dot.low):
-            low, high = frame.across(dot.low), frame.across(dot.high)
-            drawn.append(f'<path class="interval" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
-            tip += f" [{dot.low:.4g}, {dot.high:.4g}]"
-        drawn.append(marker(look.marker, frame.across(dot.value), y, 4.6, look.color))
-        text = (
-            _text(frame.left, y - 10, dot.text, "start", "row")
+        top = frame.top + row * place
+        y = top + TEXT_ROW * lines + ROW / 2
+        written = (
+            [_text(frame.left, top + TEXT_ROW * (i + 1), words, "start", "row")
+             for i, words in enumerate(text)]
             if above
-            else _text(frame.left - 7, y + 4.5, dot.text, "end", "row")
-        )
-        parts.append(
-            f'<g class="g{number}" stroke="{look.color}" fill="{look.color}">'
-            f"<title>{escape(tip)}</title>{''.join(drawn)}{text}</g>"
-        )
+            else [_text(frame.left - 7, y + 4.5, dot.text, "end", "row")]
+        )  # fmt: skip
+        parts.append(_dot(frame, dot, y, number, written))
     return _element(chart, width, height, parts)
+
+
+def _dot(frame: Frame, dot: Dot, y: float, number: int, written: Sequence[str]) -> str:
+    look = style(number)
+    drawn = [
+        f'<path class="seed" d="M{frame.across(value):.1f} {y - 5:.1f}v10"/>' for value in dot.seeds
+    ]
+    tip = f"{dot.text}: {dot.value:.4g}"
+    if not math.isnan(dot.low):
+        low, high = frame.across(dot.low), frame.across(dot.high)
+        drawn.append(f'<path class="interval" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
+        tip += f" [{dot.low:.4g}, {dot.high:.4g}]"
+    drawn.append(marker(look.marker, frame.across(dot.value), y, 4.6, look.color))
+    return (
+        f'<g class="g{number}" stroke="{look.color}" fill="{look.color}">'
+        f"<title>{escape(tip)}</title>{''.join(drawn)}{''.join(written)}</g>"
+    )
