@@ -734,6 +734,13 @@ def test_every_key_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert chosen.threshold_of("Acrobot-v1") is None
 
 
+def test_every_key_is_on_its_page_with_its_default() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "compare.md").read_text()
+    printed = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", text, re.MULTILINE))
+    defaults = {name: getattr(CompareConfig(), name) for name in CompareConfig.__dataclass_fields__}
+    assert printed == {key: groups.text(value) for key, value in defaults.items()}
+
+
 def test_tables_have_a_cell_for_each_heading(tmp_path: Path) -> None:
     found = compared(make_grid(tmp_path, FINALS))
     shown = tables.tables(found)

@@ -120,7 +120,7 @@ def results(comparison: Comparison) -> Figure:
             for row in rows
         ]  # fmt: skip
         if dots:
-            x_label = f"return at {field.horizon:,} environment steps"
+            x_label = f"return at {field.horizon:,} steps"
             charts.append(DotChart(field.env, x_label, dots, field.env))
     return Figure(
         "results",
