@@ -43,7 +43,7 @@ def sorted_runs(folder: Path) -> list[Member]:
 
 
 def compared(folder: Path, **settings: Any) -> Comparison:
-    return compare([str(folder)], CompareConfig(**{"resamples": 200} | settings))
+    return compare([str(folder)], CompareConfig(**{"resamples": 100} | settings))
 
 
 def kinds(comparison: Comparison) -> list[str]:
@@ -73,6 +73,7 @@ def test_a_run_is_read_from_its_csv_config_and_summary(tmp_path: Path) -> None:
 def test_a_run_without_its_config_is_told_by_its_summary(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a", [1.0], algo="trpo", seed=2)
     (folder / "config.yaml").unlink()
+    assert "taken for runs with the default settings" in said(compared(folder), "unknown settings")
     run = read(folder)
     assert (run.env_id, run.algo, run.seed, run.settings) == ("CartPole-v1", "trpo", 2, {})
     assert run.budget == 100
@@ -553,6 +554,19 @@ def test_ticks_are_round_numbers_within_the_range() -> None:
     ]  # fmt: skip
 
 
+def test_of_too_many_pairs_those_with_the_best_group_are_drawn(tmp_path: Path) -> None:
+    for place in range(9):
+        make_run(tmp_path / str(place), [float(place)] * 2, settings={"gamma": 0.9 + place / 100})
+    found = compared(tmp_path)
+    assert len(found.tables["improvement"]) == 36
+    (figure,) = (figure for figure in figures(found) if figure.name == "improvement")
+    (chart,) = figure.charts
+    assert isinstance(chart, DotChart)
+    assert len(chart.dots) == 8
+    assert {dot.group for dot in chart.dots} == {"ppo_clip gamma=0.98"}
+    assert "those with ppo_clip gamma=0.98 are drawn" in figure.caption
+
+
 def test_long_labels_break_between_the_two_of_a_pair() -> None:
     assert wrapped("trpo > npg", 20) == ["trpo > npg"]
     assert wrapped("ppo_clip clip=0.1 > trpo", 20) == ["ppo_clip clip=0.1 >", "trpo"]
@@ -595,9 +609,17 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("drawn_for_real", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_report_is_written_whole_and_never_over_another(
-    in_folder: Path, capsys: pytest.CaptureFixture[str]
+    *,
+    drawn_for_real: bool,
+    in_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not drawn_for_real:  # matplotlib takes seconds
+        monkeypatch.setattr("rlkl.compare.files.draw", lambda figure, labels: figure.name)
+        monkeypatch.setattr("rlkl.compare.files.save", lambda name, path: path.write_text(name))
     finals = {"CartPole-v1": {"ppo_clip": [1.0, 2], "trpo": [3.0, 4]}}
     rate = {"algo.learning_rate": 0.1}
     make_grid(in_folder / "made", finals)

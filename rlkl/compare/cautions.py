@@ -190,6 +190,13 @@ def _left_out(entries: Sequence[Entry], unread: dict[Path, str]) -> list[Caution
         why = listed(f"{entry.run.folder}: {entry.left_out}" for entry in out)
         text = f"{plural(len(out), 'run')} without a score: {why}."
         told.append(Caution("left out", text))
+    bare = [entry for entry in entries if not entry.run.settings]
+    if bare:
+        text = (
+            f"{plural(len(bare), 'run')} without a config.yaml that can be read, taken for runs "
+            f"with the default settings: {listed(str(entry.run.folder) for entry in bare)}."
+        )
+        told.append(Caution("unknown settings", text))
     if unread:
         why = listed(f"{folder}: {reason}" for folder, reason in unread.items())
         told.append(Caution("not read", f"{plural(len(unread), 'folder')} without a run: {why}."))

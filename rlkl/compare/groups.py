@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlkl.algos import ALGORITHMS
 from rlkl.compare.runs import Run, leaves
@@ -33,7 +33,8 @@ computed, and what a comparison says in words of its own."""
 MOST_KEYS = 3
 """Keys that a label is looked for with; where they cannot tell groups apart, it shows all."""
 
-Settings = dict[str, Any]
+Texts = dict[str, str]
+"""Settings as they are typed, by key."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,53 +64,70 @@ def sort(runs: Sequence[Run]) -> list[Member]:
     Args:
         runs: all of them.
     """
+    known: dict[str, list[Any]] = {}
+    for run in runs:
+        known.setdefault(run.env_id, []).append(run.settings.get("env.kwargs") or {})
+    # An older config that lacks a key has the default.
+    places = [
+        _Place(run, _env(run, known[run.env_id]), _texts(_defaults(run.algo) | run.settings))
+        for run in runs
+    ]
+    shared = _Telling(places, lambda key: not key.startswith("algo."))
     members = []
-    shared = _Telling(runs, lambda key: not key.startswith("algo."))
     for algo in dict.fromkeys(run.algo for run in runs):
-        of_algo = [run for run in runs if run.algo == algo]
+        of_algo = [place for place in places if place.run.algo == algo]
         own = _Telling(of_algo, lambda key: key.startswith("algo."))
-        for run in of_algo:
-            label = " ".join([algo, *own.shown(run), *shared.shown(run)])
-            members.append(Member(run, _env(run, runs), label))
+        for place in of_algo:
+            label = " ".join([algo, *own.shown(place), *shared.shown(place)])
+            members.append(Member(place.run, place.env, label))
     return sorted(members, key=lambda m: (m.env, rank(m.run.algo), m.label, m.run.seed))
+
+
+class _Place(NamedTuple):
+    run: Run
+    env: str
+    texts: Texts
 
 
 class _Telling:
     """The fewest keys that tell the runs of each environment apart.
 
     Args:
-        runs: among which keys are looked for.
+        places: of the runs among which keys are looked for.
         admits: which keys may be shown.
     """
 
-    def __init__(self, runs: Sequence[Run], admits: Callable[[str], bool]) -> None:
-        envs = dict.fromkeys(_env(run, runs) for run in runs)
-        by_env = [[_whole(run) for run in runs if _env(run, runs) == env] for env in envs]
-        keys = [key for key in _keys(runs) if admits(key)]
-        self.keys = _fewest(by_env, [k for k in keys if any(varies(k, env) for env in by_env)])
-        self.everywhere = {key for key in self.keys if all(varies(key, env) for env in by_env)}
+    def __init__(self, places: Sequence[_Place], admits: Callable[[str], bool]) -> None:
+        by_env: dict[str, list[Texts]] = {}
+        for place in places:
+            by_env.setdefault(place.env, []).append(place.texts)
+        tables = list(by_env.values())
+        keys = [key for key in _keys(place.run for place in places) if admits(key)]
+        keys = [key for key in keys if any(_varies(key, table) for table in tables)]
+        self.keys = _fewest(tables, keys)
+        self.everywhere = {key for key in self.keys if all(_varies(key, t) for t in tables)}
 
-    def shown(self, run: Run) -> list[str]:
+    def shown(self, place: _Place) -> list[str]:
         """Return `key=value` of each key that is worth saying of a run."""
-        settings, defaults = _whole(run), _defaults(run.algo)
+        defaults = _texts(_defaults(place.run.algo))
         return [
-            f"{_short(key, self.keys)}={text(settings[key])}"
+            f"{_short(key, self.keys)}={place.texts[key]}"
             for key in self.keys
-            if key in settings
-            and (key in self.everywhere or text(settings[key]) != text(defaults.get(key)))
+            if key in place.texts
+            and (key in self.everywhere or place.texts[key] != defaults.get(key))
         ]
 
 
-def _whole(run: Run) -> Settings:
-    """Return the settings of a run; an older config that lacks a key has the default."""
-    return _defaults(run.algo) | run.settings
-
-
 @cache
-def _defaults(algo: str) -> Settings:
-    if algo not in ALGORITHMS:
-        return dict(leaves(asdict(TrainConfig())))
-    return dict(leaves(asdict(TrainConfig(algo=ALGORITHMS[algo].config()))))
+def _defaults(algo: str) -> dict[str, Any]:
+    config = TrainConfig()
+    if algo in ALGORITHMS:
+        config = TrainConfig(algo=ALGORITHMS[algo].config())
+    return dict(leaves(asdict(config)))
+
+
+def _texts(settings: dict[str, Any]) -> Texts:
+    return {key: text(value) for key, value in settings.items()}
 
 
 def rank(algo: str) -> int:
@@ -118,10 +136,10 @@ def rank(algo: str) -> int:
     return known.index(algo) if algo in known else len(known)
 
 
-def _env(run: Run, runs: Sequence[Run]) -> str:
+def _env(run: Run, arguments: Sequence[Any]) -> str:
+    """Return an environment's name, with its arguments if those of other runs of it differ."""
     own = run.settings.get("env.kwargs") or {}
-    alike = [other for other in runs if other.env_id == run.env_id]
-    if not own or all(other.settings.get("env.kwargs") == own for other in alike):
+    if not own or all(other == own for other in arguments):
         return run.env_id
     return f"{run.env_id} ({', '.join(f'{key}={text(own[key])}' for key in sorted(own))})"
 
@@ -135,20 +153,20 @@ def _keys(runs: Iterable[Run]) -> list[str]:
     return sorted(compared, key=lambda k: (not k.startswith("algo."), isinstance(values[k], list)))
 
 
-def varies(key: str, settings: Iterable[Settings]) -> bool:
-    """Return whether a key has two values. A config that lacks it has none: it may be older."""
-    return len({text(some[key]) for some in settings if key in some}) > 1
+def _varies(key: str, settings: Iterable[Texts]) -> bool:
+    return len({some[key] for some in settings if key in some}) > 1
 
 
-def _fewest(by_env: Sequence[Sequence[Settings]], keys: Sequence[str]) -> list[str]:
+def _fewest(tables: Sequence[Sequence[Texts]], keys: Sequence[str]) -> list[str]:
     """Return the fewest keys that tell apart, in each environment, what all of them do."""
 
     def kinds(some: Sequence[str]) -> list[int]:
-        return [len({tuple(text(s.get(key)) for key in some) for s in env}) for env in by_env]
+        return [len({tuple(texts.get(key) for key in some) for texts in t}) for t in tables]
 
+    wanted = kinds(keys)
     for count in range(min(MOST_KEYS, len(keys))):
         for some in combinations(keys, count + 1):
-            if kinds(some) == kinds(keys):
+            if kinds(some) == wanted:
                 return list(some)
     return list(keys)
 
@@ -166,7 +184,7 @@ def text(value: Any) -> str:
         return "[" + ",".join(map(text, value)) + "]"
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def differences(members: Sequence[Member]) -> list[dict[str, str]]:
@@ -184,9 +202,10 @@ def differences(members: Sequence[Member]) -> list[dict[str, str]]:
     labels = list(dict.fromkeys(member.label for member in members))
     for env in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == env]
-        everywhere = [member.run.settings for member in here]
+        everywhere = [_texts(member.run.settings) for member in here]
         for key in [*_keys(member.run for member in here), "total_env_steps", "device", "threads"]:
-            if not varies(key, everywhere):
+            # A config that lacks a key is older, and says nothing.
+            if not _varies(key, everywhere):
                 continue
             values = [
                 ", ".join(
