@@ -34,8 +34,8 @@ help: ## List the commands (the default)
 train: $(HAS_BASE) ## Train a policy; ARGS are settings for `rlkl train`
 	@$(BIN)/rlkl train $(ARGS)
 
-test: $(HAS_TEST) ## Run the tests; ARGS are options for pytest
-	@$(BIN)/pytest $(ARGS)
+test: $(HAS_TEST) ## Run the tests on all cores; ARGS are options for pytest
+	@$(BIN)/pytest -n auto $(ARGS)
 
 check: $(HAS_DEV) ## Lint, check the format and the types, then run the tests (ARGS as for test)
 	$(BIN)/ruff check
