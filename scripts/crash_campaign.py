@@ -117,9 +117,6 @@ def differences(first: Path, second: Path) -> list[str]:
     return found
 
 
-TIMES = ("wall_seconds", "env_steps_per_second")
-
-
 def is_under_way(run: Path, tally: Tally) -> bool:
     """Return whether there is a run that was killed and can be gone on with."""
     return not (run / "summary.json").exists() and bool(checkpoints(run, tally))
