@@ -67,6 +67,7 @@ def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) ->
         "versions", "git_revision", "hardware",
     ]  # fmt: skip
     assert (summary["status"], summary["algo"], summary["seed"]) == ("finished", algo, 7)
+    assert set(summary["hardware"]) == {"cpu", "cpus"}
 
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -449,6 +449,7 @@ def test_a_broken_bound_is_that_of_the_algorithm(
     columns = {"kl/old_new": kl, "kl/target": [target] * 4}
     make_run(tmp_path / "a", [1.0, 3, 2, 2], algo=algo, settings=settings, columns=columns)
     (row,) = compared(tmp_path).tables["stability"]
+    assert row["worst_drop_normalized"] == pytest.approx(1 / (475 - 22))
     assert row["over_bound"] == pytest.approx(share, nan_ok=True)
     assert (row["worst_drop"], row["largest_kl"], row["updates"]) == (1, 0.02, 4)
 
@@ -531,14 +532,22 @@ def test_runs_that_all_end_alike_have_no_scale(tmp_path: Path) -> None:
     assert found.tables["improvement"][0]["probability"] == 0.5
 
 
+def test_a_fall_between_runs_that_end_alike_is_not_blown_up(tmp_path: Path) -> None:
+    for seed, last in enumerate((5.0, 5.001)):
+        make_run(tmp_path / str(seed), [5.0, 1.0, last], env="Unknown-v0", seed=seed)
+    (row,) = compared(tmp_path).tables["stability"]
+    assert row["worst_drop"] == 4
+    assert math.isnan(row["worst_drop_normalized"])
+
+
 # Charts
 
 
-def test_28_groups_look_different_also_without_colour_for_a_while() -> None:
-    looks = [style(number) for number in range(28)]
-    assert len(set(looks)) == 28
-    assert len({look.color for look in looks[:7]}) == 7
-    assert len({look.marker for look in looks[:7]}) == 7
+def test_32_groups_look_different_also_without_colour_for_a_while() -> None:
+    looks = [style(number) for number in range(32)]
+    assert len(set(looks)) == 32
+    assert len({look.color for look in looks[:8]}) == 8
+    assert len({look.marker for look in looks[:8]}) == 8
     for first, second in itertools.pairwise(looks):
         assert first.dashes != second.dashes
 

@@ -116,7 +116,7 @@ def _print(comparison: Comparison) -> None:
     # Narrow terminals wrap lines; that is easier to read than columns cut short.
     console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
     for shown in tables.tables(comparison):
-        if shown.title in ("Normalised scores over all environments", "Returns at the end"):
+        if shown.title in ("All environments together", "Returns at the end"):
             table = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)
             for heading in shown.headings:
                 table.add_column(heading, overflow="fold")

@@ -227,7 +227,7 @@ def _missing(found: Sequence[Field]) -> list[Caution]:
         else:
             text += "No environment has all of them, so there are no scores of all together."
         told.append(Caution("mixed environments", text))
-    relative = [f.env for f in shared if f.reference and f.reference.source.startswith("worst")]
+    relative = [f.env for f in shared if f.reference and f.reference.relative]
     if relative:
         text = (
             f"{listed(relative)}: 0 is the worst and 1 the best of these very runs, since no "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from rlkl.lab.drawing import COLORS
+from rlkl.lab.drawing import BLACK, COLORS
 
 
 class Style(NamedTuple):
@@ -17,17 +17,16 @@ class Style(NamedTuple):
     marker: str
 
 
-_COLORS = [
-    COLORS[name] for name in ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
-]
+_NAMES = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
+_COLORS = [*(COLORS[name] for name in _NAMES), BLACK]
 _DASHES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "X", "P")
+_MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
 
 
 def style(number: int) -> Style:
-    """Return the look of a group by its place; from the eighth on colours come again.
+    """Return the look of a group by its place; from the ninth on colours come again.
 
-    Dashes and colours then pair differently, so that 28 groups look different.
+    Dashes and colours then pair differently, so that 32 groups look different.
     """
     turn, place = divmod(number, len(_COLORS))
     return Style(_COLORS[place], _DASHES[(place + turn) % len(_DASHES)], _MARKERS[place])

@@ -68,8 +68,8 @@ def curve_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
 
 def _line(entry: Entry, axis: str) -> tuple[Array, Array]:
     run = entry.run
-    x = (run.steps if axis == "steps" else run.seconds)[: entry.at + 1]
-    values = run.columns["return/train"][: entry.at + 1]
+    x = entry.until(run.steps if axis == "steps" else run.seconds)
+    values = entry.until(run.columns["return/train"])
     there = np.isfinite(values)
     return x[there], values[there]
 
@@ -103,8 +103,7 @@ def update_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
 
 def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     """Return the mean of a column in each bin; between bins that have updates, along a line."""
-    steps = entry.run.steps[: entry.at + 1]
-    values = tag_of(entry.run, tag)[: entry.at + 1]
+    steps, values = entry.until(entry.run.steps), entry.until(tag_of(entry.run, tag))
     finite = np.isfinite(values)
     # An update belongs to the steps before it; the last may lie behind the horizon.
     places = np.clip(np.searchsorted(edges, steps[finite]) - 1, 0, BINS - 1)

@@ -143,7 +143,7 @@ def aggregates(comparison: Comparison) -> Figure:
     over = ", ".join(field.env for field in shared)
     return Figure(
         "aggregates",
-        "Scores over all environments",
+        "Normalised scores",
         f"Normalised returns over {over}, with 95% stratified bootstrap intervals. The "
         "interquartile mean leaves out the best and the worst quarter of runs; the median is "
         "over environments; the optimality gap says how far runs fall short of 1, where more "

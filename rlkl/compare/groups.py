@@ -199,7 +199,8 @@ def differences(members: Sequence[Member]) -> list[dict[str, str]]:
         all of that is alike share a row.
     """
     rows: dict[tuple[str, ...], list[str]] = {}
-    labels = list(dict.fromkeys(member.label for member in members))
+    algos = {member.label: member.run.algo for member in members}
+    labels = sorted(algos, key=lambda label: (rank(algos[label]), label))
     for env in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == env]
         everywhere = [_texts(member.run.settings) for member in here]

@@ -36,10 +36,8 @@ def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str
     sections += [_figure(figure, tables.of(figure.name, made), comparison) for figure in figures]
     shown = {figure.name for figure in figures}
     rest = {table.name: None for table in made if table.name not in shown}
-    names = {"compared": "What was compared", "runs": "Runs"}
-    sections += [
-        _section(name, names.get(name, ""), _tables(tables.of(name, made))) for name in rest
-    ]
+    names = {"aggregates": "Scores", "compared": "What was compared", "runs": "Runs"}
+    sections += [_section(name, names[name], _tables(tables.of(name, made))) for name in rest]
     heading = escape(title(comparison))
     runs = sum(len(field.entries) for field in comparison.fields)
     return f"""<!doctype html>

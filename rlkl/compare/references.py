@@ -33,15 +33,22 @@ class Reference:
         low: return that is 0.
         high: return that is 1.
         source: where they come from, in words.
+        relative: whether they are the ends of the very runs that are compared.
     """
 
     low: float
     high: float
     source: str
+    relative: bool = False
+
+    @property
+    def range(self) -> float:
+        """From one end to the other, in returns."""
+        return self.high - self.low
 
     def normalized(self, value: float) -> float:
         """Return the score of a return: (value - low) / (high - low)."""
-        return (value - self.low) / (self.high - self.low)
+        return (value - self.low) / self.range
 
 
 def reference(env: str, returns: Sequence[float], config: CompareConfig) -> Reference | None:
@@ -62,7 +69,7 @@ def reference(env: str, returns: Sequence[float], config: CompareConfig) -> Refe
         return Reference(low, high, f"random actions; {good}")
     if not returns or min(returns) == max(returns):
         return None
-    return Reference(min(returns), max(returns), "worst and best of these runs")
+    return Reference(min(returns), max(returns), "worst and best of these runs", relative=True)
 
 
 def threshold(env: str, config: CompareConfig) -> tuple[float, str] | None:

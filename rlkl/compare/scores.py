@@ -56,6 +56,10 @@ class Entry:
         """The run."""
         return self.member.run
 
+    def until(self, values: Array) -> Array:
+        """Return what there is of a column up to the comparison."""
+        return values[: self.at + 1]
+
 
 @dataclass(frozen=True, eq=False)
 class Field:

@@ -1,13 +1,14 @@
 """How soon a run solves its task, how far it falls back, and whether its KL kept its bound."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from rlkl.algos import ALGORITHMS
-from rlkl.compare.references import threshold
-from rlkl.compare.rows import Rows
+from rlkl.compare.references import Reference, threshold
+from rlkl.compare.rows import Row, Rows
 from rlkl.compare.runs import Array, Run
 from rlkl.compare.scores import Entry, Field
 from rlkl.compare.settings import CompareConfig
@@ -113,48 +114,42 @@ def stability_rows(found: Sequence[Field]) -> Rows:
     Args:
         found: environments.
     """
-    rows: Rows = []
-    for field in found:
-        for label in field.labels:
-            entries = field.of(label)
-            if not entries:
-                continue
-            ends = [slice(entry.at + 1) for entry in entries]
-            drops = np.array(
-                [
-                    worst_drop(entry.run.columns["return/train"][end])
-                    for entry, end in zip(entries, ends, strict=True)
-                ]
-            )
-            scale = field.reference.high - field.reference.low if field.reference else math.nan
-            kl, bounds, largest = (
-                np.concatenate([part(e.run)[end] for e, end in zip(entries, ends, strict=True)])
-                for part in (
-                    lambda run: run.columns["kl/old_new"],
-                    kl_bounds,
-                    lambda run: run.columns["kl/max"],
-                )
-            )
-            bounded = np.isfinite(bounds)
-            # NaN, an update that was taken back, broke no bound; an infinite KL broke it.
-            broken = kl[bounded] > bounds[bounded] * (1 + SLACK)
-            rows.append(
-                {
-                    "environment": field.env,
-                    "group": label,
-                    "seeds": len(entries),
-                    "least_drop": float(np.min(drops)),
-                    "median_drop": float(np.median(drops)),
-                    "worst_drop": float(np.max(drops)),
-                    "worst_drop_normalized": float(np.max(drops)) / scale,
-                    "updates": len(kl),
-                    "over_bound": float(broken.mean()) if bounded.any() else math.nan,
-                    "median_kl": float(np.nanmedian(kl)) if not np.isnan(kl).all() else math.nan,
-                    "largest_kl": float(np.nanmax(kl)) if not np.isnan(kl).all() else math.nan,
-                    "largest_kl_of_a_state": (
-                        float(np.nanmax(largest)) if not np.isnan(largest).all() else math.nan
-                    ),
-                    "not_finite": int((~np.isfinite(kl)).sum()),
-                }
-            )
-    return rows
+    return [
+        {"environment": field.env, "group": label, **_stability(field.of(label), field.reference)}
+        for field in found
+        for label in field.labels
+        if field.of(label)
+    ]
+
+
+def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
+    drops = [worst_drop(entry.until(entry.run.columns["return/train"])) for entry in entries]
+    kl, largest = (
+        np.concatenate([entry.until(entry.run.columns[tag]) for entry in entries])
+        for tag in ("kl/old_new", "kl/max")
+    )
+    bounds = np.concatenate([entry.until(kl_bounds(entry.run)) for entry in entries])
+    bounded = np.isfinite(bounds)
+    # NaN, an update that was taken back, broke no bound; an infinite KL broke it.
+    broken = kl[bounded] > bounds[bounded] * (1 + SLACK)
+    # Between runs that end nearly alike, any fall on the way would look huge.
+    scale = math.nan if reference is None or reference.relative else reference.range
+    return {
+        "seeds": len(entries),
+        "least_drop": min(drops),
+        "median_drop": float(np.median(drops)),
+        "worst_drop": max(drops),
+        "worst_drop_normalized": max(drops) / scale,
+        "updates": len(kl),
+        "over_bound": float(broken.mean()) if bounded.any() else math.nan,
+        "median_kl": _of_numbers(np.median, kl),
+        "largest_kl": _of_numbers(np.max, kl),
+        "largest_kl_of_a_state": _of_numbers(np.max, largest),
+        "not_finite": int((~np.isfinite(kl)).sum()),
+    }
+
+
+def _of_numbers(statistic: Callable[[Array], Any], values: Array) -> float:
+    """Return a statistic of what is not NaN; NaN if nothing is."""
+    there = values[~np.isnan(values)]
+    return float(statistic(there)) if len(there) else math.nan

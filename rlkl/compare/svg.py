@@ -62,6 +62,8 @@ def marker(shape: str, x: float, y: float, size: float, color: str) -> str:
         "v": [(0, 1.2 * s), (1.15 * s, -s), (-1.15 * s, -s)],
         "D": [(0, -1.4 * s), (1.4 * s, 0), (0, 1.4 * s), (-1.4 * s, 0)],
     }
+    tips = ((s * (1.5 if i % 2 == 0 else 0.6), math.pi * i / 5) for i in range(10))
+    shapes["*"] = [(r * math.sin(angle), -r * math.cos(angle)) for r, angle in tips]
     if shape == "o":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{1.1 * s:.1f}" fill="{color}"/>'
     if shape in shapes:

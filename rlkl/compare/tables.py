@@ -60,7 +60,7 @@ def _aggregates(comparison: Comparison) -> Table:
         counts = [number(own[0][key]) for key in ("environments", "runs")]
         cells.append([label, *map(with_interval, own), *counts])
     headings = ["group", "IQM", "median", "mean", "optimality gap", "environments", "runs"]
-    return Table("aggregates", "Normalised scores over all environments", headings, cells)
+    return Table("aggregates", "All environments together", headings, cells)
 
 
 def _scales(comparison: Comparison) -> Table:
