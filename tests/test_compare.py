@@ -103,11 +103,12 @@ def test_damaged_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a", [1.0, 2.0, 3.0, 4.0])
     path = folder / "metrics.csv"
     header, first, second, third, last = path.read_text().splitlines()
-    broken = [header, first, "garbage", second[:-20], first, third.replace("300", "x"), last, ""]
+    broken = [header, first, "garbage", second[:-20], second[:-1], first]
+    broken += [third.replace("300", "x"), last, ""]
     path.write_text("\n".join(broken))
     run = read(folder)
     np.testing.assert_array_equal(run.steps, [100, 400])
-    assert run.damaged == 4
+    assert run.damaged == 5
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ def test_runs_are_found_below_folders_and_by_patterns_each_once(tmp_path: Path) 
     for name in ("x/a", "x/b", "y/c", "y/compare-me/deep/d"):
         make_run(tmp_path / name, [1.0])
     (tmp_path / "x/a/checkpoints").mkdir()
+    (tmp_path / "x/a/checkpoints/config.yaml").touch()  # what is below a run is the run's
     (tmp_path / "link").symlink_to(tmp_path / "x")
 
     def names(*paths: str) -> list[str]:
@@ -285,6 +287,9 @@ def test_evaluations_can_be_the_score(tmp_path: Path) -> None:
     found = compared(tmp_path, score="eval")
     assert found.fields[0].scores("ppo_clip").tolist() == [80]
     assert "it was not evaluated" in said(found, "left out")
+    make_run(tmp_path / "c", [1.0] * 4, seed=2, summary={"eval_return": 7.0})
+    (row,) = compared(tmp_path).tables["results"]
+    assert (row["seeds"], row["evaluation"]) == (3, 7)
     assert compared(tmp_path, score="eval", steps=300).fields[0].scores("ppo_clip") == [50]
 
 

@@ -35,7 +35,7 @@ KEYS = {
     "seed=0": "of the bootstrap",
 }
 
-WIDTH = 130
+WIDTH = 160
 
 
 def help_text() -> str:
@@ -119,7 +119,7 @@ def _print(comparison: Comparison) -> None:
         if shown.title in ("All environments together", "Returns at the end"):
             table = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)
             for heading in shown.headings:
-                table.add_column(heading, overflow="fold")
+                table.add_column(heading, no_wrap=heading != "group")
             for cells in shown.cells:
                 table.add_row(*cells)
             console.print(table, end="\n\n")

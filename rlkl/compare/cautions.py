@@ -101,7 +101,8 @@ def _few_seeds(found: Sequence[Field]) -> list[Caution]:
             )
         ]
     chance = 2 / math.comb(2 * least, least)
-    text = f"{whose} {plural(least, 'seed')} in an environment; a claim wants {FEW} or more. "
+    seeds = plural(least, "seed")
+    text = f"{whose} {seeds} in an environment; {FEW} or more are wanted for a claim. "
     if least == 1:
         text += "With one seed there is no interval, and a difference may be luck alone."
     else:

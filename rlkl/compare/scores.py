@@ -209,7 +209,8 @@ def result_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
             center = pooled(STATISTICS[config.statistic])
             low, high = interval([scores], center, config, "result", field.env, label)
             ends = np.array([entry.run.seconds[entry.at] for entry in entries])
-            evaluations = np.array([entry.run.eval_return for entry in entries])
+            evaluations = [entry.run.eval_return for entry in entries]
+            evaluated = [x for x in evaluations if math.isfinite(x)]
             rows.append(
                 {
                     "environment": field.env,
@@ -222,7 +223,7 @@ def result_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
                     "std": float(scores.std(ddof=1)) if len(scores) > 1 else math.nan,
                     "min": float(scores.min()),
                     "max": float(scores.max()),
-                    "evaluation": float(evaluations.mean()),
+                    "evaluation": float(np.mean(evaluated)) if evaluated else math.nan,
                     "wall_seconds": float(np.median(ends)),
                 }
             )
