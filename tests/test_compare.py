@@ -188,15 +188,37 @@ def test_defaults_go_without_saying_where_a_setting_varies_elsewhere(tmp_path: P
     plain = make_run(tmp_path / "plain", [1.0])
     other = make_run(tmp_path / "other", [1.0], env="Acrobot-v1")
     gru = make_run(tmp_path / "gru", [1.0], settings={"policy.memory": "gru"})
-    # A config that lacks a key, being older, has its default.
-    older = make_run(tmp_path / "older", [1.0], seed=1)
-    text = (older / "config.yaml").read_text()
-    (older / "config.yaml").write_text(text.replace("  memory: none\n", ""))
-    assert labels(plain, other, gru, older) == {
+    assert labels(plain, other, gru) == {
         "plain": "ppo_clip",
         "other": "ppo_clip",
         "gru": "ppo_clip memory=gru",
-        "older": "ppo_clip",
+    }
+
+
+def test_an_older_config_that_lacks_a_key_has_its_default(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain", [1.0])
+    gru = make_run(tmp_path / "gru", [1.0], settings={"policy.memory": "gru"})
+    older = make_run(tmp_path / "older", [1.0], seed=1)
+    text = (older / "config.yaml").read_text()
+    (older / "config.yaml").write_text(text.replace("  memory: none\n", ""))
+    found = labels(plain, gru, older)
+    assert found["older"] == found["plain"] == "ppo_clip memory=none"
+
+
+def test_a_label_has_the_fewest_keys_that_do(tmp_path: Path) -> None:
+    folders = [
+        make_run(
+            tmp_path / f"{rate}-{clip}", [1.0],
+            # The epochs go with the rate, and say nothing more.
+            settings={"algo.learning_rate": rate, "algo.clip_ratio": clip,
+                      "algo.num_epochs": 5 if rate == 0.1 else 6},
+        )
+        for rate in (0.1, 0.01) for clip in (0.1, 0.3)
+    ]  # fmt: skip
+    assert labels(*folders) == {
+        f"{rate}-{clip}": f"ppo_clip learning_rate={rate} clip_ratio={clip}"
+        for rate in (0.1, 0.01)
+        for clip in (0.1, 0.3)
     }
 
 
@@ -520,7 +542,7 @@ def test_different_versions_revisions_hardware_and_seeds_are_noted(tmp_path: Pat
     assert "A chip, 2 (1 run) and B (1 run)" in said(found, "different hardware")
     assert "device cuda" in said(found, "different devices")
     assert "ppo_clip 0 and trpo 4" in said(found, "unequal seeds")
-    assert len(found.tables["provenance"]) == 2
+    assert [row["seeds"] for row in found.tables["provenance"]] == ["0", "4"]
 
 
 def test_what_was_not_noted_down_is_no_difference(tmp_path: Path) -> None:
@@ -775,6 +797,16 @@ def test_every_key_is_on_its_page_with_its_default() -> None:
     printed = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", text, re.MULTILINE))
     defaults = {name: getattr(CompareConfig(), name) for name in CompareConfig.__dataclass_fields__}
     assert printed == {key: groups.text(value) for key, value in defaults.items()}
+
+
+def test_the_library_example_of_the_page_runs(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "compare.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    make_grid(in_folder / "runs", {"CartPole-v1": {"trpo": [3.0, 5.0]}})
+    exec(example, {})
+    assert capsys.readouterr().out == "CartPole-v1 trpo 4.0 3.0 5.0\n"
 
 
 def test_tables_have_a_cell_for_each_heading(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def _unequal_seeds(found: Sequence[Field]) -> list[Caution]:
             if field.of(label)
         }
         if len(set(seeds.values())) > 1:
-            which = (f"{label} {_seeds(own)}" for label, own in seeds.items())
+            which = (f"{label} {seeds_text(own)}" for label, own in seeds.items())
             texts.append(f"{field.env}: {listed(which)}")
     if not texts:
         return []
@@ -134,7 +134,7 @@ def _unequal_seeds(found: Sequence[Field]) -> list[Caution]:
     return [Caution("unequal seeds", text, grave=False)]
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def seeds_text(seeds: Sequence[int]) -> str:
     """Return `0-4` for a row of seeds, else `0, 2, 5`."""
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}–{seeds[-1]}"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlkl.compare import curves, groups, runs, scores, stability
-from rlkl.compare.cautions import Caution, cautions, listed, plural
+from rlkl.compare.cautions import Caution, cautions, listed, plural, seeds_text
 from rlkl.compare.rows import Rows
 from rlkl.compare.runs import Run
-from rlkl.compare.scores import Field
+from rlkl.compare.scores import Entry, Field
 from rlkl.compare.settings import CompareConfig
 from rlkl.validation import ConfigError
 
@@ -91,7 +91,7 @@ def _check_environments(config: CompareConfig, envs: Sequence[str]) -> None:
 
 def provenance_rows(found: Sequence[Field]) -> Rows:
     """Return what the runs of each group were made with and on, a row for each kind."""
-    rows: dict[tuple[str, str, str, str], list[str]] = {}
+    rows: dict[tuple[str, str, str, str], list[Entry]] = {}
     for field in found:
         for entry in field.entries:
             run = entry.run
@@ -102,17 +102,18 @@ def provenance_rows(found: Sequence[Field]) -> Rows:
                 ", ".join(map(str, run.hardware.values())) or "–",
                 f"{device} thread(s)" if run.settings else "–",
             )
-            rows.setdefault(kind, []).append(entry.member.label)
+            rows.setdefault(kind, []).append(entry)
     return [
         {
             "versions": versions,
             "revision": revision,
             "hardware": hardware,
             "device": device,
-            "runs": len(labels),
-            "groups": ", ".join(dict.fromkeys(labels)),
+            "runs": len(entries),
+            "seeds": seeds_text(sorted({entry.run.seed for entry in entries})),
+            "groups": ", ".join(dict.fromkeys(entry.member.label for entry in entries)),
         }
-        for (versions, revision, hardware, device), labels in rows.items()
+        for (versions, revision, hardware, device), entries in rows.items()
     ]
 
 

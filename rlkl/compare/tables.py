@@ -185,7 +185,7 @@ def _settings(comparison: Comparison) -> Table:
 def _provenance(comparison: Comparison) -> Table:
     rows = comparison.tables["provenance"]
     cells = [[number(value) for value in row.values()] for row in rows]
-    return Table("compared", "Versions, revisions, hardware", list(rows[0]), cells)
+    return Table("compared", "Versions, revisions, hardware, seeds", list(rows[0]), cells)
 
 
 def _runs(comparison: Comparison) -> Table:
