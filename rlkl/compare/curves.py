@@ -62,7 +62,7 @@ def curve_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
                 grid = np.linspace(start, end, POINTS)
                 values = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
                 here: Row = {"environment": field.env, "group": label, "axis": axis}
-                rows += _banded(here, grid, values, config, "return")
+                rows += _banded(here, grid, values, config)
     return rows
 
 
@@ -97,7 +97,7 @@ def update_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
                 if there.any():
                     here: Row = {"environment": field.env, "group": label, "tag": tag}
                     middles = (edges[:-1] + edges[1:]) / 2
-                    rows += _banded(here, middles[there], values[there], config, tag)
+                    rows += _banded(here, middles[there], values[there], config)
     return rows
 
 
@@ -117,11 +117,10 @@ def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     )
 
 
-def _banded(here: Row, grid: Array, values: Array, config: CompareConfig, kind: str) -> Rows:
+def _banded(here: Row, grid: Array, values: Array, config: CompareConfig) -> Rows:
     """Return a row for each point of a grid: center and band over runs, `[M, N]`."""
     center = pooled(STATISTICS[config.statistic])
-    names = (kind, *map(str, here.values()))
-    low, high = interval([values], center, config, *names)
+    low, high = interval([values], center, config)
     columns = np.broadcast_arrays(grid, center([values]), low, high)
     return [
         here | dict(zip(("x", "value", "low", "high"), point, strict=True))

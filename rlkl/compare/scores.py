@@ -4,7 +4,6 @@ Everything here is rows: what is drawn and printed is made from them alone.
 """
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -161,20 +160,22 @@ def _entry(member: Member, horizon: int, copies: set[int], config: CompareConfig
     return Entry(member, at, math.nan if left_out else score, left_out)
 
 
-def generator(config: CompareConfig, *names: str) -> np.random.Generator:
-    """Return chance of its own for each thing that is resampled: one more changes no other."""
-    return np.random.default_rng([config.seed, *(zlib.crc32(name.encode()) for name in names)])
-
-
 def interval(
-    strata: Sequence[Floats], statistic: Statistic, config: CompareConfig, *names: str
+    strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
 ) -> tuple[Any, Any]:
-    """Return a 95% interval; NaN at both ends where no stratum has a second run."""
+    """Return a 95% interval; NaN at both ends where no stratum has a second run.
+
+    Each begins with the same chance, so that no interval hangs on what else is compared.
+
+    Args:
+        strata: `[..., N_k]` each.
+        statistic: of them.
+        config: settings of the bootstrap.
+    """
     if all(scores.shape[-1] < 2 for scores in strata):
         return math.nan, math.nan
-    return bootstrap_interval(
-        strata, statistic, generator(config, *names), resamples=config.resamples
-    )
+    generator = np.random.default_rng(config.seed)
+    return bootstrap_interval(strata, statistic, generator, resamples=config.resamples)
 
 
 def run_rows(found: Sequence[Field]) -> Rows:
@@ -207,7 +208,7 @@ def result_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
             if not len(scores):
                 continue
             center = pooled(STATISTICS[config.statistic])
-            low, high = interval([scores], center, config, "result", field.env, label)
+            low, high = interval([scores], center, config)
             ends = np.array([entry.run.seconds[entry.at] for entry in entries])
             evaluations = [entry.run.eval_return for entry in entries]
             evaluated = [x for x in evaluations if math.isfinite(x)]
@@ -259,7 +260,7 @@ def aggregate_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
     for label in labels if shared else []:
         strata = [field.normalized(label) for field in shared]
         for name, statistic in AGGREGATES.items():
-            low, high = interval(strata, statistic, config, "aggregate", label)
+            low, high = interval(strata, statistic, config)
             rows.append(
                 {
                     "group": label,
@@ -289,7 +290,7 @@ def profile_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
         def profile(drawn: Sequence[Floats]) -> Any:
             return performance_profile(drawn, thresholds)
 
-        low, high = interval(strata, profile, config, "profile", label)
+        low, high = interval(strata, profile, config)
         columns = np.broadcast_arrays(thresholds, profile(strata), low, high)
         rows += [
             dict(zip(("group", "score", "share", "low", "high"), (label, *point), strict=True))
@@ -311,7 +312,7 @@ def pair_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
         def chance(drawn: Sequence[Floats], count: int = len(shared)) -> Any:
             return probability_of_improvement(drawn[:count], drawn[count:])
 
-        low, high = interval(strata, chance, config, "pair", first, second)
+        low, high = interval(strata, chance, config)
         # With one run on each side of every environment no resample differs, and nothing is known.
         told_apart = bool(low > 0.5 or high < 0.5)
         rows.append(
