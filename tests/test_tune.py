@@ -1,6 +1,7 @@
 """The command `rlkl tune`: studies made, stopped, killed and gone on with, and the best trained."""
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -60,6 +61,21 @@ def test_the_help_names_every_key() -> None:
         if field.name != "study":
             assert f"{field.name}={field.default}" in text
     assert "ppo_clip  PPO-clip" in text
+
+
+@pytest.mark.parametrize("package", ["optuna", pytest.param("matplotlib", marks=pytest.mark.slow)])
+def test_a_missing_extra_is_told_of_before_anything_is_made(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else found(name)
+    )
+    assert tune("gamma=0.9,0.99") == 2
+    assert (
+        f"needs the package {package}, which the extra 'tune' installs" in capsys.readouterr().err
+    )
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -162,6 +162,7 @@ def test_a_study_that_was_interrupted_ends_as_one_that_was_not(
 ) -> None:
     settings = {"trials": 6, "sampler": sampler}
     whole = run(study_in(tmp_path / "whole", **settings))
+    assert len({trial.values["gamma"] for trial in whole}) == 6
     checks = {"left": 60}  # each trial has at most 20: the fourth is cut
 
     def is_set() -> bool:
@@ -207,6 +208,7 @@ def test_the_key_that_matters_is_important_and_tuned(
         assert f"({name}.png)" in page
 
 
+@pytest.mark.slow
 def test_a_report_says_what_was_tried_and_what_to_beware_of(
     tmp_path: Path, fake: type[FakeLearner]
 ) -> None:

@@ -64,6 +64,28 @@ def test_a_space_is_typed_as_values_of_keys() -> None:
     assert tuning.configure(values) == load(tuning.overrides(values))
 
 
+@pytest.mark.parametrize(
+    ("space", "first"),
+    [
+        (
+            ["gamma=0.8,0.99,0.8", "algo.num_epochs=range(2,12,4)"],
+            {"gamma": "0.99", "algo.num_epochs": 10},
+        ),
+        (["algo.num_epochs=range(3,12,4)"], None),
+        pytest.param(["algo.num_epochs=11,12"], None, marks=pytest.mark.slow),
+        pytest.param(["gamma=interval(0.5,0.9)"], None, marks=pytest.mark.slow),
+        pytest.param(["critic.value_clip=interval(0.1,0.9)"], None, marks=pytest.mark.slow),
+    ],
+)
+def test_a_study_begins_with_the_config_as_it_stands_if_the_space_holds_it(
+    space: list[str], first: Any
+) -> None:
+    tuning = load_tuning(space)
+    assert tuning.first == first
+    if "gamma" in tuning.space and first:
+        assert tuning.space["gamma"] == Choice(("0.8", "0.99"))
+
+
 @pytest.mark.slow
 def test_algorithms_and_other_groups_can_be_tuned_and_the_later_value_counts() -> None:
     arguments = ["algo=ppo_clip,trpo", "policy=mlp,mlp_large", "env.kwargs.a=1", "gamma=0.5,0.6"]
@@ -86,6 +108,7 @@ def test_every_space_that_comes_with_rlkl_can_be_tuned_and_holds_the_defaults(na
     assert tuning.first is not None
 
 
+@pytest.mark.slow
 def test_a_space_of_ones_own_is_a_file_and_the_command_line_counts_more(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("# mine\nalgo.num_epochs: 3,10\ngamma: choice(0.9,0.99)\ngae_lambda: 0.9\n")
@@ -117,9 +140,26 @@ CASES: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "case", [c if c == "group" else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
-)
+def test_an_experiment_overrides_groups_and_nests_keys() -> None:
+    overrides = ["experiment=smoke", "algo=trpo", "algo.max_kl=0.02", "gamma=null", "gamma=0.9"]
+    assert experiment_yaml([*overrides, "policy.actor_hidden_sizes=[32,32]"], "found.") == (
+        "# @package _global_\n"
+        "# found.\n"
+        "defaults:\n"
+        "- smoke\n"
+        "- override /algo: trpo\n"
+        "algo:\n"
+        "  max_kl: 0.02\n"
+        "gamma: 0.9\n"
+        "policy:\n"
+        "  actor_hidden_sizes:\n"
+        "  - 32\n"
+        "  - 32\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_an_experiment_stands_for_its_overrides(case: str, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     path = tmp_path / "experiment" / "best.yaml"
