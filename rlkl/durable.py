@@ -49,6 +49,25 @@ def sync(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
+def make_locked(folder: Path) -> None:
+    """Make a folder that has its lock's file from its first moment, unless it is there already.
+
+    So nobody ever meets one that is empty and cannot tell whose it is.
+    """
+    unnamed = folder.with_name(f".{folder.name}.{os.getpid()}")
+    unnamed.mkdir(parents=True)
+    (unnamed / ".lock").touch()
+    try:
+        unnamed.rename(folder)
+    except OSError:  # somebody else was faster
+        (unnamed / ".lock").unlink()
+        unnamed.rmdir()
+
+
+class FolderTakenError(ConfigError):
+    """Another process is at work in a run's folder."""
+
+
 class FolderLock:
     """Keeps a run's folder for one process; it ends with the process, however that ends.
 
@@ -59,7 +78,7 @@ class FolderLock:
         folder: exists.
 
     Raises:
-        ConfigError: another process has it.
+        FolderTakenError: another process has it.
         OSError: the folder cannot be written to.
     """
 
@@ -72,7 +91,7 @@ class FolderLock:
             self._file.seek(0)
             holder = self._file.read().decode().strip() or "unknown"
             self._file.close()
-            raise ConfigError(
+            raise FolderTakenError(
                 f"{folder} is being trained by process {holder}; wait for its end, or stop it"
             ) from None
         self._file.truncate(0)

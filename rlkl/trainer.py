@@ -1,6 +1,5 @@
 """Training from a config to a trained policy, begun or resumed."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -10,15 +9,16 @@ from typing import Any
 import yaml
 
 from rlkl.checkpoint import newest, taking_from
-from rlkl.durable import FolderLock, write_durably
+from rlkl.durable import FolderLock, make_locked, write_durably
 from rlkl.learner import Learner
-from rlkl.loggers import Logger, as_yaml, keep_rows, make_run_dir
+from rlkl.loggers import Logger, as_yaml, check_folder, keep_rows, make_run_dir
 from rlkl.run import Run, Summary, writing
+from rlkl.standing import Standing, is_finished, read_summary, set_aside, standing
 from rlkl.training_config import TrainConfig, changes, saved_config
 from rlkl.validation import ConfigError
 from rlkl.version import __version__
 
-__all__ = ["Summary", "TrainConfig", "Trainer", "resume", "train"]
+__all__ = ["Summary", "TrainConfig", "Trainer", "complete", "resume", "train"]
 
 
 class Trainer(Learner):
@@ -48,12 +48,15 @@ class Trainer(Learner):
         with writing(run_dir):
             lock = FolderLock(run_dir)
         try:
-            text = as_yaml(asdict(self.resolved_config))
-            with writing(run_dir):
-                write_durably(run_dir / "config.yaml", text.encode())
-            return Run(self, run_dir, also).go()
+            return self._begin(run_dir, also)
         finally:
             lock.release()
+
+    def _begin(self, run_dir: Path, also: Sequence[Logger]) -> Summary:
+        text = as_yaml(asdict(self.resolved_config))
+        with writing(run_dir):
+            write_durably(run_dir / "config.yaml", text.encode())
+        return Run(self, run_dir, also).go()
 
 
 def train(config: TrainConfig) -> Summary:
@@ -88,37 +91,84 @@ def resume(
     with writing(run_dir):
         lock = FolderLock(run_dir)
     try:
-        path, state, notes = newest(run_dir / "checkpoints")
-        with taking_from(path):
-            before = saved_config(state["config"])
-        config = before if change is None else change(before)
-        changed = changes(before, config)
-        _check_unfinished(run_dir, config)
-        trainer = Trainer(config)
-        try:
-            with taking_from(path):
-                trainer.load_state_dict(state)
-            with writing(run_dir):
-                kl_so_far = keep_rows(run_dir, trainer.env_steps)
-                _record(run_dir, path, trainer.env_steps, changed)
-        except BaseException:
-            trainer.close()
-            raise
-        if config.logger.progress != "none":
-            notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")
-            notes += [f"{key}: {new}, before {old}" for key, (old, new) in changed.items()]
-            print("\n".join(notes), flush=True)
-        return Run(trainer, run_dir, also, state["run"], kl_so_far).go()
+        return _go_on(run_dir, change, also)
     finally:
         lock.release()
 
 
-def _check_unfinished(run_dir: Path, config: TrainConfig) -> None:
+def complete(
+    config: TrainConfig,
+    claimed: Callable[[Path], None] = lambda run_dir: None,
+    also: Sequence[Logger] = (),
+) -> Summary:
+    """Bring a run to its end from where it stands, and do nothing if that is its end.
+
+    A run whose folder is not there is begun. One that broke off is resumed; if it never came to a
+    checkpoint, it begins anew, and what it left lies in `before-1`.
+
+    Args:
+        config: what to run, with a `run_dir`.
+        claimed: told the folder as soon as it is this process's own.
+        also: loggers that are told of everything, behind those of the config.
+
+    Returns:
+        What the run came to, now or earlier.
+
+    Raises:
+        ConfigError: the folder holds something else or the run of another config, or another
+            process is at it (`FolderTakenError`).
+    """
+    run_dir = check_folder("run_dir", config.run_dir or "")
+    with writing(run_dir):
+        if standing(run_dir, config) is Standing.MISSING:
+            make_locked(run_dir)
+        lock = FolderLock(run_dir)
     try:
-        summary = json.loads((run_dir / "summary.json").read_text())
-    except (OSError, ValueError):
-        return  # it was killed before it could write one
-    if summary["status"] == "finished" and summary["env_steps"] >= config.total_env_steps:
+        claimed(run_dir)
+        where = standing(run_dir, config)  # nobody else moves it now
+        summary = read_summary(run_dir)
+        if where is Standing.FINISHED and summary is not None:
+            return Summary(**summary)
+        if where is Standing.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
+            return _go_on(run_dir, None, also)
+        trainer = Trainer(config)
+        set_aside(run_dir)
+        return trainer._begin(run_dir, also)
+    finally:
+        lock.release()
+
+
+def _go_on(
+    run_dir: Path,
+    change: Callable[[TrainConfig], TrainConfig] | None,
+    also: Sequence[Logger],
+) -> Summary:
+    path, state, notes = newest(run_dir / "checkpoints")
+    with taking_from(path):
+        before = saved_config(state["config"])
+    config = before if change is None else change(before)
+    changed = changes(before, config)
+    _check_unfinished(run_dir, config)
+    trainer = Trainer(config)
+    try:
+        with taking_from(path):
+            trainer.load_state_dict(state)
+        with writing(run_dir):
+            kl_so_far = keep_rows(run_dir, trainer.env_steps)
+            _record(run_dir, path, trainer.env_steps, changed)
+    except BaseException:
+        trainer.close()
+        raise
+    if config.logger.progress != "none":
+        notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")
+        notes += [f"{key}: {new}, before {old}" for key, (old, new) in changed.items()]
+        print("\n".join(notes), flush=True)
+    return Run(trainer, run_dir, also, state["run"], kl_so_far).go()
+
+
+def _check_unfinished(run_dir: Path, config: TrainConfig) -> None:
+    summary = read_summary(run_dir)
+    if summary is not None and is_finished(summary, config.total_env_steps):
         raise ConfigError(
             f"{run_dir} is finished, with {summary['env_steps']} environment steps; "
             f"to train on, give more: total_env_steps={2 * summary['env_steps']}"

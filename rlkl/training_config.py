@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import yaml
+
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import AlgoConfig
 from rlkl.algos.natural_gradient import check_separate_encoder
@@ -130,6 +132,12 @@ KEPT = (
 )
 """What a resumed run keeps: another value would make it another run, or do nothing."""
 
+OPEN = {"env.backend": "auto", "policy.differentiation": "auto", "checkpoint.interval": None}
+"""Keys with the value that leaves the choice to rlkl; `config.yaml` has what was chosen."""
+
+BESIDE = ("logger", "run_dir")
+"""Keys that say where and what a run writes, and nothing of what it does."""
+
 PARTS: dict[str, type[Any]] = {
     "env": EnvConfig,
     "policy": PolicyConfig,
@@ -174,6 +182,25 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
                 "leave it out, or begin a new run"
             )
     return changed
+
+
+def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return what makes the run of a saved config another one: key to the saved value and the new.
+
+    Args:
+        saved: `config.yaml`, read.
+        config: of the run that is wanted.
+    """
+    # By way of YAML, since that made the tuples of the saved one lists.
+    wanted = yaml.safe_load(yaml.safe_dump(asdict(config)))
+    old, new = dict(_leaves(saved)), dict(_leaves(wanted))
+    return {
+        key: (old.get(key), new.get(key))
+        for key in [*old, *(key for key in new if key not in old)]
+        if old.get(key) != new.get(key)
+        and key.partition(".")[0] not in BESIDE
+        and not (key in OPEN and new.get(key) == OPEN[key])
+    }
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -28,7 +28,7 @@ FLOORS = [
     {
         "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
         "export", "durable", "checkpoint", "training_config", "learner", "run",
-        "trainer", "bench", "lab", "tuning", "compare",
+        "standing", "trainer", "grid", "bench", "lab", "tuning", "compare",
     },
     {"config", "hydra_settings", "tuning_config", "cli", "__main__", "__init__"},
 ]  # fmt: skip
