@@ -86,9 +86,10 @@ def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) ->
 
 def test_a_sweep_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
     assert run("train", "-m", "algo=ppo_clip,trpo", "seed=range(2)", *TINY) == 0
-    runs = sorted(path.parent for path in tmp_path.rglob("summary.json"))
-    assert [(path.parent.name, path.name[-5:]) for path in runs] == [
-        ("ppo_clip", "seed0"), ("ppo_clip", "seed1"), ("trpo", "seed0"), ("trpo", "seed1"),
+    (grid,) = (tmp_path / "runs" / "grids").iterdir()
+    runs = sorted(path.parent for path in grid.glob("*/summary.json"))
+    assert [path.name for path in runs] == [
+        "ppo_clip-seed0", "ppo_clip-seed1", "trpo-seed0", "trpo-seed1",
     ]  # fmt: skip
 
 

@@ -3,17 +3,14 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from rlkl.cli.grid import LAUNCHER, read_line, run_grid
 from rlkl.config import (
     CONFIG_DIR,
     GROUPS,
@@ -25,18 +22,17 @@ from rlkl.config import (
     register_schemas,
     to_train_config,
 )
-from rlkl.loggers import check_folder
-from rlkl.trainer import TrainConfig, Trainer
-from rlkl.validation import ConfigError, one_line
+from rlkl.trainer import Trainer
+from rlkl.validation import ConfigError
 
 EXAMPLES = {
     "rlkl train": "PPO-clip on CartPole-v1",
     "rlkl train algo=trpo env=pendulum algo.max_kl=0.02 seed=3": "other choices and values",
-    "rlkl train -m algo=ppo_clip,ppo_kl,trpo seed=range(5)": "a sweep, each job in its own folder",
+    "rlkl train -m algo=ppo_clip,ppo_kl,trpo seed=range(5)": "a grid; again: only what is missing",
 }
 
 FLAGS = {
-    "--multirun, -m": "run every combination of comma-separated values and range(...)",
+    "--multirun, -m": "run every combination of comma-separated values and range(...), at once",
     "--cfg job": "print the config instead of running it",
     "--config-dir DIR": "look for configs in DIR as well",
     "--hydra-help": "more flags of Hydra",
@@ -71,6 +67,9 @@ def help_text(config_dirs: list[Path]) -> str:
         "max_bad_updates=3": "updates in a row that may be taken back for numbers not finite",
         "eval_interval=10": "evaluate every so many iterations, keep the best policy",
         "run_dir=DIR": "the run's folder, instead of runs/<env>/<algo>/<date-time>-seed<seed>",
+        "grid=NAME": "with -m: the grid's folder is runs/grids/NAME",
+        "hydra/launcher=NAME": f"with -m: who runs the jobs: {', '.join(options(LAUNCHER))}",
+        "hydra.launcher.n_jobs=4": "with -m: jobs at a time",
     }
     lines += ["", "Keys worth knowing (--cfg job shows them all)", *rows(keys)]
     lines += ["", "Flags", *rows(FLAGS)]
@@ -85,24 +84,24 @@ def main(arguments: list[str]) -> int:
         print(help_text(config_dirs))
         return 0
     register_schemas()
-    line = CommandLine(parsed.overrides)
-    configs = [load(job, config_dirs) for job in line.jobs(multirun=parsed.multirun)]
-    folders = [config.run_dir for config in configs if config.run_dir is not None]
-    if len(folders) > len(set(folders)):
-        raise ConfigError(
-            f"run_dir={folders[0]} would be shared by several jobs; "
-            "leave it out, or make it differ: 'run_dir=DIR/${algo.name}-${seed}'"
-        )
-    if parsed.multirun:
-        check_jobs(configs)
-    outcomes = Outcomes()
+    for text in parsed.overrides:
+        if text.startswith(("hydra.mode=", *(() if parsed.multirun else ("grid=",)))):
+            raise ConfigError(f"{text}: grids are run by --multirun, or -m")
+    grid = read_line(parsed.overrides) if parsed.multirun else None
+    if grid is not None and not (parsed.cfg or parsed.info or parsed.hydra_help):
+        return run_grid(grid, config_dirs, arguments)
+    overrides = parsed.overrides if grid is None else grid.jobs.overrides
+    line = CommandLine(overrides)
+    for job in line.jobs(multirun=parsed.multirun):
+        load(job, config_dirs)
+    outcome = Outcome()
     flags = [text for text in arguments if text not in parsed.overrides]
     sys.argv = ["rlkl train", *flags, *line.normalized()]
     run = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else it prints its errors itself, on many lines
     with one_line_errors():
-        run(outcomes.run)()
-    return outcomes.report()
+        run(outcome.run)()
+    return outcome.report()
 
 
 UNSUPPORTED = ("config_name", "config_path", "experimental_rerun", "shell_completion")
@@ -139,26 +138,8 @@ def parse(arguments: list[str]) -> Namespace:
     return parsed
 
 
-def check_jobs(configs: Iterable[TrainConfig]) -> None:
-    """Find what cannot be made before a sweep leaves a record, which it does before its first job.
-
-    Args:
-        configs: of all jobs.
-
-    Raises:
-        ConfigError: what a job of its own would be refused with, but for a folder that exists: that
-            job will fail, and the others go on.
-    """
-    for config in configs:
-        if config.run_dir is not None:
-            check_folder("run_dir", config.run_dir)
-    alike = {repr(c): c for c in (replace(c, run_dir=None, seed=0) for c in configs)}
-    for config in alike.values():
-        Trainer(config).close()
-
-
-class Outcomes:
-    """Runs jobs as Hydra hands them over, and remembers how they ended.
+class Outcome:
+    """Runs the job that Hydra hands over, and remembers how it ended.
 
     No exception passes through Hydra, which would print it its own way.
     """
@@ -166,31 +147,21 @@ class Outcomes:
     def __init__(self) -> None:
         self.stopped = False
         self.error: Exception | None = None
-        self.failures: list[str] = []
 
     def run(self, composed: DictConfig) -> None:
-        """Run one job. In a sweep a failure is noted, and the next job goes on."""
-        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        if self.stopped:
-            return
+        """Run the job."""
         try:
             summary = Trainer(to_train_config(composed)).train()
             self.stopped = summary.status == "stopped"
         except Exception as error:
-            if sweep:
-                job = ",".join(HydraConfig.get().overrides.task)
-                self.failures.append(f"{job}: {type(error).__name__}: {one_line(error)}")
-            else:
-                self.error = error
+            self.error = error
 
     def report(self) -> int:
-        """Print which jobs of a sweep failed; return the exit code.
+        """Return the exit code.
 
         Raises:
-            Exception: the one that a single job ended with.
+            Exception: the one that the job ended with.
         """
         if self.error is not None:
             raise self.error
-        for failure in self.failures:
-            print(f"rlkl: failed: {failure}", file=sys.stderr)
-        return 130 if self.stopped else int(bool(self.failures))
+        return 130 if self.stopped else 0

@@ -1,0 +1,41 @@
+"""An environment that breaks after so many steps, unless a file says that it was mended."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+
+class Mortal(gym.Env[Any, Any]):
+    """Episodes of ten steps, until it breaks.
+
+    Args:
+        after: so many steps, it breaks; 0 for never.
+        ending: `error`, or `killed`: the whole process.
+    """
+
+    observation_space = Box(-1, 1, (2,))
+    action_space = Discrete(2)
+
+    def __init__(self, after: int = 0, ending: str = "error") -> None:
+        self.after, self.ending, self.steps = after, ending, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.np_random.random(2).astype(np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if self.steps == self.after and not Path("mended").exists():
+            if self.ending == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("the motor burnt out")
+        seen = self.np_random.random(2).astype(np.float32)
+        return seen, float(action), self.steps % 10 == 0, False, {}
+
+
+gym.register("Mortal-v0", entry_point=Mortal)
