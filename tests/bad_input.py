@@ -154,6 +154,8 @@ COUNTS = {
     "policy.memory_size": (),
     "policy.sequence_length": (),
     "policy.image_features": (),
+    "checkpoint.interval": (),
+    "checkpoint.keep": (),
 }
 """Whole numbers that have to be at least 1."""
 
@@ -162,8 +164,24 @@ NOT_NEGATIVE = {
     "eval_episodes": (),
     "logger.histogram_interval": (),
     "algo.max_backtracks": ("algo=trpo",),
+    "eval_interval": (),
 }
 """Whole numbers that may be 0."""
+
+OUTSIDE = (
+    ("algo=trpo", "algo.cg_damping=-1"),
+    ("algo=trpo", "algo.cg_residual_tolerance=-1"),
+    ("algo=npg", "algo.fisher_fraction=0"),
+    ("algo=npg", "algo.fisher_fraction=1.001"),
+    ("algo=trpo", "algo.line_search_decay=0"),
+    ("algo=trpo", "algo.line_search_decay=1"),
+    ("algo=ppo_kl", "algo.kl_coefficient=-1"),
+    ("algo=ppo_kl", "algo.kl_coefficient_min=0"),
+    ("algo=ppo_kl", "algo.kl_coefficient_max=0"),
+    ("algo=ppo_kl", "algo.target_kl=0"),
+    ("algo=ppo_kl_fixed", "algo.kl_coefficient=-1"),
+)
+"""Of one algorithm's numbers, the nearest that lie outside their bounds."""
 
 TYPES = {
     "gamma=null": "null is not one",
@@ -270,6 +288,7 @@ CONFLICTS = {
     ("gamma=0.9", "gamma=0.8", "gamma=1.8"): "gamma=1.8",
     ("algo=trpo", "algo.advantage_standardization=minibatch"): "expected one of batch, none",
     ("algo=trpo", "algo.num_epochs=3"): "trpo has no such key",
+    ("eval_interval=5", "eval_episodes=0"): "there is nothing to evaluate with",
     ("env.observation_keys=[speed]",): "observations have no part 'speed'",
 }
 
@@ -687,6 +706,8 @@ def _cases() -> list[Bad]:
     for key, chosen in NOT_NEGATIVE.items():
         for value in BAD_INTEGERS:
             add("range", ("train", *chosen, f"{key}={value}"), key, _expected(value))
+    for *chosen, text in OUTSIDE:
+        add("range", ("train", *chosen, text), text, "expected a number")
     for text, said in TYPES.items():
         add("type", ("train", text), said)
     for text, said in UNKNOWN.items():

@@ -12,11 +12,11 @@ from rlkl.validation import ConfigError
 register_schemas()
 
 
-def settings(launcher: dict[str, Any] | None = None, **more: Any) -> DictConfig:
+def settings(slurm: dict[str, Any] | None = None, **more: Any) -> DictConfig:
     """What Hydra composes, as far as it is looked at."""
-    slurm = {"_target_": PLUGINS["launcher"]["submitit_slurm"]} | (launcher or {})
+    launcher = {"_target_": PLUGINS["launcher"]["submitit_slurm"]} | (slurm or {})
     plain: dict[str, Any] = {
-        "launcher": slurm,
+        "launcher": launcher,
         "sweeper": {"_target_": PLUGINS["sweeper"]["basic"], "params": None},
         "job_logging": {"version": 1, "root": None, "disable_existing_loggers": False},
         "hydra_logging": {"version": 1, "root": None, "disable_existing_loggers": False},
@@ -88,3 +88,25 @@ def test_a_class_within_the_settings_of_a_launcher_is_refused() -> None:
         hidden = settings({"additional_parameters": nested})
         with pytest.raises(ConfigError, match=r"_target_=os\.system: a config cannot name code"):
             check_hydra(hidden, NONE)
+
+
+NAMING: dict[str, dict[str, Any]] = {
+    "launcher._target_": {"launcher": {"_target_": "os.system"}},
+    "sweeper._target_": {"sweeper": {"_target_": "${env_id}"}},
+    "job_logging": {"job_logging": {"version": 1, "handlers": {"x": {"()": "os.system"}}}},
+    "hydra_logging": {"hydra_logging": {"version": 1, "root": {"level": "DEBUG"}}},
+    "callbacks.x._target_": {"callbacks": {"x": {"_target_": "os.system"}}},
+}
+
+
+@pytest.mark.parametrize("key", NAMING)
+def test_code_that_a_config_names_is_refused_by_its_key(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^hydra\.{key}.*: a config cannot name code to run"):
+        check_hydra(settings(**NAMING[key]), NONE)
+
+
+def test_the_surroundings_of_a_job_stand_in_no_file() -> None:
+    changed = settings(job={"env_set": {"PATH": "own"}})
+    check_hydra(changed, NONE)
+    with pytest.raises(ConfigError, match=r"^hydra\.job\.env_set\.PATH=own: expected on the comm"):
+        check_hydra(changed, changed)
