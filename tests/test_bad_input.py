@@ -27,7 +27,6 @@ PROCESSES = [
     ("train", "env.id='$(touch pwned)'"),
     ("train", "--multirun", "algo=ppo_clip,ppo_clp"),
     ("train", "run_dir=a_file/run"),
-    ("train", "--config-dir", "own", "experiment=a_callback"),
     ("board", "a_file"),
 ]
 
