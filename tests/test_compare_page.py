@@ -142,11 +142,24 @@ def test_curves_are_read_off_where_one_points(width: int, pages: Pages, report: 
     assert 380 < low <= value <= high < 520
     place = reading.bounding_box()
     assert place is not None
+    assert place["y"] >= (chart.bounding_box() or place)["y"] + 200  # it hides no curve
     assert 0 <= place["x"] <= place["x"] + place["width"] <= width
     opened.locator(".controls button").nth(0).click()
     point()
     assert len(opened.locator(".reading").inner_text().splitlines()) == 3
     opened.mouse.move(5, 5)
+    assert opened.locator(".reading").count() == 0
+
+
+def test_what_a_finger_points_at_stays_until_it_points_elsewhere(pages: Pages, report: str) -> None:
+    opened = pages.open(report, 390, has_touch=True)
+    first, second = (opened.locator("#learning_by_steps .chart").nth(i) for i in (0, 1))
+    for chart in (first, second):
+        chart.tap()
+        assert opened.locator(".reading").count() == 1
+        assert len(opened.locator(".reading").inner_text().splitlines()) == 4
+    assert second.locator("xpath=..").locator(".reading").count() == 1
+    opened.locator("h1").tap()
     assert opened.locator(".reading").count() == 0
 
 

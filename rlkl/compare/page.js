@@ -69,10 +69,10 @@ const read = (svg, chart, event) => {
   head.textContent = `${chart.name}: ${text(x)}`;
   reading.append(head, ...rows);
   figure.append(reading);
+  // Below the chart, so that it hides nothing of what it tells of.
   const room = figure.clientWidth - reading.offsetWidth;
-  const left = event.clientX - box.left;
-  reading.style.left = `${Math.max(0, Math.min(left > box.width / 2 ? left - reading.offsetWidth - 12 : left + 12, room))}px`;
-  reading.style.top = `${svg.getBoundingClientRect().top - figure.getBoundingClientRect().top + 8}px`;
+  reading.style.left = `${Math.max(0, Math.min(place / scale - reading.offsetWidth / 2, room))}px`;
+  reading.style.top = `${figure.clientHeight}px`;
 };
 
 const clear = (figure) => {
@@ -82,5 +82,11 @@ const clear = (figure) => {
 for (const svg of every("svg[data-chart]")) {
   const chart = JSON.parse(svg.dataset.chart);
   for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, (event) => read(svg, chart, event));
-  for (const kind of ["pointerleave", "pointercancel"]) svg.addEventListener(kind, () => clear(svg.closest("figure")));
+  svg.addEventListener("pointerleave", (event) => {
+    // A finger that is lifted leaves, too; what it pointed at stays until it points elsewhere.
+    if (event.pointerType !== "touch") clear(svg.closest("figure"));
+  });
 }
+document.addEventListener("pointerdown", (event) => {
+  for (const figure of every("figure")) if (!figure.contains(event.target)) clear(figure);
+});
