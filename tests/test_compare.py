@@ -132,6 +132,16 @@ def test_what_cannot_be_compared_is_said_in_words(
     assert words in found
 
 
+def test_a_summary_of_other_types_is_as_good_as_none(tmp_path: Path) -> None:
+    odd = {"env_steps": "many", "eval_return": [1], "versions": "0.1", "hardware": 7, "reason": 3}
+    run = read(make_run(tmp_path / "a", [1.0], summary=odd))
+    assert (run.status, run.versions, run.hardware) == ("unfinished", {}, {})
+    assert math.isnan(run.eval_return)
+    settings = {"algo.clip_ratio": [1], "env.kwargs": "x", "total_env_steps": "many"}
+    assert read(make_run(tmp_path / "b", [1.0], settings=settings)).budget == 100
+    assert compared(tmp_path).fields[0].scores("ppo_clip clip_ratio=0.2").tolist() == [1]
+
+
 def test_runs_are_found_below_folders_and_by_patterns_each_once(tmp_path: Path) -> None:
     for name in ("x/a", "x/b", "y/c", "y/compare-me/deep/d"):
         make_run(tmp_path / name, [1.0])

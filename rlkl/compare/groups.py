@@ -66,7 +66,7 @@ def sort(runs: Sequence[Run]) -> list[Member]:
     """
     known: dict[str, list[Any]] = {}
     for run in runs:
-        known.setdefault(run.env_id, []).append(run.settings.get("env.kwargs") or {})
+        known.setdefault(run.env_id, []).append(_arguments(run))
     # An older config that lacks a key has the default.
     places = [
         _Place(run, _env(run, known[run.env_id]), _texts(_defaults(run.algo) | run.settings))
@@ -138,10 +138,15 @@ def rank(algo: str) -> int:
 
 def _env(run: Run, arguments: Sequence[Any]) -> str:
     """Return an environment's name, with its arguments if those of other runs of it differ."""
-    own = run.settings.get("env.kwargs") or {}
+    own = _arguments(run)
     if not own or all(other == own for other in arguments):
         return run.env_id
     return f"{run.env_id} ({', '.join(f'{key}={text(own[key])}' for key in sorted(own))})"
+
+
+def _arguments(run: Run) -> dict[str, Any]:
+    arguments = run.settings.get("env.kwargs")
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _keys(runs: Iterable[Run]) -> list[str]:

@@ -6,6 +6,7 @@ still being written are read as far as they got.
 
 import glob
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -155,12 +156,11 @@ def read(folder: Path) -> Run | str:
     if not len(columns["env_steps"]):
         return "it has no rows yet: no iteration had ended"
     status = str(summary.get("status", RUNNING))
-    if columns["env_steps"][-1] > float(summary.get("env_steps") or 0):
+    if not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
         status = RUNNING  # it was resumed after the summary was written
     budget = _budget(folder, config)
     if status == "finished" and not budget:
         budget = int(columns["env_steps"][-1])
-    eval_return = summary.get("eval_return")
     return Run(
         folder=folder,
         env_id=env_id.rpartition(":")[2],
@@ -172,11 +172,19 @@ def read(folder: Path) -> Run | str:
         budget=budget,
         columns=columns,
         damaged=damaged,
-        eval_return=float("nan") if eval_return is None else float(eval_return),
-        versions=dict(summary.get("versions") or {}),
+        eval_return=_number(summary.get("eval_return")),
+        versions=_table(summary.get("versions")),
         revision=str(summary.get("git_revision") or ""),
-        hardware=dict(summary.get("hardware") or {}),
+        hardware=_table(summary.get("hardware")),
     )
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _config(folder: Path) -> dict[str, Any]:
