@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -349,20 +348,23 @@ def test_a_grid_that_is_stopped_or_killed_ends_as_runs_left_alone(
 def until_gone(folder: Path) -> None:
     """Wait until no process works in a folder."""
     deadline = time.monotonic() + 60
-    while found := list(working_in(folder)):
+    while found := working_in(folder):
         assert time.monotonic() < deadline, f"left behind: {found}"
         time.sleep(0.2)
 
 
-def working_in(folder: Path) -> Iterator[str]:
+def working_in(folder: Path) -> list[tuple[int, str]]:
+    """Return number and command of each process that works in a folder, but for this one."""
+    found = []
     for path in Path("/proc").glob("[0-9]*"):
         if path.name == str(os.getpid()):
             continue
         try:
             if (path / "cwd").readlink() == folder and (line := (path / "cmdline").read_text()):
-                yield line.replace("\0", " ")
+                found.append((int(path.name), line.replace("\0", " ")))
         except OSError:
             continue
+    return found
 
 
 @pytest.mark.slow
@@ -401,6 +403,26 @@ def test_every_launcher_gives_the_bits_of_runs_left_alone(
     assert record["command"].endswith(f"hydra/launcher={launcher}")
     assert record["jobs"] == {"seed0": "not begun", "seed1": "not begun"}
     until_gone(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_job_that_submitit_interrupts_saves_and_is_resumed(tmp_path: Path, alone: Path) -> None:
+    if not find_spec("hydra_plugins.hydra_submitit_launcher"):
+        pytest.skip("the extra 'submitit' is not installed")
+    grid = tmp_path / "runs" / "grids" / "g"
+    process = start(tmp_path, *LONG, "hydra/launcher=slurm_rehearsal")
+    until(lambda: min(iterations(grid / "seed0"), iterations(grid / "seed1")) > 5, process)
+    workers = [pid for pid, line in working_in(tmp_path) if "submitit.core._submit" in line]
+    jobs = [int((grid / f"seed{seed}" / ".lock").read_text()) for seed in (0, 1)]
+    for pid in set(workers) - set(jobs):
+        os.kill(pid, signal.SIGUSR2)  # what Slurm sends before a job's time is up
+    code, printed, errors = finish(process)
+    assert code == 0, errors
+    assert printed.endswith("grid g: 2 finished\n")
+    assert_same_as_alone(grid, alone)
+    for seed in (0, 1):
+        (resumed,) = yaml.safe_load((grid / f"seed{seed}" / "resumed.yaml").read_text())
+        assert resumed["checkpoint"] == "last.pt"  # saved when it was interrupted
 
 
 @pytest.mark.slow

@@ -73,6 +73,10 @@ class Call:
         except FileNotFoundError:
             return Status("waiting")
 
+    def told(self) -> set[str]:
+        """Return the jobs that are not just waiting."""
+        return {path.stem for path in self.folder.glob("*.json")}
+
     def ask_to_stop(self) -> None:
         """Ask all jobs to stop; the next time, to be quicker about it."""
         asked = min(MOST_STOPS, self.stops_asked() + 1)

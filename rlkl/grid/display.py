@@ -189,8 +189,9 @@ class Watch(threading.Thread):
             live.update(self._table(), refresh=True)
 
     def _look(self) -> None:
+        told = self._call.told()  # one look at a folder for thousands of jobs that wait
         for job in self._grid.jobs:
-            if job.look(self._call):
+            if job.name in told and job.look(self._call):
                 self._say(ending(job))
         asked = self._call.stops_asked()
         if asked > self._stops:

@@ -69,7 +69,13 @@ class JobRunner:
         process = context.Process(target=_work, args=(self.call, name, theirs, ours))
         process.start()
         theirs.close()
-        asked = self._wait(process, launcher)
+        try:
+            asked = self._wait(process, launcher)
+        except BaseException:
+            # A launcher takes its worker back, as submitit does when the job's time is up.
+            process.terminate()
+            process.join(PATIENCE)
+            raise
         with suppress(EOFError):
             if ours.poll():
                 status: Status = ours.recv()
@@ -105,6 +111,8 @@ def _work(call: Call, name: str, to_runner: Connection, other_end: Connection) -
     os.setsid()  # a terminal's Ctrl-C reaches the command, which asks the jobs
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):  # for the launcher's worker
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=_follow, args=(to_runner,), daemon=True).start()
     try:
