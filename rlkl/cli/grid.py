@@ -19,7 +19,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rlkl.config import CONFIG_DIR, GROUPS, CommandLine, load, one_line_errors, options
 from rlkl.durable import FolderLock, FolderTakenError
@@ -279,10 +279,12 @@ def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
                 package = f"hydra_plugins.hydra_{extra}_launcher"
                 check_installed(package, extra, f"{LAUNCHER}={name}")
     with _composed([*launching, "hydra.sweep.dir=."], config_dirs) as (_, composed):
-        target = composed.hydra.launcher.get("_target_")
+        with one_line_errors():
+            settings: Any = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
+        target = settings.get("_target_")
         if target not in Plugins.instance().class_name_to_class:
             raise ConfigError(f"{LAUNCHER}: {target} is none of the launchers that are installed")
-        jobs = composed.hydra.launcher.get("n_jobs", ALL_CORES)
+        jobs = settings.get("n_jobs", ALL_CORES)
         if jobs != ALL_CORES:
             check_range("hydra.launcher.n_jobs", jobs, at_least=1)
 
