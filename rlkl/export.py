@@ -110,7 +110,7 @@ class _DeterministicActor(nn.Module):
         self.actor, self.space = policy.actor, policy.decoder.space
         self.names = [VECTOR] * bool(policy.encoder.vector_size) + list(policy.encoder.images)
         self.state_size = self.actor.memory.state_size if self.actor.memory else 0
-        self.squashes = policy.decoder.squashes
+        self.squashes, self.clips = policy.decoder.squashes, policy.decoder.clips
         self.clip = normalizer.clip if normalizer else None
         if normalizer is not None:
             self.register_buffer("mean", torch.from_numpy(normalizer.mean.copy()))
@@ -144,6 +144,8 @@ class _DeterministicActor(nn.Module):
             return (choices.reshape(-1, *space.shape) + start).to(dtype)
         if isinstance(space, Box):
             mean = parameters.chunk(2, -1)[0].reshape(-1, *space.shape)
+            if not self.clips:
+                return mean.to(dtype)
             low, high = self.low.double(), self.high.double()
             action = mean.double()
             if self.squashes:

@@ -21,7 +21,7 @@ from rlkl.envs import make_vector_env
 from rlkl.evaluation import evaluate
 from rlkl.memory_budget import check_memory
 from rlkl.normalization import ObservationNormalizer, RewardScaler
-from rlkl.policy import Policy
+from rlkl.policy import Policy, PolicyConfig
 from rlkl.randomness import RandomStreams
 from rlkl.rollout import Rollout, make_batch
 from rlkl.safeguard import Safeguard
@@ -303,8 +303,10 @@ class Learner:
 
     def _check_fits(self, state: dict[str, Any]) -> None:
         def described(description: dict[str, Any]) -> dict[str, Any]:
-            # The same networks, whichever way they are differentiated.
-            return description | {"config": description["config"] | {"differentiation": None}}
+            # The same networks, whichever way they are differentiated; keys that a checkpoint is
+            # older than have their defaults.
+            config = asdict(PolicyConfig(**description["config"]))
+            return description | {"config": config | {"differentiation": None}}
 
         algo = state["config"]["algo"]["name"]
         if algo != self.config.algo.name:

@@ -79,6 +79,8 @@ class PolicyConfig:
         critic_gain: of the critic's output.
         box_distribution: for Box actions: `gaussian`, clipped to the bounds on its way to the
             environment, or `tanh_gaussian`, squashed into them.
+        clip_actions: false hands samples of a `gaussian` on as they are: an environment may clip
+            them itself, and charge for what it was given.
         state_dependent_std: the standard deviation is an output of the actor, not free parameters.
         log_std: logarithm of the standard deviation a Gaussian policy starts from.
         log_std_min: the logarithm is clamped to at least this.
@@ -105,6 +107,7 @@ class PolicyConfig:
     actor_gain: float = 0.01
     critic_gain: float = 1.0
     box_distribution: str = "gaussian"
+    clip_actions: bool = True
     state_dependent_std: bool = False
     log_std: float = 0.0
     log_std_min: float = -20.0
@@ -127,6 +130,11 @@ class PolicyConfig:
         check_choice("policy.activation", self.activation, ACTIVATIONS)
         check_choice("policy.initialization", self.initialization, ("orthogonal", "uniform"))
         check_choice("policy.box_distribution", self.box_distribution, BOX_DISTRIBUTIONS)
+        if not self.clip_actions and self.box_distribution == "tanh_gaussian":
+            raise ConfigError(
+                "policy.clip_actions=false: changes nothing with policy.box_distribution="
+                "tanh_gaussian, which squashes actions into their bounds; leave one of them out"
+            )
         check_choice("policy.differentiation", self.differentiation, DIFFERENTIATION)
         for key in ("pixel_scale", "hidden_gain", "actor_gain", "critic_gain"):
             check_range(f"policy.{key}", getattr(self, key), above=0)
@@ -283,7 +291,7 @@ class Policy:
     ) -> None:
         self.config = config
         self.encoder = encoder
-        self.decoder = ActionDecoder(action_space, config.box_distribution)
+        self.decoder = ActionDecoder(action_space, config.box_distribution, config.clip_actions)
         self.family = self.decoder.family
         self.device = torch.device(device)
         self.dtype = dtype

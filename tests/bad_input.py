@@ -270,6 +270,8 @@ UNKNOWN = {
 CONFLICTS = {
     ("algo.name=trpo",): "set by the choice of the algorithm",
     ("ablation=no_reward_scaling",): "changes nothing here",
+    ("policy.clip_actions=false",): "policy.clip_actions=false: changes nothing, actions Discrete",
+    ("policy=squashed", "env=pendulum", "policy.clip_actions=false"): "leave one of them out",
     ("algo=vanilla_pg", "anneal=false"): "anneal=false: changes nothing",
     ("table1=clip_0.1", "table1=clip_0.4"): "clip_0.3",
     ("algo.num_minibatches=7",): "the nearest that do: 4 and 8",

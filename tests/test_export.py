@@ -102,6 +102,8 @@ def laid_out(observations: list[Any], columns: dict[str, list[int]]) -> np.ndarr
         (Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float64),
          {"box_distribution": "tanh_gaussian", "image_encoder": "impala"}),
         pytest.param(
+            Box(-0.01, 0.01, (2,)), {"clip_actions": False}, marks=pytest.mark.slow),
+        pytest.param(
             MultiDiscrete([2, 3], start=[5, -1]), {"memory": "gru", "state_dependent_std": True},
             marks=pytest.mark.slow),
         pytest.param(
@@ -143,7 +145,8 @@ def test_images_memories_and_every_kind_of_action(space: Any, settings: dict[str
         _, actions, *rest = session.run(None, given)
         state = rest[0] if rest else state
         np.testing.assert_allclose(actions, [acts[step] for acts in expected], atol=1e-4)
-        assert all(space.contains(action) for action in actions) or isinstance(space, Discrete)
+        is_inside = all(space.contains(action) for action in actions)
+        assert is_inside == policy.decoder.clips or isinstance(space, Discrete)
     assert bool(state.any()) == bool(memory)
 
 

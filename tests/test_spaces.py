@@ -410,6 +410,11 @@ def test_decoders_know_their_family_and_how_many_numbers_it_takes() -> None:
     assert (plain.parameter_size, plain.squashes, plain.is_continuous) == (12, False, True)
 
 
+def test_only_actions_within_bounds_can_be_left_unclipped() -> None:
+    with pytest.raises(ConfigError, match=r"policy\.clip_actions=false: changes nothing"):
+        ActionDecoder(Discrete(3), clip=False)
+
+
 def test_known_samples_become_known_actions() -> None:
     assert ActionDecoder(Discrete(3, start=-1))(np.array([0, 2])).tolist() == [-1, 1]
     several = ActionDecoder(MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, -3]]))
@@ -419,6 +424,9 @@ def test_known_samples_become_known_actions() -> None:
     box = Box(np.float32([[-1, -2], [0, 0]]), np.float32([[1, 2], [1, 1]]))
     clipped = ActionDecoder(box)(np.array([[5.0, -5.0, 0.25, -1.0]]))
     assert clipped.tolist() == [[[1, -2], [0.25, 0]]]
+    unclipped = ActionDecoder(box, clip=False)(np.array([[5.0, -5.0, 0.25, -1.0]]))
+    assert unclipped.tolist() == [[[5, -5], [0.25, -1]]]
+    assert unclipped.dtype == np.float32
     unbounded = ActionDecoder(Box(-np.inf, np.inf, (1,)))(np.array([[1e6]]))
     assert unbounded.tolist() == [[1e6]]
     half = ActionDecoder(Box(2, 10, (1,)), "tanh_gaussian")(np.array([[0.0], [np.arctanh(0.5)]]))

@@ -170,6 +170,28 @@ def test_there_is_nothing_to_turn_off_where_no_step_is_annealed() -> None:
     rlkl.TrainConfig(algo=algo, critic=critic, anneal=False)
 
 
+def test_a_state_that_is_older_than_a_key_of_the_policy_is_taken() -> None:
+    trainer = rlkl.Trainer(config())
+    state = trainer.state_dict()
+    del state["policy_description"]["config"]["clip_actions"]
+    rlkl.Trainer(config()).load_state_dict(state)
+
+
+def test_actions_reach_the_environment_clipped_unless_that_is_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def furthest(*, clip: bool) -> float:
+        policy = rlkl.PolicyConfig(clip_actions=clip, log_std=2.0)
+        trainer = rlkl.Trainer(config(policy=policy, env=rlkl.EnvConfig("Pendulum-v1", 4)))
+        taken, step = [], trainer.envs.step
+        monkeypatch.setattr(trainer.envs, "step", lambda a: taken.append(a.copy()) or step(a))
+        trainer.collector.collect()
+        return float(np.abs(taken).max())
+
+    assert furthest(clip=True) == 2.0  # Pendulum's bound
+    assert furthest(clip=False) > 7.0  # a standard deviation of e²
+
+
 def test_an_unknown_tag_is_an_error_and_not_lost_in_silence() -> None:
     with pytest.raises(KeyError, match="kl/typo"):
         complete({"kl/typo": 1.0})
