@@ -690,6 +690,7 @@ def test_a_report_is_written_whole_and_never_over_another(
         rows = list(csv.DictReader(file))
     iqm = {row["group"]: float(row["iqm"]) for row in rows}
     assert iqm == {"vanilla_pg": 0.5, "ppo_clip": 1.5, "trpo": 3.5}
+    assert [row["low"] for row in rows if row["group"] == "vanilla_pg"] == [""]  # one seed
 
     html = (in_folder / "out" / "report.html").read_text()
     assert "rlkl compare made output=out resamples=200" in html
