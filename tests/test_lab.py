@@ -507,7 +507,7 @@ BAD = {
     "collapse run_dir=x": "output=DIR",
     "collapse logger.progress=none": "output=DIR",
     "collapse checkpoint=x seed=1": "seed=1: the run in checkpoint=x has its own settings",
-    "collapse checkpoint=nowhere": "there is no such checkpoint",
+    "collapse checkpoint=nowhere": "there is no such folder",
     "clip learning_rates=[]": "at least one number",
     "clip learning_rates=[-1]": "above 0",
     "clip epochs=many": "could not be converted to Integer",

@@ -334,6 +334,9 @@ class Launch:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        loky: Any = sys.modules.get("joblib.externals.loky")
+        if loky is not None:  # joblib keeps its workers for a next time, which will not come
+            loky.get_reusable_executor().shutdown()
         self._context.__exit__(*error)
 
     def go(self) -> BaseException | None:
