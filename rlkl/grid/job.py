@@ -18,7 +18,7 @@ from rlkl.durable import FolderTakenError
 from rlkl.grid.call import Call, Status
 from rlkl.standing import LOG
 from rlkl.trainer import complete
-from rlkl.validation import one_line
+from rlkl.validation import ConfigError, one_line
 
 SIGNALS = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
 """What a job is sent when it is asked to stop, asked again, and again."""
@@ -122,7 +122,8 @@ def _work(call: Call, name: str, to_runner: Connection, other_end: Connection) -
     except FolderTakenError as error:
         status = Status("taken", str(error))
     except BaseException as error:
-        traceback.print_exc()
+        if not isinstance(error, ConfigError):  # whose message says it all
+            traceback.print_exc()
         status = Status("failed", f"{type(error).__name__}: {one_line(error)}")
     sys.stdout.flush()
     to_runner.send(status)
