@@ -60,13 +60,14 @@ def test_jobs_are_named_by_their_options_their_seed_and_what_is_swept() -> None:
     assert all(name.startswith("job-policy.actor_hidden_sizes_") for name in sizes)
 
 
-def test_a_grid_without_a_name_is_found_again_by_the_same_jobs() -> None:
+def test_a_grid_without_a_name_is_found_again_by_the_same_jobs_and_by_more() -> None:
     folder, _ = asked("algo=trpo,npg", "seed=range(2)", "gamma=0.9")
     assert folder.parent == Path("runs/grids")
     assert folder.name.startswith("algo-seed-")
-    assert asked("gamma=0.9", "logger=quiet", "seed=0,1", "algo=npg,trpo")[0].name == (
-        folder.name.replace("algo-seed", "seed-algo")
-    )
+    assert asked("gamma=0.9", "logger=quiet", "seed=0,1", "algo=npg,trpo")[0] == folder
+    grown, names = asked("algo=trpo,npg,ppo_clip", "seed=range(3)", "gamma=0.9")
+    assert grown == folder
+    assert {"trpo-seed1", "trpo-seed2", "ppo_clip-seed0"} < set(names)
     for other in ("gamma=0.95", "gamma=0.9 eval_episodes=3"):
         assert asked("algo=trpo,npg", "seed=range(2)", *other.split())[0] != folder
 

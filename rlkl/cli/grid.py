@@ -167,7 +167,7 @@ def name_jobs(line: GridLine) -> tuple[Path, dict[str, list[str]]]:
         ConfigError: an override that cannot be parsed, or that makes no list of jobs.
     """
     jobs = [chosen(texts) for texts in line.jobs.jobs(multirun=True)]
-    swept = [key for key in jobs[0] if len({job[key] for job in jobs}) > 1]
+    swept = sorted(key for key in jobs[0] if len({job[key] for job in jobs}) > 1)
     # What is asked for twice is one job.
     named = {job_name(job, swept): list(job.values()) for job in jobs}
     return GRIDS / (line.name or grid_name(jobs, swept)), named
@@ -222,13 +222,17 @@ def job_name(job: dict[str, str], swept: list[str]) -> str:
 
 
 def grid_name(jobs: list[dict[str, str]], swept: list[str]) -> str:
-    """Return the name of a grid that was given none: the swept keys, and a digest of its jobs."""
+    """Return the name of a grid that was given none: the swept keys, and a digest of all others.
+
+    So a grid keeps its name when it grows along a key that it sweeps.
+    """
     label = re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(key.rpartition(".")[2] for key in swept))
-    told = (
-        " ".join(sorted(text for key, text in job.items() if key.partition(".")[0] not in BESIDE))
-        for job in jobs
-    )
-    return f"{label[:LONGEST_NAME] or 'single'}-{_digest(sorted(told))}"
+    shared = [
+        text
+        for key, text in jobs[0].items()
+        if key not in swept and key.partition(".")[0] not in BESIDE
+    ]
+    return f"{label[:LONGEST_NAME] or 'single'}-{_digest(sorted(shared))}"
 
 
 def _digest(texts: list[str]) -> str:
