@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from rlkl.algos.base import Metrics
@@ -79,7 +79,7 @@ class PlainProgress(NoProgress):
 
 
 class LiveProgress:
-    """One line that moves on a terminal.
+    """What is run, and below it one line that moves on a terminal.
 
     Args:
         title: names the run.
@@ -91,14 +91,17 @@ class LiveProgress:
         self.total_env_steps = total_env_steps
         self._before = env_steps
         self._start = time.monotonic()
+        self._title = title
+        # The bar takes what the numbers leave, so that a narrow terminal shows all of them.
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[line]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[line]}", table_column=Column(no_wrap=True)),
+            expand=True,
         )
-        self._task = self._progress.add_task(title, total=total_env_steps, line="starting")
+        self._task = self._progress.add_task("", total=total_env_steps, line="starting")
 
     def __enter__(self) -> Self:
+        self._progress.console.print(Text(self._title, style="bold"))
         self._progress.start()
         return self
 

@@ -47,15 +47,16 @@ def test_none_is_silence(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_a_terminal_gets_one_line_that_moves() -> None:
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_terminal_gets_one_line_that_moves(columns: int) -> None:
     code = (
         "from rlkl.progress import make_progress\n"
-        "with make_progress('auto', 'trpo on X-v0', 100) as display:\n"
-        "    for steps in (10, 55, 100):\n"
-        "        display.show(steps, {'return/train': 7.0, 'kl/old_new': 0.01})\n"
+        "with make_progress('auto', 'trpo on X-v0, done in such a way', 1_000) as display:\n"
+        "    for steps in (10, 55, 1_000):\n"
+        "        display.show(steps, {'return/train': -1234.5, 'kl/old_new': 0.01})\n"
     )
     ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "140"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)}
     subprocess.run([sys.executable, "-c", code], stdout=theirs, env=environment, check=True)
     os.close(theirs)
     printed = b""
@@ -65,10 +66,11 @@ def test_a_terminal_gets_one_line_that_moves() -> None:
     except OSError:  # what Linux gives at the end
         pass
     os.close(ours)
+    assert printed.startswith(b"\x1b[1mtrpo on X-v0, done in such a way")
     assert b"\x1b[2K" in printed  # the line is erased and written anew
     last = printed.decode().rsplit("\x1b[2K", 1)[-1]
     assert "100%" in last
-    assert "return 7.0  KL 0.0100  0:00:00 left" in last
+    assert "return -1234.5  KL 0.0100  0:00:00 left" in last
 
 
 @pytest.mark.parametrize("activated", [True, False])
