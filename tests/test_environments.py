@@ -88,9 +88,11 @@ def test_one_update_moves_the_policy_by_a_finite_kl(
 
 register_schemas()
 NEEDED = {
-    "lunarlander": "box2d", "halfcheetah": "mujoco", "hopper": "mujoco", "walker2d": "mujoco",
-    "pong": "atari", "minigrid_empty": "minigrid",
-}  # fmt: skip
+    "lunarlander": "box2d", "pong": "atari", "minigrid_empty": "minigrid",
+} | dict.fromkeys(
+    ("halfcheetah", "hopper", "inverteddoublependulum", "invertedpendulum", "reacher", "swimmer",
+     "walker2d"), "mujoco",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,11 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"{text}: there is no such flag; see rlkl tune --help")
     register_schemas()
     tuning = load_tuning(arguments)
-    for package in ("optuna", "matplotlib"):
-        check_installed(package, "tune", "rlkl tune")
     folder = check_folder("study", str(tuning.folder))
     _check_same(tuning, folder)
     Learner(tuning.config).close()
+    for package in ("optuna", "matplotlib"):
+        check_installed(package, "tune", "rlkl tune")
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder)
