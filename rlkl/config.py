@@ -291,10 +291,7 @@ def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
             _check_key_of_training(text, key, own_keys, experiment)
             given[key] = text
             continue
-        if override.is_sweep_override() or override.is_delete():
-            raise ConfigError(f"{text}: expected key=value; write several values as [a,b]")
-        with one_line_errors():
-            OmegaConf.update(settings, key, override.value())
+        _set(settings, override)
     with one_line_errors():
         config = OmegaConf.to_object(settings)
     assert isinstance(config, ExperimentConfig)
@@ -305,6 +302,16 @@ def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
         chosen = {_parse(text).key_or_group: text for text in experiment.overrides or ()} | given
         config = replace(config, train=load(CommandLine(list(chosen.values())).normalized()))
     return config
+
+
+def _set(settings: DictConfig, override: Override) -> None:
+    """Give a setting of a command's own the one value that was typed."""
+    if override.is_sweep_override() or override.is_delete():
+        raise ConfigError(
+            f"{override.input_line}: expected key=value; write several values as [a,b]"
+        )
+    with one_line_errors():
+        OmegaConf.update(settings, override.key_or_group, override.value())
 
 
 def load_comparison(overrides: list[str]) -> CompareConfig:
@@ -324,10 +331,7 @@ def load_comparison(overrides: list[str]) -> CompareConfig:
         if key not in keys:
             hint = nearest(key, keys) or f"; expected one of {', '.join(keys)}"
             raise ConfigError(f"{text}: there is no key {key!r}{hint}; see rlkl compare --help")
-        if override.is_sweep_override() or override.is_delete():
-            raise ConfigError(f"{text}: expected key=value; write several values as [a,b]")
-        with one_line_errors():
-            OmegaConf.update(settings, key, override.value())
+        _set(settings, override)
     with one_line_errors():
         config = OmegaConf.to_object(settings)
     assert isinstance(config, CompareConfig)

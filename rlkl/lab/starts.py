@@ -68,7 +68,7 @@ def restored(run_dir: str) -> Trainer:
         try:
             trainer.load_policy(state)
         except BaseException:
-            trainer.envs.close()
+            trainer.close()
             raise
     return trainer
 
