@@ -1,6 +1,7 @@
 """A run's state on the disk, and the trained policy read back from it."""
 
 import io
+import pickle
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +114,11 @@ def _read(path: Path) -> dict[str, Any]:
         written = int(state["format"])
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such checkpoint") from None
+    except pickle.UnpicklingError as error:  # torch's words advise to run what is in it
+        raise ConfigError(
+            f"{path} is not a checkpoint that can be read: it holds something else than data, "
+            "which could be code to run; rlkl never writes such a file, so do not trust it"
+        ) from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{path} is not a checkpoint that can be read: {reason}") from error

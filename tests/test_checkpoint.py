@@ -245,6 +245,29 @@ def test_malice_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert evil.exists()  # so the file was malicious
 
 
+class RunsCode:
+    """What a malicious file would hold: to unpickle it is to call a function."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("it_ran",)
+
+
+def test_code_in_a_checkpoint_is_not_run_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoints" / "last.pt"
+    path.parent.mkdir()
+    torch.save({"format": FORMAT, "config": RunsCode()}, path)
+    for read in (lambda: load_checkpoint(path), lambda: rlkl.resume(tmp_path)):
+        with pytest.raises(rlkl.ConfigError, match="something else than data") as refused:
+            read()
+        assert "weights_only" not in str(refused.value)
+    assert not Path("it_ran").exists()
+    torch.load(path, weights_only=False)  # which shows that the file is what it is said to be
+    assert Path("it_ran").exists()
+
+
 def test_what_is_cut_off_or_changed_is_never_taken_for_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     state = {"weights": torch.arange(300.0), "moments": [1.5] * 40, "name": "a" * 100}
