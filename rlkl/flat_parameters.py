@@ -3,6 +3,7 @@
 import math
 import mmap
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -47,21 +48,17 @@ class FlatParameters:
         )
         self.gradient = torch.zeros_like(self.vector.data)
         self.vector.grad = self.gradient
-        offset = 0
-        for tensor in self.tensors:
-            span = slice(offset, offset + tensor.numel())
+        ends = list(accumulate(tensor.numel() for tensor in self.tensors))
+        spans = [slice(start, end) for start, end in pairwise((0, *ends))]
+        for tensor, span in zip(self.tensors, spans, strict=True):
             tensor.data = self.vector.data[span].view_as(tensor)
             tensor.grad = self.gradient[span].view_as(tensor)
-            offset = span.stop
+        self._parts = [(s, tuple(t.shape)) for s, t in zip(spans, self.tensors, strict=True)]
 
-    def arrays(self, vector: Tensor) -> list[NDArray[Any]]:
+    def arrays(self, vector: Tensor | NDArray[Any]) -> list[NDArray[Any]]:
         """Return views of a vector `[n]` on the CPU, one shaped like each of the tensors."""
-        views, offset = [], 0
-        for tensor in self.tensors:
-            span = slice(offset, offset + tensor.numel())
-            views.append(vector.detach()[span].view(tensor.shape).numpy())
-            offset = span.stop
-        return views
+        array = vector.detach().numpy() if isinstance(vector, Tensor) else vector
+        return [array[span].reshape(shape) for span, shape in self._parts]
 
 
 class Adam:

@@ -176,6 +176,8 @@ class Learner:
         updated = time.perf_counter()
         compared, histograms = self.safeguard.report(rollout, batch, metrics, self.iterations + 1)
         applied = self.safeguard.in_a_row == 0
+        if applied:
+            self.policy_optimizer.adapt(compared["kl/old_new"])
         if self.normalizer is not None and rollout.raw_vectors is not None and applied:
             self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
         self.iterations += 1

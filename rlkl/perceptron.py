@@ -1,9 +1,10 @@
 """Perceptrons differentiated by hand, in NumPy, on the very memory of their torch modules."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
@@ -78,21 +79,17 @@ class RowGradients:
     """
 
     def __init__(self, below: Sequence[Array], slopes: Sequence[Array]) -> None:
-        self._layers = list(zip(below, slopes, strict=True))
+        self._layers = [_Factors.of(*pair) for pair in zip(below, slopes, strict=True)]
 
     def times(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
         """Return G v, `[B]`, for v given as the parts of each layer."""
-        total: Array = np.zeros(len(self._layers[0][0]), weights[0].dtype)
-        for (below, slopes), weight, bias in zip(self._layers, weights, biases, strict=True):
-            # Σ_ij slopes_i W_ij below_j: what is multiplied elementwise is the smaller side.
-            if below.shape[1] < slopes.shape[1]:
-                product = np.dot(slopes, weight)
-                product *= below
-            else:
-                product = np.dot(below, weight.T)
-                product *= slopes
-            total += np.dot(product, np.ones(product.shape[1], product.dtype))
-            total += np.dot(slopes, bias)
+        total: Array = np.zeros(len(self._layers[0].slopes), biases[0].dtype)
+        for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
+            # Σ_ij slopes_i W_ij below_j
+            np.dot(factors.wide, weight if factors.is_fed_by_few else weight.T, out=factors.room)
+            np.multiply(factors.room, factors.narrow, out=factors.room)
+            total += np.dot(factors.room, factors.ones)
+            total += np.dot(factors.slopes, bias)
         return total
 
     def transposed_times(
@@ -105,13 +102,42 @@ class RowGradients:
             weights: where its part of each layer's weight goes.
             biases: where its part of each layer's bias goes.
         """
-        column = numbers[:, None]
-        for (below, slopes), weight, bias in zip(self._layers, weights, biases, strict=True):
-            if below.shape[1] < slopes.shape[1]:
-                np.dot(slopes.T, below * column, out=weight)
+        column = torch.from_numpy(numbers)[:, None]
+        for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
+            # NumPy takes twice the time to multiply rows of 64 by a number each.
+            torch.mul(torch.from_numpy(factors.narrow), column, out=torch.from_numpy(factors.room))
+            if factors.is_fed_by_few:
+                np.dot(factors.wide.T, factors.room, out=weight)
             else:
-                np.dot((slopes * column).T, below, out=weight)
-            np.dot(numbers, slopes, out=bias)
+                np.dot(factors.room.T, factors.wide, out=weight)
+            np.dot(numbers, factors.slopes, out=bias)
+
+
+class _Factors(NamedTuple):
+    """A layer's part of `RowGradients`: what is multiplied elementwise is the narrower factor.
+
+    Attributes:
+        slopes: `[B, outputs]`.
+        is_fed_by_few: whether the layer has fewer inputs than outputs.
+        narrow: the inputs if so, else the slopes.
+        wide: the other.
+        room: as large as `narrow`, to write to.
+        ones: as many as `narrow` has columns; a product with them is a sum over rows.
+    """
+
+    slopes: Array
+    is_fed_by_few: bool
+    narrow: Array
+    wide: Array
+    room: Array
+    ones: Array
+
+    @classmethod
+    def of(cls, below: Array, slopes: Array) -> Self:
+        few = below.shape[1] < slopes.shape[1]
+        narrow, wide = (below, slopes) if few else (slopes, below)
+        ones = np.ones(narrow.shape[1], narrow.dtype)
+        return cls(slopes, few, narrow, wide, np.empty_like(narrow, order="C"), ones)
 
 
 class Perceptron:

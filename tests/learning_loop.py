@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
-from rlkl.algos.base import AlgoConfig, Metrics
+from rlkl.algos.base import AlgoConfig, Metrics, full_batch_kl
 from rlkl.collector import Collector
 from rlkl.critic import CriticConfig, CriticFit
 from rlkl.envs import EnvConfig, make_vector_env
@@ -110,5 +110,6 @@ class Loop:
         for _ in range(times):
             batch = self.collect()
             metrics = self.optimizer.update(batch, 0.0)
+            self.optimizer.adapt(full_batch_kl(self.policy, batch))
             self.critic_fit.update(batch, 0.0)
         return metrics

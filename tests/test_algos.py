@@ -633,14 +633,14 @@ def test_the_loss_weighs_the_penalty_by_the_coefficient_as_it_stands() -> None:
     objective = KLPenalizedSurrogate(PPOKLConfig(kl_coefficient=1.0))
     new, batch = coin_of(0.75), coin((0, 0))
     assert float(objective.loss(new, batch)) == pytest.approx(0.143841, abs=1e-6)
-    objective.after_update(lambda: 1.0)
+    objective.adapt(1.0)
     assert float(objective.loss(new, batch)) == pytest.approx(0.287682, abs=1e-6)
 
 
 @pytest.mark.parametrize("kl", [math.nan, math.inf])
 def test_a_kl_that_is_not_finite_leaves_the_coefficient(kl: float) -> None:
     objective = KLPenalizedSurrogate(PPOKLConfig(kl_coefficient=3.0))
-    objective.after_update(lambda: kl)
+    objective.adapt(kl)
     assert objective.kl_coefficient == 3.0
 
 
@@ -668,6 +668,7 @@ def ppo_kl_updates(updates: int, **settings: Any) -> tuple[list[float], list[flo
         batch = batch_for(policy, "gaussian", seed=seed)
         reported.append(optimizer.update(batch, 0.0)["kl/coefficient"])
         kls.append(true_kl(policy, batch, "gaussian"))
+        optimizer.adapt(kls[-1])
     return used, reported, kls
 
 

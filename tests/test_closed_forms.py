@@ -65,7 +65,7 @@ def in_torch(case: str, parameters: Tensor) -> TorchDistribution:
 
 def form_of(case: str, parameters: Tensor, actions: Tensor, old: Tensor) -> ClosedForm:
     form = FAMILIES[is_gaussian(case)][0]
-    return form(parameters.detach().numpy(), actions.numpy(), old.numpy())
+    return form(parameters.detach().numpy(), actions.numpy(), form.of_old(old.numpy()))
 
 
 @EVERY_CASE
@@ -83,6 +83,8 @@ def test_log_prob_kl_and_entropy_are_those_of_torch_and_of_our_distributions(cas
         assert found.shape == (ROWS,)
         np.testing.assert_allclose(found, defined, rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    mean_kl = float(kl_divergence(their_old, theirs).mean())
+    assert form.mean_kl() == pytest.approx(mean_kl, rel=1e-9, abs=1e-12)
 
 
 def test_a_categorical_has_the_numbers_of_scipy() -> None:
@@ -162,7 +164,7 @@ def test_slopes_are_those_of_finite_differences(
 def test_masked_actions_make_no_nan_and_have_no_slope_in_float32() -> None:
     logits = np.array([[3, -np.inf, -1, -np.inf], [-np.inf, 5, -np.inf, -np.inf]], np.float32)
     old = np.array([[1, -np.inf, 2, -np.inf], [-np.inf, -7, -np.inf, -np.inf]], np.float32)
-    form = CategoricalForm(logits, np.array([2, 1]), old)
+    form = CategoricalForm(logits, np.array([2, 1]), CategoricalForm.of_old(old))
     slopes = form.slopes(np.array([2, -3], np.float32), 0.7, -0.3)
     for found in (form.log_prob, form.kl(), form.entropy(), slopes):
         assert found.dtype == np.float32
@@ -179,7 +181,7 @@ def test_masked_actions_make_no_nan_and_have_no_slope_in_float32() -> None:
 @pytest.mark.parametrize("size", [1e2, 1e3, 1e30])
 def test_extreme_logits_are_certainties_and_make_no_nan(size: float, dtype: Any) -> None:
     logits = np.array([[size, -size, 0], [-size, size, size]], dtype)
-    form = CategoricalForm(logits, np.array([0, 1]), logits)
+    form = CategoricalForm(logits, np.array([0, 1]), CategoricalForm.of_old(logits))
     np.testing.assert_allclose(form.log_prob, [0, -math.log(2)], rtol=1e-6, atol=1e-30)
     np.testing.assert_allclose(form.entropy(), [0, math.log(2)], rtol=1e-6, atol=1e-30)
     assert form.kl().tolist() == [0, 0]
@@ -189,11 +191,12 @@ def test_extreme_logits_are_certainties_and_make_no_nan(size: float, dtype: Any)
 
 def test_what_becomes_impossible_is_infinitely_far_away_as_for_our_distributions() -> None:
     new, old = np.array([[-np.inf, 1.0, 2.0]]), np.array([[0.0, 1.0, 2.0]])
-    form = CategoricalForm(new, np.array([0]), old)
+    form = CategoricalForm(new, np.array([0]), CategoricalForm.of_old(old))
     assert form.kl().tolist() == [np.inf]
+    assert form.mean_kl() == np.inf
     assert form.log_prob.tolist() == [-np.inf]
     # What becomes possible is not.
-    there = CategoricalForm(old, np.array([0]), new).kl()
+    there = CategoricalForm(old, np.array([0]), CategoricalForm.of_old(new)).kl()
     expected = Categorical(torch.tensor(new)).kl(Categorical(torch.tensor(old)))
     np.testing.assert_allclose(there, expected, rtol=1e-12)
 

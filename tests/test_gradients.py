@@ -25,6 +25,7 @@ from rlkl.algos.natural_gradient import (
 )
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
+from rlkl.algos.ppo_kl import KLPenalizedSurrogate, PPOKLFixedConfig
 from rlkl.critic import CriticConfig, CriticFit
 from rlkl.distributions import Distribution
 from rlkl.envs import EnvConfig
@@ -233,7 +234,8 @@ def gradient_of(policy: Policy, objective: Any, config: Any, batch: Batch) -> Te
     vector = policy.actor_parameters.vector.data
     vector.add_(torch.randn(vector.shape, generator=seeded(4)).double(), alpha=0.1)
     optimizer = FirstOrder(config, objective, policy, seeded())
-    (part,) = optimizer.gradient.minibatches(batch, 1, seeded())
+    gradient = optimizer.gradient
+    (part,) = gradient.minibatches(gradient.source(batch), 1, seeded())
     loss = float(optimizer.gradient.write(part))
     assert optimizer.gradient.mean_kl(part) == pytest.approx(full_batch_kl(policy, batch))
     return torch.cat((policy.actor_parameters.gradient.clone(), torch.tensor([loss])))
@@ -285,6 +287,20 @@ def test_an_objective_without_slopes_is_differentiated_by_torch_and_the_network_
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-8, atol=1e-9)
 
 
+class Secretive(KLPenalizedSurrogate):
+    """What a user may write by mistake: slopes of a KL that it does not tell of."""
+
+    has_kl = False
+
+
+def test_an_objective_that_hides_its_kl_is_told_so() -> None:
+    policy = exact_policy("categorical", "by_hand")
+    config = PPOKLFixedConfig(kl_coefficient=1.0)
+    optimizer = FirstOrder(config, Secretive(config), policy, seeded())
+    with pytest.raises(AssertionError, match="has_kl"):
+        optimizer.update(batch_for(policy, "categorical", 40), 0.0)
+
+
 class Tripled(ClippedSurrogate):
     """What a user may write: another loss than that of the class above, whose slopes are left."""
 
@@ -332,7 +348,8 @@ def test_the_gradient_by_hand_needs_no_zeroing() -> None:
     policy = exact_policy("gaussian", "by_hand")
     batch = batch_for(policy, "gaussian", 40)
     optimizer: Any = make_policy_optimizer(config_of("ppo_clip"), policy, seeded())
-    (part,) = optimizer.gradient.minibatches(batch, 1, seeded())
+    gradient = optimizer.gradient
+    (part,) = gradient.minibatches(gradient.source(batch), 1, seeded())
     found = []
     for left in (0.0, math.nan):
         policy.actor_parameters.gradient.fill_(left)
@@ -356,7 +373,7 @@ def test_minibatches_by_hand_hold_the_rows_of_those_by_autograd(
     assert isinstance(by_hand, ByHand)
     for _ in range(2):
         expected_parts = list(by_autograd.minibatches(batch, number, generators[0]))
-        parts = list(by_hand.minibatches(batch, number, generators[1]))
+        parts = list(by_hand.minibatches(by_hand.source(batch), number, generators[1]))
         assert len(parts) == min(number, 31)
         for expected, found in zip(expected_parts, parts, strict=True):
             observations = expected.inputs.observations
@@ -415,11 +432,16 @@ def test_products_by_hand_are_those_of_autograd_and_of_the_dense_hessian(kind: s
     actor, rows = policy.by_hand.actor, batch.rows()
     root = fisher_root(policy.family, rows.old_parameters)
     assert (root is not None) == kind.startswith("two_actions")
-    by_hand = (
+    actor.forward(rows.vectors)
+    product = (
         hand_fisher_vector_product(actor, fisher, rows, 0.25)
         if root is None
-        else rooted_fisher_vector_product(actor, root, rows, 0.25)
+        else rooted_fisher_vector_product(actor, root, 0.25)
     )
+
+    def by_hand(vector: Tensor) -> Tensor:
+        return torch.from_numpy(product(vector.numpy()))
+
     new = policy.distribution(batch.inputs)
     mean_kl = new.at(batch.old_parameters).kl(new).mean()
     by_autograd = fisher_vector_product(mean_kl, policy.actor_parameters.tensors, 0.25)
@@ -467,10 +489,12 @@ def test_a_logarithm_beyond_its_clamp_has_no_curvature() -> None:
     policy.actor.head.log_std.data.copy_(torch.tensor([-2.0, 0.1]))
     batch, fisher = batch_for(policy, "gaussian", 20), output_fisher(policy.family)
     assert fisher is not None
-    product = hand_fisher_vector_product(policy.by_hand.actor, fisher, batch.rows(), 0.0)
+    actor, rows = policy.by_hand.actor, batch.rows()
+    actor.forward(rows.vectors)
+    product = hand_fisher_vector_product(actor, fisher, rows, 0.0)
     dense = hessian_of_the_kl(policy, batch.inputs)
     unit = torch.eye(len(dense), dtype=torch.float64)
-    found = torch.stack([product(column) for column in unit], 1)
+    found = torch.stack([torch.from_numpy(product(column.numpy())) for column in unit], 1)
     torch.testing.assert_close(found, dense, rtol=1e-9, atol=1e-12)
     place = next(
         i for i, (name, _) in enumerate(policy.actor.named_parameters()) if name == "head.log_std"

@@ -23,9 +23,9 @@ from rlkl.rollout import make_batch
 QUIET = rlkl.LoggerConfig(tensorboard=False, progress="none")
 
 
-def config(algo: str = "ppo_clip", **changes: Any) -> rlkl.TrainConfig:
+def config(algo: str | rlkl.AlgoConfig = "ppo_clip", **changes: Any) -> rlkl.TrainConfig:
     settings: dict[str, Any] = {
-        "algo": ALGORITHMS[algo].config(),
+        "algo": ALGORITHMS[algo].config() if isinstance(algo, str) else algo,
         "total_env_steps": 600,
         "rollout_steps": 16,
         "eval_episodes": 2,
@@ -140,6 +140,19 @@ def test_every_algorithm_reports_the_same_tags(algo: str) -> None:
     for tag in set(general) - {"kl/target", "kl/coefficient", "kl/js_estimate"}:
         assert math.isfinite(metrics[tag]), tag
     assert all(len(values) for values in histograms.values())
+
+
+def test_the_coefficient_follows_the_kl_that_is_reported() -> None:
+    algo = rlkl.PPOKLConfig(kl_coefficient=1.0, target_kl=0.004, learning_rate=3e-3)
+    trainer = rlkl.Trainer(config(algo=algo, total_env_steps=100_000))
+    metrics = [trainer.iterate()[1] for _ in range(12)]
+    expected, factors = 1.0, set()
+    for row in metrics:
+        assert row["kl/coefficient"] == expected
+        factor = 2.0 if row["kl/old_new"] > 0.006 else 0.5 if row["kl/old_new"] < 0.004 / 1.5 else 1
+        expected *= factor
+        factors.add(factor)
+    assert {2.0, 0.5} <= factors
 
 
 @pytest.mark.parametrize("algo", ["ppo_clip", "trpo"])

@@ -219,6 +219,16 @@ def test_conjugate_gradient_stops_once_the_squared_residual_is_below_its_toleran
     assert residual.norm() == norms[first_below]
 
 
+def test_conjugate_gradient_does_the_same_with_arrays() -> None:
+    matrix, b = positive_definite(12)
+    array, before = b.numpy(), b.numpy().copy()
+    x, residual = conjugate_gradient(matrix.numpy().__matmul__, array, 5, 0.0)
+    expected, rest = conjugate_gradient(matrix.mv, b, 5, 0.0)
+    np.testing.assert_allclose(x, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(residual, rest, rtol=1e-10, atol=1e-13)
+    np.testing.assert_array_equal(array, before)
+
+
 def test_conjugate_gradient_of_zero_is_zero_without_a_nan() -> None:
     for tolerance in (1e-10, 0.0):
         x, residual = conjugate_gradient(lambda v: 2 * v, torch.zeros(3), 10, tolerance)

@@ -1,6 +1,5 @@
 """What every policy-optimizer is: the two protocols, and the hyperparameters that all have."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -115,6 +114,14 @@ class PolicyOptimizer(Protocol):
         """
         ...
 
+    def adapt(self, kl: float) -> None:
+        """Take note of how far an update went, as the report measured it.
+
+        Args:
+            kl: KL(π_old ‖ π_θ) over the full batch, in nats.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on exactly."""
         ...
@@ -136,15 +143,13 @@ class Objective(Protocol):
         """
         ...
 
-    def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
-        """Take note of how far a whole update went.
+    @property
+    def metrics(self) -> Metrics:
+        """What this objective alone knows, by TensorBoard tag."""
+        ...
 
-        Args:
-            mean_kl: measures KL(π_old ‖ π_θ) over the full batch, in nats.
-
-        Returns:
-            What this objective alone knows, by TensorBoard tag.
-        """
+    def adapt(self, kl: float) -> None:
+        """Take note of how far an update went; see `PolicyOptimizer.adapt`."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,7 +177,13 @@ class Slopes(NamedTuple):
 
 @runtime_checkable
 class SlopedObjective(Objective, Protocol):
-    """An objective that knows the slopes of its loss, so that torch need not differentiate it."""
+    """An objective that knows the slopes of its loss, so that torch need not differentiate it.
+
+    Attributes:
+        has_kl: whether the loss has a term in KL(π_old ‖ π_θ).
+    """
+
+    has_kl: bool
 
     def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
         """Return the loss and its slopes.
@@ -185,11 +196,17 @@ class SlopedObjective(Objective, Protocol):
 
 
 class FixedObjective:
-    """The part of an objective that has nothing to adapt and nothing to store."""
+    """The part of an objective that has no KL in it, nothing to adapt and nothing to store."""
 
-    def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
-        """Adapt nothing."""
+    has_kl = False
+
+    @property
+    def metrics(self) -> Metrics:
+        """Nothing."""
         return {}
+
+    def adapt(self, kl: float) -> None:
+        """Adapt nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing."""

@@ -79,15 +79,16 @@ class FirstOrder:
         )
         if config.advantage_standardization == "batch":
             batch = standardized(batch)
+        gradient, source = self.gradient, self.gradient.source(batch)
         losses, norms = self.losses, self.gradient_norms = [], []
         epochs, stopped = 0, False
         minibatch_limit, epoch_limit = self._kl_limit("minibatch"), self._kl_limit("epoch")
         while epochs < self.num_epochs and not stopped:
-            for minibatch in self.gradient.minibatches(batch, self.num_minibatches, self.generator):
-                if minibatch_limit and self.gradient.mean_kl(minibatch) > minibatch_limit:
+            for minibatch in gradient.minibatches(source, self.num_minibatches, self.generator):
+                if minibatch_limit and gradient.mean_kl(minibatch) > minibatch_limit:
                     stopped = True
                     break
-                losses.append(self.gradient.write(minibatch))
+                losses.append(gradient.write(minibatch))
                 norms.append(self.adam.step(config.max_grad_norm))
             else:
                 epochs += 1
@@ -99,7 +100,11 @@ class FirstOrder:
             "optim/grad_norm": mean_of(norms),
             "optim/epochs": len(losses) / min(self.num_minibatches, batch.num_parts),
             "optim/stopped_early": float(stopped),
-        } | self.objective.after_update(lambda: full_batch_kl(self.policy, batch))
+        } | self.objective.metrics
+
+    def adapt(self, kl: float) -> None:
+        """Let the objective take note of how far the update went."""
+        self.objective.adapt(kl)
 
     def _kl_limit(self, scope: str) -> float | None:
         stop = self.early_stop

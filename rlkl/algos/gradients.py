@@ -34,10 +34,12 @@ from rlkl.surrogates import squared_value_loss
 class MinibatchGradient(Protocol):
     """Deals out minibatches, and writes the gradient of the loss of each into the actor's."""
 
-    def minibatches(
-        self, batch: Batch, num_minibatches: int, generator: Generator
-    ) -> Iterator[Any]:
-        """Yield minibatches of a batch, in the form that the other methods take."""
+    def source(self, batch: Batch) -> Any:
+        """Return a batch in the form that `minibatches` takes, once for all epochs."""
+        ...
+
+    def minibatches(self, source: Any, num_minibatches: int, generator: Generator) -> Iterator[Any]:
+        """Yield minibatches, in the form that the other methods take."""
         ...
 
     def write(self, minibatch: Any) -> Tensor | float:
@@ -63,12 +65,16 @@ class ByAutograd:
         self.objective = objective
         self.policy = policy
 
+    def source(self, batch: Batch) -> Batch:
+        """Return the batch."""
+        return batch
+
     def minibatches(
-        self, batch: Batch, num_minibatches: int, generator: Generator
+        self, source: Batch, num_minibatches: int, generator: Generator
     ) -> Iterator[Batch]:
         """Yield minibatches as parts of the batch."""
         each = self.config.advantage_standardization == "minibatch"
-        for part in batch.minibatches(num_minibatches, generator):
+        for part in source.minibatches(num_minibatches, generator):
             yield standardized(part) if each else part
 
     def write(self, minibatch: Batch) -> Tensor:
@@ -126,12 +132,19 @@ class ByHand:
         self._form = _closed_form(policy, with_entropy=config.entropy_coefficient > 0)
         self._sloped = objective if _knows_its_slopes(objective) else None
 
+    def source(self, batch: Batch) -> Rows:
+        """Return the batch as arrays, π_old as a KL wants it if there is one."""
+        rows = batch.rows()
+        if self._form is not None and self._sloped is not None and self._sloped.has_kl:
+            rows = rows._replace(old_parameters=self._form.of_old(rows.old_parameters))
+        return rows
+
     def minibatches(
-        self, batch: Batch, num_minibatches: int, generator: Generator
+        self, source: Rows, num_minibatches: int, generator: Generator
     ) -> Iterator[Rows]:
         """Yield minibatches as arrays."""
         each = self.config.advantage_standardization == "minibatch"
-        for part in batch.rows().minibatches(num_minibatches, generator):
+        for part in source.minibatches(num_minibatches, generator):
             if each:
                 advantages = standardize(torch.from_numpy(part.advantages)).numpy()
                 yield part._replace(advantages=advantages)
@@ -157,6 +170,7 @@ class ByHand:
             parameters = np.where(rows.masks, parameters, -np.inf)
         new = form(parameters, rows.actions, rows.old_parameters)
         loss, of_log_prob, of_kl = objective.slopes(new, rows)
+        assert objective.has_kl or not of_kl, "an objective that uses the KL says so: has_kl"
         if coefficient > 0:
             loss -= coefficient * float(new.entropy().mean())
         return loss, new.slopes(of_log_prob, of_kl, -coefficient / len(parameters))

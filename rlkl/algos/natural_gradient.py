@@ -107,7 +107,7 @@ class NaturalStep:
 
 def hand_fisher_vector_product(
     actor: HandNetwork, fisher: Callable[[Array, Array], Array], rows: Rows, damping: float
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[[Array], Array]:
     """Products with the Fisher matrix by hand: F v = E[Jᵀ M J v] plus damping · v.
 
     J is the Jacobian of the distribution's parameters with respect to θ, forward and back through
@@ -115,7 +115,7 @@ def hand_fisher_vector_product(
     that `fisher_vector_product` differentiates twice, in about half the time.
 
     Args:
-        actor: at θ_old, until the last product.
+        actor: at θ_old, its last `forward` that of the states, until the last product.
         fisher: distributions' parameters and u to M u, `[B, P]` each.
         rows: the states.
         damping: what is added to the diagonal of F.
@@ -123,21 +123,21 @@ def hand_fisher_vector_product(
     Returns:
         The function v `[n]` to (F + damping · I) v `[n]`.
     """
-    actor.forward(rows.vectors)
 
-    def product(vector: Tensor) -> Tensor:
+    def product(vector: Array) -> Array:
         change = actor.tangent(actor.parameters.arrays(vector))
         slopes = fisher(rows.old_parameters, change) / len(change)
-        image = torch.empty_like(vector)
+        image = np.empty_like(vector)
         actor.backward(slopes, actor.parameters.arrays(image))
-        return image.add_(vector, alpha=damping)
+        image += damping * vector
+        return image
 
     return product
 
 
 def rooted_fisher_vector_product(
-    actor: HandNetwork, root: Array, rows: Rows, damping: float
-) -> Callable[[Tensor], Tensor]:
+    actor: HandNetwork, root: Array, damping: float
+) -> Callable[[Array], Array]:
     """Products with the Fisher matrix by hand where M = e eᵀ: F v = E[g (g · v)] + damping · v.
 
     g is the gradient of e · (the distribution's parameters), so that one product of matrices for
@@ -145,21 +145,20 @@ def rooted_fisher_vector_product(
     0.5 ms and not 0.9.
 
     Args:
-        actor: at θ_old, until the last product.
+        actor: at θ_old, its last `forward` that of the states, until the last product.
         root: e of each state, `[B, P]`.
-        rows: the states.
         damping: what is added to the diagonal of F.
 
     Returns:
         The function v `[n]` to (F + damping · I) v `[n]`.
     """
-    actor.forward(rows.vectors)
     second_moment = actor.second_moment(root / math.sqrt(len(root)))
 
-    def product(vector: Tensor) -> Tensor:
-        image = torch.empty_like(vector)
+    def product(vector: Array) -> Array:
+        image = np.empty_like(vector)
         second_moment(actor.parameters.arrays(vector), actor.parameters.arrays(image))
-        return image.add_(vector, alpha=damping)
+        image += damping * vector
+        return image
 
     return product
 
@@ -207,14 +206,19 @@ class NaturalGradient:
             max_kl: δ in nats.
         """
         config = self.config
-        self.gradient.write(next(self.gradient.minibatches(batch, 1, self.generator)))
+        source = self.gradient.source(batch)
+        whole = next(self.gradient.minibatches(source, 1, self.generator))
+        self.gradient.write(whole)
         gradient = -self.policy.actor_parameters.gradient
-        direction, residual = conjugate_gradient(
-            self._fisher_vector_product(batch),
-            gradient,
-            config.cg_iterations,
-            config.cg_residual_tolerance,
-        )
+        limits = config.cg_iterations, config.cg_residual_tolerance
+        product = self._product_by_hand(batch, whole)
+        if product is None:
+            by_autograd = self._product_by_autograd(batch)
+            direction, residual = conjugate_gradient(by_autograd, gradient, *limits)
+        else:
+            with np.errstate(all="ignore"):  # as torch does: a step that is not finite is not taken
+                solved = conjugate_gradient(product, gradient.numpy(), *limits)
+            direction, residual = map(torch.from_numpy, solved)
         curvature = float(direction @ (gradient - residual))
         # A zero gradient has no direction, and an overflow no length: then the policy stays.
         scale = (2 * max_kl / curvature) ** 0.5 if curvature > 0 else 0.0
@@ -229,23 +233,38 @@ class NaturalGradient:
             float(torch.linalg.vector_norm(residual)),
         )
 
-    def _fisher_vector_product(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def _product_by_autograd(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """Return products with the damped Fisher matrix, over the share of states configured."""
-        config, policy = self.config, self.policy
-        if config.fisher_fraction < 1:
-            batch = batch.sample(config.fisher_fraction, self.generator)
+        policy, batch = self.policy, self._share(batch)
+        new = policy.distribution(batch.inputs)
+        mean_kl = new.at(batch.old_parameters).kl(new).mean()
+        return fisher_vector_product(
+            mean_kl, policy.actor_parameters.tensors, self.config.cg_damping
+        )
+
+    def _product_by_hand(self, batch: Batch, whole: Rows) -> Callable[[Array], Array] | None:
+        """Return the same for arrays, None where that cannot be.
+
+        Args:
+            batch: the states.
+            whole: its rows, whose gradient was just written.
+        """
+        policy, damping = self.policy, self.config.cg_damping
         fisher = output_fisher(policy.family)
         if policy.by_hand is None or fisher is None:
-            new = policy.distribution(batch.inputs)
-            mean_kl = new.at(batch.old_parameters).kl(new).mean()
-            return fisher_vector_product(
-                mean_kl, policy.actor_parameters.tensors, config.cg_damping
-            )
-        actor, rows = policy.by_hand.actor, batch.rows()
+            return None
+        actor, rows = policy.by_hand.actor, whole
+        if self.config.fisher_fraction < 1:
+            rows = self._share(batch).rows()
+            actor.forward(rows.vectors)
         root = fisher_root(policy.family, rows.old_parameters)
         if root is not None:
-            return rooted_fisher_vector_product(actor, root, rows, config.cg_damping)
-        return hand_fisher_vector_product(actor, fisher, rows, config.cg_damping)
+            return rooted_fisher_vector_product(actor, root, damping)
+        return hand_fisher_vector_product(actor, fisher, rows, damping)
+
+    def _share(self, batch: Batch) -> Batch:
+        fraction = self.config.fisher_fraction
+        return batch.sample(fraction, self.generator) if fraction < 1 else batch
 
     def metrics(self, step: NaturalStep, fraction: float, backtracks: int) -> Metrics:
         """Return what is known of an update, by TensorBoard tag."""

@@ -41,6 +41,9 @@ class NPG:
         self.policy.actor_parameters.vector.data.add_(step.step)
         return natural.metrics(step, fraction=float(step.step.any()), backtracks=0)
 
+    def adapt(self, kl: float) -> None:
+        """Adapt nothing."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the stream of states."""
         return self.natural_gradient.state_dict()

@@ -1,6 +1,5 @@
 """Proximal policy optimisation with a clipped ratio."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,8 +76,9 @@ class ClippedSurrogate(FixedObjective):
         objective, slopes = clipped_surrogate_slopes(ratio, rows.advantages, *self.bounds)
         return Slopes(-objective, -slopes)
 
-    def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
-        """Adapt nothing; report the target of early stopping, if there is one."""
+    @property
+    def metrics(self) -> Metrics:
+        """The target of early stopping, if there is one."""
         return {} if self.target_kl is None else {"kl/target": self.target_kl}
 
 

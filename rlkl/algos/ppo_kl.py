@@ -1,7 +1,6 @@
 """Proximal policy optimisation with a KL penalty, its coefficient adaptive or fixed."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +98,8 @@ def adapted_kl_coefficient(
 class KLPenalizedSurrogate:
     """-E[r · A - β · KL(π_old ‖ π_θ)] (Schulman 2017, eq. 8); β adapts if it has a target."""
 
+    has_kl = True
+
     def __init__(self, config: PPOKLFixedConfig) -> None:
         self.config = config
         self.kl_coefficient = config.kl_coefficient
@@ -113,25 +114,30 @@ class KLPenalizedSurrogate:
         """Return the loss and its slopes, -r · A / B and β / B."""
         size = len(rows.advantages)
         slopes = np.exp(new.log_prob - rows.old_log_prob) * rows.advantages / -size
-        loss = float(slopes.sum())
+        loss = float(np.add.reduce(slopes))
         if self.kl_coefficient:  # 0 times an infinite KL would be NaN
-            loss += self.kl_coefficient * float(new.kl().mean())
+            loss += self.kl_coefficient * new.mean_kl()
         return Slopes(loss, slopes, self.kl_coefficient / size)
 
-    def after_update(self, mean_kl: Callable[[], float]) -> Metrics:
-        """Move β, once, for the next update; report the one that was used."""
-        config, used = self.config, self.kl_coefficient
-        metrics = {"kl/coefficient": used}
+    @property
+    def metrics(self) -> Metrics:
+        """β as it stands, and what it is steered by."""
+        metrics = {"kl/coefficient": self.kl_coefficient}
+        if isinstance(self.config, PPOKLConfig):
+            metrics["kl/target"] = self.config.target_kl
+        return metrics
+
+    def adapt(self, kl: float) -> None:
+        """Move β, once, for the next update."""
+        config = self.config
         if isinstance(config, PPOKLConfig):
-            metrics["kl/target"] = config.target_kl
             self.kl_coefficient = adapted_kl_coefficient(
-                used,
-                mean_kl(),
+                self.kl_coefficient,
+                kl,
                 config.target_kl,
                 config.kl_coefficient_min,
                 config.kl_coefficient_max,
             )
-        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Return β."""

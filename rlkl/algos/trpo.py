@@ -76,6 +76,9 @@ class TRPO:
             vector.copy_(start)
         return natural.metrics(step, search.step_fraction, search.backtracks)
 
+    def adapt(self, kl: float) -> None:
+        """Adapt nothing."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the stream of states."""
         return self.natural_gradient.state_dict()
