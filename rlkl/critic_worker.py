@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from rlkl.algos.base import Metrics, PolicyOptimizer
+from rlkl.cores import has_another_core
 from rlkl.critic import CriticFit
 from rlkl.flat_parameters import in_shared_memory
 from rlkl.policy import Inputs
 from rlkl.rollout import Batch
-from rlkl.shared_copies import usable_cores
 from rlkl.spaces import VECTOR
 from rlkl.validation import ConfigError
 
@@ -65,7 +65,7 @@ class Updates:
                 "critic.worker=always: it needs a Unix, and networks that are differentiated by "
                 "hand (policy.differentiation says which are); use critic.worker=auto"
             )
-        if not (by_hand and forks and usable_cores() > 1) and self._wanted == "auto":
+        if not (by_hand and forks and has_another_core()) and self._wanted == "auto":
             self._wanted = "never"
 
     def update(self, batch: Batch, progress: float) -> Metrics:

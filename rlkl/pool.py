@@ -1,6 +1,5 @@
 """EnvPool's environments in the form of Gymnasium's."""
 
-import os
 import warnings
 from typing import Any
 
@@ -8,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from rlkl.cores import usable_cores
 from rlkl.validation import ConfigError, nearest
 
 
@@ -44,7 +44,7 @@ class Pool(gym.vector.VectorEnv[Any, Any, Any]):
             "task_id": name,
             "env_type": "gymnasium",
             "num_envs": num_envs,
-            "num_threads": min(num_envs, os.cpu_count() or 1),
+            "num_threads": min(num_envs, usable_cores()),
         }
         if frame_stack > 1:
             self._arguments["stack_num"] = frame_stack

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 
 from rlkl.copies import Copies, nested
+from rlkl.cores import usable_cores
 from rlkl.spaces import FLAT, leaves
 from rlkl.validation import BrokenEnvironmentError, ConfigError, one_line
 
@@ -245,11 +246,6 @@ class SharedCopies(gym.vector.VectorEnv[Any, Any, Any]):
         for pipe in self._pipes:
             pipe.close()
         self.processes, self._pipes = [], []
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 Layout = list[tuple[tuple[int, ...], Any]]

@@ -19,7 +19,7 @@ FLOORS = [
         "closed_forms",
     },
     {
-        "spaces", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",
+        "spaces", "cores", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",
         "memory_budget",
         "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",
         "environment_state", "collector", "tasks",

@@ -15,9 +15,9 @@ import yaml
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import main
 from rlkl.config import GROUPS, options
+from rlkl.cores import usable_cores
 from rlkl.diagnostics import TAGS
 from rlkl.durable import FolderLock
-from rlkl.shared_copies import usable_cores
 
 TINY = ["total_env_steps=300", "rollout_steps=16", "eval_episodes=2"]
 

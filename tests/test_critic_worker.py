@@ -156,7 +156,7 @@ def test_the_faster_way_is_taken_and_measured_again(
     clock = Clock()
     monkeypatch.setattr(critic_worker, "time", clock)
     monkeypatch.setattr(critic_worker, "CriticWorker", lambda *_: Stub(clock, wait))
-    monkeypatch.setattr(critic_worker, "usable_cores", lambda: 2)
+    monkeypatch.setattr(critic_worker, "has_another_core", lambda: True)
     critic_fit: Any = Stub(clock, fit)
     critic_fit.config, critic_fit.policy = CriticConfig(), learner.policy
     updates = Updates(Stub(clock, 0.1), critic_fit, 1)  # type: ignore[arg-type]
@@ -175,7 +175,7 @@ def test_a_fit_that_becomes_worthwhile_between_two_probes_is_tried(
     clock = Clock()
     monkeypatch.setattr(critic_worker, "time", clock)
     monkeypatch.setattr(critic_worker, "CriticWorker", lambda *_: Stub(clock, 0.01))
-    monkeypatch.setattr(critic_worker, "usable_cores", lambda: 2)
+    monkeypatch.setattr(critic_worker, "has_another_core", lambda: True)
     critic_fit: Any = Stub(clock, 0.001)
     critic_fit.config, critic_fit.policy = CriticConfig(), learner.policy
     updates = Updates(Stub(clock, 0.1), critic_fit, 1)  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_a_fit_that_becomes_worthwhile_between_two_probes_is_tried(
 
 
 def test_one_core_alone_is_left_alone(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(critic_worker, "usable_cores", lambda: 1)
+    monkeypatch.setattr(critic_worker, "has_another_core", lambda: False)
     alone = Learner(config("auto"))
     monkeypatch.setattr(critic_worker, "WORTHWHILE", 0.0)
     for _ in range(2 * PROBES):

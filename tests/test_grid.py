@@ -16,8 +16,7 @@ import yaml
 from test_resume import assert_same_run
 
 import rlkl
-from rlkl.cli import grid as cli_grid
-from rlkl.cli import main
+from rlkl.cli import grid_launch, grid_line, main
 from rlkl.config import register_schemas
 from rlkl.grid.call import Status, new_call
 from rlkl.grid.display import Grid, Job, ending
@@ -41,7 +40,7 @@ def run(*arguments: str) -> int:
 
 
 def asked(*overrides: str) -> tuple[Path, list[str]]:
-    grid_dir, jobs = cli_grid.name_jobs(cli_grid.read_line(list(overrides)))
+    grid_dir, jobs = grid_line.name_jobs(grid_line.read_line(list(overrides)))
     return grid_dir, list(jobs)
 
 
@@ -83,11 +82,11 @@ def test_a_grid_without_a_name_is_found_again_by_the_same_jobs_and_by_more() -> 
 )
 def test_what_a_grid_cannot_take_is_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(rlkl.ConfigError, match=said):
-        cli_grid.read_line(overrides)
+        grid_line.read_line(overrides)
 
 
 def test_a_line_tells_jobs_from_launching() -> None:
-    line = cli_grid.read_line(
+    line = grid_line.read_line(
         ["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "grid=g",
          "hydra.sweeper.max_batch_size=5"]
     )  # fmt: skip
@@ -105,7 +104,7 @@ def test_a_launcher_whose_extra_is_missing_names_it(
 ) -> None:
     monkeypatch.setattr("rlkl.validation.importlib.util.find_spec", lambda name: None)
     with pytest.raises(rlkl.ConfigError, match=rf"launcher={launcher} needs .*rlkl\[{extra}\]"):
-        cli_grid.check_launcher([f"hydra/launcher={launcher}"], [])
+        grid_launch.check_launcher([f"hydra/launcher={launcher}"], [])
 
 
 def test_every_launcher_that_is_here_can_be_set_up(tmp_path: Path) -> None:
@@ -114,19 +113,19 @@ def test_every_launcher_that_is_here_can_be_set_up(tmp_path: Path) -> None:
     (own / "few.yaml").write_text("defaults:\n  - cores\n  - _self_\nn_jobs: 2\n")
     (own / "odd.yaml").write_text("_target_: os.system\n")
     checked = ["few"]
-    cli_grid.check_launcher(["hydra/launcher=few"], [tmp_path / "own"])
-    for name in {**cli_grid.OF_HYDRA, **cli_grid.OF_RLKL}:
-        extra = cli_grid.OF_HYDRA[cli_grid.OF_RLKL.get(name, name)]
+    grid_launch.check_launcher(["hydra/launcher=few"], [tmp_path / "own"])
+    for name in {**grid_launch.OF_HYDRA, **grid_launch.OF_RLKL}:
+        extra = grid_launch.OF_HYDRA[grid_launch.OF_RLKL.get(name, name)]
         if not extra or find_spec(f"hydra_plugins.hydra_{extra}_launcher"):
-            cli_grid.check_launcher([f"hydra/launcher={name}"], [])
+            grid_launch.check_launcher([f"hydra/launcher={name}"], [])
             checked.append(name)
     assert {"basic", "joblib", "cores"} <= set(checked)
     with pytest.raises(rlkl.ConfigError, match=r"os\.system is none of the launchers"):
-        cli_grid.check_launcher(["hydra/launcher=odd"], [tmp_path / "own"])
+        grid_launch.check_launcher(["hydra/launcher=odd"], [tmp_path / "own"])
     with pytest.raises(rlkl.ConfigError, match="n_jobs=0"):
-        cli_grid.check_launcher(["hydra.launcher.n_jobs=0"], [])
+        grid_launch.check_launcher(["hydra.launcher.n_jobs=0"], [])
     with pytest.raises(rlkl.ConfigError, match="did you mean cores"):
-        cli_grid.check_launcher(["hydra/launcher=corse"], [])
+        grid_launch.check_launcher(["hydra/launcher=corse"], [])
 
 
 @pytest.mark.parametrize(
@@ -137,7 +136,7 @@ def test_as_many_jobs_run_as_there_are_cores_for(
     cores: int, jobs: int, threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
-    assert cli_grid.jobs_at_a_time(jobs, threads) == expected
+    assert grid_launch.jobs_at_a_time(jobs, threads) == expected
 
 
 def test_a_call_is_a_folder_of_its_own_and_can_be_asked_to_stop(tmp_path: Path) -> None:
@@ -392,7 +391,7 @@ def test_two_commands_at_once_do_each_job_once(tmp_path: Path, alone: Path) -> N
 def test_every_launcher_gives_the_bits_of_runs_left_alone(
     launcher: str, tmp_path: Path, alone: Path
 ) -> None:
-    extra = cli_grid.OF_HYDRA[cli_grid.OF_RLKL.get(launcher, launcher)]
+    extra = grid_launch.OF_HYDRA[grid_launch.OF_RLKL.get(launcher, launcher)]
     if extra and not find_spec(f"hydra_plugins.hydra_{extra}_launcher"):
         pytest.skip(f"the extra {extra!r} is not installed")
     code, printed, errors = finish(start(tmp_path, *LONG, f"hydra/launcher={launcher}"))

@@ -20,8 +20,9 @@ from test_copies import HAS_MUJOCO, Sampled, assert_infos_same, assert_same, mad
 
 import rlkl.shared_copies
 from rlkl.copies import Copies
+from rlkl.cores import usable_cores
 from rlkl.envs import EnvConfig, make_vector_env
-from rlkl.shared_copies import SLEEPS, SharedCopies, usable_cores
+from rlkl.shared_copies import SLEEPS, SharedCopies
 from rlkl.validation import BrokenEnvironmentError, ConfigError
 
 DEADLINE = 20.0

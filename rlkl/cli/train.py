@@ -10,7 +10,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from rlkl.cli.grid import LAUNCHER, read_line, run_grid
+from rlkl.cli.grid import run_grid
+from rlkl.cli.grid_line import LAUNCHER, read_line
 from rlkl.config import (
     CONFIG_DIR,
     GROUPS,
