@@ -14,8 +14,18 @@ import pytest
 from made_runs import make_grid, make_run, resume_to
 
 from rlkl.cli import main
-from rlkl.compare import groups, runs, scores, stability, tables
-from rlkl.compare.charts import DotChart, LineChart, extent, style, tick_text, ticks, wrapped
+from rlkl.compare import groups, runs, scores, stability, svg, tables
+from rlkl.compare.charts import (
+    DotChart,
+    Line,
+    LineChart,
+    beyond,
+    extent,
+    style,
+    tick_text,
+    ticks,
+    wrapped,
+)
 from rlkl.compare.curves import BINS, curve_rows, update_rows
 from rlkl.compare.figures import figures
 from rlkl.compare.files import markdown
@@ -629,6 +639,29 @@ def test_the_range_of_an_axis_holds_what_is_drawn(tmp_path: Path) -> None:
             assert low < high
             if isinstance(chart, DotChart):
                 assert all(low <= dot.value <= high for dot in chart.dots)
+
+
+@pytest.mark.parametrize(
+    ("level", "greatest", "told"),
+    [
+        (105.0, 106.0, ""),
+        (128.0, 128.0, ""),
+        (132.0, 106.0, "threshold 132 is above"),
+        (-500.0, 106.0, ""),
+    ],
+)
+def test_a_far_level_is_told_and_leaves_the_chart_to_the_curves(
+    level: float, greatest: float, told: str
+) -> None:
+    line = Line("a", [0, 1], [0.0, 100.0])
+    chart = LineChart("", "", "", [line], level=(level, "threshold"))
+    low, high = extent(chart, "y")
+    assert -15 < low < 0
+    assert high == pytest.approx(greatest, rel=0.1)
+    assert beyond(chart) == told
+    drawn = svg.draw(chart, ["a"])
+    assert told in drawn
+    assert ('class="level"' in drawn) == (low < level < high)
 
 
 def test_numbers_have_the_digits_that_their_intervals_give_meaning_to() -> None:

@@ -137,6 +137,11 @@ class Figure:
     narrow: bool = False
 
 
+LEVEL_WITHIN = 0.3
+"""A level is drawn if it lies no further beyond the points than this share of their range; one far
+off would leave the curves a strip of the chart."""
+
+
 def extent(chart: LineChart | DotChart, axis: str) -> tuple[float, float]:
     """Return the least and the greatest number of an axis, with some room, or the range set.
 
@@ -157,19 +162,29 @@ def extent(chart: LineChart | DotChart, axis: str) -> tuple[float, float]:
             numbers += line.x if axis == "x" else [*line.y, *line.low, *line.high]
             for x, y in line.thin:
                 numbers += x if axis == "x" else y
-    if chart.level is not None and not (isinstance(chart, LineChart) and axis == "x"):
-        numbers.append(chart.level[0])
     log = isinstance(chart, LineChart) and chart.log and axis == "y"
     finite = [n for n in numbers if math.isfinite(n) and (n > 0 or not log)]
     if not finite:
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = min(finite), max(finite)
+    if chart.level is not None and not (isinstance(chart, LineChart) and axis == "x"):
+        reach, level = LEVEL_WITHIN * (high - low) or abs(high), chart.level[0]
+        if low - reach <= level <= high + reach:
+            low, high = min(low, level), max(high, level)
     if log:
         return low / 1.3, high * 1.3
     if isinstance(chart, LineChart) and axis == "x":
         return (min(0.0, low), high if high > low else low + 1)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return low - room, high + room
+
+
+def beyond(chart: LineChart) -> str:
+    """Return what is written at the upper edge of a chart whose level lies above it, or nothing."""
+    if chart.level is None or chart.level[0] <= extent(chart, "y")[1]:
+        return ""
+    value, name = chart.level
+    return f"{name} {value:,.4g} is above"
 
 
 def ticks(low: float, high: float, log: bool = False, most: int = 6) -> list[float]:

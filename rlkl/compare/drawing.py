@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlkl.compare.charts import DotChart, Figure, LineChart, extent, style, tick_text, wrapped
+from rlkl.compare.charts import (
+    DotChart,
+    Figure,
+    LineChart,
+    beyond,
+    extent,
+    style,
+    tick_text,
+    wrapped,
+)
 from rlkl.lab.drawing import label, new_figure
 
 if TYPE_CHECKING:
@@ -31,7 +40,8 @@ def draw(figure: Figure, labels: list[str]) -> "Drawing":
     """
     charts = figure.charts
     dots = [chart for chart in charts if isinstance(chart, DotChart)]
-    columns = min(len(charts), 2 if dots else 4 if figure.narrow else 3)
+    most = 2 if dots or (len(charts) == 4 and not figure.narrow) else 4 if figure.narrow else 3
+    columns = min(len(charts), most)
     rows = math.ceil(len(charts) / columns)
     width, height = (2.8, 2.3) if figure.narrow else (3.3, 2.6)
     if dots:
@@ -80,6 +90,10 @@ def _draw_lines(axes: "Axes", chart: LineChart, labels: list[str]) -> None:
         )  # fmt: skip
     if chart.level is not None:
         axes.axhline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
+        axes.text(
+            0.02, 0.97, beyond(chart), transform=axes.transAxes, va="top", color="#555555",
+            fontsize=8,
+        )  # fmt: skip
     if chart.log:
         axes.set_yscale("log")
     axes.set_xlim(extent(chart, "x"))

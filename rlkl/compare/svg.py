@@ -10,6 +10,7 @@ from rlkl.compare.charts import (
     Dot,
     DotChart,
     LineChart,
+    beyond,
     extent,
     style,
     tick_text,
@@ -168,6 +169,8 @@ def _lines(chart: LineChart, labels: Sequence[str], width: int, height: int) -> 
     if chart.level is not None and frame.y[0] <= chart.level[0] <= frame.y[1]:
         y = frame.up(chart.level[0])
         parts.append(_text(frame.left + 5, y - 4, chart.level[1], "start", "levelname"))
+    elif told := beyond(chart):
+        parts.append(_text(frame.left + 5, frame.top + 10, told, "start", "levelname"))
     return _element(chart, width, height, parts, _data(chart, frame, labels))
 
 
