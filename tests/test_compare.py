@@ -384,6 +384,34 @@ def test_aggregates_of_all_environments_are_what_their_definitions_say(tmp_path:
     assert pair["told_apart"]
 
 
+def test_the_curve_of_all_environments_together_is_of_normalised_scores(tmp_path: Path) -> None:
+    found = compared(make_grid(tmp_path, FINALS))
+    rows = select(found.tables["together"], group="trpo")
+    assert [rows[i]["x"] for i in (0, 50, -1)] == pytest.approx([100, 650, 1200])
+    end = next(
+        r for r in select(found.tables["aggregates"], group="trpo") if r["aggregate"] == "iqm"
+    )
+    assert rows[-1]["value"] == pytest.approx(end["value"])
+    # Half way from 0, along a straight line.
+    cart = (np.array(FINALS["CartPole-v1"]["trpo"]) / 2 - 22) / 453
+    acro = (np.array(FINALS["Acrobot-v1"]["trpo"]) / 2 + 500) / 400
+    assert rows[50]["value"] == pytest.approx(np.sort([*cart, *acro])[2:6].mean())
+    assert rows[50]["low"] < rows[50]["value"] < rows[50]["high"]
+
+
+def test_environments_of_other_lengths_are_put_together_by_their_share(tmp_path: Path) -> None:
+    make_grid(tmp_path / "a", {"CartPole-v1": FINALS["CartPole-v1"]})
+    make_grid(tmp_path / "b", {"Acrobot-v1": FINALS["Acrobot-v1"]}, rows=24)
+    found = compared(tmp_path)
+    rows = select(found.tables["together"], group="trpo")
+    # A run of 12 rows has its first episodes after a twelfth of its steps.
+    assert [rows[i]["x"] for i in (0, -1)] == pytest.approx([1 / 12, 1])
+    chart = next(f for f in figures(found) if f.name == "learning_together").charts[0]
+    assert chart.x_label == "share of the environment steps"
+    one = compared(tmp_path / "a")
+    assert one.tables["together"] == []
+
+
 def test_intervals_do_not_hang_on_what_else_is_compared(tmp_path: Path) -> None:
     make_grid(tmp_path / "two", {"CartPole-v1": FINALS["CartPole-v1"]})
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from rlkl.compare.rows import Row, Rows
 from rlkl.compare.runs import Array, Run
-from rlkl.compare.scores import STATISTICS, Entry, Field, interval
+from rlkl.compare.scores import STATISTICS, Entry, Field, common, interval
 from rlkl.compare.settings import CompareConfig
 from rlkl.statistics import pooled
 
@@ -62,7 +62,42 @@ def curve_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
                 grid = np.linspace(start, end, POINTS)
                 values = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
                 here: Row = {"environment": field.env, "group": label, "axis": axis}
-                rows += _banded(here, grid, values, config)
+                rows += _banded(here, grid, [values], config)
+    return rows
+
+
+def together_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+    """Return each group's normalised score along steps, over all environments, with its band.
+
+    It is the sample-efficiency curve of Agarwal et al. 2021 (section 4.3): at each point the
+    statistic of all runs. It begins where every run has ended an episode. Where environments are
+    compared at different steps, the axis is the share of them.
+
+    Args:
+        found: environments.
+        config: settings.
+    """
+    shared, labels = common(found)
+    if len(shared) < 2:
+        return []
+    horizons = {field.horizon for field in shared}
+    length = horizons.pop() if len(horizons) == 1 else 1
+    lines = {(f, x): [_line(e, "steps") for e in field.of(x)]
+             for f, field in enumerate(shared) for x in labels}  # fmt: skip
+    start = max(
+        x[0] / shared[f].horizon if len(x) else 1.0 for (f, _), of in lines.items() for x, _ in of
+    )
+    if not start < 1:
+        return []
+    grid, rows = np.linspace(start, 1, POINTS), []
+    for label in labels:
+        strata = []
+        for f, field in enumerate(shared):
+            assert field.reference is not None
+            returns = [np.interp(grid * field.horizon, x, y) for x, y in lines[f, label]]
+            low, span = field.reference.low, field.reference.range
+            strata.append((np.stack(returns, axis=-1) - low) / span)
+        rows += _banded({"group": label}, grid * length, strata, config)
     return rows
 
 
@@ -97,7 +132,7 @@ def update_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
                 if there.any():
                     here: Row = {"environment": field.env, "group": label, "tag": tag}
                     middles = (edges[:-1] + edges[1:]) / 2
-                    rows += _banded(here, middles[there], values[there], config)
+                    rows += _banded(here, middles[there], [values[there]], config)
     return rows
 
 
@@ -117,11 +152,11 @@ def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     )
 
 
-def _banded(here: Row, grid: Array, values: Array, config: CompareConfig) -> Rows:
-    """Return a row for each point of a grid: center and band over runs, `[M, N]`."""
+def _banded(here: Row, grid: Array, strata: Sequence[Array], config: CompareConfig) -> Rows:
+    """Return a row for each point of a grid: center and band over runs, `[M, N_k]` each."""
     center = pooled(STATISTICS[config.statistic])
-    low, high = interval([values], center, config)
-    columns = np.broadcast_arrays(grid, center([values]), low, high)
+    low, high = interval(strata, center, config)
+    columns = np.broadcast_arrays(grid, center(strata), low, high)
     return [
         here | dict(zip(("x", "value", "low", "high"), point, strict=True))
         for point in np.transpose(columns).tolist()

@@ -98,6 +98,26 @@ def learning_by_steps(comparison: Comparison) -> Figure:
     )
 
 
+def learning_together(comparison: Comparison) -> Figure:
+    """Normalised score of all environments together along environment steps."""
+    rows = comparison.tables["together"]
+    lines = [_line(select(rows, group=label), label) for label in distinct(rows, "group")]
+    shared, _ = common(comparison.fields)
+    alike = len({field.horizon for field in shared}) == 1
+    chart = LineChart(
+        "All environments", "environment steps" if alike else "share of the environment steps",
+        "normalised score", lines,
+    )  # fmt: skip
+    return Figure(
+        "learning_together",
+        "Learning curves of all environments together",
+        f"The {_center(comparison)} of the normalised training returns of all runs in "
+        f"{', '.join(field.env for field in shared)}, with 95% stratified bootstrap intervals: how "
+        "soon, where the scores above say how far.",
+        [chart] if lines else [],
+    )
+
+
 def learning_by_time(comparison: Comparison) -> Figure:
     """Training return along wall time, a chart for each environment."""
     return Figure(
@@ -332,6 +352,7 @@ def updates(comparison: Comparison) -> Figure:
 
 MAKERS: Sequence[Callable[[Comparison], Figure]] = (
     aggregates,
+    learning_together,
     learning_by_steps,
     learning_by_time,
     results,

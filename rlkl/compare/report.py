@@ -65,6 +65,7 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
         "thresholds": stability.threshold_rows(found, config),
         "stability": stability.stability_rows(found),
         "curves": curves.curve_rows(found, config),
+        "together": curves.together_rows(found, config),
         "updates": curves.update_rows(found, config),
         "settings": groups.differences(members),
         "provenance": provenance_rows(found),
