@@ -1,5 +1,6 @@
 """The command `rlkl tune`: studies made, stopped, killed and gone on with, and the best trained."""
 
+import contextlib
 import csv
 import importlib.util
 import json
@@ -48,6 +49,15 @@ def started(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def mentioned(text: str) -> list[str]:
+    """Command lines of processes that have a text in them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_text(errors="replace"))
+    return [line for line in found if text in line.split("\0")]
+
+
 def rows(study: str) -> list[dict[str, str]]:
     """The trials of a study, without the time they took."""
     read = csv.DictReader(Path(study, "trials.csv").read_text().splitlines())
@@ -58,7 +68,7 @@ def test_the_help_names_every_key() -> None:
     text = help_text()
     for field in fields(TuneConfig):
         assert f"  {field.name}=" in text
-        if field.name != "study":
+        if field.name not in ("study", "parallel"):
             assert f"{field.name}={field.default}" in text
     assert "ppo_clip  PPO-clip" in text
 
@@ -131,6 +141,7 @@ def test_the_best_trains_by_the_command_that_was_printed(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_was_stopped_or_killed_ends_as_one_that_was_not(number: int) -> None:
     settings = [*SMALL, *SPACE, "trials=6", "startup_trials=2", "total_env_steps=2048"]
+    settings.append("parallel=2")
     assert tune(*settings, "study=whole") == 0
     process = started(*settings, "study=cut")
     assert process.stderr is not None
@@ -142,6 +153,10 @@ def test_a_study_that_was_stopped_or_killed_ends_as_one_that_was_not(number: int
     out, _ = process.communicate()
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
+        ends = time.monotonic() + 20
+        while mentioned("study=cut"):  # its trials end after it
+            assert time.monotonic() < ends
+            time.sleep(0.1)
     else:
         assert process.returncode == 130
         assert "the same command goes on: rlkl tune" in out

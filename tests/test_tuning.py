@@ -1,8 +1,13 @@
 """Studies: what is tried, what is pruned, what fails, and that an interruption changes nothing."""
 
 import csv
+import itertools
 import math
+import multiprocessing
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +17,11 @@ from typing import Any
 import pytest
 
 import rlkl
-from rlkl.tuning import study as module
+from rlkl.tuning import training as module
 from rlkl.tuning.report import warnings, write_report
 from rlkl.tuning.space import Choice, Interval, Space
 from rlkl.tuning.study import Study, Trial, TuneConfig, best_of, importances
+from rlkl.tuning.training import Plan, train, train_at_once
 from rlkl.validation import ConfigError
 
 optuna = pytest.importorskip("optuna")
@@ -182,6 +188,86 @@ def test_a_study_that_was_interrupted_ends_as_one_that_was_not(
     more = run(study_in(tmp_path / "parts", **settings | {"trials": 7}))
     assert told(more)[:6] == told(whole)
     assert len(more) == 7
+
+
+def test_trials_at_a_time_are_those_of_one_after_the_other_where_none_looks_at_another(
+    tmp_path: Path, fake: type[FakeLearner]
+) -> None:
+    settings = {"trials": 5, "sampler": "random", "pruner": "none"}
+    alone = run(study_in(tmp_path / "alone", **settings))
+    together = run(study_in(tmp_path / "together", parallel=3, **settings))
+    assert told(together) == told(alone)
+    assert multiprocessing.active_children() == []
+
+
+def test_trials_at_a_time_know_those_before_them_and_survive_an_interruption(
+    tmp_path: Path, fake: type[FakeLearner]
+) -> None:
+    settings = {"trials": 8, "parallel": 3, "startup_trials": 3}
+    whole = run(study_in(tmp_path / "whole", **settings))
+    assert len({trial.values["gamma"] for trial in whole}) == 8
+    assert {trial.state for trial in whole[:3]} == {"complete"}  # nothing to prune by as yet
+    cut, looks = study_in(tmp_path / "parts", **settings), itertools.count()
+    stop = SimpleNamespace(is_set=lambda: len(cut.trials) == 3 and next(looks) > 3)
+    assert told(run(cut, stop)) == told(whole)[:3]  # in the midst of the next three
+    assert multiprocessing.active_children() == []
+    assert told(run(study_in(tmp_path / "parts", **settings))) == told(whole)
+
+
+def test_the_last_look_prunes_nothing(fake: type[FakeLearner]) -> None:
+    plan = Plan(configure({}), seeds=1, reports=5)
+    for refused, state, value in ((5, "complete", 500.0), (4, "pruned", 400.0)):
+
+        def is_worth_it(mark: int, value: float, refused: int = refused) -> bool:
+            return mark != refused
+
+        outcome = train(plan, is_worth_it, threading.Event())
+        assert (outcome.state, outcome.value) == (state, value)
+
+
+def test_outcomes_are_in_the_order_of_their_plans(fake: type[FakeLearner]) -> None:
+    def curve(config: rlkl.TrainConfig, steps: int) -> float:
+        time.sleep(0.2 if config.gamma == 0.5 else 0)
+        return config.gamma * steps
+
+    fake.curve = curve
+    plans = [Plan(configure({"gamma": text}), 1, 2) for text in ("0.5", "0.6", "0.7")]
+    outcomes = train_at_once(plans, lambda *_: True, threading.Event())
+    assert [outcome.value for outcome in outcomes] == [500, 600, 700]
+
+
+def test_trials_are_stopped_between_two_looks_at_them(
+    fake: type[FakeLearner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "iterate", lambda self: time.sleep(0.01))  # and never gets on
+    looks = itertools.count()
+    stop = SimpleNamespace(is_set=lambda: next(looks) > 1)
+    outcomes = train_at_once([Plan(configure({}), 1, 2)] * 2, lambda *_: True, stop)
+    assert [outcome.state for outcome in outcomes] == ["stopped", "stopped"]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_trial_whose_process_dies_breaks_no_other(
+    tmp_path: Path, fake: type[FakeLearner]
+) -> None:
+    def curve(config: rlkl.TrainConfig, steps: int) -> float:
+        if config.gamma == 0.75 and steps == 300:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if steps == 500 and config.gamma < 0.75:
+            raise ValueError("it broke")
+        return config.gamma * steps
+
+    fake.curve = curve
+    first = {"gamma": 0.75, "rollout_steps": 4, "algo.clip_ratio": "0.3"}
+    found = run(study_in(tmp_path / "a", first=first, trials=4, parallel=4, pruner="none"))
+    assert found[0].state == "failed"
+    assert "its process was killed by SIGKILL" in found[0].reason
+    assert found[0].course == {100: 75.0, 200: 150.0}
+    for trial in found[1:]:
+        low = trial.params["gamma"] < 0.75
+        assert trial.reason == ("ValueError: it broke" if low else "")
+        assert trial.state == ("failed" if low else "complete")
+    assert {trial.state for trial in found[1:]} == {"failed", "complete"}
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
-"""`rlkl tune`: checks the whole command line, then tries, trial after trial, and tells the best."""
+"""`rlkl tune`: checks the whole command line, then tries, and tells the best."""
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from rlkl.config import options, register_schemas
+from rlkl.cores import usable_cores
 from rlkl.durable import FolderLock, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import as_yaml, check_folder
@@ -31,6 +33,7 @@ KEYS = {
     "pruner=median": "ends a trial below the median of the others; none ends none",
     "startup_trials=8": "drawn at random, and none pruned before so many are complete",
     "reports=20": "times that a trial is looked at",
+    "parallel=N": "trials at a time, by default as many as there are cores",
     "study=DIR": "where the study is kept, instead of runs/tuning/<env>/<algo>",
 }
 
@@ -73,6 +76,7 @@ def main(arguments: list[str]) -> int:
     register_schemas()
     tuning = load_tuning(arguments)
     folder = check_folder("study", str(tuning.folder))
+    tuning = _with_parallel(tuning, folder)
     _check_same(tuning, folder)
     Learner(tuning.config).close()
     for package in ("optuna", "matplotlib"):
@@ -90,6 +94,19 @@ def main(arguments: list[str]) -> int:
         lock.release()
 
 
+def _with_parallel(tuning: Tuning, folder: Path) -> Tuning:
+    """Return the same with as many trials at a time as the study began with, or there are cores."""
+    if tuning.tune.parallel is not None:
+        return tuning
+    path = folder / SETTINGS
+    if path.is_file():
+        there = dict(_leaves(yaml.safe_load(path.read_text("utf-8"))))
+        parallel = int(str(there.get("search parallel", 1)))
+    else:
+        parallel = max(1, usable_cores() // tuning.config.threads)
+    return replace(tuning, tune=replace(tuning.tune, parallel=parallel))
+
+
 def _check_same(tuning: Tuning, folder: Path) -> None:
     """Raise if a folder holds something else than a study of the same settings."""
     if folder.exists() and not folder.is_dir():
@@ -99,7 +116,7 @@ def _check_same(tuning: Tuning, folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"study={folder} exists and holds no study; name another folder")
         return
-    there = dict(_leaves(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    there = {"search parallel": 1, **dict(_leaves(yaml.safe_load(path.read_text("utf-8"))))}
     wanted = dict(_leaves(yaml.safe_load(as_yaml(tuning.description))))
     for key in [*there, *wanted]:
         if there.get(key) != wanted.get(key):
@@ -121,7 +138,8 @@ def _go(study: Study, tuning: Tuning, folder: Path, command: str) -> int:
     config, before = tuning.config, len(study.trials)
     print(
         f"{config.algo.name} on {config.env.id}: {tuning.tune.trials} trials of "
-        f"{tuning.tune.seeds} × {config.total_env_steps:,} environment steps, in {folder}"
+        f"{tuning.tune.seeds} × {config.total_env_steps:,} environment steps, "
+        f"{tuning.tune.parallel} at a time, in {folder}"
         + f"; {before} of them are there"
         * bool(before),
         flush=True,

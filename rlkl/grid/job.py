@@ -82,7 +82,7 @@ class JobRunner:
                 return status
         if asked:
             return Status("stopped", "before its first iteration")
-        return Status("failed", _how_it_died(process.exitcode))
+        return Status("failed", how_it_died(process.exitcode))
 
     def _wait(self, process: BaseProcess, launcher: int) -> int:
         """Wait for the end of a job's process; return how often it was asked to stop."""
@@ -151,7 +151,8 @@ def _follow(to_runner: Connection) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _how_it_died(exit_code: int | None) -> str:
+def how_it_died(exit_code: int | None) -> str:
+    """Say how a process ended that should have told it itself."""
     if exit_code is not None and exit_code < 0:
         hint = " (for want of memory?)" if exit_code == -signal.SIGKILL else ""
         return f"its process was killed by {signal.Signals(-exit_code).name}{hint}"

@@ -1,21 +1,17 @@
-"""A study: trials one after the other, kept on the disk after each, so that it can go on."""
+"""A study: trials that learn from those before them, kept on the disk, so that it can go on."""
 
 import math
 import os
-import threading
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from rlkl.learner import Learner
 from rlkl.randomness import RandomStreams
 from rlkl.training_config import TrainConfig
 from rlkl.tuning.space import Interval, Space
+from rlkl.tuning.training import Outcome, Plan, Stop, train, train_at_once
 from rlkl.validation import check_choice, check_range, check_text, one_line
 
 if TYPE_CHECKING:
@@ -39,6 +35,8 @@ class TuneConfig:
             was at the same step; `none` lets every trial end.
         startup_trials: so many are drawn at random, and so many finish, before either judges.
         reports: times that a trial's return is looked at; the first quarter prunes nothing.
+        parallel: trials at a time, which know nothing of each other; null for as many as there are
+            cores when the study begins.
         study: folder of the study; null for runs/tuning/<env>/<algo>.
     """
 
@@ -48,6 +46,7 @@ class TuneConfig:
     pruner: str = "median"
     startup_trials: int = 8
     reports: int = 20
+    parallel: int | None = None
     study: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +56,8 @@ class TuneConfig:
         check_choice("pruner", self.pruner, PRUNERS)
         check_range("startup_trials", self.startup_trials, at_least=1, at_most=100_000)
         check_range("reports", self.reports, at_least=1, at_most=10_000)
+        if self.parallel is not None:
+            check_range("parallel", self.parallel, at_least=1, at_most=1000)
         if self.study is not None:
             check_text("study", self.study)
 
@@ -89,19 +90,12 @@ class Trial:
     seconds: float
 
 
-class _StoppedError(Exception):
-    """The user wants an end, in the middle of a trial."""
-
-
-class _PrunedError(Exception):
-    """A trial is not worth going on with."""
-
-
 class Study:
     """Trials of a space, in a folder.
 
-    Each trial's chance comes from the seed and from how many trials there were before it, so a
-    study that was interrupted ends as one that was not.
+    Each trial's chance comes from the seed and from how many trials there were before it, and what
+    it knows are the trials that had ended when its `parallel` were drawn. So a study that was
+    interrupted ends as one that was not.
 
     Args:
         folder: exists, and belongs to this process.
@@ -175,7 +169,7 @@ class Study:
             told.get("seconds", 0.0),
         )
 
-    def go(self, stop: threading.Event, tell: Callable[[Trial, Trial | None], None]) -> None:
+    def go(self, stop: Stop, tell: Callable[[Trial, Trial | None], None]) -> None:
         """Try until there are as many trials as wanted, or the user wants an end.
 
         Args:
@@ -184,38 +178,80 @@ class Study:
         """
         trials = self.trials
         while len(trials) < self.config.trials and not stop.is_set():
-            if not self._try(len(trials), stop):
+            before = len(trials)
+            at_once = min(self.config.parallel or 1, self.config.trials - before)
+            if not self._try(range(before, before + at_once), stop):
                 return
             trials = self.trials
-            tell(trials[-1], best_of(trials))
+            for trial in trials[before:]:
+                tell(trial, best_of(trials[: trial.number]))
 
-    def _try(self, count: int, stop: threading.Event) -> bool:
-        """Make one trial; return whether it came to an end of its own."""
-        if count == 0 and self.first is not None:
+    def _try(self, numbers: range, stop: Stop) -> bool:
+        """Make trials at the same time; return whether all came to an end of their own.
+
+        Otherwise none of them counts: those that come next would have known of some of them alone.
+
+        Args:
+            numbers: from 0.
+            stop: looked at before each iteration.
+        """
+        if numbers[0] == 0 and self.first is not None:
             self.study.enqueue_trial(self.first, skip_if_exists=True)
-        self.study.sampler = self._sampler(count)
-        trial = self.study.ask(self._distributions())
-        start = time.perf_counter()
-        try:
-            state, value = self._states.COMPLETE, self._train(trial, stop)
-        except (_StoppedError, KeyboardInterrupt):
-            self.study.tell(trial, state=self._states.FAIL)
+        drawn = []
+        for number in numbers:
+            self.study.sampler = self._sampler(number)
+            drawn.append(self.study.ask(self._distributions()))
+        outcomes = self._made(drawn, stop)
+        if any(outcome.state == "stopped" for outcome in outcomes):
+            for trial in drawn:
+                self.study.tell(trial, state=self._states.FAIL)
             return False
-        except _PrunedError:
-            state, value = self._states.PRUNED, None
-        except Exception as error:  # one trial's end is not the study's
-            trial.set_user_attr("reason", f"{type(error).__name__}: {one_line(error)}")
-            state, value = self._states.FAIL, None
-        trial.set_user_attr("seconds", time.perf_counter() - start)
-        self.study.tell(trial, value, state=state)
+        states = {"complete": self._states.COMPLETE, "pruned": self._states.PRUNED}
+        for trial, outcome in zip(drawn, outcomes, strict=True):
+            if outcome.reason:
+                trial.set_user_attr("reason", outcome.reason)
+            trial.set_user_attr("returns", outcome.returns)
+            trial.set_user_attr("seconds", outcome.seconds)
+            value = outcome.value if outcome.state == "complete" else None
+            self.study.tell(trial, value, state=states.get(outcome.state, self._states.FAIL))
         return True
+
+    def _made(self, drawn: "list[optuna.Trial]", stop: Stop) -> list[Outcome]:
+        """Train what was drawn; what makes no config has failed."""
+        outcomes: dict[int, Outcome] = {}
+        plans: dict[int, Plan] = {}
+        for place, trial in enumerate(drawn):
+            texts = {key: self.space[key].text(value) for key, value in trial.params.items()}
+            try:
+                config = self.configure(texts)
+            except Exception as error:  # one trial's end is not the study's
+                reason = f"{type(error).__name__}: {one_line(error)}"
+                outcomes[place] = Outcome("failed", reason=reason)
+                continue
+            trial.set_user_attr("budget", config.total_env_steps)
+            plans[place] = Plan(config, self.config.seeds, self.config.reports)
+        places = list(plans)
+
+        def is_worth_it(plan: int, mark: int, value: float) -> bool:
+            trial = drawn[places[plan]]
+            trial.report(value, mark)
+            return not trial.should_prune()
+
+        if (self.config.parallel or 1) == 1:
+            made = [train(plan, partial(is_worth_it, 0), stop) for plan in plans.values()]
+        else:
+            made = train_at_once(list(plans.values()), is_worth_it, stop)
+        outcomes |= zip(places, made, strict=True)
+        return [outcomes[place] for place in range(len(drawn))]
 
     def _sampler(self, count: int) -> "optuna.samplers.BaseSampler":
         (seed,) = self._streams.integers(f"trial {count}", 1)
         if self.config.sampler == "random":
             return self._optuna.samplers.RandomSampler(seed)
         return self._optuna.samplers.TPESampler(
-            n_startup_trials=self.config.startup_trials, seed=seed, constant_liar=False
+            n_startup_trials=self.config.startup_trials,
+            seed=seed,
+            constant_liar=(self.config.parallel or 1) > 1,  # keeps those of a time apart
         )
 
     def _distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
@@ -231,30 +267,6 @@ class Study:
                 kind = kinds.FloatDistribution(dimension.low, dimension.high, dimension.log)
             found[key] = kind
         return found
-
-    def _train(self, trial: "optuna.Trial", stop: threading.Event) -> float:
-        """Train with every seed side by side, and return the mean of their training returns."""
-        texts = {key: self.space[key].text(value) for key, value in trial.params.items()}
-        config = self.configure(texts)
-        trial.set_user_attr("budget", config.total_env_steps)
-        with ExitStack() as closing:
-            learners = []
-            for number in range(self.config.seeds):
-                learners.append(Learner(replace(config, seed=config.seed + number)))
-                closing.callback(learners[-1].close)
-            value = math.nan
-            for mark in range(1, self.config.reports + 1):
-                for learner in learners:
-                    _advance(learner, config.total_env_steps * mark / self.config.reports, stop)
-                value = float(np.mean([learner.return_mean for learner in learners]))
-                if not math.isnan(value):  # before the first episode has ended
-                    trial.report(value, mark)
-                    if mark < self.config.reports and trial.should_prune():
-                        raise _PrunedError
-            trial.set_user_attr("returns", [learner.return_mean for learner in learners])
-            if math.isnan(value):
-                raise RuntimeError("no episode ended within total_env_steps: no return to compare")
-        return value
 
 
 def _storage(path: Path) -> "optuna.storages.BaseStorage":
@@ -273,13 +285,6 @@ def _storage(path: Path) -> "optuna.storages.BaseStorage":
         if whole < len(content):
             os.truncate(path, whole)
     return JournalStorage(JournalFileBackend(str(path)))
-
-
-def _advance(learner: Learner, env_steps: float, stop: threading.Event) -> None:
-    while learner.env_steps < env_steps:
-        if stop.is_set():
-            raise _StoppedError
-        learner.iterate()
 
 
 def best_of(trials: list[Trial]) -> Trial | None:
