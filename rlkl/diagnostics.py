@@ -111,11 +111,12 @@ def report(
     # One mean over a table: one for each would take as long as all the rest of the report.
     means = torch.stack(list(averaged.values())).mean(-1).tolist()
     metrics = dict(zip(averaged, means, strict=True))
+    least, greatest = ratio.aminmax()
     extremes = {
         "kl/max": kl.max(),
         "kl/new_old_max": reverse_kl.max(),
-        "ratio/min": ratio.min(),
-        "ratio/max": ratio.max(),
+        "ratio/min": least,
+        "ratio/max": greatest,
         "ratio/std": ratio.std(correction=0),
     }
     metrics |= zip(extremes, torch.stack(list(extremes.values())).tolist(), strict=True)

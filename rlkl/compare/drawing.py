@@ -27,6 +27,9 @@ LETTERS_OF_AN_INCH = 12
 MOST_LETTERS = 40
 """Of a line of text beside a dot."""
 
+MOST_OF_TITLE = 27
+"""Letters of a line of text above a chart."""
+
 MARKS = 8
 """Markers along a line, so that lines are told apart without colour."""
 
@@ -100,7 +103,9 @@ def _draw_lines(axes: "Axes", chart: LineChart, labels: list[str]) -> None:
     axes.set_ylim(extent(chart, "y"))
     axes.xaxis.set_major_formatter(lambda value, _: tick_text(value))
     axes.locator_params(axis="x", nbins=5)
-    label(axes, chart.title, chart.x_label, chart.y_label)
+    # A long name and what is seen of it would run into those beside them.
+    title = chart.title.replace(": ", ":\n") if len(chart.title) > MOST_OF_TITLE else chart.title
+    label(axes, title, chart.x_label, chart.y_label)
 
 
 def _draw_dots(axes: "Axes", chart: DotChart, labels: list[str]) -> None:
