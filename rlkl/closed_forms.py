@@ -92,7 +92,7 @@ class CategoricalForm:
         return _row_sums(self._old_p * difference)
 
     def mean_kl(self) -> float:
-        """Return the mean of `kl`. Where all is possible it takes a quarter of the time."""
+        """Return the mean of `kl`, in less than half the time where every action is possible."""
         with np.errstate(invalid="ignore"):
             total = float(np.vdot(self._old_p, self._old_parameters - self._log_p))
         return float(self.kl().mean()) if math.isnan(total) else total / len(self._p)

@@ -61,7 +61,7 @@ def conjugate_gradient(
     Hestenes & Stiefel 1952; starts from x = 0.
 
     Args:
-        product: v to F v; where v and F v are arrays, an iteration costs a third of its overhead.
+        product: v to F v, of tensors or, which takes less time where n is small, of arrays.
         b: right-hand side, `[n]`.
         iterations: at most this many products.
         residual_tolerance: stop once ‖b - F x‖² is no larger.
@@ -75,7 +75,10 @@ def conjugate_gradient(
         if squared <= residual_tolerance:
             break
         image = product(direction)
-        step = squared / float(direction @ image)
+        curvature = float(direction @ image)
+        if curvature == 0:  # F is singular, and nothing bounds a step this way
+            break
+        step = squared / curvature
         x += step * direction
         residual -= step * image
         previous, squared = squared, float(residual @ residual)

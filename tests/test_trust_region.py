@@ -229,6 +229,13 @@ def test_conjugate_gradient_does_the_same_with_arrays() -> None:
     np.testing.assert_array_equal(array, before)
 
 
+def test_conjugate_gradient_goes_nowhere_without_curvature() -> None:
+    diagonal, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 3.0])
+    x, residual = conjugate_gradient(lambda v: diagonal * v, b, 10, 1e-10)
+    assert x.tolist() == [0, 0]
+    assert residual.tolist() == [0, 3]
+
+
 def test_conjugate_gradient_of_zero_is_zero_without_a_nan() -> None:
     for tolerance in (1e-10, 0.0):
         x, residual = conjugate_gradient(lambda v: 2 * v, torch.zeros(3), 10, tolerance)
