@@ -119,6 +119,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config = config
+        self._parallel = config.parallel or 1
         self.space = space
         self.configure = configure
         self.first = first
@@ -179,7 +180,7 @@ class Study:
         trials = self.trials
         while len(trials) < self.config.trials and not stop.is_set():
             before = len(trials)
-            at_once = min(self.config.parallel or 1, self.config.trials - before)
+            at_once = min(self._parallel, self.config.trials - before)
             if not self._try(range(before, before + at_once), stop):
                 return
             trials = self.trials
@@ -237,7 +238,7 @@ class Study:
             trial.report(value, mark)
             return not trial.should_prune()
 
-        if (self.config.parallel or 1) == 1:
+        if self._parallel == 1:
             made = [train(plan, partial(is_worth_it, 0), stop) for plan in plans.values()]
         else:
             made = train_at_once(list(plans.values()), is_worth_it, stop)
@@ -251,7 +252,7 @@ class Study:
         return self._optuna.samplers.TPESampler(
             n_startup_trials=self.config.startup_trials,
             seed=seed,
-            constant_liar=(self.config.parallel or 1) > 1,  # keeps those of a time apart
+            constant_liar=self._parallel > 1,  # keeps those of a time apart
         )
 
     def _distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
