@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from rlkl.statistics import bootstrap_interval, mean_of_means
+
 ROOT = Path(__file__).resolve().parent.parent
 
 PUBLISHED = {
@@ -144,17 +146,25 @@ def table(scores: list[Score]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for setting, published in PUBLISHED.items():
         runs = [cells.get((setting, env), []) for env in envs]
-        means = [float(np.mean(values)) if values else None for values in runs]
-        known = [mean for mean in means if mean is not None]
-        # The mean over environments is that over 21 runs where all are there.
-        here = float(np.mean(known)) if known and len(known) == len(scaled) else None
         made = sum(score.setting == setting for score in scores)
         count = f"{made} of {SEEDS * len(UNTRAINED)}"
-        texts = ["" if mean is None else f"{mean:.2f}" for mean in (here, *means)]
-        lines.append(
-            f"| {' | '.join([setting, f'{published:.2f}', texts[0], count, *texts[1:]])} |"
-        )
+        means = [f"{np.mean(values):.2f}" if values else "" for values in runs]
+        here = overall([values for values in runs if values], len(scaled))
+        lines.append(f"| {' | '.join([setting, f'{published:.2f}', here, count, *means])} |")
     return "\n".join(lines)
+
+
+def overall(runs: list[list[float]], envs: int) -> str:
+    """Mean over environments, with its 95% bootstrap interval where each has two runs or more."""
+    if not runs or len(runs) < envs:
+        return ""
+    # With as many runs in each environment, it is the mean over all runs too.
+    strata = [np.asarray(values) for values in runs]
+    text = f"{mean_of_means(strata):.2f}"
+    if min(map(len, runs)) == 1:
+        return text
+    low, high = bootstrap_interval(strata, mean_of_means, np.random.default_rng(0))
+    return f"{text} [{low:.2f}, {high:.2f}]"
 
 
 def remarks(scores: list[Score]) -> list[str]:

@@ -162,15 +162,15 @@ def job(name: str, status: str, made: int, total: int = 1000, before: int = 0) -
 def test_the_overview_counts_jobs_and_steps() -> None:
     jobs = [job("a", "finished", 1024), job("b", "running", 500, before=100),
             job("c", "failed", 300), job("d", "waiting", 0)]  # fmt: skip
-    grid = Grid("mine", jobs, skipped=2)
-    assert grid.share == (1000 + 500 + 0) / 3000
-    assert grid.overview(10.0) == " 50%  3 done, 1 running, 1 failed, 1 waiting"
+    grid = Grid("mine", jobs, finished_before=[3000, 4000])
+    assert grid.share == (7000 + 1000 + 500 + 0) / 10_000
+    assert grid.overview(10.0) == " 85%  3 done, 1 running, 1 failed, 1 waiting"
     # 1,724 steps in 20 seconds, and 1,500 to go.
     assert grid.seconds_left(30.0) == pytest.approx(1500 * 20 / 1724)
     assert grid.overview(30.0).endswith("1 waiting  about 0:00:17 left")
     jobs[3].status = Status("stopped")
     assert grid.overview(30.0) == (
-        " 50%  3 done, 1 running, 1 failed, 1 stopped, 0 waiting  about 0:00:06 left"
+        " 85%  3 done, 1 running, 1 failed, 1 stopped, 0 waiting  about 0:00:06 left"
     )
 
 

@@ -40,13 +40,14 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     missing = [job for job in asked if stands[job.name] is not Standing.FINISHED]
     check_jobs([job.config for job in missing])
     jobs = [_seen(job) for job in missing]
-    grid = Grid(grid_dir.name, jobs, skipped=len(asked) - len(missing))
+    finished = [job for job in asked if stands[job.name] is Standing.FINISHED]
+    grid = Grid(grid_dir.name, jobs, [job.config.total_env_steps for job in finished])
     kinds = {job.config.logger.progress for job in asked}
     kind = kinds.pop() if len(kinds) == 1 else "auto"
     if kind != "none":
         begun = sum(stands[job.name] is Standing.UNFINISHED for job in missing)
         print(
-            f"grid {grid_dir}: {len(asked)} jobs, {grid.skipped} finished before, "
+            f"grid {grid_dir}: {len(asked)} jobs, {len(finished)} finished before, "
             f"{begun} to go on with, {len(missing) - begun} to begin",
             flush=True,
         )
@@ -160,7 +161,7 @@ def _report(
         )
     left = len(grid.jobs) - counts["finished"]
     if kind != "none":
-        told = [f"{counts['finished'] + grid.skipped} finished"]
+        told = [f"{counts['finished'] + len(grid.finished_before)} finished"]
         told += [
             f"{counts[name]} {name}" for name in ("stopped", "failed", "taken") if counts[name]
         ]

@@ -83,12 +83,12 @@ class Grid:
     Attributes:
         name: of the grid.
         jobs: that this call runs.
-        skipped: how many were finished before it.
+        finished_before: training budgets of those that were finished before it.
     """
 
     name: str
     jobs: list[Job]
-    skipped: int = 0
+    finished_before: list[int] = field(default_factory=list)
     _start: float | None = field(default=None, repr=False)
 
     def counts(self) -> Counter[str]:
@@ -99,8 +99,10 @@ class Grid:
     def share(self) -> float:
         """How much of the environment steps of all jobs that did not fail is made."""
         alive = [job for job in self.jobs if job.status.name != "failed"]
-        total = sum(job.total_env_steps for job in alive)
-        return sum(min(job.env_steps, job.total_env_steps) for job in alive) / max(1, total)
+        before = sum(self.finished_before)
+        total = before + sum(job.total_env_steps for job in alive)
+        made = before + sum(min(job.env_steps, job.total_env_steps) for job in alive)
+        return made / max(1, total)
 
     def seconds_left(self, now: float) -> float | None:
         """Return an estimate from the steps that were made in this call, None before the first.
@@ -124,7 +126,8 @@ class Grid:
     def overview(self, now: float) -> str:
         """Return the line that says how far all is."""
         counts = self.counts()
-        parts = [f"{counts['finished'] + self.skipped} done", f"{counts['running']} running"]
+        done = counts["finished"] + len(self.finished_before)
+        parts = [f"{done} done", f"{counts['running']} running"]
         parts += [f"{counts[name]} {name}" for name in ("failed", "stopped", "taken")
                   if counts[name] or name == "failed"]  # fmt: skip
         parts.append(f"{counts['waiting']} waiting")
@@ -159,7 +162,7 @@ class Watch(threading.Thread):
         self._over = threading.Event()
         self._console = Console(soft_wrap=self._kind == "plain")
         self._stops = 0
-        self._last_part, self._last_time = 0, time.monotonic()
+        self._last_part, self._last_time = int(20 * grid.share), time.monotonic()
 
     def __enter__(self) -> Self:
         self.start()
