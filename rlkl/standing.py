@@ -81,12 +81,16 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """Return what `summary.json` says, or None where a run was killed before it could write one."""
+    """Return what `summary.json` says; None where a run was killed before, or it was damaged."""
     try:
-        summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+        summary = json.loads((run_dir / "summary.json").read_text())
     except (OSError, ValueError):
         return None
-    return summary
+    kinds = {"status": str, "env_steps": int}
+    is_whole = isinstance(summary, dict) and all(
+        isinstance(summary.get(key), kind) for key, kind in kinds.items()
+    )
+    return summary if is_whole else None
 
 
 def is_finished(summary: dict[str, Any], total_env_steps: int) -> bool:

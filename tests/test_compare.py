@@ -14,6 +14,7 @@ import pytest
 from made_runs import make_grid, make_run, resume_to
 
 from rlkl.cli import main
+from rlkl.cli.compare import _made
 from rlkl.compare import groups, runs, scores, stability, svg, tables
 from rlkl.compare.charts import (
     DotChart,
@@ -86,7 +87,7 @@ def test_a_run_without_its_config_is_told_by_its_summary(tmp_path: Path) -> None
     assert "taken for runs with the default settings" in said(compared(folder), "unknown settings")
     run = read(folder)
     assert (run.env_id, run.algo, run.seed, run.settings) == ("CartPole-v1", "trpo", 2, {})
-    assert run.budget == 100
+    assert run.budget == 0  # not known
 
 
 def test_a_run_that_is_still_written_is_read_as_far_as_it_got(tmp_path: Path) -> None:
@@ -114,11 +115,11 @@ def test_damaged_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
     path = folder / "metrics.csv"
     header, first, second, third, last = path.read_text().splitlines()
     broken = [header, first, "garbage", second[:-20], second[:-1], first]
-    broken += [third.replace("300", "x"), last, ""]
+    broken += [third.replace("300", "x"), third.replace("300", "1e400"), last, ""]
     path.write_text("\n".join(broken))
     run = read(folder)
     np.testing.assert_array_equal(run.steps, [100, 400])
-    assert run.damaged == 5
+    assert run.damaged == 6
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_a_summary_of_other_types_is_as_good_as_none(tmp_path: Path) -> None:
     assert (run.status, run.versions, run.hardware) == ("unfinished", {}, {})
     assert math.isnan(run.eval_return)
     settings = {"algo.clip_ratio": [1], "env.kwargs": "x", "total_env_steps": "many"}
-    assert read(make_run(tmp_path / "b", [1.0], settings=settings)).budget == 100
+    assert read(make_run(tmp_path / "b", [1.0], settings=settings)).budget == 0
     assert compared(tmp_path).fields[0].scores("ppo_clip clip_ratio=0.2").tolist() == [1]
 
 
@@ -321,6 +322,46 @@ def test_two_runs_of_one_seed_count_once(tmp_path: Path) -> None:
     found = compared(tmp_path)
     assert found.fields[0].scores("ppo_clip").tolist() == [2, 3]
     assert "another run of seed 0 stands for it" in said(found, "left out")
+
+
+def test_of_two_budgets_the_one_that_others_share_is_compared(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(tmp_path / f"short{seed}", [1.0, 2.0], seed=seed)
+        make_run(tmp_path / f"long{seed}", [5.0, 6.0, 7.0, 8.0], seed=seed)
+    found = compared(tmp_path)
+    assert (found.fields[0].horizon, found.fields[0].scores("ppo_clip").tolist()) == (400, [8, 8])
+    assert "unequal steps" not in kinds(found)  # those left out cut nothing off
+    make_run(tmp_path / "other", [3.0, 4.0], algo="trpo")
+    found = compared(tmp_path)
+    # At 200 steps the schedules of the long ones had half their way to go.
+    assert (found.fields[0].horizon, found.fields[0].scores("ppo_clip").tolist()) == (200, [2, 2])
+    assert "unequal steps" not in kinds(found)
+
+
+def test_a_finished_run_that_lost_rows_is_left_out_and_cuts_nothing_off(tmp_path: Path) -> None:
+    for seed in range(3):
+        folder = make_run(tmp_path / str(seed), [1.0, 2.0, 3.0, 4.0], seed=seed)
+    path = folder / "metrics.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    found = compared(tmp_path)
+    assert (found.fields[0].horizon, found.fields[0].scores("ppo_clip").tolist()) == (400, [4, 4])
+    assert "its metrics.csv ends at 200 of 400 environment steps" in said(found, "left out")
+
+
+def test_runs_without_known_budgets_are_no_warning(tmp_path: Path) -> None:
+    for seed, steps in enumerate((3, 3, 4)):
+        folder = make_run(tmp_path / str(seed), [1.0] * steps, seed=seed, per_row=100)
+        (folder / "config.yaml").unlink()
+    (tmp_path / "2" / "metrics.csv").unlink()
+    assert "unequal steps" not in kinds(compared(tmp_path))
+
+
+def test_where_no_run_ended_the_cut_is_a_warning(tmp_path: Path) -> None:
+    for seed, rows in enumerate(([1.0], [1.0, 2.0])):
+        make_run(tmp_path / str(seed), rows, seed=seed, summary={"status": None},
+                 settings={"total_env_steps": 900})  # fmt: skip
+    found = compared(tmp_path)
+    assert next(c for c in found.cautions if c.kind == "unequal steps").grave
 
 
 def test_evaluations_can_be_the_score(tmp_path: Path) -> None:
@@ -552,6 +593,37 @@ def test_one_seed_has_no_interval_and_nothing_is_told_apart(tmp_path: Path) -> N
     ]
 
 
+def test_a_group_of_one_seed_is_told_apart_from_nothing(tmp_path: Path) -> None:
+    grid = {"CartPole-v1": {"ppo_clip": [9.0, 8, 9], "ppo_kl": [4.0, 3, 4], "trpo": [1.0]}}
+    found = compared(make_grid(tmp_path, grid))
+    assert found.findings[0].endswith(
+        "; its interval lies above that of ppo_kl; trpo with one seed cannot be told apart from it."
+    )
+    apart = {row["second"]: row["told_apart"] for row in found.tables["improvement"][:2]}
+    assert apart == {"ppo_kl": True, "trpo": False}
+    assert "ppo_clip and trpo" in said(found, "overlapping intervals")
+
+
+def test_a_best_mean_that_loses_most_comparisons_is_said_to(tmp_path: Path) -> None:
+    worse = {"ppo_clip": [10.0, 11, 12, 13, 14], "trpo": [20.0, 21, 22, 23, 24]}
+    better = {"ppo_clip": [490.0, 491, 492, 493, 494], "trpo": [30.0, 31, 32, 33, 34]}
+    finals = {"CartPole-v1": better, "CartPole-v0": worse, "Other-v0": worse}
+    scale = {env: [0.0, 500.0] for env in finals}
+    found = compared(make_grid(tmp_path, finals), statistic="mean", references=scale)
+    (pair,) = found.tables["improvement"]
+    assert (pair["probability"], pair["told_apart"]) == (pytest.approx(1 / 3), True)
+    assert "ppo_clip has the highest mean" in found.findings[0]
+    assert "But a run of trpo is more often than not better" in found.findings[0]
+    assert "every other group" not in found.findings[0]
+
+
+def test_groups_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for ratio in (10.0, 3.0, 0.3, 1e-05):
+        make_run(tmp_path / str(ratio), [1.0, 2], settings={"algo.clip_ratio": ratio})
+    labels = [member.label for member in sorted_runs(tmp_path)]
+    assert [float(label.split("=")[1]) for label in labels] == [1e-05, 0.3, 3.0, 10.0]
+
+
 def test_one_run_is_shown_and_said_to_have_nothing_beside_it(tmp_path: Path) -> None:
     found = compared(make_run(tmp_path / "a", [1.0, 2.0]))
     assert "nothing to compare it with" in said(found, "one group")
@@ -622,6 +694,7 @@ def test_a_fall_between_runs_that_end_alike_is_not_blown_up(tmp_path: Path) -> N
 def test_32_groups_look_different_also_without_colour_for_a_while() -> None:
     looks = [style(number) for number in range(32)]
     assert len(set(looks)) == 32
+    assert len({(look.color, look.marker) for look in looks}) == 32
     assert len({look.color for look in looks[:8]}) == 8
     assert len({look.marker for look in looks[:8]}) == 8
     for first, second in itertools.pairwise(looks):
@@ -822,6 +895,8 @@ def test_names_that_look_like_code_are_shown_as_text(tmp_path: Path) -> None:
         (("run", "references={CartPole-v1: [5, 1]}"), "expected two returns"),
         (("run", "normalize=a,b"), "expected key=value"),
         (("run", "output=run/metrics.csv"), "is a file; expected a folder"),
+        (("run", "output=run/metrics.csv/a"), "output=run/metrics.csv/a cannot be made"),
+        (("run", "Statistic=mean"), "there is no key 'Statistic'"),
         (("x" * 5000,), "there is no such folder"),
     ],
 )
@@ -839,6 +914,13 @@ def test_what_cannot_be_compared_is_one_line_and_makes_nothing(
     assert printed.err.count("\n") == 1
     assert words in printed.err
     assert sorted(in_folder.rglob("*")) == before
+
+
+def test_reports_of_one_second_have_folders_of_their_own(in_folder: Path) -> None:
+    folders = {_made(None) for _ in range(3)}
+    assert len(folders) == 3
+    assert all(folder.is_dir() for folder in folders)
+    assert _made("given") == _made("given") == Path("given")
 
 
 def test_a_missing_extra_is_named(

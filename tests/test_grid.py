@@ -190,13 +190,18 @@ def test_progress_is_read_from_the_last_whole_row(tmp_path: Path) -> None:
         metrics.write_text(lines[0] + end)
         seen.read_progress()
         assert (seen.env_steps, seen.return_mean) == expected
+    for damage in ("xx\0,3\n", "a,b,c\n"):
+        metrics.write_text(f"{lines[0]}\n128,9.5,0.1\n{damage}")
+        seen.read_progress()
+        assert (seen.env_steps, seen.return_mean) == expected  # as it was last seen
 
 
 def test_an_ending_tells_what_came_of_a_job(tmp_path: Path) -> None:
     failed = Job("a-seed0", "", tmp_path, 1, Status("failed", "RuntimeError: no"))
     assert ending(failed) == "failed    a-seed0  RuntimeError: no"
     finished = Job("a-seed0", "", tmp_path, 1, Status("finished"))
-    summary = {"return_mean": 12.34, "eval_return": None, "wall_seconds": 5.4}
+    summary = {"status": "finished", "env_steps": 1, "return_mean": 12.34,
+               "eval_return": None, "wall_seconds": 5.4}  # fmt: skip
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert ending(finished) == "finished  a-seed0  return 12.3  5 s"
 

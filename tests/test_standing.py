@@ -48,6 +48,9 @@ def test_a_folder_says_where_its_run_stands(tmp_path: Path) -> None:
         assert standing(tmp_path / name, given) is expected
     (tmp_path / "finished" / "summary.json").write_text('{"status": "fini')
     assert standing(tmp_path / "finished", given) is Standing.UNFINISHED
+    for damaged in ("{}", "[]", '{"status": "finished", "env_steps": null}'):
+        (tmp_path / "finished" / "summary.json").write_text(damaged)
+        assert standing(tmp_path / "finished", given) is Standing.UNFINISHED
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

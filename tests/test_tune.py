@@ -88,6 +88,20 @@ def test_a_missing_extra_is_told_of_before_anything_is_made(
     assert list(folder.iterdir()) == []
 
 
+def test_a_folder_that_is_no_study_and_a_damaged_one_are_named(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / "s").mkdir()
+    (folder / "s" / "study.yaml").write_text("a: [")
+    assert tune("gamma=0.9,0.99", "study=s") == 2
+    assert "study.yaml cannot be read" in capsys.readouterr().err
+    assert tune("gamma=0.9,0.99", "study=s/study.yaml/x") == 2
+    assert (
+        "study=s/study.yaml/x cannot be made: s/study.yaml is not a folder"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_and_is_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     settings = [*SMALL, SPACE[1], "study=s", "algo.learning_rate=0.001"]

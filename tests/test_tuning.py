@@ -190,6 +190,31 @@ def test_a_study_that_was_interrupted_ends_as_one_that_was_not(
     assert len(more) == 7
 
 
+def test_a_study_begins_with_the_config_as_it_stands_also_after_an_interruption_at_once(
+    tmp_path: Path, fake: type[FakeLearner]
+) -> None:
+    first = {"gamma": 0.75, "rollout_steps": 4, "algo.clip_ratio": "0.3"}
+    settings: dict[str, Any] = {"trials": 3, "first": first}
+    whole = run(study_in(tmp_path / "whole", **settings))
+    assert whole[0].params == first
+    looks = itertools.count()
+    assert (
+        run(study_in(tmp_path / "a", **settings), SimpleNamespace(is_set=lambda: next(looks) > 3))
+        == []
+    )
+    killed = study_in(tmp_path / "a", **settings)
+    killed.study.enqueue_trial(first)  # and its process is killed before it takes it up
+    assert told(run(study_in(tmp_path / "a", **settings))) == told(whole)
+
+
+def test_a_damaged_study_is_named(tmp_path: Path) -> None:
+    study_in(tmp_path / "a")
+    journal = tmp_path / "a" / "journal.log"
+    journal.write_bytes(b"garbage\n" + journal.read_bytes())
+    with pytest.raises(ConfigError, match=r"journal\.log cannot be read .*; put it back"):
+        study_in(tmp_path / "a")
+
+
 def test_trials_at_a_time_are_those_of_one_after_the_other_where_none_looks_at_another(
     tmp_path: Path, fake: type[FakeLearner]
 ) -> None:
@@ -310,7 +335,7 @@ def test_a_report_says_what_was_tried_and_what_to_beware_of(
     trials = run(study)
     write_report(study, tmp_path, "rlkl tune x", ["    rlkl train y"])
     page = (tmp_path / "report.md").read_text()
-    assert "2 of 2 trials: 1 complete, 0 pruned, 1 failed; 1 seeds each" in page
+    assert "2 of 2 trials: 1 complete, 0 pruned, 1 failed; 1 seed each" in page
     assert "Trial 1: 502; the config as it stood, trial 1: 502." in page
     assert "- `gamma=0.75`" in page
     assert "- 2: ValueError: it broke" in page

@@ -3,6 +3,7 @@
 import re
 import shlex
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
@@ -60,8 +61,10 @@ def main(arguments: list[str]) -> int:
     paths, overrides = parse(arguments)
     check_installed("matplotlib", "plots", "rlkl compare")
     config = load_comparison(overrides)
-    folder = _folder(config.output)
+    if config.output is not None:
+        _check_free(check_folder("output", config.output))
     comparison = compare(paths, config)
+    folder = _made(config.output)
     opened = write(comparison, folder, shlex.join(["rlkl", "compare", *arguments]))
     _print(comparison)
     print(f"\n{', '.join(map(str, opened))}")
@@ -81,7 +84,7 @@ def parse(arguments: list[str]) -> tuple[list[str], list[str]]:
     for text in arguments:
         if text.startswith("-"):
             raise ConfigError(f"{text}: there is no such flag; see rlkl compare --help")
-        is_key = re.match(r"[a-z_.]+=", text) and not _exists(text)
+        is_key = re.match(r"[A-Za-z_.]+=", text) and not _exists(text)
         (overrides if is_key else paths).append(text)
     if not paths:
         raise ConfigError(
@@ -97,18 +100,30 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _folder(output: str | None) -> Path:
-    """Return where to write, which may not hold a report yet."""
-    if output is None:
-        return Path("runs", "compare", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    folder = check_folder("output", output)
+def _check_free(folder: Path) -> None:
+    """Raise if a report cannot be written to a folder, for it is none or holds one."""
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output={output} is a file; expected a folder, or one to be made")
+        raise ConfigError(f"output={folder} is a file; expected a folder, or one to be made")
     for name in NAMES:
         if (folder / name).exists():
             raise ConfigError(
                 f"{folder / name} exists already and is not overwritten; choose another output"
             )
+
+
+def _made(output: str | None) -> Path:
+    """Make the folder to write to and return it; without a name it is this command's alone."""
+    folder = Path(output) if output else Path("runs/compare", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    moment = folder.name
+    for number in count(2):
+        try:
+            folder.mkdir(parents=True, exist_ok=output is not None)
+        except FileExistsError:  # another command of the same second
+            folder = folder.with_name(f"{moment}-{number}")
+        except OSError as error:
+            raise ConfigError(f"output={folder} cannot be made: {error.strerror}") from error
+        else:
+            break
     return folder
 
 

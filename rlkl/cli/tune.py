@@ -16,7 +16,7 @@ from rlkl.run import stop_signal
 from rlkl.tuning.report import write_report
 from rlkl.tuning.study import Study, Trial, best_of
 from rlkl.tuning_config import Tuning, experiment_yaml, load_tuning
-from rlkl.validation import ConfigError, check_installed
+from rlkl.validation import ConfigError, check_installed, one_line
 
 EXAMPLES = {
     "rlkl tune space=ppo_clip env=cartpole": "a space that comes with rlkl",
@@ -82,7 +82,10 @@ def main(arguments: list[str]) -> int:
     for package in ("optuna", "matplotlib"):
         check_installed(package, "tune", "rlkl tune")
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"study={folder} cannot be made: {error.strerror}") from error
     lock = FolderLock(folder)
     try:
         write_durably(folder / SETTINGS, as_yaml(tuning.description).encode())
@@ -100,7 +103,7 @@ def _with_parallel(tuning: Tuning, folder: Path) -> Tuning:
         return tuning
     path = folder / SETTINGS
     if path.is_file():
-        there = dict(_leaves(yaml.safe_load(path.read_text("utf-8"))))
+        there = _settings(path)
         parallel = int(str(there.get("search parallel", 1)))
     else:
         parallel = max(1, usable_cores() // tuning.config.threads)
@@ -116,7 +119,7 @@ def _check_same(tuning: Tuning, folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"study={folder} exists and holds no study; name another folder")
         return
-    there = {"search parallel": 1, **dict(_leaves(yaml.safe_load(path.read_text("utf-8"))))}
+    there = {"search parallel": 1, **_settings(path)}
     wanted = dict(_leaves(yaml.safe_load(as_yaml(tuning.description))))
     for key in [*there, *wanted]:
         if there.get(key) != wanted.get(key):
@@ -124,6 +127,15 @@ def _check_same(tuning: Tuning, folder: Path) -> None:
                 f"study={folder} is one of other settings: there {key} is {there.get(key)}, here "
                 f"{wanted.get(key)}; name another folder, or go on with the same settings"
             )
+
+
+def _settings(path: Path) -> dict[str, object]:
+    try:
+        return dict(_leaves(yaml.safe_load(path.read_text("utf-8"))))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({one_line(error)}); put it back, or name another study"
+        ) from error
 
 
 def _leaves(node: object, prefix: str = "") -> list[tuple[str, object]]:
@@ -184,7 +196,7 @@ def write_best(tuning: Tuning, best: Trial, path: Path) -> None:
     """Write the best config as an experiment that `rlkl train --config-dir` finds."""
     comment = (
         f"The best of `rlkl tune`: trial {best.number}, training return {best.value:.4g} over "
-        f"{tuning.tune.seeds} seeds."
+        f"{tuning.tune.seeds} seed{'s' * (tuning.tune.seeds > 1)}."
     )
     path.parent.mkdir(exist_ok=True)
     write_durably(path, experiment_yaml(tuning.overrides(best.values), comment).encode())

@@ -147,15 +147,16 @@ def _unequal_steps(found: Sequence[Field]) -> list[Caution]:
         ran = [entry for entry in field.entries if not entry.left_out]
         budgets = {entry.run.budget for entry in ran if entry.run.budget}
         further = [entry for entry in ran if entry.at < len(entry.run.steps) - 1]
-        if len(budgets) < 2 and not further:
+        if not further:
             continue
-        shown = listed(f"{budget:,}" for budget in sorted(budgets))
+        shown = listed(f"{budget:,}" for budget in sorted(budgets)) or "unknown"
         text = (
             f"{field.env}: runs were compared at {field.horizon:,} environment steps, which cuts "
             f"off the end of {plural(len(further), 'run')} (budgets: {shown}). Learning rates and "
             "trust regions that shrink over the budget were not yet small there."
         )
-        told.append(Caution("unequal steps", text, grave=len(budgets) > 1))
+        none_ended = all(entry.run.status != "finished" for entry in ran)
+        told.append(Caution("unequal steps", text, grave=len(budgets) > 1 or none_ended))
     return told
 
 

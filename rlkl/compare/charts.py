@@ -26,10 +26,12 @@ _MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
 def style(number: int) -> Style:
     """Return the look of a group by its place; from the ninth on colours come again.
 
-    Dashes and colours then pair differently, so that 32 groups look different.
+    Dashes and markers then pair differently with colours, so that 32 groups look different, also
+    where there is but a marker to see.
     """
     turn, place = divmod(number, len(_COLORS))
-    return Style(_COLORS[place], _DASHES[(place + turn) % len(_DASHES)], _MARKERS[place])
+    marker = _MARKERS[(place + 3 * turn) % len(_MARKERS)]
+    return Style(_COLORS[place], _DASHES[(place + turn) % len(_DASHES)], marker)
 
 
 @dataclass(frozen=True)

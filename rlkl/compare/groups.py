@@ -1,5 +1,6 @@
 """Sorts runs into groups that differ in their seed alone, and names what tells groups apart."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -80,7 +81,7 @@ def sort(runs: Sequence[Run]) -> list[Member]:
         for place in of_algo:
             label = " ".join([algo, *own.shown(place), *shared.shown(place)])
             members.append(Member(place.run, place.env, label))
-    return sorted(members, key=lambda m: (m.env, rank(m.run.algo), m.label, m.run.seed))
+    return sorted(members, key=lambda m: (m.env, *order(m.run.algo, m.label), m.run.seed))
 
 
 class _Place(NamedTuple):
@@ -130,10 +131,16 @@ def _texts(settings: dict[str, Any]) -> Texts:
     return {key: text(value) for key, value in settings.items()}
 
 
-def rank(algo: str) -> int:
-    """Return the place of an algorithm in the registry; those that it lacks come last."""
+def order(algo: str, label: str) -> tuple[int, list[str | float]]:
+    """Return what a group is sorted by: its algorithm's place in the registry, then its label.
+
+    Algorithms that the registry lacks come last. Numbers in labels are sorted as numbers.
+    """
     known = list(ALGORITHMS)
-    return known.index(algo) if algo in known else len(known)
+    place = known.index(algo) if algo in known else len(known)
+    # Text and numbers take turns, so that like is compared with like.
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
+    return place, [float(part) if turn % 2 else part for turn, part in enumerate(parts)]
 
 
 def _env(run: Run, arguments: Sequence[Any]) -> str:
@@ -205,7 +212,7 @@ def differences(members: Sequence[Member]) -> list[dict[str, str]]:
     """
     rows: dict[tuple[str, ...], list[str]] = {}
     algos = {member.label: member.run.algo for member in members}
-    labels = sorted(algos, key=lambda label: (rank(algos[label]), label))
+    labels = sorted(algos, key=lambda label: order(algos[label], label))
     for env in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == env]
         everywhere = [_texts(member.run.settings) for member in here]

@@ -136,12 +136,10 @@ def findings(found: Sequence[Field], tables: dict[str, Rows], config: CompareCon
         if len(rows) < 2:
             continue
         best = max(rows, key=lambda row: row[config.statistic])
-        clear: list[str] = []
-        close: list[str] = []
-        for row in rows:
-            if row is not best:
-                apart = best["low"] > row["high"]
-                (clear if apart else close).append(row["group"])
+        others = [row for row in rows if row is not best]
+        alone = [row["group"] for row in others if math.isnan(row["low"])]
+        clear = [row["group"] for row in others if best["low"] > row["high"]]
+        close = [row["group"] for row in others if best["low"] <= row["high"]]
         text = (
             f"{field.env}, at {field.horizon:,} environment steps: {best['group']} has the "
             f"highest {name} return, "
@@ -153,6 +151,8 @@ def findings(found: Sequence[Field], tables: dict[str, Rows], config: CompareCon
             text += ", and nothing is told apart"
         elif close:
             text += f"; {'its interval' if not clear else 'it'} overlaps that of {listed(close)}"
+        if alone and not math.isnan(best["low"]):
+            text += f"; {listed(alone)} with one seed cannot be told apart from it"
         told.append(f"{text}.")
     return told
 
@@ -164,14 +164,24 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def _rivals(best: str, pairs: Rows) -> str:
-    close = [
-        row["second"] if row["first"] == best else row["first"]
-        for row in pairs
-        if best in (row["first"], row["second"]) and not row["told_apart"]
-    ]
-    if not close:
-        return "It is told apart from every other group."
-    return f"It cannot be told apart from {listed(close)}."
+    close, ahead = [], []
+    for row in pairs:
+        if best in (row["first"], row["second"]):
+            is_first = row["first"] == best
+            other = row["second"] if is_first else row["first"]
+            if not row["told_apart"]:
+                close.append(other)
+            elif is_first == (row["probability"] < 0.5):
+                ahead.append(other)
+    told = []
+    if close:
+        told.append(f"It cannot be told apart from {listed(close)}.")
+    if ahead:
+        told.append(
+            f"But a run of {listed(ahead)} is more often than not better than one of its own: its "
+            "score is made by few environments or runs."
+        )
+    return " ".join(told) or "It is told apart from every other group."
 
 
 def spread(value: float, low: float, high: float) -> str:

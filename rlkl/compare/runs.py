@@ -158,9 +158,6 @@ def read(folder: Path) -> Run | str:
     status = str(summary.get("status", RUNNING))
     if not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
         status = RUNNING  # it was resumed after the summary was written
-    budget = _budget(folder, config)
-    if status == "finished" and not budget:
-        budget = int(columns["env_steps"][-1])
     return Run(
         folder=folder,
         env_id=env_id.rpartition(":")[2],
@@ -169,7 +166,7 @@ def read(folder: Path) -> Run | str:
         settings=config,
         status=status,
         reason=str(summary.get("reason") or "") if status != RUNNING else "",
-        budget=budget,
+        budget=_budget(folder, config),
         columns=columns,
         damaged=damaged,
         eval_return=_number(summary.get("eval_return")),
@@ -243,7 +240,7 @@ def _metrics(path: Path) -> tuple[dict[str, Array], int]:
         except (IndexError, ValueError):
             continue
         # Environment steps grow; where they do not, the line is not one that a run wrote.
-        if len(fields) == len(keys) and row[0] > (kept[-1][0] if kept else 0):
+        if len(fields) == len(keys) and (kept[-1][0] if kept else 0) < row[0] < math.inf:
             kept.append(row)
     table = np.array(kept, float).reshape(len(kept), len(places))
     columns = {name: np.full(len(kept), np.nan) for name in names}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlkl.compare.groups import Member, rank
+from rlkl.compare.groups import Member, order
 from rlkl.compare.references import Reference, reference
 from rlkl.compare.rows import Rows
 from rlkl.compare.runs import Array, Run
@@ -109,8 +109,10 @@ def fields(members: Sequence[Member], config: CompareConfig) -> list[Field]:
     found = []
     for env in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == env]
-        horizon = config.steps or _horizon([member.run for member in here])
         copies = _copies(here)
+        alone = [member.run for member in here if id(member) not in copies]
+        horizon = config.steps or _horizon(alone)
+        copies = _copies(here, horizon)
         entries = [_entry(member, horizon, copies, config) for member in here]
         scores = [entry.score for entry in entries if not entry.left_out]
         found.append(Field(env, horizon, entries, reference(env, scores, config)))
@@ -120,23 +122,32 @@ def fields(members: Sequence[Member], config: CompareConfig) -> list[Field]:
 def groups(found: Sequence[Field]) -> list[str]:
     """Return the labels of all groups, in the order of the registry of algorithms."""
     algos = {entry.member.label: entry.run.algo for field in found for entry in field.entries}
-    return sorted(algos, key=lambda label: (rank(algos[label]), label))
+    return sorted(algos, key=lambda label: order(algos[label], label))
 
 
 def _horizon(runs: Sequence[Run]) -> int:
-    finished = [min(run.budget, run.env_steps) for run in runs if run.status == "finished"]
+    # Budgets, not rows: a finished run whose rows were lost cuts nothing off from the others.
+    finished = [run.budget or run.env_steps for run in runs if run.status == "finished"]
     return min(finished or [run.env_steps for run in runs])
 
 
-def _copies(members: Sequence[Member]) -> set[int]:
-    """Return the runs that another one of their group and seed stands for: that which got on."""
+def _copies(members: Sequence[Member], horizon: int | None = None) -> set[int]:
+    """Return the runs that another one of their group and seed stands for.
+
+    One that was to end at the horizon stands for those whose schedules were to go on, and else the
+    one that got on.
+    """
+
+    def worth(run: Run) -> tuple[bool, int]:
+        return run.status == "finished" and run.budget == horizon, run.env_steps
+
     best: dict[tuple[str, int], Member] = {}
     copies = set()
     for member in members:
         key = (member.label, member.run.seed)
         other = best.setdefault(key, member)
         if other is not member:
-            ahead = member.run.env_steps > other.run.env_steps
+            ahead = worth(member.run) > worth(other.run)
             copies.add(id(other if ahead else member))
             best[key] = member if ahead else other
     return copies
@@ -151,6 +162,8 @@ def _entry(member: Member, horizon: int, copies: set[int], config: CompareConfig
     score = float(column[finite[-1]]) if len(finite) else math.nan
     if id(member) in copies:
         left_out = f"another run of seed {run.seed} stands for it"
+    elif reached > at and run.status == "finished":
+        left_out = f"its metrics.csv ends at {run.env_steps:,} of {horizon:,} environment steps"
     elif reached > at:
         left_out = f"it made {run.env_steps:,} of {horizon:,} environment steps"
     elif not len(finite):
@@ -313,8 +326,9 @@ def pair_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
             return probability_of_improvement(drawn[:count], drawn[count:])
 
         low, high = interval(strata, chance, config)
-        # With one run on each side of every environment no resample differs, and nothing is known.
-        told_apart = bool(low > 0.5 or high < 0.5)
+        # A single run never varies between resamples, and nothing is known of its luck.
+        known = min(len(scores) for scores in strata) > 1
+        told_apart = known and bool(low > 0.5 or high < 0.5)
         rows.append(
             {
                 "first": first,

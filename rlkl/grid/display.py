@@ -69,11 +69,11 @@ class Job:
                 header = file.readline().decode().rstrip().split(",")
                 file.seek(max(len(",".join(header)), file.seek(0, 2) - 8192))
                 rows = file.read().decode().split("\n")[1:-1]
-        except OSError:
+            if rows:
+                row = dict(zip(header, rows[-1].rstrip().split(","), strict=True))
+                self.env_steps, self.return_mean = int(row["env_steps"]), row["return/train"]
+        except (OSError, ValueError, KeyError):  # not there, or damaged: its own run will say so
             return
-        if rows:
-            row = dict(zip(header, rows[-1].rstrip().split(","), strict=True))
-            self.env_steps, self.return_mean = int(row["env_steps"]), row["return/train"]
 
 
 @dataclass

@@ -62,11 +62,13 @@ def _page(
 ) -> str:
     config, best = study.config, best_of(trials)
     count = {state: sum(trial.state == state for trial in trials) for state in STYLES}
+    seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
     parts = [
         "# A study of `rlkl tune`",
         f"    {command}",
-        f"{len(trials)} of {config.trials} trials: {count['complete']} complete, "
-        f"{count['pruned']} pruned, {count['failed']} failed; {config.seeds} seeds each; "
+        f"{len(trials)} of {max(len(trials), config.trials)} trials: "
+        f"{count['complete']} complete, "
+        f"{count['pruned']} pruned, {count['failed']} failed; {seeds} each; "
         f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
         "over its seeds of the training return, the last 100 episodes.",
     ]
@@ -115,7 +117,11 @@ def warnings(study: Study, trials: list[Trial]) -> list[str]:
         found.append(f"{seeds} seed{'s' * (seeds > 1)} per trial tell little; seeds=3 or more.")
     failed = sum(trial.state == "failed" for trial in trials)
     if failed > len(trials) / 4:
-        found.append(f"{failed} of {len(trials)} trials failed: the space is wider than it should.")
+        reason = next(trial.reason for trial in trials if trial.state == "failed")
+        found.append(
+            f"{failed} of {len(trials)} trials failed, the first because of {reason.rstrip('.')}. "
+            "The space is wider than it should, or the budget too small."
+        )
     for key, dimension in study.space.items():
         if isinstance(dimension, Interval):
             position = dimension.position(best.params[key])

@@ -12,7 +12,7 @@ from rlkl.randomness import RandomStreams
 from rlkl.training_config import TrainConfig
 from rlkl.tuning.space import Interval, Space
 from rlkl.tuning.training import Outcome, Plan, Stop, train, train_at_once
-from rlkl.validation import check_choice, check_range, check_text, one_line
+from rlkl.validation import ConfigError, check_choice, check_range, check_text, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -129,13 +129,19 @@ class Study:
             "median": optuna.pruners.MedianPruner(config.startup_trials, config.reports // 4),
             "none": optuna.pruners.NopPruner(),
         }
-        self.study = optuna.create_study(
-            storage=_storage(folder / JOURNAL),
-            study_name=STUDY,
-            direction="maximize",
-            pruner=pruners[config.pruner],
-            load_if_exists=True,
-        )
+        try:
+            self.study = optuna.create_study(
+                storage=_storage(folder / JOURNAL),
+                study_name=STUDY,
+                direction="maximize",
+                pruner=pruners[config.pruner],
+                load_if_exists=True,
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"{folder / JOURNAL} cannot be read ({one_line(error)}); put it back, or name "
+                "another study"
+            ) from error
         for trial in self.study.get_trials(deepcopy=False, states=[self._states.RUNNING]):
             self.study.tell(trial.number, state=self._states.FAIL)  # its process was killed
 
@@ -196,8 +202,10 @@ class Study:
             numbers: from 0.
             stop: looked at before each iteration.
         """
-        if numbers[0] == 0 and self.first is not None:
-            self.study.enqueue_trial(self.first, skip_if_exists=True)
+        waiting = self.study.get_trials(deepcopy=False, states=(self._states.WAITING,))
+        if numbers[0] == 0 and self.first is not None and not waiting:
+            # Also where an attempt at it was cut off before.
+            self.study.enqueue_trial(self.first)
         drawn = []
         for number in numbers:
             self.study.sampler = self._sampler(number)
