@@ -356,6 +356,14 @@ def test_runs_without_known_budgets_are_no_warning(tmp_path: Path) -> None:
     assert "unequal steps" not in kinds(compared(tmp_path))
 
 
+def test_budgets_that_end_in_the_same_rollout_cut_nothing_off(tmp_path: Path) -> None:
+    for seed, budget in enumerate((250, 300)):
+        make_run(tmp_path / str(seed), [1.0] * 3, seed=seed, settings={"total_env_steps": budget})
+    found = compared(tmp_path)
+    assert (found.fields[0].horizon, len(found.fields[0].of("ppo_clip"))) == (250, 2)
+    assert "unequal steps" not in kinds(found)
+
+
 def test_where_no_run_ended_the_cut_is_a_warning(tmp_path: Path) -> None:
     for seed, rows in enumerate(([1.0], [1.0, 2.0])):
         make_run(tmp_path / str(seed), rows, seed=seed, summary={"status": None},

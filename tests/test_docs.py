@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rlkl.algos import ALGORITHMS
+from rlkl.cli.grid_line import name_jobs, read_line
 from rlkl.config import CommandLine, load, load_experiment, register_schemas
 from rlkl.diagnostics import TAGS
 from rlkl.lab import EXPERIMENTS
@@ -66,13 +67,20 @@ def test_an_algorithms_page_has_every_hyperparameter_with_its_default(name: str)
     assert {key: meant(printed[key], default) for key, default in defaults.items()} == defaults
 
 
+def jobs_of(command: str) -> list[list[str]]:
+    """Return the overrides of each job that a `rlkl train` command asks for."""
+    words = shlex.split(command)[2:]
+    overrides = [word for word in words if word != "-m"]
+    if "-m" in words:
+        return list(name_jobs(read_line(overrides))[1].values())
+    return list(CommandLine(overrides).jobs(multirun=False))
+
+
 @by_name(ALGORITHM_PAGES)
 def test_every_command_of_a_page_can_be_run(page: Path) -> None:
     register_schemas()
     for command in re.findall(r"^rlkl train .*$", page.read_text(), re.MULTILINE):
-        words = shlex.split(command)[2:]
-        overrides = [word for word in words if word != "-m"]
-        for job in CommandLine(overrides).jobs(multirun="-m" in words):
+        for job in jobs_of(command):
             load(job)
 
 
@@ -80,14 +88,16 @@ def test_every_command_of_a_page_can_be_run(page: Path) -> None:
 @by_name([DOCS / "fairness.md", DOCS / "ppo_table1.md"])
 def test_every_indented_command_of_a_page_can_be_run(page: Path) -> None:
     register_schemas()
-    commands = re.findall(r"^    rlkl train (.*)$", page.read_text(), re.MULTILINE)
+    commands = re.findall(r"^    (rlkl train .*)$", page.read_text(), re.MULTILINE)
     assert commands
-    for words in map(shlex.split, commands):
-        overrides = [word for word in words if word != "-m"]
-        jobs = list(CommandLine(overrides).jobs(multirun="-m" in words))
-        # Every value is in one of these; all the jobs would take minutes.
-        for job in {word: words for words in jobs for word in words}.values():
-            load(job)
+    # Every value of a sweep is in one of these; all the jobs would take minutes.
+    some = {
+        tuple(job)
+        for command in commands
+        for job in {word: words for words in jobs_of(command) for word in words}.values()
+    }
+    for job in some:
+        load(list(job))
 
 
 @pytest.mark.slow

@@ -197,14 +197,14 @@ def test_a_study_begins_with_the_config_as_it_stands_also_after_an_interruption_
     settings: dict[str, Any] = {"trials": 3, "first": first}
     whole = run(study_in(tmp_path / "whole", **settings))
     assert whole[0].params == first
-    looks = itertools.count()
-    assert (
-        run(study_in(tmp_path / "a", **settings), SimpleNamespace(is_set=lambda: next(looks) > 3))
-        == []
-    )
-    killed = study_in(tmp_path / "a", **settings)
-    killed.study.enqueue_trial(first)  # and its process is killed before it takes it up
+    for name in ("a", "b"):
+        looks = itertools.count()
+        stop = SimpleNamespace(is_set=lambda: next(looks) > 3)  # noqa: B023 (called at once)
+        assert run(study_in(tmp_path / name, **settings), stop) == []
     assert told(run(study_in(tmp_path / "a", **settings))) == told(whole)
+    killed = study_in(tmp_path / "b", **settings)
+    killed.study.enqueue_trial(first)  # and its process is killed before it takes it up
+    assert told(run(study_in(tmp_path / "b", **settings))) == told(whole)
 
 
 def test_a_damaged_study_is_named(tmp_path: Path) -> None:
