@@ -15,7 +15,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -109,8 +109,12 @@ class CommandLine:
         """
         return [_parse(text) for text in self.overrides]
 
-    def jobs(self, *, multirun: bool) -> Iterator[list[str]]:
+    def jobs(self, *, multirun: bool, config_dirs: Iterable[Path] = ()) -> Iterator[list[str]]:
         """Yield the overrides of each job: one, or every combination of a sweep.
+
+        Args:
+            multirun: whether a sweep may be asked for.
+            config_dirs: searched beside rlkl's own configs for the options that a `glob` names.
 
         Raises:
             ConfigError: an override that cannot be parsed, or a sweep without `--multirun`.
@@ -128,8 +132,7 @@ class CommandLine:
                         f"{text}: an interval cannot be swept; list values or use range(...)"
                     )
                 key = override.get_key_element()
-                with one_line_errors(text):
-                    values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+                values = _swept(override, config_dirs)
                 if not values:
                     raise ConfigError(f"{text}: a sweep of no values; expected at least one")
                 choices.append([f"{key}={value}" for value in values])
@@ -141,6 +144,25 @@ class CommandLine:
                 )
         for combination in itertools.product(*choices):
             yield list(combination)
+
+
+def _swept(override: Override, config_dirs: Iterable[Path]) -> list[str]:
+    """Return the values of a sweep, or one more than there may be jobs."""
+    text, key = override.input_line, override.key_or_group
+    pattern = override.value()
+    if isinstance(pattern, Glob):
+        if key not in GROUPS:
+            raise ConfigError(
+                f"{text}: glob(...) chooses among the options of {', '.join(GROUPS)}; "
+                "list values or use range(...)"
+            )
+        found = pattern.filter(list(options(key, config_dirs)))
+        if not found:
+            known = ", ".join(options(key, config_dirs))
+            raise ConfigError(f"{text}: {key} has no such option; expected some of {known}")
+        return found
+    with one_line_errors(text or ""):
+        return list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
 
 
 def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:

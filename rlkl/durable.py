@@ -92,7 +92,7 @@ class FolderLock:
             holder = self._file.read().decode().strip() or "unknown"
             self._file.close()
             raise FolderTakenError(
-                f"{folder} is being trained by process {holder}; wait for its end, or stop it"
+                f"{folder} is in use by process {holder}; wait for its end, or stop it"
             ) from None
         self._file.truncate(0)
         with suppress(OSError):  # the lock is held, whether or not it says by whom

@@ -28,6 +28,7 @@ from rlkl.compare.charts import (
     wrapped,
 )
 from rlkl.compare.curves import BINS, curve_rows, update_rows
+from rlkl.compare.drawing import draw
 from rlkl.compare.figures import figures
 from rlkl.compare.files import markdown
 from rlkl.compare.groups import Member
@@ -96,6 +97,24 @@ def test_a_run_that_is_still_written_is_read_as_far_as_it_got(tmp_path: Path) ->
     path.write_text(path.read_text()[:-30])  # within the last row
     run = read(folder)
     assert (run.status, run.env_steps, run.damaged) == ("unfinished", 200, 0)
+
+
+def test_a_summary_that_is_damaged_is_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", [1.0, 2.0])
+    path = folder / "summary.json"
+    path.write_text(path.read_text()[:-20])
+    found = compared(tmp_path)
+    assert found.tables["runs"][0]["status"] == "unknown"
+    assert said(found, "unknown ends") == (
+        "1 run with a summary.json that cannot be read, so that nothing tells how they ended "
+        f"({path})."
+    )
+    assert "unfinished runs" not in kinds(found)
+
+
+def test_what_a_summary_leaves_open_is_not_shown(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [1.0], summary={"hardware": {"cpu": None, "cpus": 2}})
+    assert compared(tmp_path).tables["provenance"][0]["hardware"] == "2"
 
 
 def test_a_run_that_goes_on_behind_its_summary_is_unfinished(tmp_path: Path) -> None:
@@ -578,6 +597,13 @@ def test_a_broken_bound_is_that_of_the_algorithm(
     assert (row["worst_drop"], row["largest_kl"], row["updates"]) == (1, 0.02, 4)
 
 
+def test_an_update_that_was_taken_back_kept_no_bound(tmp_path: Path) -> None:
+    columns = {"kl/old_new": [0.005, NAN, math.inf, NAN], "kl/target": [0.01] * 4}
+    make_run(tmp_path / "a", [1.0, 3, 2, 2], algo="trpo", columns=columns)
+    (row,) = compared(tmp_path).tables["stability"]
+    assert (row["over_bound"], row["updates"], row["not_finite"]) == (0.5, 4, 3)
+
+
 # Words
 
 
@@ -853,6 +879,49 @@ def test_a_report_is_written_whole_and_never_over_another(
     assert command("made", *keys) == 2
     assert "report.html exists already and is not overwritten" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (in_folder / "out").rglob("*")} == before
+
+
+def test_a_report_is_written_whole_or_not_at_all(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlkl.compare.files.draw", lambda figure, labels: figure.name)
+    monkeypatch.setattr("rlkl.compare.files.save", lambda name, path: path.write_text(name))
+    make_grid(in_folder / "made", {"CartPole-v1": {"ppo_clip": [1.0, 2]}})
+    (in_folder / "used").mkdir()
+    (in_folder / "used" / "mine.txt").touch()
+    before = sorted(in_folder.rglob("*"))
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    def overtaken(*_: object) -> str:  # by another command
+        (in_folder / "used" / "report.md").write_text("another's")
+        return ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlkl.compare.files.page", interrupted)
+        for name in ("new", "used"):
+            assert command("made", f"output={name}", "resamples=100") == 130
+    assert sorted(in_folder.rglob("*")) == before
+    monkeypatch.setattr("rlkl.compare.files.page", overtaken)
+    assert command("made", "output=used", "resamples=100") == 2
+    assert "used/report.md exists already and is not overwritten" in capsys.readouterr().err
+    assert sorted(in_folder.rglob("*")) == sorted([*before, in_folder / "used" / "report.md"])
+    assert (in_folder / "used" / "report.md").read_text() == "another's"
+
+
+@pytest.mark.slow
+def test_dollars_in_a_name_are_no_formula(tmp_path: Path) -> None:
+    text = pytest.importorskip("matplotlib.text")
+    env = r"of $\frac$"
+    for algo in ("ppo_clip", "trpo"):
+        make_run(tmp_path / algo, [1.0, 2.0], env=env, algo=algo,
+                 settings={"policy.actor_hidden_sizes": env})  # fmt: skip
+    found = compared(tmp_path)
+    for figure in figures(found):
+        drawing = draw(figure, found.labels)
+        drawing.draw_without_rendering()
+        assert not any(env in letters.get_text() for letters in drawing.findobj(text.Text))
 
 
 @pytest.mark.slow

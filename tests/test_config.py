@@ -1,6 +1,7 @@
 """Every config file composes into a valid config; defaults stand in the dataclasses alone."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,22 @@ def test_a_sweep_is_every_combination() -> None:
     assert jobs[-1] == ["algo=npg", "seed=1", "++env.kwargs.g=2", "gamma=0.5"]
     with pytest.raises(ConfigError, match="cannot be swept"):
         list(CommandLine(["gamma=interval(0,1)"]).jobs(multirun=True))
+
+
+def test_a_glob_is_the_options_of_a_group_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "ppo_own.yaml").write_text("# Ours.\ndefaults: [ppo_clip]\n")
+
+    def swept(text: str) -> list[str]:
+        line = CommandLine([text])
+        return [job for (job,) in line.jobs(multirun=True, config_dirs=[tmp_path])]
+
+    expected = ["algo=ppo_clip", "algo=ppo_kl", "algo=ppo_own"]
+    assert swept("algo=glob(ppo_*,exclude=*_fixed)") == expected
+    with pytest.raises(ConfigError, match=r"glob\(x\*\): algo has no such option; .*ppo_own"):
+        swept("algo=glob(x*)")
+    with pytest.raises(ConfigError, match=r"seed=glob\(\*\): glob\(\.\.\.\) chooses .* algo, env"):
+        swept("seed=glob(*)")
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {

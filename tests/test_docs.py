@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlkl.algos import ALGORITHMS
+from rlkl.cli import COMMANDS
 from rlkl.cli.grid_line import name_jobs, read_line
 from rlkl.config import CommandLine, load, load_experiment, register_schemas
 from rlkl.diagnostics import TAGS
@@ -98,6 +100,24 @@ def test_every_indented_command_of_a_page_can_be_run(page: Path) -> None:
     }
     for job in some:
         load(list(job))
+
+
+def test_every_command_that_is_shown_can_be_pasted_into_a_shell(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = [path.read_text() for path in (DOCS.parent / "README.md", *DOCS.rglob("*.md"))]
+    for name in COMMANDS:
+        assert import_module(f"rlkl.cli.{name}").main(["--help"]) == 0
+        texts.append(capsys.readouterr().out)
+    names = "|".join(COMMANDS)
+    found = [
+        line for text in texts for line in re.findall(rf"^ *(rlkl (?:{names})\b.*)", text, re.M)
+    ]
+    assert len(found) > 80
+    for line in found:
+        # Less what quotes hold, and what is said behind a command; seed=range(5) would be an error.
+        bare = re.sub(r"'[^']*'|  .*| #.*", "", line)
+        assert not set(bare) & set("()[]{}*?$&;<>|!`~"), line
 
 
 @pytest.mark.slow

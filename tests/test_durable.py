@@ -72,7 +72,7 @@ def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
     files = open_files()
-    with pytest.raises(ConfigError, match=rf"^{tmp_path} is being trained by process 7; wait"):
+    with pytest.raises(ConfigError, match=rf"^{tmp_path} is in use by process 7; wait"):
         FolderLock(tmp_path)
     assert open_files() == files
     other.communicate("")

@@ -53,10 +53,20 @@ def test_jobs_are_named_by_their_options_their_seed_and_what_is_swept() -> None:
     ] == ["gamma_0.9", "gamma_0.95"]
     assert asked("grid=mine")[1] == ["defaults"]
     assert asked("grid=mine", "seed=1,1")[1] == ["seed1"]
+    # A call's own record and jobs share a folder.
+    assert grid_line.job_name({"env": "env=call"}, []).startswith("job-call-")
     # What a folder's name cannot hold is told apart all the same.
     sizes = asked("grid=mine", "policy.actor_hidden_sizes=[8,8],[88],[8]")[1]
     assert len(set(sizes)) == 3
     assert all(name.startswith("job-policy.actor_hidden_sizes_") for name in sizes)
+
+
+def test_options_of_ones_own_can_be_swept(tmp_path: Path) -> None:
+    (tmp_path / "algo").mkdir()
+    for name in ("mine_a", "mine_b"):
+        (tmp_path / "algo" / f"{name}.yaml").write_text("defaults: [ppo_clip]\n")
+    _, jobs = grid_line.ask(grid_line.read_line(["algo=glob(mine_*)"]), [tmp_path])
+    assert [job.name for job in jobs] == ["mine_a", "mine_b"]
 
 
 def test_a_grid_without_a_name_is_found_again_by_the_same_jobs_and_by_more() -> None:
@@ -107,7 +117,20 @@ def test_a_launcher_whose_extra_is_missing_names_it(
         grid_launch.check_launcher([f"hydra/launcher={launcher}"], [])
 
 
-def test_every_launcher_that_is_here_can_be_set_up(tmp_path: Path) -> None:
+def test_slurm_is_for_machines_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not find_spec("hydra_plugins.hydra_submitit_launcher"):
+        pytest.skip("the extra 'submitit' is not installed")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    for name in ("slurm", "submitit_slurm"):
+        with pytest.raises(rlkl.ConfigError, match="there is no srun here"):
+            grid_launch.check_launcher([f"hydra/launcher={name}"], [])
+    grid_launch.check_launcher(["hydra/launcher=slurm_rehearsal"], [])
+
+
+def test_every_launcher_that_is_here_can_be_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     (tmp_path / "own" / "hydra" / "launcher").mkdir(parents=True)
     own = tmp_path / "own" / "hydra" / "launcher"
     (own / "few.yaml").write_text("defaults:\n  - cores\n  - _self_\nn_jobs: 2\n")
@@ -385,8 +408,7 @@ def test_two_commands_at_once_do_each_job_once(tmp_path: Path, alone: Path) -> N
     taken = [line for _, _, errors in ends for line in errors.splitlines()]
     assert len(taken) == 2
     assert all(
-        line.startswith("rlkl: taken: seed=") and "is being trained by process" in line
-        for line in taken
+        line.startswith("rlkl: taken: seed=") and "is in use by process" in line for line in taken
     )
     assert sum("2 finished" in printed.splitlines()[-1] for _, printed, _ in ends) <= 1
 

@@ -486,7 +486,7 @@ def test_a_folder_without_a_run_and_one_that_is_at_work_are_refused(
     lock = FolderLock(run)
     code = f"import rlkl; rlkl.resume({str(run)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"is being trained by process {os.getpid()}; wait for its end" in done.stderr
+    assert f"is in use by process {os.getpid()}; wait for its end" in done.stderr
     lock.release()
 
 

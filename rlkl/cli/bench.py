@@ -22,8 +22,8 @@ from rlkl.version import __version__
 
 EXAMPLES = {
     "rlkl bench": "PPO on CartPole, everyone who is installed",
-    "rlkl bench work=ppo_halfcheetah_8 peers=[sb3,skrl] repetitions=3": "some peers, less often",
-    "rlkl bench work=scale num_envs=[1,64] peers=[]": "rlkl and the roof alone",
+    "rlkl bench work=ppo_halfcheetah_8 'peers=[sb3,skrl]' repetitions=3": "some peers, less often",
+    "rlkl bench work=scale 'num_envs=[1,64]' 'peers=[]'": "rlkl and the roof alone",
     "rlkl bench work=all output=results": "kept in results.md and results.json",
 }
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlkl.compare import tables
-from rlkl.compare.files import NAMES, write
+from rlkl.compare.files import check_free, write
 from rlkl.compare.report import Comparison, compare
 from rlkl.config import load_comparison
 from rlkl.loggers import check_folder
@@ -20,7 +21,7 @@ EXAMPLES = {
     "rlkl compare runs/CartPole-v1": "all runs below a folder",
     "rlkl compare 'runs/*/ppo_*' runs/CartPole-v1/trpo": "patterns, and several folders",
     "rlkl compare runs score=eval steps=50000": "last evaluations, as of 50,000 steps",
-    "rlkl compare runs threshold={CartPole-v1: 400}": "when a return was first reached",
+    "rlkl compare runs 'threshold={CartPole-v1: 400}'": "when a return was first reached",
     "rlkl compare runs output=docs/results": "where the report goes",
 }
 
@@ -62,10 +63,15 @@ def main(arguments: list[str]) -> int:
     check_installed("matplotlib", "plots", "rlkl compare")
     config = load_comparison(overrides)
     if config.output is not None:
-        _check_free(check_folder("output", config.output))
+        check_free(check_folder("output", config.output))
     comparison = compare(paths, config)
     folder = _made(config.output)
-    opened = write(comparison, folder, shlex.join(["rlkl", "compare", *arguments]))
+    try:
+        opened = write(comparison, folder, shlex.join(["rlkl", "compare", *arguments]))
+    except BaseException:
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()
+        raise
     _print(comparison)
     print(f"\n{', '.join(map(str, opened))}")
     return 0
@@ -98,17 +104,6 @@ def _exists(text: str) -> bool:
         return Path(text).exists()
     except (OSError, ValueError):
         return False
-
-
-def _check_free(folder: Path) -> None:
-    """Raise if a report cannot be written to a folder, for it is none or holds one."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output={folder} is a file; expected a folder, or one to be made")
-    for name in NAMES:
-        if (folder / name).exists():
-            raise ConfigError(
-                f"{folder / name} exists already and is not overwritten; choose another output"
-            )
 
 
 def _made(output: str | None) -> Path:

@@ -130,8 +130,10 @@ def _wait_for_the_orphaned(call: Call, jobs: list[Job]) -> None:
             except OSError:
                 pass
             break
-        name = "stopped" if call.stops_asked() else "failed"
-        call.write_status(job.name, Status(name, "the launcher's worker that waited for it died"))
+        # Ctrl-C may have ended a worker that was not yet ready for it, and the launcher then all.
+        stopped = Status("stopped", "interrupted")
+        died = Status("failed", "the launcher's worker that waited for it died")
+        call.write_status(job.name, stopped if call.stops_asked() else died)
 
 
 def _seen(asked: Asked) -> Job:

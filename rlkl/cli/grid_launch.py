@@ -1,6 +1,7 @@
 """Launchers of Hydra for the jobs of a grid: which there are, and one ready to go."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from rlkl.config import CONFIG_DIR, one_line_errors, options
 from rlkl.cores import usable_cores
 from rlkl.grid.call import Call
 from rlkl.grid.job import JobRunner
+from rlkl.hydra_settings import PLUGINS
 from rlkl.validation import ConfigError, check_choice, check_installed, check_range
 
 OF_HYDRA = {
@@ -57,6 +59,11 @@ def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
         target = settings.get("_target_")
         if target not in Plugins.instance().class_name_to_class:
             raise ConfigError(f"{LAUNCHER}: {target} is none of the launchers that are installed")
+        if target == PLUGINS["launcher"]["submitit_slurm"] and shutil.which("srun") is None:
+            raise ConfigError(
+                f"{LAUNCHER}: there is no srun here, so this machine is not of a Slurm cluster; "
+                f"run the command on a login node, or rehearse it with {LAUNCHER}=slurm_rehearsal"
+            )
         jobs = settings.get("n_jobs", ALL_CORES)
         if jobs != ALL_CORES:
             check_range("hydra.launcher.n_jobs", jobs, at_least=1)

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlkl.config import GROUPS, CommandLine, load
-from rlkl.grid.call import CALLS
+from rlkl.grid.call import CALLS, RECORD
 from rlkl.training_config import BESIDE, TrainConfig
 from rlkl.validation import ConfigError
 
@@ -77,13 +78,19 @@ class Asked:
     config: TrainConfig
 
 
-def name_jobs(line: GridLine) -> tuple[Path, dict[str, list[str]]]:
+def name_jobs(
+    line: GridLine, config_dirs: Iterable[Path] = ()
+) -> tuple[Path, dict[str, list[str]]]:
     """Return the grid's folder, and the overrides of each job by its name.
+
+    Args:
+        line: the command line.
+        config_dirs: searched beside rlkl's own configs.
 
     Raises:
         ConfigError: an override that cannot be parsed, or that makes no list of jobs.
     """
-    jobs = [chosen(texts) for texts in line.jobs.jobs(multirun=True)]
+    jobs = [chosen(texts) for texts in line.jobs.jobs(multirun=True, config_dirs=config_dirs)]
     swept = sorted(key for key in jobs[0] if len({job[key] for job in jobs}) > 1)
     # What is asked for twice is one job.
     named = {job_name(job, swept): list(job.values()) for job in jobs}
@@ -96,7 +103,7 @@ def ask(line: GridLine, config_dirs: list[Path]) -> tuple[Path, list[Asked]]:
     Raises:
         ConfigError: a job cannot be had as asked for.
     """
-    grid_dir, named = name_jobs(line)
+    grid_dir, named = name_jobs(line, config_dirs)
     asked = []
     for name, texts in named.items():
         config = load(texts, config_dirs)
@@ -132,7 +139,8 @@ def job_name(job: dict[str, str], swept: list[str]) -> str:
         parts.append(value if key in GROUPS else f"{key}{'' if key == 'seed' else '_'}{value}")
     whole = "-".join(parts) or "defaults"
     name = re.sub(r"[^A-Za-z0-9_.+-]", "_", whole)
-    if name != whole or name == CALLS or not name[0].isalnum() or len(name) > LONGEST_NAME:
+    is_taken = name in (CALLS, RECORD)
+    if name != whole or is_taken or not name[0].isalnum() or len(name) > LONGEST_NAME:
         # What was lost is told apart by a digest.
         name = f"job-{name[:LONGEST_NAME].strip('_')}-{_digest([whole])}"
     return name

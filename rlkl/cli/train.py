@@ -29,7 +29,7 @@ from rlkl.validation import ConfigError
 EXAMPLES = {
     "rlkl train": "PPO-clip on CartPole-v1",
     "rlkl train algo=trpo env=pendulum algo.max_kl=0.02 seed=3": "other choices and values",
-    "rlkl train -m algo=ppo_clip,ppo_kl,trpo seed=range(5)": "a grid; again: only what is missing",
+    "rlkl train -m algo=ppo_clip,ppo_kl,trpo 'seed=range(5)'": "a grid; again: what is missing",
 }
 
 FLAGS = {
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
         return run_grid(grid, config_dirs, arguments)
     overrides = parsed.overrides if grid is None else grid.jobs.overrides
     line = CommandLine(overrides)
-    for job in line.jobs(multirun=parsed.multirun):
+    for job in line.jobs(multirun=parsed.multirun, config_dirs=config_dirs):
         load(job, config_dirs)
     outcome = Outcome()
     flags = [text for text in arguments if text not in parsed.overrides]

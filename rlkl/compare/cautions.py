@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlkl.compare.rows import Rows
-from rlkl.compare.runs import RUNNING, Run
+from rlkl.compare.runs import RUNNING, UNKNOWN, Run
 from rlkl.compare.scores import Entry, Field, common, groups
 
 FEW, ENOUGH = 5, 10
@@ -167,6 +167,7 @@ def _ends(entries: Sequence[Entry]) -> list[Caution]:
         "flatter it",
         "stopped": "stopped by the user",
         RUNNING: "unfinished: still being written, or killed. Curves show it as far as it got",
+        UNKNOWN: "with a summary.json that cannot be read, so that nothing tells how they ended",
     }
     for status, meaning in means.items():
         these = [entry for entry in entries if entry.run.status == status]
@@ -177,7 +178,9 @@ def _ends(entries: Sequence[Entry]) -> list[Caution]:
                 by_group[place] = by_group.get(place, 0) + 1
             where = listed(f"{count} of {place}" for place, count in by_group.items())
             reasons = listed(dict.fromkeys(e.run.reason for e in these if e.run.reason), 2)
-            kind = "unfinished runs" if status != "failed" else "failed runs"
+            kind = {"failed": "failed runs", UNKNOWN: "unknown ends"}.get(status, "unfinished runs")
+            if status == UNKNOWN:
+                where = listed(str(entry.run.folder / "summary.json") for entry in these)
             text = f"{plural(len(these), 'run')} {meaning} ({where})."
             if status == "failed" and reasons:
                 text += f" What they said: {reasons[:300]}."

@@ -94,7 +94,7 @@ def _draw_lines(axes: "Axes", chart: LineChart, labels: list[str]) -> None:
     if chart.level is not None:
         axes.axhline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
         axes.text(
-            0.02, 0.97, beyond(chart), transform=axes.transAxes, va="top", color="#555555",
+            0.02, 0.97, _plain(beyond(chart)), transform=axes.transAxes, va="top", color="#555555",
             fontsize=8,
         )  # fmt: skip
     if chart.log:
@@ -105,7 +105,7 @@ def _draw_lines(axes: "Axes", chart: LineChart, labels: list[str]) -> None:
     axes.locator_params(axis="x", nbins=5)
     # A long name and what is seen of it would run into those beside them.
     title = chart.title.replace(": ", ":\n") if len(chart.title) > MOST_OF_TITLE else chart.title
-    label(axes, title, chart.x_label, chart.y_label)
+    label(axes, *map(_plain, (title, chart.x_label, chart.y_label)))
 
 
 def _draw_dots(axes: "Axes", chart: DotChart, labels: list[str]) -> None:
@@ -123,14 +123,16 @@ def _draw_dots(axes: "Axes", chart: DotChart, labels: list[str]) -> None:
         if not math.isnan(dot.low):
             axes.plot([dot.low, dot.high], [place, place], color=look.color, linewidth=2.2)
         axes.plot([dot.value], [place], look.marker, color=look.color, markersize=7)
-    axes.set_yticks(places, ["\n".join(wrapped(dot.text, MOST_LETTERS)) for dot in chart.dots])
+    axes.set_yticks(
+        places, [_plain("\n".join(wrapped(dot.text, MOST_LETTERS))) for dot in chart.dots]
+    )
     axes.set_ylim(len(chart.dots) - 0.4, -0.6)
     axes.set_xlim(extent(chart, "x"))
     axes.xaxis.set_major_formatter(lambda value, _: tick_text(value))
     axes.locator_params(axis="x", nbins=5)
     if chart.level is not None:
         axes.axvline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
-    label(axes, chart.title, chart.x_label, "")
+    label(axes, _plain(chart.title), _plain(chart.x_label), "")
     axes.grid(visible=False, axis="y")
 
 
@@ -145,6 +147,11 @@ def _legend(drawing: "Drawing", groups: list[str], labels: list[str]) -> None:
     of_one = (max(map(len, groups)) + 9) / LETTERS_OF_AN_INCH
     columns = int(drawing.get_figwidth() / of_one)
     drawing.legend(
-        handles, groups, loc="outside lower center", ncols=min(max(columns, 1), len(groups)),
-        frameon=False, handlelength=3,
+        handles, list(map(_plain, groups)), loc="outside lower center",
+        ncols=min(max(columns, 1), len(groups)), frameon=False, handlelength=3,
     )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """Return a text as matplotlib prints it; of two `$` it would make a formula."""
+    return text.replace("$", r"\$")

@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rlkl.compare import tables
 from rlkl.compare.charts import Figure
@@ -12,22 +13,50 @@ from rlkl.compare.page import page, title
 from rlkl.compare.report import Comparison
 from rlkl.compare.rows import Rows
 from rlkl.lab.drawing import save
+from rlkl.validation import ConfigError
 
 NAMES = ("report.html", "report.md", "figures", "data")
 """What a report's folder holds."""
 
 
+def check_free(folder: Path) -> None:
+    """Raise if a report cannot be written to a folder, for it is none or holds one.
+
+    Raises:
+        ConfigError: naming what is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={folder} is a file; expected a folder, or one to be made")
+    for name in NAMES:
+        if (folder / name).exists():
+            raise ConfigError(
+                f"{folder / name} exists already and is not overwritten; choose another output"
+            )
+
+
 def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
-    """Write everything; return the files that are to be opened first.
+    """Write everything, or nothing; return the files that are to be opened first.
 
     Args:
         comparison: what is written.
-        folder: without any of `NAMES`.
+        folder: exists.
         command: that the report is made by, named in it.
+
+    Raises:
+        ConfigError: the folder holds a report.
     """
+    with TemporaryDirectory(prefix=".report-", dir=folder) as unfinished:
+        _write(comparison, Path(unfinished), command)
+        check_free(folder)  # again: it took a while
+        for name in NAMES:
+            Path(unfinished, name).rename(folder / name)
+    return [folder / name for name in NAMES[:2]]
+
+
+def _write(comparison: Comparison, folder: Path, command: str) -> None:
     made = figures(comparison)
     for name in ("figures", "data"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir()
     for figure in made:
         drawing = draw(figure, comparison.labels)
         for suffix in ("png", "svg"):
@@ -40,14 +69,12 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         "report.md": markdown(comparison, made, command),
     }
     for name, text in texts.items():
-        with (folder / name).open("x", encoding="utf-8") as file:
-            file.write(text)
-    return [folder / name for name in texts]
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
     """Write rows; numbers so that they are read back to the last bit, NaN as an empty field."""
-    with path.open("x", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:

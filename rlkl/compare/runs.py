@@ -42,6 +42,9 @@ TAGS = (
 RUNNING = "unfinished"
 """Status of a run whose end nothing tells of: it goes on, or was killed."""
 
+UNKNOWN = "unknown"
+"""Status of a run whose summary.json is there, and cannot be read."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -53,7 +56,7 @@ class Run:
         algo: name of the algorithm.
         seed: of everything random.
         settings: the config, flat, keys as on the command line; empty if it is missing.
-        status: `finished`, `stopped`, `failed`, or `unfinished`.
+        status: `finished`, `stopped`, `failed`, `unfinished`, or `unknown`.
         reason: why it stopped or failed, else empty.
         budget: environment steps that it was to make; 0 if that is not known.
         columns: `env_steps` and `TAGS`, each `[iterations]`; NaN where a field is empty.
@@ -155,8 +158,9 @@ def read(folder: Path) -> Run | str:
     columns, damaged = _metrics(folder / "metrics.csv")
     if not len(columns["env_steps"]):
         return "it has no rows yet: no iteration had ended"
-    status = str(summary.get("status", RUNNING))
-    if not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
+    told = (folder / "summary.json").exists()
+    status = str(summary.get("status", UNKNOWN if told else RUNNING))
+    if status != UNKNOWN and not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
         status = RUNNING  # it was resumed after the summary was written
     return Run(
         folder=folder,
@@ -181,7 +185,8 @@ def _number(value: Any) -> float:
 
 
 def _table(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    table = value if isinstance(value, dict) else {}
+    return {key: entry for key, entry in table.items() if entry is not None}
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
         for tag in ("kl/old_new", "kl/max")
     )
     bounds = np.concatenate([entry.until(kl_bounds(entry.run)) for entry in entries])
-    bounded = np.isfinite(bounds)
-    # NaN, an update that was taken back, broke no bound; an infinite KL broke it.
+    # NaN is an update that was taken back, which cannot have kept a bound; infinity broke it.
+    bounded = np.isfinite(bounds) & ~np.isnan(kl)
     broken = kl[bounded] > bounds[bounded] * (1 + SLACK)
     # Between runs that end nearly alike, any fall on the way would look huge.
     scale = math.nan if reference is None or reference.relative else reference.range

@@ -17,6 +17,9 @@ from rlkl.validation import ConfigError
 CALLS = "calls"
 """The folder in a grid's folder that has one for each call."""
 
+RECORD = "call"
+"""In a call's folder, what was asked for; jobs have files of their own names beside it."""
+
 MOST_STOPS = 3
 """A job is asked to end after its iteration, then told to end at once, then killed."""
 
@@ -52,7 +55,7 @@ class Call:
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Write down what was asked for."""
-        write_durably(self.folder / "call.yaml", as_yaml(record).encode())
+        write_durably(self.folder / f"{RECORD}.yaml", as_yaml(record).encode())
 
     def write_config(self, job: str, config: TrainConfig) -> None:
         """Write down what a job is to run."""
