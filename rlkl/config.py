@@ -15,7 +15,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -149,20 +149,26 @@ class CommandLine:
 def _swept(override: Override, config_dirs: Iterable[Path]) -> list[str]:
     """Return the values of a sweep, or one more than there may be jobs."""
     text, key = override.input_line, override.key_or_group
-    pattern = override.value()
-    if isinstance(pattern, Glob):
-        if key not in GROUPS:
+    value: Any = override.value()
+    parts = value.list if isinstance(value, ChoiceSweep) else [value]
+    if not any(isinstance(part, Glob) for part in parts):
+        with one_line_errors(text or ""):
+            return list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    if key not in GROUPS:
+        raise ConfigError(
+            f"{text}: glob(...) chooses among the options of {', '.join(GROUPS)}; "
+            "list values or use range(...)"
+        )
+    known = list(options(key, config_dirs))
+    found: dict[str, None] = {}
+    for part in parts:
+        names = part.filter(known) if isinstance(part, Glob) else [str(part)]
+        if not names:
             raise ConfigError(
-                f"{text}: glob(...) chooses among the options of {', '.join(GROUPS)}; "
-                "list values or use range(...)"
+                f"{text}: {key} has no such option; expected some of {', '.join(known)}"
             )
-        found = pattern.filter(list(options(key, config_dirs)))
-        if not found:
-            known = ", ".join(options(key, config_dirs))
-            raise ConfigError(f"{text}: {key} has no such option; expected some of {known}")
-        return found
-    with one_line_errors(text or ""):
-        return list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+        found |= dict.fromkeys(names)
+    return list(found)
 
 
 def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:

@@ -266,7 +266,48 @@ def test_settings_that_no_few_keys_tell_apart_are_never_pooled(tmp_path: Path) -
     keys = ["gamma", "gae_lambda", "rollout_steps", "critic.learning_rate", "critic.num_epochs"]
     folders = [make_run(tmp_path / "plain", [1.0])]
     folders += [make_run(tmp_path / key, [1.0], settings={key: 1}) for key in keys]
-    assert len(set(labels(*folders).values())) == 6
+    found = labels(*folders)
+    assert found == {"plain": "ppo_clip"} | {
+        key: f"ppo_clip {key.removeprefix('policy.')}=1" for key in keys
+    }
+    # Beside another algorithm, and with a key of the algorithm's own.
+    folders.append(make_run(tmp_path / "clip", [1.0], settings={"algo.clip_ratio": 0.5}))
+    folders.append(make_run(tmp_path / "trpo", [1.0], algo="trpo", settings={"gamma": 1}))
+    assert labels(*folders) == found | {"clip": "ppo_clip clip_ratio=0.5", "trpo": "trpo gamma=1"}
+
+
+def test_of_many_keys_a_label_leaves_out_what_is_usual_and_not_what_is_default(
+    tmp_path: Path,
+) -> None:
+    base = {"gamma": 0.5, "gae_lambda": 0.5, "rollout_steps": 64, "clip_rewards": True}
+    folders = [make_run(tmp_path / "base", [1.0], settings=base)]
+    for key in base:
+        settings = {k: v for k, v in base.items() if k != key}
+        folders.append(make_run(tmp_path / key, [1.0], settings=settings))
+    assert labels(*folders) == {
+        "base": "ppo_clip",
+        "gamma": "ppo_clip gamma=0.99",
+        "gae_lambda": "ppo_clip gae_lambda=0.95",
+        "rollout_steps": "ppo_clip rollout_steps=128",
+        "clip_rewards": "ppo_clip clip_rewards=null",
+    }
+
+
+def test_of_many_keys_with_values_that_are_equally_usual_the_default_goes_unsaid(
+    tmp_path: Path,
+) -> None:
+    values = {"algo.clip_ratio": 0.1, "algo.learning_rate": 1e-4, "gamma": 0.5, "gae_lambda": 0.5}
+    folders = [
+        make_run(tmp_path / "-".join(some), [1.0], settings={key: values[key] for key in some})
+        for count in range(5)
+        for some in itertools.combinations(values, count)
+        if some
+    ]
+    found = labels(make_run(tmp_path / "plain", [1.0]), *folders)
+    assert len(set(found.values())) == 16
+    assert found["plain"] == "ppo_clip"
+    assert found["gamma"] == "ppo_clip gamma=0.5"
+    assert found["algo.clip_ratio-gamma"] == "ppo_clip clip_ratio=0.1 gamma=0.5"
 
 
 def test_arguments_of_an_environment_make_another_one(tmp_path: Path) -> None:
@@ -761,7 +802,7 @@ def test_of_too_many_pairs_those_with_the_best_group_are_drawn(tmp_path: Path) -
 
 def test_long_labels_break_between_the_two_of_a_pair() -> None:
     assert wrapped("trpo > npg", 20) == ["trpo > npg"]
-    assert wrapped("ppo_clip clip=0.1 > trpo", 20) == ["ppo_clip clip=0.1 >", "trpo"]
+    assert wrapped("ppo_clip clip=0.1 > trpo", 20) == ["ppo_clip clip=0.1", "> trpo"]
     assert wrapped("ppo_clip gamma=0.99 clip=0.1", 20) == ["ppo_clip gamma=0.99", "clip=0.1"]
 
 
@@ -908,6 +949,47 @@ def test_a_report_is_written_whole_or_not_at_all(
     assert "used/report.md exists already and is not overwritten" in capsys.readouterr().err
     assert sorted(in_folder.rglob("*")) == sorted([*before, in_folder / "used" / "report.md"])
     assert (in_folder / "used" / "report.md").read_text() == "another's"
+
+
+@pytest.mark.slow
+def test_figures_have_room_for_many_groups_with_long_names(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    details = {"gamma": 0.5, "gae_lambda": 0.5, "rollout_steps": 64, "scale_rewards": True,
+               "normalize_observations": True, "algo.entropy_coefficient": 0.1}  # fmt: skip
+    each = [{}, *({key: value} for key, value in details.items()), details]
+    for algo, (place, settings) in itertools.product(("ppo_clip", "trpo"), enumerate(each)):
+        folder = tmp_path / f"{algo}{place}"
+        make_run(folder, [1.0, float(place)], algo=algo, settings=settings)
+    found = compared(tmp_path)
+    assert len(found.labels) == 16
+    for figure in figures(found):
+        drawing = draw(figure, found.labels)  # a warning, which is an error here, if it collapses
+        drawing.draw_without_rendering()
+        renderer = FigureCanvasAgg(drawing).get_renderer()
+        page, panels = drawing.bbox, [axes for axes in drawing.axes if axes.get_visible()]
+        for axes in panels:
+            assert axes.bbox.width > 100
+            assert axes.bbox.height > 100
+            for part in (axes.title, axes.xaxis, axes.yaxis):
+                box = part.get_tightbbox(renderer)
+                assert page.x0 - 1 <= box.x0
+                assert box.x1 <= page.x1 + 1
+                assert page.y0 - 1 <= box.y0
+                assert box.y1 <= page.y1 + 1
+            # No two texts of a column of dots run into each other.
+            rows = sorted(
+                (text.get_window_extent(renderer) for text in axes.get_yticklabels()),
+                key=lambda box: box.y0,
+            )
+            if any(isinstance(chart, DotChart) for chart in figure.charts):
+                assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(rows))
+        for legend in drawing.legends:
+            box = legend.get_window_extent(renderer)
+            assert page.x0 - 1 <= box.x0
+            assert box.x1 <= page.x1 + 1
+            assert box.y1 <= min(axes.bbox.y0 for axes in panels)
 
 
 @pytest.mark.slow

@@ -50,15 +50,51 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
+@pytest.fixture(scope="module")
+def ablations(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a report on two algorithms with and without each of seven details."""
+    folder = tmp_path_factory.mktemp("ablations")
+    details = {
+        "normalize_observations": True, "scale_rewards": True, "critic.value_clip": 0.2,
+        "policy.initialization": "uniform", "anneal": False,
+        "algo.advantage_standardization": "none", "gamma": 0.9,
+    }  # fmt: skip
+    each = [{}, *({key: value} for key, value in details.items()), details]
+    for algo, (place, settings), seed in itertools.product(
+        ("ppo_clip", "trpo"), enumerate(each), range(2)
+    ):
+        returns = np.linspace(0, 100 + 10 * place + seed, 20)
+        make_run(
+            folder / "runs" / f"{algo}{place}-{seed}",
+            returns.tolist(),
+            algo=algo, seed=seed, settings=settings,
+        )  # fmt: skip
+    found = compare([str(folder / "runs")], CompareConfig(resamples=100))
+    assert len(found.labels) == 18
+    assert max(map(len, found.labels)) > 150
+    path = folder / "report.html"
+    path.write_text(page(found, figures(found), "rlkl compare runs"), encoding="utf-8")
+    return path.as_uri()
+
+
 def shown(page: "Page", selector: str) -> int:
     return page.locator(f"{selector}:visible").count()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_page_fits_and_all_of_it_can_be_read(width: int, pages: Pages, report: str) -> None:
-    opened = pages.open(report, width)
+@pytest.mark.parametrize("name", ["report", "ablations"])
+def test_the_page_fits_and_all_of_it_can_be_read(
+    width: int, name: str, pages: Pages, request: pytest.FixtureRequest
+) -> None:
+    opened = pages.open(request.getfixturevalue(name), width)
     assert opened.evaluate("document.documentElement.scrollWidth") == width
-    assert "trpo in Acrobot-v1 and CartPole-v1" in opened.title()
+    assert (
+        opened.title().removesuffix(" - rlkl")
+        == {
+            "report": f"{GROUPS[0]}, {GROUPS[1]} and {GROUPS[2]} in Acrobot-v1 and CartPole-v1",
+            "ablations": "18 groups of ppo_clip and trpo in CartPole-v1",
+        }[name]
+    )
     assert opened.locator("section").count() >= 12
     # Every chart has its room and its letters are large enough to read, on a phone, too.
     for chart in opened.locator(".chart").all():
@@ -82,8 +118,11 @@ def test_the_page_fits_and_all_of_it_can_be_read(width: int, pages: Pages, repor
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_letters_of_a_chart_do_not_overlap(width: int, pages: Pages, report: str) -> None:
-    overlaps = pages.open(report, width).evaluate(
+@pytest.mark.parametrize("name", ["report", "ablations"])
+def test_letters_of_a_chart_do_not_overlap(
+    width: int, name: str, pages: Pages, request: pytest.FixtureRequest
+) -> None:
+    overlaps = pages.open(request.getfixturevalue(name), width).evaluate(
         """() => [...document.querySelectorAll('.chart')].flatMap(svg => {
             const boxes = [...svg.querySelectorAll('text:not(.levelname)')]
                 .map(text => [text.textContent, text.getBoundingClientRect()]);

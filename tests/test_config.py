@@ -67,6 +67,7 @@ def test_a_glob_is_the_options_of_a_group_that_it_names(tmp_path: Path) -> None:
 
     expected = ["algo=ppo_clip", "algo=ppo_kl", "algo=ppo_own"]
     assert swept("algo=glob(ppo_*,exclude=*_fixed)") == expected
+    assert swept("algo=trpo,glob(ppo_*,exclude=*_fixed),ppo_kl") == ["algo=trpo", *expected]
     with pytest.raises(ConfigError, match=r"glob\(x\*\): algo has no such option; .*ppo_own"):
         swept("algo=glob(x*)")
     with pytest.raises(ConfigError, match=r"seed=glob\(\*\): glob\(\.\.\.\) chooses .* algo, env"):

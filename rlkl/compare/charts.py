@@ -234,5 +234,4 @@ def wrapped(text: str, letters: int) -> list[str]:
     if len(text) <= letters:
         return [text]
     first, arrow, second = text.partition(" > ")
-    lines = textwrap.wrap(first + arrow.rstrip(), letters)
-    return [*lines, *textwrap.wrap(second, letters)]
+    return [*textwrap.wrap(first, letters), *textwrap.wrap(arrow.lstrip() + second, letters)]

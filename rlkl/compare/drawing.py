@@ -1,14 +1,15 @@
 """Draws charts with matplotlib, for files that go into papers: letters stand a page's width."""
 
 import math
-from typing import TYPE_CHECKING
-
-import numpy as np
+import textwrap
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
 
 from rlkl.compare.charts import (
     DotChart,
     Figure,
     LineChart,
+    Style,
     beyond,
     extent,
     style,
@@ -30,6 +31,15 @@ MOST_LETTERS = 40
 MOST_OF_TITLE = 27
 """Letters of a line of text above a chart."""
 
+ROW, TEXT_ROW = 0.3, 0.2
+"""Inches from a dot to the next, and of each further line of its text."""
+
+OF_HANDLE = 9
+"""Letters' room that a legend's piece of line takes."""
+
+LINE_OF_TEXT = 0.21
+"""Inches that a line of a legend takes."""
+
 MARKS = 8
 """Markers along a line, so that lines are told apart without colour."""
 
@@ -50,21 +60,22 @@ def draw(figure: Figure, labels: list[str]) -> "Drawing":
     if dots:
         texts = [wrapped(dot.text, MOST_LETTERS) for chart in dots for dot in chart.dots]
         width = 2.4 + max(len(line) for text in texts for line in text) / LETTERS_OF_AN_INCH
-        tallest = max(len(chart.dots) for chart in dots)
-        height = 1.0 + (0.1 + 0.2 * max(map(len, texts))) * tallest
-    drawing = new_figure((max(width * columns, 4.5), height * rows + 0.6))
+        height = 1.0 + ROW * max(_places(chart)[-1] for chart in dots)
+    width = max(width * columns, 4.5)
+    drawn = {line.group for chart in charts if isinstance(chart, LineChart) for line in chart.lines}
+    groups = [name for name in labels if name in drawn]
+    legend = _legend(groups, width)
+    drawing = new_figure((width, height * rows + max(0.6, 0.2 + legend.height)))
     panels = drawing.subplots(rows, columns, squeeze=False)
-    groups: dict[str, None] = {}
     for chart, axes in zip(charts, panels.flat, strict=False):
         if isinstance(chart, LineChart):
             _draw_lines(axes, chart, labels)
-            groups |= dict.fromkeys(line.group for line in chart.lines)
         else:
             _draw_dots(axes, chart, labels)
     for axes in panels.flat[len(charts) :]:
         axes.set_visible(False)
     if groups:
-        _legend(drawing, [name for name in labels if name in groups], labels)
+        _draw_legend(drawing, legend, [style(labels.index(group)) for group in groups])
     # Each file would lay it out anew, which takes as long as drawing it.
     layout = drawing.get_layout_engine()
     assert layout is not None
@@ -108,8 +119,20 @@ def _draw_lines(axes: "Axes", chart: LineChart, labels: list[str]) -> None:
     label(axes, *map(_plain, (title, chart.x_label, chart.y_label)))
 
 
+def _places(chart: DotChart) -> list[float]:
+    """Return where dots stand from the top down, and where the next would, in rows of one line.
+
+    A dot stands in the middle of its text.
+    """
+    lines = [len(wrapped(dot.text, MOST_LETTERS)) for dot in chart.dots]
+    heights = [1 + (count - 1) * TEXT_ROW / ROW for count in lines]
+    ends = list(accumulate(heights))
+    middles = [end - height / 2 - 0.5 for end, height in zip(ends, heights, strict=True)]
+    return [*middles, ends[-1]]
+
+
 def _draw_dots(axes: "Axes", chart: DotChart, labels: list[str]) -> None:
-    places = np.arange(len(chart.dots))
+    *places, end = _places(chart)
     for place, dot in zip(places, chart.dots, strict=True):
         look = style(labels.index(dot.group))
         axes.plot(
@@ -126,29 +149,54 @@ def _draw_dots(axes: "Axes", chart: DotChart, labels: list[str]) -> None:
     axes.set_yticks(
         places, [_plain("\n".join(wrapped(dot.text, MOST_LETTERS))) for dot in chart.dots]
     )
-    axes.set_ylim(len(chart.dots) - 0.4, -0.6)
+    axes.set_ylim(end - 0.4, -0.6)
     axes.set_xlim(extent(chart, "x"))
     axes.xaxis.set_major_formatter(lambda value, _: tick_text(value))
     axes.locator_params(axis="x", nbins=5)
     if chart.level is not None:
         axes.axvline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
-    label(axes, _plain(chart.title), _plain(chart.x_label), "")
+    title = "\n".join(textwrap.wrap(chart.title, MOST_OF_TITLE + 4))
+    label(axes, _plain(title), _plain(chart.x_label), "")
     axes.grid(visible=False, axis="y")
 
 
-def _legend(drawing: "Drawing", groups: list[str], labels: list[str]) -> None:
+class _Legend(NamedTuple):
+    """What names the lines of a figure.
+
+    Attributes:
+        texts: of each group, in as many lines as it needs.
+        columns: that they stand in.
+        height: in inches.
+    """
+
+    texts: list[str]
+    columns: int
+    height: float
+
+
+def _legend(groups: list[str], width: float) -> _Legend:
+    """Return the legend of a figure that is so many inches wide."""
+    room = int(width * LETTERS_OF_AN_INCH)
+    lines = [wrapped(group, min(MOST_LETTERS, room - OF_HANDLE)) for group in groups]
+    of_one = OF_HANDLE + max((len(line) for text in lines for line in text), default=0)
+    columns = max(1, min(room // of_one, len(groups)))
+    # matplotlib fills one column after the other.
+    tallest = math.ceil(len(groups) / columns) * max(map(len, lines), default=0)
+    if columns == 1:
+        tallest = sum(map(len, lines))
+    return _Legend(["\n".join(text) for text in lines], columns, LINE_OF_TEXT * tallest)
+
+
+def _draw_legend(drawing: "Drawing", legend: _Legend, looks: list[Style]) -> None:
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
-    looks = [style(labels.index(group)) for group in groups]
     handles = [
         Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, linewidth=1.9)
         for look in looks
     ]
-    of_one = (max(map(len, groups)) + 9) / LETTERS_OF_AN_INCH
-    columns = int(drawing.get_figwidth() / of_one)
     drawing.legend(
-        handles, list(map(_plain, groups)), loc="outside lower center",
-        ncols=min(max(columns, 1), len(groups)), frameon=False, handlelength=3,
+        handles, list(map(_plain, legend.texts)), loc="outside lower center",
+        ncols=legend.columns, frameon=False, handlelength=3,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Sorts runs into groups that differ in their seed alone, and names what tells groups apart."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -32,7 +33,7 @@ NOT_COMPARED = (
 computed, and what a comparison says in words of its own."""
 
 MOST_KEYS = 3
-"""Keys that a label is looked for with; where they cannot tell groups apart, it shows all."""
+"""Keys that all labels show; where more are needed, each shows those that set its group apart."""
 
 Texts = dict[str, str]
 """Settings as they are typed, by key."""
@@ -59,8 +60,9 @@ def sort(runs: Sequence[Run]) -> list[Member]:
     A label is the algorithm's name, and the fewest settings that tell groups of one environment
     apart: those of the algorithm where runs of that algorithm differ in them, and those that all
     algorithms share where any runs do. Where a setting varies in some environments only, its
-    default goes without saying, so that plain runs elsewhere belong to the plain group. An
-    environment's name has its arguments behind it where runs of it differ in them.
+    default goes without saying, so that plain runs elsewhere belong to the plain group; where more
+    than `MOST_KEYS` are needed, so does what is most usual among the groups. An environment's name
+    has its arguments behind it where runs of it differ in them.
 
     Args:
         runs: all of them.
@@ -74,13 +76,16 @@ def sort(runs: Sequence[Run]) -> list[Member]:
         for run in runs
     ]
     shared = _Telling(places, lambda key: not key.startswith("algo."))
+    by_algo: dict[str, list[_Place]] = {}
+    for place in places:
+        by_algo.setdefault(place.run.algo, []).append(place)
+    own = {algo: _Telling(of, lambda key: key.startswith("algo.")) for algo, of in by_algo.items()}
+    brief = len(shared.keys) + max(len(telling.keys) for telling in own.values()) > MOST_KEYS
     members = []
-    for algo in dict.fromkeys(run.algo for run in runs):
-        of_algo = [place for place in places if place.run.algo == algo]
-        own = _Telling(of_algo, lambda key: key.startswith("algo."))
-        for place in of_algo:
-            label = " ".join([algo, *own.shown(place), *shared.shown(place)])
-            members.append(Member(place.run, place.env, label))
+    for place in places:
+        algo = place.run.algo
+        told = [*own[algo].shown(place, brief=brief), *shared.shown(place, brief=brief)]
+        members.append(Member(place.run, place.env, " ".join([algo, *told])))
     return sorted(members, key=lambda m: (m.env, *order(m.run.algo, m.label), m.run.seed))
 
 
@@ -107,16 +112,31 @@ class _Telling:
         keys = [key for key in keys if any(_varies(key, table) for table in tables)]
         self.keys = _fewest(tables, keys)
         self.everywhere = {key for key in self.keys if all(_varies(key, t) for t in tables)}
+        groups = {tuple(texts.get(key) for key in self.keys) for t in tables for texts in t}
+        self._counts = {
+            key: Counter(values[number] for values in groups)
+            for number, key in enumerate(self.keys)
+        }
 
-    def shown(self, place: _Place) -> list[str]:
-        """Return `key=value` of each key that is worth saying of a run."""
+    def shown(self, place: _Place, *, brief: bool) -> list[str]:
+        """Return `key=value` of each key that is worth saying of a run.
+
+        Args:
+            place: of the run.
+            brief: leave out what is most usual among the groups; of two equally usual values, the
+                default, or else the one that is sorted first.
+        """
         defaults = _texts(_defaults(place.run.algo))
-        return [
-            f"{_short(key, self.keys)}={place.texts[key]}"
-            for key in self.keys
-            if key in place.texts
-            and (key in self.everywhere or place.texts[key] != defaults.get(key))
-        ]
+        told = []
+        for key in self.keys:
+            value, unsaid = place.texts.get(key), defaults.get(key)
+            if key in self.everywhere:
+                counts = self._counts[key]
+                usual = min(counts, key=lambda v: (-counts[v], v != unsaid, str(v)))
+                unsaid = usual if brief else None
+            if value != unsaid:
+                told.append(f"{_short(key, self.keys)}={'–' if value is None else value}")
+        return told
 
 
 @cache

@@ -17,10 +17,19 @@ FOLDED = ("improvement", "runs")
 """Long tables that open on request."""
 
 
+LONGEST_TITLE = 100
+"""Letters in which a title names the groups; where they do not fit it counts them."""
+
+
 def title(comparison: Comparison) -> str:
     """Return what was compared, in a line."""
     envs = listed((field.env for field in comparison.fields), 4)
-    return f"{listed(comparison.labels)} in {envs}"
+    named = listed(comparison.labels)
+    if len(named) > LONGEST_TITLE:
+        entries = (entry for field in comparison.fields for entry in field.entries)
+        algos = listed(dict.fromkeys(entry.run.algo for entry in entries))
+        named = f"{plural(len(comparison.labels), 'group')} of {algos}"
+    return f"{named} in {envs}"
 
 
 def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str:
@@ -85,7 +94,8 @@ def _section(name: str, heading: str, content: str, kind: str = "") -> str:
 def _controls(comparison: Comparison) -> str:
     buttons = "".join(
         f'<button type="button" aria-pressed="true" data-group="{number}" '
-        f'data-color="{style(number).color}">{svg.sample(number)}{escape(label)}</button>'
+        f'data-color="{style(number).color}" title="{escape(label)}">'
+        f"{svg.sample(number)}<span>{escape(label)}</span></button>"
         for number, label in enumerate(comparison.labels)
     )
     envs = [field.env for field in comparison.fields]

@@ -251,10 +251,8 @@ def _dots(chart: DotChart, labels: Sequence[str], width: int) -> str:
     longest = max(len(dot.text) for dot in chart.dots)
     # Long texts stand above their rows, on as many lines as they need.
     above = LETTER * longest > 0.45 * width
-    texts = [wrapped(dot.text, int((width - 28) / LETTER)) for dot in chart.dots]
-    lines = max(map(len, texts)) if above else 0
-    row = ROW + TEXT_ROW * lines
-    height = 52 + row * len(chart.dots)
+    texts = [wrapped(dot.text, int((width - 28) / LETTER)) if above else [] for dot in chart.dots]
+    height = 52 + ROW * len(texts) + TEXT_ROW * sum(map(len, texts))
     frame = Frame(
         left=14 if above else 14 + LETTER * longest, right=width - 19, top=4, bottom=height - 44,
         x=extent(chart, "x"), y=(0, 1),
@@ -269,10 +267,10 @@ def _dots(chart: DotChart, labels: Sequence[str], width: int) -> str:
     if chart.level is not None:
         x = frame.across(chart.level[0])
         parts.append(f'<path class="level" d="M{x:.1f} {frame.top}V{frame.bottom:.1f}"/>')
-    for place, (dot, text) in enumerate(zip(chart.dots, texts, strict=True)):
+    top = frame.top
+    for dot, text in zip(chart.dots, texts, strict=True):
         number = labels.index(dot.group)
-        top = frame.top + row * place
-        y = top + TEXT_ROW * lines + ROW / 2
+        y = top + TEXT_ROW * len(text) + ROW / 2
         written = (
             [_text(frame.left, top + TEXT_ROW * (i + 1), words, "start", "row")
              for i, words in enumerate(text)]
@@ -280,6 +278,7 @@ def _dots(chart: DotChart, labels: Sequence[str], width: int) -> str:
             else [_text(frame.left - 7, y + 4.5, dot.text, "end", "row")]
         )  # fmt: skip
         parts.append(_dot(frame, dot, y, number, written))
+        top = y + ROW / 2
     return _element(chart, width, height, parts)
 
 
