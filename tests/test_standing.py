@@ -161,7 +161,7 @@ def test_nobody_completes_what_another_process_is_at(tmp_path: Path) -> None:
     told: list[Path] = []
     with (
         someone_else_in(run) as child,
-        pytest.raises(FolderTakenError, match=f"trained by process {child}"),
+        pytest.raises(FolderTakenError, match=f"in use by process {child}"),
     ):
         complete(config(run), claimed=told.append)
     assert told == []
