@@ -17,6 +17,7 @@ from test_resume import assert_same_run
 
 import rlkl
 from rlkl.cli import grid_launch, grid_line, main
+from rlkl.cli.grid import _wait_for_the_orphaned
 from rlkl.config import register_schemas
 from rlkl.grid.call import Status, new_call
 from rlkl.grid.display import Grid, Job, ending
@@ -217,6 +218,25 @@ def test_progress_is_read_from_the_last_whole_row(tmp_path: Path) -> None:
         metrics.write_text(f"{lines[0]}\n128,9.5,0.1\n{damage}")
         seen.read_progress()
         assert (seen.env_steps, seen.return_mean) == expected  # as it was last seen
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (True, Status("stopped", "interrupted")),
+        (False, Status("failed", "the launcher's worker that waited for it died")),
+    ],
+)
+def test_a_job_whose_worker_died_is_stopped_if_it_was_asked_to(
+    *, asked: bool, expected: Status, tmp_path: Path
+) -> None:
+    call = new_call(tmp_path)
+    call.write_status("seed0", Status("running"))
+    if asked:
+        call.ask_to_stop()
+    (tmp_path / "seed0").mkdir()
+    _wait_for_the_orphaned(call, [Job("seed0", "seed=0", tmp_path / "seed0", 100)])
+    assert call.status("seed0") == expected
 
 
 def test_an_ending_tells_what_came_of_a_job(tmp_path: Path) -> None:

@@ -181,9 +181,9 @@ def _legend(groups: list[str], width: float) -> _Legend:
     of_one = OF_HANDLE + max((len(line) for text in lines for line in text), default=0)
     columns = max(1, min(room // of_one, len(groups)))
     # matplotlib fills one column after the other.
-    tallest = math.ceil(len(groups) / columns) * max(map(len, lines), default=0)
-    if columns == 1:
-        tallest = sum(map(len, lines))
+    of_column = max(1, math.ceil(len(groups) / columns))
+    starts = range(0, len(groups), of_column)
+    tallest = max((sum(map(len, lines[i : i + of_column])) for i in starts), default=0)
     return _Legend(["\n".join(text) for text in lines], columns, LINE_OF_TEXT * tallest)
 
 
