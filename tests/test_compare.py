@@ -1145,6 +1145,7 @@ def test_runs_that_rlkl_trained_are_compared(in_folder: Path) -> None:
         row = by_place[summary["algo"], summary["seed"]]
         assert row["return"] == summary["return_mean"]
         assert row["evaluation"] == summary["eval_return"]
-        assert row["wall_seconds"] == pytest.approx(summary["wall_seconds"], rel=0.3)
+        # Its iterations are a part of the whole; how large a part, the machine says.
+        assert 0 < row["wall_seconds"] <= summary["wall_seconds"]
     assert {row["updates"] for row in found.tables["stability"]} == {2 * summaries[0]["iterations"]}
     assert not {"different versions", "different hardware", "damaged lines"} & set(kinds(found))
