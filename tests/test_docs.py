@@ -175,14 +175,15 @@ def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:
 
 def test_what_the_page_of_divergences_prints_is_printed() -> None:
     text = (DOCS / "divergences.md").read_text()
-    found = re.search(r"```python\n(.*?)```\n\nIt prints\n\n((?: {4}[^\n]*\n)+)", text, re.DOTALL)
-    assert found
-    done = subprocess.run(
-        [sys.executable, "-c", found[1]],
-        env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.splitlines() == [line.strip() for line in found[2].splitlines()]
+    shown = re.findall(r"```python\n(.*?)```\n\nIt prints\n\n((?: {4}[^\n]*\n)+)", text, re.DOTALL)
+    assert len(shown) == text.count("```python") == 2
+    for code, printed in shown:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.splitlines() == [line.strip() for line in printed.splitlines()]
     assert doctest.testfile(str(DOCS / "divergences.md"), module_relative=False).failed == 0
