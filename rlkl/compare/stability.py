@@ -14,7 +14,7 @@ from rlkl.compare.scores import Entry, Field
 from rlkl.compare.settings import CompareConfig
 
 SLACK = 1e-3
-"""Of a bound, relative: a line search computes its KL in float32, the report in float64."""
+"""Of a bound, relative: the line search evaluates the network in float32, the report in float64."""
 
 
 def steps_to(run: Run, goal: float) -> float:
