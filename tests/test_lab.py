@@ -385,7 +385,9 @@ def test_epochs_one_by_one_are_the_bits_of_one_update(name: str, trainer: Traine
 
 
 def test_clip_gives_every_optimizer_the_same_start_and_trpo_one_step_within_its_bound() -> None:
-    config = clip.ClipConfig(train=PENDULUM, batches=2, epochs=2, learning_rates=[1e-3, 1e-2])
+    config = clip.ClipConfig(
+        train=PENDULUM, seeds=1, batches=2, epochs=2, learning_rates=[1e-3, 1e-2]
+    )
     rows = clip.calculate(config, silent)
     assert len(rows) == 2 * (2 * 3 * 3 + 1)
     assert {row["kl_mean"] for row in select(rows, epoch=0)} == {0.0}
@@ -395,6 +397,19 @@ def test_clip_gives_every_optimizer_the_same_start_and_trpo_one_step_within_its_
     far = select(rows, optimizer="ppo_clip", learning_rate=1e-2, epoch=2)
     near = select(rows, optimizer="ppo_clip", learning_rate=1e-3, epoch=2)
     assert sum(column(far, "kl_mean")) > 2 * sum(column(near, "kl_mean"))
+
+
+def test_clip_starts_from_several_policies_and_shows_their_range() -> None:
+    def row(seed: int, batch: int, kl: float) -> dict[str, Any]:
+        known = {"seed": seed, "batch": batch, "optimizer": "ppo_clip", "learning_rate": 0.1}
+        rest = dict.fromkeys(("kl_max", "ratio_max", "ratio_min", "clip_fraction"), 1.0)
+        return known | {"epoch": 1, "kl_mean": kl} | rest
+
+    (found,) = clip.tabulate([row(0, 0, 0.1), row(0, 1, 0.3), row(1, 0, 5.0), row(1, 1, 7.0)])
+    assert (found["kl_mean"], found["kl_least"], found["kl_most"]) == (2.65, 0.2, 6.0)
+    made = list(starts.starting_policies(clip.ClipConfig(train=TINY, seeds=2), silent))
+    assert [trainer.config.seed for trainer in made] == [TINY.seed, TINY.seed + 1]
+    assert not torch.equal(*map(starts.actor, made))
 
 
 # Beta -------------------------------------------------------------------------------------------
@@ -433,9 +448,11 @@ def test_the_table_of_beta_counts_the_updates_within_the_band() -> None:
 # Drawing ----------------------------------------------------------------------------------------
 
 SMALL: dict[str, Any] = {
-    "collapse": collapse.CollapseConfig(train=TINY, batches=1, episodes=2, sizes_per_decade=1),
+    "collapse": collapse.CollapseConfig(
+        train=TINY, seeds=1, batches=1, episodes=2, sizes_per_decade=1
+    ),
     "geometry": geometry.GeometryConfig(points=12),
-    "clip": clip.ClipConfig(train=TINY, batches=1, epochs=2),
+    "clip": clip.ClipConfig(train=TINY, seeds=2, batches=1, epochs=2),
     "estimators": estimators.EstimatorsConfig(points=3, samples=100),
     "beta": beta.BetaConfig(
         train=replace(TINY, algo=PPOKLConfig(), total_env_steps=128), seeds=2, targets=[0.01]
@@ -581,7 +598,7 @@ def test_keys_of_rlkl_train_reach_the_training() -> None:
     assert isinstance(found, clip.ClipConfig)
     assert (found.train.env.id, found.train.total_env_steps) == ("CartPole-v1", 50_000)
     assert found.train.env.kwargs == {"render_mode": None}
-    assert (found.epochs, found.batches) == (3, 5)
+    assert (found.epochs, found.seeds, found.batches) == (3, 5, 2)
     steady = load_experiment("beta", ["algo.learning_rate_schedule=constant", "seed=4"])
     assert isinstance(steady, beta.BetaConfig)
     for _, config in beta.variants(steady):

@@ -40,7 +40,7 @@ class BetaConfig(TrainingExperimentConfig):
     train: TrainConfig = field(default_factory=lambda: TrainConfig(algo=PPOKLConfig()))
     targets: list[float] = field(default_factory=lambda: [0.003, 0.01, 0.03])
     kl_coefficients: list[float] = field(default_factory=lambda: [1.0])
-    seeds: int = 3
+    seeds: int = 5
 
     def __post_init__(self) -> None:
         if not isinstance(self.train.algo, PPOKLConfig):

@@ -24,7 +24,7 @@ from rlkl.lab.base import (
     several,
 )
 from rlkl.lab.drawing import ALGORITHM_LINES, BLACK, label
-from rlkl.lab.starts import StartConfig, actor, batches, started
+from rlkl.lab.starts import StartConfig, actor, batches, starting_policies
 from rlkl.rollout import Batch
 from rlkl.trainer import Trainer
 from rlkl.validation import check_range
@@ -45,7 +45,7 @@ class ClipConfig(StartConfig):
     """Settings.
 
     Attributes:
-        checkpoint, batches: see `StartConfig`.
+        checkpoint, seeds, batches: see `StartConfig`.
         epochs: of an update.
         learning_rates: of Adam, each with updates of its own.
     """
@@ -101,34 +101,39 @@ def updates(trainer: Trainer, config: ClipConfig, tell: Tell) -> Iterator[dict[s
 
     TRPO has no learning rate and one step: one row for each batch, with a rate of 0.
     """
-    start = actor(trainer).clone()
+    start, seed = actor(trainer).clone(), trainer.config.seed
     for number, batch in enumerate(batches(trainer, config.batches)):
+        known = {"seed": seed, "batch": number}
         for rate, (name, optimizer) in itertools.product(
             config.learning_rates, CONTESTANTS.items()
         ):
             settings = replace(optimizer, learning_rate=rate)
             for row in epochs(trainer, batch, settings, config.epochs, number):
-                yield {"batch": number, "optimizer": name, "learning_rate": rate} | row
+                yield known | {"optimizer": name, "learning_rate": rate} | row
             actor(trainer).copy_(start)
         generator = trainer.streams.torch(f"minibatches {number}", trainer.policy.device)
         make_policy_optimizer(TRPOConfig(), trainer.policy, generator).update(batch, progress=0.0)
-        one = {"batch": number, "optimizer": "trpo", "learning_rate": 0.0, "epoch": 1}
-        yield one | measured(trainer, batch)
+        one = {"optimizer": "trpo", "learning_rate": 0.0, "epoch": 1}
+        yield known | one | measured(trainer, batch)
         actor(trainer).copy_(start)
         tell(f"batch {number + 1} of {config.batches}")
 
 
 def calculate(config: ClipConfig, tell: Tell) -> Rows:
-    """Train or restore a policy, then make all updates from it."""
-    with started(config, tell) as trainer:
-        return list(updates(trainer, config, tell))
+    """Train or restore policies, then make all updates from each of them."""
+    return [
+        row for trainer in starting_policies(config, tell) for row in updates(trainer, config, tell)
+    ]
 
 
 KEYS = ("kl_mean", "kl_max", "ratio_max", "ratio_min", "clip_fraction")
 
 
 def tabulate(rows: Rows) -> Rows:
-    """Return how far each optimizer is after some of the epochs, averaged over batches."""
+    """Return how far each optimizer is after some of the epochs: medians over all updates.
+
+    `kl_least` and `kl_most` are those of the starting policies, each the median of its batches.
+    """
     table: Rows = []
     for rate in distinct(rows, "learning_rate"):
         for name in distinct(select(rows, learning_rate=rate), "optimizer"):
@@ -137,8 +142,14 @@ def tabulate(rows: Rows) -> Rows:
             for epoch in sorted({1, min(10, last), last}):
                 at = select(found, epoch=epoch)
                 row: Row = {"optimizer": name, "learning_rate": rate or "", "epoch": epoch}
-                table.append(row | {key: float(np.mean(column(at, key))) for key in KEYS})
+                row |= {key: float(np.median(column(at, key))) for key in KEYS}
+                each = [_median_kl(select(at, seed=seed)) for seed in distinct(at, "seed")]
+                table.append(row | {"kl_least": min(each), "kl_most": max(each)})
     return table
+
+
+def _median_kl(rows: Rows) -> float:
+    return float(np.median(column(rows, "kl_mean")))
 
 
 PANELS = {
@@ -149,7 +160,7 @@ PANELS = {
 
 
 def draw(figure: "Figure", rows: Rows) -> None:
-    """Draw ratios and KL over the epochs, a row for each learning rate; thin lines are batches."""
+    """Draw ratios and KL over the epochs, a row for each learning rate; thin lines are updates."""
     rates = [rate for rate in distinct(rows, "learning_rate") if rate]
     panels = figure.subplots(len(rates), len(PANELS), squeeze=False, sharex=True, sharey="col")
     high = PPOClipConfig().ratio_bounds[1]
@@ -162,8 +173,8 @@ def draw(figure: "Figure", rows: Rows) -> None:
                 table = np.array([column(select(found, epoch=tick), key) for tick in ticks])
                 style: dict[str, Any] = {"color": line.color, "linestyle": line.dashes}
                 axes.plot(ticks, table, **style, linewidth=0.5, alpha=0.5)
-                axes.plot(ticks, table.mean(1), **style, linewidth=2.2, label=name)
-            one_step = float(np.mean(column(select(rows, optimizer="trpo"), key)))
+                axes.plot(ticks, np.median(table, 1), **style, linewidth=2.2, label=name)
+            one_step = float(np.median(column(select(rows, optimizer="trpo"), key)))
             line = ALGORITHM_LINES["trpo"]
             axes.axhline(one_step, color=line.color, linewidth=2, label="trpo, its one step")
             axes.set_yscale("log")

@@ -25,7 +25,7 @@ from rlkl.lab.base import (
     select,
 )
 from rlkl.lab.drawing import ALGORITHM_LINES, BLACK, label
-from rlkl.lab.starts import StartConfig, actor, batches, sampled_return, started
+from rlkl.lab.starts import StartConfig, actor, batches, sampled_return, starting_policies
 from rlkl.rollout import Batch
 from rlkl.surrogates import policy_gradient
 from rlkl.trainer import Trainer
@@ -41,12 +41,13 @@ class CollapseConfig(StartConfig):
     """Settings.
 
     Attributes:
-        checkpoint, batches: see `StartConfig`.
+        checkpoint, seeds, batches: see `StartConfig`.
         episodes: that tell the return after an update, with sampled actions.
         sizes_per_decade: step sizes that are tried between one power of ten and the next.
     """
 
-    batches: int = 8
+    seeds: int = 3
+    batches: int = 4
     episodes: int = 20
     sizes_per_decade: int = 2
 
@@ -117,7 +118,7 @@ def updates(trainer: Trainer, config: CollapseConfig, tell: Tell) -> Iterator[di
     start = actor(trainer).clone()
     stay = sampled_return(trainer, config.episodes)
     for number, batch in enumerate(batches(trainer, config.batches)):
-        row: dict[str, Any] = {"batch": number, "start": stay}
+        row: dict[str, Any] = {"seed": trainer.config.seed, "batch": number, "start": stay}
         for name, ladder in LADDERS.items():
             for size in ladder.sizes(config.sizes_per_decade):
                 step(trainer, batch, ladder, size, number)
@@ -136,9 +137,10 @@ def updates(trainer: Trainer, config: CollapseConfig, tell: Tell) -> Iterator[di
 
 
 def calculate(config: CollapseConfig, tell: Tell) -> Rows:
-    """Train or restore a policy, then make all updates from it."""
-    with started(config, tell) as trainer:
-        return list(updates(trainer, config, tell))
+    """Train or restore policies, then make all updates from each of them."""
+    return [
+        row for trainer in starting_policies(config, tell) for row in updates(trainer, config, tell)
+    ]
 
 
 def keeps(row: Row) -> bool:
@@ -189,7 +191,8 @@ def draw(figure: "Figure", rows: Rows) -> None:
         means = [_mean(found, size, "kl_mean") for size in sizes]
         knob = f"{name}: {LADDERS[name].knob}"
         right.plot(times, means, **style, linestyle=line.dashes, markersize=5, label=knob)
-    left.axhline(float(rows[0]["start"]), color=BLACK, linewidth=0.8)
+    for start in distinct(rows, "start"):
+        left.axhline(start, color=BLACK, linewidth=0.8)
     left.set_xscale("log")
     left.set_xlim(1e-3, 200)
     left.legend(frameon=False, loc="lower left")
@@ -199,7 +202,7 @@ def draw(figure: "Figure", rows: Rows) -> None:
     right.legend(frameon=False, loc="upper left", fontsize=9)
     label(
         left,
-        "Whoever makes it, an update of some tenths of a nat can ruin the policy",
+        "An update of some tenths of a nat can ruin the policy, by any algorithm",
         "KL(old ‖ new) of the update, mean over states, nats",
         "return after the update, mean of its episodes",
     )

@@ -1,8 +1,8 @@
 """Where experiments begin: a trained policy, and batches that it collects standing still."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -21,26 +21,35 @@ class StartConfig(TrainingExperimentConfig):
 
     Attributes:
         checkpoint: folder of a run whose policy to begin with, or one of its checkpoints; null
-            trains one.
-        batches: how many the policy collects, each with updates of its own.
+            trains policies.
+        seeds: how many policies are trained, with the seeds `train.seed` and those behind it; a
+            checkpoint is one policy whatever this says.
+        batches: how many each policy collects, each with updates of its own.
     """
 
     checkpoint: str | None = None
-    batches: int = 5
+    seeds: int = 5
+    batches: int = 2
 
     def __post_init__(self) -> None:
+        check_range("seeds", self.seeds, at_least=1, at_most=10_000)
         check_range("batches", self.batches, at_least=1, at_most=10_000)
 
 
-@contextmanager
-def started(config: StartConfig, tell: Tell) -> Iterator[Trainer]:
-    """Train or restore a policy, and close its environments afterwards."""
-    checkpoint = config.checkpoint
-    trainer = trained(config.train, tell) if checkpoint is None else restored(checkpoint)
-    try:
-        yield trainer
-    finally:
-        trainer.close()
+def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Trainer]:
+    """Yield each trained or restored policy, and close its environments afterwards."""
+    if config.checkpoint is not None:
+        makers = [partial(restored, config.checkpoint)]
+    else:
+        first = config.train.seed
+        seeds = range(first, first + config.seeds)
+        makers = [partial(trained, replace(config.train, seed=seed), tell) for seed in seeds]
+    for make in makers:
+        trainer = make()
+        try:
+            yield trainer
+        finally:
+            trainer.close()
 
 
 def trained(config: TrainConfig, tell: Tell) -> Trainer:
