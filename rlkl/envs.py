@@ -1,6 +1,5 @@
 """Makes N copies of an environment by any backend: whichever steps them, the contract is one."""
 
-import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +10,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FrameStackObservation
 
 from rlkl.copies import Copies
+from rlkl.env_ids import find_spec
 from rlkl.guard import Guard
 from rlkl.pool import Pool
 from rlkl.shared_copies import SharedCopies
@@ -25,16 +24,9 @@ from rlkl.validation import (
     check_installed,
     check_range,
     check_text,
-    nearest,
     one_line,
 )
 from rlkl.vector_environment import VectorEnvironment
-
-FAMILIES = {
-    "box2d": ("gymnasium.envs.box2d", "Box2D"),
-    "mujoco": ("gymnasium.envs.mujoco", "mujoco"),
-}
-"""Gymnasium's own environments that take an extra: its name, where their code lies, the package."""
 
 BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale")
 
@@ -185,50 +177,6 @@ def choose_backend(config: EnvConfig) -> str:
             "use env.backend=auto"
         )
     return backend
-
-
-def find_spec(env_id: str) -> EnvSpec:
-    """Find a registered environment without making one.
-
-    Raises:
-        ConfigError: there is none of that id; the message has the nearest ones, or the extra to
-            install.
-    """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            raise ConfigError(
-                f"env.id={env_id}: the package {module!r} cannot be imported: "
-                f"{type(error).__name__}: {one_line(error)}"
-            ) from error
-    _register_family(name)
-    try:
-        spec = gym.spec(name)
-    except gym.error.Error as error:
-        hint = nearest(name, gym.registry)
-        raise ConfigError(
-            f"env.id={env_id}: no such environment is registered"
-            f"{hint or '; gymnasium.pprint_registry() lists them'}"
-        ) from error
-    entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
-    for extra, (code, package) in FAMILIES.items():
-        if entry_point.startswith(code):
-            check_installed(package, extra, f"env.id={env_id}")
-    return spec
-
-
-def _register_family(name: str) -> None:
-    """Import what registers the environments that an id's beginning promises."""
-    if name.startswith("ALE/"):
-        check_installed("ale_py", "atari", f"env.id={name}")
-        ale: Any = importlib.import_module("ale_py")
-        # It greets on standard error, where people look for what went wrong.
-        ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
-    elif name.startswith("MiniGrid-"):
-        check_installed("minigrid", "minigrid", f"env.id={name}")
-        importlib.import_module("minigrid")
 
 
 def _make_native(config: EnvConfig) -> Made:

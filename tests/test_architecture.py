@@ -20,6 +20,7 @@ FLOORS = [
     },
     {
         "spaces", "cores", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",
+        "env_ids",
         "memory_budget",
         "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",
         "environment_state", "collector", "tasks",

@@ -155,19 +155,32 @@ def test_every_experiment_and_every_test_that_the_page_on_kl_names_is_there() ->
         assert f"def {test}(" in (root / file).read_text(), f"{file} has no {test}"
 
 
+def run_console_script(command: list[str], *more: str, folder: Path) -> str:
+    """Run a command as a page shows it, by the installed script, from a folder; return its output.
+
+    `python -m rlkl` would do more than the script: it has the working directory on its path.
+    """
+    script = Path(sys.executable).parent / command[0]
+    assert script.exists(), "rlkl is not installed here; pip install -e ."
+    done = subprocess.run(
+        [script, *command[1:], *more],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:
     text = (DOCS / "environments.md").read_text()
     found = re.search(r"<!-- file: my_package.py -->\n```python\n(.*?)```", text, re.DOTALL)
     assert found
     (tmp_path / "my_package.py").write_text(found[1])
-    (command,) = re.findall(r"^    rlkl (train env.id=my_package:Corridor.*)$", text, re.MULTILINE)
-    subprocess.run(
-        [sys.executable, "-m", "rlkl", *shlex.split(command), "run_dir=run", "logger=csv"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
-        check=True,
-        capture_output=True,
-    )
+    (command,) = re.findall(r"^    (rlkl train env.id=my_package:Corridor.*)$", text, re.MULTILINE)
+    run_console_script(shlex.split(command), "run_dir=run", "logger=csv", folder=tmp_path)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     # Straight on, the best that can be done is 1 - 5 * 0.01.
     assert summary["eval_return"] == pytest.approx(0.95)

@@ -11,7 +11,7 @@ import pytest
 import small_environments
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-import rlkl.envs
+import rlkl.env_ids
 import rlkl.shared_copies
 from rlkl.envs import EnvConfig, choose_backend, find_spec, make_vector_env
 from rlkl.guard import Guard
@@ -38,7 +38,7 @@ HAS_ALE, HAS_ENVPOOL = (
         (EnvConfig("CartPole-v77"), "no such environment is registered .did you mean CartPole-v1"),
         (EnvConfig("zzzzzzzzz"), "no such environment is registered; .*pprint_registry"),
         (EnvConfig("no_such_package:X-v0"), "'no_such_package' cannot be imported"),
-        (EnvConfig("small_environments:SmallContr-v0"), "did you mean SmallCounter-v0"),
+        (EnvConfig("small_environments:SmallContr-v0"), "mean small_environments:SmallCounter-v0"),
         (
             EnvConfig("Pendulum-v1", kwargs={"wind": 1}),
             r"with env.kwargs=\{'wind': 1\} could not be made: TypeError: .*'wind'",
@@ -169,7 +169,7 @@ def test_a_missing_extra_is_named_with_how_to_install_it(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        rlkl.envs.importlib.util,
+        rlkl.env_ids.importlib.util,
         "find_spec",
         lambda name, *rest: None if name == package else real(name, *rest),
     )
