@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,8 +12,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from rlkl.durable import write_durably
+from rlkl.archive import check_described, read_archive
+from rlkl.durable import MissingFileError, read_bytes, write_durably
 from rlkl.envs import EnvConfig
+from rlkl.memory_budget import machine_memory
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
 from rlkl.spaces import (
@@ -103,18 +104,11 @@ def _is_good(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = path.read_bytes()
-        # torch looks at no checksum; those of the archive tell of every damaged byte.
-        damaged = zipfile.ZipFile(io.BytesIO(content)).testzip()
-        if damaged is not None:
-            raise ValueError(f"{damaged} in it is damaged")
-        state: dict[str, Any] = torch.load(
-            io.BytesIO(content), weights_only=True, map_location="cpu"
-        )
+        state: dict[str, Any] = read_archive(read_bytes(path, at_most=machine_memory()))
         written = int(state["format"])
-    except FileNotFoundError:
+    except MissingFileError:
         raise ConfigError(f"{path}: there is no such checkpoint") from None
-    except pickle.UnpicklingError as error:  # torch's words advise to run what is in it
+    except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{path} is not a checkpoint that can be read: it holds something else than data, "
             "which could be code to run; rlkl never writes such a file, so do not trust it"
@@ -328,7 +322,10 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
     with taking_from(path):
         config = state["config"]
         env = EnvConfig(**config["env"])
-        return TrainedRun(_policy_of(state), env, int(state["env_steps"]), int(config["threads"]))
+        threads = config["threads"]
+        if not isinstance(threads, int) or not 1 <= threads <= 1024:
+            raise ValueError(f"threads={threads}; expected 1 to 1024")
+        return TrainedRun(_policy_of(state), env, int(state["env_steps"]), threads)
 
 
 def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
@@ -349,9 +346,11 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
 
 def _policy_of(state: dict[str, Any]) -> TrainedPolicy:
     description = state["policy_description"]
+    check_described(description, state["policy"])
     encoder = ObservationEncoder(
         described_space(description["observation_space"]), description["observation_keys"]
     )
+    check_described(description, state["policy"], encoder.vector_size)
     config = PolicyConfig(**description["config"])
     action_space = described_space(description["action_space"])
     policy = Policy(config, encoder, action_space, torch.Generator())

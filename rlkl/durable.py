@@ -1,7 +1,10 @@
 """Files that are whole at every moment, and files of strangers that are read within bounds."""
 
+import errno
 import json
 import os
+import re
+import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +27,11 @@ MOST_BYTES = 2**20
 MOST_ENTRIES, MOST_DEPTH, MOST_LETTERS = 20_000, 50, 100_000
 """Of a YAML file: values when aliases are replaced by their content, levels, letters of a value."""
 
+PARTIAL = ".partial"
+"""Ending of a file that is being written."""
+
+_PARTIAL_NAME = re.compile(r"\.[0-9a-f]{16}\.partial$")
+
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file under another name, put it on the disk, and only then give it its own.
@@ -35,14 +43,15 @@ def write_durably(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    # In a stranger's folder a name that can be guessed could be a link to a file elsewhere.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
+        with open_unlinked(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
             file.write(content)
             sync(file)
         partial.replace(path)
     except OSError:
-        with suppress(OSError):  # a full disk wants the room back
+        with suppress(OSError):  # a full disk needs the space back
             partial.unlink()
         raise
     # The new name is an entry of the folder, which is written on its own.
@@ -51,6 +60,52 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_own(path: Path, *, folder: bool = False) -> None:
+    """Raise unless a path that is to be written to is free, or a file or folder of its own.
+
+    In a stranger's folder it could be a link, through which a file elsewhere would be written, or
+    a pipe, for whose reader a writer would wait.
+
+    Args:
+        path: of the file or folder.
+        folder: whether it is to be a folder.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    is_link = path.is_symlink()
+    if is_link or (path.exists() and not (path.is_dir() if folder else path.is_file())):
+        found = "is a symbolic link" if is_link else "is something else"
+        what = "folder" if folder else "file"
+        raise ConfigError(
+            f"{path} {found}, and rlkl writes to a {what} of its own alone; put the {what} itself "
+            "there, or remove it"
+        )
+
+
+def open_unlinked(path: Path, flags: int, mode: str, **given: Any) -> IO[Any]:
+    """Open a file that is no symbolic link.
+
+    Args:
+        path: of the file.
+        flags: as `os.open` takes them.
+        mode: as `open` takes it.
+        **given: as `open` takes it.
+
+    Raises:
+        OSError: it is a link, or cannot be opened.
+    """
+    number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    return os.fdopen(number, mode, **given)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder that belongs to this process."""
+    for path in folder.glob(f"*{PARTIAL}"):
+        if _PARTIAL_NAME.search(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync(file: IO[Any]) -> None:
@@ -75,34 +130,55 @@ def make_locked(folder: Path) -> None:
 
 
 class FolderTakenError(ConfigError):
-    """Another process is at work in a run's folder."""
+    """Another process, or another thread of this one, is at work in a run's folder."""
 
 
 class FolderLock:
-    """Keeps a run's folder for one process; it ends with the process, however that ends.
+    """Keeps a run's folder for one training; it ends with the process, however that ends.
 
     Locks of this kind are not inherited by the processes of environments, which may outlive a
-    trainer that was killed.
+    trainer that was killed. But they hold nothing up within a process, and end when it closes the
+    file for the first time, so each process also keeps a list of the folders that it has.
 
     Args:
         folder: exists.
 
     Raises:
-        FolderTakenError: another process has it.
+        FolderTakenError: another process has it, or another thread of this one.
+        ConfigError: its lock is not a regular file.
         OSError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._file: IO[Any] | None = None
+        self._token = object()  # not the lock itself, which ends when it is dropped
+        there = folder.stat()
+        self._key = there.st_dev, there.st_ino  # the same however the folder is spelled
+        if _HELD.setdefault(self._key, self._token) is not self._token:
+            raise FolderTakenError(
+                f"{folder} is in use by process {os.getpid()}, which is this one; "
+                "wait for the end of its other training"
+            )
+        try:
+            self._lock(folder)
+        except BaseException:
+            self.release()
+            raise
+
+    def _lock(self, folder: Path) -> None:
+        path = folder / ".lock"
+        check_own(path)
         # Without a buffer, which on a full disk would fail a second time when it is closed.
-        self._file = (folder / ".lock").open("a+b", buffering=0)
+        self._file = open_unlinked(path, os.O_RDWR | os.O_CREAT, "r+b", buffering=0)
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.seek(0)
-            holder = self._file.read().decode().strip() or "unknown"
-            self._file.close()
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            holder = self._file.read(20).decode("ascii", "replace").strip()
             raise FolderTakenError(
-                f"{folder} is in use by process {holder}; wait for its end, or stop it"
+                f"{folder} is in use by process {holder if holder.isdecimal() else 'unknown'}; "
+                "wait for its end, or stop it"
             ) from None
         self._file.truncate(0)
         with suppress(OSError):  # the lock is held, whether or not it says by whom
@@ -110,7 +186,21 @@ class FolderLock:
 
     def release(self) -> None:
         """Let others have the folder."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+        if _HELD.get(self._key) is self._token:
+            del _HELD[self._key]
+
+    def __del__(self) -> None:
+        """Let others have the folder of a lock that was dropped."""
+        if hasattr(self, "_key"):
+            self.release()
+
+
+_HELD: dict[tuple[int, int], object] = {}
+"""Device and inode of each folder that this process has. A fork has none of them."""
+
+os.register_at_fork(after_in_child=_HELD.clear)
 
 
 class MissingFileError(ConfigError):
@@ -134,9 +224,10 @@ def read_bytes(path: Path, *, at_most: int) -> bytes:
             raise ConfigError(f"{path} cannot be read: expected a regular file")
         # Should a pipe have taken its place since, opening it does not wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            there = os.fstat(file.fileno())
+            if not stat.S_ISREG(there.st_mode):
                 raise ConfigError(f"{path} cannot be read: expected a regular file")
-            content = file.read(at_most + 1)
+            content = file.read(min(there.st_size, at_most) + 1)  # as much is allocated
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file") from None
     except OSError as error:

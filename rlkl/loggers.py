@@ -24,7 +24,7 @@ from rlkl.dashboard import (
     session_start,
 )
 from rlkl.diagnostics import TAGS
-from rlkl.durable import sync, write_durably
+from rlkl.durable import open_unlinked, sync, write_durably
 from rlkl.rollout import Episode
 from rlkl.validation import ConfigError, check_choice, check_range, check_text
 
@@ -56,6 +56,9 @@ HEADERS = {
     "episodes.csv": ["env_steps", "return", "length"],
 }
 """The two files that every run has, and their columns."""
+
+
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 class Logger(Protocol):
@@ -90,7 +93,7 @@ class CSVLogger:
     def __init__(self, run_dir: Path) -> None:
         self._files = []
         for name, header in HEADERS.items():
-            file = (run_dir / name).open("a", newline="")
+            file = open_unlinked(run_dir / name, APPEND, "a", newline="")
             self._files.append(file)
             if file.tell() == 0:
                 csv.writer(file).writerow(header)

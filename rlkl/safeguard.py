@@ -1,5 +1,6 @@
 """Takes back an update that made a number infinite or NaN, and keeps what it was made from."""
 
+import io
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 from rlkl.algos.base import Metrics, PolicyOptimizer
 from rlkl.critic import CriticFit
 from rlkl.diagnostics import report
+from rlkl.durable import write_durably
 from rlkl.normalization import RewardScaler
 from rlkl.policy import Policy
 from rlkl.rollout import Batch, Rollout
@@ -174,7 +176,9 @@ class Safeguard:
                 "before": self._before,
                 "after": self._state(),
             }
-            torch.save(content, path)
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            write_durably(path, buffer.getvalue())
             told += f"; {path} has the batch"
         print(told, file=sys.stderr, flush=True)
 

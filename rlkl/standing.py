@@ -1,12 +1,10 @@
 """Where a run stands, read from its folder: not begun, broken off, finished, or another run's."""
 
-import json
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rlkl.durable import MissingFileError, check_own, read_json, read_yaml, remove_partials
 from rlkl.training_config import TrainConfig, differences
 from rlkl.validation import ConfigError
 
@@ -62,6 +60,33 @@ class ForeignFolderError(ConfigError):
     """A folder that a run should be written to holds something else."""
 
 
+FOLDERS = ("checkpoints", "bad_updates")
+FILES = ("config.yaml", "metrics.csv", "episodes.csv", "summary.json", "resumed.yaml", *TRACES)
+
+
+def check_own_files(run_dir: Path) -> None:
+    """Raise unless all that a run writes in its folder are files and folders of its own.
+
+    The run's folder itself may be a link.
+
+    Raises:
+        ConfigError: naming what is a link or something else.
+    """
+    files = [run_dir / name for name in FILES]
+    files += run_dir.glob("events.out.tfevents.*")
+    for folder in (run_dir / name for name in FOLDERS):
+        check_own(folder, folder=True)
+        files += folder.glob("*.pt")
+    for path in files:
+        check_own(path)
+
+
+def clean_up(run_dir: Path) -> None:
+    """Remove what a killed run was just writing; the folder belongs to this process."""
+    for folder in (run_dir, *(run_dir / name for name in FOLDERS)):
+        remove_partials(folder)
+
+
 def read_config(run_dir: Path) -> dict[str, Any] | None:
     """Return what `config.yaml` says, or None where a run has not come so far.
 
@@ -70,11 +95,9 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
     """
     path = run_dir / "config.yaml"
     try:
-        saved = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
+        saved = read_yaml(path)
+    except MissingFileError:
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(saved, dict):
         raise ConfigError(f"{path} is not the config of a run; put it back, or remove the folder")
     return saved
@@ -83,8 +106,8 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """Return what `summary.json` says; None where a run was killed before, or it was damaged."""
     try:
-        summary = json.loads((run_dir / "summary.json").read_text())
-    except (OSError, ValueError):
+        summary = read_json(run_dir / "summary.json")
+    except ConfigError:
         return None
     kinds = {"status": str, "env_steps": int}
     is_whole = isinstance(summary, dict) and all(

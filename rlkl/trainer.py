@@ -13,7 +13,15 @@ from rlkl.durable import FolderLock, make_locked, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import Logger, as_yaml, check_folder, keep_rows, make_run_dir
 from rlkl.run import Run, Summary, writing
-from rlkl.standing import Standing, is_finished, read_summary, set_aside, standing
+from rlkl.standing import (
+    Standing,
+    check_own_files,
+    clean_up,
+    is_finished,
+    read_summary,
+    set_aside,
+    standing,
+)
 from rlkl.training_config import TrainConfig, changes, saved_config
 from rlkl.validation import ConfigError
 from rlkl.version import __version__
@@ -87,10 +95,13 @@ def resume(
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: there is no such folder of a run")
+    check_own_files(run_dir)
     newest(run_dir / "checkpoints")  # a folder that is no run's gets no lock
     with writing(run_dir):
         lock = FolderLock(run_dir)
     try:
+        with writing(run_dir):
+            clean_up(run_dir)
         return _go_on(run_dir, change, also)
     finally:
         lock.release()
@@ -122,9 +133,12 @@ def complete(
     with writing(run_dir):
         if standing(run_dir, config) is Standing.MISSING:
             make_locked(run_dir)
+        check_own_files(run_dir)
         lock = FolderLock(run_dir)
     try:
         claimed(run_dir)
+        with writing(run_dir):
+            clean_up(run_dir)
         where = standing(run_dir, config)  # nobody else moves it now
         summary = read_summary(run_dir)
         if where is Standing.FINISHED and summary is not None:

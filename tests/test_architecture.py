@@ -28,7 +28,7 @@ FLOORS = [
     {"critic", "critic_worker", "algos"},
     {
         "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
-        "export", "durable", "checkpoint", "training_config", "learner", "run",
+        "export", "durable", "archive", "checkpoint", "training_config", "learner", "run",
         "standing", "trainer", "grid", "bench", "lab", "tuning", "compare",
     },
     {"config", "hydra_settings", "tuning_config", "cli", "__main__", "__init__"},

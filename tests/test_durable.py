@@ -1,9 +1,13 @@
 """What is to be on the disk is there, and a folder is one process's at a time."""
 
 import os
+import re
+import secrets
 import socket
+import stat
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,12 @@ import yaml
 from rlkl.durable import (
     MOST_BYTES,
     FolderLock,
+    FolderTakenError,
     MissingFileError,
+    open_unlinked,
     read_json,
     read_yaml,
+    remove_partials,
     sync,
     write_durably,
 )
@@ -66,11 +73,68 @@ def test_all_of_a_file_is_there_when_it_is_put_on_the_disk(
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_durably(path, b"before")
-    (tmp_path / "file.partial").mkdir()  # where it would be written first
-    with pytest.raises(IsADirectoryError):
+    path.mkdir()
+    (path / "inside").touch()
+    with pytest.raises(OSError, match="directory"):
         write_durably(path, b"after")
-    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+    assert [inside.name for inside in path.iterdir()] == ["inside"]
+
+
+def test_a_writer_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "start-up"
+    victim.write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "file").symlink_to(victim)
+    (folder / "file.partial").symlink_to(victim)
+    write_durably(folder / "file", b"theirs")
+    assert victim.read_text() == "mine"
+    assert not (folder / "file").is_symlink()
+    # Even under the right name nothing is written through a link.
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 16)
+    (folder / "file.0000000000000000.partial").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_durably(folder / "file", b"theirs again")
+    assert victim.read_text() == "mine"
+    (folder / ".lock").symlink_to(victim)
+    with pytest.raises(ConfigError, match=r"\.lock is a symbolic link, and rlkl writes to"):
+        FolderLock(folder)
+    assert victim.read_text() == "mine"
+    with pytest.raises(OSError, match="symbolic"):
+        open_unlinked(folder / ".lock", os.O_WRONLY | os.O_CREAT, "w")
+
+
+def test_partial_names_cannot_be_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: seen.extend(path.name for path in tmp_path.glob("*.partial"))
+    )
+    for _ in range(2):
+        write_durably(tmp_path / "last.pt", b"x")
+    assert len(set(seen)) == 2
+    assert all(re.fullmatch(r"last\.pt\.[0-9a-f]{16}\.partial", name) for name in seen)
+
+
+def test_left_overs_of_killed_writers_alone_are_removed(tmp_path: Path) -> None:
+    for name in ("last.pt.0123456789abcdef.partial", "mine.partial", "last.pt", "x.partial.pt"):
+        (tmp_path / name).touch()
+    (tmp_path / f"y.{'f' * 16}.partial").symlink_to(tmp_path / "last.pt")
+    remove_partials(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last.pt",
+        "mine.partial",
+        "x.partial.pt",
+    ]
+
+
+def test_a_file_keeps_the_permissions_of_its_creator(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_durably(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
 def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
@@ -89,6 +153,69 @@ def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
     assert open_files() == files
     other.communicate("")
     FolderLock(tmp_path).release()
+
+
+def test_a_folder_is_one_training_at_a_time_within_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, link = tmp_path / "run", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    lock = FolderLock(folder)
+    files = open_files()
+    for spelling in (folder, link, Path("run"), Path("run/../link")):
+        with pytest.raises(FolderTakenError, match=rf"process {os.getpid()}, which is this one"):
+            FolderLock(spelling)
+    assert open_files() == files
+    # A refused second call does not free it for another process.
+    _, errors = holder(folder).communicate("")
+    assert "BlockingIOError" in errors
+    lock.release()
+    again = FolderLock(link)
+    lock.release()  # a second time; the folder is not its own any more
+    with pytest.raises(FolderTakenError):
+        FolderLock(folder)
+    del again  # one that was dropped holds nothing up
+    FolderLock(folder).release()
+
+
+def test_a_fork_has_no_lock_of_its_parent(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of other tests' threads
+        child = os.fork()
+    if child == 0:  # nothing of pytest may run in it
+        said = "taken"
+        try:
+            FolderLock(tmp_path)
+            said = "held"
+        except FolderTakenError as error:
+            said = str(error)
+        os.write(write, said.encode())
+        lock.release()
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read().endswith(
+            f"in use by process {os.getpid()}; wait for its end, or stop it"
+        )
+    _, errors = holder(tmp_path).communicate("")
+    assert "BlockingIOError" in errors
+    lock.release()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"rm -rf\n", b"", b"9" * 5000])
+def test_a_lock_of_strange_content_is_of_an_unknown_process(content: bytes, tmp_path: Path) -> None:
+    other = holder(tmp_path)
+    assert other.stdout is not None
+    other.stdout.readline()
+    (tmp_path / ".lock").write_bytes(content)
+    with pytest.raises(FolderTakenError, match=r"in use by process (unknown|9{20});"):
+        FolderLock(tmp_path)
+    other.communicate("")
 
 
 def test_a_lock_that_cannot_say_whose_it_is_is_held_all_the_same(

@@ -19,7 +19,7 @@ from rlkl.grid.job import PATIENCE
 from rlkl.loggers import check_folder
 from rlkl.standing import ForeignFolderError, Standing, standing
 from rlkl.trainer import TrainConfig, Trainer
-from rlkl.validation import one_line
+from rlkl.validation import ConfigError, one_line
 from rlkl.version import __version__
 
 
@@ -127,7 +127,7 @@ def _wait_for_the_orphaned(call: Call, jobs: list[Job]) -> None:
                 if time.monotonic() < deadline:
                     time.sleep(0.2)
                     continue
-            except OSError:
+            except (OSError, ConfigError):
                 pass
             break
         # Ctrl-C may have ended a worker that was not yet ready for it, and the launcher then all.

@@ -132,7 +132,7 @@ def _work(call: Call, name: str, to_runner: Connection, other_end: Connection) -
 def _print_into_log(run_dir: Path) -> None:
     """Let all that this process and its own print go to a file in the run's folder."""
     sys.stdout.flush()
-    log = os.open(run_dir / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(run_dir / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

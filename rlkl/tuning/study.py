@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlkl.durable import check_own
 from rlkl.randomness import RandomStreams
 from rlkl.training_config import TrainConfig
 from rlkl.tuning.space import Interval, Space
@@ -287,6 +288,7 @@ def _storage(path: Path) -> "optuna.storages.BaseStorage":
     from optuna.storages import JournalStorage  # noqa: PLC0415 (an extra)
     from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415 (an extra)
 
+    check_own(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists():
         content = path.read_bytes()
