@@ -130,7 +130,7 @@ class Adam:
 
     def _clip(self, max_grad_norm: float | None) -> Tensor | float:
         gradient = self.parameters.gradient
-        if gradient.is_cuda:
+        if gradient.device.type != "cpu":
             norm: Tensor = torch.linalg.vector_norm(gradient)
             if max_grad_norm is not None:
                 gradient.mul_((max_grad_norm / (norm + 1e-6)).clamp(max=1.0))

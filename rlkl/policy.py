@@ -341,6 +341,8 @@ class Policy:
 
     def _done_by_hand(self) -> HandPolicy:
         config = self.config
+        if self.device.type != "cpu":
+            raise NotByHandError(f"a network on {self.device}")
         if self.encoder.images:
             raise NotByHandError("a network for images")
         if config.memory != "none":
