@@ -21,9 +21,10 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 from worlds import MODES, wander
 
-from rlkl.algos import ALGORITHMS, make_policy_optimizer, trpo
+from rlkl.algos import ALGORITHMS, make_policy_optimizer, natural_gradient, trpo
 from rlkl.algos.base import AlgoConfig, Metrics, PolicyOptimizer, Slopes
 from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.natural_gradient import NaturalGradient
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.ppo_kl import (
     KLPenalizedSurrogate,
@@ -963,3 +964,49 @@ def test_a_fraction_of_the_states_is_drawn_anew_for_each_update(
     first, second = (vectors for vectors, _ in found if len(vectors) == 64)
     assert not torch.equal(first, second)
     assert len({tuple(row) for row in first.tolist()}) == 64
+
+
+@BOTH_KINDS
+def test_line_search_measures_in_float64(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def measure(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> LineSearch:
+        measured.append(evaluate(1.0))
+        return LineSearch(True, 1.0, 0, 0.0)
+
+    monkeypatch.setattr(trpo, "backtracking_line_search", measure)
+    policy = policy_of(kind)
+    batch = batch_for(policy, kind)
+    optimizer_of("trpo", policy, max_kl=1e-10).update(batch, 0.0)
+    # As small as this, float32 gives a KL of another size: its rounding is 6e-8.
+    assert measured[0][1] == pytest.approx(true_kl(policy, batch, kind), rel=1e-5)
+    assert 1e-11 < measured[0][1] < 2e-10
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_inexact_direction_is_scaled_by_true_curvature(
+    by_hand: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curvature = []
+
+    def inexact(product: Any, gradient: Any, *_: Any) -> tuple[Any, Any]:
+        direction = 1.0 * gradient
+        direction[::2] = 0  # far from the solution, and not orthogonal to its residual
+        image = product(direction)
+        curvature.append(float(direction @ image))
+        return direction, gradient - image
+
+    monkeypatch.setattr(natural_gradient, "conjugate_gradient", inexact)
+    policy = policy_of("gaussian", differentiation="by_hand" if by_hand else "autograd")
+    batch = batch_for(policy, "gaussian")
+    start = policy.actor_parameters.vector.detach().clone()
+    gradient = NaturalGradient(TRPOConfig(), policy, Generator().manual_seed(0))
+    found = gradient.step(gradient.prepared(batch), 0.01)
+    direction = found.step / found.step.norm()
+    whole = -policy.actor_parameters.gradient.clone()
+    whole[::2] = 0
+    assert float(direction @ whole / whole.norm()) == pytest.approx(1, rel=1e-5)
+    # xᵀFx of the step is 2δ: its length is that of the direction times √(2δ / curvature).
+    length = float(whole.norm()) * (2 * 0.01 / curvature[0]) ** 0.5
+    assert float(found.step.norm()) == pytest.approx(length, rel=1e-4)
+    assert torch.equal(policy.actor_parameters.vector, start)

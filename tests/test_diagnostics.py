@@ -1,6 +1,7 @@
 """The report of an update: against what torch and quadrature say of the policies on the disk."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def collected(env_id: str) -> tuple[rlkl.Trainer, Batch]:
 
 def reported(trainer: rlkl.Trainer, batch: Batch) -> Metrics:
     return report(trainer.policy, batch, (0.8, 1.2))[0]
+
+
+def test_effective_sample_size_is_kishs_share() -> None:
+    trainer, batch = collected("CartPole-v1")
+    with torch.no_grad():  # probabilities of 0.5 become 0.9 and 0.1, so the mean ratio is not 1
+        trainer.policy.actor.head[-1].weight.zero_()
+        trainer.policy.actor.head[-1].bias.copy_(torch.tensor([math.log(9), 0.0]))
+    first, second = ((batch.actions == action).nonzero()[:, 0] for action in (0, 1))
+    chosen = torch.cat((first[:3], second[:1]))
+    few = replace(batch.take(chosen), old_parameters=torch.zeros(4, 2))
+    found = reported(trainer, few)
+    # Ratios 1.8, 1.8, 1.8 and 0.2: their mean is 1.4, that of their squares 2.44.
+    assert found["ratio/mean"] == pytest.approx(1.4, rel=1e-6)
+    assert found["ratio/effective_sample_size"] == pytest.approx(1.96 / 2.44, rel=1e-6)
 
 
 def test_js_is_exact_for_one_choice_and_an_estimate_for_gaussians() -> None:

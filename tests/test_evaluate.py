@@ -13,14 +13,19 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import small_environments  # noqa: F401 (registers)
+import torch
+from gymnasium.spaces import Box, Discrete
 from scipy import stats
 
 import rlkl
 from rlkl.checkpoint import load_checkpoint, load_run, save_checkpoint
 from rlkl.cli import main
 from rlkl.cli.evaluate import run_episodes
-from rlkl.evaluation import Evaluation
+from rlkl.evaluation import Evaluation, evaluate
+from rlkl.policy import Policy
 from rlkl.randomness import RandomStreams
+from rlkl.spaces import ObservationEncoder
 
 ROOT = Path(__file__).parent.parent
 
@@ -211,6 +216,18 @@ def test_the_best_policy_is_read_where_it_is_asked_for(trained: Path, tmp_path: 
 def metrics_of(run_dir: Path) -> list[dict[str, str]]:
     with (run_dir / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def test_spare_episodes_are_spread_over_environments() -> None:
+    encoder = ObservationEncoder(Box(-np.inf, np.inf, (3,)))
+    policy = Policy(rlkl.PolicyConfig(), encoder, Discrete(3), torch.Generator())
+    config = rlkl.EnvConfig("SmallCounter-v0", num_envs=3, backend="sync")
+    found = evaluate(policy, config, 5, [0, 1, 2])
+    # Sub-environments 0 and 1 give two episodes each, sub-environment 2 one: of 3 and 4, of 4
+    # and 3, and of 5 steps (PLANS).
+    assert sorted(found.lengths) == [3, 3, 4, 4, 5]
+    # The reward of a step is above 200 in sub-environment 2, and below in the others.
+    assert sum(value > 200 * n for value, n in zip(found.returns, found.lengths, strict=True)) == 1
 
 
 def test_evaluation_while_training_changes_no_bit_of_it(tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ def test_a_trial_is_the_mean_of_its_seeds_side_by_side(
     assert best.value == max(trial.value, other.value)
 
 
+def test_best_trial_is_a_complete_one() -> None:
+    def trial(number: int, state: str, value: float) -> Trial:
+        return Trial(number, state, {}, {}, value, {}, [], "", 0.0)
+
+    pruned, failed = trial(1, "pruned", 9.0), trial(2, "failed", 8.0)
+    complete = [trial(3, "complete", 1.0), trial(4, "complete", 2.0)]
+    assert best_of([pruned, failed, *complete]) == complete[1]
+    assert best_of([pruned, failed]) is None
+
+
 def test_a_trial_below_the_median_is_pruned_once_enough_are_complete(
     tmp_path: Path, fake: type[FakeLearner]
 ) -> None:
