@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,11 +159,19 @@ def numbered(folder: Path) -> list[Path]:
     return [found[env_steps] for env_steps in sorted(found, reverse=True)]
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
+def newest(
+    folder: Path,
+    other_run: Callable[[dict[str, Any]], str] = lambda state: "",
+    *,
+    exact: bool = True,
+) -> tuple[Path, dict[str, Any], list[str]]:
     """Find the newest checkpoint that a run can go on from.
 
     Args:
         folder: of checkpoints.
+        other_run: says of a state by what it is that of another run; empty if it is not.
+        exact: whether the run is to have the bits of one never stopped; else `last.pt` is good
+            wherever it was written between two iterations.
 
     Returns:
         Its path, its state, and what was passed over and why, a line each.
@@ -173,7 +181,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
     """
     found: tuple[Path, dict[str, Any]] | None = None
     passed: list[str] = []
-    beyond = -1
+    beyond, whole = -1, False
     for path in (folder / LAST, *numbered(folder)):
         if not path.exists():
             continue
@@ -181,11 +189,14 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
             state = _read(path)
             with taking_from(path):
                 resumable, env_steps = bool(state["resumable"]), int(state["env_steps"])
+                is_whole = bool(resumable or _is_whole(state))
+                if difference := other_run(state):
+                    raise ConfigError(f"{path} is of another run, with {difference}")
         except ConfigError as error:
             passed.append(str(error))
             continue
-        if not resumable:
-            beyond = env_steps
+        if not resumable and not (is_whole and not exact):
+            beyond, whole = env_steps, is_whole
         elif found is None or env_steps > found[1]["env_steps"]:
             found = path, state
         if found is not None and path.name != LAST:
@@ -195,11 +206,20 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
         raise ConfigError(f"{folder} has no checkpoint that a run can go on from{why}")
     path, state = found
     if beyond > state["env_steps"]:
+        instead = f"; {LAST} spares them: rlkl resume {folder.parent} exact=false" if whole else ""
         passed.append(
             f"{path.name} is taken and not {LAST}, from which no run goes on exactly: "
-            f"{beyond - state['env_steps']} environment steps are made again, as they were"
+            f"{beyond - state['env_steps']} environment steps are made again, as they were{instead}"
         )
     return path, state, passed
+
+
+def _is_whole(state: dict[str, Any]) -> bool:
+    """Whether a state that is not one to resume from was taken between two iterations.
+
+    Older versions do not say so. Where environments can be restored, theirs was not.
+    """
+    return bool(state["whole"] if "whole" in state else state["collector"]["under_way"] is None)
 
 
 class TrainedPolicy:

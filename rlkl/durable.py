@@ -101,6 +101,14 @@ def open_unlinked(path: Path, flags: int, mode: str, **given: Any) -> IO[Any]:
     return os.fdopen(number, mode, **given)
 
 
+def unused(path: Path, word: str) -> Path:
+    """Return a name beside a file that is free, to set the file aside: `NAME.word-1`, ..."""
+    number = 1
+    while os.path.lexists(free := path.with_name(f"{path.name}.{word}-{number}")):
+        number += 1
+    return free
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what writers that were killed left in a folder that belongs to this process."""
     for path in folder.glob(f"*{PARTIAL}"):

@@ -1,6 +1,7 @@
 """What a run leaves behind: a folder with metrics, episodes, TensorBoard events and a summary."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -87,29 +88,36 @@ class CSVLogger:
     Both are on the disk after each iteration. NaN is an empty field.
 
     Args:
-        run_dir: exists, without these files, or with what `keep_rows` left of them.
+        run_dir: exists, without these files, or with those that a resumed run keeps.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._files = []
-        for name, header in HEADERS.items():
-            file = open_unlinked(run_dir / name, APPEND, "a", newline="")
-            self._files.append(file)
-            if file.tell() == 0:
-                csv.writer(file).writerow(header)
-        self._metrics, self._episodes = map(csv.writer, self._files)
+        self._files = {name: _GrowingFile(run_dir / name) for name in HEADERS}
+        writers = []
+        for name, file in self._files.items():
+            writers.append(csv.writer(file))
+            if not file.lines:
+                writers[-1].writerow(HEADERS[name])
+        self._metrics, self._episodes = writers
 
     def sync(self) -> None:
         """Put all rows where a loss of power leaves them."""
-        for file in self._files:
-            sync(file)
+        for file in self._files.values():
+            sync(file.file)
+
+    def digests(self) -> dict[str, dict[str, int | str]]:
+        """Return of each file how many rows it has, and the SHA-256 of all of it."""
+        return {
+            name: {"rows": file.lines - 1, "sha256": file.digest}
+            for name, file in self._files.items()
+        }
 
     def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
         """Write one row."""
         fields = ["" if math.isnan(metrics[tag]) else repr(metrics[tag]) for tag in TAGS]
         self._metrics.writerow([env_steps, *fields])
-        for file in self._files:
-            file.flush()
+        for file in self._files.values():
+            file.file.flush()
 
     def log_episodes(self, episodes: Iterable[Episode]) -> None:
         """Write one row for each episode."""
@@ -117,51 +125,34 @@ class CSVLogger:
 
     def close(self, status: str) -> None:
         """Close both files."""
-        for file in self._files:
-            file.close()
+        for file in self._files.values():
+            file.file.close()
 
 
-def keep_rows(run_dir: Path, env_steps: int) -> list[float]:
-    """Cut off the rows that were written after a moment, which are about to be written again.
+class _GrowingFile:
+    """A file that is written on at its end, its number of lines, and the digest of all of it."""
 
-    Args:
-        run_dir: of a run that is resumed.
-        env_steps: environment steps of the checkpoint that it is resumed from.
+    def __init__(self, path: Path) -> None:
+        self.lines, self._digest = 0, hashlib.sha256()
+        self._add(path.read_bytes() if path.exists() else b"")
+        self.file = open_unlinked(path, APPEND, "a", newline="")
 
-    Returns:
-        KL(π_old ‖ π_θ) of each iteration up to there, in nats.
+    def write(self, text: str) -> None:
+        self.file.write(text)
+        self._add(text.encode())
 
-    Raises:
-        ConfigError: rows before that moment are missing.
-    """
-    kept: dict[str, list[list[str]]] = {}
-    for name, header in HEADERS.items():
-        path = run_dir / name
-        # Where no checkpoint was reached there may be nothing yet, and a row may be half written.
-        text = path.read_bytes() if path.exists() else b""
-        whole = text[: text.rfind(b"\n") + 1]
-        lines = whole.decode().splitlines(keepends=True)
-        rows = list(csv.reader(lines))
-        if rows and rows[0] != header:
-            raise ConfigError(
-                f"{path} has other columns than this version of rlkl writes; resume the run with "
-                "the version that began it (summary.json says which)"
-            )
-        # Within a file they grow, so what is kept is a beginning of it.
-        end = 1 + sum(int(row[0]) <= env_steps for row in rows[1:])
-        kept[name] = rows[1:end]
-        beginning = "".join(lines[:end]).encode()
-        if beginning != text:
-            write_durably(path, beginning)
-    rows = kept["metrics.csv"]
-    if env_steps and (not rows or int(rows[-1][0]) != env_steps):
-        last = rows[-1][0] if rows else 0
-        raise ConfigError(
-            f"{run_dir / 'metrics.csv'} ends at {last} environment steps, before the checkpoint's "
-            f"{env_steps}; put the file back, or begin a new run"
-        )
-    column = HEADERS["metrics.csv"].index("kl/old_new")
-    return [float(row[column] or math.nan) for row in rows]
+    def _add(self, content: bytes) -> None:
+        self.lines += content.count(b"\n")
+        self._digest.update(without_returns(content))
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def without_returns(content: bytes) -> bytes:
+    """Return what a digest is of: editors and archives change the ends of lines."""
+    return content.replace(b"\r", b"")
 
 
 class TensorBoardLogger:

@@ -73,6 +73,8 @@ class Summary:
         versions: of rlkl and of what it stands on.
         git_revision: of rlkl's own checkout, if it is one.
         hardware: what it ran on at its end: `cpu`, how many `cpus`, and `gpu` if it used one.
+        exact: whether it has the bits of a run that was never stopped; false for one that was
+            resumed with `exact=False`.
     """
 
     status: str
@@ -91,6 +93,7 @@ class Summary:
     versions: dict[str, str]
     git_revision: str | None
     hardware: dict[str, str | int]
+    exact: bool = True
 
 
 class Run:
@@ -102,6 +105,7 @@ class Run:
         also: loggers that are told of everything, behind those of the config.
         before: `run` of the checkpoint that is resumed from.
         kl_so_far: KL(π_old ‖ π_θ) of each iteration up to there, in nats.
+        exact: whether it is resumed with the bits of a run that was never stopped.
     """
 
     def __init__(
@@ -111,6 +115,8 @@ class Run:
         also: Sequence[Logger] = (),
         before: dict[str, Any] | None = None,
         kl_so_far: Sequence[float] = (),
+        *,
+        exact: bool = True,
     ) -> None:
         self.learner = learner
         self.run_dir = run_dir
@@ -119,10 +125,12 @@ class Run:
         before = before or {"wall_seconds": 0.0, "best": -math.inf}
         self._wall_before: float = before["wall_seconds"]
         self._best: float = before["best"]
+        self._exact = exact and before.get("exact", True)
         self._versions, self._git_revision = _versions(), _git_revision()
         self._start, self._evaluation_seconds = time.perf_counter(), 0.0
         self._whole = True
-        self._kept_at = learner.iterations if kl_so_far else -1
+        # The state that an inexact run begins with is one to resume from.
+        self._kept_at = learner.iterations if kl_so_far and exact else -1
         self._csv: CSVLogger | None = None
         self._loggers: list[Logger] = []
         self._also, self._kl_so_far = also, kl_so_far
@@ -263,8 +271,14 @@ class Run:
 
     def _state(self, *, resumable: bool) -> dict[str, Any]:
         return self.learner.state_dict() | {
-            "run": {"wall_seconds": self.wall_seconds, "best": self._best},
+            "run": {
+                "wall_seconds": self.wall_seconds,
+                "best": self._best,
+                "files": self._csv.digests() if self._csv is not None else {},
+                "exact": self._exact,
+            },
             "resumable": resumable,
+            "whole": self._whole,
             "versions": self._versions,
             "git_revision": self._git_revision,
         }
@@ -301,6 +315,7 @@ class Run:
             versions=self._versions,
             git_revision=self._git_revision,
             hardware=_hardware(learner.config.device),
+            exact=self._exact,
         )
 
 

@@ -9,20 +9,29 @@ from typing import Any
 import yaml
 
 from rlkl.checkpoint import newest, taking_from
-from rlkl.durable import FolderLock, make_locked, write_durably
+from rlkl.durable import (
+    FolderLock,
+    MissingFileError,
+    make_locked,
+    read_yaml,
+    unused,
+    write_durably,
+)
+from rlkl.kept_rows import kept_rows
 from rlkl.learner import Learner
-from rlkl.loggers import Logger, as_yaml, check_folder, keep_rows, make_run_dir
+from rlkl.loggers import Logger, as_yaml, check_folder, make_run_dir
 from rlkl.run import Run, Summary, writing
 from rlkl.standing import (
     Standing,
     check_own_files,
     clean_up,
     is_finished,
+    read_config,
     read_summary,
     set_aside,
     standing,
 )
-from rlkl.training_config import TrainConfig, changes, saved_config
+from rlkl.training_config import TrainConfig, another_run, changes, saved_config
 from rlkl.validation import ConfigError
 from rlkl.version import __version__
 
@@ -76,6 +85,8 @@ def resume(
     run_dir: str | Path,
     change: Callable[[TrainConfig], TrainConfig] | None = None,
     also: Sequence[Logger] = (),
+    *,
+    exact: bool = True,
 ) -> Summary:
     """Go on with a run that was stopped, in its folder, to the bits of one that never was.
 
@@ -83,6 +94,9 @@ def resume(
         run_dir: the run's folder.
         change: of its config; what a run cannot change on its way is refused.
         also: loggers that are told of everything, behind those of the config.
+        exact: false takes `last.pt` where environments cannot be restored, too, and begins them
+            anew there, and keeps what can be read of a damaged CSV file. `summary.json` and
+            `resumed.yaml` say so.
 
     Returns:
         What the run came to, what was before included.
@@ -96,13 +110,13 @@ def resume(
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: there is no such folder of a run")
     check_own_files(run_dir)
-    newest(run_dir / "checkpoints")  # a folder that is no run's gets no lock
+    _newest(run_dir, exact=exact)  # a folder that is no run's gets no lock
     with writing(run_dir):
         lock = FolderLock(run_dir)
     try:
         with writing(run_dir):
             clean_up(run_dir)
-        return _go_on(run_dir, change, also)
+        return _go_on(run_dir, change, also, exact=exact)
     finally:
         lock.release()
 
@@ -156,20 +170,26 @@ def _go_on(
     run_dir: Path,
     change: Callable[[TrainConfig], TrainConfig] | None,
     also: Sequence[Logger],
+    *,
+    exact: bool = True,
 ) -> Summary:
-    path, state, notes = newest(run_dir / "checkpoints")
+    path, state, notes = _newest(run_dir, exact=exact)
     with taking_from(path):
         before = saved_config(state["config"])
     config = before if change is None else change(before)
     changed = changes(before, config)
     _check_unfinished(run_dir, config)
+    with taking_from(path):
+        rows = kept_rows(run_dir, state, exact=exact)
+        stays_exact = bool(state["resumable"]) and not rows.notes
     trainer = Trainer(config)
     try:
         with taking_from(path):
             trainer.load_state_dict(state)
-        with writing(run_dir):
-            kl_so_far = keep_rows(run_dir, trainer.env_steps)
-            _record(run_dir, path, trainer.env_steps, changed)
+        with writing(run_dir):  # everything was looked at
+            rows.write()
+            notes += rows.notes
+            notes += _record(run_dir, path, trainer.env_steps, changed, exact=stays_exact)
     except BaseException:
         trainer.close()
         raise
@@ -177,7 +197,21 @@ def _go_on(
         notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")
         notes += [f"{key}: {new}, before {old}" for key, (old, new) in changed.items()]
         print("\n".join(notes), flush=True)
-    return Run(trainer, run_dir, also, state["run"], kl_so_far).go()
+    return Run(trainer, run_dir, also, state["run"], rows.kl, exact=stays_exact).go()
+
+
+def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any], list[str]]:
+    """Return the newest checkpoint that is of the run in `config.yaml`, its state, and notes."""
+    try:
+        saved, notes = read_config(run_dir), []
+    except ConfigError as error:
+        saved, notes = None, [f"{error}; what the checkpoint says is taken"]
+
+    def other_run(state: dict[str, Any]) -> str:
+        return "" if saved is None else another_run(saved, state["config"])
+
+    path, state, passed = newest(run_dir / "checkpoints", other_run, exact=exact)
+    return path, state, notes + passed
 
 
 def _check_unfinished(run_dir: Path, config: TrainConfig) -> None:
@@ -189,18 +223,41 @@ def _check_unfinished(run_dir: Path, config: TrainConfig) -> None:
         )
 
 
-def _record(run_dir: Path, path: Path, env_steps: int, changed: dict[str, tuple[Any, Any]]) -> None:
-    """Add to `resumed.yaml` how the run went on; `config.yaml` stays as it began."""
+def _record(
+    run_dir: Path,
+    path: Path,
+    env_steps: int,
+    changed: dict[str, tuple[Any, Any]],
+    *,
+    exact: bool,
+) -> list[str]:
+    """Add to `resumed.yaml` how the run went on; `config.yaml` stays as it began.
+
+    Returns:
+        What was wrong with the file, which is set aside then.
+    """
     file = run_dir / "resumed.yaml"
-    entries = yaml.safe_load(file.read_text()) if file.exists() else []
+    entries, notes = [], []
+    try:
+        entries = read_yaml(file)
+        if not isinstance(entries, list):
+            raise ConfigError(f"{file} is not the list that rlkl writes")
+    except MissingFileError:
+        pass
+    except ConfigError as error:
+        aside = unused(file, "damaged")
+        file.rename(aside)
+        entries, notes = [], [f"{error}; it is now {aside.name}, and a new one begins"]
     entries.append(
         {
             "env_steps": env_steps,
             "checkpoint": path.name,
             "time": datetime.now().isoformat(timespec="seconds"),
             "rlkl": __version__,
+            "exact": exact,
             "changed": {key: {"before": old, "now": new} for key, (old, new) in changed.items()},
         }
     )
     text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
     write_durably(file, text.encode())
+    return notes

@@ -203,6 +203,21 @@ def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[A
     }
 
 
+def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
+    """Return what shows that a checkpoint's config is that of another run; empty if nothing does.
+
+    Args:
+        saved: `config.yaml`, read.
+        config: the checkpoint's.
+    """
+    old, new = dict(_leaves(saved)), dict(_leaves(yaml.safe_load(yaml.safe_dump(config))))
+    for key in old.keys() & new.keys():
+        kept = key in KEPT or key.partition(".")[0] in KEPT
+        if kept and key not in (*BESIDE, "policy.differentiation") and old[key] != new[key]:
+            return f"{key}={new[key]}, and config.yaml has {key}={old[key]}"
+    return ""
+
+
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, dict) and value:

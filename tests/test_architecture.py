@@ -28,8 +28,8 @@ FLOORS = [
     {"critic", "critic_worker", "algos"},
     {
         "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
-        "export", "durable", "archive", "checkpoint", "training_config", "learner", "run",
-        "standing", "trainer", "grid", "bench", "lab", "tuning", "compare",
+        "export", "durable", "archive", "kept_rows", "checkpoint", "training_config", "learner",
+        "run", "standing", "trainer", "grid", "bench", "lab", "tuning", "compare",
     },
     {"config", "hydra_settings", "tuning_config", "cli", "__main__", "__init__"},
 ]  # fmt: skip

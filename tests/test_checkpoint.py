@@ -305,8 +305,9 @@ def test_a_damaged_checkpoint_names_a_good_one_beside_it(tmp_path: Path) -> None
 
 
 def test_the_newest_checkpoint_that_can_be_gone_on_from_is_found(tmp_path: Path) -> None:
-    def save(name: str, env_steps: int, *, resumable: bool = True) -> None:
-        save_checkpoint(tmp_path / name, {"env_steps": env_steps, "resumable": resumable})
+    def save(name: str, env_steps: int, *, resumable: bool = True, whole: bool = True) -> None:
+        state = {"env_steps": env_steps, "resumable": resumable, "whole": whole}
+        save_checkpoint(tmp_path / name, state)
 
     with pytest.raises(rlkl.ConfigError, match="no checkpoint that a run can go on from"):
         newest(tmp_path)
@@ -325,6 +326,14 @@ def test_the_newest_checkpoint_that_can_be_gone_on_from_is_found(tmp_path: Path)
     assert (path.name, state["env_steps"]) == ("step_200.pt", 200)
     assert "step_300.pt is not a checkpoint that can be read" in notes[0]
     assert "130 environment steps are made again" in notes[1]
+    assert notes[1].endswith(f"last.pt spares them: rlkl resume {tmp_path.parent} exact=false")
+    assert newest(tmp_path, exact=False)[0].name == "last.pt"
+    save("last.pt", 330, resumable=False, whole=False)
+    path, state, notes = newest(tmp_path, exact=False)
+    assert (path.name, "exact=false" in notes[1]) == ("step_200.pt", False)
+    path, state, notes = newest(tmp_path, lambda state: "seed=1" * (state["env_steps"] == 200))
+    assert path.name == "step_80.pt"
+    assert notes[1].endswith("step_200.pt is of another run, with seed=1")
 
 
 def test_what_can_be_read_and_is_no_run_is_refused_with_words_by_whoever_takes_from_it(
