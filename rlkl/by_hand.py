@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from rlkl.flat_parameters import FlatParameters
@@ -19,12 +18,16 @@ class Head(Protocol):
         """Return what the network puts out, `[B, P]`, for outputs `[B, O]` of the perceptron."""
         ...
 
-    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
+    def backward(
+        self, slopes: Array, into: Sequence[Array], *, stops_outward: bool = True
+    ) -> Array:
         """Return slopes with respect to the perceptron's output, and write those of parameters.
 
         Args:
             slopes: with respect to what the network puts out, `[B, P]`.
             into: one array for each parameter of the network.
+            stops_outward: whether what is at a bound or beyond it has no slope where descent
+                leads further out; False is the transpose of `tangent`.
         """
         ...
 
@@ -45,7 +48,9 @@ class PlainHead:
         """Return the outputs."""
         return outputs
 
-    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
+    def backward(
+        self, slopes: Array, into: Sequence[Array], *, stops_outward: bool = True
+    ) -> Array:
         """Return the slopes."""
         return slopes
 
@@ -54,8 +59,16 @@ class PlainHead:
         return change
 
 
+def _without_outward(slopes: Array, numbers: Array, lowest: float, highest: float) -> Array:
+    """Return slopes, 0 where a number is at a bound or beyond and descent leads further out."""
+    outward = ((numbers <= lowest) & (slopes > 0)) | ((numbers >= highest) & (slopes < 0))
+    return np.where(outward, 0, slopes)
+
+
 class FreeStdHead:
-    """Means from the perceptron, and clamped log standard deviations that are parameters.
+    """Means from the perceptron, and bounded log standard deviations that are parameters.
+
+    At the bounds it has the gradient of `policy.GaussianHead`.
 
     Args:
         log_std: the parameters, `[D]`.
@@ -68,10 +81,6 @@ class FreeStdHead:
         self.log_std, self.place = log_std, place
         self.lowest, self.highest = lowest, highest
 
-    @property
-    def _is_free(self) -> NDArray[np.bool_]:
-        return (self.log_std >= self.lowest) & (self.log_std <= self.highest)
-
     def forward(self, outputs: Array) -> Array:
         """Return means and log standard deviations, `[B, 2D]`."""
         size = len(self.log_std)
@@ -80,20 +89,27 @@ class FreeStdHead:
         parameters[:, size:] = np.minimum(np.maximum(self.log_std, self.lowest), self.highest)
         return parameters
 
-    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
+    def backward(
+        self, slopes: Array, into: Sequence[Array], *, stops_outward: bool = True
+    ) -> Array:
         """Return the slopes of the means; those of the logarithms are summed over rows."""
         size = len(self.log_std)
-        np.multiply(np.add.reduce(slopes[:, size:], 0), self._is_free, out=into[self.place])
+        of_log_std = np.add.reduce(slopes[:, size:], 0)
+        if stops_outward:
+            of_log_std = _without_outward(of_log_std, self.log_std, self.lowest, self.highest)
+        into[self.place][...] = of_log_std
         return np.ascontiguousarray(slopes[:, :size])
 
     def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
         """Return the changes of means and logarithms, `[B, 2D]`."""
-        moved = np.where(self._is_free, parameters[self.place], 0)
-        return np.concatenate((change, np.broadcast_to(moved, change.shape)), 1)
+        moved = np.broadcast_to(parameters[self.place], change.shape)
+        return np.concatenate((change, moved), 1)
 
 
 class StateStdHead:
-    """Means and clamped log standard deviations, both from the perceptron.
+    """Means and bounded log standard deviations, both from the perceptron.
+
+    At the bounds it has the gradient of `policy.GaussianHead`.
 
     Args:
         log_std: added to the perceptron's output for the logarithms.
@@ -102,25 +118,29 @@ class StateStdHead:
     """
 
     def __init__(self, log_std: float, lowest: float, highest: float) -> None:
-        self.log_std, self.lowest, self.highest = log_std, lowest, highest
-        self._is_free: NDArray[np.bool_] = np.empty((0, 0), np.bool_)
+        self.start, self.lowest, self.highest = log_std, lowest, highest
+        self._log_std: Array = np.empty((0, 0))
 
     def forward(self, outputs: Array) -> Array:
         """Return means and log standard deviations, `[B, 2D]`."""
         parameters, size = outputs.copy(), outputs.shape[1] // 2
-        log_std = outputs[:, size:] + self.log_std
-        self._is_free = (log_std >= self.lowest) & (log_std <= self.highest)
-        np.clip(log_std, self.lowest, self.highest, out=parameters[:, size:])
+        self._log_std = outputs[:, size:] + self.start
+        np.clip(self._log_std, self.lowest, self.highest, out=parameters[:, size:])
         return parameters
 
-    def backward(self, slopes: Array, into: Sequence[Array]) -> Array:
-        """Return the slopes, without those of clamped logarithms."""
-        return self.tangent(slopes, into)
+    def backward(
+        self, slopes: Array, into: Sequence[Array], *, stops_outward: bool = True
+    ) -> Array:
+        """Return the slopes."""
+        slopes, size = slopes.copy(), slopes.shape[1] // 2
+        if stops_outward:
+            slopes[:, size:] = _without_outward(
+                slopes[:, size:], self._log_std, self.lowest, self.highest
+            )
+        return slopes
 
     def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
-        """Return the change, without that of clamped logarithms."""
-        change = change.copy()
-        change[:, change.shape[1] // 2 :] *= self._is_free
+        """Return the change."""
         return change
 
 
@@ -162,15 +182,18 @@ class HandNetwork:
         return self.head.forward(self.perceptron.forward(vectors))
 
     @_silently
-    def backward(self, slopes: Array, into: Sequence[Array] | None = None) -> None:
+    def backward(
+        self, slopes: Array, into: Sequence[Array] | None = None, *, stops_outward: bool = True
+    ) -> None:
         """Write the gradient of a loss at the last `forward`.
 
         Args:
             slopes: ∂loss/∂output, `[B, P]`.
             into: one array for each parameter; None for the parameters' own gradient.
+            stops_outward: see `Head.backward`.
         """
         into = self._gradient if into is None else into
-        slopes = self.head.backward(slopes, into)
+        slopes = self.head.backward(slopes, into, stops_outward=stops_outward)
         weights, biases = self._layers(into)
         self.perceptron.backward(slopes, weights, biases)
 

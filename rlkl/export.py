@@ -78,7 +78,7 @@ def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
         names, outputs = [*names, STATE], [*outputs, NEXT_STATE]
         examples.append(torch.zeros(2, actor.state_size))
     batch = {0: torch.export.Dim("batch")}
-    with _quiet():
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             actor.eval(),
             tuple(examples),

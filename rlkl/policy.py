@@ -1,7 +1,8 @@
 """The policy: an actor that gives action distributions, a critic that gives values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -83,8 +84,8 @@ class PolicyConfig:
             them itself, and charge for what it was given.
         state_dependent_std: the standard deviation is an output of the actor, not free parameters.
         log_std: logarithm of the standard deviation a Gaussian policy starts from.
-        log_std_min: the logarithm is clamped to at least this.
-        log_std_max: the logarithm is clamped to at most this.
+        log_std_min: the logarithm is kept at or above this; from there it can come back.
+        log_std_max: the logarithm is kept at or below this.
         differentiation: `by_hand` evaluates and differentiates perceptrons by formulas in NumPy, on
             the CPU, several times as fast; `autograd` is torch's and can do every network; `auto`
             is by hand where that can be. Both give the same numbers, to rounding.
@@ -158,19 +159,47 @@ class Inputs(NamedTuple):
     sequences: Sequences | None = None
 
 
+class _Bounded(torch.autograd.Function):
+    """Clamps to two bounds; see `GaussianHead` for its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, numbers: Tensor, lowest: float, highest: float, stops_outward: bool
+    ) -> Tensor:
+        ctx.stops_outward = stops_outward
+        ctx.save_for_backward(numbers <= lowest, numbers >= highest)
+        return numbers.clamp(lowest, highest)
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None, None]:
+        if ctx.stops_outward:
+            is_lowest, is_highest = ctx.saved_tensors
+            outward = (is_lowest & (slopes > 0)) | (is_highest & (slopes < 0))
+            slopes = slopes.masked_fill(outward, 0)
+        return slopes, None, None, None
+
+
 class GaussianHead(nn.Module):
-    """Features to means and log standard deviations.
+    """Features to means and log standard deviations within bounds.
+
+    A logarithm at a bound or beyond it has the gradient of the bound itself where descent leads
+    back inside, and 0 where it leads further out. So it can come back, and does not wander off.
 
     Args:
         network: features to means `[B, D]`, or to means and log standard deviations `[B, 2D]`.
         action_size: D.
-        config: starting value and clamps of the logarithms, and whether they depend on the state.
+        config: starting value and bounds of the logarithms, and whether they depend on the state.
+
+    Attributes:
+        stops_outward: False passes gradients in both directions, as Fisher-vector products need:
+            the sign of what is differentiated twice says nothing of where a step leads.
     """
 
     def __init__(self, network: nn.Module, action_size: int, config: PolicyConfig) -> None:
         super().__init__()
         self.network = network
         self.config = config
+        self.stops_outward = True
         if not config.state_dependent_std:
             self.log_std = nn.Parameter(torch.full((action_size,), config.log_std))
 
@@ -179,11 +208,26 @@ class GaussianHead(nn.Module):
         config = self.config
         if config.state_dependent_std:
             mean, offset = self.network(features).chunk(2, -1)
-            log_std = config.log_std + offset
+            log_std = self._bounded(config.log_std + offset)
         else:
             mean = self.network(features)
-            log_std = self.log_std.expand_as(mean)
-        return torch.cat((mean, log_std.clamp(config.log_std_min, config.log_std_max)), -1)
+            # Before it is repeated for each row: the sum over rows says where descent leads.
+            log_std = self._bounded(self.log_std).expand_as(mean)
+            # Changes no number, but torch adds up gradients that lie side by side in this order.
+            log_std = log_std.clamp(config.log_std_min, config.log_std_max)
+        return torch.cat((mean, log_std), -1)
+
+    def _bounded(self, log_std: Tensor) -> Tensor:
+        lowest, highest = self.config.log_std_min, self.config.log_std_max
+        if not torch.is_grad_enabled():
+            return log_std.clamp(lowest, highest)
+        bounded: Tensor = _Bounded.apply(log_std, lowest, highest, self.stops_outward)  # type: ignore[no-untyped-call]
+        return bounded
+
+    def settle(self) -> None:
+        """Put free logarithms that are beyond a bound onto it, which changes no distribution."""
+        if not self.config.state_dependent_std:
+            self.log_std.data.clamp_(self.config.log_std_min, self.config.log_std_max)
 
 
 class Network(nn.Module):
@@ -402,6 +446,27 @@ class Policy:
         sequences = inputs.sequences
         states = sequences.states[:, : self._actor_state_size] if sequences else None
         return self._masked(self.actor(inputs, states).to(dtype or self.dtype), inputs.observations)
+
+    def settle(self) -> None:
+        """Put free log standard deviations that are beyond a bound onto it.
+
+        No distribution changes, and the next step back inside has an effect at once.
+        """
+        if isinstance(self.actor.head, GaussianHead):
+            self.actor.head.settle()
+
+    @contextmanager
+    def past_bounds(self) -> Iterator[None]:
+        """Have gradients pass the bounds of log standard deviations in both directions."""
+        head = self.actor.head
+        if not isinstance(head, GaussianHead):
+            yield
+            return
+        head.stops_outward = False
+        try:
+            yield
+        finally:
+            head.stops_outward = True
 
     def values(
         self, inputs: Inputs, states: Tensor | None = None, *, through_encoder: bool = False

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from rlkl.by_hand import FreeStdHead, HandNetwork, StateStdHead
 from rlkl.flat_parameters import FlatParameters
-from rlkl.policy import HandPolicy, Inputs, Policy, PolicyConfig
+from rlkl.policy import GaussianHead, HandPolicy, Inputs, Policy, PolicyConfig
 from rlkl.spaces import ACTION_MASK, VECTOR, ObservationEncoder
 from rlkl.validation import ConfigError
 
@@ -125,46 +125,67 @@ def test_the_cases_go_beyond_both_clamps(case: str) -> None:
 CORNERS = [LOWEST - 1, LOWEST, -0.2, HIGHEST, HIGHEST + 1]
 
 
-def slopes_through_torchs_clamp(slopes: NDArray[Any]) -> tuple[Tensor, Tensor]:
-    """Return what comes out of a clamp of CORNERS, and slopes with respect to what went in."""
-    leaf = torch.tensor(CORNERS, dtype=torch.float64, requires_grad=True)
-    clamped = leaf.clamp(LOWEST, HIGHEST).expand(len(slopes), -1)
-    (gradient,) = torch.autograd.grad(clamped, leaf, torch.as_tensor(slopes))
-    return clamped.detach(), gradient
+CLAMPED = [LOWEST, LOWEST, -0.2, HIGHEST, HIGHEST]
+INWARD = {1.0: [0, 0, 1, 1, 1], -1.0: [1, 1, 1, 0, 0]}
+"""Which corners have a slope where descent leads down (of a positive slope), and where up."""
 
 
-def test_free_logarithms_at_a_bound_have_the_slope_that_torch_gives_them() -> None:
+def in_torch(of_state: bool, slopes: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    """Return log standard deviations at CORNERS, and slopes with respect to what went in."""
+    head = GaussianHead(
+        torch.nn.Identity(),
+        5,
+        PolicyConfig(
+            state_dependent_std=of_state, log_std=0.0, log_std_min=LOWEST, log_std_max=HIGHEST
+        ),
+    ).double()
+    corners = torch.tensor(CORNERS, dtype=torch.float64)
+    rows = torch.zeros(len(slopes), 5, dtype=torch.float64)
+    leaf = torch.cat((rows, corners.expand_as(rows)), 1) if of_state else rows
+    leaf.requires_grad_()
+    if not of_state:
+        head.log_std.data.copy_(corners)
+    outputs = head(leaf)
+    outputs.backward(torch.from_numpy(np.concatenate((np.zeros_like(slopes), slopes), 1)))
+    gradient = leaf.grad[:, 5:] if of_state else head.log_std.grad
+    return outputs[:, 5:].detach(), gradient
+
+
+@pytest.mark.parametrize("sign", INWARD)
+def test_free_logarithm_at_a_bound_moves_inward_alone(sign: float) -> None:
     head = FreeStdHead(np.array(CORNERS), 1, LOWEST, HIGHEST)
-    means = np.arange(10.0).reshape(2, 5)
-    slopes = np.arange(1.0, 21.0).reshape(2, 10)
-    clamped, expected = slopes_through_torchs_clamp(slopes[:, 5:])
-    np.testing.assert_array_equal(head.forward(means), np.concatenate((means, clamped), 1))
+    means, slopes = np.arange(10.0).reshape(2, 5), np.full((2, 10), 3 * sign)
+    slopes[0, 5:] = -sign  # the sum over rows decides, not a row
+    np.testing.assert_allclose(head.forward(means), np.concatenate((means, [CLAMPED] * 2), 1))
     into = [np.full(1, np.nan), np.full(5, np.nan)]
     np.testing.assert_array_equal(head.backward(slopes, into), slopes[:, :5])
-    np.testing.assert_array_equal(into[1], expected)
+    assert into[1].tolist() == (2 * sign * np.array(INWARD[sign])).tolist()
     assert np.isnan(into[0]).all()
-    moved = head.tangent(means, [np.empty(1), np.ones(5)])
-    np.testing.assert_array_equal(moved[:, :5], means)
-    np.testing.assert_array_equal(moved[:, 5:], [expected.sign().tolist()] * 2)
+    clamped, expected = in_torch(False, slopes[:, 5:])
+    assert clamped.tolist() == [CLAMPED] * 2
+    assert into[1].tolist() == expected.tolist()
+    head.backward(slopes, into, stops_outward=False)
+    assert into[1].tolist() == [2 * sign] * 5
+    moved = head.tangent(means, [np.empty(1), np.arange(5.0)])
+    np.testing.assert_array_equal(moved, np.concatenate((means, [np.arange(5.0)] * 2), 1))
 
 
-def test_logarithms_of_the_state_at_a_bound_have_the_slope_that_torch_gives_them() -> None:
-    # Halves are exact: what the head adds makes the corners again.
+@pytest.mark.parametrize("sign", INWARD)
+def test_logarithm_of_the_state_at_a_bound_moves_inward_alone(sign: float) -> None:
     head = StateStdHead(-0.5, LOWEST, HIGHEST)
-    corners = np.array([[LOWEST - 1, LOWEST, -0.25, HIGHEST, HIGHEST + 1]])
-    outputs = np.concatenate((np.arange(5.0)[None], corners + 0.5), 1)
-    before, slopes = outputs.copy(), np.arange(1.0, 11.0)[None]
-    leaf = torch.tensor(corners + 0.5, requires_grad=True)
-    clamped = (-0.5 + leaf).clamp(LOWEST, HIGHEST)
-    (expected,) = torch.autograd.grad(clamped, leaf, torch.as_tensor(slopes[:, 5:]))
-    found = head.forward(outputs)
-    np.testing.assert_array_equal(found[:, :5], outputs[:, :5])
-    np.testing.assert_array_equal(found[:, 5:], clamped.detach())
-    for back in (head.backward(slopes, []), head.tangent(slopes, [])):
-        np.testing.assert_array_equal(back[:, :5], slopes[:, :5])
-        np.testing.assert_array_equal(back[:, 5:], expected)
+    # Halves are exact: what the head adds makes the corners again.
+    outputs = np.concatenate((np.arange(5.0), np.array(CORNERS) + 0.5))[None]
+    before, slopes = outputs.copy(), np.full((1, 10), 3 * sign)
+    np.testing.assert_allclose(head.forward(outputs)[0], [*np.arange(5.0), *CLAMPED])
+    back = head.backward(slopes, [])
+    assert back[0].tolist() == [3 * sign] * 5 + (3 * sign * np.array(INWARD[sign])).tolist()
+    clamped, expected = in_torch(True, slopes[:, 5:])
+    assert clamped[0].tolist() == CLAMPED
+    assert back[:, 5:].tolist() == expected.tolist()
+    assert head.backward(slopes, [], stops_outward=False).tolist() == slopes.tolist()
+    assert head.tangent(slopes, []).tolist() == slopes.tolist()
     np.testing.assert_array_equal(outputs, before)
-    np.testing.assert_array_equal(slopes, np.arange(1.0, 11.0)[None])
+    assert (slopes == 3 * sign).all()
 
 
 @EVERY_CASE

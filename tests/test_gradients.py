@@ -481,23 +481,41 @@ def test_a_step_goes_by_the_share_of_states_that_is_configured(kind: str, fracti
     assert second.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-9)
 
 
-def test_a_logarithm_beyond_its_clamp_has_no_curvature() -> None:
-    policy = small_policy(
-        4, Box(-1, 1, (2,)), dtype=torch.float64, log_std_min=-1.0, log_std_max=0.5
-    )
-    assert policy.by_hand is not None
-    policy.actor.head.log_std.data.copy_(torch.tensor([-2.0, 0.1]))
-    batch, fisher = batch_for(policy, "gaussian", 20), output_fisher(policy.family)
-    assert fisher is not None
-    actor, rows = policy.by_hand.actor, batch.rows()
-    actor.forward(rows.vectors)
-    product = hand_fisher_vector_product(actor, fisher, rows, 0.0)
-    dense = hessian_of_the_kl(policy, batch.inputs)
-    unit = torch.eye(len(dense), dtype=torch.float64)
-    found = torch.stack([torch.from_numpy(product(column.numpy())) for column in unit], 1)
-    torch.testing.assert_close(found, dense, rtol=1e-9, atol=1e-12)
-    place = next(
-        i for i, (name, _) in enumerate(policy.actor.named_parameters()) if name == "head.log_std"
-    )
-    offset = sum(tensor.numel() for tensor in policy.actor_parameters.tensors[:place])
-    assert found.diagonal()[offset : offset + 2].tolist() == pytest.approx([0, 2])
+@pytest.mark.parametrize("of_state", [False, True])
+def test_logarithm_beyond_its_bound_keeps_its_curvature(of_state: bool) -> None:
+    products = []
+    for way in WAYS:
+        policy = small_policy(
+            4,
+            Box(-1, 1, (2,)),
+            dtype=torch.float64,
+            differentiation=way,
+            state_dependent_std=of_state,
+            log_std_min=-1.0,
+            log_std_max=0.5,
+            actor_hidden_sizes=[],
+        )
+        bias = policy.actor.head.network[-1].bias[-2:] if of_state else policy.actor.head.log_std
+        bias.data.copy_(torch.tensor([-2.0, 0.1]))
+        batch = batch_for(policy, "gaussian", 20)
+        natural = NaturalGradient(NPGConfig(cg_damping=0.0), policy, seeded())
+        natural.gradient.write(
+            next(natural.gradient.minibatches(natural.gradient.source(batch), 1, seeded()))
+        )
+        by_autograd = natural._product_by_autograd(batch)
+        product = natural._product_by_hand(batch, batch.rows())
+        unit = torch.eye(len(policy.actor_parameters.vector), dtype=torch.float64)
+        products.append(
+            torch.stack(
+                [
+                    by_autograd(column)
+                    if product is None
+                    else torch.from_numpy(product(column.numpy()))
+                    for column in unit
+                ],
+                1,
+            )
+        )
+        place = (bias.data_ptr() - policy.actor_parameters.vector.data_ptr()) // 8
+        assert products[-1].diagonal()[place : place + 2].tolist() == pytest.approx([2, 2])
+    torch.testing.assert_close(products[0], products[1], rtol=1e-9, atol=1e-12)

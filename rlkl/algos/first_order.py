@@ -74,6 +74,7 @@ class FirstOrder:
     def update(self, batch: Batch, progress: float) -> Metrics:
         """Go over the batch in minibatches, epoch by epoch."""
         config = self.config
+        self.policy.settle()
         self.adam.learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, progress
         )

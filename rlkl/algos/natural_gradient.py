@@ -128,7 +128,7 @@ def hand_fisher_vector_product(
         change = actor.tangent(actor.parameters.arrays(vector))
         slopes = fisher(rows.old_parameters, change) / len(change)
         image = np.empty_like(vector)
-        actor.backward(slopes, actor.parameters.arrays(image))
+        actor.backward(slopes, actor.parameters.arrays(image), stops_outward=False)
         image += damping * vector
         return image
 
@@ -206,6 +206,7 @@ class NaturalGradient:
             max_kl: δ in nats.
         """
         config = self.config
+        self.policy.settle()
         source = self.gradient.source(batch)
         whole = next(self.gradient.minibatches(source, 1, self.generator))
         self.gradient.write(whole)
@@ -236,7 +237,8 @@ class NaturalGradient:
     def _product_by_autograd(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """Return products with the damped Fisher matrix, over the share of states configured."""
         policy, batch = self.policy, self._share(batch)
-        new = policy.distribution(batch.inputs)
+        with policy.past_bounds():
+            new = policy.distribution(batch.inputs)
         mean_kl = new.at(batch.old_parameters).kl(new).mean()
         return fisher_vector_product(
             mean_kl, policy.actor_parameters.tensors, self.config.cg_damping
