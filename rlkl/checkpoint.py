@@ -287,7 +287,7 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     folder = Path(run_dir)
-    if folder.suffix == ".pt":
+    if folder.suffix == ".pt" and not folder.is_dir():
         return folder
     path = folder / "checkpoints" / f"{checkpoint}.pt"
     if path.exists():
@@ -308,6 +308,15 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
         f"{run_dir} has no {path.relative_to(folder)}: a run writes it when it ends, and this one "
         "has not ended, or was killed"
     )
+
+
+def folder_of(run_dir: str | Path) -> Path:
+    """Return the run's folder where it, or one of its checkpoints, is meant."""
+    path = Path(run_dir)
+    if path.suffix != ".pt" or path.is_dir():
+        return path
+    folder = path.absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -88,13 +91,87 @@ def import_module_of(env_id: str) -> None:
     module = env_id.rpartition(":")[0]
     if not module:
         return
-    here = os.getcwd()  # noqa: PTH109  as texts, which the path has
-    if not {"", here} & set(sys.path):
-        sys.path.append(here)
+    here = _search_here()
     try:
         importlib.import_module(module)
     except Exception as error:
         raise ConfigError(f"env.id={env_id}: {_why_not_imported(module, error, here)}") from error
+
+
+def _search_here() -> str:
+    """Let modules of the working directory be found; return that directory."""
+    here = os.getcwd()  # noqa: PTH109  as texts, which the path has
+    is_strange = any(_lies_in(here, folder) for folder in _run_folders)
+    if not is_strange and not {"", here} & set(sys.path):
+        sys.path.append(here)
+    return here
+
+
+_run_folders: set[Path] = set()
+"""Folders of which no module may be imported."""
+
+
+def check_module(env_id: str, run_dir: Path) -> str:
+    """Return which module a run's `env.id` imports from where, before it does; empty if none.
+
+    What a stranger's folder holds is data, so nothing in it is imported, whatever path leads there.
+
+    Args:
+        env_id: as the run's checkpoint has it.
+        run_dir: the run's folder.
+
+    Raises:
+        ConfigError: the module lies in the run's folder.
+    """
+    module = env_id.rpartition(":")[0]
+    _run_folders.add(run_dir.resolve())
+    if not module:
+        return ""
+    _search_here()
+    places: list[str] = []
+    for place in _places(module):
+        places.append(place)
+        if _lies_in(place, run_dir):
+            raise ConfigError(
+                f"env.id={env_id}: {place} lies in the run's folder, of which no code is run; "
+                "if you trust it, move it out of there"
+            )
+    return f"env.id={env_id} imports {module} from {places[-1]}" if places else ""
+
+
+def _places(module: str) -> Iterator[str]:
+    """Yield the files and folders that importing a module would read; nothing is imported."""
+    first, *rest = module.split(".")
+    spec = _located(first)
+    for part in rest:
+        if spec is None:
+            return
+        path = list(spec.submodule_search_locations or [])
+        if spec.origin is not None:
+            yield spec.origin
+        spec = PathFinder.find_spec(part, path)  # by its last name, which asks for no parents
+    if spec is not None:
+        yield from [spec.origin] if spec.origin else spec.submodule_search_locations or []
+
+
+def _located(name: str) -> ModuleSpec | None:
+    if name in sys.modules:
+        return sys.modules[name].__spec__
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def _lies_in(place: str, folder: Path) -> bool:
+    # As it is spelled, and where links lead.
+    spelled = Path(os.path.abspath(place))  # noqa: PTH100  which follows no link
+    return any(
+        path.is_relative_to(inside)
+        for path in (spelled, Path(place).resolve())
+        for inside in (Path(os.path.abspath(folder)), folder.resolve())  # noqa: PTH100
+    )
 
 
 def _why_not_imported(module: str, error: Exception, here: str) -> str:

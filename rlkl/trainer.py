@@ -1,5 +1,6 @@
 """Training from a config to a trained policy, begun or resumed."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -17,6 +18,7 @@ from rlkl.durable import (
     unused,
     write_durably,
 )
+from rlkl.env_ids import check_module
 from rlkl.kept_rows import kept_rows
 from rlkl.learner import Learner
 from rlkl.loggers import Logger, as_yaml, check_folder, make_run_dir
@@ -182,6 +184,9 @@ def _go_on(
     with taking_from(path):
         rows = kept_rows(run_dir, state, exact=exact)
         stays_exact = bool(state["resumable"]) and not rows.notes
+    told = check_module(config.env.id, run_dir)
+    if told and config.logger.progress != "none":
+        print(f"rlkl: {told}", file=sys.stderr)  # before it is imported
     trainer = Trainer(config)
     try:
         with taking_from(path):

@@ -1,14 +1,22 @@
 """What a stranger's run folder holds is data: nothing outside it is written, no code of it runs."""
 
+import importlib
 import os
+import sys
 import threading
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 import rlkl
+from rlkl import env_ids
+from rlkl.cli import main
 from rlkl.durable import FolderTakenError
 from rlkl.rollout import Episode
 from rlkl.standing import clean_up
@@ -157,3 +165,135 @@ def test_two_threads_cannot_train_in_one_folder(tmp_path: Path) -> None:
     rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train([Calls(beside)])
     assert len(refused) == 2
     assert len((run / "metrics.csv").read_text().splitlines()) == 5
+
+
+MODULE = """
+from pathlib import Path
+import gymnasium as gym
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+Path(WITNESS).touch()
+gym.register("Strange-v0", CartPoleEnv, max_episode_steps=50)
+"""
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run of `env.id=strange_module:Strange-v0`, whose module is not to be found any more."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.setattr(env_ids, "_run_folders", set())
+    gym.register("Strange-v0", CartPoleEnv, max_episode_steps=50)
+    monkeypatch.setitem(sys.modules, "strange_module", types.ModuleType("strange_module"))
+    env = rlkl.EnvConfig("strange_module:Strange-v0", 2)
+    try:
+        with pytest.raises(RuntimeError, match="power"):
+            run = str(tmp_path / "run")
+            rlkl.Trainer(rlkl.TrainConfig(run_dir=run, **{**SMALL, "env": env})).train(
+                [Calls(lost)]
+            )
+        del gym.registry["Strange-v0"], sys.modules["strange_module"]
+        yield tmp_path / "run"
+    finally:
+        gym.registry.pop("Strange-v0", None)
+        sys.modules.pop("strange_module", None)
+
+
+def write_module(place: Path, witness: Path) -> None:
+    place.mkdir(exist_ok=True, parents=True)
+    text = MODULE.replace("WITNESS", repr(str(witness)))
+    (place / "strange_module.py").write_text(text)
+    importlib.invalidate_caches()
+
+
+USES = {
+    "evaluate": ["evaluate", "run", "--episodes", "1"],
+    "evaluate a checkpoint": ["evaluate", "run/checkpoints/step_32.pt", "--episodes", "1"],
+    "watch": ["watch", "run", "--video", "film.gif", "--episodes", "1"],
+    "resume": ["resume", "run", "logger.progress=plain"],
+    "show": ["show", "clip", "checkpoint=run", "batches=1"],
+}
+
+
+def command(arguments: list[str]) -> Any:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
+
+
+@pytest.mark.parametrize("way", ["on the path", "the working directory", "a link", "a package"])
+@pytest.mark.parametrize("use", USES)
+def test_no_module_of_the_run_folder_is_imported(
+    use: str, way: str, strange: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    witness = strange.parent / "it_ran"
+    place = strange / "code"
+    write_module(place, witness)
+    arguments = USES[use]
+    if way == "on the path":
+        sys.path.insert(0, str(place))
+    elif way == "the working directory":
+        write_module(strange, witness)
+        monkeypatch.chdir(strange)
+        there = [text.replace("run", "../run", 1) for text in arguments[1:]]
+        arguments = [arguments[0], *there] if use != "show" else ["show", "clip", "checkpoint=."]
+    elif way == "a link":
+        (strange.parent / "strange_module.py").symlink_to(place / "strange_module.py")
+    else:
+        (strange.parent / "strange_module").symlink_to(place)
+        (place / "__init__.py").write_text((place / "strange_module.py").read_text())
+    importlib.invalidate_caches()
+    code = command(arguments)
+    assert code == 2, capsys.readouterr()
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "of which no code is run" in errors or way == "the working directory"
+    assert not witness.exists()
+
+
+def test_a_namespace_package_that_is_the_run_folder_is_refused(strange: Path) -> None:
+    write_module(strange, strange.parent / "it_ran")
+    for env_id in ("run.strange_module:Strange-v0", "run.code.x.strange_module:Strange-v0"):
+        write_module(strange / "code" / "x", strange.parent / "it_ran")
+        with pytest.raises(rlkl.ConfigError, match=r"strange_module\.py lies in the run's folder"):
+            env_ids.check_module(env_id, strange)
+    assert not (strange.parent / "it_ran").exists()
+
+
+@pytest.mark.parametrize("use", ["evaluate", "watch", "resume"])
+def test_the_module_that_is_imported_is_said(
+    use: str, strange: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    witness = strange.parent / "it_ran"
+    write_module(strange.parent, witness)
+    assert command(USES[use]) == 0
+    said = f"env.id=strange_module:Strange-v0 imports strange_module from {strange.parent}/strange"
+    assert said in capsys.readouterr().err
+    assert witness.exists()
+
+
+def test_loading_and_exporting_a_policy_import_nothing(strange: Path) -> None:
+    write_module(strange.parent, strange.parent / "it_ran")
+    policy = rlkl.load_policy(strange)
+    assert policy.act(np.zeros(4, np.float32)) in (0, 1)
+    assert command(["export", "run"]) == 0
+    assert (strange / "last.onnx").exists()
+    assert not (strange.parent / "it_ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling", "given"])
+def test_export_onto_what_exists_is_refused(
+    kind: str, strange: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = strange.parent / "victim.onnx"
+    if kind != "dangling":
+        victim.write_text("mine")
+    if kind == "file":
+        (strange / "last.onnx").write_text("mine")
+    elif kind != "given":
+        (strange / "last.onnx").symlink_to(victim)
+    assert command(["export", "run", *["--output", "victim.onnx"] * (kind == "given")]) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "exists already" in errors
+    assert victim.exists() == (kind != "dangling")

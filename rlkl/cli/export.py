@@ -1,7 +1,8 @@
 """`rlkl export`: a trained policy as an ONNX file, compared with the policy on the way."""
 
-from pathlib import Path
+import os
 
+from rlkl.checkpoint import folder_of
 from rlkl.cli.flags import CHECKPOINT, Flag, RunCommand, new_file, open_run
 from rlkl.export import OPSET, export_onnx
 from rlkl.validation import ConfigError
@@ -29,10 +30,12 @@ def main(arguments: list[str]) -> int:
         print(COMMAND.help_text())
         return 0
     given = COMMAND.parse(arguments)
-    run = open_run(given)
-    path = given.output or Path(given.run_dir, f"{given.checkpoint}.onnx")
-    if path.exists():
+    run = open_run(given, with_environment=False)
+    path = given.output or folder_of(given.run_dir) / f"{given.checkpoint}.onnx"
+    if os.path.lexists(path):
         raise ConfigError(f"{path} exists already and is not overwritten; name another --output")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path.parent} may not be written into; name another --output")
     exported = export_onnx(run.policy)
     for heading, values in (("input", exported.inputs), ("output", exported.outputs)):
         for name, shape in values.items():

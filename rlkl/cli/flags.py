@@ -1,6 +1,8 @@
 """What the commands that take a run's folder share: their flags, their help, their refusals."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Any, NoReturn
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from rlkl.checkpoint import CHECKPOINTS, TrainedRun, load_run
+from rlkl.checkpoint import CHECKPOINTS, TrainedRun, folder_of, load_run
+from rlkl.env_ids import check_module
 from rlkl.validation import ConfigError, check_choice, check_range, nearest
 
 
@@ -73,7 +76,7 @@ def new_file(name: str, *suffixes: str) -> Callable[[str], Path]:
             raise ConfigError(
                 f"{name} {text}: expected a name that ends in {' or '.join(suffixes)}"
             )
-        if path.exists():
+        if os.path.lexists(path):
             raise ConfigError(f"{name} {text}: it exists already; name another file")
         if not path.parent.is_dir():
             raise ConfigError(f"{name} {text}: there is no folder {path.parent}; make it first")
@@ -148,15 +151,25 @@ class RunCommand:
         return parsed
 
 
-def open_run(given: argparse.Namespace) -> TrainedRun:
+def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> TrainedRun:
     """Read the run that the command line names, and compute with as many threads as it did.
 
     On networks of this size torch's default, one for each core, takes several times as long.
 
+    Args:
+        given: the parsed command line.
+        with_environment: whether its environment is about to be made; which module that imports
+            is printed.
+
     Raises:
-        ConfigError: it has no such checkpoint, or none that can be read.
+        ConfigError: it has no such checkpoint, or none that can be read, or its environment's
+            module lies in the run's folder.
     """
     run = load_run(given.run_dir, given.checkpoint)
+    if with_environment:
+        told = check_module(run.env.id, folder_of(given.run_dir))
+        if told:
+            print(f"rlkl: {told}", file=sys.stderr)
     torch.set_num_threads(run.threads)
     threadpool_limits(run.threads, "blas")  # NumPy's products
     return run

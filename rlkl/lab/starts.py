@@ -1,12 +1,14 @@
 """Where experiments begin: a trained policy, and batches that it collects standing still."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
-from rlkl.checkpoint import checkpoint_path, load_checkpoint, taking_from
+from rlkl.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
+from rlkl.env_ids import check_module
 from rlkl.evaluation import evaluate
 from rlkl.lab.base import Tell, TrainingExperimentConfig
 from rlkl.rollout import Batch, make_batch
@@ -73,7 +75,10 @@ def restored(run_dir: str) -> Trainer:
     path = checkpoint_path(run_dir)
     state = load_checkpoint(path)
     with taking_from(path):
-        trainer = Trainer(saved_config(state["config"]))
+        config = saved_config(state["config"])
+        if told := check_module(config.env.id, folder_of(run_dir)):
+            print(f"rlkl: {told}", file=sys.stderr)
+        trainer = Trainer(config)
         try:
             trainer.load_policy(state)
         except BaseException:
