@@ -18,6 +18,7 @@ from rlkl.envs import EnvConfig
 from rlkl.memory_budget import machine_memory
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
+from rlkl.saved_keys import as_meant
 from rlkl.spaces import (
     ACTION_MASK,
     ObservationEncoder,
@@ -380,7 +381,7 @@ def _policy_of(state: dict[str, Any]) -> TrainedPolicy:
         described_space(description["observation_space"]), description["observation_keys"]
     )
     check_described(description, state["policy"], encoder.vector_size)
-    config = PolicyConfig(**description["config"])
+    config = PolicyConfig(**as_meant("policy", description["config"]))
     action_space = described_space(description["action_space"])
     policy = Policy(config, encoder, action_space, torch.Generator())
     policy.load_state_dict(state["policy"])

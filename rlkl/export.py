@@ -103,6 +103,8 @@ class _DeterministicActor(nn.Module):
     scale: Tensor
     low: Tensor
     high: Tensor
+    middle: Tensor | None
+    half_range: Tensor | None
 
     def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
@@ -118,6 +120,9 @@ class _DeterministicActor(nn.Module):
         if isinstance(self.space, Box):
             self.register_buffer("low", torch.from_numpy(self.space.low.copy()))
             self.register_buffer("high", torch.from_numpy(self.space.high.copy()))
+        for name in ("middle", "half_range"):
+            numbers = getattr(policy.decoder, name)
+            self.register_buffer(name, None if numbers is None else torch.as_tensor(numbers))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         observations = dict(zip(self.names, inputs, strict=False))
@@ -144,10 +149,14 @@ class _DeterministicActor(nn.Module):
             return (choices.reshape(-1, *space.shape) + start).to(dtype)
         if isinstance(space, Box):
             mean = parameters.chunk(2, -1)[0].reshape(-1, *space.shape)
-            if not self.clips:
+            if not self.clips and self.half_range is None:
                 return mean.to(dtype)
             low, high = self.low.double(), self.high.double()
             action = mean.double()
+            if self.middle is not None and self.half_range is not None:
+                action = self.middle + self.half_range * action
+                if not self.clips:
+                    return action.to(dtype)
             if self.squashes:
                 action = low + (high - low) * (mean.tanh() + 1).double() / 2
             return torch.minimum(torch.maximum(action, low), high).to(dtype)

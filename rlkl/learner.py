@@ -25,6 +25,7 @@ from rlkl.policy import Policy, PolicyConfig
 from rlkl.randomness import RandomStreams
 from rlkl.rollout import Rollout, make_batch
 from rlkl.safeguard import Safeguard
+from rlkl.saved_keys import as_meant
 from rlkl.training_config import TrainConfig
 from rlkl.validation import BrokenEnvironmentError, ConfigError
 
@@ -306,9 +307,8 @@ class Learner:
 
     def _check_fits(self, state: dict[str, Any]) -> None:
         def described(description: dict[str, Any]) -> dict[str, Any]:
-            # The same networks, whichever way they are differentiated; keys that a checkpoint is
-            # older than have their defaults.
-            config = asdict(PolicyConfig(**description["config"]))
+            # The same networks, whichever way they are differentiated.
+            config = asdict(PolicyConfig(**as_meant("policy", description["config"])))
             return description | {"config": config | {"differentiation": None}}
 
         algo = state["config"]["algo"]["name"]

@@ -80,10 +80,14 @@ class PolicyConfig:
         critic_gain: of the critic's output.
         box_distribution: for Box actions: `gaussian`, clipped to the bounds on its way to the
             environment, or `tanh_gaussian`, squashed into them.
-        clip_actions: false hands samples of a `gaussian` on as they are: an environment may clip
-            them itself, and charge for what it was given.
+        clip_actions: false does not clip actions of a `gaussian`: an environment may clip them
+            itself, and charge for what it was given.
+        scale_actions: a `gaussian` counts in half-ranges from the middle of finite bounds: the
+            environment gets middle + half-range · sample. Mean, standard deviation and entropy are
+            in these units; KL and ratios are the same in any. False hands on the sample itself.
         state_dependent_std: the standard deviation is an output of the actor, not free parameters.
-        log_std: logarithm of the standard deviation a Gaussian policy starts from.
+        log_std: logarithm of the standard deviation a Gaussian policy starts from, in half-ranges
+            where `scale_actions` scales.
         log_std_min: the logarithm is kept at or above this; from there it can come back.
         log_std_max: the logarithm is kept at or below this.
         differentiation: `by_hand` evaluates and differentiates perceptrons by formulas in NumPy, on
@@ -109,6 +113,7 @@ class PolicyConfig:
     critic_gain: float = 1.0
     box_distribution: str = "gaussian"
     clip_actions: bool = True
+    scale_actions: bool = True
     state_dependent_std: bool = False
     log_std: float = 0.0
     log_std_min: float = -20.0
@@ -335,7 +340,9 @@ class Policy:
     ) -> None:
         self.config = config
         self.encoder = encoder
-        self.decoder = ActionDecoder(action_space, config.box_distribution, config.clip_actions)
+        self.decoder = ActionDecoder(
+            action_space, config.box_distribution, config.clip_actions, config.scale_actions
+        )
         self.family = self.decoder.family
         self.device = torch.device(device)
         self.dtype = dtype
@@ -446,6 +453,21 @@ class Policy:
         sequences = inputs.sequences
         states = sequences.states[:, : self._actor_state_size] if sequences else None
         return self._masked(self.actor(inputs, states).to(dtype or self.dtype), inputs.observations)
+
+    @property
+    def caution(self) -> str:
+        """What a user should know of how the policy starts, in a line; mostly empty."""
+        if not self.decoder.is_out_of_reach(3 * math.exp(self.config.log_std)):
+            return ""
+        advice = (
+            "wrap the environment so that 0 lies within them"
+            if self.config.scale_actions
+            else "policy.scale_actions=true starts in their middle if they are finite"
+        )
+        return (
+            f"the first actions lie around 0, far from the bounds of {self.decoder.space}, so that "
+            f"hardly any will ever lie within them; {advice}"
+        )
 
     def settle(self) -> None:
         """Put free log standard deviations that are beyond a bound onto it.
@@ -576,7 +598,11 @@ class Policy:
         return states.masked_fill(self.tensor(begins).unsqueeze(-1), 0)
 
     def mean_std(self, distribution: Distribution) -> float:
-        """Return the standard deviation of Gaussians, averaged over rows and actions; else NaN."""
+        """Return the standard deviation of Gaussians, averaged over rows and actions; else NaN.
+
+        It is in the Gaussian's own units: half-ranges where `scale_actions` scales, and before a
+        squash.
+        """
         if isinstance(distribution, DiagonalGaussian):
             return float(distribution.log_std.detach().double().exp().mean())
         return math.nan

@@ -403,11 +403,15 @@ class ActionDecoder:
     Args:
         space: of one action.
         box_distribution: `gaussian` or `tanh_gaussian`.
-        clip: False hands samples of a `DiagonalGaussian` on as they are.
+        clip: False does not clip the samples of a `DiagonalGaussian`.
+        scale: whether a sample u of a `DiagonalGaussian` counts half-ranges from the middle of the
+            bounds, a = (low + high) / 2 + u · (high - low) / 2; without finite bounds a = u.
 
     Attributes:
         space: as given.
         clips: whether actions are kept within the bounds of a Box.
+        middle, half_range: what samples are multiplied by and added to, of the space's shape; None
+            where that would change nothing.
         family: from a network's output `[B, P]` to distributions.
         parameter_size: P.
 
@@ -416,7 +420,11 @@ class ActionDecoder:
     """
 
     def __init__(
-        self, space: gym.Space[Any], box_distribution: str = "gaussian", clip: bool = True
+        self,
+        space: gym.Space[Any],
+        box_distribution: str = "gaussian",
+        clip: bool = True,
+        scale: bool = False,
     ) -> None:
         check_action_space(space)
         if not clip and not isinstance(space, Box):
@@ -426,6 +434,8 @@ class ActionDecoder:
             )
         self.clips = clip
         self.space: Any = space
+        self.middle: Any = None
+        self.half_range: Any = None
         box: Any = space
         self.family: Callable[[Tensor], Distribution]
         if isinstance(space, Discrete):
@@ -447,8 +457,28 @@ class ActionDecoder:
             # In 64 bits, where high - low neither overflows nor falls short of the upper bound.
             self._floor = box.low.astype(np.float64)
             self._span = box.high.astype(np.float64) - self._floor if self.squashes else None
+            if scale and not self.squashes:
+                self._scale_to(box)
         self._shape: tuple[int, ...] = space.shape or ()
         self._counts_from = int(space.start) if isinstance(space, Discrete) else None
+
+    def _scale_to(self, box: Box) -> None:
+        low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+        # The largest numbers of a type stand for no bound at all.
+        bounded = np.maximum(np.abs(low), np.abs(high)) < FLOAT32_MAX
+        middle, half = np.zeros(low.shape), np.ones(low.shape)
+        middle[bounded] = (low[bounded] + high[bounded]) / 2
+        half[bounded] = (high[bounded] - low[bounded]) / 2
+        if middle.any() or (half != 1).any():
+            self.middle, self.half_range = _bound(middle), _bound(half)
+
+    def is_out_of_reach(self, distance: float) -> bool:
+        """Whether samples within ± a distance all miss the bounds of some dimension."""
+        if self.family is not DiagonalGaussian:
+            return False
+        middle, half = (0, 1) if self.half_range is None else (self.middle, self.half_range)
+        above = self.space.low - middle > distance * half
+        return bool((above | (self.space.high - middle < -distance * half)).any())
 
     @property
     def squashes(self) -> bool:
@@ -481,6 +511,8 @@ class ActionDecoder:
             return (samples + start).astype(space.dtype)
         if self._span is not None:
             samples = self._floor + self._span * (np.tanh(samples) + 1) / 2
+        elif self.half_range is not None:
+            samples = self.middle + self.half_range * samples
         actions: NDArray[Any] = samples
         if self.clips:  # np.clip takes twice as long
             actions = np.maximum(samples, self._low)

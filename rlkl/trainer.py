@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -75,6 +76,9 @@ class Trainer(Learner):
         text = as_yaml(asdict(self.resolved_config))
         with writing(run_dir):
             write_durably(run_dir / "config.yaml", text.encode())
+        if self.policy.caution:
+            with suppress(OSError):
+                print(f"rlkl: {self.policy.caution}", file=sys.stderr, flush=True)
         return Run(self, run_dir, also).go()
 
 

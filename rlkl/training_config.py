@@ -16,6 +16,7 @@ from rlkl.envs import EnvConfig
 from rlkl.loggers import LoggerConfig
 from rlkl.memory_budget import check_memory, check_processes
 from rlkl.policy import PolicyConfig
+from rlkl.saved_keys import as_meant, config_as_meant
 from rlkl.validation import ConfigError, check_divides, check_range, check_text
 
 
@@ -154,7 +155,7 @@ def saved_config(saved: dict[str, Any]) -> TrainConfig:
         ConfigError: it has other keys than the config of this version of rlkl.
     """
     try:
-        parts = {key: kind(**saved[key]) for key, kind in PARTS.items()}
+        parts = {key: kind(**as_meant(key, saved[key])) for key, kind in PARTS.items()}
         algo = ALGORITHMS[saved["algo"]["name"]].config(**saved["algo"])
         return TrainConfig(**saved | parts | {"algo": algo})
     except (KeyError, TypeError) as error:
@@ -193,7 +194,7 @@ def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[A
     """
     # By way of YAML, since that made the tuples of the saved one lists.
     wanted = yaml.safe_load(yaml.safe_dump(asdict(config)))
-    old, new = dict(_leaves(saved)), dict(_leaves(wanted))
+    old, new = dict(_leaves(config_as_meant(saved))), dict(_leaves(wanted))
     return {
         key: (old.get(key), new.get(key))
         for key in [*old, *(key for key in new if key not in old)]

@@ -13,8 +13,8 @@ PACKAGE = Path(rlkl.__file__).parent
 
 FLOORS = [
     {
-        "validation", "version", "randomness", "schedules", "divergence_formulas", "distributions",
-        "divergences", "improvement_bound",
+        "validation", "version", "saved_keys", "randomness", "schedules", "divergence_formulas",
+        "distributions", "divergences", "improvement_bound",
         "surrogates", "advantages", "trust_region", "normalization", "statistics",
         "closed_forms",
     },

@@ -26,7 +26,8 @@ from rlkl.bench.tables import markdown
 from rlkl.bench.work import PEERS, BenchConfig, Entry, contest, refusal
 from rlkl.cli import main
 from rlkl.config import load_works, options, register_schemas
-from rlkl.trainer import TrainConfig, Trainer
+from rlkl.policy import PolicyConfig
+from rlkl.trainer import Trainer
 
 TINY = [
     "num_envs=[2]", "rollout_steps=8", "minibatch_size=8", "warmup_env_steps=1", "env_steps=1",
@@ -181,7 +182,7 @@ def test_rlkl_trains_the_work_that_is_asked_for() -> None:
         assert (critic.num_epochs, critic.num_minibatches, critic.learning_rate) == (7, 8, 0.25)
         assert critic.max_grad_norm is None
         assert made.logger.tensorboard
-        assert made.policy == TrainConfig().policy
+    assert made.policy == PolicyConfig(scale_actions=False)
     parts = ("num_epochs", "num_minibatches", "learning_rate", "learning_rate_schedule")
     assert [getattr(ppo.algo, part) for part in parts] == [7, 8, 0.25, "constant"]
     assert ppo.algo.ratio_bounds == (0.875, 1.125)

@@ -47,6 +47,12 @@ def test_groups_of_a_config_may_be_overridden_key_by_key() -> None:
     assert (config.env.id, config.env.kwargs) == ("Pendulum-v1", {"g": 9.0})
 
 
+@pytest.mark.parametrize("name", ["cleanrl_ppo", "sb3_contrib_trpo"])
+def test_setups_of_others_hand_on_raw_actions(name: str) -> None:
+    register_schemas()
+    assert not load([f"experiment={name}", "env=pendulum"]).policy.scale_actions
+
+
 def test_a_sweep_is_every_combination() -> None:
     line = CommandLine(["algo=trpo,npg", "seed=range(2)", "env.kwargs.g=1,2", "gamma=0.5"])
     jobs = list(line.jobs(multirun=True))

@@ -101,6 +101,7 @@ def laid_out(observations: list[Any], columns: dict[str, list[int]]) -> np.ndarr
     [
         (Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float64),
          {"box_distribution": "tanh_gaussian", "image_encoder": "impala"}),
+        (Box(np.float32([2, -np.inf]), np.float32([10, 0.5])), {}),
         pytest.param(
             Box(-0.01, 0.01, (2,)), {"clip_actions": False}, marks=pytest.mark.slow),
         pytest.param(

@@ -85,7 +85,7 @@ def collector(env: str, seed: int, dtype: torch.dtype) -> Collector:
         SyncVectorEnv([ENVS[env]] * NUM_ENVS, autoreset_mode=AutoresetMode.SAME_STEP)
     )
     # A first policy that depends on the state and is not of unit variance.
-    config = PolicyConfig(actor_gain=1.0, log_std=-0.5)
+    config = PolicyConfig(actor_gain=1.0, log_std=-0.5, scale_actions=False)
     weights = streams.torch("weights")
     policy = Policy(config, envs.encoder, envs.action_space, weights, dtype=dtype)
     seeds = streams.integers("envs", NUM_ENVS)

@@ -52,6 +52,7 @@ def test_a_row_is_the_papers_setting(name: str) -> None:
     assert config.policy.actor_hidden_sizes == config.policy.critic_hidden_sizes == [64, 64]
     assert (config.policy.activation, algo.entropy_coefficient) == ("tanh", 0.0)
     assert not config.policy.clip_actions
+    assert not config.policy.scale_actions
 
 
 def make_run(folder: Path, setting: str, env_id: str, seed: int, **result: Any) -> None:

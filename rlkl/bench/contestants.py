@@ -23,6 +23,7 @@ from rlkl.bench.work import BenchConfig, Entry
 from rlkl.critic import CriticConfig
 from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.loggers import LoggerConfig
+from rlkl.policy import PolicyConfig
 from rlkl.rollout import Episode, Rollout
 from rlkl.trainer import Trainer
 from rlkl.training_config import TrainConfig
@@ -82,6 +83,7 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
     return TrainConfig(
         algo=algorithm(**{key: value for key, value in values.items() if key in known}),
         env=EnvConfig(id=config.env_id, num_envs=num_envs),
+        policy=PolicyConfig(scale_actions=False),  # as the others do
         critic=CriticConfig(**shared),
         logger=LoggerConfig(progress="none"),
         # Rows that only reset an environment are no steps, so this is enough, or a little more.
