@@ -43,8 +43,9 @@ class CheckpointConfig:
     """When a run's state is kept, beside its beginning and its end.
 
     Attributes:
-        interval: iterations from one checkpoint to the next; null for 50, or 100 where the
-            environments' state cannot be had: those begin anew after each checkpoint.
+        interval: iterations from one checkpoint to the next; null for 50, or where the
+            environments' state cannot be had, which begin anew after each checkpoint, a tenth of
+            the budget (10 to 100 iterations, and two of the longest episodes at least).
         keep: how many of them; older ones are removed.
     """
 

@@ -5,6 +5,8 @@ the pages of all runs, chart by equal chart, and takes the table's columns from 
 """
 
 import dataclasses
+import os
+import socket
 import struct
 import time
 import types
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkl.algos import ALGORITHMS
-from rlkl.durable import write_durably
+from rlkl.durable import open_unlinked, write_durably
 
 KL_BOUNDS = ("kl_bounds/kl", "kl_bounds/lower", "kl_bounds/upper")
 """Tags of TensorBoard alone, for its margin chart: KL(π_old ‖ π_θ), and where it should lie.
@@ -97,6 +99,9 @@ METRICS = {
 
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
 """The hyperparameters that are ticked when the table opens; TensorBoard ticks five."""
+
+EVENTS = "events.out.tfevents."
+"""How the names of TensorBoard's files begin."""
 
 SESSION_END = b"_hparams_/session_end_info"
 """Tag of TensorBoard's plugin hparams for how a run ended."""
@@ -204,6 +209,63 @@ def session_end(status: str) -> Any:
     return _summary("session_end_info", session_end_info=ended)
 
 
+class EventFile:
+    """A file of events that TensorBoard reads behind those that a run has already.
+
+    TensorBoard reads the files of a folder in the order of their names, which begin with the second
+    in which each was made. A clock that was set back must not put the newest file first.
+
+    Args:
+        run_dir: with the event files of the run so far, if there are any.
+        first_step: TensorBoard forgets events of this environment step and of later ones.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, run_dir: Path, first_step: int) -> None:
+        # Imported here: it takes a second that a run without it need not spend.
+        from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            Event,
+            SessionLog,
+        )
+        from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            RecordWriter,
+        )
+
+        self._event: Any = Event
+        times = [int(time.time()), *(1 + made for made in _times_of_files(run_dir))]
+        name = f"{EVENTS}{max(times):010d}.{socket.gethostname()}.{os.getpid()}"
+        new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self._file = open_unlinked(run_dir / name, new, "wb")
+        self._records: Any = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, summary: Any, env_steps: int | None = None) -> None:
+        """Write a summary."""
+        self._add(self._event(summary=summary, step=env_steps))
+
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        """Let TensorBoard see all that was written."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _times_of_files(run_dir: Path) -> Iterator[int]:
+    for path in run_dir.glob(f"{EVENTS}*"):
+        made = path.name.removeprefix(EVENTS).partition(".")[0]
+        if made.isdecimal() and len(made) <= 10:
+            yield int(made)
+
+
 def forget_end(run_dir: Path) -> None:
     """Take out of a run's event files how it ended, because it goes on.
 
@@ -212,7 +274,7 @@ def forget_end(run_dir: Path) -> None:
     Args:
         run_dir: with the event files of the run so far, if there are any.
     """
-    for path in run_dir.glob("events.out.tfevents.*"):
+    for path in run_dir.glob(f"{EVENTS}*"):
         content = path.read_bytes()
         kept = b"".join(record for record in _records(content) if SESSION_END not in record)
         if kept != content:

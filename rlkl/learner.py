@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, replace
 from typing import Any
 
+import gymnasium
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -225,8 +226,23 @@ class Learner:
 
     @property
     def checkpoint_interval(self) -> int:
-        """Iterations from one checkpoint to the next."""
-        return self.config.checkpoint.interval or (100 if self.begins_anew else 50)
+        """Iterations from one checkpoint to the next.
+
+        Where episodes are cut at checkpoints the default is a tenth of the budget, so that a run
+        that is stopped repeats no more than that; but it leaves room for two episodes of the
+        longest kind, and is 10 to 100.
+        """
+        config = self.config
+        if config.checkpoint.interval is not None:
+            return config.checkpoint.interval
+        if not self.begins_anew:
+            return 50
+        tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
+        spec = gymnasium.registry.get(config.env.id.rpartition(":")[2])
+        longest = config.env.kwargs.get("max_episode_steps") or getattr(
+            spec, "max_episode_steps", None
+        )
+        return min(100, max(10, tenth, math.ceil(2 * (longest or 0) / config.rollout_steps)))
 
     def begin_anew(self) -> None:
         """Make the environments anew, with seeds that depend on the run's seed and the moment.

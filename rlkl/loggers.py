@@ -19,6 +19,7 @@ from rlkl.dashboard import (
     KL_BOUNDS,
     KL_OF_RUN,
     LAYOUT,
+    EventFile,
     experiment,
     forget_end,
     session_end,
@@ -170,24 +171,21 @@ class TensorBoardLogger:
     ) -> None:
         # Imported here: it takes a second that a run without it need not spend.
         import tensorboard.compat.proto.summary_pb2 as summaries  # type: ignore[import-untyped]  # noqa: PLC0415
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+        import torch.utils.tensorboard.summary as torch_summaries  # noqa: PLC0415
 
         forget_end(run_dir)
         self._summary: Any = summaries.Summary
-        self._writer = SummaryWriter(
-            str(run_dir),
-            flush_secs=10,  # watched while it grows
-            purge_step=env_steps + 1,
-        )
-        self._events: Any = self._writer.file_writer
+        self._forms: Any = torch_summaries
+        self._events = EventFile(run_dir, env_steps + 1)
         self._histogram_interval = config.logger.histogram_interval
         self._kl_bounds = config.algo.kl_bounds
         self._iterations, self._env_steps = len(kl_so_far), env_steps
         self._kl_sum = sum(kl_so_far)
-        self._writer.add_text("config", f"```yaml\n{as_yaml(asdict(config))}```")
-        self._writer.add_custom_scalars(LAYOUT)
-        self._add(experiment(type(config)))
-        self._add(session_start(config))
+        self._events.add(self._forms.text("config", f"```yaml\n{as_yaml(asdict(config))}```"))
+        self._events.add(self._forms.custom_scalars(LAYOUT))
+        self._events.add(experiment(type(config)))
+        self._events.add(session_start(config))
+        self._events.flush()
 
     def log(self, env_steps: int, metrics: Metrics, histograms: dict[str, Tensor]) -> None:
         """Write the scalars that apply, and the histograms when it is their turn."""
@@ -200,18 +198,17 @@ class TensorBoardLogger:
             for tag, values in histograms.items():
                 if values.isfinite().all():  # TensorBoard has no bin for infinity
                     # Its default of 1,500 bins takes three times as long, and is drawn in 30.
-                    self._writer.add_histogram(tag, values, env_steps, bins=64)
+                    shown = self._forms.histogram(tag, values.numpy(force=True), 64)
+                    self._events.add(shown, env_steps)
         self._iterations += 1
         self._env_steps = env_steps
         self._kl_sum += metrics["kl/old_new"]
+        self._events.flush()
 
     def _write(self, env_steps: int, scalars: Metrics) -> None:
         # One event for all of them: `add_scalar` for each takes five times as long.
         values = [self._summary.Value(tag=tag, simple_value=scalars[tag]) for tag in scalars]
-        self._add(self._summary(value=values), env_steps)
-
-    def _add(self, summary: Any, env_steps: int | None = None) -> None:
-        self._events.add_summary(summary, env_steps)
+        self._events.add(self._summary(value=values), env_steps)
 
     def log_episodes(self, episodes: Iterable[Episode]) -> None:
         """Write nothing: `return/train` is the mean over episodes."""
@@ -220,9 +217,8 @@ class TensorBoardLogger:
         """Write what is known at the end alone, and what is pending."""
         if self._iterations and not math.isnan(self._kl_sum):
             self._write(self._env_steps, {KL_OF_RUN: self._kl_sum / self._iterations})
-        self._add(session_end(status))
-        self._writer.flush()  # closing alone would not tell of a disk that is full
-        self._writer.close()
+        self._events.add(session_end(status))
+        self._events.close()
 
 
 def as_yaml(config: dict[str, Any]) -> str:
@@ -231,8 +227,10 @@ def as_yaml(config: dict[str, Any]) -> str:
     return text
 
 
-def make_run_dir(run_dir: str | None, env_id: str, algo: str, seed: int) -> Path:
-    """Make the folder of a run, one that does not exist yet.
+def make_run_dir(
+    run_dir: str | None, env_id: str, algo: str, seed: int, begun_in: Path = Path()
+) -> Path:
+    """Make the folder of a run, one that does not exist yet, and return it as it is typed.
 
     Args:
         run_dir: where the user wants it; None for `runs/<env>/<algo>/<date-time>-seed<seed>`, with
@@ -240,14 +238,16 @@ def make_run_dir(run_dir: str | None, env_id: str, algo: str, seed: int) -> Path
         env_id: Gymnasium id.
         algo: name of the algorithm.
         seed: of the run.
+        begun_in: what a path that is not absolute is relative to, wherever an environment has
+            changed the working directory to.
 
     Raises:
         ConfigError: the folder exists already, or cannot be made.
     """
     if run_dir is not None:
-        path = check_folder("run_dir", run_dir)
+        path = check_folder("run_dir", run_dir, begun_in)
         try:
-            path.mkdir(parents=True)
+            (begun_in / path).mkdir(parents=True)
         except FileExistsError:
             raise ConfigError(
                 f"run_dir={run_dir} exists already and is not overwritten; choose another"
@@ -262,7 +262,7 @@ def make_run_dir(run_dir: str | None, env_id: str, algo: str, seed: int) -> Path
     for number in range(1, 1000):
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:
-            path.mkdir(parents=True)
+            (begun_in / path).mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
@@ -271,8 +271,13 @@ def make_run_dir(run_dir: str | None, env_id: str, algo: str, seed: int) -> Path
     raise ConfigError(f"{parent / name} exists already, a thousand times; set run_dir=")
 
 
-def check_folder(key: str, folder: str) -> Path:
+def check_folder(key: str, folder: str, begun_in: Path = Path()) -> Path:
     """Return the folder that a user wants, if one could be made there or is there already.
+
+    Args:
+        key: that it is the value of.
+        folder: as typed.
+        begun_in: what it is relative to.
 
     Raises:
         ConfigError: its name is none, something on the way to it is a file, or it may not be
@@ -282,13 +287,15 @@ def check_folder(key: str, folder: str) -> Path:
     path = Path(folder)
     try:
         if ".." in path.parts:
-            path = path.resolve()  # else folders would be made on the way that nobody asked for
-        there = next(parent for parent in (path, *path.parents) if parent.exists())
+            # Else folders would be made on the way that nobody asked for.
+            path = (begun_in / path).resolve()
+        full = begun_in / path
+        there = next(parent for parent in (full, *full.parents) if parent.exists())
     except OSError as error:
         raise ConfigError(f"{key}={folder} cannot be made: {error.strerror}") from error
-    if there != path and not there.is_dir():
+    if there != full and not there.is_dir():
         raise ConfigError(f"{key}={folder} cannot be made: {there} is not a folder")
-    if there != path and not os.access(there, os.W_OK | os.X_OK):
+    if there != full and not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{key}={folder} cannot be made: {there} may not be written into")
     return path
 

@@ -106,6 +106,7 @@ class Run:
         before: `run` of the checkpoint that is resumed from.
         kl_so_far: KL(π_old ‖ π_θ) of each iteration up to there, in nats.
         exact: whether it is resumed with the bits of a run that was never stopped.
+        shown: the folder as it is typed.
     """
 
     def __init__(
@@ -117,9 +118,11 @@ class Run:
         kl_so_far: Sequence[float] = (),
         *,
         exact: bool = True,
+        shown: Path | None = None,
     ) -> None:
         self.learner = learner
         self.run_dir = run_dir
+        self.shown = shown or run_dir
         self.checkpoints = run_dir / "checkpoints"
         self.eval_return: float | None = None
         before = before or {"wall_seconds": 0.0, "best": -math.inf}
@@ -170,7 +173,7 @@ class Run:
             summary = self._summary(status, reason, wall_seconds)
             failure = _first(failure, lambda: self._write(summary))
         if learner.config.logger.progress != "none":
-            print_summary(asdict(summary), self.run_dir)
+            print_summary(asdict(summary), self.shown)
         if failure is not None:
             raise failure
         return summary

@@ -51,6 +51,10 @@ class Trainer(Learner):
         ConfigError: the environment, the device or the algorithm cannot be had.
     """
 
+    def __init__(self, config: TrainConfig) -> None:
+        self._begun_in = _working_directory()  # before an environment can change it
+        super().__init__(config)
+
     def train(self, also: Sequence[Logger] = ()) -> Summary:
         """Run to the end of the budget, and write the run's folder.
 
@@ -64,22 +68,32 @@ class Trainer(Learner):
             What the run came to; an exception is raised again after `summary.json` tells of it.
         """
         config = self.config
-        run_dir = make_run_dir(config.run_dir, config.env.id, config.algo.name, config.seed)
+        shown = make_run_dir(
+            config.run_dir, config.env.id, config.algo.name, config.seed, self._begun_in
+        )
+        run_dir = self._begun_in / shown
         with writing(run_dir):
             lock = FolderLock(run_dir)
         try:
-            return self._begin(run_dir, also)
+            return self._begin(run_dir, also, shown)
         finally:
             lock.release()
 
-    def _begin(self, run_dir: Path, also: Sequence[Logger]) -> Summary:
+    def _begin(self, run_dir: Path, also: Sequence[Logger], shown: Path) -> Summary:
         text = as_yaml(asdict(self.resolved_config))
         with writing(run_dir):
             write_durably(run_dir / "config.yaml", text.encode())
         if self.policy.caution:
             with suppress(OSError):
                 print(f"rlkl: {self.policy.caution}", file=sys.stderr, flush=True)
-        return Run(self, run_dir, also).go()
+        return Run(self, run_dir, also, shown=shown).go()
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return Path()
 
 
 def train(config: TrainConfig) -> Summary:
@@ -112,9 +126,10 @@ def resume(
             another process is at it.
         FolderError: the folder cannot be written to.
     """
-    run_dir = Path(run_dir)
-    if not run_dir.is_dir():
-        raise ConfigError(f"{run_dir}: there is no such folder of a run")
+    shown = Path(run_dir)
+    if not shown.is_dir():
+        raise ConfigError(f"{shown}: there is no such folder of a run")
+    run_dir = _working_directory() / shown  # wherever an environment changes it to
     check_own_files(run_dir)
     _newest(run_dir, exact=exact)  # a folder that is no run's gets no lock
     with writing(run_dir):
@@ -122,7 +137,7 @@ def resume(
     try:
         with writing(run_dir):
             clean_up(run_dir)
-        return _go_on(run_dir, change, also, exact=exact)
+        return _go_on(run_dir, change, also, shown, exact=exact)
     finally:
         lock.release()
 
@@ -149,7 +164,8 @@ def complete(
         ConfigError: the folder holds something else or the run of another config, or another
             process is at it (`FolderTakenError`).
     """
-    run_dir = check_folder("run_dir", config.run_dir or "")
+    shown = check_folder("run_dir", config.run_dir or "")
+    run_dir = _working_directory() / shown
     with writing(run_dir):
         if standing(run_dir, config) is Standing.MISSING:
             make_locked(run_dir)
@@ -164,10 +180,10 @@ def complete(
         if where is Standing.FINISHED and summary is not None:
             return Summary(**summary)
         if where is Standing.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-            return _go_on(run_dir, None, also)
+            return _go_on(run_dir, None, also, shown)
         trainer = Trainer(config)
         set_aside(run_dir)
-        return trainer._begin(run_dir, also)
+        return trainer._begin(run_dir, also, shown)
     finally:
         lock.release()
 
@@ -176,6 +192,7 @@ def _go_on(
     run_dir: Path,
     change: Callable[[TrainConfig], TrainConfig] | None,
     also: Sequence[Logger],
+    shown: Path,
     *,
     exact: bool = True,
 ) -> Summary:
@@ -206,7 +223,7 @@ def _go_on(
         notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")
         notes += [f"{key}: {new}, before {old}" for key, (old, new) in changed.items()]
         print("\n".join(notes), flush=True)
-    return Run(trainer, run_dir, also, state["run"], rows.kl, exact=stays_exact).go()
+    return Run(trainer, run_dir, also, state["run"], rows.kl, exact=stays_exact, shown=shown).go()
 
 
 def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any], list[str]]:

@@ -328,7 +328,30 @@ def test_where_state_can_be_had_checkpoints_change_nothing_and_elsewhere_episode
     assert torch.equal(weights("cartpole", 2), weights("cartpole", None))
     assert not torch.equal(weights("image", 2), weights("image", None))
     resolved = yaml.safe_load((tmp_path / "image-None" / "config.yaml").read_text())
-    assert resolved["checkpoint"]["interval"] == 100
+    assert resolved["checkpoint"]["interval"] == 10
+
+
+@pytest.mark.parametrize(
+    ("total_env_steps", "rollout_steps", "limit", "interval"),
+    [
+        (100_000, 128, None, 39),  # of 391 iterations of 2 environments
+        (1_000, 128, None, 10),
+        (10_000_000, 128, None, 100),
+        (100_000, 128, 1000, 39),
+        (1_000, 128, 1000, 16),  # 2 × 1000 steps
+        (1_000, 16, 100_000, 100),
+    ],
+)
+def test_where_episodes_are_cut_the_interval_is_a_tenth(
+    total_env_steps: int, rollout_steps: int, limit: int | None, interval: int, tmp_path: Path
+) -> None:
+    gym.spec("ResumedScreen-v0").max_episode_steps = limit
+    changes = {"rollout_steps": rollout_steps, "checkpoint": rlkl.CheckpointConfig()}
+    given = config(tmp_path, **WORLDS["image"], **changes, total_env_steps=total_env_steps)
+    learner = Learner(given)
+    assert learner.checkpoint_interval == interval
+    assert learner.resolved_config.checkpoint.interval == interval
+    learner.close()
 
 
 def test_an_environment_that_gives_its_state_goes_on_and_one_that_fails_to_is_told(

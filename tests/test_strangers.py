@@ -4,14 +4,17 @@ import importlib
 import os
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 import rlkl
@@ -20,6 +23,7 @@ from rlkl.cli import main
 from rlkl.durable import FolderTakenError
 from rlkl.rollout import Episode
 from rlkl.standing import clean_up
+from rlkl.trainer import complete
 
 SMALL: dict[str, Any] = {
     "env": rlkl.EnvConfig("CartPole-v1", 2),
@@ -297,3 +301,85 @@ def test_export_onto_what_exists_is_refused(
     assert errors.count("\n") == 1
     assert "exists already" in errors
     assert victim.exists() == (kind != "dangling")
+
+
+class Wanders(CartPoleEnv):
+    """Changes the working directory, as some simulators do to find their files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        os.chdir("/")
+
+
+@pytest.fixture
+def wanders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[rlkl.EnvConfig]:
+    monkeypatch.chdir(tmp_path)
+    gym.register("Wanders-v0", Wanders, max_episode_steps=50)
+    yield rlkl.EnvConfig("Wanders-v0", 2)
+    del gym.registry["Wanders-v0"]
+
+
+@pytest.mark.parametrize("typed", [None, "mine/run", "../run"])
+def test_an_environment_that_changes_directory_moves_no_run(
+    typed: str | None, wanders: rlkl.EnvConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    config = rlkl.TrainConfig(run_dir=typed, **{**SMALL, "env": wanders})
+    assert rlkl.train(config).status == "finished"
+    (run,) = (path.parent for path in tmp_path.rglob("summary.json"))
+    below = here / "runs" / "Wanders-v0" / "ppo_clip"
+    assert run == {"mine/run": here / "mine/run", "../run": tmp_path / "run"}.get(
+        str(typed), below / run.name
+    )
+    assert (run / "checkpoints" / "last.pt").exists()
+    assert yaml.safe_load((run / "config.yaml").read_text())["run_dir"] == typed
+    monkeypatch.chdir(run.parent)
+    more = lambda config: replace(config, total_env_steps=100)  # noqa: E731
+    assert rlkl.resume(run.name, more).status == "finished"
+    assert len((run / "metrics.csv").read_text().splitlines()) == 8
+
+
+def test_a_grid_stays_where_it_was_begun(
+    wanders: rlkl.EnvConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = rlkl.TrainConfig(run_dir="runs/grids/a/x", **{**SMALL, "env": wanders})
+    assert complete(config).status == "finished"
+    assert (tmp_path / "runs/grids/a/x/summary.json").exists()
+
+
+NAMES = ["lr=3,seed=0", "-1", "a b", "caf\udce9", "ü"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_folders_of_any_name_are_used(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unfinished(tmp_path / "run").rename(tmp_path / name)
+    given = f"./{name}" if name.startswith("-") else name
+    assert command(["resume", given, "total_env_steps=80", "logger.progress=none"]) == 0
+    assert command(["evaluate", given, "--episodes", "1"]) == 0
+    assert command(["watch", given, "--episodes", "1", "--video", "film.gif"]) == 0
+    assert command(["export", given]) == 0
+    assert (tmp_path / name / "last.onnx").exists()
+
+
+def test_tensorboard_shows_every_point_after_the_clock_went_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    now = [2_000_000_000.5]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    run = unfinished(tmp_path / "run")
+    now[0] -= 86_400
+    rlkl.resume(run, lambda config: replace(config, total_env_steps=96))
+    now[0] -= 86_400
+    rlkl.resume(run, lambda config: replace(config, total_env_steps=160))
+    events = EventAccumulator(str(run)).Reload()
+    shown = [event.step for event in events.Scalars("kl/old_new")]
+    assert shown == [16, 32, 48, 64, 80, 96, 112, 128, 144, 160]
+    names = sorted(path.name.split(".")[3] for path in run.glob("events.*"))
+    assert names == ["2000000000", "2000000001", "2000000002"]

@@ -108,14 +108,24 @@ def side_by_side(folders: list[Path], scratch: Path) -> Path:
     tops = sorted({path for path in whole if not set(path.parents) & set(whole)})
     above = Path(os.path.commonpath(tops))
     if above in tops:
-        if not any(EVENTS in file.name for file in above.iterdir()):
+        is_run = any(EVENTS in file.name for file in above.iterdir())
+        if not is_run and _is_utf8(above):
             return folders[whole.index(above)]
         above = above.parent  # so that a run is called by its name
     for path in tops:
-        link = scratch / path.relative_to(above)
+        # TensorBoard's reader takes names in UTF-8 alone.
+        link = scratch / os.fsencode(path.relative_to(above)).decode(errors="backslashreplace")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     return scratch
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def serve(folder: Path, port: int | None) -> str:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +96,8 @@ def check_jobs(configs: list[TrainConfig]) -> None:
         check_folder("run_dir", config.run_dir or "")
     alike = {repr(c): c for c in (replace(c, run_dir=None, seed=0) for c in configs)}
     for config in alike.values():
-        Trainer(config).close()
+        with chdir(Path.cwd()):  # an environment may change it
+            Trainer(config).close()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def main(arguments: list[str]) -> int:
     folder = check_folder("study", str(tuning.folder))
     tuning = _with_parallel(tuning, folder)
     _check_same(tuning, folder)
-    Learner(tuning.config).close()
+    with chdir(Path.cwd()):  # an environment may change it
+        Learner(tuning.config).close()
     for package in ("optuna", "matplotlib"):
         check_installed(package, "tune", "rlkl tune")
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -248,7 +249,8 @@ class Study:
             return not trial.should_prune()
 
         if self._parallel == 1:
-            made = [train(plan, partial(is_worth_it, 0), stop) for plan in plans.values()]
+            with chdir(Path.cwd()):  # an environment may change it
+                made = [train(plan, partial(is_worth_it, 0), stop) for plan in plans.values()]
         else:
             made = train_at_once(list(plans.values()), is_worth_it, stop)
         outcomes |= zip(places, made, strict=True)
@@ -288,6 +290,7 @@ def _storage(path: Path) -> "optuna.storages.BaseStorage":
     from optuna.storages import JournalStorage  # noqa: PLC0415 (an extra)
     from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415 (an extra)
 
+    path = path.absolute()
     check_own(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists():
