@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -208,7 +209,8 @@ def newest(
         raise ConfigError(f"{folder} has no checkpoint that a run can go on from{why}")
     path, state = found
     if beyond > state["env_steps"]:
-        instead = f"; {LAST} spares them: rlkl resume {folder.parent} exact=false" if whole else ""
+        command = f"rlkl resume {shlex.quote(str(folder.parent))} exact=false"
+        instead = f"; {LAST} spares them: {command}" if whole else ""
         passed.append(
             f"{path.name} is taken and not {LAST}, from which no run goes on exactly: "
             f"{beyond - state['env_steps']} environment steps are made again, as they were{instead}"

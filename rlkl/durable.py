@@ -137,6 +137,34 @@ def make_locked(folder: Path) -> None:
         unnamed.rmdir()
 
 
+class Whereabouts:
+    """Finds a folder again that is moved while a run writes to it.
+
+    Args:
+        folder: exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def now(self) -> Path | None:
+        """Return where the folder is; None if it was deleted, or the system does not say."""
+        own = os.fstat(self._number)
+        with suppress(OSError):
+            if os.path.samestat(own, self._folder.stat()):
+                return self._folder
+        with suppress(OSError):
+            moved = Path(f"/proc/self/fd/{self._number}").readlink()
+            if os.path.samestat(own, moved.stat()):
+                return moved
+        return None
+
+    def close(self) -> None:
+        """Forget the folder."""
+        os.close(self._number)
+
+
 class FolderTakenError(ConfigError):
     """Another process, or another thread of this one, is at work in a run's folder."""
 

@@ -5,6 +5,7 @@ The files hold numbers alone, so nothing in them is quoted: a line is its fields
 
 import hashlib
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> Ke
             if exact:
                 raise ConfigError(
                     f"{path} {error}; put the file back, or keep what can be read of it: "
-                    f"rlkl resume {run_dir} exact=false"
+                    f"rlkl resume {shlex.quote(str(run_dir))} exact=false"
                 ) from None
             kept = _readable(name, found, int(state["env_steps"]))
             notes.append(f"{path} {error}: {len(_lines(kept)) - 1} of its rows are kept")

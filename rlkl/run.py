@@ -3,12 +3,13 @@
 import math
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 
 from rlkl.algos.base import Metrics
 from rlkl.checkpoint import BEST, LAST, as_bytes, numbered, save_checkpoint
-from rlkl.durable import write_durably
+from rlkl.durable import Whereabouts, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import CSVLogger, Logger, TensorBoardLogger, write_json
 from rlkl.progress import make_progress, print_summary
@@ -46,7 +47,8 @@ def writing(run_dir: Path) -> Iterator[None]:
     except OSError as error:
         kept = numbered(run_dir / "checkpoints")
         stands = (
-            f"{kept[0]} is whole; once that is mended, go on with: rlkl resume {run_dir}"
+            f"{kept[0]} is whole; once that is mended, go on with: "
+            f"rlkl resume {shlex.quote(str(run_dir))}"
             if kept
             else "it has no checkpoint yet"
         )
@@ -123,6 +125,7 @@ class Run:
         self.learner = learner
         self.run_dir = run_dir
         self.shown = shown or run_dir
+        self._whereabouts = Whereabouts(run_dir)
         self.checkpoints = run_dir / "checkpoints"
         self.eval_return: float | None = None
         before = before or {"wall_seconds": 0.0, "best": -math.inf}
@@ -154,7 +157,7 @@ class Run:
         """
         learner = self.learner
         interrupted, failure = False, None
-        with stop_signal() as stop, _quiet_writers():
+        with stop_signal() as stop, closing(self._whereabouts):
             try:
                 self._open()
                 self._iterate(stop)
@@ -171,7 +174,7 @@ class Run:
             if failure is not None:
                 status, reason = "failed", f"{type(failure).__name__}: {failure}"
             summary = self._summary(status, reason, wall_seconds)
-            failure = _first(failure, lambda: self._write(summary))
+            failure = self._moved(_first(failure, lambda: self._write(summary)))
         if learner.config.logger.progress != "none":
             print_summary(asdict(summary), self.shown)
         if failure is not None:
@@ -295,8 +298,18 @@ class Run:
             self.learner.close()
 
     def _write(self, summary: Summary) -> None:
-        with writing(self.run_dir):
-            write_json(self.run_dir / "summary.json", asdict(summary))
+        run_dir = self._whereabouts.now() or self.run_dir
+        with writing(run_dir):
+            write_json(run_dir / "summary.json", asdict(summary))
+
+    def _moved(self, failure: BaseException | None) -> BaseException | None:
+        """Return what failed, or where the folder is if that failed because it is elsewhere."""
+        now = self._whereabouts.now()
+        if now == self.run_dir or not isinstance(failure, FolderError):
+            return failure
+        moved = f"moved to {now}" if now else "moved or deleted"
+        advice = f"; go on with: rlkl resume {shlex.quote(str(now))}" * (now is not None)
+        return FolderError(f"{self.run_dir} was {moved} while the run was writing to it{advice}")
 
     def _summary(self, status: str, reason: str, wall_seconds: float) -> Summary:
         learner = self.learner
@@ -344,22 +357,6 @@ def stop_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _quiet_writers() -> Iterator[None]:
-    """Keep TensorBoard's thread from printing a traceback: what it fails with comes up anyway."""
-    before = threading.excepthook
-
-    def tell(failed: threading.ExceptHookArgs) -> None:
-        if not type(failed.thread).__module__.startswith("tensorboard."):
-            before(failed)
-
-    threading.excepthook = tell
-    try:
-        yield
-    finally:
-        threading.excepthook = before
 
 
 def _git_revision() -> str | None:

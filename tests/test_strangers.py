@@ -1,7 +1,9 @@
 """What a stranger's run folder holds is data: nothing outside it is written, no code of it runs."""
 
 import importlib
+import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -22,6 +24,7 @@ from rlkl import env_ids
 from rlkl.cli import main
 from rlkl.durable import FolderTakenError
 from rlkl.rollout import Episode
+from rlkl.run import FolderError
 from rlkl.standing import clean_up
 from rlkl.trainer import complete
 
@@ -383,3 +386,33 @@ def test_tensorboard_shows_every_point_after_the_clock_went_back(
     assert shown == [16, 32, 48, 64, 80, 96, 112, 128, 144, 160]
     names = sorted(path.name.split(".")[3] for path in run.glob("events.*"))
     assert names == ["2000000000", "2000000001", "2000000002"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not say where")
+def test_a_folder_that_is_moved_while_training_is_found_and_marked(tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved here"
+
+    def move() -> None:
+        run.rename(moved)
+        run.mkdir()  # another takes its place, and nothing is written to it
+
+    with pytest.raises(FolderError) as told:
+        rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train([Calls(move)])
+    assert str(told.value) == (
+        f"{run} was moved to {moved} while the run was writing to it; "
+        f"go on with: rlkl resume '{moved}'"
+    )
+    assert json.loads((moved / "summary.json").read_text())["status"] == "failed"
+    assert not any(run.iterdir())
+    assert rlkl.resume(moved).status == "finished"
+
+
+def test_a_folder_that_is_deleted_while_training_is_told_of(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(
+        FolderError, match=f"^{run} was moved or deleted while the run was writing to it$"
+    ):
+        rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train(
+            [Calls(lambda: shutil.rmtree(run))]
+        )
+    assert not run.exists()
