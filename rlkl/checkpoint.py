@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from rlkl.archive import check_described, read_archive
 from rlkl.durable import MissingFileError, read_bytes, write_durably
 from rlkl.envs import EnvConfig
+from rlkl.evaluation import MAX_EPISODE_STEPS
 from rlkl.memory_budget import machine_memory
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
@@ -305,8 +306,8 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
         )
     if checkpoint == "best":
         raise ConfigError(
-            f"{run_dir} has no {path.relative_to(folder)}: no episode had ended at any of its "
-            "checkpoints; the checkpoint last is there for every run"
+            f"{run_dir} has no {path.relative_to(folder)}: no episode had ended by its "
+            "last checkpoint; the checkpoint last is there for every run"
         )
     raise ConfigError(
         f"{run_dir} has no {path.relative_to(folder)}: a run writes it when it ends, and this one "
@@ -332,12 +333,14 @@ class TrainedRun:
         env: the environments that it was trained in.
         env_steps: made when the checkpoint was written.
         threads: that it was trained with.
+        max_episode_steps: after which an evaluation ends an episode.
     """
 
     policy: TrainedPolicy
     env: EnvConfig
     env_steps: int
     threads: int
+    max_episode_steps: int
 
 
 def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
@@ -358,7 +361,9 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
         threads = config["threads"]
         if not isinstance(threads, int) or not 1 <= threads <= 1024:
             raise ValueError(f"threads={threads}; expected 1 to 1024")
-        return TrainedRun(_policy_of(state), env, int(state["env_steps"]), threads)
+        limit = int(config.get("eval_max_episode_steps", MAX_EPISODE_STEPS))
+        check_range("eval_max_episode_steps", limit, at_least=1)
+        return TrainedRun(_policy_of(state), env, int(state["env_steps"]), threads, limit)
 
 
 def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:

@@ -374,7 +374,10 @@ def _check_key_of_training(
     if key not in known and not (experiment.overrides is not None and key.startswith(FREE_KEY)):
         listed = nearest(key, known) or f"; expected one of {', '.join(own_keys)}"
         raise ConfigError(f"{text}: there is no key {key!r}{listed}; see rlkl show --help")
-    if key in ("run_dir", "eval_episodes", "eval_interval") or key.partition(".")[0] == "logger":
+    if (
+        key in ("run_dir", "eval_episodes", "eval_max_episode_steps", "eval_interval")
+        or key.partition(".")[0] == "logger"
+    ):
         raise ConfigError(f"{text}: experiments log nothing; output=DIR is where they write")
 
 

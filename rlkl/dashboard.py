@@ -106,7 +106,14 @@ EVENTS = "events.out.tfevents."
 SESSION_END = b"_hparams_/session_end_info"
 """Tag of TensorBoard's plugin hparams for how a run ended."""
 
-NOT_VARIED = ("logger", "checkpoint", "run_dir", "eval_episodes", "eval_interval")
+NOT_VARIED = (
+    "logger",
+    "checkpoint",
+    "run_dir",
+    "eval_episodes",
+    "eval_max_episode_steps",
+    "eval_interval",
+)
 """Parts of a config that say where a run is kept and shown, not what it is."""
 
 

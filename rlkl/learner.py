@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlkl.critic import CriticFit
 from rlkl.critic_worker import Updates
 from rlkl.diagnostics import complete
 from rlkl.envs import make_vector_env
-from rlkl.evaluation import evaluate
+from rlkl.evaluation import Evaluation, evaluate
 from rlkl.memory_budget import check_memory
 from rlkl.normalization import ObservationNormalizer, RewardScaler
 from rlkl.policy import Policy, PolicyConfig
@@ -207,14 +207,26 @@ class Learner:
         self.updates.close()
         self.envs.close()
 
-    def evaluate(self) -> float:
-        """Return the mean return of `eval_episodes` episodes with the most probable actions."""
-        count = self.config.eval_episodes
-        seeds = self.streams.integers("evaluation", count)
-        evaluation = evaluate(
-            self.policy, self.config.env, count, seeds, normalizer=self.normalizer
+    def evaluate(self, stop: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Return `eval_episodes` episodes with deterministic actions, always the same ones.
+
+        Args:
+            stop: asked at each step whether to give up.
+
+        Raises:
+            EvaluationStoppedError: `stop` said so.
+        """
+        # The resolved config has the backend of training: a resumed run knows no other.
+        config = self.resolved_config
+        return evaluate(
+            self.policy,
+            config.env,
+            config.eval_episodes,
+            self.streams.integers("evaluation", config.eval_episodes),
+            normalizer=self.normalizer,
+            max_episode_steps=config.eval_max_episode_steps,
+            stop=stop,
         )
-        return evaluation.mean_return
 
     @property
     def begins_anew(self) -> bool:
@@ -266,19 +278,25 @@ class Learner:
         return {
             "config": asdict(self.resolved_config),
             "policy_description": describe_policy(self.policy),
-            "policy": self.policy.state_dict(),
+            **self.policy_state(),
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "critic_fit": self.critic_fit.state_dict(),
-            "normalizer": self.normalizer and self.normalizer.state_dict(),
-            "reward_scaler": self.reward_scaler and self.reward_scaler.state_dict(),
             "collector": self.collector.state_dict(),
-            "env_steps": self.env_steps,
-            "iterations": self.iterations,
             "episodes": self.episodes,
             "recent_returns": list(self.recent_returns),
             "recent_lengths": list(self.recent_lengths),
             "return_best": self.return_best,
             "bad_updates_in_a_row": self.safeguard.in_a_row,
+        }
+
+    def policy_state(self) -> dict[str, Any]:
+        """Return the part of `state_dict` that makes a policy what it is, and when it was."""
+        return {
+            "policy": self.policy.state_dict(),
+            "normalizer": self.normalizer and self.normalizer.state_dict(),
+            "reward_scaler": self.reward_scaler and self.reward_scaler.state_dict(),
+            "env_steps": self.env_steps,
+            "iterations": self.iterations,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

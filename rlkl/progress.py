@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and at its end."""
 
+import math
 import shlex
 import shutil
 import sys
@@ -129,10 +130,12 @@ def make_progress(
 def _line(env_steps: int, before: int, total: int, start: float, metrics: Metrics) -> str:
     elapsed = max(time.monotonic() - start, 1e-9)
     made = env_steps - before
+    mean = metrics["return/train"]
+    shown = "-" if math.isnan(mean) else f"{mean:.1f}"
     left = timedelta(seconds=round(max(0, total - env_steps) * elapsed / made))
     return (
         f"{min(100, 100 * env_steps // total):3d}%  {env_steps:,} steps  "
-        f"{made / elapsed:,.0f} steps/s  return {metrics['return/train']:.1f}  "
+        f"{made / elapsed:,.0f} steps/s  return {shown}  "
         f"KL {metrics['kl/old_new']:.4f}  {left} left"
     )
 

@@ -9,6 +9,7 @@ import gymnasium as gym
 from torch import Generator
 
 from rlkl.checkpoint import TrainedPolicy
+from rlkl.evaluation import MAX_EPISODE_STEPS
 from rlkl.spaces import ACTION_MASK
 from rlkl.validation import BrokenEnvironmentError, ConfigError, check_installed, one_line
 
@@ -21,10 +22,12 @@ class Episode(NamedTuple):
     Attributes:
         reward_sum: undiscounted sum of raw rewards.
         length: in environment steps.
+        ended: False where it met the limit of steps.
     """
 
     reward_sum: float
     length: int
+    ended: bool
 
 
 def play(
@@ -33,8 +36,9 @@ def play(
     seed: int,
     generator: Generator | None = None,
     look: Callable[[], None] = lambda: None,
+    max_steps: int = MAX_EPISODE_STEPS,
 ) -> Episode:
-    """Run one episode to its end.
+    """Run one episode to its end, or to a limit of steps.
 
     Args:
         policy: acts; it remembers nothing of what was before.
@@ -42,19 +46,20 @@ def play(
         seed: of the environment.
         generator: source of sampled actions; None takes the most probable action instead.
         look: called at the beginning and after each step.
+        max_steps: the limit.
     """
     policy.reset()
     observation, info = env.reset(seed=seed)
     look()
     reward_sum, length, is_over = 0.0, 0, False
-    while not is_over:
+    while not is_over and length < max_steps:
         action = policy.act(observation, generator, info.get(ACTION_MASK))
         observation, reward, terminated, truncated, info = env.step(action)
         look()
         reward_sum += float(reward)
         length += 1
-        is_over = terminated or truncated
-    return Episode(reward_sum, length)
+        is_over = bool(terminated or truncated)
+    return Episode(reward_sum, length, is_over)
 
 
 def check_video(path: Path) -> None:

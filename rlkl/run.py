@@ -6,6 +6,7 @@ import platform
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +20,18 @@ import numpy as np
 import torch
 
 from rlkl.algos.base import Metrics
-from rlkl.checkpoint import BEST, LAST, as_bytes, numbered, save_checkpoint
+from rlkl.checkpoint import BEST, LAST, as_bytes, numbered
 from rlkl.durable import Whereabouts, write_durably
+from rlkl.evaluation import Evaluation, EvaluationStoppedError
 from rlkl.learner import Learner
 from rlkl.loggers import CSVLogger, Logger, TensorBoardLogger, write_json
 from rlkl.progress import make_progress, print_summary
-from rlkl.rollout import Rollout
+from rlkl.rollout import Episode, Rollout
+from rlkl.safeguard import copied
 from rlkl.version import __version__
+
+QUIET_STEPS = 5_000
+"""Steps of each sub-environment without an episode's end that are worth a warning."""
 
 
 class FolderError(Exception):
@@ -68,7 +74,9 @@ class Summary:
         episodes: finished while training.
         return_mean: training return, last 100 episodes; None before the first.
         return_best: the best such mean at the end of an iteration.
-        eval_return: mean return of the evaluation after training.
+        eval_return: mean return of the evaluation after training, over the episodes that ended.
+        eval_unended: how many of its episodes did not end within `eval_max_episode_steps`.
+        eval_seconds: of all evaluations.
         wall_seconds: of training, from its first environment step; evaluation is not counted.
         env_steps_per_second: over that time.
         seed, algo, env_id: what was run.
@@ -96,6 +104,8 @@ class Summary:
     git_revision: str | None
     hardware: dict[str, str | int]
     exact: bool = True
+    eval_unended: int | None = None
+    eval_seconds: float = 0.0
 
 
 class Run:
@@ -127,16 +137,23 @@ class Run:
         self.shown = shown or run_dir
         self._whereabouts = Whereabouts(run_dir)
         self.checkpoints = run_dir / "checkpoints"
-        self.eval_return: float | None = None
+        self._evaluation: Evaluation | None = None
         before = before or {"wall_seconds": 0.0, "best": -math.inf}
         self._wall_before: float = before["wall_seconds"]
+        self._evaluation_before: float = before.get("evaluation_seconds", 0.0)
         self._best: float = before["best"]
+        self._best_policy: dict[str, Any] | None = before.get("best_policy")
+        self._best_is_written = False
+        self._unlogged: dict[str, Any] | None = before.get("unlogged")
         self._exact = exact and before.get("exact", True)
+        self._quiet_since = learner.env_steps
+        self._is_warned = self._is_told_of_limit = self._is_unevaluated = False
         self._versions, self._git_revision = _versions(), _git_revision()
         self._start, self._evaluation_seconds = time.perf_counter(), 0.0
         self._whole = True
         # The state that an inexact run begins with is one to resume from.
-        self._kept_at = learner.iterations if kl_so_far and exact else -1
+        is_kept = bool(kl_so_far or self._unlogged) and exact
+        self._kept_at = learner.iterations if is_kept else -1
         self._csv: CSVLogger | None = None
         self._loggers: list[Logger] = []
         self._also, self._kl_so_far = also, kl_so_far
@@ -167,7 +184,8 @@ class Run:
                 failure = error
             wall_seconds = self.wall_seconds
             failure = _first(failure, self._keep_last)
-            stopped = interrupted or learner.env_steps < learner.config.total_env_steps
+            is_short = learner.env_steps < learner.config.total_env_steps
+            stopped = interrupted or is_short or self._is_unevaluated
             status = "failed" if failure else "stopped" if stopped else "finished"
             failure = _first(failure, lambda: self._close(status))
             reason = "interrupted twice" if interrupted else "interrupted" if stopped else ""
@@ -195,52 +213,117 @@ class Run:
         self._loggers += self._also
         if self._kept_at < 0:
             self._keep()
+        with writing(self.run_dir):  # the file may hold that of rows that are dropped
+            self._write_best()
 
     def _iterate(self, stop: threading.Event) -> None:
         learner, config = self.learner, self.learner.config
         total, interval = config.total_env_steps, learner.checkpoint_interval
         display = make_progress(config.logger.progress, learner.title, total, learner.env_steps)
         with display:
-            if learner.env_steps >= total:  # all that was missing is the end
-                self._evaluate()
+            if self._unlogged is not None:
+                episodes = [Episode(*episode) for episode in self._unlogged["episodes"]]
+                self._end_iteration(episodes, self._unlogged["metrics"], {}, stop)
+            elif learner.env_steps >= total:  # all that was missing is the end
+                self._evaluate(stop)
             while learner.env_steps < total and not stop.is_set():
                 self._whole = False
                 rollout, metrics, histograms = learner.iterate()
                 display.show(learner.env_steps, metrics)
-                try:
-                    if learner.env_steps >= total or self._evaluation_is_due():
-                        metrics["return/eval"] = self._evaluate()
-                finally:  # an evaluation that fails costs no row
-                    self._log(rollout, metrics, histograms)
-                    self._whole = True
-                if learner.iterations % interval == 0:
+                self._warn_of_endless_episodes(rollout)
+                if not config.eval_interval:
+                    self._note_best(learner.return_mean)
+                self._end_iteration(rollout.episodes, metrics, histograms, stop)
+                if learner.iterations % interval == 0 and self._unlogged is None:
                     self._keep()
 
-    def _evaluation_is_due(self) -> bool:
-        interval = self.learner.config.eval_interval
-        return interval > 0 and self.learner.iterations % interval == 0
+    def _end_iteration(
+        self,
+        episodes: Sequence[Episode],
+        metrics: Metrics,
+        histograms: dict[str, torch.Tensor],
+        stop: threading.Event,
+    ) -> None:
+        """Evaluate if it is time, and log the iteration.
 
-    def _evaluate(self) -> float:
-        """Evaluate, unless that is not asked for, and keep the policy if it is the best so far."""
-        learner, start = self.learner, time.perf_counter()
-        if not learner.config.eval_episodes:
+        An evaluation that fails costs no row. One that is stopped after training leaves the row in
+        the checkpoint; a resumed run evaluates and logs it.
+        """
+        learner, config = self.learner, self.learner.config
+        is_last = learner.env_steps >= config.total_env_steps
+        is_due = config.eval_interval > 0 and learner.iterations % config.eval_interval == 0
+        if is_last and config.eval_episodes:
+            self._unlogged = {"episodes": [tuple(e) for e in episodes], "metrics": dict(metrics)}
+            self._whole = True
+            self._keep_last()
+        try:
+            value = self._evaluate(stop) if is_last or is_due else math.nan
+        except BaseException:
+            if self._unlogged is None or not stop.is_set():
+                self._log(episodes, metrics, histograms)
+            raise
+        if value is None and self._unlogged is not None:
+            return
+        metrics["return/eval"] = math.nan if value is None else value
+        self._log(episodes, metrics, histograms)
+
+    def _evaluate(self, stop: threading.Event) -> float | None:
+        """Return the mean return of an evaluation: NaN if none is asked for, None if stopped."""
+        learner, config = self.learner, self.learner.config
+        if not config.eval_episodes:
             return math.nan
-        mean_return = learner.evaluate()
-        if learner.env_steps >= learner.config.total_env_steps:
-            self.eval_return = mean_return
-        if learner.config.eval_interval and mean_return > self._best:
-            self._best = mean_return
-            with writing(self.run_dir):
-                state = self._state(resumable=not learner.begins_anew)
-                save_checkpoint(self.checkpoints / BEST, state)
-        self._evaluation_seconds += time.perf_counter() - start
-        return mean_return
+        is_last = learner.env_steps >= config.total_env_steps
+        start = time.perf_counter()
+        try:
+            evaluation = learner.evaluate(stop.is_set)
+        except EvaluationStoppedError:
+            self._is_unevaluated = is_last
+            return None
+        finally:
+            self._evaluation_seconds += time.perf_counter() - start
+        warning = evaluation.warning(config.eval_max_episode_steps, "eval_max_episode_steps")
+        if warning and (is_last or not self._is_told_of_limit):
+            self._is_told_of_limit = True
+            tell(warning)
+        if is_last:
+            self._evaluation = evaluation
+        if config.eval_interval:
+            self._note_best(evaluation.mean_return)
+        return evaluation.mean_return
 
-    def _log(self, rollout: Rollout, metrics: Metrics, histograms: dict[str, torch.Tensor]) -> None:
+    def _note_best(self, value: float) -> None:
+        """Hold a copy of the policy if it is the best so far; the next checkpoint writes it."""
+        if value > self._best:
+            self._best = value
+            self._best_policy = copied(self.learner.policy_state())
+            self._best_is_written = False
+
+    def _warn_of_endless_episodes(self, rollout: Rollout) -> None:
+        """Say once that no episode has ended for long: there is no return to learn from."""
+        learner = self.learner
+        if rollout.episodes:
+            self._quiet_since = learner.env_steps
+        each = (learner.env_steps - self._quiet_since) // learner.config.env.num_envs
+        is_long = each > max(QUIET_STEPS, 2 * max(learner.recent_lengths, default=0))
+        is_end = not learner.episodes and learner.env_steps >= learner.config.total_env_steps
+        if (is_long or is_end) and not self._is_warned:
+            self._is_warned = True
+            tell(
+                f"no episode has ended in the last {each:,} steps of each sub-environment, so "
+                "there is no new training return; if episodes may never end, give them a limit, "
+                "such as env.kwargs.max_episode_steps=1000"
+            )
+
+    def _log(
+        self, episodes: Sequence[Episode], metrics: Metrics, histograms: dict[str, torch.Tensor]
+    ) -> None:
         with writing(self.run_dir):
             for logger in self._loggers:
-                logger.log_episodes(rollout.episodes)
+                logger.log_episodes(episodes)
                 logger.log(self.learner.env_steps, metrics, histograms)
+        self._whole = True
+        if self._unlogged is not None:  # the checkpoint that holds the row is out of date
+            self._unlogged, self._kept_at = None, -1
 
     def _keep(self) -> None:
         """Keep the state as the rule wants it; the environments may begin anew here."""
@@ -250,17 +333,12 @@ class Run:
         with writing(self.run_dir):
             if self._csv is not None:  # a checkpoint never knows of rows that may be lost
                 self._csv.sync()
-            # With evaluations underway the best is theirs to tell.
-            is_best = not learner.config.eval_interval and learner.return_mean > self._best
-            if is_best:
-                self._best = learner.return_mean
             content = as_bytes(self._state(resumable=True))
-            if is_best:  # first, since the states that follow say that it is there
-                write_durably(self.checkpoints / BEST, content)
             write_durably(self.checkpoints / f"step_{learner.env_steps}.pt", content)
             write_durably(self.checkpoints / LAST, content)
             for path in numbered(self.checkpoints)[learner.config.checkpoint.keep :]:
                 path.unlink()
+            self._write_best()
         self._kept_at = learner.iterations
 
     def _keep_last(self) -> None:
@@ -274,12 +352,28 @@ class Run:
             resumable = self._whole and not self.learner.begins_anew
             content = as_bytes(self._state(resumable=resumable))
             write_durably(self.checkpoints / LAST, content)
+            self._write_best()
+        self._kept_at = self.learner.iterations
+
+    def _write_best(self) -> None:
+        """Write the best policy, unless its file has it; every state has it too.
+
+        So a run that is resumed has the best of the rows that are kept, whatever the file holds.
+        """
+        if self._best_policy is not None and not self._best_is_written:
+            content = self._state(resumable=False) | self._best_policy
+            content["run"] = content["run"] | {"best_policy": None}
+            write_durably(self.checkpoints / BEST, as_bytes(content))
+            self._best_is_written = True
 
     def _state(self, *, resumable: bool) -> dict[str, Any]:
         return self.learner.state_dict() | {
             "run": {
                 "wall_seconds": self.wall_seconds,
+                "evaluation_seconds": self._evaluation_before + self._evaluation_seconds,
                 "best": self._best,
+                "best_policy": self._best_policy,
+                "unlogged": self._unlogged,
                 "files": self._csv.digests() if self._csv is not None else {},
                 "exact": self._exact,
             },
@@ -312,7 +406,7 @@ class Run:
         return FolderError(f"{self.run_dir} was {moved} while the run was writing to it{advice}")
 
     def _summary(self, status: str, reason: str, wall_seconds: float) -> Summary:
-        learner = self.learner
+        learner, evaluation = self.learner, self._evaluation
         any_episode = bool(learner.recent_returns)
         return Summary(
             status=status,
@@ -322,7 +416,7 @@ class Run:
             episodes=learner.episodes,
             return_mean=learner.return_mean if any_episode else None,
             return_best=learner.return_best if any_episode else None,
-            eval_return=self.eval_return,
+            eval_return=_number(evaluation.mean_return) if evaluation else None,
             wall_seconds=wall_seconds,
             env_steps_per_second=learner.env_steps / wall_seconds if wall_seconds else None,
             seed=learner.config.seed,
@@ -332,6 +426,8 @@ class Run:
             git_revision=self._git_revision,
             hardware=_hardware(learner.config.device),
             exact=self._exact,
+            eval_unended=len(evaluation.unended) if evaluation else None,
+            eval_seconds=self._evaluation_before + self._evaluation_seconds,
         )
 
 
@@ -357,6 +453,15 @@ def stop_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def tell(text: str) -> None:
+    """Print a line for the user beside the progress."""
+    print(f"rlkl: {text}", file=sys.stderr, flush=True)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _git_revision() -> str | None:

@@ -184,21 +184,21 @@ class Safeguard:
 
     def _state(self) -> dict[str, Any]:
         learned = {name: learner.state_dict() for name, learner in self._learners.items()}
-        copied: dict[str, Any] = _copy(self._vectors | learned)
-        return copied
+        state: dict[str, Any] = copied(self._vectors | learned)
+        return state
 
     def _restore(self) -> None:
         for name, vector in self._vectors.items():
             vector.copy_(self._before[name])
         for name, learner in self._learners.items():
-            learner.load_state_dict(_copy(self._before[name]))
+            learner.load_state_dict(copied(self._before[name]))
 
 
-def _copy(state: Any) -> Any:
+def copied(state: Any) -> Any:
     """Return a state whose tensors are its own."""
     if isinstance(state, Tensor):
         return state.clone()
-    return {k: _copy(v) for k, v in state.items()} if isinstance(state, dict) else state
+    return {k: copied(v) for k, v in state.items()} if isinstance(state, dict) else state
 
 
 def _finite(arrays: Iterable[Any]) -> bool:

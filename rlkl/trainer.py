@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rlkl.checkpoint import newest, taking_from
+from rlkl.checkpoint import BEST, load_checkpoint, newest, taking_from
 from rlkl.durable import (
     FolderLock,
     MissingFileError,
@@ -216,6 +216,7 @@ def _go_on(
             rows.write()
             notes += rows.notes
             notes += _record(run_dir, path, trainer.env_steps, changed, exact=stays_exact)
+            notes += _set_best_aside(run_dir, trainer.env_steps) if changed else []
     except BaseException:
         trainer.close()
         raise
@@ -247,6 +248,20 @@ def _check_unfinished(run_dir: Path, config: TrainConfig) -> None:
             f"{run_dir} is finished, with {summary['env_steps']} environment steps; "
             f"to train on, give more: total_env_steps={2 * summary['env_steps']}"
         )
+
+
+def _set_best_aside(run_dir: Path, env_steps: int) -> list[str]:
+    """Keep the best policy of rows that are dropped under another name; return a line if so."""
+    path = run_dir / "checkpoints" / BEST
+    try:
+        ahead = int(load_checkpoint(path)["env_steps"]) > env_steps
+    except (ConfigError, LookupError, TypeError, ValueError):
+        return []
+    if not ahead:
+        return []
+    aside = unused(path, "abandoned")
+    path.rename(aside)
+    return [f"{aside} keeps the best policy of the steps that are repeated with other settings"]
 
 
 def _record(

@@ -13,6 +13,7 @@ from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.checkpoint import CheckpointConfig
 from rlkl.critic import CriticConfig
 from rlkl.envs import EnvConfig
+from rlkl.evaluation import MAX_EPISODE_STEPS
 from rlkl.loggers import LoggerConfig
 from rlkl.memory_budget import check_memory, check_processes
 from rlkl.policy import PolicyConfig
@@ -46,6 +47,8 @@ class TrainConfig:
         max_bad_updates: so many updates in a row that made a number infinite or NaN, and were taken
             back, end the run.
         eval_episodes: episodes with the most probable actions after training; 0 for none.
+        eval_max_episode_steps: an evaluation ends each episode after so many steps and counts it as
+            not ended; its return is in no mean.
         eval_interval: iterations from one evaluation to the next, of which the best is kept as
             `checkpoints/best.pt`; 0 evaluates after training alone, and the best is by training
             return.
@@ -71,6 +74,7 @@ class TrainConfig:
     threads: int = 1
     max_bad_updates: int = 3
     eval_episodes: int = 20
+    eval_max_episode_steps: int = MAX_EPISODE_STEPS
     eval_interval: int = 0
     run_dir: str | None = None
 
@@ -87,6 +91,7 @@ class TrainConfig:
         check_range("threads", self.threads, at_least=1, at_most=1024)
         check_range("max_bad_updates", self.max_bad_updates, at_least=1)
         check_range("eval_episodes", self.eval_episodes, at_least=0, at_most=10**6)
+        check_range("eval_max_episode_steps", self.eval_max_episode_steps, at_least=1)
         check_range("eval_interval", self.eval_interval, at_least=0)
         if self.eval_interval and not self.eval_episodes:
             raise ConfigError(

@@ -34,6 +34,7 @@ UNTUNABLE = {
     "logger": "trials write no logs; study=DIR is where the study is kept",
     "checkpoint": "trials keep no checkpoints; the study goes on with the next trial",
     "eval_episodes": "trials are compared by their training return",
+    "eval_max_episode_steps": "trials are not evaluated",
     "eval_interval": "trials are compared by their training return",
     "device": "it changes how fast a trial is, not how good",
     "threads": "it changes how fast a trial is, not how good",

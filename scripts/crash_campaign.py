@@ -24,7 +24,7 @@ from rlkl.trainer import resume, train
 from rlkl.training_config import TrainConfig
 from rlkl.validation import ConfigError
 
-TIMES = ("wall_seconds", "env_steps_per_second")
+TIMES = ("wall_seconds", "env_steps_per_second", "eval_seconds")
 
 
 @dataclass
@@ -92,7 +92,8 @@ def differences(first: Path, second: Path) -> list[str]:
     states = []
     for run in (first, second):
         state = load_checkpoint(run / "checkpoints" / "last.pt")
-        del state["run"]["wall_seconds"], state["run"]["files"], state["config"]["run_dir"]
+        del state["run"]["wall_seconds"], state["run"]["evaluation_seconds"]
+        del state["run"]["files"], state["config"]["run_dir"]
         # `auto` in a run that was begun, what it stood for in one that was resumed.
         del state["policy_description"]["config"]["differentiation"]
         states.append(dict(leaves(state)))

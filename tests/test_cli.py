@@ -64,7 +64,7 @@ def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) ->
     assert list(summary) == [
         "status", "reason", "env_steps", "iterations", "episodes", "return_mean", "return_best",
         "eval_return", "wall_seconds", "env_steps_per_second", "seed", "algo", "env_id",
-        "versions", "git_revision", "hardware", "exact",
+        "versions", "git_revision", "hardware", "exact", "eval_unended", "eval_seconds",
     ]  # fmt: skip
     assert (summary["status"], summary["algo"], summary["seed"]) == ("finished", algo, 7)
     assert set(summary["hardware"]) == {"cpu", "cpus"}

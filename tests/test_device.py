@@ -108,7 +108,7 @@ def course(learner: Learner) -> list[float]:
         numbers += [value for tag, value in metrics.items() if tag not in VARYING]
         numbers += [value for values in histograms.values() for value in values.cpu().tolist()]
     learner.close()
-    return [*numbers, learner.evaluate()]
+    return [*numbers, learner.evaluate().mean_return]
 
 
 def cases() -> list[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ import rlkl
 from rlkl.checkpoint import load_checkpoint, load_run, save_checkpoint
 from rlkl.cli import main
 from rlkl.cli.evaluate import run_episodes
-from rlkl.evaluation import Evaluation, evaluate
+from rlkl.evaluation import Evaluation, EvaluationStoppedError, evaluate
 from rlkl.policy import Policy
 from rlkl.randomness import RandomStreams
 from rlkl.spaces import ObservationEncoder
@@ -117,7 +118,9 @@ def test_episodes_depend_on_the_seed_alone_and_not_on_training(trained: Path) ->
     # As the run of the same seed would be evaluated at its end: other episodes.
     trainer.policy.load_state_dict(known.policy.policy.state_dict())
     trainer.normalizer = known.policy.normalizer
-    assert trainer.evaluate() != np.mean(run_episodes(known, 4, 0, "deterministic").returns)
+    assert trainer.evaluate().mean_return != np.mean(
+        run_episodes(known, 4, 0, "deterministic").returns
+    )
 
 
 def test_the_policy_sees_what_it_saw_in_training(trained: Path) -> None:
@@ -141,7 +144,7 @@ BAD: dict[str, str] = {
     "empty": "empty is not the folder of a run",
     "unfinished": "has no checkpoints/last.pt: a run writes it when it ends",
     "damaged": "is not a checkpoint that can be read",
-    "run --checkpoint best": "has no checkpoints/best.pt: no episode had ended",
+    "bare --checkpoint best": "has no checkpoints/best.pt: no episode had ended",
     "run --checkpoint first": "expected one of last, best",
     "run --episodes 0": "at least 1",
     "run --episodes many": "expected a whole number",
@@ -172,6 +175,8 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(
     (tmp_path / "damaged" / "checkpoints").mkdir(parents=True)
     (tmp_path / "damaged" / "checkpoints" / "last.pt").write_text("no")
     (tmp_path / "run").symlink_to(trained)
+    shutil.copytree(trained, tmp_path / "bare")
+    (tmp_path / "bare" / "checkpoints" / "best.pt").unlink()
     (tmp_path / "file.json").touch()
     before = sorted(tmp_path.rglob("*"))
     assert run(*arguments.split()) == 2
@@ -230,6 +235,88 @@ def test_spare_episodes_are_spread_over_environments() -> None:
     assert sum(value > 200 * n for value, n in zip(found.returns, found.lengths, strict=True)) == 1
 
 
+class Endless(gym.Env[Any, Any]):
+    """Episodes of as many steps as the seed modulo 3, and without end where that is 0."""
+
+    observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
+    length, t = 0, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.length, self.t = self.length if seed is None else seed % 3, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
+
+
+gym.register("Endless-v0", Endless)
+
+
+def endless(num_envs: int, episodes: int, seeds: list[int], **given: Any) -> Evaluation:
+    encoder = ObservationEncoder(Endless.observation_space)
+    policy = Policy(rlkl.PolicyConfig(), encoder, Endless.action_space, torch.Generator())
+    return evaluate(
+        policy, rlkl.EnvConfig("Endless-v0", num_envs, "sync"), episodes, seeds, **given
+    )
+
+
+def test_episodes_without_end_are_counted_apart() -> None:
+    found = endless(3, 6, [0, 1, 2], max_episode_steps=5)
+    # The first sub-environment meets the limit; begun again with seed 1 it ends after a step.
+    assert (sorted(found.returns), found.unended) == ([1, 1, 1, 2, 2], [5])
+    assert found.mean_return == pytest.approx(7 / 5)
+    assert found.warning(5, "--max-steps") == (
+        "1 of 6 evaluation episodes did not end within 5 steps (--max-steps); the mean is that of "
+        "the 5 that ended"
+    )
+    assert endless(2, 4, [1, 2], max_episode_steps=2).warning(2, "") == ""
+
+
+def test_no_episode_ends_and_no_more_begin() -> None:
+    found = endless(2, 6, [0, 3], max_episode_steps=4)
+    assert (found.returns, found.unended) == ([], [4, 4])
+    assert math.isnan(found.mean_return)
+    assert set(found.statistics().values()) == {None}
+    assert "none of 2 evaluation episodes ended within 4 steps" in found.warning(4, "x")
+
+
+def test_evaluation_ends_when_told_to() -> None:
+    with pytest.raises(EvaluationStoppedError):
+        endless(1, 1, [0], stop=iter([False] * 5 + [True]).__next__)
+
+
+def test_run_without_episode_ends_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlkl.run.QUIET_STEPS", 100)
+    env = rlkl.EnvConfig("Endless-v0", num_envs=2, kwargs={"max_episode_steps": None})
+    monkeypatch.setattr(Endless, "step", lambda env, action: (np.zeros(1, "f4"), 1.0, 0, 0, {}))
+    settings: dict[str, Any] = {"env": env, "eval_interval": 2, "eval_max_episode_steps": 7}
+    summary = rlkl.train(tiny(tmp_path / "run", **settings))
+    assert (summary.status, summary.episodes) == ("finished", 0)
+    assert (summary.eval_return, summary.eval_unended) == (None, 2)
+    told = capfd.readouterr().err.splitlines()
+    assert [line.split(" in the last ")[0] for line in told] == [
+        "rlkl: none of 2 evaluation episodes ended within 7 steps (eval_max_episode_steps), so "
+        "there is no mean return",
+        "rlkl: no episode has ended",
+        "rlkl: none of 2 evaluation episodes ended within 7 steps (eval_max_episode_steps), so "
+        "there is no mean return",
+    ]
+
+
+def test_limit_of_steps_is_the_runs_or_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rlkl.train(tiny(tmp_path / "run", eval_max_episode_steps=9, eval_episodes=0))
+    run(tmp_path / "run", "--episodes", 2)
+    assert "did not end within 9 steps" in (told := capsys.readouterr().err) or "none of 2" in told
+    run(tmp_path / "run", "--episodes", 2, "--max-steps", 10_000)
+    assert capsys.readouterr().err == ""
+
+
 def test_evaluation_while_training_changes_no_bit_of_it(tmp_path: Path) -> None:
     for interval in (0, 1):
         rlkl.train(tiny(tmp_path / str(interval), eval_interval=interval, seed=3))
@@ -249,7 +336,9 @@ def test_the_best_of_several_evaluations_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     returns = iter([1.0, 5.0, 5.0, 4.0])
-    monkeypatch.setattr(rlkl.Trainer, "evaluate", lambda trainer: next(returns))
+    monkeypatch.setattr(
+        rlkl.Trainer, "evaluate", lambda trainer, stop: Evaluation([next(returns)], [1])
+    )
     summary = rlkl.train(tiny(tmp_path / "run", eval_interval=2))
     shown = [row["return/eval"] for row in metrics_of(tmp_path / "run")]
     assert [text and float(text) for text in shown] == ["", 1.0, "", 5.0, "", 5.0, 4.0]
@@ -262,9 +351,9 @@ def test_the_best_of_several_evaluations_is_kept(
 def test_a_run_that_is_stopped_has_no_evaluation_of_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(trainer: rlkl.Trainer) -> float:
+    def interrupted(trainer: rlkl.Trainer, stop: Any) -> Evaluation:
         os.kill(os.getpid(), signal.SIGINT)
-        return 3.0
+        return Evaluation([3.0], [1])
 
     monkeypatch.setattr(rlkl.Trainer, "evaluate", interrupted)
     summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
@@ -272,9 +361,13 @@ def test_a_run_that_is_stopped_has_no_evaluation_of_its_end(
 
 
 def test_without_an_interval_there_is_one_evaluation_and_the_best_is_not_its(trained: Path) -> None:
-    evaluated = [bool(row["return/eval"]) for row in metrics_of(trained)]
-    assert evaluated == [False] * 6 + [True]
-    assert not (trained / "checkpoints" / "best.pt").exists()
+    rows = metrics_of(trained)
+    assert [bool(row["return/eval"]) for row in rows] == [False] * 6 + [True]
+    means = {int(row["env_steps"]): float(row["return/train"] or "-inf") for row in rows}
+    best = max(means, key=lambda steps: means[steps])
+    assert load_run(trained, "best").env_steps == best
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["return_best"] == means[best]
 
 
 def test_the_time_of_evaluations_is_not_counted(

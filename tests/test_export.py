@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def test_a_model_that_differs_is_not_written(
 
 BAD: dict[str, str] = {
     "nowhere": "there is no such folder",
-    "run --checkpoint best": "has no checkpoints/best.pt",
+    "bare --checkpoint best": "has no checkpoints/best.pt",
     "run --output file.txt": "ends in .onnx",
     "run --output there.onnx": "it exists already",
     "run --out there.onnx": "there is no such flag (did you mean --output?)",
@@ -190,13 +191,15 @@ def test_what_cannot_be_exported_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.onnx").touch()
     (tmp_path / "run").symlink_to(runs / "run")
+    shutil.copytree(runs / "run", tmp_path / "bare")
+    (tmp_path / "bare" / "checkpoints" / "best.pt").unlink()
     assert run(*arguments.split()) == 2
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err.startswith("rlkl: ")
     assert printed.err.count("\n") == 1
     assert BAD[arguments] in printed.err
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_default_file_is_not_overwritten(

@@ -23,9 +23,10 @@ from learning_loop import config_of
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.checkpoint import load_checkpoint, numbered
+from rlkl.checkpoint import load_checkpoint, numbered, save_checkpoint
 from rlkl.cli import main
 from rlkl.durable import FolderLock
+from rlkl.evaluation import Evaluation
 from rlkl.learner import Learner
 from rlkl.rollout import Episode
 from rlkl.validation import BrokenEnvironmentError
@@ -194,7 +195,8 @@ def assert_same_run(first: Path, second: Path) -> None:
     ours, theirs = (load_checkpoint(run / "checkpoints" / "last.pt") for run in (first, second))
     for state in (ours, theirs):
         del state["config"], state["policy_description"], state["run"]["wall_seconds"]
-        del state["run"]["files"]  # of rows with times
+        # Of rows with times, and times.
+        del state["run"]["files"], state["run"]["evaluation_seconds"]
     a, b = dict(leaves(ours)), dict(leaves(theirs))
     assert a.keys() == b.keys()
     for path, value in a.items():
@@ -206,7 +208,7 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert (first / "episodes.csv").read_bytes() == (second / "episodes.csv").read_bytes()
     ends = [json.loads((run / "summary.json").read_text()) for run in (first, second)]
     for end in ends:
-        del end["wall_seconds"], end["env_steps_per_second"]
+        del end["wall_seconds"], end["env_steps_per_second"], end["eval_seconds"]
     assert ends[0] == ends[1]
 
 
@@ -297,8 +299,7 @@ def test_checkpoints_are_kept_by_the_rule(tmp_path: Path) -> None:
     class Watches(Falls):
         def log(self, env_steps: int, metrics: Any, histograms: Any) -> None:
             self.left += 1
-            if self.left % 2 == 0:
-                means[self.left] = metrics["return/train"]
+            means[self.left] = metrics["return/train"]
 
     trainer.train(also=[Watches(0, SystemExit())])
     folder = tmp_path / "run" / "checkpoints"
@@ -519,7 +520,7 @@ def test_an_evaluation_that_fails_costs_no_row(
 ) -> None:
     rlkl.train(config(tmp_path / "whole"))
 
-    def fails(self: Learner) -> float:
+    def fails(self: Learner, stop: Any) -> Evaluation:
         raise RuntimeError("no evaluation today")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="today"):
@@ -532,6 +533,57 @@ def test_an_evaluation_that_fails_costs_no_row(
     whole = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert (summary.status, summary.iterations) == ("finished", 7)
     assert summary.eval_return == whole["eval_return"]
+
+
+@pytest.mark.parametrize("eval_interval", [0, 3])
+def test_final_evaluation_stopped_or_killed_is_made_up(
+    eval_interval: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With 8 environments and 3 episodes, the backend that `auto` takes depends on the number.
+    settings: dict[str, Any] = {
+        "env": rlkl.EnvConfig("CartPole-v1", 8),
+        "eval_episodes": 3,
+        "eval_interval": eval_interval,
+    }
+    rlkl.train(config(tmp_path / "whole", **settings))
+    evaluate = Learner.evaluate
+
+    def watched(learner: Learner, stop: Any) -> Evaluation:
+        if learner.env_steps < learner.config.total_env_steps:
+            return evaluate(learner, stop)
+        shutil.copytree(tmp_path / "stopped", tmp_path / "killed")  # as SIGKILL would leave it
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(learner, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "evaluate", watched)
+        summary = rlkl.train(config(tmp_path / "stopped", **settings))
+    assert (summary.status, summary.iterations, summary.eval_return) == ("stopped", 7, None)
+    assert len(rows(tmp_path / "stopped")) == 6
+    for name in ("stopped", "killed"):
+        assert rlkl.resume(tmp_path / name).status == "finished"
+        assert_same_run(tmp_path / "whole", tmp_path / name)
+    assert rlkl.load_policy(tmp_path / "killed", "best")
+
+
+def test_best_policy_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
+    run = broken(config(tmp_path / "run"), at=6)
+    folder = run / "checkpoints"
+    best = load_checkpoint(folder / "best.pt")
+    save_checkpoint(folder / "best.pt", best | {"env_steps": 96})  # of the sixth iteration
+    seen: list[int] = []
+
+    class Looks(Falls):
+        def log(self, env_steps: int, metrics: Any, histograms: Any) -> None:
+            seen.append(load_checkpoint(folder / "best.pt")["env_steps"])
+
+    rlkl.resume(run, lambda before: replace(before, gamma=0.9), also=[Looks(0, SystemExit())])
+    assert seen[0] <= 64
+    assert load_checkpoint(folder / "best.pt.abandoned-1")["env_steps"] == 96
+    means = {int(row["env_steps"]): float(row["return/train"] or "-inf") for row in rows(run)}
+    kept = load_checkpoint(folder / "best.pt")
+    assert kept["env_steps"] == max(means, key=lambda steps: means[steps])
+    assert kept["run"]["best"] == max(means.values())
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "row"])

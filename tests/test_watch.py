@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ BAD: dict[str, str] = {
     "cartpole --video no/film.gif": "there is no folder no",
     "cartpole --film x": "there is no such flag",
     "cartpole --episodes 0": "at least 1",
-    "cartpole --checkpoint best": "has no checkpoints/best.pt",
+    "bare --checkpoint best": "has no checkpoints/best.pt",
     "error --video film.gif": "Painter-v0 cannot be rendered: RuntimeError: no paint left",
     "nothing --video film.gif": "Painter-v0 cannot be rendered: it returns no picture",
 }
@@ -219,6 +220,8 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
     arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there.gif").touch()
+    shutil.copytree(tmp_path / "cartpole", tmp_path / "bare")
+    (tmp_path / "bare" / "checkpoints" / "best.pt").unlink()
     before = sorted(tmp_path.rglob("*"))
     if HAS_VIDEO or "film.gif" not in arguments:
         assert run(*arguments.split()) == 2

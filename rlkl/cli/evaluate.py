@@ -1,6 +1,7 @@
 """`rlkl evaluate`: episodes of a trained policy in fresh environments, and what they come to."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rlkl.checkpoint import TrainedRun
 from rlkl.cli.flags import (
     ACTIONS,
     CHECKPOINT,
+    MAX_STEPS,
     Flag,
     RunCommand,
     choice,
@@ -38,6 +40,7 @@ COMMAND = RunCommand(
         Flag("--actions", "KIND", "deterministic or sampled; by default both",
              choice("--actions", ACTIONS)),
         CHECKPOINT,
+        MAX_STEPS,
         Flag("--output", "FILE.json", "write returns, lengths and statistics; must not exist yet",
              new_file("--output", ".json")),
     ),
@@ -72,6 +75,9 @@ def main(arguments: list[str]) -> int:
     )
     # Narrow terminals wrap lines; that is easier to read than columns cut short.
     Console(width=max(WIDTH, Console().width), highlight=False).print(_table(statistics))
+    for kind in kinds:
+        if warning := found[kind].warning(run.max_episode_steps, "--max-steps"):
+            print(f"rlkl: {kind}: {warning}", file=sys.stderr)
     if given.output is not None:
         content = {
             "run_dir": str(given.run_dir),
@@ -79,6 +85,7 @@ def main(arguments: list[str]) -> int:
             "env_id": run.env.id,
             "env_steps": run.env_steps,
             "seed": given.seed,
+            "max_episode_steps": run.max_episode_steps,
             "rlkl": __version__,
             "actions": {kind: statistics[kind] | asdict(found[kind]) for kind in kinds},
         }
@@ -106,6 +113,7 @@ def run_episodes(run: TrainedRun, num_episodes: int, seed: int, actions: str) ->
         streams.integers("fresh environments", num_episodes),
         streams.torch("fresh actions") if sampled else None,
         run.policy.normalizer,
+        run.max_episode_steps,
     )
 
 

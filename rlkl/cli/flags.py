@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +33,11 @@ class Flag:
     help: str
     read: Callable[[str], Any] = str
     default: Any = None
+
+    @property
+    def key(self) -> str:
+        """The name of its value among what was parsed."""
+        return self.name.lstrip("-").replace("-", "_")
 
 
 def whole_number(name: str, at_least: int, at_most: int | None = None) -> Callable[[str], int]:
@@ -88,9 +93,14 @@ def new_file(name: str, *suffixes: str) -> Callable[[str], Path]:
 ACTIONS = ("deterministic", "sampled")
 """The most probable action of each state (for a Gaussian its mean), or one that chance draws."""
 
+MAX_STEPS = Flag(
+    "--max-steps", "N", "of an episode that does not end (the run's eval_max_episode_steps)",
+    whole_number("--max-steps", 1),
+)  # fmt: skip
+
 CHECKPOINT = Flag(
     "--checkpoint", "NAME",
-    "last (the end of the run, the default) or best (kept by eval_interval)",
+    "last (the default) or best (of training return, or of eval_interval)",
     choice("--checkpoint", CHECKPOINTS), CHECKPOINTS[0],
 )  # fmt: skip
 
@@ -145,9 +155,8 @@ class RunCommand:
             )
         (parsed.run_dir,) = parsed.run_dir
         for flag in self.flags:
-            key = flag.name.lstrip("-")
-            text = getattr(parsed, key)
-            setattr(parsed, key, flag.default if text is None else flag.read(text))
+            text = getattr(parsed, flag.key)
+            setattr(parsed, flag.key, flag.default if text is None else flag.read(text))
         return parsed
 
 
@@ -172,7 +181,8 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
             print(f"rlkl: {told}", file=sys.stderr)
     torch.set_num_threads(run.threads)
     threadpool_limits(run.threads, "blas")  # NumPy's products
-    return run
+    limit = getattr(given, MAX_STEPS.key, None)
+    return run if limit is None else replace(run, max_episode_steps=limit)
 
 
 class _Parser(argparse.ArgumentParser):

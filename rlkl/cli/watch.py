@@ -12,6 +12,7 @@ from rlkl.checkpoint import TrainedRun
 from rlkl.cli.flags import (
     ACTIONS,
     CHECKPOINT,
+    MAX_STEPS,
     Flag,
     RunCommand,
     choice,
@@ -43,6 +44,7 @@ COMMAND = RunCommand(
         Flag("--actions", "KIND", "deterministic (the default) or sampled",
              choice("--actions", ACTIONS), ACTIONS[0]),
         CHECKPOINT,
+        MAX_STEPS,
     ),
 )  # fmt: skip
 
@@ -68,21 +70,29 @@ def main(arguments: list[str]) -> int:
     generator = streams.torch("fresh actions") if given.actions == "sampled" else None
     show = _in_window if given.video is None else partial(_recorded, path=given.video)
     episodes = show(run, seeds, generator)
-    print(f"mean return {np.mean([episode.reward_sum for episode in episodes]):.6g}")
+    ended = [episode.reward_sum for episode in episodes if episode.ended]
+    if ended:
+        print(f"mean return {np.mean(ended):.6g}")
+    if len(ended) < len(episodes):
+        print(
+            f"rlkl: {len(episodes) - len(ended)} of {len(episodes)} episodes did not end within "
+            f"{run.max_episode_steps:,} steps (--max-steps)",
+            file=sys.stderr,
+        )
     if given.video is not None:
         print(given.video)
     return 0
 
 
 def _in_window(run: TrainedRun, seeds: list[int], generator: Generator | None) -> list[Episode]:
-    env = make_rendered_env(run.env, "human")
+    env, limit = make_rendered_env(run.env, "human"), run.max_episode_steps
     try:
         try:
             env.reset(seed=seeds[0])  # most environments open their window here
         except BrokenEnvironmentError as error:
             raise cannot_render(env, error) from error
         return [
-            _told(number, play(run.policy, env, seed, generator))
+            _told(number, play(run.policy, env, seed, generator, max_steps=limit))
             for number, seed in enumerate(seeds, 1)
         ]
     finally:
@@ -94,11 +104,11 @@ def _recorded(
 ) -> list[Episode]:
     # Else SDL, which draws many environments, looks for a display and complains.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    env = make_rendered_env(run.env, "rgb_array")
+    env, limit = make_rendered_env(run.env, "rgb_array"), run.max_episode_steps
     try:
         with Video(env, path) as video:
             return [
-                _told(number, play(run.policy, env, seed, generator, video.look))
+                _told(number, play(run.policy, env, seed, generator, video.look, limit))
                 for number, seed in enumerate(seeds, 1)
             ]
     finally:
@@ -107,5 +117,7 @@ def _recorded(
 
 def _told(number: int, episode: Episode) -> Episode:
     """Print what an episode came to."""
-    print(f"episode {number}: return {episode.reward_sum:.6g}, {episode.length} steps", flush=True)
+    open_ = "" if episode.ended else ", not ended"
+    text = f"return {episode.reward_sum:.6g}, {episode.length} steps{open_}"
+    print(f"episode {number}: {text}", flush=True)
     return episode

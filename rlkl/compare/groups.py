@@ -22,6 +22,7 @@ NOT_COMPARED = (
     "threads",
     "max_bad_updates",
     "eval_episodes",
+    "eval_max_episode_steps",
     "eval_interval",
     "total_env_steps",
     "algo.name",
