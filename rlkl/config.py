@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -17,18 +17,19 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, IntegerNode, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from rlkl.algos import ALGORITHMS
 from rlkl.bench.work import BenchConfig
 from rlkl.compare.settings import CompareConfig
 from rlkl.envs import choose_backend
+from rlkl.hints import suggest_key, suggest_option
 from rlkl.hydra_settings import check_hydra
 from rlkl.lab import EXPERIMENTS
 from rlkl.lab.base import Experiment, ExperimentConfig, TrainingExperimentConfig
 from rlkl.lab.starts import StartConfig
-from rlkl.training_config import TrainConfig
+from rlkl.training_config import TrainConfig, leaves
 from rlkl.validation import ConfigError, check_choice, nearest
 
 _PACKAGE = Path(__file__).parent
@@ -41,6 +42,9 @@ GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "table1", "
 STACKED = ("experiment", "ablation")
 """Groups of which any number of options may be chosen, as a list; of the others, exactly one."""
 MOST_JOBS = 10_000
+MOST_WHOLE = 10**15
+"""Floats up to it are exact, so one that is whole is the number that was meant."""
+
 FREE_KEY = "env.kwargs."
 """Below it any key may be given: it goes to the environment's constructor."""
 
@@ -86,6 +90,51 @@ def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
     return found
 
 
+@cache
+def env_settings() -> dict[str, dict[str, Any]]:
+    """Return the settings of each option of the group `env`, by their keys."""
+    found = {}
+    for name in options("env"):
+        content = yaml.safe_load((CONFIG_DIR / "env" / f"{name}.yaml").read_text())
+        found[name] = dict(leaves(content))
+    return found
+
+
+def env_ids() -> dict[str, str]:
+    """Return the id of each option of the group `env`."""
+    return {name: settings["env.id"] for name, settings in env_settings().items()}
+
+
+def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
+    """Return a line about the settings that an option of `env` has for an `env.id` typed alone.
+
+    Args:
+        overrides: of the job.
+        config: what they make.
+    """
+    typed = {override.key_or_group: override.value() for override in map(_parse, overrides)}
+    mine = dict(leaves(asdict(config)))
+    for name, settings in env_settings().items():
+        if "env.id" not in typed or settings["env.id"] != config.env.id or typed.get("env") == name:
+            continue
+        others = {
+            key: value
+            for key, value in settings.items()
+            if key not in typed and mine.get(key) != value
+        }
+        if others:
+            told = " ".join(f"{key}={_as_typed(value)}" for key, value in others.items())
+            return (
+                f"env.id={config.env.id} chooses the environment alone; "
+                f"env={name} has settings for it: {told}"
+            )
+    return ""
+
+
+def _as_typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+
+
 @dataclass(frozen=True)
 class CommandLine:
     """Overrides as typed.
@@ -97,9 +146,12 @@ class CommandLine:
     overrides: list[str]
 
     def normalized(self) -> list[str]:
-        """Return the overrides as Hydra takes them."""
-        free = (FREE_KEY, FREE_KEY.rstrip(".") + "=")
-        return [f"++{text}" if text.startswith(free) else text for text in self.overrides]
+        """Return the overrides as Hydra takes them.
+
+        Raises:
+            ConfigError: one that cannot be parsed.
+        """
+        return [_for_hydra(text, _whole_number_keys()) for text in self.overrides]
 
     def parsed(self) -> list[Override]:
         """Return the overrides as Hydra understands them.
@@ -120,7 +172,7 @@ class CommandLine:
             ConfigError: an override that cannot be parsed, or a sweep without `--multirun`.
         """
         choices: list[list[str]] = []
-        for text in self.normalized():
+        for text in self.overrides:
             override = _parse(text)
             if override.is_sweep_override():
                 if not multirun:
@@ -135,15 +187,43 @@ class CommandLine:
                 values = _swept(override, config_dirs)
                 if not values:
                     raise ConfigError(f"{text}: a sweep of no values; expected at least one")
-                choices.append([f"{key}={value}" for value in values])
+                whole = _whole_number_keys()
+                choices.append([_for_hydra(f"{key}={value}", whole) for value in values])
             else:
-                choices.append([text])
+                choices.append([_for_hydra(text, _whole_number_keys())])
             if math.prod(map(len, choices)) > MOST_JOBS:
                 raise ConfigError(
                     f"{text}: a sweep of too many jobs; expected at most {MOST_JOBS} jobs"
                 )
         for combination in itertools.product(*choices):
             yield list(combination)
+
+
+def _for_hydra(text: str, whole_number_keys: Collection[str]) -> str:
+    """Return an override as Hydra takes it.
+
+    Keys below `env.kwargs` are added, `None` is `null`, and `1e4` is 10000 where a whole number is
+    expected.
+    """
+    override = _parse(text)
+    key, equals, typed = text.partition("=")
+    if typed == "None":
+        typed = "null"
+    elif override.key_or_group in whole_number_keys:
+        value = override.value()
+        whole = _whole(value)
+        typed = typed if whole is value else str(whole).replace(" ", "")
+    free = (FREE_KEY, FREE_KEY.rstrip(".") + "=")
+    return ("++" if text.startswith(free) else "") + key + equals + typed
+
+
+def _whole(value: Any) -> Any:
+    """Return the whole number that a float is, or a list of them; anything else as it is."""
+    if isinstance(value, list) and value:
+        numbers = [_whole(number) for number in value]
+        return numbers if all(type(number) is int for number in numbers) else value
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= MOST_WHOLE
+    return int(value) if is_whole else value
 
 
 def _swept(override: Override, config_dirs: Iterable[Path]) -> list[str]:
@@ -254,7 +334,10 @@ def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
             override = _parse(text)
             key = override.key_or_group
             if key in GROUPS or override.is_sweep_override() or override.is_delete():
-                raise ConfigError(f"{text}: a run that is resumed takes key=value alone")
+                raise ConfigError(
+                    f"{text}: a run that is resumed takes keys with one value each, such as "
+                    "logger.progress=none, and no groups"
+                )
             if not key.startswith(FREE_KEY):
                 _check_key(override, [])
             OmegaConf.update(settings, key, override.value(), force_add=key.startswith(FREE_KEY))
@@ -276,6 +359,7 @@ def load_works(overrides: list[str]) -> list[BenchConfig]:
     """
     works, names, others = options("bench"), ["ppo_cartpole"], []
     keys = [field.name for field in fields(BenchConfig)]
+    whole = _whole_keys_of(OmegaConf.structured(BenchConfig), "")
     for text in overrides:
         override = _parse(text)
         key, value = override.key_or_group, override.value()
@@ -290,7 +374,7 @@ def load_works(overrides: list[str]) -> list[BenchConfig]:
             for name in names:
                 check_choice("work", name, works)
         else:
-            others.append(text)
+            others.append(_for_hydra(text, whole))
     with one_line_errors():
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             composed = [compose(f"bench/{name}", [*others, f"work={name}"]) for name in names]
@@ -319,7 +403,7 @@ def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
             _check_key_of_training(text, key, own_keys, experiment)
             given[key] = text
             continue
-        _set(settings, override)
+        set_key(settings, override)
     with one_line_errors():
         config = OmegaConf.to_object(settings)
     assert isinstance(config, ExperimentConfig)
@@ -332,14 +416,16 @@ def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
     return config
 
 
-def _set(settings: DictConfig, override: Override) -> None:
+def set_key(settings: DictConfig, override: Override) -> None:
     """Give a setting of a command's own the one value that was typed."""
     if override.is_sweep_override() or override.is_delete():
         raise ConfigError(
             f"{override.input_line}: expected key=value; write several values as [a,b]"
         )
+    text, key = str(override.input_line), override.key_or_group
+    meant = _parse(_for_hydra(text, _whole_keys_of(settings, "")))
     with one_line_errors():
-        OmegaConf.update(settings, override.key_or_group, override.value())
+        OmegaConf.update(settings, key, meant.value())
 
 
 def load_comparison(overrides: list[str]) -> CompareConfig:
@@ -359,7 +445,7 @@ def load_comparison(overrides: list[str]) -> CompareConfig:
         if key not in keys:
             hint = nearest(key, keys) or f"; expected one of {', '.join(keys)}"
             raise ConfigError(f"{text}: there is no key {key!r}{hint}; see rlkl compare --help")
-        _set(settings, override)
+        set_key(settings, override)
     with one_line_errors():
         config = OmegaConf.to_object(settings)
     assert isinstance(config, CompareConfig)
@@ -370,9 +456,9 @@ def _check_key_of_training(
     text: str, key: str, own_keys: list[str], experiment: Experiment
 ) -> None:
     """Raise unless an override is one of `rlkl train` that changes something in an experiment."""
-    known = own_keys if experiment.overrides is None else [*own_keys, *_keys(), *GROUPS]
+    known = own_keys if experiment.overrides is None else [*own_keys, *known_keys(), *GROUPS]
     if key not in known and not (experiment.overrides is not None and key.startswith(FREE_KEY)):
-        listed = nearest(key, known) or f"; expected one of {', '.join(own_keys)}"
+        listed = suggest_key(key, known) or f"; expected one of {', '.join(own_keys)}"
         raise ConfigError(f"{text}: there is no key {key!r}{listed}; see rlkl show --help")
     if (
         key in ("run_dir", "eval_episodes", "eval_max_episode_steps", "eval_interval")
@@ -406,17 +492,20 @@ def check_package(package: str) -> None:
     Raises:
         ConfigError: it is neither.
     """
-    if not any(f"{key}.".startswith(f"{package}.") for key in _keys()):
+    if not any(f"{key}.".startswith(f"{package}.") for key in known_keys()):
         raise ConfigError(f"--package={package}: expected a part of the config, such as algo")
 
 
 def _parse(text: str) -> Override:
+    if "=" not in text and not text.startswith("~"):
+        raise ConfigError(f"{text}: not an override; {_what_was_meant(text)}")
     try:
         parsed: Override = OverridesParser.create().parse_override(text)
     except (HydraException, ValueError) as error:
+        key, reason = text.partition("=")[0], _first_line(error).partition(" expecting ")[0]
         raise ConfigError(
-            f"{text}: not an override; expected key=value (quote values with spaces or commas): "
-            f"{_first_line(error)}"
+            f"{text}: not an override; expected key=value, where a list is [1,2] and a text with "
+            f"special characters has two kinds of quotes, \"{key}='TEXT'\": {reason}"
         ) from error
     number = parsed.value()
     if isinstance(number, int) and abs(number) > sys.float_info.max:
@@ -424,8 +513,20 @@ def _parse(text: str) -> Override:
     return parsed
 
 
+def _what_was_meant(text: str) -> str:
+    """Return what to type instead of an argument without an equals sign."""
+    group = next((group for group in GROUPS if text.lower() in options(group)), None)
+    if group is not None:
+        return f"did you mean {group}={text.lower()}?"
+    if re.fullmatch(r"[\w/:.]+-v\d+", text):
+        return f"did you mean env.id={text}?"
+    return "expected key=value, without spaces around the equals sign; see rlkl train --help"
+
+
 def _check_key(override: Override, config_dirs: list[Path]) -> None:
     key, text = override.key_or_group, override.input_line
+    if key == "hydra.run.dir":
+        raise ConfigError(f"{text}: Hydra writes nothing here; run_dir=DIR names the run's folder")
     if key == "hydra.searchpath":
         raise ConfigError(f"{text}: name a folder of configs by --config-dir DIR")
     if key.startswith(("hydra.", "hydra/", FREE_KEY)):
@@ -440,13 +541,13 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
             if not isinstance(name, str) or name not in choices:
                 raise ConfigError(
                     f"{text}: {key} has no option {name!r}; expected one of "
-                    f"{', '.join(choices)}{nearest(str(name), choices)}"
+                    f"{', '.join(choices)}{suggest_option(key, str(name), choices, env_ids())}"
                 )
         return
-    keys = _keys()
+    keys = known_keys()
     if key not in keys:
         below = sorted(k for k in keys if k.startswith(f"{key.partition('.')[0]}."))
-        hint = nearest(key, below or keys | set(GROUPS))
+        hint = suggest_key(key, keys | set(GROUPS))
         listed = f"; expected one of {', '.join(below)}" if below else "; see rlkl train --help"
         raise ConfigError(f"{text}: there is no key {key!r}{hint or listed}")
 
@@ -457,13 +558,35 @@ def _names(value: Any) -> list[Any]:
 
 
 @cache
-def _keys() -> frozenset[str]:
+def known_keys() -> frozenset[str]:
     """Every key that a config can have, those of all algorithms included."""
     schema = OmegaConf.structured(TrainConfig)
     keys = [*_paths(OmegaConf.to_container(schema), ""), "env.kwargs"]
     for algorithm in ALGORITHMS.values():
         keys += _paths(OmegaConf.to_container(OmegaConf.structured(algorithm.config)), "algo.")
     return frozenset(keys)
+
+
+@cache
+def _whole_number_keys() -> frozenset[str]:
+    """The keys of a config that hold a whole number, or a list of them."""
+    found = _whole_keys_of(OmegaConf.structured(TrainConfig), "")
+    for algorithm in ALGORITHMS.values():
+        found |= _whole_keys_of(OmegaConf.structured(algorithm.config), "algo.")
+    return frozenset(found)
+
+
+def _whole_keys_of(node: DictConfig, prefix: str) -> set[str]:
+    found = set()
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and child._metadata.object_type is not dict:
+            found |= _whole_keys_of(child, f"{prefix}{key}.")
+        elif isinstance(child, IntegerNode) or (
+            isinstance(child, ListConfig) and child._metadata.element_type is int
+        ):
+            found.add(f"{prefix}{key}")
+    return found
 
 
 def _paths(node: Any, prefix: str) -> Iterator[str]:
@@ -489,6 +612,9 @@ def _explain(error: BaseException) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(owner):
         names = ", ".join(field.name for field in fields(owner))
         return f"{key}: {getattr(owner, 'name', 'the config')} has no such key; it has {names}"
+    if wrong := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", line):
+        whole = "whole " * (wrong[2] == "Integer")
+        return f"{key}={wrong[1]}: expected a {whole}number"
     if "is not a ListConfig" in line:
         line = "expected a list, such as [64,64]"
     elif "is not Optional" in line:

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FrameStackObservation
 
 from rlkl.copies import Copies
+from rlkl.env_arguments import unknown_argument, with_tuples
 from rlkl.env_ids import find_spec
 from rlkl.guard import Guard
 from rlkl.pool import Pool
@@ -76,8 +77,8 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
             environment does not take, or an unsupported space or backend.
     """
     backend = choose_backend(config)
-    with _explained(config):
-        envs, seeding = _MAKERS[backend](config)
+    with _explained(config, backend):
+        envs, seeding = _MAKERS[backend](_with_tuples(config, backend))
     try:
         return VectorEnvironment(envs, backend, config.id, tuple(config.observation_keys), seeding)
     except ConfigError as error:
@@ -85,8 +86,20 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
         raise ConfigError(f"env.id={config.id}: {error}") from error
 
 
+VECTORIZED = ("native", "ale")
+"""Backends that make an environment's own vectorised form."""
+
+
+def _with_tuples(config: EnvConfig, backend: str) -> EnvConfig:
+    if backend == "envpool":
+        return config
+    spec = find_spec(config.id)
+    kwargs = with_tuples(config.kwargs, spec, vectorized=backend in VECTORIZED)
+    return replace(config, kwargs=kwargs)
+
+
 @contextmanager
-def _explained(config: EnvConfig) -> Iterator[None]:
+def _explained(config: EnvConfig, backend: str) -> Iterator[None]:
     """Turn whatever goes wrong while an environment is made into one line."""
     try:
         yield
@@ -95,11 +108,22 @@ def _explained(config: EnvConfig) -> Iterator[None]:
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(f"env.id={config.id} needs a package: {one_line(error)}") from error
     except Exception as error:
-        given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
-        raise ConfigError(
-            f"env.id={config.id}{given} could not be made: "
-            f"{type(error).__name__}: {one_line(error)}"
-        ) from error
+        raise ConfigError(_why_not_made(config, backend, error)) from error
+
+
+def _why_not_made(config: EnvConfig, backend: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "jaxlib", "flax"):
+        return (
+            f"env.id={config.id} is written in JAX, which rlkl has no extra for; "
+            f"pip install 'gymnasium[jax]'"
+        )
+    if backend != "envpool":
+        vectorized = backend in VECTORIZED
+        spec = find_spec(config.id)
+        if why := unknown_argument(error, config.kwargs, spec, vectorized=vectorized):
+            return why
+    given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
+    return f"env.id={config.id}{given} could not be made: {type(error).__name__}: {one_line(error)}"
 
 
 def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
@@ -117,7 +141,8 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
             f"env.id={config.id} cannot be rendered: Atari games are stepped by ALE's own vector "
             "environment, which draws nothing"
         )
-    with _explained(config):
+    with _explained(config, "sync"):
+        config = _with_tuples(config, "sync")
         plain = _makers(config)[0]()
         modes = plain.metadata.get("render_modes") or []
         plain.close()

@@ -1,6 +1,7 @@
 """The parts of a run, what one iteration of them is, and their whole state."""
 
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -360,14 +361,24 @@ class Learner:
                 )
 
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds that people have; torch knows names of many more."""
+
+
 def _checked_device(name: str) -> torch.device:
+    if name.partition(":")[0] not in DEVICES:
+        hint = " (did you mean cuda?)" if name.lower().startswith(("gpu", "cuda")) else ""
+        raise ConfigError(
+            f"device={name} cannot be used: expected cpu, cuda, cuda:1, ..., mps or xpu{hint}; "
+            "device=cpu always can"
+        )
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = re.split(r"\. |\n", str(error))[0]
         raise ConfigError(
-            f"device={name} cannot be used: {reason}; device=cpu always can"
+            f"device={name} cannot be used here: {reason}; device=cpu always can"
         ) from error
     return device
 

@@ -175,7 +175,11 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
     Raises:
         ConfigError: a run that is resumed cannot change this.
     """
-    old, new = dict(_leaves(asdict(before))), dict(_leaves(asdict(after)))
+    # An empty dict is no value here: keys below it may have been added.
+    old, new = (
+        {key: value for key, value in leaves(asdict(config)) if value != {}}
+        for config in (before, after)
+    )
     changed = {
         key: (old.get(key), new.get(key))
         for key in [*old, *(key for key in new if key not in old)]
@@ -183,9 +187,9 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
     }
     for key, (was, would_be) in changed.items():
         if key in KEPT or key.partition(".")[0] in KEPT:
+            kept = f"keeps {key}={was}" if key in old else f"stays without {key}"
             raise ConfigError(
-                f"{key}={would_be}: a run that is resumed keeps {key}={was}; "
-                "leave it out, or begin a new run"
+                f"{key}={would_be}: a run that is resumed {kept}; leave it out, or begin a new run"
             )
     return changed
 
@@ -199,7 +203,7 @@ def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[A
     """
     # By way of YAML, since that made the tuples of the saved one lists.
     wanted = yaml.safe_load(yaml.safe_dump(asdict(config)))
-    old, new = dict(_leaves(config_as_meant(saved))), dict(_leaves(wanted))
+    old, new = dict(leaves(config_as_meant(saved))), dict(leaves(wanted))
     return {
         key: (old.get(key), new.get(key))
         for key in [*old, *(key for key in new if key not in old)]
@@ -216,7 +220,7 @@ def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
         saved: `config.yaml`, read.
         config: the checkpoint's.
     """
-    old, new = dict(_leaves(saved)), dict(_leaves(yaml.safe_load(yaml.safe_dump(config))))
+    old, new = dict(leaves(saved)), dict(leaves(yaml.safe_load(yaml.safe_dump(config))))
     for key in old.keys() & new.keys():
         kept = key in KEPT or key.partition(".")[0] in KEPT
         if kept and key not in (*BESIDE, "policy.differentiation") and old[key] != new[key]:
@@ -224,9 +228,10 @@ def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
     return ""
 
 
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a config made plain holds, by its keys; an empty dict is a value."""
     for key, value in node.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

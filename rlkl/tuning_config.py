@@ -20,6 +20,7 @@ from rlkl.config import (
     one_line_errors,
     options,
     overridden,
+    set_key,
 )
 from rlkl.training_config import TrainConfig
 from rlkl.tuning.space import Choice, Dimension, Interval, Space
@@ -130,11 +131,8 @@ def load_tuning(arguments: list[str]) -> Tuning:
         key = override.key_or_group
         if key not in own:
             typed[key] = override  # the later one counts
-        elif override.is_sweep_override() or override.is_delete():
-            raise ConfigError(f"{text}: expected key=value")
         else:
-            with one_line_errors():
-                OmegaConf.update(settings, key, override.value())
+            set_key(settings, override)
     with one_line_errors():
         tune = OmegaConf.to_object(settings)
     assert isinstance(tune, TuneConfig)
@@ -202,7 +200,9 @@ def _dimension(override: Override) -> Dimension:
         if not override.is_discrete_sweep():
             raise ConfigError("expected values, choice(...), range(...) or interval(...)")
         with one_line_errors():
-            return Choice(tuple(dict.fromkeys(override.sweep_string_iterator())))
+            swept = [f"{override.key_or_group}={v}" for v in override.sweep_string_iterator()]
+            values = [text.partition("=")[2] for text in CommandLine(swept).normalized()]
+            return Choice(tuple(dict.fromkeys(values)))
     except (ConfigError, IndexError) as error:
         raise ConfigError(f"{text}: {error}") from error
 
@@ -230,7 +230,7 @@ def _check_values(fixed: list[str], space: Space) -> TrainConfig:
                     error, found = None, found or config
                     break
             if error is not None:
-                hint = "; int(interval(a,b)) draws whole numbers" * ("Integer" in str(error))
+                hint = "; int(interval(a,b)) draws whole numbers" * ("whole number" in str(error))
                 raise ConfigError(f"{key}={value}, which is to be tried: {error}{hint}")
     assert found is not None
     return found

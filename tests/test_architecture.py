@@ -20,7 +20,7 @@ FLOORS = [
     },
     {
         "spaces", "cores", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",
-        "env_ids",
+        "env_arguments", "env_ids",
         "memory_budget",
         "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",
         "environment_state", "collector", "tasks",
@@ -31,7 +31,7 @@ FLOORS = [
         "export", "durable", "archive", "kept_rows", "checkpoint", "training_config", "learner",
         "run", "standing", "trainer", "grid", "bench", "lab", "tuning", "compare",
     },
-    {"config", "hydra_settings", "tuning_config", "cli", "__main__", "__init__"},
+    {"config", "hydra_settings", "hints", "tuning_config", "cli", "__main__", "__init__"},
 ]  # fmt: skip
 EDGE_ONLY = {"hydra", "omegaconf"}
 MATHEMATICS = {"torch", "numpy"}

@@ -8,7 +8,17 @@ import pytest
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.config import GROUPS, CommandLine, load, options, register_schemas
+from rlkl.config import (
+    GROUPS,
+    CommandLine,
+    load,
+    load_works,
+    options,
+    overridden,
+    register_schemas,
+    unused_settings,
+)
+from rlkl.training_config import changes
 from rlkl.validation import ConfigError
 
 register_schemas()
@@ -61,6 +71,46 @@ def test_a_sweep_is_every_combination() -> None:
     assert jobs[-1] == ["algo=npg", "seed=1", "++env.kwargs.g=2", "gamma=0.5"]
     with pytest.raises(ConfigError, match="cannot be swept"):
         list(CommandLine(["gamma=interval(0,1)"]).jobs(multirun=True))
+
+
+def test_whole_floats_and_none_mean_what_they_say() -> None:
+    typed = [
+        "total_env_steps=1e4", "policy.actor_hidden_sizes=[1e2,8]", "env.kwargs.g=1e1",
+        "env.kwargs.x=None", "env.kwargs.y='None'", "clip_rewards=None", "gamma=1e0", "run_dir=2.0",
+    ]  # fmt: skip
+    assert CommandLine(typed).normalized() == [
+        "total_env_steps=10000", "policy.actor_hidden_sizes=[100,8]", "++env.kwargs.g=1e1",
+        "++env.kwargs.x=null", "++env.kwargs.y='None'", "clip_rewards=null", "gamma=1e0",
+        "run_dir=2.0",
+    ]  # fmt: skip
+    swept = CommandLine(["rollout_steps=1e2,2e2", "seed=range(1e0,3e0)"]).jobs(multirun=True)
+    assert list(swept)[-1] == ["rollout_steps=200", "seed=2"]
+    config = load(CommandLine(["total_env_steps=1e4", "env.num_envs=8.0"]).normalized())
+    assert (config.total_env_steps, type(config.env.num_envs)) == (10_000, int)
+    with pytest.raises(ConfigError, match=r"seed=1e\+300: expected a whole number"):
+        load(CommandLine(["seed=1e300"]).normalized())
+    assert load_works(["repetitions=2e0", "num_envs=[4e0]"])[0].num_envs == [4]
+
+
+def test_resumed_runs_take_no_new_constructor_arguments() -> None:
+    config = rlkl.TrainConfig()
+    with pytest.raises(ConfigError, match=r"^env.kwargs.x=1: .* stays without env.kwargs.x;"):
+        changes(config, overridden(config, ["env.kwargs.x=1"]))
+    assert changes(config, overridden(config, ["gamma=0.5"])) == {"gamma": (0.99, 0.5)}
+
+
+def test_settings_of_an_environment_named_by_id_are_told() -> None:
+    def told(*overrides: str) -> str:
+        return unused_settings(overrides, load(list(overrides)))
+
+    assert told("env.id=Pendulum-v1", "gamma=0.9") == (
+        "env.id=Pendulum-v1 chooses the environment alone; env=pendulum has settings for it: "
+        "normalize_observations=true scale_rewards=true"
+    )
+    assert told("env.id=Pendulum-v1", "env=pendulum") == ""
+    assert told("env.id=CartPole-v1") == ""  # whose settings are the defaults
+    assert told("env.id=MountainCar-v0") == ""
+    assert told("env=pendulum", "gamma=0.9") == ""
 
 
 def test_a_glob_is_the_options_of_a_group_that_it_names(tmp_path: Path) -> None:

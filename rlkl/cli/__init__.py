@@ -52,14 +52,15 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
-    if name in ("--help", "-h"):
+    if name in ("--help", "-h", "-help", "help"):
         print(USAGE)
         sys.exit(0)
-    if name in ("--version", "-V"):
+    if name in ("--version", "-V", "version"):
         print(f"rlkl {__version__}")
         sys.exit(0)
     if name not in COMMANDS:
-        fail(f"there is no command {name!r}{nearest(name, COMMANDS)}; see rlkl --help", 2)
+        hint = " (did you mean rlkl train ...?)" if "=" in name else nearest(name, COMMANDS)
+        fail(f"there is no command {name!r}{hint}; see rlkl --help", 2)
     try:
         # Now and no earlier: Hydra and torch take seconds, which --help need not wait for.
         sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))

@@ -5,13 +5,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from rlkl.cli.grid_launch import Launch, check_launcher
 from rlkl.cli.grid_line import Asked, GridLine, ask
+from rlkl.config import unused_settings
 from rlkl.durable import FolderLock, FolderTakenError
 from rlkl.grid.call import Call, Status, new_call
 from rlkl.grid.display import Grid, Job, Watch, log_of
@@ -53,6 +54,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
         )
     if not missing:
         return 0
+    say_unused_settings((job.overrides, job.config) for job in missing)
     call = new_call(grid_dir)
     call.write_record(
         {
@@ -68,6 +70,17 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
         broke = launch.go()
         _wait_for_the_orphaned(call, jobs)
     return _report(grid, call, broke, command, kind)
+
+
+def say_unused_settings(jobs: Iterable[tuple[Iterable[str], TrainConfig]]) -> None:
+    """Print, once, which settings the jobs leave unused by naming an environment's id alone."""
+    notes = [
+        unused_settings(overrides, config)
+        for overrides, config in jobs
+        if config.logger.progress != "none"
+    ]
+    for note in dict.fromkeys(filter(None, notes)):
+        print(f"rlkl: note: {note}", file=sys.stderr)
 
 
 def stands_at(job: Asked) -> Standing:

@@ -71,11 +71,13 @@ class Asked:
         name: of its folder, made of its overrides.
         label: its overrides.
         config: with a `run_dir`.
+        overrides: as Hydra takes them.
     """
 
     name: str
     label: str
     config: TrainConfig
+    overrides: tuple[str, ...] = ()
 
 
 def name_jobs(
@@ -108,7 +110,8 @@ def ask(line: GridLine, config_dirs: list[Path]) -> tuple[Path, list[Asked]]:
     for name, texts in named.items():
         config = load(texts, config_dirs)
         config = replace(config, run_dir=config.run_dir or str(grid_dir / name))
-        asked.append(Asked(name, ",".join(texts), config))
+        typed = [text.removeprefix("++") for text in texts]
+        asked.append(Asked(name, ",".join(typed), config, tuple(texts)))
     folders = [job.config.run_dir for job in asked]
     if len(folders) > len(set(folders)):
         raise ConfigError(

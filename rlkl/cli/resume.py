@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from rlkl.config import overridden, register_schemas
+from rlkl.config import CommandLine, overridden, register_schemas
 from rlkl.trainer import resume
 from rlkl.validation import ConfigError
 
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     exact = _exact([text for text in overrides if text.startswith("exact=")])
     overrides = [text for text in overrides if not text.startswith("exact=")]
     register_schemas()
+    overrides = CommandLine(overrides).normalized()
     summary = resume(run_dir, partial(overridden, overrides=overrides), exact=exact)
     return 130 if summary.status == "stopped" else 0
 

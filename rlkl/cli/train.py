@@ -2,7 +2,9 @@
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,21 +12,23 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from rlkl.cli.grid import run_grid
+from rlkl.cli.grid import run_grid, say_unused_settings
 from rlkl.cli.grid_line import LAUNCHER, read_line
 from rlkl.config import (
     CONFIG_DIR,
     GROUPS,
     CommandLine,
     check_package,
+    known_keys,
     load,
     one_line_errors,
     options,
     register_schemas,
     to_train_config,
 )
+from rlkl.hints import suggest_key
 from rlkl.trainer import Trainer
-from rlkl.validation import ConfigError
+from rlkl.validation import ConfigError, nearest
 
 EXAMPLES = {
     "rlkl train": "PPO-clip on CartPole-v1",
@@ -94,8 +98,8 @@ def main(arguments: list[str]) -> int:
     overrides = parsed.overrides if grid is None else grid.jobs.overrides
     line = CommandLine(overrides)
     for job in line.jobs(multirun=parsed.multirun, config_dirs=config_dirs):
-        load(job, config_dirs)
-    outcome = Outcome()
+        config = load(job, config_dirs)
+    outcome = Outcome(partial(say_unused_settings, [(job, config)]))
     flags = [text for text in arguments if text not in parsed.overrides]
     sys.argv = ["rlkl train", *flags, *line.normalized()]
     run = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
@@ -121,12 +125,13 @@ def parse(arguments: list[str]) -> Namespace:
         raise ConfigError(f"{message}; see rlkl train --help")
 
     setattr(parser, "error", fail)  # noqa: B010  its own prints usage, on many lines
-    parsed, unknown = parser.parse_known_args(arguments)
+    arguments = ["--help" if text in ("-help", "help") else text for text in arguments]
+    parsed, unknown = parser.parse_known_intermixed_args(arguments)
     for name in UNSUPPORTED:
         if getattr(parsed, name):
             unknown.append(f"--{name.replace('_', '-')}")
     if unknown:
-        fail(f"{unknown[0]}: there is no such flag")
+        fail(f"{unknown[0]}: there is no such flag{suggest_flag(unknown[0], parser)}")
     if parsed.run and parsed.multirun:
         fail("--run and --multirun: expected one of them")
     for name in ("resolve", "package"):
@@ -139,20 +144,35 @@ def parse(arguments: list[str]) -> Namespace:
     return parsed
 
 
+def suggest_flag(typed: str, parser: ArgumentParser) -> str:
+    """Return ` (did you mean ...?)` for a flag that there is not: another flag, or a key."""
+    name, _, value = typed.lstrip("-").partition("=")
+    if name in (*known_keys(), *GROUPS):
+        return f" (did you mean {name}={value or 'VALUE'}?)"
+    flags = [text for action in parser._actions for text in action.option_strings]
+    return suggest_key(name, known_keys()) or nearest(typed.partition("=")[0], flags)
+
+
 class Outcome:
     """Runs the job that Hydra hands over, and remembers how it ended.
 
     No exception passes through Hydra, which would print it its own way.
+
+    Args:
+        before: is called once all parts of the run were made, before it begins.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Callable[[], None]) -> None:
+        self.before = before
         self.stopped = False
         self.error: Exception | None = None
 
     def run(self, composed: DictConfig) -> None:
         """Run the job."""
         try:
-            summary = Trainer(to_train_config(composed)).train()
+            trainer = Trainer(to_train_config(composed))
+            self.before()
+            summary = trainer.train()
             self.stopped = summary.status == "stopped"
         except Exception as error:
             self.error = error
