@@ -442,9 +442,9 @@ REFUSED = {
     "run_dir=elsewhere": "keeps run_dir",
     "device=cuda": "keeps device=cpu",
     "total_env_stps=5": "did you mean total_env_steps",
-    "total_env_steps=1,2": "takes key=value alone",
+    "total_env_steps=1,2": "takes keys with one value each",
     "total_env_steps=-5": "at least 1",
-    "algo.learning_rate=fast": "could not be converted to Float",
+    "algo.learning_rate=fast": "algo.learning_rate=fast: expected a number",
 }
 
 
