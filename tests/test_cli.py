@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rlkl.algos import ALGORITHMS
-from rlkl.cli import main
+from rlkl.cli import COMMANDS, main
 from rlkl.config import GROUPS, options
 from rlkl.cores import usable_cores
 from rlkl.diagnostics import TAGS
@@ -122,13 +122,21 @@ def test_help_names_every_option_of_every_group_and_three_examples(
     assert run("train", "--help") == 0
     printed = capsys.readouterr().out
     assert printed.count("\n  rlkl train") == 3
+    words = " ".join(printed.split())
     for group in GROUPS:
         found = options(group)
         assert found, f"no option of {group}"
         for name, description in found.items():
             assert f"    {name}" in printed
             assert description, f"{group}={name} does not say what it is in its first comment"
-            assert description in printed
+            assert description in words
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_eighty_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*name.split(), "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_cfg_job_prints_the_config_and_runs_nothing(

@@ -7,21 +7,23 @@ from importlib import import_module
 from rlkl.validation import ConfigError, nearest, one_line
 from rlkl.version import __version__
 
-USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and kin on Gymnasium environments
+USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and related methods on Gymnasium
 
 usage: rlkl COMMAND [...]
 
-  train       train a policy; `rlkl train --help` shows what can be set
-  resume      go on with a run that was stopped or killed; see `rlkl resume --help`
-  tune        search the values of keys that train best; see `rlkl tune --help`
-  evaluate    run a trained policy in fresh environments; see `rlkl evaluate --help`
-  watch       show a trained policy in a window or a video; see `rlkl watch --help`
-  export      write a trained policy as ONNX; see `rlkl export --help`
-  board       show runs in TensorBoard; see `rlkl board --help`
-  compare     compare runs: which is better, how surely, and why; see `rlkl compare --help`
-  bench       measure how fast that is, beside other libraries; see `rlkl bench --help`
-  show        draw what KL is and does, experiment by experiment; see `rlkl show --help`
-  playground  open a page on which KL and its kin are moved by hand; see `rlkl playground --help`
+  train       train a policy
+  resume      continue a run that was stopped or killed
+  tune        search the values of keys that train best
+  evaluate    run a trained policy in fresh environments
+  watch       show a trained policy in a window or a video
+  export      write a trained policy as ONNX
+  board       show runs in TensorBoard
+  compare     compare runs: which is better, how surely, and why
+  bench       measure how fast that is, beside other libraries
+  show        draw what KL is and does, experiment by experiment
+  playground  open a page on which KL and related divergences are moved by hand
+
+`rlkl train --help` shows what can be set; every command has such a page.
 
   --help, --version"""
 
@@ -66,6 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))
     except ConfigError as error:
         fail(one_line(error), 2)
+    except BrokenPipeError:  # as of `rlkl train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         fail("stopped", 130)
     except Exception as error:

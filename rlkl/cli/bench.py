@@ -16,6 +16,7 @@ from rich.console import Console
 from rlkl.bench.compare import as_json, interleave, run_apart
 from rlkl.bench.tables import failures, markdown, show
 from rlkl.bench.work import PEERS, BenchConfig, Entry, contest
+from rlkl.cli.text import paragraph, rows
 from rlkl.config import load_works, options, register_schemas
 from rlkl.validation import ConfigError
 from rlkl.version import __version__
@@ -23,7 +24,7 @@ from rlkl.version import __version__
 EXAMPLES = {
     "rlkl bench": "PPO on CartPole, everyone who is installed",
     "rlkl bench work=ppo_halfcheetah_8 'peers=[sb3,skrl]' repetitions=3": "some peers, less often",
-    "rlkl bench work=scale 'num_envs=[1,64]' 'peers=[]'": "rlkl and the roof alone",
+    "rlkl bench work=scale 'num_envs=[1,64]' 'peers=[]'": "rlkl and the environments alone",
     "rlkl bench work=all output=results": "kept in results.md and results.json",
 }
 
@@ -34,7 +35,7 @@ KEYS = {
     "output=PATH": "write PATH.md and PATH.json, which must not exist yet",
     "env_steps=32768": "environment steps that are measured, at least ten iterations",
     "warmup_env_steps=2048": "environment steps before them that do not count",
-    "num_envs=[8]": "copies stepped together, each number measured on its own",
+    "num_envs=[8]": "sub-environments stepped together, each number measured on its own",
     "env_id=ID": "the environment",
     "algos=[ppo_clip]": "algorithms of rlkl",
 }
@@ -47,11 +48,10 @@ def help_text() -> str:
     contents = {"Examples": EXAMPLES, "Works": options("bench"), "Keys": KEYS}
     lines = ["usage: rlkl bench [KEY=VALUE ...]"]
     for heading, content in contents.items():
-        width = max(map(len, content))
-        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+        lines += ["", heading, *rows(content)]
     rest = [field.name for field in fields(BenchConfig)]
     rest = [name for name in rest if not any(key.startswith(f"{name}=") for key in KEYS)]
-    return "\n".join([*lines, f"  and {', '.join(rest)}"])
+    return "\n".join([*lines, *paragraph(f"and {', '.join(rest)}", "  ", "  ")])
 
 
 def main(arguments: list[str]) -> int:

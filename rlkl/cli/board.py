@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tensorboard import program  # type: ignore[import-untyped]
 
+from rlkl.cli.text import rows
 from rlkl.validation import ConfigError, check_range, one_line
 
 EXAMPLES = {
@@ -28,8 +29,7 @@ def help_text() -> str:
     """Return what can be set: examples, flags."""
     lines = ["usage: rlkl board [FOLDER ...] [--port N]"]
     for heading, content in {"Examples": EXAMPLES, "Flags": FLAGS}.items():
-        width = max(map(len, content))
-        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+        lines += ["", heading, *rows(content)]
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlkl.cli.text import paragraph, rows
 from rlkl.compare import tables
 from rlkl.compare.files import check_free, write
 from rlkl.compare.report import Comparison, compare
@@ -45,12 +46,14 @@ def help_text() -> str:
     lines = [
         "usage: rlkl compare RUNS ... [KEY=VALUE ...]",
         "",
-        "Reads run folders and writes a report: which group of runs is better, by how much, how",
-        "surely, and why. RUNS are folders of runs, folders that hold such folders, or patterns.",
+        *paragraph(
+            "Reads run folders and writes a report: which group of runs is better, by how much, "
+            "how surely, and why. RUNS are folders of runs, folders that hold such folders, or "
+            "patterns."
+        ),
     ]
     for heading, content in {"Examples": EXAMPLES, "Keys": KEYS}.items():
-        width = max(map(len, content))
-        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+        lines += ["", heading, *rows(content)]
     return "\n".join(lines)
 
 

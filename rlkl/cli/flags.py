@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rlkl.checkpoint import CHECKPOINTS, TrainedRun, folder_of, load_run
+from rlkl.cli.text import paragraph, rows
 from rlkl.env_ids import check_module
 from rlkl.validation import ConfigError, check_choice, check_range, nearest
 
@@ -123,12 +124,10 @@ class RunCommand:
 
     def help_text(self) -> str:
         """Return what can be set: purpose, examples, flags."""
-        lines = [f"usage: rlkl {self.name} RUN_DIR [FLAG ...]", "", self.purpose]
+        lines = [f"usage: rlkl {self.name} RUN_DIR [FLAG ...]", "", *paragraph(self.purpose)]
         flags = {f"{flag.name} {flag.value}": flag.help for flag in self.flags}
         for heading, content in {"Examples": self.examples, "Flags": flags}.items():
-            width = max(map(len, content))
-            rows = (f"  {name:<{width}}  {text}" for name, text in content.items())
-            lines += ["", heading, *rows]
+            lines += ["", heading, *rows(content)]
         return "\n".join(lines)
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:

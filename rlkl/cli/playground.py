@@ -10,11 +10,12 @@ PAGE = Path(__file__).resolve().parent.parent / "playground" / "index.html"
 
 HELP = """usage: rlkl playground [--output FILE]
 
-Divergences of two categoricals and of two Gaussians, estimates of KL from samples, and what PPO's
-clip and its KL penalty do to the ratio: a page to play with, which needs no network.
+Divergences of two categoricals and of two Gaussians, estimates of KL from
+samples, and what PPO's clip and its KL penalty do to the ratio: a page to play
+with, which needs no network.
 
 Examples
-  rlkl playground                           open it in your browser, and print where it is
+  rlkl playground                           open it in your browser
   rlkl playground --output playground.html  write a copy, to keep or to pass on"""
 
 

@@ -9,13 +9,14 @@ from rlkl.validation import ConfigError
 
 HELP = """usage: rlkl resume RUN_DIR [KEY=VALUE ...]
 
-Goes on from the newest checkpoint in the folder of a run, to the same bits as if nothing had
-stopped it. What may change on the way is given as for rlkl train: total_env_steps, eval_episodes,
-logger.*, checkpoint.*, and hyperparameters such as algo.learning_rate; environment, networks and
-seed may not.
+Continues a run from the newest checkpoint in its folder, with the same bits as
+if nothing had stopped it. What may change is given as for rlkl train:
+total_env_steps, eval_episodes, logger.*, checkpoint.*, and hyperparameters such
+as algo.learning_rate; environment, networks and seed may not.
 
-Where environments cannot be restored, steps since the last checkpoint are repeated. exact=false
-continues from last.pt instead, with environments reset there: other bits, no step repeated.
+Where environments cannot be restored, steps since the last checkpoint are
+repeated. exact=false continues from last.pt instead, with environments reset
+there: other bits, no step repeated.
 
   rlkl resume runs/CartPole-v1/ppo_clip/2026-01-01_12-00-00-seed0
   rlkl resume my_run total_env_steps=500000 algo.learning_rate=1e-4

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlkl.cli.text import paragraph, rows
 from rlkl.config import load_experiment, register_schemas
 from rlkl.lab import EXPERIMENTS
 from rlkl.lab.base import Rows, TrainingExperimentConfig
@@ -32,8 +33,7 @@ def help_text() -> str:
     lines = ["usage: rlkl show EXPERIMENT [KEY=VALUE ...]"]
     purposes = {name: experiment.purpose for name, experiment in EXPERIMENTS.items()}
     for heading, content in (("Examples", EXAMPLES), ("Experiments", purposes)):
-        width = max(map(len, content))
-        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+        lines += ["", heading, *rows(content)]
     lines += ["", "Keys", "  output=DIR: for NAME.png, NAME.svg and NAME.csv, which must not exist"]
     for name, experiment in EXPERIMENTS.items():
         default = experiment.config()
@@ -48,7 +48,7 @@ def help_text() -> str:
             if experiment.overrides:
                 rest += f" (here {' '.join(experiment.overrides)})"
         known = ", ".join(filter(None, (" ".join(own), rest)))
-        lines.append(f"  {name}: {known or 'no others'}")
+        lines += paragraph(f"{name}: {known or 'no others'}", "  ", "      ")
     return "\n".join(lines)
 
 

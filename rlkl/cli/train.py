@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from rlkl.cli.grid import run_grid, say_unused_settings
 from rlkl.cli.grid_line import LAUNCHER, read_line
+from rlkl.cli.text import rows
 from rlkl.config import (
     CONFIG_DIR,
     GROUPS,
@@ -46,19 +47,15 @@ FLAGS = {
 
 def help_text(config_dirs: list[Path]) -> str:
     """Return what can be set: examples, the choices of each group, keys worth knowing."""
-
-    def rows(content: dict[str, str], indent: str = "  ") -> list[str]:
-        width = max(map(len, content), default=0)
-        return [f"{indent}{name:<{width}}  {text}".rstrip() for name, text in content.items()]
-
     lines = ["usage: rlkl train [KEY=VALUE ...] [FLAG ...]", "", "Examples", *rows(EXAMPLES), ""]
     lines += ["Groups, chosen as GROUP=OPTION"]
     for group in GROUPS:
         lines += [f"  {group}", *rows(options(group, config_dirs), indent="    ")]
     keys = {
         "env.id=ID": "any registered environment; my_package:MyEnv-v0 imports my_package",
-        "env.num_envs=8": "copies stepped together",
-        "env.backend=auto": "native, sync, shared, async, ale, envpool; auto: the fastest known",
+        "env.num_envs=8": "sub-environments stepped together",
+        "env.backend=auto": "native, sync, shared, async, ale or envpool; auto is ale for Atari, "
+        "native where there is one and num_envs is at least 6, else sync",
         "env.frame_stack=4": "last observations shown together",
         "env.kwargs.KEY=VALUE": "arguments of the environment's constructor",
         "total_env_steps=100000": "the training budget",
@@ -70,7 +67,7 @@ def help_text(config_dirs: list[Path]) -> str:
         "critic.KEY=VALUE": "hyperparameters of the critic's regression",
         "policy.KEY=VALUE": "networks, memory, and the distribution of Box actions",
         "max_bad_updates=3": "updates in a row that may be taken back for numbers not finite",
-        "eval_interval=10": "evaluate every so many iterations, keep the best policy",
+        "eval_interval=10": "evaluate every so many iterations",
         "run_dir=DIR": "the run's folder, instead of runs/<env>/<algo>/<date-time>-seed<seed>",
         "grid=NAME": "with -m: the grid's folder is runs/grids/NAME",
         "hydra/launcher=NAME": f"with -m: who runs the jobs: {', '.join(options(LAUNCHER))}",

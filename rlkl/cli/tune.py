@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from rlkl.cli.text import rows
 from rlkl.config import options, register_schemas
 from rlkl.cores import usable_cores
 from rlkl.durable import FolderLock, write_durably
@@ -53,7 +54,8 @@ BEST = "best"
 
 def help_text() -> str:
     """Return what can be set: examples, spaces, values, keys."""
-    lines = ["usage: rlkl tune [KEY=VALUE ...], KEY one of `rlkl train` or of the last list"]
+    lines = ["usage: rlkl tune [KEY=VALUE ...]", ""]
+    lines += ["KEY is one of `rlkl train` or of the last list."]
     contents = {
         "Examples": EXAMPLES,
         "Spaces": options("tune"),
@@ -61,8 +63,7 @@ def help_text() -> str:
         "Keys": KEYS,
     }
     for heading, content in contents.items():
-        width = max(map(len, content))
-        lines += ["", heading, *(f"  {name:<{width}}  {text}" for name, text in content.items())]
+        lines += ["", heading, *rows(content)]
     return "\n".join(lines)
 
 
