@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from rlkl.archive import check_described, read_archive
-from rlkl.durable import MissingFileError, read_bytes, write_durably
+from rlkl.durable import MissingFileError, read_bytes, reading, write_durably
 from rlkl.envs import EnvConfig
 from rlkl.evaluation import MAX_EPISODE_STEPS
 from rlkl.memory_budget import machine_memory
@@ -292,11 +292,12 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     folder = Path(run_dir)
-    if folder.suffix == ".pt" and not folder.is_dir():
-        return folder
     path = folder / "checkpoints" / f"{checkpoint}.pt"
-    if path.exists():
-        return path
+    with reading(folder):
+        if folder.suffix == ".pt" and not folder.is_dir():
+            return folder
+        if path.exists():
+            return path
     if not folder.is_dir():
         raise ConfigError(f"{run_dir}: there is no such folder")
     if not (folder / "config.yaml").exists():

@@ -6,7 +6,8 @@ import os
 import re
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -241,6 +242,20 @@ os.register_at_fork(after_in_child=_HELD.clear)
 
 class MissingFileError(ConfigError):
     """A file that is to be read is not there."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system refuses to show within into one line.
+
+    Raises:
+        ConfigError: something could not be looked at.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise ConfigError(f"{where} cannot be read: {error.strerror or error}") from error
 
 
 def read_bytes(path: Path, *, at_most: int) -> bytes:

@@ -16,6 +16,7 @@ from rlkl.durable import (
     MissingFileError,
     make_locked,
     read_yaml,
+    reading,
     unused,
     write_durably,
 )
@@ -127,11 +128,14 @@ def resume(
         FolderError: the folder cannot be written to.
     """
     shown = Path(run_dir)
-    if not shown.is_dir():
+    with reading(shown):
+        is_there = shown.is_dir()
+    if not is_there:
         raise ConfigError(f"{shown}: there is no such folder of a run")
     run_dir = _working_directory() / shown  # wherever an environment changes it to
-    check_own_files(run_dir)
-    _newest(run_dir, exact=exact)  # a folder that is no run's gets no lock
+    with reading(run_dir):
+        check_own_files(run_dir)
+        _newest(run_dir, exact=exact)  # a folder that is no run's gets no lock
     with writing(run_dir):
         lock = FolderLock(run_dir)
     try:

@@ -416,3 +416,14 @@ def test_a_folder_that_is_deleted_while_training_is_told_of(tmp_path: Path) -> N
             [Calls(lambda: shutil.rmtree(run))]
         )
     assert not run.exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".pt"])
+@pytest.mark.parametrize("use", ["evaluate", "resume", "export"])
+def test_what_the_system_refuses_to_show_is_one_line(
+    use: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command([use, str(tmp_path / name)]) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "cannot be read: File name too long" in errors
