@@ -161,7 +161,7 @@ _NAMES: dict[tuple[str, str], Any] = {
     **{("torch", f"{name}Storage"): kind for name, kind in _KINDS.items()},
     **{("torch", f"uint{bits}"): getattr(torch, f"uint{bits}") for bits in (16, 32, 64)},
 }
-"""All that a pickle may name, and what it stands for."""
+"""All that a pickle may name, and what it stands for; so nothing else can be called."""
 
 _INSTRUCTIONS = """
     PROTO STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL
@@ -214,11 +214,6 @@ class _Unpickler(pickle._Unpickler):
             raise ValueError(f"data/{key} in it has another size than is declared")
         return storage
 
-    def _reduce(self) -> None:
-        if not any(self.stack[-2] is function for function in _FUNCTIONS):
-            raise pickle.UnpicklingError("a call of something else than a function that it may")
-        pickle._Unpickler.load_reduce(self)  # type: ignore[attr-defined]
-
     def _build(self) -> None:
         state = self.stack.pop()
         made = self.stack[-1]
@@ -229,10 +224,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Any]] = {
         code: pickle._Unpickler.dispatch[code]
         for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS.split())
-    } | {pickle.REDUCE[0]: _reduce, pickle.BUILD[0]: _build}
-
-
-_FUNCTIONS = (_rebuilt, _rebuilt_of_kind, OrderedDict, _encoded, _no_bytes, complex)
+    } | {pickle.BUILD[0]: _build}
 
 
 def _check_extent(state: Any, size: int) -> None:

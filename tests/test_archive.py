@@ -96,6 +96,11 @@ def replaced(old: bytes, new: bytes) -> bytes:
     return rewritten(change)
 
 
+def many_times(count: int) -> bytes:
+    tensor = torch.zeros(1_000)
+    return as_bytes({"a": [tensor] * count})
+
+
 SIZE = b"K\x04\x85"  # (4,), of the tensor
 STRIDE = b"K\x01\x85"
 COUNT = b"X\x03\x00\x00\x00cpuq\x07K\x04"  # of the storage
@@ -135,6 +140,15 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "very deep": (
         of_pickle(b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b"."),
         "nested more than 200",
+    ),
+    "one large tensor many times": (many_times(100), "references in it multiply"),
+    "attributes of a function": (
+        of_pickle(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b."),
+        "attributes of something else",
+    ),
+    "attributes that hide a method": (
+        of_pickle(b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x01sb."),
+        "attributes of something else",
     ),
     "no pickle": (b"PK\x05\x06" + b"\x00" * 18, "no data.pkl"),
     "many files": (b"PK\x01\x02" * 100_001, "more than 100,000 files"),

@@ -251,6 +251,9 @@ def unreadable(kind: str, path: Path) -> None:
         path.write_bytes(b"a: \xe9\n")
 
 
+NO_FILES = ("fifo", "folder", "socket", "device")
+
+
 @pytest.mark.parametrize("read", [read_yaml, read_json])
 @pytest.mark.parametrize(
     "kind", ["fifo", "folder", "socket", "device", "loop", "large", "latin", "missing"]
@@ -264,6 +267,8 @@ def test_only_small_regular_files_are_read(
     with pytest.raises(ConfigError, match=r"^file(:| cannot be read: )") as refused:
         read(path)
     assert isinstance(refused.value, MissingFileError) == (kind == "missing")
+    assert ("larger than 1,048,576 bytes" in str(refused.value)) == (kind == "large")
+    assert ("expected a regular file" in str(refused.value)) == (kind in NO_FILES)
     assert "\n" not in str(refused.value)
 
 

@@ -107,7 +107,9 @@ def test_damaged_rows_are_refused_and_nothing_is_written(
 
 def test_on_request_a_damaged_file_is_set_aside_and_its_good_rows_kept(tmp_path: Path) -> None:
     run = half_done(tmp_path / "run")
-    damaged = with_quote((run / "episodes.csv").read_bytes())
+    lines = with_quote((run / "episodes.csv").read_bytes()).splitlines(keepends=True)
+    lines.insert(6, b"1,1.0,1\r\n")  # from before the row in front of it
+    damaged = b"".join(lines)
     (run / "episodes.csv").write_bytes(damaged)
     steps = [row.split(b",")[0] for row in damaged.splitlines()[1:]]
     summary = rlkl.resume(run, exact=False)

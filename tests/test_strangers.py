@@ -256,6 +256,8 @@ def test_no_module_of_the_run_folder_is_imported(
     assert errors.count("\n") == 1
     assert "of which no code is run" in errors or way == "the working directory"
     assert not witness.exists()
+    # Nor may any later import look there.
+    assert way != "the working directory" or not {"", str(strange)} & set(sys.path)
 
 
 def test_a_namespace_package_that_is_the_run_folder_is_refused(strange: Path) -> None:
