@@ -11,14 +11,14 @@ import yaml
 from rlkl.cli.text import rows
 from rlkl.config import options, register_schemas
 from rlkl.cores import usable_cores
-from rlkl.durable import FolderLock, write_durably
+from rlkl.durable import FolderLock, read_yaml, remove_partials, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import as_yaml, check_folder
 from rlkl.run import stop_signal
 from rlkl.tuning.report import write_report
 from rlkl.tuning.study import Study, Trial, best_of
 from rlkl.tuning_config import Tuning, experiment_yaml, load_tuning
-from rlkl.validation import ConfigError, check_installed, one_line
+from rlkl.validation import ConfigError, check_installed
 
 EXAMPLES = {
     "rlkl tune space=ppo_clip env=cartpole": "a space that comes with rlkl",
@@ -91,6 +91,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"study={folder} cannot be made: {error.strerror}") from error
     lock = FolderLock(folder)
     try:
+        remove_partials(folder)
         write_durably(folder / SETTINGS, as_yaml(tuning.description).encode())
         study = Study(
             folder, tuning.tune, tuning.space, tuning.config.seed, tuning.configure, tuning.first
@@ -134,11 +135,9 @@ def _check_same(tuning: Tuning, folder: Path) -> None:
 
 def _settings(path: Path) -> dict[str, object]:
     try:
-        return dict(_leaves(yaml.safe_load(path.read_text("utf-8"))))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({one_line(error)}); put it back, or name another study"
-        ) from error
+        return dict(_leaves(read_yaml(path)))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; put it back, or name another study") from error
 
 
 def _leaves(node: object, prefix: str = "") -> list[tuple[str, object]]:

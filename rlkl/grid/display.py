@@ -1,5 +1,6 @@
 """How far a grid is: one overview of all its jobs, while they run."""
 
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rlkl.durable import open_unlinked
 from rlkl.grid.call import Call, Status
 from rlkl.standing import LOG, read_summary
 
@@ -65,7 +67,7 @@ class Job:
     def read_progress(self) -> None:
         """Read the last whole row of the run's metrics."""
         try:
-            with (self.run_dir / "metrics.csv").open("rb") as file:
+            with open_unlinked(self.run_dir / "metrics.csv", os.O_RDONLY, "rb") as file:
                 header = file.readline().decode().rstrip().split(",")
                 file.seek(max(len(",".join(header)), file.seek(0, 2) - 8192))
                 rows = file.read().decode().split("\n")[1:-1]
