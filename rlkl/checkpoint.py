@@ -24,12 +24,13 @@ from rlkl.saved_keys import as_meant
 from rlkl.spaces import (
     ACTION_MASK,
     ObservationEncoder,
+    Observations,
     describe_space,
     described_space,
     mask_rows,
     normalized,
 )
-from rlkl.validation import ConfigError, check_choice, check_range, one_line
+from rlkl.validation import BrokenEnvironmentError, ConfigError, check_choice, check_range, one_line
 
 FORMAT = 3
 """Grows with every change that older code cannot read."""
@@ -257,17 +258,34 @@ class TrainedPolicy:
             observation: raw, as the environment shows it.
             generator: source of sampled actions; None takes the most probable action.
             action_mask: which actions are allowed, as the environment gives it.
+
+        Raises:
+            ConfigError: an observation or a mask that is not as in training.
         """
         policy = self.policy
-        encoded = policy.encoder.stack([observation], "the observation")
-        if action_mask is not None:
-            space, none = policy.decoder.space, np.zeros(1, np.bool_)
-            encoded[ACTION_MASK] = mask_rows(space, [action_mask], none, "the observation")
+        encoded = self._encoded(observation, action_mask)
         seen = policy.tensors(normalized(encoded, self.normalizer))
         states = policy.initial_state(1) if self._states is None else self._states
         distribution, self._states = policy.step(seen, states)
         chosen = distribution.mode() if generator is None else distribution.sample(generator)
         return policy.decoder(chosen.cpu().numpy())[0]
+
+    def _encoded(self, observation: Any, action_mask: Any | None) -> Observations:
+        encoder, decoder = self.policy.encoder, self.policy.decoder
+        is_masked = isinstance(observation, dict) and ACTION_MASK in observation
+        if action_mask is None and is_masked and ACTION_MASK not in encoder.keys and encoder.keys:
+            action_mask = observation[ACTION_MASK]
+        try:
+            encoder.check_single(observation)
+            encoded = encoder.stack([observation], "the observation")
+            if action_mask is not None:
+                none = np.zeros(1, np.bool_)
+                masks = mask_rows(decoder.space, [action_mask], none, "the observation")
+                encoded[ACTION_MASK] = masks
+        except BrokenEnvironmentError as error:  # there is no environment here
+            text = str(error).removeprefix("the observation: ").replace(" of copy 0", "")
+            raise ConfigError(f"act: {text}") from None
+        return encoded
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:

@@ -58,8 +58,15 @@ class Collector:
         self._returns_under_way = np.zeros(num_envs, np.float64)
         self._lengths_under_way = np.zeros(num_envs, np.int64)
 
-    @torch.no_grad()
     def collect(self) -> Rollout:
+        """Return the next rollout that has a transition: a short one may be of resets alone."""
+        while True:
+            rollout = self._collect()
+            if rollout.is_transition.any():
+                return rollout
+
+    @torch.no_grad()
+    def _collect(self) -> Rollout:
         """Step every environment T times with actions sampled from the policy.
 
         What can be done once for all T steps is done before or after the loop, which is the part of
@@ -71,7 +78,7 @@ class Collector:
         observations = self._room(steps + 1)
         raw_vectors = None
         if self.normalizer is not None:
-            raw_vectors = np.empty_like(observations[VECTOR][:-1])
+            raw_vectors = np.empty_like(observations[VECTOR][:-1], self.envs.encoder.dtype)
         none = self._states  # without a memory there is nothing to keep
         states = [self._states]
         actions: list[NDArray[np.generic]] = []
@@ -139,11 +146,13 @@ class Collector:
         return seen
 
     def _joined(self, finals: Sequence[Observations]) -> Observations:
+        empty = self.envs.encoder.empty(0)
         joined = {
             key: np.concatenate([none, *(final[key] for final in finals)])
-            for key, none in self.envs.encoder.empty(0).items()
+            for key, none in empty.items()
         }
-        return normalized(joined, self.normalizer)
+        seen = normalized(joined, self.normalizer)
+        return {key: rows.astype(empty[key].dtype, copy=False) for key, rows in seen.items()}
 
     def _counted(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import FrameStackObservation
+from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.copies import Copies
 from rlkl.env_arguments import unknown_argument, with_tuples
@@ -19,6 +19,7 @@ from rlkl.env_ids import find_spec
 from rlkl.guard import Guard
 from rlkl.pool import Pool
 from rlkl.shared_copies import SharedCopies
+from rlkl.spaces import FLAT, leaves
 from rlkl.validation import (
     ConfigError,
     check_choice,
@@ -226,10 +227,25 @@ def _make_pool(config: EnvConfig) -> Made:
 
 def _wrappers(config: EnvConfig) -> list[Callable[[Any], Any]]:
     """Return what every copy is wrapped in, innermost first."""
-    wrappers: list[Callable[[Any], Any]] = [Guard]
+    # A stack keeps observations; so does Gymnasium's worker, over the next reset.
+    copies = config.frame_stack > 1 or config.backend == "async"
+    wrappers: list[Callable[[Any], Any]] = [partial(Guard, copies=copies)]
     if config.frame_stack > 1:
+        wrappers.append(partial(_with_chosen_parts, keys=config.observation_keys))
         wrappers.append(partial(FrameStackObservation, stack_size=config.frame_stack))
     return wrappers
+
+
+def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, Any]:
+    """Leave out what is not used of an observation, if any of it cannot be stacked."""
+    space: Any = env.observation_space
+    used = {key.partition("/")[0] for key in keys}
+    odd = [leaf for leaf in leaves(space) if not isinstance(leaf.space, FLAT)]
+    if not used or not any(str(leaf.path[0]) not in used for leaf in odd if leaf.path):
+        return env
+    if isinstance(space, gym.spaces.Tuple):
+        return FilterObservation(env, [i for i in range(len(space)) if str(i) in used])
+    return FilterObservation(env, [key for key in space if key in used])
 
 
 def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:

@@ -69,6 +69,8 @@ class ObservationNormalizer:
 
     Attributes:
         mean, scale: what is subtracted, and what the difference is multiplied by, float32.
+        wide_mean: the mean in float64, subtracted from observations of that type: a small change of
+            a large number is lost in float32.
     """
 
     def __init__(
@@ -84,7 +86,8 @@ class ObservationNormalizer:
 
     def _refresh(self) -> None:
         scale = 1 / np.sqrt(self.moments.variance + 1e-8)
-        self.mean = np.where(self.is_measured, self.moments.mean, 0).astype(np.float32)
+        self.wide_mean = np.where(self.is_measured, self.moments.mean, 0)
+        self.mean = self.wide_mean.astype(np.float32)
         self.scale = np.where(self.is_measured, scale, 1).astype(np.float32)
 
     def __call__(self, observations: Floats) -> NDArray[np.float32]:
@@ -95,7 +98,8 @@ class ObservationNormalizer:
 
     def write(self, observations: Floats, room: NDArray[np.float32]) -> None:
         """Normalise observations into an array of the same shape."""
-        np.subtract(observations, self.mean, out=room, casting="same_kind")
+        mean = self.mean if observations.dtype == np.float32 else self.wide_mean
+        np.subtract(observations, mean, out=room, casting="same_kind")
         np.multiply(room, self.scale, out=room)
         # np.clip takes longer than both together.
         np.maximum(room, -self.clip, out=room)

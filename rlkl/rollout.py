@@ -55,7 +55,7 @@ class Rollout:
     """
 
     observations: Observations
-    raw_vectors: NDArray[np.float32] | None
+    raw_vectors: NDArray[np.floating[Any]] | None
     states: Tensor
     actions: NDArray[Any]
     rewards: NDArray[np.float64]

@@ -27,7 +27,8 @@ Observations = dict[str, NDArray[Any]]
 """What N environments show, one row each: `VECTOR`, an entry for each image, `ACTION_MASK`."""
 
 VECTOR = "vector"
-"""All numbers and one-hot codes side by side, float32 `[N, D]`."""
+"""All numbers and one-hot codes side by side, `[N, D]`: float32, or float64 where the space holds
+numbers that float32 does not, for the normaliser to subtract their mean before they are rounded."""
 
 ACTION_MASK = "action_mask"
 """Which actions are allowed, where the environment says so, bool `[N, M]`."""
@@ -129,6 +130,7 @@ class ObservationEncoder:
         vector_size: D, columns of the vector; 0 if there is none.
         images: channels, height and width of each image, by its key in the encoded observations.
         is_measured: which columns come from Boxes, `[D]`: those are what a normaliser scales.
+        dtype: of the vector.
 
     Raises:
         ConfigError: a space that no network here takes, or a key that does not exist.
@@ -156,6 +158,13 @@ class ObservationEncoder:
         self.is_measured = np.zeros(self.vector_size, np.bool_)
         for leaf, columns in self._columns:
             self.is_measured[columns] = isinstance(leaf.space, Box)
+        if not self.vector_size and not self.images:
+            raise ConfigError(f"observations {space} show nothing; expected at least one number")
+        is_wide = any(
+            isinstance(leaf.space, Box) and not np.can_cast(leaf.dtype, np.float32)
+            for leaf, _ in self._columns
+        )
+        self.dtype = np.dtype(np.float64 if is_wide else np.float32)
         self._is_flat_box = len(self._columns) == 1 and self.is_measured.all()
         self._is_plain = self._is_flat_box and not self._images and self._is_plain_box()
         # Codes, bits and whole numbers are finite.
@@ -201,7 +210,7 @@ class ObservationEncoder:
         [(leaf, _)] = self._columns
         return leaf.path == () and len(leaf.shape) == 1 and leaf.dtype in (np.float32, np.float64)
 
-    def _plain(self, rows: NDArray[Any]) -> NDArray[np.float32] | None:
+    def _plain(self, rows: NDArray[Any]) -> NDArray[Any] | None:
         """Return rows of one flat Box as they are; None if anything about them must be looked at.
 
         It is what nearly every step needs. A sum of squares that is small enough says at once that
@@ -212,23 +221,30 @@ class ObservationEncoder:
             return None
         if not np.vdot(rows, rows) < FLOAT32_MAX:
             return None
-        return rows if rows.dtype == np.float32 else rows.astype(np.float32)
+        return rows
 
-    def _vector(self, observations: Any, where: str) -> NDArray[np.float32]:
+    def _vector(self, observations: Any, where: str) -> NDArray[Any]:
         if self._is_flat_box:
             leaf = self._columns[0][0]
             rows = _checked_rows(leaf, leaf.of(observations), where)
-            vector = _as_float32(rows)
+            vector = self._numbers(rows)
             return vector if vector.ndim == 2 else vector.reshape(len(rows), -1)
         parts = [_checked_rows(leaf, leaf.of(observations), where) for leaf, _ in self._columns]
-        vector = np.zeros((len(parts[0]), self.vector_size), np.float32)
+        vector = np.zeros((len(parts[0]), self.vector_size), self.dtype)
         for rows, (_, columns) in zip(parts, self._columns, strict=True):
             one_hot = self._one_hots.get(columns.start)
             if one_hot is not None:
                 one_hot.write(vector, rows, where)
             else:
-                vector[:, columns] = _as_float32(rows).reshape(len(rows), -1)
+                vector[:, columns] = self._numbers(rows).reshape(len(rows), -1)
         return vector
+
+    def _numbers(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return numbers in the vector's type; those too large for float32 become infinite."""
+        narrow = _as_float32(rows)
+        if self.dtype == np.float32:
+            return narrow
+        return np.where(np.isfinite(narrow), rows, narrow).astype(np.float64)
 
     @property
     def columns(self) -> dict[str, tuple[int, int]]:
@@ -237,7 +253,26 @@ class ObservationEncoder:
 
     def stack(self, observations: Sequence[Any], where: str = "the environment") -> Observations:
         """Encode single observations, one row each."""
-        return self(_stacked(self.space, observations), where)
+        used = [leaf.path for leaf, _ in self._columns]
+        used += [leaf.path for leaf in self._images.values()]
+        return self(_stacked(self.space, observations, used), where)
+
+    def check_single(self, observation: Any) -> None:
+        """Raise unless one observation has the shapes and types that its space declares.
+
+        Raises:
+            BrokenEnvironmentError: naming the part, what it is and what it should be.
+        """
+        for leaf in (*(leaf for leaf, _ in self._columns), *self._images.values()):
+            try:
+                part = np.asarray(leaf.of(observation))
+            except (LookupError, TypeError, ValueError):
+                raise BrokenEnvironmentError(
+                    f"the observation{leaf.label} is missing; expected {self.space}"
+                ) from None
+            is_listed = not isinstance(leaf.of(observation), np.ndarray | np.generic)
+            if part.shape != leaf.shape or not (is_listed and part.dtype.kind in "biuf"):
+                leaf.check(part.shape, part.dtype, "the observation")
 
     def empty(self, *shape: int) -> Observations:
         """Return uninitialised room for encoded observations, `[*shape, ...]` each."""
@@ -378,19 +413,24 @@ class _OneHot:
         vector[np.arange(len(rows))[:, None], places + self._columns] = 1
 
 
-def _stacked(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
-    if isinstance(space, Dict):
-        return {
-            key: _stacked(part, [observation[key] for observation in observations])
-            for key, part in space.spaces.items()
-        }
-    if isinstance(space, Tuple):
-        return tuple(
-            _stacked(part, [observation[number] for observation in observations])
-            for number, part in enumerate(space.spaces)
-        )
-    # A space that is not used (text, a graph) may hold anything.
-    return np.array(observations) if isinstance(space, FLAT) else None
+def _stacked(
+    space: gym.Space[Any], observations: Sequence[Any], used: Sequence[tuple[str | int, ...]]
+) -> Any:
+    """Return observations side by side, the parts that are not used left out.
+
+    Args:
+        space: of one.
+        observations: each nested as the space is; parts that are not used may be missing.
+        used: paths of the leaves that are.
+    """
+    if not isinstance(space, Dict | Tuple):
+        return np.array(observations)
+    parts: Any = space.spaces if isinstance(space, Dict) else dict(enumerate(space.spaces))
+    return {
+        key: _stacked(part, [observation[key] for observation in observations], below)
+        for key, part in parts.items()
+        if (below := [path[1:] for path in used if path[0] == key])
+    }
 
 
 class ActionDecoder:
@@ -503,7 +543,7 @@ class ActionDecoder:
         space = self.space
         if self._counts_from is not None:
             shifted: NDArray[Any] = samples + self._counts_from if self._counts_from else samples
-            return shifted
+            return shifted if shifted.dtype == space.dtype else shifted.astype(space.dtype)
         if samples.shape[1:] != self._shape:
             samples = samples.reshape(len(samples), *self._shape)
         if not self.is_continuous:
@@ -565,8 +605,9 @@ def mask_rows(
         isinstance(mask, np.ndarray) and mask.shape == (space.n,) for mask in masks
     ):
         # All at once, in a third of the time that it takes row by row.
-        allowed: NDArray[np.bool_] = (np.array(masks) != 0) | free[:, None]
-        if allowed.any(1).all():
+        together = np.array(masks)
+        allowed: NDArray[np.bool_] = (together != 0) | free[:, None]
+        if allowed.any(1).all() and _are_choices(together[~free], 1):
             return allowed
     if isinstance(space, MultiBinary):
         groups = [2] * math.prod(space.shape)
@@ -581,13 +622,19 @@ def mask_rows(
     allowed = np.ones((len(free), sum(groups)), np.bool_)
     for copy in np.flatnonzero(~free):
         row = _side_by_side(masks[copy])
-        if isinstance(space, MultiBinary) and len(row) == len(groups):
-            row = np.stack((row != 1, row != 0), -1).ravel()
-        if len(row) != sum(groups):
+        most = 2 if isinstance(space, MultiBinary) and len(row) == len(groups) else 1
+        if len(row) not in (sum(groups), len(groups) * (most == 2)):
             raise BrokenEnvironmentError(
                 f"{where}: the action mask of copy {copy} has {len(row)} entries; "
                 f"expected {sum(groups)}"
             )
+        if not _are_choices(row, most):
+            raise BrokenEnvironmentError(
+                f"{where}: the action mask of copy {copy} holds other numbers than 1, which is "
+                "allowed, and 0, which is not"
+            )
+        if most == 2:
+            row = np.stack((row != 1, row != 0), -1).ravel()
         allowed[copy] = row.astype(np.bool_)
     starts = np.cumsum([0, *groups[:-1]])
     possible = np.logical_or.reduceat(allowed, starts, axis=1)
@@ -596,6 +643,13 @@ def mask_rows(
             f"{where}: the action mask of copy {np.argmin(possible.all(1))} allows no action"
         )
     return allowed
+
+
+def _are_choices(mask: NDArray[Any], most: int) -> bool:
+    """Whether a mask is of bools, or of whole numbers from 0 to the most that means something."""
+    if mask.dtype == np.bool_:
+        return True
+    return mask.dtype.kind in "iuf" and bool(np.isin(mask, np.arange(most + 1)).all())
 
 
 def _side_by_side(mask: Any) -> NDArray[Any]:

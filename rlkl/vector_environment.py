@@ -56,7 +56,8 @@ class VectorEnvironment:
         envs: Gymnasium's vector environment, with NEXT_STEP or SAME_STEP autoreset.
         backend: how it was made, for logs.
         name: of the environment, for messages.
-        observation_keys: the parts of a Dict or Tuple to use; none for all.
+        observation_keys: the parts of a Dict or Tuple to use; none for all, but for a part of the
+            name `action_mask`, which is an action mask as PettingZoo gives it.
         seeding: the form in which `envs.reset` takes the seeds of the copies.
 
     Attributes:
@@ -84,7 +85,9 @@ class VectorEnvironment:
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
-        self.encoder = ObservationEncoder(envs.single_observation_space, observation_keys)
+        keys = observation_keys or _without_mask(envs.single_observation_space)
+        self.encoder = ObservationEncoder(envs.single_observation_space, keys)
+        self._has_mask_part = bool(keys) and not observation_keys
         check_action_space(envs.single_action_space)
         self.action_space = envs.single_action_space
         self.shows_masks = False
@@ -122,7 +125,7 @@ class VectorEnvironment:
                 observations, infos = self._reset_envs(seed=self._seeding(seeds))
             except Exception as error:
                 raise self._failure("reset", error) from error
-            self.shows_masks = ACTION_MASK in infos
+            self.shows_masks = self._has_mask_part or not _MASK_KEYS.isdisjoint(infos)
             return self._encoded(observations, infos)
         except BrokenEnvironmentError:
             self.close()
@@ -151,7 +154,9 @@ class VectorEnvironment:
             observations, rewards, terminated, truncated, infos = self._step_envs(actions)
         except Exception as error:
             raise self._failure("step", error) from error
-        rewards = np.asarray(rewards, np.float64)
+        rewards = self._checked("reward", rewards, "biuf").astype(np.float64, copy=False)
+        terminated = self._checked("terminated", terminated, "b")
+        truncated = self._checked("truncated", truncated, "b")
         if not all_finite(rewards):
             row = int(np.argmin(np.isfinite(rewards)))
             raise BrokenEnvironmentError(
@@ -182,20 +187,44 @@ class VectorEnvironment:
             final_envs,
         )
 
+    def _checked(self, what: str, values: Any, kinds: str) -> NDArray[Any]:
+        """Return one value for each sub-environment, `[N]`.
+
+        Raises:
+            BrokenEnvironmentError: of another number or type.
+        """
+        array = np.asarray(values)
+        if array.shape == (self.num_envs,) and array.dtype.kind in kinds:
+            return array
+        if array.size != self.num_envs or array.dtype.kind not in kinds:
+            raise BrokenEnvironmentError(
+                f"{self._where}: {what} has shape {array.shape} and type {array.dtype}; expected "
+                f"{'numbers' if 'f' in kinds else 'True or False'}, one for each of "
+                f"{self.num_envs} environments"
+            )
+        return array.reshape(self.num_envs)
+
     def _encoded(self, observations: Any, infos: dict[str, Any]) -> Observations:
         where = self._where
         encoded = self.encoder(observations, where)
+        name = next((key for key in _MASK_KEYS if key in infos), "")
         if self.shows_masks:
-            masks = infos.get(ACTION_MASK)
-            if masks is None:
+            masks = observations[ACTION_MASK] if self._has_mask_part else infos.get(name)
+            given = infos.get(f"_{name}", np.ones(self.num_envs, np.bool_))
+            # In a final state no action is taken, and often none is allowed.
+            free = np.zeros(self.num_envs, np.bool_)
+            if self._resets_on_next_step:
+                free = self._ended
+            if masks is None or not (given | free).all():
                 raise BrokenEnvironmentError(
                     f"{where}: the action mask that came with reset is missing from a step"
                 )
-            # In a final state no action is taken, and often none is allowed.
-            free = ~infos.get(f"_{ACTION_MASK}", np.ones(self.num_envs, np.bool_))
-            if self._resets_on_next_step:
-                free = free | self._ended
             encoded[ACTION_MASK] = mask_rows(self.action_space, masks, free, where)
+        elif name:
+            raise BrokenEnvironmentError(
+                f"{where}: an action mask came with a step and none with reset; expected one in "
+                "the info of both"
+            )
         return encoded
 
     def state(self) -> dict[str, Any] | None:
@@ -253,6 +282,17 @@ class VectorEnvironment:
         elif isinstance(error, EOFError | ConnectionError):
             reason = "the process of a copy died"
         return BrokenEnvironmentError(f"{self._where}: {what} failed: {reason}")
+
+
+_MASK_KEYS = frozenset((ACTION_MASK, "action_masks"))
+"""What an info may call an action mask."""
+
+
+def _without_mask(space: gym.Space[Any]) -> tuple[str, ...]:
+    """Return the parts of a Dict beside its action mask; none where it has none."""
+    if not isinstance(space, gym.spaces.Dict) or ACTION_MASK not in space.spaces:
+        return ()
+    return tuple(key for key in space.spaces if key != ACTION_MASK)
 
 
 def _quietly(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -28,7 +28,6 @@ from rlkl.checkpoint import (
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy
 from rlkl.spaces import ObservationEncoder
-from rlkl.validation import BrokenEnvironmentError
 
 OBSERVATIONS: dict[str, Any] = {
     "vector": Box(-2, 2, (3,), np.float32),
@@ -170,8 +169,18 @@ def test_parts_that_were_chosen_are_chosen_again(tmp_path: Path) -> None:
 def test_an_observation_of_another_shape_is_refused(tmp_path: Path) -> None:
     policy = small_policy(ObservationEncoder(OBSERVATIONS["vector"]), Discrete(2))
     back = load_policy(written(tmp_path, policy))
-    with pytest.raises(BrokenEnvironmentError, match=r"the observation.*\(2,\)"):
-        back.act(np.zeros(2, np.float32))
+    for observation, words in (
+        (np.zeros(2, np.float32), r"shape \(2,\) and type float32; its space declares \(3,\)"),
+        (np.zeros((5, 3), np.float32), r"shape \(5, 3\)"),
+        ([0, np.nan, 1], "the observation is nan in place 1; expected finite numbers"),
+        ({"a": 1}, "the observation is missing|shape"),
+    ):
+        with pytest.raises(rlkl.ConfigError, match=rf"^act: .*{words}") as told:
+            back.act(observation)
+        assert "copy" not in str(told.value)
+    with pytest.raises(rlkl.ConfigError, match=r"^act: the action mask allows no action$"):
+        back.act(np.zeros(3, np.float32), action_mask=[0, 0])
+    assert back.act([0, 0, 1]) in (0, 1)
 
 
 def test_an_older_format_is_refused_with_words(tmp_path: Path) -> None:

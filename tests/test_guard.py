@@ -147,3 +147,96 @@ def test_the_user_may_still_interrupt() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Guard(Interrupted(Box(-1, 1, (2,)), GOOD, GOOD)).step(0)
+
+
+class Result(gym.Env[Any, Any]):
+    """Returns what it is given, from reset and from step."""
+
+    observation_space, action_space = Box(-9, 9, (2,)), Discrete(2)
+
+    def __init__(self, reset: Any = None, step: Any = None) -> None:
+        self.results = reset, step
+
+    def reset(self, **given: Any) -> Any:
+        return self.results[0]
+
+    def step(self, action: Any) -> Any:
+        return self.results[1]
+
+
+SHOWN = np.zeros(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("reward", "end"),
+    [
+        (0.5, True),
+        (np.float32(0.5), np.True_),
+        (np.array([0.5]), np.array([True])),
+        (np.array(0.5), np.int64(1)),
+        (np.array([[0.5]], np.float32), 1),
+    ],
+)
+def test_arrays_of_one_number_are_numbers(reward: Any, end: Any) -> None:
+    found = Guard(Result(step=(SHOWN, reward, end, False, {}))).step(0)
+    assert found[1:4] == (0.5, True, False)
+    assert [
+        isinstance(part, kind) for part, kind in zip(found[1:4], (float, bool, bool), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ((SHOWN, "1.0", False, False, {}), "the reward is '1.0'; expected a number"),
+        ((SHOWN, np.zeros(2), False, False, {}), r"the reward is array.* of shape \(2,\)"),
+        ((SHOWN, None, False, False, {}), "the reward is None"),
+        ((SHOWN, 1.0, "False", False, {}), "terminated is 'False'; expected True or False"),
+        ((SHOWN, 1.0, False, None, {}), "truncated is None; expected True or False"),
+        ((SHOWN, 1.0, False, np.zeros(2, bool), {}), "truncated is array"),
+        ((SHOWN, 1.0, 0.5, False, {}), "terminated is 0.5"),
+        ((SHOWN, 1.0, False, False, None), "the info is None; expected a dict"),
+        ((SHOWN, 1.0, False, {}), "it returned 4 values; expected 5: .* old Gym has 4"),
+    ],
+)
+def test_other_results_of_a_step_are_named(step: Any, words: str) -> None:
+    with pytest.raises(BrokenEnvironmentError, match=words):
+        Guard(Result(step=step)).step(0)
+
+
+@pytest.mark.parametrize(
+    ("reset", "words"),
+    [
+        (SHOWN, "old Gym returns the observation alone"),
+        ((SHOWN, None), "the info is None; expected a dict"),
+    ],
+)
+def test_other_results_of_reset_are_named(reset: Any, words: str) -> None:
+    with pytest.raises(BrokenEnvironmentError, match=words):
+        Guard(Result(reset=reset)).reset()
+
+
+def test_copies_outlive_changes_in_place() -> None:
+    shown = {"a": np.zeros(2, np.float32), "b": (np.ones(1, np.float32), "text")}
+    space = Dict(a=Box(-9, 9, (2,)), b=Tuple((Box(-9, 9, (1,)), Text(4))))
+    guard = Guard(Given(space, shown, shown), copies=True)
+    first, then = guard.reset()[0], guard.step(0)[0]
+    shown["a"][:] = 7
+    shown["b"][0][:] = 7
+    for kept in (first, then):
+        assert (kept["a"].tolist(), kept["b"][0].tolist(), kept["b"][1]) == ([0, 0], [1], "text")
+
+
+def test_masks_are_read_from_attributes_and_plural_infos() -> None:
+    class Attribute(Given):
+        @property
+        def action_masks(self) -> Any:
+            return [True, False]
+
+    guard = Guard(Attribute(Discrete(3), 0, 1))
+    assert guard.reset()[1]["action_mask"] == guard.step(0)[4]["action_mask"] == [True, False]
+    plural = Result(
+        (SHOWN, {"action_masks": [1, 0]}), (SHOWN, 0.0, False, False, {"action_masks": [0, 1]})
+    )
+    guard = Guard(plural)
+    assert (guard.reset()[1]["action_mask"], guard.step(0)[4]["action_mask"]) == ([1, 0], [0, 1])

@@ -119,8 +119,8 @@ def test_vectors_are_what_gymnasium_flattens_batched_and_single(space: gym.Space
     expected = np.array([by_hand(space, single) for single in singles], np.float32)
     for encoded in (encoder(batch), encoder.stack(singles)):
         assert set(encoded) == {VECTOR}
-        assert encoded[VECTOR].dtype == np.float32
-        np.testing.assert_array_equal(encoded[VECTOR], expected)
+        assert encoded[VECTOR].dtype == encoder.dtype
+        np.testing.assert_array_equal(encoded[VECTOR].astype(np.float32), expected)
     assert encoder.vector_size == expected.shape[1]
     assert encoder.empty(4, 2)[VECTOR].shape == (4, 2, encoder.vector_size)
     assert encoder.images == {}
@@ -543,6 +543,11 @@ def test_gymnasiums_own_samples_under_a_mask_are_allowed_by_its_rows() -> None:
         (MultiBinary(2), [[1, 1, 1], [1, 1, 1]], "has 3 entries; expected 4"),
         (MultiBinary(1), [[[1, 0]], [[0, 0]]], "mask of copy 1 allows no action"),
         (Box(0, 1, (1,)), [[1], [1]], "which have none"),
+        (Discrete(2), np.array([[0.0, -np.inf], [-np.inf, 0]]), "copy 0 holds other numbers than 1"),
+        (Discrete(2), [[0.0, 1.0], [0.5, 0.5]], "copy 1 holds other numbers than 1"),
+        (MultiDiscrete([2, 2]), [[1, 1, 1, 2], [1, 1, 1, 1]], "copy 0 holds other numbers"),
+        (MultiBinary(2), [[0, 3], [1, 1]], "copy 0 holds other numbers"),
+        (Discrete(2), [["0", "1"], [1, 1]], "copy 0 holds other numbers"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(space: gym.Space[Any], masks: Any, words: str) -> None:
@@ -550,12 +555,44 @@ def test_masks_that_do_not_fit_are_refused(space: gym.Space[Any], masks: Any, wo
         mask_rows(space, masks, NONE_FREE, "env.id=X")
 
 
+def test_float64_is_kept_where_float32_loses_it() -> None:
+    encoder = ObservationEncoder(Box(-np.inf, np.inf, (1,), np.float64))
+    rows = 5e6 + 0.3 + np.array([[-0.1], [0.1]])
+    normalizer = ObservationNormalizer((1,))
+    normalizer.update(rows)
+    seen = normalized(encoder(rows), normalizer)[VECTOR]
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(seen, [[-1], [1]], rtol=1e-5)
+    mixed = ObservationEncoder(Dict(a=Box(-9, 9, (1,)), n=Box(0, 2**40, (1,), np.int64)))
+    shown = {"a": np.float32([[1]]), "n": np.array([[2**30 + 1]])}
+    assert mixed(shown)[VECTOR].tolist() == [[1, 2**30 + 1]]
+    assert ObservationEncoder(Box(-9, 9, (1,))).dtype == np.float32
+
+
+def test_parts_left_out_need_not_be_shown() -> None:
+    space = Dict(a=Box(-9, 9, (2,)), b=Dict(c=Discrete(2), d=Text(4)), e=Text(3))
+    encoder = ObservationEncoder(space, ["a", "b/c"])
+    (row,) = encoder.stack([{"a": np.float32([1, 2]), "b": {"c": 1}}])[VECTOR]
+    assert row.tolist() == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("space", [Box(0, 1, (0,)), Dict({}), Dict(a=Box(0, 1, (0,)))])
+def test_observations_of_nothing_are_refused(space: gym.Space[Any]) -> None:
+    with pytest.raises(ConfigError, match="show nothing; expected at least one number"):
+        ObservationEncoder(space)
+
+
+def test_discrete_actions_have_the_declared_type() -> None:
+    actions = ActionDecoder(Discrete(3, start=4, dtype=np.uint8))(np.array([0, 2]))
+    assert (actions.dtype, actions.tolist()) == (np.uint8, [4, 6])
+
+
 def test_all_is_allowed_in_free_rows_whatever_their_mask_says() -> None:
     free = np.array([True, False, True])
     assert mask_rows(Discrete(2), [[0, 0], [0, 1], [1, 0]], free).tolist() == [
         [True, True], [False, True], [True, True],
     ]  # fmt: skip
-    as_arrays = mask_rows(Discrete(2), np.array([[0, 0], [0, 7], [1, 0]]), free)
+    as_arrays = mask_rows(Discrete(2), np.array([[0, 0], [0, 1], [1, 0]]), free)
     assert as_arrays.tolist() == [[True, True], [False, True], [True, True]]
     bits = mask_rows(MultiBinary(1), [[0], [0], [1]], free)
     assert bits.tolist() == [[True, True], [True, False], [True, True]]

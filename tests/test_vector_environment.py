@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import small_environments
 import torch
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from small_environments import Moment, moments
 
@@ -550,3 +550,132 @@ def test_an_environment_of_ones_own_is_found_on_the_path_and_gets_its_arguments(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["env_steps"]) == ("finished", 48)
+
+
+class InPlace(gym.Env[Any, Any]):
+    """Counts the steps of an episode of four in one array, as many simulators do."""
+
+    observation_space, action_space = Box(0, 9, (2,)), Discrete(2)
+
+    def __init__(self) -> None:
+        self.shown = np.zeros(2, np.float32)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.shown[:] = 0
+        return self.shown, {}
+
+    def step(self, action: Any) -> Any:
+        self.shown += 1
+        return self.shown, 1.0, False, bool(self.shown[0] == 4), {}
+
+
+gym.register("InPlace-v0", InPlace)
+
+
+@pytest.mark.parametrize("backend", ["sync", "shared", "async"])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_observations_changed_in_place_are_copied(backend: str, frames: int) -> None:
+    envs = make_vector_env(EnvConfig("InPlace-v0", 3, backend, frame_stack=frames))
+    try:
+        envs.reset([0, 1, 2])
+        for _ in range(3):
+            step = envs.step(np.zeros(3, np.int64))
+        last = [[3, 3]] if frames == 1 else [[1, 1], [2, 2], [3, 3]]
+        assert step.observations[VECTOR].reshape(3, frames, 2).tolist() == [last] * 3
+        step = envs.step(np.zeros(3, np.int64))
+        final = [[4, 4]] if frames == 1 else [[2, 2], [3, 3], [4, 4]]
+        assert step.final_observations[VECTOR].reshape(3, frames, 2).tolist() == [final] * 3
+        assert not step.observations[VECTOR].any()
+    finally:
+        envs.close()
+
+
+class MaskPart(small_environments.Counter):
+    """Shows its mask beside the rest, as PettingZoo does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = Dict(
+            observation=self.observation_space, action_mask=Box(0, 1, (3,), np.int8)
+        )
+
+    def show(self) -> tuple[Any, dict[str, Any]]:
+        shown, info = super().show()
+        return {"observation": shown, "action_mask": self.now.mask()}, info
+
+
+gym.register("MaskPart-v0", MaskPart)
+
+
+@pytest.mark.parametrize("backend", ["sync", "shared", "async"])
+def test_a_mask_in_the_observation_is_the_mask(backend: str) -> None:
+    envs = make_vector_env(EnvConfig("MaskPart-v0", 2, backend))
+    try:
+        seen = envs.reset([0, 1])
+        assert seen[VECTOR].shape == (2, 3)
+        assert seen["action_mask"].tolist() == [[False, True, True], [True, False, True]]
+        seen = envs.step(np.array([1, 0])).observations
+        assert seen["action_mask"].tolist() == [[True, False, True], [True, True, False]]
+    finally:
+        envs.close()
+
+
+def test_a_mask_that_comes_with_steps_alone_is_refused() -> None:
+    class Late(small_environments.Counter):
+        def show(self) -> tuple[Any, dict[str, Any]]:
+            shown, _ = super().show()
+            return shown, {"action_mask": self.now.mask()} if self.now.t else {}
+
+    gym.register("Late-v0", Late)
+    envs = make_vector_env(EnvConfig("Late-v0", 1, "sync"))
+    del gym.registry["Late-v0"]
+    envs.reset([0])
+    with pytest.raises(BrokenEnvironmentError, match="came with a step and none with reset"):
+        envs.step(np.array([0]))
+
+
+def test_a_mask_that_one_environment_leaves_out_is_missed() -> None:
+    class Forgets(small_environments.Counter):
+        def show(self) -> tuple[Any, dict[str, Any]]:
+            shown, info = super().show()
+            return shown, {} if self.copy and self.t else info
+
+    gym.register("Forgets-v0", Forgets)
+    envs = make_vector_env(EnvConfig("Forgets-v0", 2, "sync", kwargs={"masks": "info"}))
+    del gym.registry["Forgets-v0"]
+    envs.reset([0, 1])
+    with pytest.raises(BrokenEnvironmentError, match="is missing from a step"):
+        envs.step(np.array([1, 0]))
+
+
+def test_columns_of_rewards_are_rows_and_words_are_named() -> None:
+    class Columns(gym.vector.SyncVectorEnv):
+        rewards: Any = np.ones((2, 1))
+
+        def step(self, actions: Any) -> Any:
+            observations, _, terminated, *rest = super().step(actions)
+            return observations, self.rewards, terminated[:, None], *rest
+
+    columns = Columns([InPlace] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
+    envs = VectorEnvironment(columns)
+    envs.reset([0, 1])
+    step = envs.step(np.zeros(2, np.int64))
+    assert (step.rewards.shape, step.terminated.shape) == ((2,), (2,))
+    columns.rewards = np.array(["1.0", "2.0"])
+    with pytest.raises(BrokenEnvironmentError, match=r"reward has shape .* expected numbers"):
+        envs.step(np.zeros(2, np.int64))
+    wide = VectorEnvironment(Columns([InPlace] * 3, autoreset_mode=AutoresetMode.NEXT_STEP))
+    wide.reset([0, 1, 2])
+    with pytest.raises(BrokenEnvironmentError, match="one for each of 3"):
+        wide.step(np.zeros(3, np.int64))
+
+
+def test_left_out_parts_are_not_stacked() -> None:
+    kwargs = {"shows": "dict"}
+    config = EnvConfig("SmallCounter-v0", 1, "sync", 2, ["what", "where"], kwargs)
+    envs = make_vector_env(config)
+    with pytest.raises(ConfigError, match=r"observations Text.* are not supported"):
+        make_vector_env(EnvConfig("SmallCounter-v0", 1, "sync", 2, [], kwargs))
+    assert envs.reset([0])[VECTOR].shape == (1, 2 * 3 + 2 * 3)
+    envs.close()
