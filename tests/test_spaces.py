@@ -543,7 +543,7 @@ def test_gymnasiums_own_samples_under_a_mask_are_allowed_by_its_rows() -> None:
         (MultiBinary(2), [[1, 1, 1], [1, 1, 1]], "has 3 entries; expected 4"),
         (MultiBinary(1), [[[1, 0]], [[0, 0]]], "mask of copy 1 allows no action"),
         (Box(0, 1, (1,)), [[1], [1]], "which have none"),
-        (Discrete(2), np.array([[0.0, -np.inf], [-np.inf, 0]]), "copy 0 holds other numbers than 1"),
+        (Discrete(2), np.array([[0.0, -np.inf], [-np.inf, 0]]), "copy 0 holds other numbers"),
         (Discrete(2), [[0.0, 1.0], [0.5, 0.5]], "copy 1 holds other numbers than 1"),
         (MultiDiscrete([2, 2]), [[1, 1, 1, 2], [1, 1, 1, 1]], "copy 0 holds other numbers"),
         (MultiBinary(2), [[0, 3], [1, 1]], "copy 0 holds other numbers"),
