@@ -235,7 +235,7 @@ def make_run_dir(
     Args:
         run_dir: where the user wants it; None for `runs/<env>/<algo>/<date-time>-seed<seed>`, with
             a number behind it where two runs begin in the same second.
-        env_id: Gymnasium id.
+        env_id: Gymnasium id, whose module the folder's name leaves out.
         algo: name of the algorithm.
         seed: of the run.
         begun_in: what a path that is not absolute is relative to, wherever an environment has
@@ -255,7 +255,8 @@ def make_run_dir(
         except OSError as error:
             raise ConfigError(f"run_dir={run_dir} cannot be made: {error.strerror}") from error
         return path
-    env = env_id.replace("/", "_").replace(":", "_")
+    # Without the module that registers it: `Corridor-v0` for `my_package:Corridor-v0`.
+    env = env_id.rpartition(":")[2].replace("/", "_")
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     parent = Path("runs", env, algo)
     name = f"{moment}-seed{seed}"

@@ -143,8 +143,9 @@ class ObservationEncoder:
         self._images: dict[str, Leaf] = {}
         self.images: dict[str, tuple[int, int, int]] = {}
         self.vector_size = 0
-        for leaf in _chosen(list(leaves(space)), self.keys):
-            _check_leaf(leaf)
+        every = list(leaves(space))
+        for leaf in _chosen(every, self.keys):
+            _check_leaf(leaf, every)
             if leaf.is_image:
                 name = f"image/{leaf.name}".rstrip("/")
                 self._images[name] = leaf
@@ -335,17 +336,23 @@ def _chosen(leaves: list[Leaf], keys: tuple[str, ...]) -> list[Leaf]:
     return [leaf for leaf in leaves if any(leaf.is_below(key) for key in keys)]
 
 
-def _check_leaf(leaf: Leaf) -> None:
-    space = leaf.space
-    usable = isinstance(space, FLAT)
-    if usable and (not leaf.is_image or len(space.shape or ()) <= 4):
+def _is_usable(leaf: Leaf) -> bool:
+    is_flat = isinstance(leaf.space, FLAT)
+    return is_flat and (not leaf.is_image or len(leaf.space.shape or ()) <= 4)
+
+
+def _check_leaf(leaf: Leaf, every: list[Leaf]) -> None:
+    if _is_usable(leaf):
         return
     part = f" in {leaf.name!r}" if leaf.path else ""
+    usable = ",".join(other.name for other in every if _is_usable(other)) or "..."
     mend = (
-        "choose the parts to use with env.observation_keys=[...]"
+        f"choose the parts to use, such as env.observation_keys=[{usable}]"
         if leaf.path
         else "wrap the environment so that it shows one of these"
     )
+    # Some spaces print the address of a function.
+    space = type(leaf.space).__name__ if " at 0x" in str(leaf.space) else leaf.space
     raise ConfigError(
         f"observations {space}{part} are not supported: expected Box (images of at most four "
         f"dimensions), Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of them; {mend}"

@@ -382,7 +382,7 @@ def test_two_runs_of_the_same_second_get_folders_of_their_own(
 
     paths = {make_run_dir(None, "a:b/C-v0", "trpo", 5) for _ in range(5)}
     assert len(paths) == 5
-    assert all(path.parent == Path("runs/a_b_C-v0/trpo") for path in paths)
+    assert all(path.parent == Path("runs/b_C-v0/trpo") for path in paths)
 
 
 class Turn(gym.Env):
