@@ -13,8 +13,8 @@ PACKAGE = Path(rlkl.__file__).parent
 
 FLOORS = [
     {
-        "validation", "version", "saved_keys", "randomness", "schedules", "divergence_formulas",
-        "distributions", "divergences", "improvement_bound",
+        "validation", "safe_text", "version", "saved_keys", "randomness", "schedules",
+        "divergence_formulas", "distributions", "divergences", "improvement_bound",
         "surrogates", "advantages", "trust_region", "normalization", "statistics",
         "closed_forms",
     },
@@ -28,8 +28,9 @@ FLOORS = [
     {"critic", "critic_worker", "algos"},
     {
         "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
-        "export", "durable", "archive", "kept_rows", "checkpoint", "training_config", "learner",
-        "run", "standing", "trainer", "grid", "bench", "lab", "tuning", "compare",
+        "export", "durable", "found_files", "archive", "kept_rows", "checkpoint",
+        "training_config", "learner", "run", "standing", "trainer", "grid", "bench", "lab",
+        "tuning", "compare",
     },
     {"config", "hydra_settings", "hints", "tuning_config", "cli", "__main__", "__init__"},
 ]  # fmt: skip

@@ -4,13 +4,17 @@ import contextlib
 import io
 import os
 import signal
+import sys
 import tempfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from tensorboard import program  # type: ignore[import-untyped]
 
 from rlkl.cli.text import rows
+from rlkl.found_files import SEEN, is_regular, walk
+from rlkl.safe_text import for_terminal
 from rlkl.validation import ConfigError, check_range, one_line
 
 EXAMPLES = {
@@ -20,6 +24,10 @@ EXAMPLES = {
 }
 
 FLAGS = {"--port N": "serve there; by default on 6006, or the next port that is free"}
+
+MOST_LINKS, MOST_TOLD = 10, 10
+"""Links to folders that TensorBoard sees anyway, each of which may double its paths; lines that
+say what is left out."""
 
 EVENTS = "tfevents"
 """What TensorBoard knows its files by, somewhere in their names."""
@@ -40,12 +48,15 @@ def main(arguments: list[str]) -> int:
         return 0
     folders, port = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
-        address = serve(side_by_side(folders, Path(scratch)), port)
+        shown, notes = sound(folders)
+        for note in notes:
+            print(f"rlkl: {note}", file=sys.stderr)
+        address = serve(side_by_side(shown, Path(scratch)), port)
         # SIGTERM tidies up, too; and SIGINT may have been ignored by whoever began this process.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-        shown = ", ".join(map(str, folders))
-        print(f"TensorBoard shows {shown} at {address} (Ctrl-C ends it)", flush=True)
+        names = for_terminal(", ".join(map(str, folders)))
+        print(f"TensorBoard shows {names} at {address} (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
     return 0
@@ -85,13 +96,54 @@ def _folder(text: str) -> Path:
         is_folder = False
     if not is_folder:
         raise ConfigError(f"{text}: there is no such folder; `rlkl train` makes runs below runs/")
-    files = (name for _, _, names in os.walk(folder, followlinks=True) for name in names)
-    if not any(EVENTS in name for name in files):
+    if not any(EVENTS in name for _, _, names in walk(folder, {}) for name in names):
         raise ConfigError(
             f"{text} has no TensorBoard events in or below it; "
             "runs write them unless logger.tensorboard=false"
         )
     return folder
+
+
+def sound(folders: list[Path]) -> tuple[list[Path], list[str]]:
+    """Return the folders to show, and in words what is left out of them.
+
+    TensorBoard follows every link and opens everything that is called like its files. Where that
+    would never end, the runs that are there now are shown one by one.
+
+    Args:
+        folders: of runs, or of folders of runs.
+
+    Raises:
+        ConfigError: nothing is left to show.
+    """
+    kept, notes = [], []
+    for folder in folders:
+        passed: dict[Path, str] = {}
+        runs = []
+        for place, _, names in walk(folder, passed):
+            events = [place / name for name in names if EVENTS in name]
+            odd = [path for path in events if not is_regular(path)]
+            passed |= dict.fromkeys(odd, "it is no regular file")
+            runs += [place] if events and not odd else []
+        if set(passed.values()) - {SEEN} or len(passed) > MOST_LINKS:
+            told = [f"left out: {for_terminal(str(path))}: {why}" for path, why in passed.items()]
+            more = len(told) - MOST_TOLD
+            notes += [*told[:MOST_TOLD], *([f"left out: {more} more"] if more > 0 else [])]
+            notes.append(
+                f"{for_terminal(str(folder))}: the {len(runs)} other runs are shown as of now"
+            )
+            # A run inside another would be shown twice, and what was left out with it.
+            inner = {parent for run in runs for parent in run.parents}
+            kept += [run for run in runs if run not in inner and not _holds(run, passed)]
+        else:
+            kept.append(folder)
+    if not kept:
+        raise ConfigError(f"there is nothing to show; {'; '.join(notes)}")
+    return kept, notes
+
+
+def _holds(folder: Path, paths: Iterable[Path]) -> bool:
+    return any(folder in path.parents for path in paths)
 
 
 def side_by_side(folders: list[Path], scratch: Path) -> Path:

@@ -16,6 +16,7 @@ from rlkl.compare.files import check_free, write
 from rlkl.compare.report import Comparison, compare
 from rlkl.config import load_comparison
 from rlkl.loggers import check_folder
+from rlkl.safe_text import for_terminal
 from rlkl.validation import ConfigError, check_installed
 
 EXAMPLES = {
@@ -39,6 +40,9 @@ KEYS = {
 }
 
 WIDTH = 160
+
+MOST_COMMAND = 10_000
+"""Characters of the command that a report shows; a shell puts many folders for a pattern."""
 
 
 def help_text() -> str:
@@ -70,13 +74,14 @@ def main(arguments: list[str]) -> int:
     comparison = compare(paths, config)
     folder = _made(config.output)
     try:
-        opened = write(comparison, folder, shlex.join(["rlkl", "compare", *arguments]))
+        command = for_terminal(shlex.join(["rlkl", "compare", *arguments]), MOST_COMMAND)
+        opened = write(comparison, folder, command)
     except BaseException:
         with suppress(OSError):  # it holds something else
             folder.rmdir()
         raise
     _print(comparison)
-    print(f"\n{', '.join(map(str, opened))}")
+    print(f"\n{', '.join(for_terminal(str(path)) for path in opened)}")
     return 0
 
 

@@ -23,6 +23,7 @@ from rlkl.cli.flags import (
 )
 from rlkl.evaluation import Evaluation, evaluate
 from rlkl.randomness import RandomStreams
+from rlkl.safe_text import for_terminal
 from rlkl.version import __version__
 
 COMMAND = RunCommand(
@@ -70,8 +71,8 @@ def main(arguments: list[str]) -> int:
     found = {kind: run_episodes(run, given.episodes, given.seed, kind) for kind in kinds}
     statistics = {kind: evaluation.statistics(given.seed) for kind, evaluation in found.items()}
     print(
-        f"{run.env.id}, checkpoint {given.checkpoint} at {run.env_steps} environment steps, "
-        f"{given.episodes} episodes of each, seed {given.seed}"
+        f"{for_terminal(run.env.id)}, checkpoint {given.checkpoint} at "
+        f"{run.env_steps} environment steps, {given.episodes} episodes of each, seed {given.seed}"
     )
     # Narrow terminals wrap lines; that is easier to read than columns cut short.
     Console(width=max(WIDTH, Console().width), highlight=False).print(_table(statistics))

@@ -18,6 +18,7 @@ from rlkl.grid.call import Call, Status, new_call
 from rlkl.grid.display import Grid, Job, Watch, log_of
 from rlkl.grid.job import PATIENCE
 from rlkl.loggers import check_folder
+from rlkl.safe_text import for_terminal
 from rlkl.standing import ForeignFolderError, Standing, standing
 from rlkl.trainer import TrainConfig, Trainer
 from rlkl.validation import ConfigError, one_line
@@ -168,7 +169,8 @@ def _report(
             log = log_of(job)
             where = f" (see {log})" if log is not None and job.status.name == "failed" else ""
             print(
-                f"rlkl: {job.status.name}: {job.label}: {job.status.reason}{where}", file=sys.stderr
+                f"rlkl: {job.status.name}: {job.label}: {for_terminal(job.status.reason)}{where}",
+                file=sys.stderr,
             )
     stopped = call.stops_asked() > 0
     if broke is not None and not stopped:

@@ -108,7 +108,9 @@ def _with_parallel(tuning: Tuning, folder: Path) -> Tuning:
     path = folder / SETTINGS
     if path.is_file():
         there = _settings(path)
-        parallel = int(str(there.get("search parallel", 1)))
+        parallel = there.get("search parallel", 1)
+        if not isinstance(parallel, int):
+            raise ConfigError(f"{path} cannot be read: search.parallel={parallel} is no number")
     else:
         parallel = max(1, usable_cores() // tuning.config.threads)
     return replace(tuning, tune=replace(tuning.tune, parallel=parallel))

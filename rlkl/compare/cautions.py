@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,9 @@ FEW, ENOUGH = 5, 10
 
 MOST_NAMED = 6
 """Things that a sentence lists before it says how many more there are."""
+
+MOST_UNREAD = 50
+"""Folders that a sentence names because they cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Caution:
     grave: bool = True
 
 
-def cautions(found: Sequence[Field], pairs: Rows, unread: dict[Path, str]) -> list[Caution]:
+def cautions(found: Sequence[Field], pairs: Rows, unread: dict[str, str]) -> list[Caution]:
     """Return all that there is to be wary of, the grave first.
 
     Args:
@@ -180,7 +182,7 @@ def _ends(entries: Sequence[Entry]) -> list[Caution]:
             reasons = listed(dict.fromkeys(e.run.reason for e in these if e.run.reason), 2)
             kind = {"failed": "failed runs", UNKNOWN: "unknown ends"}.get(status, "unfinished runs")
             if status == UNKNOWN:
-                where = listed(str(entry.run.folder / "summary.json") for entry in these)
+                where = listed(f"{entry.run.shown}/summary.json" for entry in these)
             text = f"{plural(len(these), 'run')} {meaning} ({where})."
             if status == "failed" and reasons:
                 text += f" What they said: {reasons[:300]}."
@@ -188,22 +190,22 @@ def _ends(entries: Sequence[Entry]) -> list[Caution]:
     return told
 
 
-def _left_out(entries: Sequence[Entry], unread: dict[Path, str]) -> list[Caution]:
+def _left_out(entries: Sequence[Entry], unread: dict[str, str]) -> list[Caution]:
     told = []
     out = [entry for entry in entries if entry.left_out]
     if out:
-        why = listed(f"{entry.run.folder}: {entry.left_out}" for entry in out)
+        why = listed(f"{entry.run.shown}: {entry.left_out}" for entry in out)
         text = f"{plural(len(out), 'run')} without a score: {why}."
         told.append(Caution("left out", text))
     bare = [entry for entry in entries if not entry.run.settings]
     if bare:
         text = (
             f"{plural(len(bare), 'run')} without a config.yaml that can be read, taken for runs "
-            f"with the default settings: {listed(str(entry.run.folder) for entry in bare)}."
+            f"with the default settings: {listed(entry.run.shown for entry in bare)}."
         )
         told.append(Caution("unknown settings", text))
     if unread:
-        why = listed(f"{folder}: {reason}" for folder, reason in unread.items())
+        why = listed((f"{folder}: {reason}" for folder, reason in unread.items()), MOST_UNREAD)
         told.append(Caution("not read", f"{plural(len(unread), 'folder')} without a run: {why}."))
     return told
 
@@ -258,7 +260,7 @@ def _overlaps(pairs: Rows) -> list[Caution]:
 def _not_finite(entries: Sequence[Entry]) -> list[Caution]:
     told = []
     rows = {
-        str(entry.run.folder): int((~np.isfinite(entry.run.columns["kl/old_new"])).sum())
+        entry.run.shown: int((~np.isfinite(entry.run.columns["kl/old_new"])).sum())
         for entry in entries
     }
     bad = {folder: count for folder, count in rows.items() if count}
@@ -270,7 +272,7 @@ def _not_finite(entries: Sequence[Entry]) -> list[Caution]:
             "leave them out."
         )
         told.append(Caution("NaN rows", text))
-    damaged = {str(e.run.folder): e.run.damaged for e in entries if e.run.damaged}
+    damaged = {e.run.shown: e.run.damaged for e in entries if e.run.damaged}
     if damaged:
         where = listed(f"{folder}: {count}" for folder, count in damaged.items())
         text = (

@@ -13,6 +13,7 @@ from rlkl.compare.page import page, title
 from rlkl.compare.report import Comparison
 from rlkl.compare.rows import Rows
 from rlkl.lab.drawing import save
+from rlkl.safe_text import for_markdown
 from rlkl.validation import ConfigError
 
 NAMES = ("report.html", "report.md", "figures", "data")
@@ -94,18 +95,21 @@ def markdown(comparison: Comparison, made: list[Figure], command: str) -> str:
         command: that the report is made by.
     """
     shown = tables.tables(comparison)
-    parts = [f"# {title(comparison)}", f"    {command}", "## In short"]
+    parts = [f"# {for_markdown(title(comparison))}", f"    {command}", "## In short"]
     parts.append(
-        "\n".join(f"- {finding}" for finding in comparison.findings) or "Nothing to compare."
+        "\n".join(f"- {for_markdown(finding)}" for finding in comparison.findings)
+        or "Nothing to compare."
     )
     if comparison.cautions:
         parts.append("## Be wary")
-        parts.append("\n".join(f"- **{c.kind}**: {c.text}" for c in comparison.cautions))
+        parts.append(
+            "\n".join(f"- **{c.kind}**: {for_markdown(c.text)}" for c in comparison.cautions)
+        )
     for figure in made:
         parts += [
             f"## {figure.title}",
             f"![{figure.title}](figures/{figure.name}.svg)",
-            figure.caption,
+            for_markdown(figure.caption),
         ]
         parts += _tables(tables.of(figure.name, shown))
     for name, heading in (("compared", "What was compared"), ("runs", "Runs")):
@@ -116,5 +120,9 @@ def markdown(comparison: Comparison, made: list[Figure], command: str) -> str:
 def _tables(shown: list[tables.Table]) -> list[str]:
     parts = []
     for table in shown:
-        parts += [f"### {table.title}", tables.markdown(table), *filter(None, [table.note])]
+        parts += [
+            f"### {table.title}",
+            tables.markdown(table),
+            *filter(None, [for_markdown(table.note)]),
+        ]
     return parts

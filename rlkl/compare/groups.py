@@ -1,5 +1,6 @@
 """Sorts runs into groups that differ in their seed alone, and names what tells groups apart."""
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +37,12 @@ computed, and what a comparison says in words of its own."""
 
 MOST_KEYS = 3
 """Keys that all labels show; where more are needed, each shows those that set its group apart."""
+
+MOST_VARYING = 30
+"""Keys among which the fewest are looked for; of more, all are taken."""
+
+MOST_TEXT, MOST_ENV, MOST_LABEL = 200, 120, 300
+"""Characters of a setting, of an environment and of a label; a digest stands for the rest."""
 
 Texts = dict[str, str]
 """Settings as they are typed, by key."""
@@ -92,7 +99,7 @@ def sort(runs: Sequence[Run]) -> list[Member]:
     for place in places:
         algo = place.run.algo
         told = [*own[algo].shown(place, brief=brief), *shared.shown(place, brief=brief)]
-        members.append(Member(place.run, place.env, " ".join([algo, *told])))
+        members.append(Member(place.run, place.env, _cut(" ".join([algo, *told]), MOST_LABEL)))
     return sorted(members, key=lambda m: (m.env, *order(m.run.algo, m.label), m.run.seed))
 
 
@@ -175,7 +182,8 @@ def _env(run: Run, arguments: Sequence[Any]) -> str:
     own = _arguments(run)
     if not own or all(other == own for other in arguments):
         return run.env_id
-    return f"{run.env_id} ({', '.join(f'{key}={text(own[key])}' for key in sorted(own))})"
+    told = ", ".join(f"{key}={text(own[key])}" for key in sorted(own))
+    return _cut(f"{run.env_id} ({told})", MOST_ENV)
 
 
 def _arguments(run: Run) -> dict[str, Any]:
@@ -202,6 +210,8 @@ def _fewest(tables: Sequence[Sequence[Texts]], keys: Sequence[str]) -> list[str]
     def kinds(some: Sequence[str]) -> list[int]:
         return [len({tuple(texts.get(key) for key in some) for texts in t}) for t in tables]
 
+    if len(keys) > MOST_VARYING:
+        return list(keys)
     wanted = kinds(keys)
     for count in range(min(MOST_KEYS, len(keys))):
         for some in combinations(keys, count + 1):
@@ -219,11 +229,19 @@ def _short(key: str, keys: Sequence[str]) -> str:
 
 def text(value: Any) -> str:
     """Return a setting as it is typed on the command line."""
-    if isinstance(value, list):
-        return "[" + ",".join(map(text, value)) + "]"
+    if isinstance(value, list | dict):
+        return _cut(str(value) if isinstance(value, dict) else f"[{','.join(map(text, value))}]")
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else _cut(str(value))
+
+
+def _cut(shown: str, longest: int = MOST_TEXT) -> str:
+    """Return a text of bounded length, from which others of the same beginning differ."""
+    if len(shown) <= longest:
+        return shown
+    digest = hashlib.sha256(shown.encode()).hexdigest()[:8]
+    return f"{shown[: longest - 20]}... ({digest})"
 
 
 def differences(members: Sequence[Member]) -> list[dict[str, str]]:

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rlkl.compare import curves, groups, runs, scores, stability
-from rlkl.compare.cautions import Caution, cautions, listed, plural, seeds_text
+from rlkl.compare.cautions import MOST_UNREAD, Caution, cautions, listed, plural, seeds_text
 from rlkl.compare.rows import Rows
 from rlkl.compare.runs import Run
 from rlkl.compare.scores import Entry, Field
 from rlkl.compare.settings import CompareConfig
+from rlkl.found_files import SEEN
+from rlkl.safe_text import for_terminal
 from rlkl.validation import ConfigError
 
 
@@ -44,17 +47,20 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
     Raises:
         ConfigError: nothing is there that could be compared.
     """
-    read = {folder: runs.read(folder) for folder in runs.find(paths)}
-    unread = {folder: found for folder, found in read.items() if isinstance(found, str)}
+    passed: dict[Path, str] = {}
+    read = {folder: runs.read(folder) for folder in runs.find(paths, passed)}
+    bad = {folder: found for folder, found in read.items() if isinstance(found, str)}
+    bad |= {link: reason for link, reason in passed.items() if reason != SEEN}
+    unread = {for_terminal(str(folder)): reason for folder, reason in bad.items()}
     there = [found for found in read.values() if isinstance(found, Run)]
     if not there:
-        why = listed(f"{folder}: {reason}" for folder, reason in unread.items())
+        why = listed((f"{folder}: {reason}" for folder, reason in unread.items()), MOST_UNREAD)
         raise ConfigError(f"there is no run to compare yet; {why}")
     members = groups.sort(there)
     _check_environments(config, [member.env for member in members])
     found = scores.fields(members, config)
     if all(entry.left_out for field in found for entry in field.entries):
-        why = listed(f"{e.run.folder}: {e.left_out}" for field in found for e in field.entries)
+        why = listed(f"{e.run.shown}: {e.left_out}" for field in found for e in field.entries)
         raise ConfigError(f"no run has a score to compare; {why}")
     tables = {
         "runs": scores.run_rows(found),

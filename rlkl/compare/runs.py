@@ -5,19 +5,21 @@ still being written are read as far as they got.
 """
 
 import glob
-import json
+import hashlib
 import math
-import os
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from rlkl.validation import ConfigError
+from rlkl.durable import MissingFileError, read_json, read_yaml
+from rlkl.found_files import read_lines, walk
+from rlkl.safe_text import LONGEST, for_terminal
+from rlkl.validation import ConfigError, one_line
 
 Array = NDArray[np.float64]
 
@@ -44,6 +46,20 @@ RUNNING = "unfinished"
 
 UNKNOWN = "unknown"
 """Status of a run whose summary.json is there, and cannot be read."""
+
+ENDS = ("finished", "stopped", "failed")
+
+MOST_KEYS, MOST_NAME, MOST_TABLE = 1000, 120, 20
+"""Keys of a config; characters of the name of an environment or an algorithm; versions."""
+
+MOST_ROWS, MOST_DAMAGED, MOST_COLUMNS, MOST_FIELD = 2_000_000, 10_000, 1000, 100
+"""Of `metrics.csv`: rows, lines that cannot be read, columns, bytes of a field."""
+
+LARGEST = 3.5e38
+"""A finite value beyond what float32 has is none that a run wrote."""
+
+WHOLE = 2**63
+"""Above all whole numbers of a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +99,11 @@ class Run:
     hardware: dict[str, Any]
 
     @property
+    def shown(self) -> str:
+        """The folder as text that is safe to show."""
+        return for_terminal(str(self.folder))
+
+    @property
     def steps(self) -> Array:
         """Environment steps at the end of each iteration."""
         return self.columns["env_steps"]
@@ -102,19 +123,21 @@ class Run:
         return np.cumsum(np.where(np.isfinite(taken), taken, 0.0))
 
 
-def find(paths: Iterable[str]) -> list[Path]:
+def find(paths: Iterable[str], passed: dict[Path, str] | None = None) -> list[Path]:
     """Return the folders of runs at, or below, some paths, each once, in order.
 
     Args:
         paths: folders of runs, folders that hold such folders, or patterns with `*`.
+        passed: gets the links that were not followed to their end, and why.
 
     Raises:
         ConfigError: nothing is there, or no run.
     """
     found: dict[Path, Path] = {}
+    passed = {} if passed is None else passed
     for text in paths:
         for place in _places(text):
-            runs = sorted(_below(place))
+            runs = sorted(_below(place, passed))
             if not runs:
                 raise ConfigError(
                     f"{place} has no runs in or below it; a run's folder holds metrics.csv, as "
@@ -127,7 +150,7 @@ def find(paths: Iterable[str]) -> list[Path]:
 
 def _places(text: str) -> list[Path]:
     try:
-        there = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207 (of whole paths)
+        there = [text] if Path(text).exists() else _matches(text)
         folders = [Path(path) for path in there if Path(path).is_dir()]
     except (OSError, ValueError):  # a name longer than names can be, or with NUL
         there, folders = [], []
@@ -138,28 +161,51 @@ def _places(text: str) -> list[Path]:
     return folders
 
 
-def _below(place: Path) -> Iterator[Path]:
-    for folder, inside, files in os.walk(place, followlinks=True):
-        if set(MARKS) & set(files):
+def _matches(pattern: str) -> list[str]:
+    if "**" not in pattern:
+        return sorted(glob.glob(pattern))  # noqa: PTH207 (of whole paths)
+    # It follows no links, two of which to a folder above would have no end.
+    path = Path(pattern)
+    return sorted(map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor)))))
+
+
+def _below(place: Path, passed: dict[Path, str]) -> Iterator[Path]:
+    for folder, inside, others in walk(place, passed):
+        if set(MARKS) & set(others):
             inside.clear()
-            yield Path(folder)
+            yield folder
 
 
 def read(folder: Path) -> Run | str:
     """Return the run in a folder, or in words why it cannot be compared."""
+    try:
+        return _read(folder)
+    except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        return f"its files cannot be read: {type(error).__name__}: {one_line(error)}"
+
+
+def _read(folder: Path) -> Run | str:
     config, summary = _config(folder), _summary(folder)
     if not config and not summary:
         return "it has neither a config.yaml nor a summary.json that can be read"
+    if len(config) > MOST_KEYS:
+        return f"its config.yaml has more than {MOST_KEYS:,} keys"
     env_id = config.get("env.id") or summary.get("env_id")
     algo = config.get("algo.name") or summary.get("algo")
     seed = config.get("seed", summary.get("seed"))
-    if not isinstance(env_id, str) or not isinstance(algo, str) or not isinstance(seed, int):
+    if not isinstance(env_id, str) or not isinstance(algo, str) or not _is_whole(seed):
         return "its config.yaml does not say which environment, algorithm and seed it had"
-    columns, damaged = _metrics(folder / "metrics.csv")
+    if max(len(env_id), len(algo)) > MOST_NAME:
+        return f"the name of its environment or algorithm has more than {MOST_NAME} characters"
+    try:
+        columns, damaged = _metrics(folder / "metrics.csv")
+    except ConfigError as error:
+        return one_line(error)
     if not len(columns["env_steps"]):
         return "it has no rows yet: no iteration had ended"
     told = (folder / "summary.json").exists()
-    status = str(summary.get("status", UNKNOWN if told else RUNNING))
+    status = str(summary.get("status", UNKNOWN)) if told else RUNNING
+    status = status if status in (*ENDS, RUNNING) else UNKNOWN
     if status != UNKNOWN and not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
         status = RUNNING  # it was resumed after the summary was written
     return Run(
@@ -180,21 +226,47 @@ def read(folder: Path) -> Run | str:
     )
 
 
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < WHOLE
+
+
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < LARGEST else math.nan
 
 
 def _table(value: Any) -> dict[str, Any]:
     table = value if isinstance(value, dict) else {}
-    return {key: entry for key, entry in table.items() if entry is not None}
+    told = [(key, entry) for key, entry in table.items() if isinstance(entry, str | int | float)]
+    return dict(told[:MOST_TABLE])
+
+
+def _plain(value: Any) -> Any:
+    """Return what was read, with texts that are safe to show and numbers that can be computed."""
+    if isinstance(value, dict):
+        return {_plain(str(key)): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, bool | float) or _is_small(value):
+        return value
+    text = str(value)
+    if len(text) <= LONGEST:
+        return for_terminal(text)
+    # What was cut off still tells texts apart.
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return for_terminal(text[:LONGEST]) + f"... ({len(text):,} characters, digest {digest})"
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, int) and -WHOLE < value < WHOLE
 
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = read_yaml(folder / "config.yaml")
+    except ConfigError:
         return {}
-    return dict(leaves(content)) if isinstance(content, dict) else {}
+    return dict(leaves(_plain(content))) if isinstance(content, dict) else {}
 
 
 def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -208,46 +280,71 @@ def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _summary(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(folder / "summary.json")
+    except ConfigError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return _plain(content) if isinstance(content, dict) else {}
 
 
 def _budget(folder: Path, config: dict[str, Any]) -> int:
     """Return the training budget: that of `config.yaml`, or what the run was resumed to."""
     budget = config.get("total_env_steps", 0)
     try:
-        resumed = yaml.safe_load((folder / "resumed.yaml").read_text(encoding="utf-8"))
-        for entry in resumed:
+        for entry in read_yaml(folder / "resumed.yaml"):
             budget = entry["changed"].get("total_env_steps", {}).get("now", budget)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+    except (ConfigError, TypeError, KeyError, AttributeError):
         pass
-    return budget if isinstance(budget, int) else 0
+    return budget if _is_whole(budget) else 0
 
 
 def _metrics(path: Path) -> tuple[dict[str, Array], int]:
-    """Return the columns, and how many lines are damaged. A last line without an end is left."""
+    """Return the columns, and how many lines are damaged. A last line without an end is left.
+
+    Raises:
+        ConfigError: it is none that a run wrote, or exceeds a bound.
+    """
     names = ("env_steps", *TAGS)
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    header, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
-    keys = header.split(",")
+        lines = read_lines(path)
+        keys = next(lines, b"").decode(errors="replace").split(",")
+    except MissingFileError:
+        lines, keys = iter(()), []
+    if len(keys) > MOST_COLUMNS:
+        raise ConfigError(f"its metrics.csv has more than {MOST_COLUMNS:,} columns")
     # Numbers alone, so that nothing is quoted; what is no number makes a damaged line.
     places = {name: keys.index(name) for name in names if name in keys}
-    kept: list[list[float]] = []
-    for line in lines if "env_steps" in places else []:
-        fields = line.split(",")
-        try:
-            row = [float(fields[place] or "nan") for place in places.values()]
-        except (IndexError, ValueError):
-            continue
+    numbers = array("d")
+    damaged, before = 0, 0.0
+    for line in lines if "env_steps" in places else ():
+        row = _row(line, len(keys), list(places.values()))
         # Environment steps grow; where they do not, the line is not one that a run wrote.
-        if len(fields) == len(keys) and (kept[-1][0] if kept else 0) < row[0] < math.inf:
-            kept.append(row)
-    table = np.array(kept, float).reshape(len(kept), len(places))
-    columns = {name: np.full(len(kept), np.nan) for name in names}
-    columns |= dict(zip(places, table.T, strict=True))
-    return columns, len(lines) - len(kept)
+        if row and before < row[0] < WHOLE:
+            numbers.extend(row)
+            before = row[0]
+        else:
+            damaged += 1
+        if damaged > MOST_DAMAGED or len(numbers) > MOST_ROWS * len(places):
+            most = (
+                f"{MOST_DAMAGED:,} damaged lines"
+                if damaged > MOST_DAMAGED
+                else f"{MOST_ROWS:,} rows"
+            )
+            raise ConfigError(f"its metrics.csv has more than {most}")
+    table = np.array(numbers).reshape(-1, max(1, len(places)))
+    columns = {name: np.full(len(table), np.nan) for name in names}
+    columns |= dict(zip(places, table.T.copy(), strict=False))
+    return columns, damaged
+
+
+def _row(line: bytes, count: int, places: list[int]) -> list[float]:
+    """Return the fields at some places; nothing if the line is damaged."""
+    fields = line.split(b",")
+    wanted = [fields[place] for place in places] if len(fields) == count else []
+    try:
+        row = [float(field[: MOST_FIELD + 1] or b"nan") for field in wanted]
+    except ValueError:
+        return []
+    is_sound = all(len(field) <= MOST_FIELD for field in wanted) and all(
+        abs(x) < LARGEST or not math.isfinite(x) for x in row
+    )
+    return row if is_sound else []

@@ -205,7 +205,7 @@ def run_rows(found: Sequence[Field]) -> Rows:
             "evaluation": entry.run.eval_return,
             "wall_seconds": float(entry.run.seconds[entry.at]),
             "left_out": entry.left_out,
-            "folder": str(entry.run.folder),
+            "folder": entry.run.shown,
         }
         for field in found
         for entry in field.entries

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rlkl.compare.report import Comparison, number, spread
 from rlkl.compare.rows import Row, distinct, select
+from rlkl.safe_text import for_markdown
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def markdown(table: Table) -> str:
     """Return a table in Markdown."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(for_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
 
     return "\n".join([line(table.headings), "|" + "---|" * len(table.headings),
                       *map(line, table.cells)])  # fmt: skip

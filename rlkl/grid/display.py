@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from rlkl.durable import open_unlinked
 from rlkl.grid.call import Call, Status
+from rlkl.safe_text import for_terminal
 from rlkl.standing import LOG, read_summary
 
 TICK = 0.25
@@ -26,6 +27,12 @@ TICK = 0.25
 
 SETTLING = 3.0
 """Seconds before which a rate says little."""
+
+LAST_BYTES = 8192
+"""Of `metrics.csv` at its end, which hold its last row."""
+
+LARGEST_SHOWN = 1e12
+"""Of the numbers of a summary; larger ones are none of a run."""
 
 MOST_LINES = 12
 """Of running jobs, on a terminal."""
@@ -68,12 +75,14 @@ class Job:
         """Read the last whole row of the run's metrics."""
         try:
             with open_unlinked(self.run_dir / "metrics.csv", os.O_RDONLY, "rb") as file:
-                header = file.readline().decode().rstrip().split(",")
-                file.seek(max(len(",".join(header)), file.seek(0, 2) - 8192))
-                rows = file.read().decode().split("\n")[1:-1]
+                header = file.readline(LAST_BYTES).decode().rstrip().split(",")
+                file.seek(max(len(",".join(header)), file.seek(0, 2) - LAST_BYTES))
+                rows = file.read(LAST_BYTES).decode().split("\n")[1:-1]
             if rows:
                 row = dict(zip(header, rows[-1].rstrip().split(","), strict=True))
-                self.env_steps, self.return_mean = int(row["env_steps"]), row["return/train"]
+                return_mean = row["return/train"]
+                float(return_mean or "nan")
+                self.env_steps, self.return_mean = int(row["env_steps"]), return_mean
         except (OSError, ValueError, KeyError):  # not there, or damaged: its own run will say so
             return
 
@@ -142,10 +151,18 @@ def ending(job: Job) -> str:
     """Return the line that says how a job ended."""
     text = f"{job.status.name:<8}  {job.name}"
     if job.status.name == "finished" and (summary := read_summary(job.run_dir)):
-        numbers = {"return": summary["return_mean"], "evaluation": summary["eval_return"]}
-        told = [f"{name} {value:.1f}" for name, value in numbers.items() if value is not None]
-        return "  ".join([text, *told, f"{summary['wall_seconds']:.0f} s"])
-    return f"{text}  {job.status.reason}".rstrip()
+        told = {"return": "return_mean", "evaluation": "eval_return"}
+        numbers = [
+            f"{name} {summary[key]:.1f}" for name, key in told.items() if _fits(summary, key)
+        ]
+        numbers += [f"{summary['wall_seconds']:.0f} s"] if _fits(summary, "wall_seconds") else []
+        return "  ".join([text, *numbers])
+    return f"{text}  {for_terminal(job.status.reason)}".rstrip()
+
+
+def _fits(summary: dict[str, Any], key: str) -> bool:
+    value = summary.get(key)
+    return isinstance(value, int | float) and abs(value) < LARGEST_SHOWN
 
 
 class Watch(threading.Thread):
