@@ -1,5 +1,6 @@
 """Grids: names, what is shown, and jobs that fail, die, are stopped and are taken up again."""
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import joblib
 import pytest
 import yaml
+from rich.console import Console
 from test_resume import assert_same_run
 
 import rlkl
@@ -20,7 +22,7 @@ from rlkl.cli import grid_launch, grid_line, main
 from rlkl.cli.grid import _wait_for_the_orphaned
 from rlkl.config import register_schemas
 from rlkl.grid.call import Status, new_call
-from rlkl.grid.display import Grid, Job, ending
+from rlkl.grid.display import Grid, Job, Watch, ending
 
 REPOSITORY = Path(rlkl.__file__).parent.parent
 TINY = ["total_env_steps=300", "rollout_steps=16", "eval_episodes=2"]
@@ -196,6 +198,23 @@ def test_the_overview_counts_jobs_and_steps() -> None:
     assert grid.overview(30.0) == (
         " 85%  3 done, 1 running, 1 failed, 1 stopped, 0 waiting  about 0:00:06 left"
     )
+
+
+@pytest.mark.parametrize("name", ["first", "a_rather_long_name_of_a_grid"])
+def test_display_wraps_nothing_at_eighty_columns(name: str, tmp_path: Path) -> None:
+    long = "ppo_kl-cartpole-algo.target_kl_0.02-total_env_steps_3500-seed3"
+    jobs = [job(long, "running", 500_000, total=1_000_000), job("b", "waiting", 0)]
+    jobs[0].return_mean = "-1234.5"
+    grid = Grid(name, jobs, finished_before=[])
+    grid.overview(0.0)
+    watch = Watch(grid, new_call(tmp_path / name), "live")
+    watch._console = Console(width=80, file=io.StringIO())
+    watch._console.print(watch._table())
+    lines = watch._console.file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 80
+    assert "1 running, 0 failed, 1 waiting" in lines[1]
+    assert "50%  500,000 steps  return -1234.5" in lines[2]
 
 
 def test_progress_is_read_from_the_last_whole_row(tmp_path: Path) -> None:

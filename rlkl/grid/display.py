@@ -234,21 +234,27 @@ class Watch(threading.Thread):
             self._console.print(Text(f"  {line}"))
 
     def _table(self) -> Group:
+        overview = self._grid.overview(time.monotonic())
+        room = self._console.width - len(self._grid.name) - len(overview) - 2
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            Text(self._grid.name, "bold"),
-            ProgressBar(total=1.0, completed=self._grid.share, width=20),
-            self._grid.overview(time.monotonic()),
-        )
+        # In a narrow terminal the bar has a line of its own, so that nothing is wrapped.
+        beside = [overview] if room >= 10 else []
+        width = min(20, room) if beside else 20
+        progress = ProgressBar(total=1.0, completed=self._grid.share, width=width)
+        bar.add_row(Text(self._grid.name, "bold"), progress, *beside)
         running = [job for job in self._grid.jobs if job.status.name == "running"]
         rows = Table.grid(padding=(0, 2))
+        longest = max(20, self._console.width - 40)
+        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=longest)
+        for _ in range(3):
+            rows.add_column(no_wrap=True)
         for job in running[:MOST_LINES]:
             share = min(100, 100 * job.env_steps // job.total_env_steps)
             shown = f"return {float(job.return_mean):.1f}" if job.return_mean else ""
             rows.add_row(f"  {job.name}", f"{share}%", f"{job.env_steps:,} steps", shown)
         if len(running) > MOST_LINES:
             rows.add_row(f"  and {len(running) - MOST_LINES} more")
-        return Group(bar, rows)
+        return Group(bar, rows) if beside else Group(bar, Text(overview), rows)
 
 
 def log_of(job: Job) -> Path | None:
