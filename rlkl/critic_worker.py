@@ -19,6 +19,7 @@ from rlkl.critic import CriticFit
 from rlkl.flat_parameters import in_shared_memory
 from rlkl.policy import Inputs
 from rlkl.rollout import Batch
+from rlkl.signals import ignore_stops
 from rlkl.spaces import VECTOR
 from rlkl.validation import ConfigError
 
@@ -177,8 +178,7 @@ class CriticWorker:
 
     def _serve(self, pipe: Connection) -> None:
         # A Ctrl-C reaches all processes, but the trainer ends an iteration before it stops.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_stops()
         fit, nothing = self._fit, torch.empty(0)
         while True:
             try:

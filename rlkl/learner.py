@@ -5,12 +5,12 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
 import gymnasium
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rlkl.algos import make_policy_optimizer
 from rlkl.algos.base import Metrics
@@ -28,6 +28,7 @@ from rlkl.randomness import RandomStreams
 from rlkl.rollout import Rollout, make_batch
 from rlkl.safeguard import Safeguard
 from rlkl.saved_keys import as_meant
+from rlkl.thread_limit import ThreadLimit
 from rlkl.training_config import TrainConfig
 from rlkl.validation import BrokenEnvironmentError, ConfigError
 
@@ -44,16 +45,15 @@ class Learner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        torch.set_num_threads(config.threads)
-        threadpool_limits(config.threads, "blas")  # NumPy's products
-        device = _checked_device(config.device)
-        self.streams = RandomStreams(config.seed)
-        self.envs = make_vector_env(config.env)
-        try:
+        self.thread_limit = ThreadLimit(config.threads)
+        with ExitStack() as undone:
+            undone.callback(self.thread_limit.release)
+            device = _checked_device(config.device)
+            self.streams = RandomStreams(config.seed)
+            self.envs = make_vector_env(config.env)
+            undone.callback(self.envs.close)
             self._build(device)
-        except BaseException:
-            self.envs.close()
-            raise
+            undone.pop_all()
         self.iterations = 0
         self.episodes = 0
         self.recent_returns: deque[float] = deque(maxlen=100)
@@ -205,8 +205,10 @@ class Learner:
 
     def close(self) -> None:
         """Close the environments, and end the processes that were begun."""
-        self.updates.close()
-        self.envs.close()
+        with ExitStack() as every:
+            every.callback(self.thread_limit.release)
+            every.callback(self.envs.close)
+            every.callback(self.updates.close)
 
     def evaluate(self, stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Return `eval_episodes` episodes with deterministic actions, always the same ones.

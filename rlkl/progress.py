@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TextIO, cast
 
 from rich import box
 from rich.console import Console
@@ -17,6 +17,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from rlkl.algos.base import Metrics
+from rlkl.streams import steady_stdout
+
+REFRESH = 0.1
+"""Seconds between two pictures of the line that moves."""
 
 
 class ProgressDisplay(Protocol):
@@ -66,7 +70,7 @@ class PlainProgress(NoProgress):
         self._last_part = 20 * env_steps // total_env_steps
 
     def __enter__(self) -> Self:
-        print(f"{self.title}: {self.total_env_steps:,} environment steps", flush=True)
+        self._print(f"{self.title}: {self.total_env_steps:,} environment steps")
         return self
 
     def show(self, env_steps: int, metrics: Metrics) -> None:
@@ -76,7 +80,10 @@ class PlainProgress(NoProgress):
         if part > self._last_part or now - self._last_time > 30:
             self._last_part, self._last_time = part, now
             line = _line(env_steps, self._before, self.total_env_steps, self._start, metrics)
-            print(f"  {line}", flush=True)
+            self._print(f"  {line}")
+
+    def _print(self, line: str) -> None:
+        print(line, file=steady_stdout(), flush=True)
 
 
 class LiveProgress:
@@ -92,11 +99,15 @@ class LiveProgress:
         self.total_env_steps = total_env_steps
         self._before = env_steps
         self._start = time.monotonic()
+        self._shown = -math.inf
         self._title = title
         # The bar takes what the numbers leave, so that a narrow terminal shows all of them.
         self._progress = Progress(
             BarColumn(bar_width=None),
             TextColumn("{task.fields[line]}", table_column=Column(no_wrap=True)),
+            console=Console(file=cast("TextIO", steady_stdout())),
+            # A thread of its own would fail by itself, and takes a core's time from training.
+            auto_refresh=False,
             expand=True,
         )
         self._task = self._progress.add_task("", total=total_env_steps, line="starting")
@@ -107,12 +118,16 @@ class LiveProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._progress.refresh()
         self._progress.stop()
 
     def show(self, env_steps: int, metrics: Metrics) -> None:
         """Move the line."""
         line = _line(env_steps, self._before, self.total_env_steps, self._start, metrics)
         self._progress.update(self._task, completed=min(env_steps, self.total_env_steps), line=line)
+        if (now := time.monotonic()) - self._shown > REFRESH:
+            self._shown = now
+            self._progress.refresh()
 
 
 def make_progress(
@@ -120,7 +135,7 @@ def make_progress(
 ) -> ProgressDisplay:
     """Make the display of `logger.progress`."""
     if kind == "auto":
-        kind = "live" if sys.stdout.isatty() else "plain"
+        kind = "live" if steady_stdout().isatty() else "plain"
     if kind == "none":
         return NoProgress()
     display = LiveProgress if kind == "live" else PlainProgress
@@ -178,4 +193,4 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
     }.items():
         table.add_row(name, Text(value))  # brackets in a message are no markup
     # Neither wrapped nor cropped, so that paths and the command can be copied.
-    Console(width=120 + len(str(run_dir))).print(table)
+    Console(file=cast("TextIO", steady_stdout()), width=120 + len(str(run_dir))).print(table)

@@ -4,9 +4,7 @@ import math
 import os
 import platform
 import shlex
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,8 @@ from rlkl.loggers import CSVLogger, Logger, TensorBoardLogger, write_json
 from rlkl.progress import make_progress, print_summary
 from rlkl.rollout import Episode, Rollout
 from rlkl.safeguard import copied
+from rlkl.signals import stop_signal
+from rlkl.streams import tell
 from rlkl.version import __version__
 
 QUIET_STEPS = 5_000
@@ -429,35 +429,6 @@ class Run:
             eval_unended=len(evaluation.unended) if evaluation else None,
             eval_seconds=self._evaluation_before + self._evaluation_seconds,
         )
-
-
-@contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into an event, and leave the next to Python."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
-    before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-
-    def note(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, before[number])
-
-    try:
-        for number in before:
-            signal.signal(number, note)
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def tell(text: str) -> None:
-    """Print a line for the user beside the progress."""
-    print(f"rlkl: {text}", file=sys.stderr, flush=True)
 
 
 def _number(value: float) -> float | None:

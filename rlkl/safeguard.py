@@ -19,6 +19,7 @@ from rlkl.durable import write_durably
 from rlkl.normalization import RewardScaler
 from rlkl.policy import Policy
 from rlkl.rollout import Batch, Rollout
+from rlkl.streams import SteadyStream
 
 OF_ACTOR, OF_CRITIC = ("policy/loss", "optim/grad_norm"), ("value/loss", "value/grad_norm")
 RATIOS = ("ratio/mean", "ratio/max", "ratio/std")
@@ -180,7 +181,7 @@ class Safeguard:
             torch.save(content, buffer)
             write_durably(path, buffer.getvalue())
             told += f"; {path} has the batch"
-        print(told, file=sys.stderr, flush=True)
+        print(told, file=SteadyStream(sys.stderr), flush=True)
 
     def _state(self) -> dict[str, Any]:
         learned = {name: learner.state_dict() for name, learner in self._learners.items()}

@@ -1,8 +1,6 @@
 """Training from a config to a trained policy, begun or resumed."""
 
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +33,7 @@ from rlkl.standing import (
     set_aside,
     standing,
 )
+from rlkl.streams import steady_stdout, tell
 from rlkl.training_config import TrainConfig, another_run, changes, saved_config
 from rlkl.validation import ConfigError
 from rlkl.version import __version__
@@ -60,7 +59,8 @@ class Trainer(Learner):
         """Run to the end of the budget, and write the run's folder.
 
         Ctrl-C (SIGINT) and SIGTERM end the run after the iteration under way, with status
-        `stopped`; a second one ends it at once.
+        `stopped`; a second one ends it at once. So does SIGHUP, of a terminal that is closed, but
+        no second one ends it, and none where it is ignored. A display that fails ends nothing.
 
         Args:
             also: loggers that are told of everything, behind those of the config.
@@ -69,12 +69,16 @@ class Trainer(Learner):
             What the run came to; an exception is raised again after `summary.json` tells of it.
         """
         config = self.config
-        shown = make_run_dir(
-            config.run_dir, config.env.id, config.algo.name, config.seed, self._begun_in
-        )
-        run_dir = self._begun_in / shown
-        with writing(run_dir):
-            lock = FolderLock(run_dir)
+        try:
+            shown = make_run_dir(
+                config.run_dir, config.env.id, config.algo.name, config.seed, self._begun_in
+            )
+            run_dir = self._begun_in / shown
+            with writing(run_dir):
+                lock = FolderLock(run_dir)
+        except BaseException:
+            self.close()
+            raise
         try:
             return self._begin(run_dir, also, shown)
         finally:
@@ -85,8 +89,7 @@ class Trainer(Learner):
         with writing(run_dir):
             write_durably(run_dir / "config.yaml", text.encode())
         if self.policy.caution:
-            with suppress(OSError):
-                print(f"rlkl: {self.policy.caution}", file=sys.stderr, flush=True)
+            tell(self.policy.caution)
         return Run(self, run_dir, also, shown=shown).go()
 
 
@@ -211,7 +214,7 @@ def _go_on(
         stays_exact = bool(state["resumable"]) and not rows.notes
     told = check_module(config.env.id, run_dir)
     if told and config.logger.progress != "none":
-        print(f"rlkl: {told}", file=sys.stderr)  # before it is imported
+        tell(told)  # before it is imported
     trainer = Trainer(config)
     try:
         with taking_from(path):
@@ -227,7 +230,7 @@ def _go_on(
     if config.logger.progress != "none":
         notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")
         notes += [f"{key}: {new}, before {old}" for key, (old, new) in changed.items()]
-        print("\n".join(notes), flush=True)
+        print("\n".join(notes), file=steady_stdout(), flush=True)
     return Run(trainer, run_dir, also, state["run"], rows.kl, exact=stays_exact, shown=shown).go()
 
 

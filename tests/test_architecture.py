@@ -13,13 +13,15 @@ PACKAGE = Path(rlkl.__file__).parent
 
 FLOORS = [
     {
-        "validation", "safe_text", "version", "saved_keys", "randomness", "schedules",
+        "validation", "safe_text", "signals", "streams",
+        "version", "saved_keys", "randomness", "schedules",
         "divergence_formulas", "distributions", "divergences", "improvement_bound",
         "surrogates", "advantages", "trust_region", "normalization", "statistics",
         "closed_forms",
     },
     {
-        "spaces", "cores", "guard", "pool", "copies", "shared_copies", "vector_environment", "envs",
+        "spaces", "cores", "thread_limit", "guard",
+        "pool", "copies", "shared_copies", "vector_environment", "envs",
         "env_arguments", "env_ids",
         "memory_budget",
         "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",

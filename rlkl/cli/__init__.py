@@ -3,7 +3,9 @@
 import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
+from rlkl.streams import steady_streams
 from rlkl.validation import ConfigError, nearest, one_line
 from rlkl.version import __version__
 
@@ -53,6 +55,20 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: those behind `rlkl`; None for the command line's.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    with steady_streams() as out:
+        try:
+            _run(arguments)
+        except SystemExit as end:
+            out.flush()
+            is_lost = isinstance(out.error, OSError) and not isinstance(out.error, BrokenPipeError)
+            # What else a command has to give is its output; `head` has read what it wants of it.
+            if is_lost and end.code == 0 and arguments[:1] not in (["train"], ["resume"], ["tune"]):
+                fail(f"standard output cannot be written to: {out.error}", 1)
+            raise
+
+
+def _run(arguments: list[str]) -> NoReturn:
+    """Run a command and exit."""
     name = arguments[0] if arguments else "--help"
     if name in ("--help", "-h", "-help", "help"):
         print(USAGE)
@@ -79,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(f"{type(error).__name__}: {one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Print an error to standard error and exit."""
     print(f"rlkl: {message}", file=sys.stderr)
     sys.exit(code)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rlkl.cli.grid_launch import Launch, check_launcher
 from rlkl.cli.grid_line import Asked, GridLine, ask
@@ -19,6 +20,7 @@ from rlkl.grid.display import Grid, Job, Watch, log_of
 from rlkl.grid.job import PATIENCE
 from rlkl.loggers import check_folder
 from rlkl.safe_text import for_terminal
+from rlkl.signals import HANGUP, heeded
 from rlkl.standing import ForeignFolderError, Standing, standing
 from rlkl.trainer import TrainConfig, Trainer
 from rlkl.validation import ConfigError, one_line
@@ -116,12 +118,16 @@ def check_jobs(configs: list[TrainConfig]) -> None:
 
 @contextmanager
 def _signals_ask(call: Call) -> Iterator[None]:
-    """Let SIGINT and SIGTERM ask the jobs to stop."""
+    """Let signals ask the jobs to stop; SIGHUP, which may come twice, only once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: call.ask_to_stop()) for number in numbers}
+
+    def ask(number: int, frame: Any) -> None:
+        if number != HANGUP or not call.stops_asked():
+            call.ask_to_stop()
+
+    before = {number: signal.signal(number, ask) for number in heeded()}
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from rlkl.cores import usable_cores
 from rlkl.durable import FolderLock, read_yaml, remove_partials, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import as_yaml, check_folder
-from rlkl.run import stop_signal
+from rlkl.signals import stop_signal
 from rlkl.tuning.report import write_report
 from rlkl.tuning.study import Study, Trial, best_of
 from rlkl.tuning_config import Tuning, experiment_yaml, load_tuning

@@ -1,7 +1,6 @@
 """How far a grid is: one overview of all its jobs, while they run."""
 
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +20,7 @@ from rlkl.durable import open_unlinked
 from rlkl.grid.call import Call, Status
 from rlkl.safe_text import for_terminal
 from rlkl.standing import LOG, read_summary
+from rlkl.streams import steady_stdout
 
 TICK = 0.25
 """Seconds from one look at the jobs to the next."""
@@ -177,9 +177,11 @@ class Watch(threading.Thread):
     def __init__(self, grid: Grid, call: Call, kind: str) -> None:
         super().__init__(daemon=True)
         self._grid, self._call = grid, call
-        self._kind = ("live" if sys.stdout.isatty() else "plain") if kind == "auto" else kind
+        self._kind = ("live" if steady_stdout().isatty() else "plain") if kind == "auto" else kind
         self._over = threading.Event()
-        self._console = Console(soft_wrap=self._kind == "plain")
+        self._console = Console(
+            file=cast("TextIO", steady_stdout()), soft_wrap=self._kind == "plain"
+        )
         self._stops = 0
         self._last_part, self._last_time = int(20 * grid.share), time.monotonic()
 

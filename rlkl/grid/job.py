@@ -16,6 +16,7 @@ from typing import Any
 
 from rlkl.durable import FolderTakenError
 from rlkl.grid.call import Call, Status
+from rlkl.signals import STOPS
 from rlkl.standing import LOG
 from rlkl.trainer import complete
 from rlkl.validation import ConfigError, one_line
@@ -51,8 +52,9 @@ class JobRunner:
             return
         os.chdir(self.working_dir)
         if os.getpid() != self.command:
-            # A worker that a terminal's Ctrl-C ended would take the launcher with it, and the jobs.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # A worker that a terminal ended would take the launcher with it, and the jobs.
+            for number in set(STOPS) - {signal.SIGTERM}:
+                signal.signal(number, signal.SIG_IGN)
         launcher = os.getppid()
         self.call.write_status(name, Status("running"))
         self.call.write_status(name, self._run(name, launcher))

@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -14,6 +13,7 @@ import numpy as np
 
 from rlkl.grid.job import how_it_died
 from rlkl.learner import Learner
+from rlkl.signals import ignore_stops
 from rlkl.training_config import TrainConfig
 from rlkl.validation import one_line
 
@@ -174,8 +174,7 @@ def _serve(plan: Plan, pipe: Connection, others: Sequence[Connection]) -> None:
     for other in others:  # copies that the fork made; a pipe closes with the last of them
         other.close()
     # A Ctrl-C reaches all processes; the one that was given the command closes the pipe.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stops()
 
     def is_worth_it(mark: int, value: float) -> bool:
         try:

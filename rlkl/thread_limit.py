@@ -1,0 +1,50 @@
+"""How many threads calculate while a learner exists, and the numbers from before at its end."""
+
+import threading
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+
+class ThreadLimit:
+    """Limits the threads of torch, and of NumPy's products, until it is released.
+
+    Where several exist, what was before the first comes back after the last. torch counts for each
+    thread of Python by itself, BLAS for the whole process.
+
+    Args:
+        threads: of each.
+    """
+
+    _own = threading.local()
+    _lock = threading.Lock()
+    _users = 0
+    _blas: Any = None
+
+    def __init__(self, threads: int) -> None:
+        own = self._own
+        own.users = getattr(own, "users", 0) + 1
+        if own.users == 1:
+            own.before = torch.get_num_threads()
+        with self._lock:
+            limits = threadpool_limits(threads, "blas")
+            if ThreadLimit._users == 0:
+                ThreadLimit._blas = limits
+            ThreadLimit._users += 1
+        torch.set_num_threads(threads)
+        self._is_held = True
+
+    def release(self) -> None:
+        """Release it; again does nothing. Called from the thread that made it."""
+        if not self._is_held:
+            return
+        self._is_held = False
+        with self._lock:
+            ThreadLimit._users -= 1
+            if ThreadLimit._users == 0:
+                ThreadLimit._blas.restore_original_limits()
+        own = self._own
+        own.users = getattr(own, "users", 1) - 1
+        if own.users == 0:
+            torch.set_num_threads(getattr(own, "before", torch.get_num_threads()))
