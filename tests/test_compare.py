@@ -14,7 +14,7 @@ import pytest
 from made_runs import make_grid, make_run, resume_to
 
 from rlkl.cli import main
-from rlkl.cli.compare import _made
+from rlkl.cli.compare import _made, _print
 from rlkl.compare import groups, runs, scores, stability, svg, tables
 from rlkl.compare.charts import (
     DotChart,
@@ -490,7 +490,8 @@ def test_aggregates_of_all_environments_are_what_their_definitions_say(tmp_path:
     (pair,) = found.tables["improvement"]
     # Of 16 pairs in each environment one is a tie: a threshold reached by both in Acrobot.
     assert pair["probability"] == pytest.approx((1 + 15.5 / 16) / 2)
-    assert pair["told_apart"]
+    assert pair["low"] > 0.5
+    assert not pair["told_apart"]  # by four seeds
 
 
 def test_the_curve_of_all_environments_together_is_of_normalised_scores(tmp_path: Path) -> None:
@@ -663,20 +664,56 @@ def test_one_seed_has_no_interval_and_nothing_is_told_apart(tmp_path: Path) -> N
     assert not found.tables["improvement"][0]["told_apart"]
     assert "1 of 1 pair cannot be told apart" in said(found, "overlapping intervals")
     assert found.findings == [
-        "CartPole-v1, at 1,200 environment steps: ppo_clip has the highest interquartile mean "
-        "return, 9 (one seed, no interval), and nothing is told apart."
+        "CartPole-v1, at 1,200 environment steps: no comparison, which takes 5 seeds of two "
+        "groups; there are ppo_clip 1 and trpo 1."
     ]
 
 
 def test_a_group_of_one_seed_is_told_apart_from_nothing(tmp_path: Path) -> None:
-    grid = {"CartPole-v1": {"ppo_clip": [9.0, 8, 9], "ppo_kl": [4.0, 3, 4], "trpo": [1.0]}}
+    finals = {"ppo_clip": [9.0, 8, 9, 8, 9], "ppo_kl": [4.0, 3, 4, 3, 4], "trpo": [99.0]}
+    grid = {"CartPole-v1": finals}
     found = compared(make_grid(tmp_path, grid))
     assert found.findings[0].endswith(
-        "; its interval lies above that of ppo_kl; trpo with one seed cannot be told apart from it."
+        "; its interval lies above that of ppo_kl; not compared, with fewer than 5 seeds: trpo (1)."
     )
+    assert "ppo_clip has the highest" in found.findings[0]
     apart = {row["second"]: row["told_apart"] for row in found.tables["improvement"][:2]}
     assert apart == {"ppo_kl": True, "trpo": False}
     assert "ppo_clip and trpo" in said(found, "overlapping intervals")
+
+
+def test_seeds_are_counted_in_each_environment(tmp_path: Path) -> None:
+    grid = {
+        "Acrobot-v1": {"ppo_clip": [-90.0], "trpo": [-400.0]},
+        "CartPole-v1": {"ppo_clip": [400.0, 410], "trpo": [20.0, 21]},
+    }
+    found = compared(make_grid(tmp_path, grid))
+    text = said(found, "too few seeds")
+    assert "4 of 4 have fewer than 5 seeds: ppo_clip in Acrobot-v1 has 1 seed" in text
+    assert "ppo_clip in CartPole-v1 has 2 seeds" in text
+    assert "luck alone" in text
+    assert "in 33% of all draws" in text  # 2 of the 6 ways to deal four runs into two pairs
+
+
+WORDS = r"highest|lies above|better|is told apart|ahead"
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4, 5])
+def test_below_five_seeds_nothing_is_said_to_differ(
+    seeds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {"ppo_clip": range(400, 400 + seeds), "trpo": range(20, 20 + seeds)}
+    found = compared(make_grid(tmp_path, {"CartPole-v1": one, "Acrobot-v1": one}))
+    _print(found)
+    printed = capsys.readouterr().out
+    captions = r"(?s)<(style|script)>.*?</\1>|<p class=.caption.*?</p>"
+    page_text = re.sub(captions, "", page(found, figures(found), ""))
+    in_words = [printed, " ".join(found.findings), page_text, markdown(found, [], "")]
+    assert [bool(re.search(WORDS, text)) for text in in_words] == [seeds >= 5] * 4
+    (pair,) = found.tables["improvement"]
+    assert (pair["seeds"], pair["told_apart"]) == (seeds, seeds >= 5)
+    (cells,) = next(t for t in tables.tables(found) if t.name == "improvement").cells
+    assert cells[3] == ("yes" if seeds >= 5 else "too few seeds")
 
 
 def test_a_best_mean_that_loses_most_comparisons_is_said_to(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from rlkl.compare.rows import Rows
 from rlkl.compare.runs import RUNNING, UNKNOWN, Run
-from rlkl.compare.scores import Entry, Field, common, groups
+from rlkl.compare.scores import FEW, Entry, Field, common, groups
 
-FEW, ENOUGH = 5, 10
-"""Seeds of a group: fewer than the first claim little, fewer than the second rank little."""
+ENOUGH = 10
+"""Seeds of a group in an environment: fewer than `FEW` claim nothing, fewer than these rank little.
+"""
 
 MOST_NAMED = 6
 """Things that a sentence lists before it says how many more there are."""
@@ -88,32 +89,41 @@ def _counts(found: Sequence[Field]) -> dict[tuple[str, str], int]:
 
 def _few_seeds(found: Sequence[Field]) -> list[Caution]:
     counts = _counts(found)
-    least = min(counts.values(), default=0)
-    if not counts or least >= ENOUGH:
+    least = min(counts.values(), default=ENOUGH)
+    if least >= ENOUGH:
         return []
-    few = dict.fromkeys(label for (_, label), count in counts.items() if count == least)
-    whose = "All groups have" if len(few) == len(groups(found)) else f"{listed(few)}: only"
     if least >= FEW:
         return [
             Caution(
                 "seeds",
-                f"{whose} {plural(least, 'seed')} in an environment. That is enough to claim a "
-                f"large difference; to rank groups that are close, {ENOUGH} or more are wanted.",
+                f"{_whose(counts, ENOUGH)}. That is enough to claim a large difference; to rank "
+                f"groups that are close, {ENOUGH} or more are wanted.",
                 grave=False,
             )
         ]
-    chance = 2 / math.comb(2 * least, least)
-    seeds = plural(least, "seed")
-    text = f"{whose} {seeds} in an environment; {FEW} or more are wanted for a claim. "
+    text = f"{_whose(counts, FEW)}; {FEW} or more are wanted for a claim."
     if least == 1:
-        text += "With one seed there is no interval, and a difference may be luck alone."
-    else:
+        text += " With one seed there is no interval, and a difference may be luck alone."
+    several = min((count for count in counts.values() if count > 1), default=FEW)
+    if several < FEW:
+        chance = 2 / math.comb(2 * several, several)
         text += (
-            "Intervals from so few are too narrow: even if nothing but the seeds differed, one "
-            f"group of {least} would lie wholly above another of {least} in {chance:.0%} of all "
-            "draws."
+            " Intervals from so few are too narrow: even if nothing but the seeds differed, one "
+            f"group of {several} would lie wholly above another of {several} in {chance:.0%} of "
+            "all draws."
         )
     return [Caution("too few seeds", text)]
+
+
+def _whose(counts: dict[tuple[str, str], int], wanted: int) -> str:
+    """Say which groups have fewer seeds than wanted in which environments."""
+    few = {place: count for place, count in counts.items() if count < wanted}
+    if len(few) == len(counts) and len(set(few.values())) == 1:
+        return f"All groups have {plural(next(iter(few.values())), 'seed')} in each environment"
+    named = listed(
+        f"{label} in {env} has {plural(count, 'seed')}" for (env, label), count in few.items()
+    )
+    return f"{len(few)} of {len(counts)} have fewer than {wanted} seeds: {named}"
 
 
 def _unequal_seeds(found: Sequence[Field]) -> list[Caution]:
@@ -251,8 +261,8 @@ def _overlaps(pairs: Rows) -> list[Caution]:
         return []
     text = (
         f"{len(close)} of {plural(len(pairs), 'pair')} cannot be told apart: the 95% interval of "
-        f"the probability of improvement has 0.5 in it, or there is none ({listed(close)}). A "
-        "higher score there is no finding."
+        f"the probability of improvement has 0.5 in it, or a group has fewer than {FEW} seeds "
+        f"({listed(close)}). A higher score there is no finding."
     )
     return [Caution("overlapping intervals", text)]
 

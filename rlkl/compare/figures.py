@@ -8,7 +8,7 @@ from rlkl.compare.charts import Dot, DotChart, Figure, Line, LineChart
 from rlkl.compare.references import threshold
 from rlkl.compare.report import Comparison, number
 from rlkl.compare.rows import Row, Rows, column, distinct, select
-from rlkl.compare.scores import Field, common
+from rlkl.compare.scores import FEW, Field, common
 from rlkl.compare.stability import reached_at
 
 MOST_PAIRS = 28
@@ -218,7 +218,8 @@ def improvement(comparison: Comparison) -> Figure:
         "Probability of improvement",
         "How likely a run of the first group has a higher return than a run of the second in "
         "the same environment, ties counted half, with 95% stratified bootstrap intervals. It "
-        f"says how surely, not by how much. An interval that holds 0.5 tells nothing apart.{note}",
+        f"says how surely, not by how much. An interval that holds 0.5 tells nothing apart, "
+        f"nor does one from fewer than {FEW} seeds.{note}",
         [chart] if dots else [],
     )
 

@@ -9,7 +9,7 @@ from rlkl.compare import curves, groups, runs, scores, stability
 from rlkl.compare.cautions import MOST_UNREAD, Caution, cautions, listed, plural, seeds_text
 from rlkl.compare.rows import Rows
 from rlkl.compare.runs import Run
-from rlkl.compare.scores import Entry, Field
+from rlkl.compare.scores import FEW, Entry, Field
 from rlkl.compare.settings import CompareConfig
 from rlkl.found_files import SEEN
 from rlkl.safe_text import for_terminal
@@ -125,48 +125,71 @@ def provenance_rows(found: Sequence[Field]) -> Rows:
 
 
 def findings(found: Sequence[Field], tables: dict[str, Rows], config: CompareConfig) -> list[str]:
-    """Return what came out, in sentences that claim no more than the intervals do."""
+    """Return what came out, in sentences that claim no more than the intervals do.
+
+    Nothing is said to be higher than something else unless both have `FEW` seeds.
+    """
     told = []
     shared, labels = scores.common(found)
-    name = {"iqm": "interquartile mean", "mean": "mean"}[config.statistic]
     aggregates = [row for row in tables["aggregates"] if row["aggregate"] == config.statistic]
     if len(labels) > 1 and aggregates and len(shared) > 1:
-        best = max(aggregates, key=lambda row: row["value"])
-        told.append(
-            f"Over {plural(len(shared), 'environment')}, {best['group']} has the highest {name} of "
-            f"normalised scores: {_with_interval(best['value'], best['low'], best['high'])}. "
-            f"{_rivals(best['group'], tables['improvement'])}"
-        )
+        seeds = {label: min(len(field.of(label)) for field in shared) for label in labels}
+        place = f"Over {plural(len(shared), 'environment')}"
+        told.append(f"{place}{_together(aggregates, seeds, tables['improvement'], config)}.")
     for field in found:
         rows = [row for row in tables["results"] if row["environment"] == field.env]
-        if len(rows) < 2:
-            continue
-        best = max(rows, key=lambda row: row[config.statistic])
-        others = [row for row in rows if row is not best]
-        alone = [row["group"] for row in others if math.isnan(row["low"])]
-        clear = [row["group"] for row in others if best["low"] > row["high"]]
-        close = [row["group"] for row in others if best["low"] <= row["high"]]
-        text = (
-            f"{field.env}, at {field.horizon:,} environment steps: {best['group']} has the "
-            f"highest {name} return, "
-            f"{_with_interval(best[config.statistic], best['low'], best['high'])}"
-        )
-        if clear:
-            text += f"; its interval lies above that of {listed(clear)}"
-        if math.isnan(best["low"]):
-            text += ", and nothing is told apart"
-        elif close:
-            text += f"; {'its interval' if not clear else 'it'} overlaps that of {listed(close)}"
-        if alone and not math.isnan(best["low"]):
-            text += f"; {listed(alone)} with one seed cannot be told apart from it"
-        told.append(f"{text}.")
+        if len(rows) > 1:
+            place = f"{field.env}, at {field.horizon:,} environment steps"
+            told.append(f"{place}: {_result(rows, config)}.")
     return told
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    if math.isnan(low):
-        return f"{number(value)} (one seed, no interval)"
-    return spread(value, low, high)
+STATISTIC_NAMES = {"iqm": "interquartile mean", "mean": "mean"}
+
+
+def _together(aggregates: Rows, seeds: dict[str, int], pairs: Rows, config: CompareConfig) -> str:
+    judged = [row for row in aggregates if seeds[row["group"]] >= FEW]
+    if len(judged) < 2:
+        return f": {_not_judged(seeds)}"
+    best = max(judged, key=lambda row: row["value"])
+    names = {row["group"] for row in judged}
+    rivals = [row for row in pairs if {row["first"], row["second"]} <= names]
+    text = (
+        f", {best['group']} has the highest {STATISTIC_NAMES[config.statistic]} of normalised "
+        f"scores: {spread(best['value'], best['low'], best['high'])}. "
+        f"{_rivals(best['group'], rivals)}"
+    )
+    return text + _passed_over(seeds)
+
+
+def _result(rows: Rows, config: CompareConfig) -> str:
+    seeds = {row["group"]: row["seeds"] for row in rows}
+    judged = [row for row in rows if row["seeds"] >= FEW]
+    if len(judged) < 2:
+        return _not_judged(seeds)
+    best = max(judged, key=lambda row: row[config.statistic])
+    others = [row for row in judged if row is not best]
+    clear = [row["group"] for row in others if best["low"] > row["high"]]
+    close = [row["group"] for row in others if best["low"] <= row["high"]]
+    text = (
+        f"{best['group']} has the highest {STATISTIC_NAMES[config.statistic]} return, "
+        f"{spread(best[config.statistic], best['low'], best['high'])}"
+    )
+    if clear:
+        text += f"; its interval lies above that of {listed(clear)}"
+    if close:
+        text += f"; {'its interval' if not clear else 'it'} overlaps that of {listed(close)}"
+    return text + _passed_over(seeds)
+
+
+def _not_judged(seeds: dict[str, int]) -> str:
+    own = listed(f"{label} {count}" for label, count in seeds.items())
+    return f"no comparison, which takes {FEW} seeds of two groups; there are {own}"
+
+
+def _passed_over(seeds: dict[str, int]) -> str:
+    few = [f"{label} ({count})" for label, count in seeds.items() if count < FEW]
+    return f"; not compared, with fewer than {FEW} seeds: {listed(few)}" if few else ""
 
 
 def _rivals(best: str, pairs: Rows) -> str:
@@ -181,13 +204,13 @@ def _rivals(best: str, pairs: Rows) -> str:
                 ahead.append(other)
     told = []
     if close:
-        told.append(f"It cannot be told apart from {listed(close)}.")
+        told.append(f"It cannot be told apart from {listed(close)}")
     if ahead:
         told.append(
             f"But a run of {listed(ahead)} is more often than not better than one of its own: its "
-            "score is made by few environments or runs."
+            "score is made by few environments or runs"
         )
-    return " ".join(told) or "It is told apart from every other group."
+    return ". ".join(told) or "It is told apart from every other group"
 
 
 def spread(value: float, low: float, high: float) -> str:

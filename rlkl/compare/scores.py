@@ -33,6 +33,9 @@ from rlkl.statistics import (
 STATISTICS: dict[str, Any] = {"iqm": interquartile_mean, "mean": mean}
 PROFILE_POINTS = 101
 
+FEW = 5
+"""Seeds of a group in an environment; nothing is said to differ of groups with fewer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
@@ -326,9 +329,9 @@ def pair_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
             return probability_of_improvement(drawn[:count], drawn[count:])
 
         low, high = interval(strata, chance, config)
-        # A single run never varies between resamples, and nothing is known of its luck.
-        known = min(len(scores) for scores in strata) > 1
-        told_apart = known and bool(low > 0.5 or high < 0.5)
+        # Intervals from few runs are too narrow to say anything by.
+        seeds = min(len(scores) for scores in strata)
+        told_apart = seeds >= FEW and bool(low > 0.5 or high < 0.5)
         rows.append(
             {
                 "first": first,
@@ -337,6 +340,7 @@ def pair_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
                 "low": float(low),
                 "high": float(high),
                 "told_apart": told_apart,
+                "seeds": seeds,
                 "environments": len(shared),
             }
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rlkl.compare.report import Comparison, number, spread
 from rlkl.compare.rows import Row, distinct, select
+from rlkl.compare.scores import FEW
 from rlkl.safe_text import for_markdown
 
 
@@ -113,7 +114,7 @@ def _improvement(comparison: Comparison) -> Table:
             row["first"],
             row["second"],
             with_interval(row, "probability"),
-            "yes" if row["told_apart"] else "no",
+            "yes" if row["told_apart"] else "no" if row["seeds"] >= FEW else "too few seeds",
             number(row["environments"]),
         ]
         for row in comparison.tables["improvement"]
