@@ -19,6 +19,7 @@ from rlkl.env_ids import find_spec
 from rlkl.guard import Guard
 from rlkl.pool import Pool
 from rlkl.shared_copies import SharedCopies
+from rlkl.signals import STOPS
 from rlkl.spaces import FLAT, leaves
 from rlkl.validation import (
     ConfigError,
@@ -301,15 +302,17 @@ _MAKERS: dict[str, Callable[[EnvConfig], Made]] = {
 
 @contextmanager
 def _interrupts_ignored_by_children() -> Iterator[None]:
-    """Let processes started within ignore Ctrl-C, which a terminal sends to every process.
+    """Let processes started within ignore Ctrl-C and a hangup, which reach every process.
 
     The trainer alone decides when to stop; workers that died first would make it fail.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not SIGTERM, by which gymnasium ends them.
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in STOPS if n != signal.SIGTERM}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -130,17 +130,17 @@ class Learner:
     def title(self) -> str:
         """What is run and how, in a line."""
         config, policy = self.config, self.policy
-        chosen = f" (env.backend={config.env.backend})" * (config.env.backend == "auto")
-        way = "by hand" if policy.by_hand else "by autograd"
+        chosen = " (auto)" * (config.env.backend == "auto")
+        way = "analytic gradients" if policy.by_hand else "autograd"
         anew = (
-            f"; episodes begin anew every {self.checkpoint_interval} iterations, after a checkpoint"
+            f"; environments reset every {self.checkpoint_interval} iterations, after checkpoints"
             if self.begins_anew
             else ""
         )
         why = f" ({policy.autograd_reason})" * bool(policy.autograd_reason)
         return (
-            f"{config.algo.name} on {config.env.id} × {config.env.num_envs}, stepped by "
-            f"{self.envs.backend}{chosen}, differentiated {way}{why}{anew}"
+            f"{config.algo.name} on {config.env.id} × {config.env.num_envs}, "
+            f"{self.envs.backend} environments{chosen}, {way}{why}{anew}"
         )
 
     @property

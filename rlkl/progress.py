@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO, cast
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
@@ -177,12 +176,13 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
 
     reason = f": {summary['reason']}" if summary["reason"] else ""
     title = f"{summary['algo']} on {summary['env_id']}"
-    table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE)
+    table = Table.grid(padding=(0, 1))
+    table.title, table.title_justify = title, "left"
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
     for name, value in {
         "status": summary["status"] + reason,
-        "environment steps": f"{summary['env_steps']:,} in {summary['episodes']:,} episodes",
+        "steps": f"{summary['env_steps']:,} in {summary['episodes']:,} episodes",
         "training return": f"{number('return_mean', '.1f')} (mean of the last 100 episodes), "
         f"best {number('return_best', '.1f')}",
         "evaluation": f"{number('eval_return', '.1f')} (mean return, most probable actions)",
@@ -191,6 +191,8 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
         "folder": str(run_dir),
         "look at it": board_command(run_dir),
     }.items():
+        if name == "evaluation" and summary["eval_return"] is None:
+            continue
         table.add_row(name, Text(value))  # brackets in a message are no markup
     # Neither wrapped nor cropped, so that paths and the command can be copied.
     Console(file=cast("TextIO", steady_stdout()), width=120 + len(str(run_dir))).print(table)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rlkl import TrainConfig
+from rlkl.learner import Learner
 from rlkl.progress import (
     NoProgress,
     PlainProgress,
@@ -107,3 +109,26 @@ def test_the_summary_can_be_copied_whole(capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     assert f"{board_command(folder)}" in printed
     assert "failed: ValueError: [red]not markup[/red]" in printed
+
+
+def test_a_usual_run_fits_into_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rlkl.progress.board_command", lambda folder: f"rlkl board {folder}")
+    keys = ("return_mean", "return_best", "eval_return", "env_steps_per_second")
+    summary = dict.fromkeys(keys, 500.0) | {"algo": "ppo_clip", "env_id": "CartPole-v1"}
+    summary |= {"status": "finished", "reason": "", "env_steps": 100_000, "episodes": 1_000}
+    summary |= {"wall_seconds": 20.0}
+    print_summary(summary, Path("runs/CartPole-v1/ppo_clip/2026-01-01_12-00-00-seed0"))
+    learner = Learner(TrainConfig())
+    print(learner.title)
+    learner.close()
+    assert max(len(line.rstrip()) for line in capsys.readouterr().out.splitlines()) <= 80
+
+
+def test_missing_evaluation_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ("return_mean", "return_best", "eval_return", "env_steps_per_second")
+    summary = dict.fromkeys(keys) | {"algo": "trpo", "env_id": "X-v0", "status": "failed"}
+    summary |= {"reason": "", "env_steps": 0, "episodes": 0, "wall_seconds": 0.0}
+    print_summary(summary, Path("run"))
+    assert "evaluation" not in capsys.readouterr().out

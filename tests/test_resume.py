@@ -322,7 +322,7 @@ def test_where_state_can_be_had_checkpoints_change_nothing_and_elsewhere_episode
                 **WORLDS[world],
             )
         )
-        assert ("begin anew" in trainer.title) == (world == "image")
+        assert ("environments reset every" in trainer.title) == (world == "image")
         trainer.train()
         return trainer.policy.actor_parameters.vector.detach().clone()
 
@@ -362,7 +362,7 @@ def test_an_environment_that_gives_its_state_goes_on_and_one_that_fails_to_is_to
         checkpoint = rlkl.CheckpointConfig(interval)
         given = config(tmp_path / f"{interval}", checkpoint=checkpoint, **WORLDS["own"])
         trainer = rlkl.Trainer(given)
-        assert "begin anew" not in trainer.title
+        assert "environments reset every" not in trainer.title
         trainer.train()
         return trainer.policy.actor_parameters.vector.detach().clone()
 
