@@ -18,7 +18,7 @@ import pytest
 
 import rlkl
 from rlkl.tuning import training as module
-from rlkl.tuning.report import warnings, write_report
+from rlkl.tuning.report import _history, _values, warnings, write_report
 from rlkl.tuning.space import Choice, Interval, Space
 from rlkl.tuning.study import Study, Trial, TuneConfig, best_of, importances
 from rlkl.tuning.training import Plan, train, train_at_once
@@ -361,3 +361,30 @@ def test_a_report_says_what_was_tried_and_what_to_beware_of(
     assert rows[1]["reason"] == "ValueError: it broke"
     assert (tmp_path / "history.png").exists()
     assert not (tmp_path / "importance.png").exists()
+
+
+def test_pruned_trials_stand_at_the_value_where_they_were_pruned() -> None:
+    def trial(number: int, state: str, value: float, gamma: float) -> Trial:
+        texts = {"gamma": str(gamma), "rollout_steps": "4", "algo.clip_ratio": "0.2"}
+        params = {"gamma": gamma, "rollout_steps": 4, "algo.clip_ratio": "0.2"}
+        return Trial(number, state, texts, params, value, {100: value}, [], "", 1.0)
+
+    trials = [
+        trial(1, "complete", 30.0, 0.6),
+        trial(2, "pruned", 12.0, 0.7),
+        trial(3, "failed", math.nan, 0.8),
+        trial(4, "pruned", -5.0, 0.9),
+    ]
+
+    def places(axes: Any, marker: str) -> list[list[float]]:
+        (line,) = (line for line in axes.lines if line.get_marker() == marker)
+        return [list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))]
+
+    history, values = _history(trials, 1).axes[0], _values(trials, SPACE).axes
+    assert places(history, "o") == [[1.0], [30.0]]
+    assert places(history, "v") == [[2.0, 4.0], [12.0, -5.0]]
+    assert places(history, "x") == [[3.0], [0.03]]  # of the height
+    assert places(values[0], "v") == [[0.7, 0.9], [12.0, -5.0]]
+    assert places(values[2], "v") == [[1.0, 1.0], [12.0, -5.0]]
+    (line,) = (line for line in history.lines if line.get_marker() == "v")
+    assert "pruned" in str(line.get_label())

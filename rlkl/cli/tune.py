@@ -14,6 +14,7 @@ from rlkl.cores import usable_cores
 from rlkl.durable import FolderLock, read_yaml, remove_partials, write_durably
 from rlkl.learner import Learner
 from rlkl.loggers import as_yaml, check_folder
+from rlkl.safe_text import for_terminal
 from rlkl.signals import stop_signal
 from rlkl.tuning.report import write_report
 from rlkl.tuning.study import Study, Trial, best_of
@@ -162,7 +163,7 @@ def _go(study: Study, tuning: Tuning, folder: Path, command: str) -> int:
     )
 
     def tell(trial: Trial, best: Trial | None) -> None:
-        value = trial.reason if trial.state == "failed" else f"{trial.value:.4g}"
+        value = for_terminal(trial.reason) if trial.state == "failed" else f"{trial.value:.4g}"
         at = f" at {max(trial.course):,} steps" if trial.state == "pruned" else ""
         values = " ".join(f"{key}={value}" for key, value in trial.values.items())
         so_far = "" if best is None else f" (best {best.value:.4g}, trial {best.number})"

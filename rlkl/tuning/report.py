@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlkl.durable import write_durably
 from rlkl.lab.drawing import BLACK, COLORS, label, new_figure, save
+from rlkl.safe_text import for_markdown, for_terminal
 from rlkl.tuning.space import Interval, Space
 from rlkl.tuning.study import Study, Trial, best_of, importances
 
@@ -72,13 +73,15 @@ def _page(
         f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
         "over its seeds of the training return, the last 100 episodes.",
     ]
-    parts += [f"**{warning}**" for warning in warnings(study, trials)]
+    parts += [f"**{for_markdown(warning)}**" for warning in warnings(study, trials)]
     if best is not None:
         parts += ["## The best", _best(best, trials, study), *use]
     parts += ["## The space", "\n".join(f"- `{k}`: {d}" for k, d in study.space.items())]
     parts += [f"## The {min(SHOWN, len(trials))} best trials", _table(trials, study.space)]
     if failed := [trial for trial in trials if trial.state == "failed"]:
-        lines = [f"- {trial.number}: {trial.reason}" for trial in failed]
+        lines = [
+            f"- {trial.number}: {for_markdown(for_terminal(trial.reason))}" for trial in failed
+        ]
         parts += ["## Failed", "\n".join(lines)]
     if shares:
         lines = [f"| `{key}` | {share:.2f} |" for key, share in shares.items()]
@@ -202,14 +205,18 @@ def _history(trials: list[Trial], seeds: int) -> "Figure":
 
 
 def _scatter(axes: "Axes", trials: list[Trial], places: dict[int, float]) -> None:
-    """Put complete trials at their values, and the others, which have none, along the edge."""
+    """Put trials at their values, pruned ones at the last before that, failed ones at the edge.
+
+    A trial that failed may have a value from before, which says nothing of its end.
+    """
     for state, (color, marker) in STYLES.items():
         shown = [trial for trial in trials if trial.state == state]
         if not shown:
             continue
         at = [places[trial.number] for trial in shown]
-        if state == "complete":
-            axes.plot(at, [t.value for t in shown], marker, color=color, label=state, alpha=0.8)
+        if state != "failed":
+            name = "pruned, value there" if state == "pruned" else state
+            axes.plot(at, [t.value for t in shown], marker, color=color, label=name, alpha=0.8)
         else:
             edge, height = axes.get_xaxis_transform(), [0.03] * len(at)
             axes.plot(at, height, marker, color=color, label=state, alpha=0.8, transform=edge)
