@@ -23,6 +23,7 @@ from rlkl.kept_rows import kept_rows
 from rlkl.learner import Learner
 from rlkl.loggers import Logger, as_yaml, check_folder, make_run_dir
 from rlkl.run import Run, Summary, writing
+from rlkl.safe_text import for_terminal
 from rlkl.standing import (
     Standing,
     check_own_files,
@@ -39,6 +40,10 @@ from rlkl.validation import ConfigError
 from rlkl.version import __version__
 
 __all__ = ["Summary", "TrainConfig", "Trainer", "complete", "resume", "train"]
+
+
+MOST_NOTE = 1000
+"""Characters of a line that `resume` prints of a folder."""
 
 
 class Trainer(Learner):
@@ -230,7 +235,8 @@ def _go_on(
     if config.logger.progress != "none":
         notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")
         notes += [f"{key}: {new}, before {old}" for key, (old, new) in changed.items()]
-        print("\n".join(notes), file=steady_stdout(), flush=True)
+        shown_notes = "\n".join(for_terminal(note, MOST_NOTE) for note in notes)
+        print(shown_notes, file=steady_stdout(), flush=True)
     return Run(trainer, run_dir, also, state["run"], rows.kl, exact=stays_exact, shown=shown).go()
 
 
