@@ -1,5 +1,6 @@
 """Signals that ask a process to stop."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -25,10 +26,18 @@ def stop_signal() -> Iterator[threading.Event]:
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in heeded()}
 
+    begun = asked = False
+
     def note(number: int, frame: Any) -> None:
-        stop.set()
-        if number != HANGUP:
+        nonlocal begun, asked
+        is_second = asked and number != HANGUP
+        asked = asked or number != HANGUP
+        if not begun:  # the event's lock would wait for itself if a handler interrupted another
+            begun = True
+            stop.set()
+        if is_second:  # handlers are put back no earlier: another signal may be on its way
             _put_back({other: before[other] for other in before if other != HANGUP})
+            os.kill(os.getpid(), number)
 
     try:
         for number in before:

@@ -54,6 +54,25 @@ def test_second_hangup_ends_nothing() -> None:
     assert seen == []
 
 
+def test_signal_during_the_first_ones_handler_sets_no_event_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    class Event(threading.Event):
+        def set(self) -> None:
+            calls.append(1)
+            if len(calls) == 1:
+                os.kill(os.getpid(), signal.SIGHUP)
+            super().set()
+
+    monkeypatch.setattr("rlkl.signals.threading.Event", Event)
+    with stop_signal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set()
+    assert calls == [1]
+
+
 def test_hangup_that_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_signal() as stop:
