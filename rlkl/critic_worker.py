@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from rlkl.policy import Inputs
 from rlkl.rollout import Batch
 from rlkl.signals import ignore_stops
 from rlkl.spaces import VECTOR
-from rlkl.validation import ConfigError
+from rlkl.validation import ConfigError, one_line
 
 PROBES, PERIOD = 3, 50
 """Of each `PERIOD` updates the first `PROBES` are made one way and as many the other; the rest go
@@ -81,7 +82,9 @@ class Updates:
         """
         at_once, start = self._at_once(), time.perf_counter()
         if at_once:
-            self._worker = self._worker or CriticWorker(self.critic_fit, batch, self._max_rows)
+            at_once = self._has_worker(batch)
+        if at_once:
+            assert self._worker is not None
             self._worker.start(batch, progress)
             metrics = self.policy_optimizer.update(batch, progress)
             metrics |= self._worker.finish()
@@ -93,6 +96,22 @@ class Updates:
         self._seconds[at_once].append(time.perf_counter() - start)
         self._count += 1
         return metrics
+
+    def _has_worker(self, batch: Batch) -> bool:
+        """Start the process if there is none; return whether there is one now.
+
+        Raises:
+            ChildProcessError: it cannot be started, and `critic.worker=always` asks for it.
+        """
+        try:
+            self._worker = self._worker or CriticWorker(self.critic_fit, batch, self._max_rows)
+        except OSError as error:
+            text = f"no process to fit the critic can be started: {one_line(error)}"
+            if self._wanted == "always":
+                raise ChildProcessError(f"{text}; use critic.worker=auto") from error
+            print(f"rlkl: {text}; it is fitted after the actor", file=sys.stderr, flush=True)
+            self._wanted = "never"
+        return self._worker is not None
 
     def _at_once(self) -> bool:
         turn = self._count % PERIOD

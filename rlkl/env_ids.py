@@ -94,7 +94,7 @@ def import_module_of(env_id: str) -> None:
     here = _search_here()
     try:
         importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"env.id={env_id}: {_why_not_imported(module, error, here)}") from error
 
 
@@ -174,7 +174,7 @@ def _lies_in(place: str, folder: Path) -> bool:
     )
 
 
-def _why_not_imported(module: str, error: Exception, here: str) -> str:
+def _why_not_imported(module: str, error: BaseException, here: str) -> str:
     why = f"the package {module!r} cannot be imported: {type(error).__name__}: {one_line(error)}"
     top = module.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and error.name == top:

@@ -1,5 +1,6 @@
 """Makes N copies of an environment by any backend: whichever steps them, the contract is one."""
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -109,11 +110,22 @@ def _explained(config: EnvConfig, backend: str) -> Iterator[None]:
         raise
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(f"env.id={config.id} needs a package: {one_line(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(_why_not_made(config, backend, error)) from error
 
 
-def _why_not_made(config: EnvConfig, backend: str, error: Exception) -> str:
+def _advice(backend: str) -> str:
+    """Return what Python itself says where a script starts processes as they import it."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    if backend not in ("async", "shared") or method not in ("spawn", "forkserver"):
+        return ""
+    return (
+        f"; with the start method {method} each process imports the script, so the script must "
+        'train below: if __name__ == "__main__":'
+    )
+
+
+def _why_not_made(config: EnvConfig, backend: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "jaxlib", "flax"):
         return (
             f"env.id={config.id} is written in JAX, which rlkl has no extra for; "
@@ -122,10 +134,13 @@ def _why_not_made(config: EnvConfig, backend: str, error: Exception) -> str:
     if backend != "envpool":
         vectorized = backend in VECTORIZED
         spec = find_spec(config.id)
-        if why := unknown_argument(error, config.kwargs, spec, vectorized=vectorized):
+        if isinstance(error, Exception) and (
+            why := unknown_argument(error, config.kwargs, spec, vectorized=vectorized)
+        ):
             return why
     given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
-    return f"env.id={config.id}{given} could not be made: {type(error).__name__}: {one_line(error)}"
+    why = f"{type(error).__name__}: {one_line(error)}{_advice(backend)}"
+    return f"env.id={config.id}{given} could not be made: {why}"
 
 
 def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
@@ -250,8 +265,10 @@ def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, 
 
 
 def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
+    spec = find_spec(config.id)  # other processes may not know the id
+
     def make() -> gym.Env[Any, Any]:
-        env = gym.make(config.id, disable_env_checker=True, **config.kwargs)
+        env = gym.make(spec, disable_env_checker=True, **config.kwargs)
         for wrapper in _wrappers(config):
             env = wrapper(env)
         return env
@@ -302,15 +319,15 @@ _MAKERS: dict[str, Callable[[EnvConfig], Made]] = {
 
 @contextmanager
 def _interrupts_ignored_by_children() -> Iterator[None]:
-    """Let processes started within ignore Ctrl-C and a hangup, which reach every process.
+    """Let processes started within ignore the signals that ask a whole group to end.
 
-    The trainer alone decides when to stop; workers that died first would make it fail.
+    A terminal sends Ctrl-C to every process, `timeout` and Slurm SIGTERM. The trainer alone decides
+    when to stop; workers that died first would make it fail. They end when it does.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Not SIGTERM, by which gymnasium ends them.
-    before = {n: signal.signal(n, signal.SIG_IGN) for n in STOPS if n != signal.SIGTERM}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
     try:
         yield
     finally:

@@ -1,5 +1,8 @@
 """What watches a single copy of an environment, in whichever process it runs."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -54,9 +57,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             _check_info(info)
             self._check(observation)
             return _copied(observation) if self._copies else observation, self._with_mask(info)
-        except BrokenEnvironmentError:
+        except (BrokenEnvironmentError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # sys.exit() too: no environment ends a run on its own
             raise _told(error) from error
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -90,10 +93,15 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             if self._copies:
                 observation = _copied(observation)
             return observation, reward, terminated, truncated, info
-        except BrokenEnvironmentError:
+        except (BrokenEnvironmentError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # sys.exit() too: no environment ends a run on its own
             raise _told(error) from error
+
+    def close(self) -> None:
+        """Close the environment; an error is reported once, and ends nothing."""
+        with closing(f"env.id={self.spec.id}" if self.spec else str(self.unwrapped)):
+            super().close()
 
     def _with_mask(self, info: dict[str, Any]) -> dict[str, Any]:
         if self._has_masks:
@@ -113,8 +121,27 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 types.add(part.dtype)
 
 
-def _told(error: Exception) -> BrokenEnvironmentError:
+def _told(error: BaseException) -> BrokenEnvironmentError:
+    if isinstance(error, SystemExit):
+        return BrokenEnvironmentError(f"it called sys.exit({error.code!r})")
     return BrokenEnvironmentError(f"{type(error).__name__}: {one_line(error)}")
+
+
+_REPORTED = set[str]()
+
+
+@contextmanager
+def closing(name: str) -> Iterator[None]:
+    """Report what goes wrong within, once for each name, and go on: all else is done by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if name not in _REPORTED:
+            _REPORTED.add(name)
+            text = f"{name}: close failed: {type(error).__name__}: {one_line(error)}"
+            print(f"rlkl: {text}; the run is not affected", file=sys.stderr, flush=True)
 
 
 def _check_info(info: Any) -> None:

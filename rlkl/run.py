@@ -195,6 +195,10 @@ class Run:
             failure = self._moved(_first(failure, lambda: self._write(summary)))
         if learner.config.logger.progress != "none":
             print_summary(asdict(summary), self.shown)
+        if failure is not None and not isinstance(failure, Exception):
+            # As it is, SystemExit would end the process with whatever code a callback chose.
+            text = f"{type(failure).__name__}: {failure}: a logger or a callback ended the run"
+            raise RuntimeError(text) from failure
         if failure is not None:
             raise failure
         return summary
@@ -451,7 +455,9 @@ def _first(failure: BaseException | None, end: Callable[[], None]) -> BaseExcept
     """Do one of the things that end a run, and return what failed first, if anything did."""
     try:
         end()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return failure or error
     return failure
 

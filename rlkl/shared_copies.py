@@ -225,11 +225,11 @@ class SharedCopies(gym.vector.VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **_: Any) -> None:
         """Close the copies, and end the workers."""
-        if self._copies is not None:
-            self._copies.close()
         if self.processes:
             with suppress(ConnectionError):
                 self._ask("leave")
+        if self._copies is not None:
+            self._copies.close()
         self.end_processes(within=1.0)
 
     def end_processes(self, within: float = 0.0) -> None:

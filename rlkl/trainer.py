@@ -213,7 +213,7 @@ def _go_on(
         before = saved_config(state["config"])
     config = before if change is None else change(before)
     changed = changes(before, config)
-    _check_unfinished(run_dir, config)
+    notes += _check_unfinished(run_dir, config)
     with taking_from(path):
         rows = kept_rows(run_dir, state, exact=exact)
         stays_exact = bool(state["resumable"]) and not rows.notes
@@ -254,13 +254,24 @@ def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any],
     return path, state, notes + passed
 
 
-def _check_unfinished(run_dir: Path, config: TrainConfig) -> None:
+def _check_unfinished(run_dir: Path, config: TrainConfig) -> list[str]:
+    """Return a line about a run that ended without a word.
+
+    Raises:
+        ConfigError: it is finished.
+    """
     summary = read_summary(run_dir)
-    if summary is not None and is_finished(summary, config.total_env_steps):
+    if summary is None:
+        return [
+            f"{run_dir} has no summary.json: its process was killed, ran out of memory, or its "
+            "environment ended it (os._exit)"
+        ]
+    if is_finished(summary, config.total_env_steps):
         raise ConfigError(
             f"{run_dir} is finished, with {summary['env_steps']} environment steps; "
             f"to train on, give more: total_env_steps={2 * summary['env_steps']}"
         )
+    return []
 
 
 def _set_best_aside(run_dir: Path, env_steps: int) -> list[str]:

@@ -1,6 +1,11 @@
 """N environments behind one door: the same step whatever steps them, and broken promises caught."""
 
-from collections.abc import Callable
+import os
+import signal
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -9,6 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
 from rlkl.environment_state import set_state, state_of
+from rlkl.guard import closing
 from rlkl.shared_copies import SharedCopies
 from rlkl.spaces import (
     ACTION_MASK,
@@ -45,6 +51,10 @@ class Step(NamedTuple):
     begins: NDArray[np.bool_]
     final_observations: Observations
     final_envs: NDArray[np.int64]
+
+
+SECONDS_TO_CLOSE = 2.0
+"""That the processes of environments have to close them."""
 
 
 class VectorEnvironment:
@@ -100,6 +110,9 @@ class VectorEnvironment:
                 "vector environment's metadata['autoreset_mode'], or use env.backend=sync"
             )
         self._resets_on_next_step = mode == AutoresetMode.NEXT_STEP
+        # They ignore the signal by which Python would end them when this process exits.
+        processes = list(getattr(envs.unwrapped, "processes", ()))
+        weakref.finalize(self, _kill, os.getpid(), processes)
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._where = f"env.id={name}"
         self._none = self.encoder.empty(0)
@@ -123,7 +136,7 @@ class VectorEnvironment:
             self._ended = np.zeros(self.num_envs, np.bool_)
             try:
                 observations, infos = self._reset_envs(seed=self._seeding(seeds))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise self._failure("reset", error) from error
             self.shows_masks = self._has_mask_part or not _MASK_KEYS.isdisjoint(infos)
             return self._encoded(observations, infos)
@@ -152,7 +165,7 @@ class VectorEnvironment:
     def _step(self, actions: NDArray[Any]) -> Step:
         try:
             observations, rewards, terminated, truncated, infos = self._step_envs(actions)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure("step", error) from error
         rewards = self._checked("reward", rewards, "biuf").astype(np.float64, copy=False)
         terminated = self._checked("terminated", terminated, "b")
@@ -252,11 +265,33 @@ class VectorEnvironment:
         self._ended = np.array(state["ended"], np.bool_)
 
     def close(self) -> None:
-        """Close the environments, and their processes if they have any."""
-        try:
-            self._envs.close()
-        except (EOFError, ConnectionError):  # a process died since the last step
-            self._end_processes()
+        """Close the environments, and end their processes if they have any.
+
+        Nothing that an environment does here ends the run, or keeps it from ending.
+        """
+        envs = self._envs.unwrapped
+        with closing(self._where):
+            try:
+                if isinstance(envs, AsyncVectorEnv):
+                    self._leave(envs)
+                else:
+                    self._envs.close()
+            except (EOFError, ConnectionError):  # a process died since the last step
+                pass
+        self._end_processes()
+
+    def _leave(self, envs: AsyncVectorEnv) -> None:
+        """Ask the processes to end, and wait for them a while."""
+        if envs.closed:
+            return
+        for pipe in envs.parent_pipes:
+            with suppress(OSError):
+                pipe.send(("close", None))
+        deadline = time.monotonic() + SECONDS_TO_CLOSE
+        for process in envs.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        if any(process.is_alive() for process in envs.processes):
+            raise TimeoutError(f"it takes more than {SECONDS_TO_CLOSE:g} s")
 
     def _end_processes(self) -> None:
         """End the processes of environments that failed: a dead one would not answer when asked."""
@@ -273,14 +308,24 @@ class VectorEnvironment:
                 pipe.close()
         envs.closed = True
 
-    def _failure(self, what: str, error: Exception) -> BrokenEnvironmentError:
+    def _exit_codes(self) -> str:
+        """Return the exit codes of the processes that ended, for a message."""
+        processes = getattr(self._envs.unwrapped, "processes", ())
+        for process in processes:
+            process.join(0.1)
+        codes = sorted({process.exitcode for process in processes} - {None, 0})
+        ends = [f"exit code {code}" if code > 0 else signal.Signals(-code).name for code in codes]
+        return f" ({', '.join(ends)})" if ends else ""
+
+    def _failure(self, what: str, error: BaseException) -> BrokenEnvironmentError:
         """Return what to raise for an exception of the environments."""
+        codes = self._exit_codes()
         self._end_processes()
         reason = f"{type(error).__name__}: {one_line(error)}"
         if isinstance(error, BrokenEnvironmentError):
             reason = one_line(error)
         elif isinstance(error, EOFError | ConnectionError):
-            reason = "the process of a copy died"
+            reason = f"the process of a copy died{codes}"
         return BrokenEnvironmentError(f"{self._where}: {what} failed: {reason}")
 
 
@@ -293,6 +338,13 @@ def _without_mask(space: gym.Space[Any]) -> tuple[str, ...]:
     if not isinstance(space, gym.spaces.Dict) or ACTION_MASK not in space.spaces:
         return ()
     return tuple(key for key in space.spaces if key != ACTION_MASK)
+
+
+def _kill(owner: int, processes: Sequence[Any]) -> None:
+    """End processes of environments that nothing closed."""
+    for process in processes if owner == os.getpid() else ():
+        process.kill()
+        process.join()
 
 
 def _quietly(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -369,7 +369,9 @@ def test_nan_rows_and_runs_that_got_nowhere_are_left_out_with_words(tmp_path: Pa
     assert "it made 100 of 300 environment steps" in said(found, "left out")
     assert "1 run failed" in said(found, "failed runs")
     assert "it broke" in said(found, "failed runs")
-    assert "1 run unfinished: still being written, or killed" in said(found, "unfinished runs")
+    assert "1 run unfinished: still being written, or its process was killed" in said(
+        found, "unfinished runs"
+    )
     assert "2 updates without a finite KL" in said(found, "NaN rows")
     (row,) = found.tables["results"]
     assert (row["seeds"], row["iqm"], row["min"], row["max"]) == (2, 3, 2, 4)

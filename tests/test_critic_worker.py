@@ -261,3 +261,23 @@ def test_no_worker_outlives_a_trainer_that_is_killed(tmp_path: Path) -> None:
     assert not is_running(worker)
     os.close(reading)
     os.close(writing)
+
+
+def test_without_a_process_the_critic_is_fitted_in_turn(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("rlkl.critic_worker.os.fork", no_fork)
+    monkeypatch.setattr(learner.updates, "_at_once", lambda: learner.updates._wanted != "never")
+    for wanted, ends in (("always", True), ("auto", False)):
+        learner.updates._wanted = wanted
+        if ends:
+            with pytest.raises(ChildProcessError, match="Resource temporarily"):
+                learner.iterate()
+        else:
+            learner.iterate()
+            learner.iterate()
+    told = capfd.readouterr().err
+    assert told.count("no process to fit the critic can be started") == 1

@@ -485,3 +485,26 @@ def test_evaluation_gives_each_environment_its_share_of_episodes() -> None:
         assert len(result.returns) == len(result.lengths) == 8
         assert result.returns == [float(length) for length in result.lengths]
         assert result == evaluate(trainer.policy, env, 8, seeds)
+
+
+def test_a_logger_that_exits_is_a_failure(tmp_path: Path) -> None:
+    class Exits:
+        def log(self, env_steps: int, metrics: Any, histograms: Any) -> None:
+            raise SystemExit(0)
+
+        def log_episodes(self, episodes: Any) -> None:
+            pass
+
+        def close(self, status: str) -> None:
+            raise SystemExit(0)
+
+    config = rlkl.TrainConfig(
+        total_env_steps=256,
+        eval_episodes=0,
+        logger=rlkl.LoggerConfig(tensorboard=False, progress="none"),
+        run_dir=str(tmp_path / "run"),
+    )
+    with pytest.raises(RuntimeError, match="SystemExit: 0: a logger or a callback ended the run"):
+        rlkl.Trainer(config).train(also=[Exits()])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"

@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from small_environments import Moment, moments
 
 import rlkl.shared_copies
+from rlkl import guard
 from rlkl.cli import main
 from rlkl.envs import EnvConfig, make_vector_env
 from rlkl.spaces import ACTION_MASK, VECTOR, Observations
@@ -679,3 +680,180 @@ def test_left_out_parts_are_not_stacked() -> None:
         make_vector_env(EnvConfig("SmallCounter-v0", 1, "sync", 2, [], kwargs))
     assert envs.reset([0])[VECTOR].shape == (1, 2 * 3 + 2 * 3)
     envs.close()
+
+
+class Leaving(gym.Env[Any, Any]):
+    """Leaves in a way that no environment should.
+
+    Args:
+        kind: `close`, `close exit` or `hang`, when it is closed, or what its third step calls.
+    """
+
+    observation_space, action_space = Box(0, 9, (1,)), Discrete(2)
+
+    def __init__(self, kind: str, owner: int = 0) -> None:
+        self.kind, self.owner, self.t = kind, owner, 0
+        if kind == "init":
+            sys.exit(0)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        if self.t == 3:
+            if self.kind == "exit":
+                sys.exit(0)
+            if self.kind == "generator":
+                raise GeneratorExit
+            if self.kind == "os":
+                os._exit(7)
+        return np.zeros(1, np.float32), 1.0, self.t % 9 == 0, False, {}
+
+    def close(self) -> None:
+        if self.kind == "close":
+            raise ValueError("stuck")
+        if self.kind == "close exit":
+            sys.exit(0)
+        if self.kind == "hang" and os.getpid() != self.owner:
+            time.sleep(1000)
+
+
+gym.register("Leaving-v0", Leaving)
+
+LEAVING = pytest.mark.parametrize("backend", ["sync", "shared", "async"])
+
+
+def left(kind: str, backend: str, tmp_path: Path, **given: Any) -> int:
+    """Train in the environment, and return the exit code."""
+    kwargs = [f"env.kwargs.{key}={value}" for key, value in given.items()]
+    settings = ["total_env_steps=64", "rollout_steps=8", "env.num_envs=4", "eval_episodes=2"]
+    with pytest.raises(SystemExit) as end:
+        main(["train", "env.id=Leaving-v0", f"env.kwargs.kind={kind}", f"env.backend={backend}",
+              *kwargs, *settings, "logger=csv", "checkpoint.interval=9",
+              f"run_dir={tmp_path / 'run'}"])  # fmt: skip
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def summary_in(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "run" / "summary.json").read_text())
+    return found
+
+
+@LEAVING
+@pytest.mark.parametrize("kind", ["close", "close exit"])
+def test_a_failing_close_is_told_and_changes_nothing(
+    kind: str, backend: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    guard._REPORTED.clear()
+    assert left(f"'{kind}'", backend, tmp_path) == 0
+    assert summary_in(tmp_path)["status"] == "finished"
+    told = capfd.readouterr().err
+    assert "rlkl: env.id=Leaving-v0: close failed: " in told
+    assert "Traceback" not in told
+    assert not multiprocessing.active_children()
+
+
+def test_a_close_without_end_is_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    guard._REPORTED.clear()
+    assert left("hang", "async", tmp_path, owner=os.getpid()) == 0
+    assert "close failed: TimeoutError: it takes more than" in capfd.readouterr().err
+    assert not multiprocessing.active_children()
+
+
+@LEAVING
+@pytest.mark.parametrize(
+    ("kind", "words"), [("exit", "it called sys.exit(0)"), ("generator", "GeneratorExit")]
+)
+def test_an_environment_cannot_end_a_run_well(
+    kind: str, words: str, backend: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert left(kind, backend, tmp_path) == 1
+    summary = summary_in(tmp_path)
+    assert summary["status"] == "failed"
+    assert f"env.id=Leaving-v0: step failed: {words}" in summary["reason"]
+    assert words in capfd.readouterr().err
+
+
+@LEAVING
+def test_an_exit_while_it_is_made_is_refused(
+    backend: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert left("init", backend, tmp_path) == 2
+    assert "could not be made: SystemExit: 0" in capfd.readouterr().err
+
+
+def test_the_exit_code_of_a_dead_process_is_told(tmp_path: Path) -> None:
+    assert left("os", "async", tmp_path) == 1
+    assert "the process of a copy died (exit code 7)" in summary_in(tmp_path)["reason"]
+
+
+@pytest.mark.parametrize("backend", ["shared", "async"])
+def test_processes_of_environments_ignore_sigterm(backend: str) -> None:
+    envs = make_vector_env(EnvConfig("CartPole-v1", 3, backend))
+    try:
+        envs.reset([0, 1, 2])
+        for process in envs._envs.unwrapped.processes:
+            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, signal.SIGHUP)
+        assert envs.step(np.zeros(3, np.int64)).rewards.tolist() == [1, 1, 1]
+    finally:
+        envs.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("backend", ["shared", "async"])
+def test_processes_end_with_a_script_that_closes_nothing(backend: str, tmp_path: Path) -> None:
+    code = (
+        "from rlkl.envs import EnvConfig, make_vector_env\n"
+        f"envs = make_vector_env(EnvConfig('CartPole-v1', 3, '{backend}'))\n"
+        "envs.reset([0, 1, 2])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+SCRIPT = """
+import multiprocessing, sys
+import gymnasium as gym, numpy as np
+import rlkl
+from rlkl.envs import EnvConfig, make_vector_env
+
+class Mine(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+def main():
+    gym.register("Mine-v0", Mine)
+    envs = make_vector_env(EnvConfig("Mine-v0", 2, sys.argv[2]))
+    envs.reset([0, 1])
+    print(envs.step(np.zeros(2, np.int64)).rewards.tolist())
+    envs.close()
+
+if __name__ == "__main__" or sys.argv[3] == "bare":
+    multiprocessing.set_start_method(sys.argv[1], force=True)
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("backend", ["shared", "async"])
+def test_spawned_processes_know_a_scripts_environment(
+    method: str, backend: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py", method, backend]
+    given: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run([*command, "guarded"], check=False, **given)
+    assert (done.stdout, done.returncode) == ("[1.0, 1.0]\n", 0), done.stderr
+    bare = subprocess.run([*command, "bare"], check=False, **given)
+    assert bare.returncode == 1
+    assert 'train below: if __name__ == "__main__":' in bare.stderr.splitlines()[-1]

@@ -178,7 +178,8 @@ def _ends(entries: Sequence[Entry]) -> list[Caution]:
         "failed": "failed. Where failing has to do with the group, the scores of its other runs "
         "flatter it",
         "stopped": "stopped by the user",
-        RUNNING: "unfinished: still being written, or killed. Curves show it as far as it got",
+        RUNNING: "unfinished: still being written, or its process was killed, ran out of memory, "
+        "or was ended by its environment (os._exit). Curves show it as far as it got",
         UNKNOWN: "with a summary.json that cannot be read, so that nothing tells how they ended",
     }
     for status, meaning in means.items():
