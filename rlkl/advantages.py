@@ -71,10 +71,21 @@ def linear_recurrence(
 
 
 def standardize(advantages: Tensor) -> Tensor:
-    """Return advantages `[B]` with mean 0 and sample standard deviation 1; one alone becomes 0."""
-    centered = advantages - advantages.mean()
-    # The standard deviation of one sample is 0/0.
-    return centered / (advantages.std() + 1e-8) if len(advantages) > 1 else centered
+    """Return advantages `[B]` with mean 0 and sample standard deviation 1; one alone becomes 0.
+
+    Mean and deviation are those of float64. Numbers that vary by no more than their own rounding
+    are constant and become exactly 0, whatever their size: there is nothing in them to learn from.
+    """
+    exact = advantages.double()
+    exact = exact - exact[:1]  # so that a constant has the mean 0 to the last bit
+    centered = exact - exact.mean()
+    if len(advantages) < 2:  # the standard deviation of one sample is 0/0
+        return centered.to(advantages.dtype)
+    deviation = centered.std()
+    resolution = torch.finfo(advantages.dtype).eps * advantages.abs().max()
+    standardized = (centered / (deviation + 1e-8)).to(advantages.dtype)
+    # A product, so that NaN stays NaN.
+    return standardized * ~(deviation <= resolution)
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> list[float]:

@@ -125,7 +125,11 @@ def clipped_value_loss(
     Returns:
         The loss to minimise, a scalar.
     """
-    clipped = old_values + (values - old_values).clamp(-value_clip, value_clip)
+    change = values - old_values
+    # Within the clip V itself: V_old + (V - V_old) rounds to another number.
+    clipped = torch.where(
+        change.abs() <= value_clip, values, old_values + change.clamp(-value_clip, value_clip)
+    )
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square()).mean()
 
 
@@ -149,8 +153,12 @@ def value_loss_slopes(
     squared = error * error
     slopes = error / len(error)
     if value_clip is not None:
-        clipped = old_values + np.clip(values - old_values, -value_clip, value_clip)
-        clipped_squared = np.square(clipped - returns)
+        change = values - old_values
+        clipped = old_values + np.clip(change, -value_clip, value_clip)
+        # Within the clip V itself: V_old + (V - V_old) rounds to another number.
+        clipped_squared = np.square(
+            np.where(np.abs(change) <= value_clip, values, clipped) - returns
+        )
         slopes = np.where(clipped_squared > squared, 0, slopes)
         squared = np.maximum(squared, clipped_squared)
     return 0.5 * float(np.add.reduce(squared)) / len(error), slopes

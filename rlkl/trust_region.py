@@ -64,15 +64,17 @@ def conjugate_gradient(
         product: v to F v, of tensors or, which takes less time where n is small, of arrays.
         b: right-hand side, `[n]`.
         iterations: at most this many products.
-        residual_tolerance: stop once ‖b - F x‖² is no larger.
+        residual_tolerance: stop once ‖b - F x‖² is no larger than this share of ‖b‖², so that the
+            size of b does not matter.
 
     Returns:
         x `[n]`, and the residual b - F x `[n]`, so that F x need not be computed once more.
     """
     x, residual, direction = 0 * b, 1 * b, b
     squared = float(residual @ residual)
+    enough = residual_tolerance * squared
     for _ in range(iterations):
-        if squared <= residual_tolerance:
+        if squared <= enough:
             break
         image = product(direction)
         curvature = float(direction @ image)

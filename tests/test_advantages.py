@@ -164,9 +164,42 @@ def test_standardized_advantages_have_mean_0_and_sample_deviation_1() -> None:
     np.testing.assert_allclose(found, (numbers - numbers.mean()) / numbers.std(ddof=1), rtol=1e-7)
 
 
-def test_standardizing_one_advantage_or_equal_ones_gives_zeros_and_no_nan() -> None:
-    assert standardize(torch.tensor([7.0])).tolist() == [0.0]
-    assert standardize(torch.full((5,), 7.0)).tolist() == [0.0] * 5
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 3, 1000, 4099])
+@pytest.mark.parametrize("constant", [0.1, -7.0, 1 / 3, 1e-30, 1e30, 0.0])
+def test_equal_advantages_become_exactly_zero(
+    constant: float, count: int, dtype: torch.dtype
+) -> None:
+    found = standardize(torch.full((count,), constant, dtype=dtype))
+    assert found.dtype == dtype
+    assert (found == 0).all()
+
+
+@pytest.mark.parametrize("constant", [0.1, -1234.5])
+def test_advantages_equal_to_rounding_become_zero(constant: float) -> None:
+    noisy = torch.full((1000,), constant)
+    noisy[::3] = torch.nextafter(noisy[0], torch.tensor(torch.inf))
+    assert len(noisy.unique()) == 2
+    assert (standardize(noisy) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("offset", "deviation"), [(1e4, 1.0), (0.1, 1e-5), (0.0, 1e-3), (5.0, 1e4)]
+)
+def test_standardizing_float32_loses_no_digits_to_an_offset(
+    offset: float, deviation: float
+) -> None:
+    numbers = np.random.default_rng(0).normal(offset, deviation, 5000).astype(np.float32)
+    exact = numbers.astype(np.float64)
+    expected = (exact - exact.mean()) / (exact.std(ddof=1) + 1e-8)
+    found = standardize(torch.from_numpy(numbers))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    assert abs(float(found.double().mean())) < 1e-7
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_standardizing_what_is_not_finite_gives_nan(number: float) -> None:
+    assert standardize(torch.tensor([1.0, number, 2.0])).isnan().all()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from rlkl.algos import ALGORITHMS, make_policy_optimizer, natural_gradient, trpo
 from rlkl.algos.base import AlgoConfig, Metrics, PolicyOptimizer, Slopes
 from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.natural_gradient import NaturalGradient
+from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.ppo_kl import (
     KLPenalizedSurrogate,
@@ -1010,3 +1011,34 @@ def test_inexact_direction_is_scaled_by_true_curvature(
     length = float(whole.norm()) * (2 * 0.01 / curvature[0]) ** 0.5
     assert float(found.step.norm()) == pytest.approx(length, rel=1e-4)
     assert torch.equal(policy.actor_parameters.vector, start)
+
+
+@pytest.mark.parametrize("differentiation", ["by_hand", "autograd"])
+@pytest.mark.parametrize("size", [1e-30, 1e-5, 1e12])
+def test_natural_step_is_that_of_advantages_of_any_size(size: float, differentiation: str) -> None:
+    policy = policy_of("gaussian", differentiation=differentiation)
+    batch = batch_for(policy, "gaussian")
+    config = NPGConfig(advantage_standardization="none", cg_residual_tolerance=1e-4)
+    natural = NaturalGradient(config, policy, Generator().manual_seed(0))
+    step = natural.step(batch, 0.01)
+    scaled = natural.step(replace(batch, advantages=size * batch.advantages), 0.01)
+    assert step.step.norm() > 0.01
+    torch.testing.assert_close(scaled.step, step.step, rtol=1e-3, atol=1e-6)
+    for name in ("expected_improvement", "gradient_norm", "cg_residual"):
+        assert getattr(scaled, name) == pytest.approx(size * getattr(step, name), rel=1e-2), name
+
+
+@pytest.mark.parametrize("constant", [0.1, -3.3e-7, 7e5])
+@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_constant_advantages_move_nothing(name: str, kind: str, constant: float) -> None:
+    policy = policy_of(kind)
+    batch = batch_for(policy, kind, 250)
+    batch = replace(batch, advantages=torch.full_like(batch.advantages, constant))
+    before = policy.actor_parameters.vector.detach().clone()
+    algo = config_of(name, kl_coefficient=1.0)
+    make_policy_optimizer(algo, policy, Generator().manual_seed(0)).update(batch, 0.0)
+    if algo.name in ("ppo_kl", "ppo_kl_fixed"):  # the gradient of a KL of 0 is 0 to rounding
+        torch.testing.assert_close(policy.actor_parameters.vector, before, rtol=0, atol=1e-6)
+    else:
+        assert torch.equal(policy.actor_parameters.vector, before)

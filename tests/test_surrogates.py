@@ -238,6 +238,33 @@ def test_slopes_of_the_value_loss_are_those_of_autograd_on_the_bounds_too(
     assert (value_clip is None) == ((slopes == 0).sum() < 5)
 
 
+@pytest.mark.parametrize("offset", [0.0, 30.0, -1000.0])
+def test_values_within_the_clip_keep_their_gradient_in_float32(offset: float) -> None:
+    generator = np.random.default_rng(0)
+    old_values = (offset + generator.standard_normal(4000)).astype(np.float32)
+    values = (old_values + generator.uniform(-0.4, 0.4, 4000)).astype(np.float32)
+    returns = (values + generator.standard_normal(4000)).astype(np.float32)
+    near = np.abs(np.abs(values - old_values) - 0.2) < 1e-3  # float32 decides these otherwise
+    exact = [torch.tensor(array.astype(np.float64)) for array in (values, old_values, returns)]
+    exact[0].requires_grad_()
+    definition = exact[1] + (exact[0] - exact[1]).clamp(-0.2, 0.2)
+    squares = torch.maximum((exact[0] - exact[2]).square(), (definition - exact[2]).square())
+    (expected,) = torch.autograd.grad(0.5 * squares.mean(), exact[0])
+    loss, slopes = value_loss_slopes(values, old_values, returns, 0.2)
+    leaf = torch.from_numpy(values).requires_grad_()
+    by_torch = clipped_value_loss(
+        leaf, torch.from_numpy(old_values), torch.from_numpy(returns), 0.2
+    )
+    (gradient,) = torch.autograd.grad(by_torch, leaf)
+    for found in (slopes, gradient.numpy()):
+        np.testing.assert_allclose(found[~near], expected.numpy()[~near], rtol=1e-4, atol=1e-9)
+    inside = ~near & (np.abs(values - old_values) < 0.2) & (values != returns)
+    assert (slopes[inside] != 0).all()
+    assert 1000 < inside.sum() < 3000
+    assert loss == pytest.approx(0.5 * squares.mean().item(), rel=1e-5)
+    assert by_torch.item() == pytest.approx(loss, rel=1e-5)
+
+
 @pytest.mark.parametrize("value_clip", [None, 0.5])
 @pytest.mark.parametrize("place", ["values", "returns"])
 def test_values_and_returns_that_are_nan_stay_nan_by_hand(

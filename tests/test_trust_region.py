@@ -212,11 +212,21 @@ def test_conjugate_gradient_stops_once_the_squared_residual_is_below_its_toleran
         return matrix @ vector
 
     norms = [conjugate_gradient(matrix.mv, b, k, 0.0)[1].norm() for k in range(13)]
-    first_below = next(k for k, norm in enumerate(norms) if norm**2 < 0.01)
-    assert norms[first_below] > 0.01
+    first_below = next(k for k, norm in enumerate(norms) if norm**2 < 0.01 * b.norm() ** 2)
+    assert norms[first_below] > 0.01 * b.norm()
     _, residual = conjugate_gradient(counted, b, 100, 0.01)
     assert products == first_below
     assert residual.norm() == norms[first_below]
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-5, 1e9])
+def test_conjugate_gradient_stops_the_same_whatever_the_size(size: float) -> None:
+    matrix, b = positive_definite(12)
+    x, residual = conjugate_gradient(matrix.mv, b, 100, 1e-4)
+    scaled, rest = conjugate_gradient(matrix.mv, size * b, 100, 1e-4)
+    torch.testing.assert_close(scaled, size * x, rtol=1e-9, atol=0)
+    torch.testing.assert_close(rest, size * residual, rtol=1e-9, atol=0)
+    assert 1e-4 < residual.norm() / b.norm() < 1e-2
 
 
 def test_conjugate_gradient_does_the_same_with_arrays() -> None:

@@ -35,7 +35,8 @@ class NaturalGradientConfig(AlgoConfig):
         max_kl_schedule: `constant`, or `linear` to 0 over the training budget.
         cg_iterations: of conjugate gradient, each one Fisher-vector product.
         cg_damping: λ, added to the diagonal of the Fisher matrix.
-        cg_residual_tolerance: conjugate gradient ends once its squared residual is no larger.
+        cg_residual_tolerance: conjugate gradient ends once its squared residual is no larger than
+            this share of the gradient's squared norm.
         fisher_fraction: share of the batch's states that Fisher-vector products use, drawn anew for
             each update.
     """
@@ -163,6 +164,13 @@ def rooted_fisher_vector_product(
     return product
 
 
+def _power_of_two(number: float) -> float:
+    """Return the power of two next to a number, 1 if there is none: dividing by it is exact."""
+    if not 0 < number < math.inf:
+        return 1.0
+    return 2.0 ** max(-126, min(126, math.frexp(number)[1]))
+
+
 class NaturalGradient:
     """Everything about an update of NPG and TRPO but how far to go along the step.
 
@@ -211,16 +219,19 @@ class NaturalGradient:
         whole = next(self.gradient.minibatches(source, 1, self.generator))
         self.gradient.write(whole)
         gradient = -self.policy.actor_parameters.gradient
+        size = _power_of_two(float(gradient.abs().max()))
+        # The step depends on the gradient's direction alone, so squares need not underflow.
+        scaled = gradient / size
         limits = config.cg_iterations, config.cg_residual_tolerance
         product = self._product_by_hand(batch, whole)
         if product is None:
             by_autograd = self._product_by_autograd(batch)
-            direction, residual = conjugate_gradient(by_autograd, gradient, *limits)
+            direction, residual = conjugate_gradient(by_autograd, scaled, *limits)
         else:
             with np.errstate(all="ignore"):  # as torch does: a step that is not finite is not taken
-                solved = conjugate_gradient(product, gradient.numpy(), *limits)
+                solved = conjugate_gradient(product, scaled.numpy(), *limits)
             direction, residual = map(torch.from_numpy, solved)
-        curvature = float(direction @ (gradient - residual))
+        curvature = float(direction @ (scaled - residual))
         # A zero gradient has no direction, and an overflow no length: then the policy stays.
         scale = (2 * max_kl / curvature) ** 0.5 if curvature > 0 else 0.0
         step = scale * direction
@@ -229,9 +240,9 @@ class NaturalGradient:
         return NaturalStep(
             step,
             max_kl,
-            float(gradient @ step),
-            float(torch.linalg.vector_norm(gradient)),
-            float(torch.linalg.vector_norm(residual)),
+            size * float(scaled @ step),
+            size * float(torch.linalg.vector_norm(scaled)),
+            size * float(torch.linalg.vector_norm(residual)),
         )
 
     def _product_by_autograd(self, batch: Batch) -> Callable[[Tensor], Tensor]:
