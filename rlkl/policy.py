@@ -219,7 +219,7 @@ class GaussianHead(nn.Module):
             # Before it is repeated for each row: the sum over rows says where descent leads.
             log_std = self._bounded(self.log_std).expand_as(mean)
             # Changes no number, but torch adds up gradients that lie side by side in this order.
-            log_std = log_std.clamp(config.log_std_min, config.log_std_max)
+            log_std = log_std * 1.0
         return torch.cat((mean, log_std), -1)
 
     def _bounded(self, log_std: Tensor) -> Tensor:

@@ -56,8 +56,17 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, lowest: float, highest:
     Returns:
         The objective to maximise, a scalar.
     """
-    clipped = ratio.clamp(lowest, highest)
+    clipped = _clipped(ratio, lowest, highest)
     return torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def _clipped(numbers: Tensor, lowest: float, highest: float) -> Tensor:
+    """Return numbers within bounds, with a gradient of 1 within and on them, of 0 beyond.
+
+    On a bound the gradient of `Tensor.clamp` differs between versions of torch.
+    """
+    beyond = (numbers < lowest) | (numbers > highest)
+    return torch.where(beyond, numbers.detach().clamp(lowest, highest), numbers)
 
 
 def clipped_surrogate_slopes(
@@ -127,9 +136,8 @@ def clipped_value_loss(
     """
     change = values - old_values
     # Within the clip V itself: V_old + (V - V_old) rounds to another number.
-    clipped = torch.where(
-        change.abs() <= value_clip, values, old_values + change.clamp(-value_clip, value_clip)
-    )
+    bound = old_values + value_clip * change.detach().sign()
+    clipped = torch.where(change.abs() > value_clip, bound, values)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square()).mean()
 
 

@@ -988,13 +988,14 @@ def test_line_search_measures_in_float64(kind: str, monkeypatch: pytest.MonkeyPa
 def test_inexact_direction_is_scaled_by_true_curvature(
     by_hand: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    curvature = []
+    found: dict[str, float] = {}
 
     def inexact(product: Any, gradient: Any, *_: Any) -> tuple[Any, Any]:
         direction = 1.0 * gradient
         direction[::2] = 0  # far from the solution, and not orthogonal to its residual
         image = product(direction)
-        curvature.append(float(direction @ image))
+        found["curvature"] = float(direction @ image)
+        found["length"] = float(direction @ direction) ** 0.5
         return direction, gradient - image
 
     monkeypatch.setattr(natural_gradient, "conjugate_gradient", inexact)
@@ -1002,14 +1003,13 @@ def test_inexact_direction_is_scaled_by_true_curvature(
     batch = batch_for(policy, "gaussian")
     start = policy.actor_parameters.vector.detach().clone()
     gradient = NaturalGradient(TRPOConfig(), policy, Generator().manual_seed(0))
-    found = gradient.step(gradient.prepared(batch), 0.01)
-    direction = found.step / found.step.norm()
+    step = gradient.step(gradient.prepared(batch), 0.01).step
     whole = -policy.actor_parameters.gradient.clone()
     whole[::2] = 0
-    assert float(direction @ whole / whole.norm()) == pytest.approx(1, rel=1e-5)
+    assert float(step @ whole / (step.norm() * whole.norm())) == pytest.approx(1, rel=1e-5)
     # xᵀFx of the step is 2δ: its length is that of the direction times √(2δ / curvature).
-    length = float(whole.norm()) * (2 * 0.01 / curvature[0]) ** 0.5
-    assert float(found.step.norm()) == pytest.approx(length, rel=1e-4)
+    length = found["length"] * (2 * 0.01 / found["curvature"]) ** 0.5
+    assert float(step.norm()) == pytest.approx(length, rel=1e-4)
     assert torch.equal(policy.actor_parameters.vector, start)
 
 
