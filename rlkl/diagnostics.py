@@ -100,7 +100,7 @@ def report(
         "kl/k3": k3,
         "ratio/mean": ratio,
         "ratio/clip_fraction": ((ratio < lowest) | (ratio > highest)).double(),
-        entropy: new.entropy(),
+        entropy: new.entropy() + policy.decoder.log_half_range,
         "ratio/square": ratio.square(),
         "trust_region/actual_improvement": (ratio - 1) * advantages,
     }

@@ -63,7 +63,7 @@ class Distribution(Protocol):
         ...
 
     def entropy(self) -> Tensor:
-        """Return the entropy in nats of what the environment gets, `[B]`."""
+        """Return the entropy in nats, `[B]`; of a squashed Gaussian that of tanh(u)."""
         ...
 
     def kl(self, other: Self) -> Tensor:
@@ -310,7 +310,7 @@ _WEIGHTS /= math.sqrt(2 * math.pi)
 
 
 class TanhGaussian(DiagonalGaussian):
-    """D independent Gaussians u, of which the environment gets tanh(u), within (-1, 1).
+    """D independent Gaussians u, squashed to tanh(u), within (-1, 1).
 
     Actions here are u throughout: tanh is a bijection, under which KL and ratios do not change.
     `log_prob` is the density of u, and the tanh of `mode` is the median of tanh(u).

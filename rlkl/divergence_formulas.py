@@ -99,7 +99,9 @@ def jensen_shannon_share(log_ratio: Tensor) -> Tensor:
     return torch.where(is_near, share, far)
 
 
-def categorical_renyi(log_p: Tensor, log_q: Tensor, order: float) -> Tensor:
+def categorical_renyi(
+    log_p: Tensor, log_q: Tensor, order: float, rest: float | None = None
+) -> Tensor:
     """Rényi divergence of two categorical distributions (Rényi 1961; van Erven 2014, eq. 1).
 
     D_α(p ‖ q) = 1/(α-1) · log Σ_a p(a)^α · q(a)^(1-α), which tends to KL(p ‖ q) as α → 1.
@@ -108,6 +110,7 @@ def categorical_renyi(log_p: Tensor, log_q: Tensor, order: float) -> Tensor:
         log_p: log-probabilities of p, `[..., A]`.
         log_q: log-probabilities of q, `[..., A]`.
         order: α, above 0 and other than 1.
+        rest: 1 - α, where that is known better than the difference tells; α may then round to 1.
 
     Returns:
         Rényi divergence in nats, `[...]`.
@@ -115,22 +118,24 @@ def categorical_renyi(log_p: Tensor, log_q: Tensor, order: float) -> Tensor:
     Raises:
         ValueError: if the order is not above 0, or is 1 (use `categorical_kl`).
     """
-    _check_order(order)
+    if rest is None:
+        _check_order(order)
+        rest = 1 - order
     p, q = log_p.exp(), log_q.exp()
     both = (log_p > -math.inf) & (log_q > -math.inf)
     log_p, log_q = torch.where(both, log_p, 0.0), torch.where(both, log_q, 0.0)
     # Off the support of both: 0, but for p(a)^α / 0 with α > 1. A p(a) that underflows is 0 there.
     alone = torch.where((p > 0) & (order > 1), math.inf, -math.inf)
-    exponent = torch.where(both, order * log_p + (1 - order) * log_q, alone)
+    exponent = torch.where(both, order * log_p + rest * log_q, alone)
     log_sum = exponent.logsumexp(-1)
     # A sum near 1 has lost the digits that count. Σ_a [p^α q^(1-α) - α p - (1-α) q] is the sum
     # less 1 for probabilities that sum to 1, and each of its terms is of one sign.
     near_1 = log_sum.abs() < 0.5
     log_ratio = log_p - log_q
-    excess = _difference(p, (order - 1) * log_ratio, exponent.clamp(max=1.0).exp(), both)
-    excess = excess - (1 - order) * _difference(p, -log_ratio, q, both)
+    excess = _difference(p, -rest * log_ratio, exponent.clamp(max=1.0).exp(), both)
+    excess = excess - rest * _difference(p, -log_ratio, q, both)
     excess = torch.where(near_1, excess.sum(-1), 0.0)
-    return (torch.where(near_1, torch.log1p(excess), log_sum) / (order - 1)).clamp(min=0.0)
+    return (torch.where(near_1, torch.log1p(excess), log_sum) / -rest).clamp(min=0.0)
 
 
 def _difference(p: Tensor, log_factor: Tensor, product: Tensor, both: Tensor) -> Tensor:

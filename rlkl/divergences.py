@@ -221,15 +221,22 @@ def renyi(p: Distribution, q: Distribution, order: float) -> Tensor:
         ValueError: if the order is not above 0, or p and q are not of one family and shape.
     """
     _check_order(order, above=0)
-    if order == 1:
+    return _renyi(p, q, order, 1 - order)
+
+
+def _renyi(p: Distribution, q: Distribution, order: float, rest: float) -> Tensor:
+    """Return D_α for α and 1 - α: near an end one of the two does not follow from the other."""
+    if rest == 0:
         return kl(p, q)
     _check_pair(p, q)
     if isinstance(p, DiagonalGaussian) and isinstance(q, DiagonalGaussian):
+        if order == 1:
+            return kl(p, q)
         return diagonal_gaussian_renyi(p.mean, p.log_std, q.mean, q.log_std, order)
     if isinstance(p, Categorical) and isinstance(q, Categorical):
-        return categorical_renyi(p.log_probabilities, q.log_probabilities, order)
+        return categorical_renyi(p.log_probabilities, q.log_probabilities, order, rest)
     if isinstance(p, MultiCategorical | Bernoulli) and isinstance(q, MultiCategorical | Bernoulli):
-        return categorical_renyi(p.log_probabilities, q.log_probabilities, order).sum(-1)
+        return categorical_renyi(p.log_probabilities, q.log_probabilities, order, rest).sum(-1)
     raise _no_closed_form("renyi", p)
 
 
@@ -253,12 +260,13 @@ def alpha(p: Distribution, q: Distribution, order: float) -> Tensor:
         ValueError: if the order is not finite, or p and q are not of one family and shape.
     """
     _check_order(order, above=-math.inf)
+    rest = 1 - order
     if order < 0.5:
-        return alpha(q, p, 1 - order)
-    if order == 1:
+        p, q, order, rest = q, p, rest, order
+    if rest == 0:
         return kl(p, q)
     # From Rényi's, which loses no digits near p = q and adds up over independent dimensions.
-    return torch.expm1((order - 1) * renyi(p, q, order)) / (order * (order - 1))
+    return torch.expm1(-rest * _renyi(p, q, order, rest)) / (-order * rest)
 
 
 def total_variation(p: Distribution, q: Distribution) -> Tensor:
@@ -284,7 +292,7 @@ def total_variation(p: Distribution, q: Distribution) -> Tensor:
 
 
 def entropy(p: Distribution) -> Tensor:
-    """Entropy H(p) = -E_p[log p], of what the environment gets.
+    """Entropy H(p) = -E_p[log p]; of a squashed Gaussian that of tanh(u).
 
     Returns:
         H in nats, `[B]`; differential for Gaussians, so it may be negative.
@@ -376,10 +384,10 @@ def estimate(
 
 @torch.no_grad()
 def estimate_entropy(p: Distribution, samples: int, generator: Generator) -> Divergence:
-    """Estimate the entropy -E_p[log p] of what the environment gets by the mean of samples.
+    """Estimate the entropy -E_p[log p] by the mean of samples.
 
     Args:
-        p: `[B]` distributions; of a squashed Gaussian the environment gets tanh(u).
+        p: `[B]` distributions; of a squashed Gaussian it is that of tanh(u).
         samples: how many actions are drawn for each state, at least 2.
         generator: source of the chance.
 
@@ -506,7 +514,7 @@ def _rows(p: Distribution, actions: Tensor, samples: int) -> Tensor:
 
 
 def _surprise(p: Distribution, actions: Tensor, samples: int) -> Tensor:
-    """Return -log p of what the environment gets, `[B, samples]`."""
+    """Return -log p, `[B, samples]`; of a squashed Gaussian that of tanh(u)."""
     surprise = -_rows(p, actions, samples)
     if isinstance(p, TanhGaussian):
         surprise = surprise + log_slope_of_tanh(actions).sum(-1).view(-1, samples)

@@ -459,6 +459,8 @@ class ActionDecoder:
         clips: whether actions are kept within the bounds of a Box.
         middle, half_range: what samples are multiplied by and added to, of the space's shape; None
             where that would change nothing.
+        log_half_range: of squashed actions Σ_d log((high - low) / 2), by which their entropy
+            differs from that of tanh(u); else 0.
         family: from a network's output `[B, P]` to distributions.
         parameter_size: P.
 
@@ -483,6 +485,7 @@ class ActionDecoder:
         self.space: Any = space
         self.middle: Any = None
         self.half_range: Any = None
+        self.log_half_range = 0.0
         box: Any = space
         self.family: Callable[[Tensor], Distribution]
         if isinstance(space, Discrete):
@@ -504,6 +507,9 @@ class ActionDecoder:
             # In 64 bits, where high - low neither overflows nor falls short of the upper bound.
             self._floor = box.low.astype(np.float64)
             self._span = box.high.astype(np.float64) - self._floor if self.squashes else None
+            if self._span is not None:
+                with np.errstate(divide="ignore"):  # bounds that leave no choice
+                    self.log_half_range = float(np.log(self._span / 2).sum())
             if scale and not self.squashes:
                 self._scale_to(box)
         self._shape: tuple[int, ...] = space.shape or ()

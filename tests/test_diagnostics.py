@@ -102,6 +102,26 @@ def test_effective_sample_size_is_kishs_share() -> None:
     assert found["ratio/effective_sample_size"] == pytest.approx(1.96 / 2.44, rel=1e-6)
 
 
+def test_squashed_entropy_is_of_what_the_environment_gets() -> None:
+    config = rlkl.TrainConfig(
+        env=rlkl.EnvConfig("Pendulum-v1", 2),  # actions within ±2
+        policy=rlkl.PolicyConfig(box_distribution="tanh_gaussian"),
+        rollout_steps=8,
+        total_env_steps=16,
+    )
+    trainer = rlkl.Trainer(config)
+    trainer.policy.actor_parameters.vector.data.zero_()  # u is N(0, 1) in every state
+    batch = make_batch(trainer.collector.collect(), trainer.policy, 0.99, 0.95)
+    trainer.close()
+
+    def surprise(a: float) -> float:
+        density = norm.pdf(math.atanh(a / 2)) / (2 * (1 - (a / 2) ** 2))
+        return float(-density * math.log(density))
+
+    expected = quad(surprise, -2 + 1e-9, 2 - 1e-9, limit=200)[0]
+    assert reported(trainer, batch)["policy/entropy_estimate"] == pytest.approx(expected, abs=1e-3)
+
+
 def test_js_is_exact_for_one_choice_and_an_estimate_for_gaussians() -> None:
     for env_id, exact in zip(ENVS, (True, False), strict=True):
         trainer, batch = collected(env_id)

@@ -473,6 +473,17 @@ def test_pinskers_inequality_holds_for_gaussians(numbers: list[float]) -> None:
     assert (total_variation(p, q) <= alpha(p, q, 0.5).sqrt() + 1e-9).all()  # Le Cam
 
 
+@pytest.mark.parametrize("order", [1e-12, 1e-100, 1e-300])
+def test_alpha_near_its_ends_where_support_is_lost(order: float) -> None:
+    # p = (½, ½, 0), q = (0, ½, ½): ∫ p^α q^(1-α) = ½ for every α within (0, 1).
+    p, q = from_probabilities([[0.5, 0.5, 0.0]]), from_probabilities([[0.0, 0.5, 0.5]])
+    assert float(alpha(p, q, order)) == pytest.approx(0.5 / order / (1 - order), rel=1e-14)
+    # Where none is lost the end itself is near.
+    p, q = from_probabilities([[0.9, 0.1]]), from_probabilities([[0.5, 0.5]])
+    assert float(alpha(p, q, order)) == pytest.approx(float(kl(q, p)), rel=1e-9)
+    assert float(renyi(p, q, order)) == pytest.approx(order * float(kl(q, p)), rel=1e-9)
+
+
 # Estimates
 
 
