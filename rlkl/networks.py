@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from rlkl.validation import ConfigError
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -12,7 +14,17 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
-IMAGE_ENCODERS = ("auto", "nature", "impala", "small")
+IMAGE_ENCODERS = ("auto", "nature", "impala", "small", "strided", "nature_or_small")
+
+NATURE_SIDES = 36, 128
+"""Pixels of the shortest and the longest side for which `auto` takes the network of Mnih 2015: it
+fits no smaller image, and its linear layer grows with the area."""
+
+GRID_SIDE = 10
+"""Cells of the longest side of what `auto` takes for a grid."""
+
+STRIDED_SIDE = 8
+"""Pixels of the longest side that strided convolutions leave."""
 
 
 def mlp(
@@ -84,13 +96,48 @@ def small_cnn(channels: int) -> nn.Sequential:
     )
 
 
+def strided_cnn(channels: int, height: int, width: int) -> nn.Sequential:
+    """Make 3 × 3 convolutions that halve each side until it has 8 pixels or fewer.
+
+    So what is flattened has at most 4,096 numbers for images of any size and shape.
+    """
+    layers: list[nn.Module] = []
+    sides = height, width
+    while max(sides) > STRIDED_SIDE or len(layers) < 4:
+        depth = 64 if layers else 32
+        stride = 1 + (sides[0] > STRIDED_SIDE), 1 + (sides[1] > STRIDED_SIDE)
+        layers += [nn.Conv2d(channels, depth, 3, stride, padding=1), nn.ReLU()]
+        channels, sides = depth, (-(-sides[0] // stride[0]), -(-sides[1] // stride[1]))
+    return nn.Sequential(*layers)
+
+
+def chosen_encoder(kind: str, height: int, width: int) -> str:
+    """Return which network `policy.image_encoder` stands for.
+
+    Raises:
+        ConfigError: the image is too small for `nature`.
+    """
+    shortest, longest = min(height, width), max(height, width)
+    if kind == "auto":
+        if NATURE_SIDES[0] <= shortest and longest <= NATURE_SIDES[1]:
+            return "nature"
+        return "small" if longest <= GRID_SIDE else "strided"
+    if kind == "nature_or_small":
+        return "nature" if shortest >= NATURE_SIDES[0] else "small"
+    if kind == "nature" and shortest < NATURE_SIDES[0]:
+        raise ConfigError(
+            f"policy.image_encoder=nature: images of {height} × {width} are too small for it; "
+            f"expected {NATURE_SIDES[0]} × {NATURE_SIDES[0]} or more, or policy.image_encoder=auto"
+        )
+    return kind
+
+
 class ImageEncoder(nn.Module):
     """Images to features: bytes are scaled, convolved, flattened and mixed by one linear layer.
 
     Args:
         shape: channels, height and width.
-        kind: `nature`, `impala`, `small`, or `auto`: nature where both sides have 36 pixels or
-            more, else small.
+        kind: one of `IMAGE_ENCODERS`; see `chosen_encoder`.
         feature_size: F.
         pixel_scale: what the bytes are divided by.
     """
@@ -99,10 +146,12 @@ class ImageEncoder(nn.Module):
         self, shape: tuple[int, int, int], kind: str, feature_size: int, pixel_scale: float
     ) -> None:
         super().__init__()
-        if kind == "auto":
-            kind = "nature" if min(shape[1:]) >= 36 else "small"
-        cnn = {"nature": nature_cnn, "impala": impala_cnn, "small": small_cnn}[kind]
-        self.convolutions = cnn(shape[0])
+        kind = chosen_encoder(kind, *shape[1:])
+        if kind == "strided":
+            self.convolutions = strided_cnn(*shape)
+        else:
+            cnn = {"nature": nature_cnn, "impala": impala_cnn, "small": small_cnn}[kind]
+            self.convolutions = cnn(shape[0])
         with torch.no_grad():
             flat_size = self.convolutions(torch.zeros(1, *shape)).numel()
         self.linear = nn.Linear(flat_size, feature_size)

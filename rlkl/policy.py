@@ -63,7 +63,9 @@ class PolicyConfig:
         encoder_hidden_sizes: units of the encoder's layers for numbers and one-hot codes; empty
             passes them on as they are.
         image_encoder: for images: `nature` (Mnih 2015), `impala` (residual, Espeholt 2018), `small`
-            (for grids of a few cells), or `auto`: nature from 36 × 36 pixels on, else small.
+            (for grids of a few cells), `strided` (halves any image to 8 × 8 or less), or `auto`:
+            nature from 36 to 128 pixels a side, small for grids of up to 10 cells, else strided.
+            `nature_or_small` is what `auto` was in older runs.
         image_features: features made of each image.
         pixel_scale: what the bytes of images are divided by.
         share_encoder: actor and critic have one encoder and one memory. The policy-optimizer moves

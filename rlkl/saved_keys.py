@@ -17,7 +17,10 @@ def as_meant(part: str, saved: Mapping[str, Any]) -> dict[str, Any]:
         part: of the config, such as `policy`.
         saved: as it was read.
     """
-    return BEFORE.get(part, {}) | dict(saved)
+    meant = BEFORE.get(part, {}) | dict(saved)
+    if part == "policy" and "scale_actions" not in saved and meant.get("image_encoder") == "auto":
+        meant["image_encoder"] = "nature_or_small"  # what `auto` was as long
+    return meant
 
 
 def config_as_meant(saved: Mapping[str, Any]) -> dict[str, Any]:

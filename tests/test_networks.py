@@ -11,15 +11,19 @@ from rlkl.networks import (
     Encoder,
     ImageEncoder,
     Residual,
+    chosen_encoder,
     hidden_layers,
     impala_cnn,
     mlp,
     nature_cnn,
     orthogonal_,
     small_cnn,
+    strided_cnn,
     uniform_,
 )
 from rlkl.policy import Inputs, Network
+from rlkl.saved_keys import as_meant
+from rlkl.validation import ConfigError
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -147,12 +151,41 @@ def test_small_keeps_the_size_of_the_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"), [((1, 36, 36), "nature"), ((1, 35, 90), "small"), ((1, 90, 35), "small")]
-)
-def test_auto_is_nature_where_both_sides_are_large(shape: tuple[int, int, int], kind: str) -> None:
-    auto, chosen = (ImageEncoder(shape, k, 4, 255.0) for k in ("auto", kind))
+    ("height", "width", "kind"),
+    [
+        (7, 7, "small"), (8, 8, "small"), (10, 3, "small"), (11, 11, "strided"),
+        (16, 16, "strided"), (32, 32, "strided"), (35, 35, "strided"), (35, 90, "strided"),
+        (36, 36, "nature"), (64, 64, "nature"), (84, 84, "nature"), (40, 120, "nature"),
+        (128, 128, "nature"), (96, 160, "strided"), (256, 256, "strided"), (8, 256, "strided"),
+    ],
+)  # fmt: skip
+def test_auto_makes_sensible_networks_of_any_size(height: int, width: int, kind: str) -> None:
+    auto, chosen = (ImageEncoder((3, height, width), k, 512, 255.0) for k in ("auto", kind))
     shapes = [[p.shape for p in encoder.parameters()] for encoder in (auto, chosen)]
     assert shapes[0] == shapes[1]
+    assert 100_000 < count(auto) < 5_000_000
+    assert auto(images_of(2, 3, height, width)).shape == (2, 512)
+
+
+@pytest.mark.parametrize(
+    ("side", "shape"), [(8, (8, 8)), (9, (5, 5)), (32, (8, 8)), (35, (5, 5)), (256, (8, 8))]
+)
+def test_strided_convolutions_leave_eight_pixels(side: int, shape: tuple[int, int]) -> None:
+    assert strided_cnn(1, side, side)(torch.zeros(1, 1, side, side)).shape == (1, 64, *shape)
+    assert strided_cnn(1, 4, side)(torch.zeros(1, 1, 4, side)).shape[2] == 4
+
+
+def test_older_auto_is_nature_or_small() -> None:
+    for side, kind in ((35, "small"), (36, "nature"), (256, "nature")):
+        assert chosen_encoder("nature_or_small", side, side) == kind
+    older, newer = {"image_encoder": "auto"}, {"image_encoder": "auto", "scale_actions": True}
+    assert as_meant("policy", older)["image_encoder"] == "nature_or_small"
+    assert as_meant("policy", newer)["image_encoder"] == "auto"
+
+
+def test_images_too_small_for_nature_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"images of 32 × 40 are too small .*image_encoder=auto"):
+        ImageEncoder((3, 32, 40), "nature", 4, 255.0)
 
 
 def test_a_residual_block_adds_to_what_it_gets() -> None:
@@ -166,7 +199,7 @@ def test_a_residual_block_adds_to_what_it_gets() -> None:
     assert torch.equal(block(images), images)
 
 
-@pytest.mark.parametrize("kind", ["nature", "impala", "small"])
+@pytest.mark.parametrize("kind", ["nature", "impala", "small", "strided"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_images_are_bytes_over_the_scale_then_convolved_and_mixed(
     kind: str, dtype: torch.dtype
