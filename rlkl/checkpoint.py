@@ -17,6 +17,7 @@ from rlkl.archive import check_described, read_archive
 from rlkl.durable import MissingFileError, read_bytes, reading, write_durably
 from rlkl.envs import EnvConfig
 from rlkl.evaluation import MAX_EPISODE_STEPS
+from rlkl.field_types import check_fields
 from rlkl.memory_budget import machine_memory
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
@@ -56,6 +57,7 @@ class CheckpointConfig:
     keep: int = 3
 
     def __post_init__(self) -> None:
+        check_fields(self, "checkpoint.")
         if self.interval is not None:
             check_range("checkpoint.interval", self.interval, at_least=1)
         check_range("checkpoint.keep", self.keep, at_least=1)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from rlkl.advantages import explained_variance
 from rlkl.by_hand import HandNetwork
+from rlkl.field_types import check_fields
 from rlkl.flat_parameters import Adam, mean_of
 from rlkl.policy import Policy
 from rlkl.rollout import Batch, Targets
@@ -45,6 +46,7 @@ class CriticConfig:
     worker: str = "auto"
 
     def __post_init__(self) -> None:
+        check_fields(self, "critic.")
         check_choice("critic.worker", self.worker, ("auto", "always", "never"))
         check_range("critic.learning_rate", self.learning_rate, above=0)
         check_choice("critic.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)

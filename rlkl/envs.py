@@ -17,6 +17,7 @@ from gymnasium.wrappers import FilterObservation, FrameStackObservation
 from rlkl.copies import Copies
 from rlkl.env_arguments import unknown_argument, with_tuples
 from rlkl.env_ids import find_spec
+from rlkl.field_types import check_fields
 from rlkl.guard import Guard
 from rlkl.pool import Pool
 from rlkl.shared_copies import SharedCopies
@@ -66,6 +67,7 @@ class EnvConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self, "env.")
         check_text("env.id", self.id)
         check_range("env.num_envs", self.num_envs, at_least=1, at_most=65536)
         check_choice("env.backend", self.backend, BACKENDS)

@@ -27,6 +27,7 @@ from rlkl.dashboard import (
 )
 from rlkl.diagnostics import TAGS
 from rlkl.durable import open_unlinked, sync, write_durably
+from rlkl.field_types import check_fields, plain_data
 from rlkl.rollout import Episode
 from rlkl.validation import ConfigError, check_choice, check_range, check_text
 
@@ -49,6 +50,7 @@ class LoggerConfig:
     progress: str = "auto"
 
     def __post_init__(self) -> None:
+        check_fields(self, "logger.")
         check_range("logger.histogram_interval", self.histogram_interval, at_least=0)
         check_choice("logger.progress", self.progress, PROGRESS)
 
@@ -222,8 +224,12 @@ class TensorBoardLogger:
 
 
 def as_yaml(config: dict[str, Any]) -> str:
-    """Return a config as YAML, in the order of its fields."""
-    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    """Return a config as YAML, in the order of its fields.
+
+    Raises:
+        ConfigError: it holds what YAML cannot.
+    """
+    text: str = yaml.safe_dump(plain_data(config), sort_keys=False, allow_unicode=True)
     return text
 
 

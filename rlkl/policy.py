@@ -22,6 +22,7 @@ from rlkl.by_hand import (
     hand_network,
 )
 from rlkl.distributions import Categorical, DiagonalGaussian, Distribution
+from rlkl.field_types import check_fields
 from rlkl.flat_parameters import FlatParameters
 from rlkl.memory import MEMORIES, Memory, Sequences
 from rlkl.networks import (
@@ -123,13 +124,9 @@ class PolicyConfig:
     differentiation: str = "auto"
 
     def __post_init__(self) -> None:
+        check_fields(self, "policy.")
         for key in ("actor_hidden_sizes", "critic_hidden_sizes", "encoder_hidden_sizes"):
-            sizes = getattr(self, key)
-            if not isinstance(sizes, list | tuple) or not all(isinstance(s, int) for s in sizes):
-                raise ConfigError(
-                    f"policy.{key}={sizes}: expected a list of whole numbers, such as [64,64]"
-                )
-            for size in sizes:
+            for size in getattr(self, key):
                 check_range(f"policy.{key}", size, at_least=1, at_most=65536)
         for key in ("image_features", "memory_size", "sequence_length"):
             check_range(f"policy.{key}", getattr(self, key), at_least=1, at_most=65536)

@@ -75,6 +75,7 @@ class Trainer(Learner):
         """
         config = self.config
         try:
+            as_yaml(asdict(self.resolved_config))  # what no file can hold, before there is a folder
             shown = make_run_dir(
                 config.run_dir, config.env.id, config.algo.name, config.seed, self._begun_in
             )

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import yaml
-
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import AlgoConfig
 from rlkl.algos.natural_gradient import check_separate_encoder
@@ -14,11 +12,12 @@ from rlkl.checkpoint import CheckpointConfig
 from rlkl.critic import CriticConfig
 from rlkl.envs import EnvConfig
 from rlkl.evaluation import MAX_EPISODE_STEPS
+from rlkl.field_types import check_fields, plain_data
 from rlkl.loggers import LoggerConfig
 from rlkl.memory_budget import check_memory, check_processes
 from rlkl.policy import PolicyConfig
 from rlkl.saved_keys import as_meant, config_as_meant
-from rlkl.validation import ConfigError, check_divides, check_range, check_text
+from rlkl.validation import ConfigError, check_choice, check_divides, check_range, check_text
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,8 @@ class TrainConfig:
     run_dir: str | None = None
 
     def __post_init__(self) -> None:
+        self._make_parts()
+        check_fields(self)
         check_range("total_env_steps", self.total_env_steps, at_least=1, at_most=10**15)
         check_range("rollout_steps", self.rollout_steps, at_least=1)
         check_range("gamma", self.gamma, at_least=0, at_most=1)
@@ -108,6 +109,26 @@ class TrainConfig:
             size = self.rollout_steps * self.env.num_envs
             made = f"rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}"
             check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
+
+    def _make_parts(self) -> None:
+        """Make the parts that are given by a name: an environment's id, an algorithm's name.
+
+        Raises:
+            ConfigError: a part is something else.
+        """
+        env: Any = self.env
+        algo: Any = self.algo
+        if isinstance(env, str):
+            object.__setattr__(self, "env", EnvConfig(env))
+        if isinstance(algo, str):
+            check_choice("algo", algo, ALGORITHMS)
+            object.__setattr__(self, "algo", ALGORITHMS[algo].config())
+        kinds: dict[str, type[Any]] = {"algo": AlgoConfig, **PARTS}
+        for key, kind in kinds.items():
+            value = getattr(self, key)
+            if not isinstance(value, kind):
+                names = {"env": " or an environment's id", "algo": " or an algorithm's name"}
+                raise ConfigError(f"{key}={value!r}: expected {kind.__name__}{names.get(key, '')}")
 
     def _check_annealing(self) -> None:
         schedules = {
@@ -201,8 +222,7 @@ def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[A
         saved: `config.yaml`, read.
         config: of the run that is wanted.
     """
-    # By way of YAML, since that made the tuples of the saved one lists.
-    wanted = yaml.safe_load(yaml.safe_dump(asdict(config)))
+    wanted = plain_data(asdict(config))
     old, new = dict(leaves(config_as_meant(saved))), dict(leaves(wanted))
     return {
         key: (old.get(key), new.get(key))
@@ -220,7 +240,7 @@ def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
         saved: `config.yaml`, read.
         config: the checkpoint's.
     """
-    old, new = dict(leaves(saved)), dict(leaves(yaml.safe_load(yaml.safe_dump(config))))
+    old, new = dict(leaves(saved)), dict(leaves(plain_data(config)))
     for key in old.keys() & new.keys():
         kept = key in KEPT or key.partition(".")[0] in KEPT
         if kept and key not in (*BESIDE, "policy.differentiation") and old[key] != new[key]:

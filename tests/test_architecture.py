@@ -13,7 +13,7 @@ PACKAGE = Path(rlkl.__file__).parent
 
 FLOORS = [
     {
-        "validation", "safe_text", "signals", "streams",
+        "validation", "field_types", "safe_text", "signals", "streams",
         "version", "saved_keys", "randomness", "schedules",
         "divergence_formulas", "distributions", "divergences", "improvement_bound",
         "surrogates", "advantages", "trust_region", "normalization", "statistics",

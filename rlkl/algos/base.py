@@ -9,6 +9,7 @@ from torch import Tensor
 from rlkl.advantages import standardize
 from rlkl.closed_forms import Array, ClosedForm
 from rlkl.distributions import Distribution
+from rlkl.field_types import check_fields
 from rlkl.policy import Policy
 from rlkl.rollout import Batch, Rows
 from rlkl.schedules import SCHEDULES
@@ -33,6 +34,7 @@ class AlgoConfig:
     advantage_standardization: str = "batch"
 
     def __post_init__(self) -> None:
+        check_fields(self, "algo.")
         check_range("algo.entropy_coefficient", self.entropy_coefficient, at_least=0)
         choices = ("batch", "minibatch", "none") if self._has_minibatches else ("batch", "none")
         check_choice("algo.advantage_standardization", self.advantage_standardization, choices)
