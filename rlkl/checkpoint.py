@@ -418,4 +418,12 @@ def _policy_of(state: dict[str, Any]) -> TrainedPolicy:
     if state["normalizer"] is not None:
         normalizer = ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
         normalizer.load_state_dict(state["normalizer"])
+    numbers: list[Tensor] = [policy.actor_parameters.vector, policy.critic_parameters.vector]
+    if normalizer is not None:
+        numbers += [torch.as_tensor(normalizer.mean), torch.as_tensor(normalizer.scale)]
+    if not all(bool(part.isfinite().all()) for part in numbers):
+        raise ConfigError(
+            "the policy holds numbers that are not finite, so it cannot act; take an earlier "
+            "checkpoint of the run"
+        )
     return TrainedPolicy(policy, normalizer)

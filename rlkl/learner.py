@@ -28,6 +28,7 @@ from rlkl.randomness import RandomStreams
 from rlkl.rollout import Rollout, make_batch
 from rlkl.safeguard import Safeguard
 from rlkl.saved_keys import as_meant
+from rlkl.spaces import ActionDecoder
 from rlkl.thread_limit import ThreadLimit
 from rlkl.training_config import TrainConfig
 from rlkl.validation import BrokenEnvironmentError, ConfigError
@@ -63,7 +64,14 @@ class Learner:
     def _build(self, device: torch.device) -> None:
         config, streams = self.config, self.streams
         row = sum(array.nbytes for array in self.envs.encoder.empty(1, 1).values())
-        check_memory(config.rollout_steps, config.env.num_envs, config.policy, row)
+        decoder = ActionDecoder(self.envs.action_space, config.policy.box_distribution)
+        check_memory(
+            config.rollout_steps,
+            config.env.num_envs,
+            config.policy,
+            row,
+            action_parameters=decoder.parameter_size,
+        )
         self.policy = Policy(
             config.policy,
             self.envs.encoder,

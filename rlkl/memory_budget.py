@@ -47,6 +47,7 @@ def check_memory(
     policy: PolicyConfig | None = None,
     observation_bytes: int = 4,
     processes: int = 0,
+    action_parameters: int = 0,
 ) -> None:
     """Raise if a run needs more memory than the machine has, by what it needs at the very least.
 
@@ -56,6 +57,7 @@ def check_memory(
         policy: the networks; None where they are small.
         observation_bytes: of one encoded observation, which the rollout and the batch both hold.
         processes: copies of the environment that are a process each.
+        action_parameters: P, numbers that the actor puts out for one observation.
 
     Raises:
         ConfigError: naming the setting that takes most, what it takes and what there is.
@@ -64,6 +66,10 @@ def check_memory(
     needs = {
         f"rollout_steps={rollout_steps} with num_envs={num_envs}": rows
         * (TRANSITION_BYTES + 2 * observation_bytes),
+        # The noise of a rollout's actions, and the distributions of the batch.
+        f"the action space, of {action_parameters} numbers for each observation,": rows
+        * 8
+        * action_parameters,
         f"env.num_envs={processes}, each in a process of its own": processes * COPY_BYTES,
     }
     if policy is not None:

@@ -6,12 +6,17 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
 from torch import Generator
 
 from rlkl.checkpoint import TrainedPolicy
 from rlkl.evaluation import MAX_EPISODE_STEPS
 from rlkl.spaces import ACTION_MASK
 from rlkl.validation import BrokenEnvironmentError, ConfigError, check_installed, one_line
+
+CHANNELS = (1, 3, 4)
+"""Of pictures: grey, colours, colours and transparency."""
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 
@@ -88,6 +93,8 @@ class Video:
         self.path = path
         self.frames_per_second = float(env.metadata.get("render_fps") or 30)
         self._writer: Any = None
+        self._size: tuple[int, ...] = ()
+        self._highest = 0.0  # of numbers with a point: 1 or 255
 
     def __enter__(self) -> Self:
         return self
@@ -105,19 +112,62 @@ class Video:
         """Add what the environment shows now.
 
         Raises:
-            ConfigError: nothing, in its first picture.
+            ConfigError: nothing, something that is no picture, or one of another size.
         """
-        if self._writer is not None:
-            self._writer.append_data(self.env.render())
-            return
         try:
-            picture: Any = self.env.render()
+            shown: Any = self.env.render()
         except Exception as error:
             raise cannot_render(self.env, error) from error
-        if picture is None:
+        if shown is None:
             raise ConfigError(f"{_name(self.env)} cannot be rendered: it returns no picture")
-        self._writer = self._open()
-        self._writer.append_data(picture)
+        # Of `rgb_array_list`, all that were drawn since the last call.
+        is_several = isinstance(shown, list) and bool(shown) and np.ndim(shown[0]) == 3
+        for picture in shown if is_several else [shown]:
+            pixels = self._pixels(picture)
+            if self._writer is None:
+                self._writer, self._size = self._open(), pixels.shape
+            if pixels.shape != self._size:
+                was, now = (f"{size[0]} × {size[1]}" for size in (self._size, pixels.shape))
+                raise ConfigError(
+                    f"{_name(self.env)}: its pictures change from {was} to {now} pixels; a video "
+                    "needs one size"
+                )
+            self._writer.append_data(pixels)
+
+    def _pixels(self, picture: Any) -> NDArray[np.uint8]:
+        """Return a picture as bytes, `[H, W, 3]`.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        array = np.asarray(picture)
+        if array.ndim == 3 and array.shape[-1] not in CHANNELS and array.shape[0] in CHANNELS:
+            array = np.moveaxis(array, 0, -1)
+        if array.ndim == 2:
+            array = array[:, :, None]
+        if array.ndim != 3 or array.shape[-1] not in CHANNELS or array.dtype.kind not in "biuf":
+            raise self._is_no_picture(array)
+        if array.dtype.kind == "f":
+            highest = float(array.max(initial=0))
+            self._highest = self._highest or (highest > 0) * (1.0 if highest <= 1 else 255.0)
+            if not (np.isfinite(array).all() and highest <= (self._highest or 1.0)):
+                raise self._is_no_picture(array)
+            array = np.rint(array * (255 / (self._highest or 1.0)))
+        elif array.dtype.kind == "b":
+            array = array * np.uint8(255)
+        if array.min(initial=0) < 0 or array.max(initial=0) > 255:
+            raise self._is_no_picture(array)
+        colors = array[:, :, :3].astype(np.uint8)
+        return np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3)))
+
+    def _is_no_picture(self, array: NDArray[Any]) -> ConfigError:
+        is_number = array.dtype.kind in "biuf" and array.size
+        values = f" from {array.min()} to {array.max()}" if is_number else ""
+        return ConfigError(
+            f"{_name(self.env)} cannot be rendered: render returns shape {array.shape} and type "
+            f"{array.dtype}{values}; expected pictures of 1, 3 or 4 channels, with numbers from 0 "
+            "to 255 or from 0 to 1"
+        )
 
     def _open(self) -> Any:
         # Now and no earlier: it is an extra, and takes a moment.

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -362,3 +363,11 @@ def test_what_can_be_read_and_is_no_run_is_refused_with_words_by_whoever_takes_f
         load_run(tmp_path)
     with pytest.raises(rlkl.ConfigError, match=r"last\.pt is not the checkpoint of a run: .*resu"):
         newest(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(number: float, tmp_path: Path) -> None:
+    policy = small_policy(ObservationEncoder(OBSERVATIONS["vector"]), Discrete(2))
+    policy.actor_parameters.vector.data[3] = number
+    with pytest.raises(rlkl.ConfigError, match="numbers that are not finite, so it cannot act"):
+        load_policy(written(tmp_path, policy))

@@ -77,6 +77,13 @@ def test_observations_count_once_the_environment_is_known(one_gibibyte: None) ->
         rlkl.Trainer(config)
 
 
+def test_actions_count_by_their_parameters(one_gibibyte: None) -> None:
+    # 8 bytes for each of 100,000 numbers and 1,024 rows are 0.76 GiB, for 200,000 twice that.
+    check_memory(128, 8, action_parameters=100_000)
+    with pytest.raises(ConfigError, match="the action space, of 200000 numbers for each"):
+        check_memory(128, 8, action_parameters=200_000)
+
+
 def test_copies_in_processes_count_by_what_a_process_takes(one_gibibyte: None) -> None:
     # 255 times 4 MiB leave room for the rollout, 256 do not.
     check_memory(8, 255, processes=255)

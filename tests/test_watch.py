@@ -20,6 +20,7 @@ from rlkl.cli.evaluate import run_episodes
 from rlkl.envs import EnvConfig, make_rendered_env
 from rlkl.randomness import RandomStreams
 from rlkl.rendering import Video, play
+from rlkl.validation import ConfigError
 
 HAS_VIDEO = all(importlib.util.find_spec(name) for name in ("imageio", "imageio_ffmpeg"))
 needs_video = pytest.mark.skipif(not HAS_VIDEO, reason="needs the extra video")
@@ -231,6 +232,69 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
         assert printed.err.count("\n") == 1
         assert BAD[arguments] in printed.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+class Gallery(gym.Env[Any, Any]):
+    """Returns pictures one after the other."""
+
+    def __init__(self, *pictures: Any) -> None:
+        self.pictures = iter(pictures)
+
+    def render(self) -> Any:
+        return next(self.pictures)
+
+
+GREY = np.full((2, 6), 51, np.uint8)  # a fifth of 255
+COLOR = np.repeat(GREY[:, :, None], 3, 2)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        COLOR,
+        COLOR.tolist(),
+        COLOR.astype(np.int64),
+        COLOR.astype(np.float64),
+        COLOR / 255.0,
+        GREY,
+        GREY[:, :, None],
+        GREY[None] / np.float32(255),
+        np.moveaxis(COLOR, -1, 0),
+        np.concatenate((COLOR, np.full((2, 6, 1), 9, np.uint8)), -1),
+        [COLOR],
+    ],
+)
+def test_pictures_of_any_common_form_are_films(picture: Any, tmp_path: Path) -> None:
+    imageio = pytest.importorskip("imageio.v2", reason="needs the extra video")
+    with Video(Gallery(picture, picture), tmp_path / "film.gif") as video:
+        video.look()
+        video.look()
+    (first, *_) = imageio.mimread(tmp_path / "film.gif")
+    assert first.shape[:2] == (2, 6)
+    assert np.abs(first[:, :, :3].astype(int) - 51).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("pictures", "words"),
+    [
+        ([np.zeros((2, 4, 2), np.uint8)], r"render returns shape \(2, 4, 2\) and type uint8"),
+        ([np.full((2, 4), 300)], "from 300 to 300; expected pictures"),
+        ([np.full((2, 4), -1.0)], "from -255.0 to -255.0"),
+        ([np.full((2, 4), np.nan)], "from nan to nan"),
+        ([0.5 + GREY / 255, GREY * 1.0], "from 51.0 to 51.0"),
+        (["a picture"], r"shape \(\) and type <U9"),
+        ([COLOR, COLOR[:, :2]], "pictures change from 2 × 6 to 2 × 2 pixels"),
+        ([COLOR, None], "returns no picture"),
+    ],
+)
+def test_what_is_no_picture_is_named(pictures: list[Any], words: str, tmp_path: Path) -> None:
+    pytest.importorskip("imageio.v2", reason="needs the extra video")
+    with (
+        Video(Gallery(*pictures), tmp_path / "film.gif") as video,
+        pytest.raises(ConfigError, match=words),
+    ):
+        for _ in pictures:
+            video.look()
 
 
 def test_without_a_display_the_video_is_named(
