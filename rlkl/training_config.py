@@ -222,8 +222,13 @@ def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[A
         saved: `config.yaml`, read.
         config: of the run that is wanted.
     """
-    wanted = plain_data(asdict(config))
-    old, new = dict(leaves(config_as_meant(saved))), dict(leaves(wanted))
+    old = dict(leaves(config_as_meant(saved)))
+    new = dict(leaves(plain_data(asdict(config))))
+    defaults = dict(leaves(plain_data(asdict(TrainConfig(algo=type(config.algo)())))))
+    # A key that the run is too old to have has its default.
+    old |= {key: defaults[key] for key in new if key in defaults and key not in old}
+    if old["policy.image_encoder"] == "nature_or_small" and config.policy.image_encoder == "auto":
+        old["policy.image_encoder"] = "auto"  # as the run was told; it keeps what that meant
     return {
         key: (old.get(key), new.get(key))
         for key in [*old, *(key for key in new if key not in old)]
@@ -240,7 +245,10 @@ def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
         saved: `config.yaml`, read.
         config: the checkpoint's.
     """
-    old, new = dict(leaves(saved)), dict(leaves(plain_data(config)))
+    old, new = (
+        dict(leaves(config_as_meant(saved))),
+        dict(leaves(plain_data(config_as_meant(config)))),
+    )
     for key in old.keys() & new.keys():
         kept = key in KEPT or key.partition(".")[0] in KEPT
         if kept and key not in (*BESIDE, "policy.differentiation") and old[key] != new[key]:

@@ -14,8 +14,10 @@ from test_resume import assert_same_run, broken, config
 
 import rlkl
 from rlkl.durable import FolderLock, FolderTakenError, make_locked
+from rlkl.field_types import plain_data
 from rlkl.standing import ForeignFolderError, Standing, set_aside, standing
 from rlkl.trainer import complete
+from rlkl.training_config import differences
 
 
 def written(run_dir: Path, given: rlkl.TrainConfig, **summary: object) -> None:
@@ -176,3 +178,15 @@ def test_a_folder_never_appears_without_its_lock(tmp_path: Path) -> None:
     make_locked(run)  # somebody was faster
     assert {path.name for path in run.iterdir()} == {".lock", "config.yaml"}
     assert [path.name for path in run.parent.iterdir()] == ["run"]
+
+
+def test_older_folder_lacks_keys_and_is_no_other_run(tmp_path: Path) -> None:
+    wanted = config(tmp_path / "run")
+    saved = plain_data(asdict(wanted))
+    del saved["eval_max_episode_steps"]
+    assert differences(saved, wanted) == {}
+    assert list(differences(saved, replace(wanted, eval_max_episode_steps=9))) == [
+        "eval_max_episode_steps"
+    ]
+    saved["env"]["kwargs"] = {"a": 1}
+    assert list(differences(saved, wanted)) == ["env.kwargs.a"]
