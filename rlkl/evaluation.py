@@ -114,7 +114,7 @@ def evaluate(
     Each environment contributes its first episodes, a number fixed beforehand: taking those that
     end first would favour short ones. Where one does not end within `max_episode_steps`, it counts
     as not ended, and all environments are reset once each has made its episodes or has met the
-    limit; where none has ended by then, no more are begun.
+    limit; where none has ended by then, no more are started.
 
     Args:
         policy: acts.

@@ -53,7 +53,7 @@ def writing(run_dir: Path) -> Iterator[None]:
     except OSError as error:
         kept = numbered(run_dir / "checkpoints")
         stands = (
-            f"{kept[0]} is whole; once that is mended, go on with: "
+            f"{kept[0]} is whole; once that is fixed, continue with: "
             f"rlkl resume {shlex.quote(str(run_dir))}"
             if kept
             else "it has no checkpoint yet"
@@ -406,7 +406,7 @@ class Run:
         if now == self.run_dir or not isinstance(failure, FolderError):
             return failure
         moved = f"moved to {now}" if now else "moved or deleted"
-        advice = f"; go on with: rlkl resume {shlex.quote(str(now))}" * (now is not None)
+        advice = f"; continue with: rlkl resume {shlex.quote(str(now))}" * (now is not None)
         return FolderError(f"{self.run_dir} was {moved} while the run was writing to it{advice}")
 
     def _summary(self, status: str, reason: str, wall_seconds: float) -> Summary:

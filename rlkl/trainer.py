@@ -256,7 +256,7 @@ def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any],
 
 
 def _check_unfinished(run_dir: Path, config: TrainConfig) -> list[str]:
-    """Return a line about a run that ended without a word.
+    """Return a line about a run that ended without a summary.
 
     Raises:
         ConfigError: it is finished.

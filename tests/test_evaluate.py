@@ -264,7 +264,7 @@ def endless(num_envs: int, episodes: int, seeds: list[int], **given: Any) -> Eva
 
 def test_episodes_without_end_are_counted_apart() -> None:
     found = endless(3, 6, [0, 1, 2], max_episode_steps=5)
-    # The first sub-environment meets the limit; begun again with seed 1 it ends after a step.
+    # The first sub-environment meets the limit; reset with seed 1 it ends after a step.
     assert (sorted(found.returns), found.unended) == ([1, 1, 1, 2, 2], [5])
     assert found.mean_return == pytest.approx(7 / 5)
     assert found.warning(5, "--max-steps") == (

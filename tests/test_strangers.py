@@ -402,7 +402,7 @@ def test_a_folder_that_is_moved_while_training_is_found_and_marked(tmp_path: Pat
         rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train([Calls(move)])
     assert str(told.value) == (
         f"{run} was moved to {moved} while the run was writing to it; "
-        f"go on with: rlkl resume '{moved}'"
+        f"continue with: rlkl resume '{moved}'"
     )
     assert json.loads((moved / "summary.json").read_text())["status"] == "failed"
     assert not any(run.iterdir())

@@ -158,4 +158,4 @@ def how_it_died(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         hint = " (for want of memory?)" if exit_code == -signal.SIGKILL else ""
         return f"its process was killed by {signal.Signals(-exit_code).name}{hint}"
-    return f"its process ended with exit code {exit_code}, and without a word"
+    return f"its process ended with exit code {exit_code}, and said nothing"
