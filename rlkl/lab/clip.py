@@ -189,7 +189,7 @@ def draw(figure: "Figure", rows: Rows) -> None:
     panels[0, 0].legend(frameon=False, loc="upper left", fontsize=9)
     figure.suptitle(
         "The clip bounds neither ratio nor KL: it nearly does at a small learning rate; "
-        "at a large one it does not lead back, as a penalty does",
+        "at a large one some policies do not come back, as they do with a penalty",
         fontsize=12,
     )
 
