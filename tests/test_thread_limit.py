@@ -10,7 +10,11 @@ from rlkl.thread_limit import ThreadLimit
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> object:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> object:
+    # Learners of other tests that were never closed hold limits of their own.
+    monkeypatch.setattr(ThreadLimit, "_own", threading.local())
+    monkeypatch.setattr(ThreadLimit, "_users", 0)
+    monkeypatch.setattr(ThreadLimit, "_blas", None)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
