@@ -19,7 +19,7 @@ from rlkl.signals import STOPS, ignore_stops, stop_signal
 def handlers() -> Any:
     before = {number: signal.getsignal(number) for number in STOPS}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored where the tests run
-    yield before
+    yield {number: signal.getsignal(number) for number in STOPS}
     for number, handler in before.items():
         signal.signal(number, handler)
 
