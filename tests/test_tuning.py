@@ -136,6 +136,18 @@ def test_best_trial_is_a_complete_one() -> None:
     assert best_of([pruned, failed]) is None
 
 
+@pytest.mark.parametrize(
+    ("gamma", "is_near"), [(0.5, True), (0.505, True), (0.7, False), (0.895, True), (0.9, True)]
+)
+def test_best_values_near_either_edge_are_warned_of(gamma: float, is_near: bool) -> None:
+    study: Any = SimpleNamespace(
+        config=SimpleNamespace(seeds=5), space={"gamma": Interval(0.5, 0.9)}, first=None
+    )
+    values, params = {"gamma": str(gamma)}, {"gamma": gamma}
+    trial = Trial(1, "complete", values, params, 1.0, {}, [1.0], "", 0.0)
+    assert any("lies at the edge" in line for line in warnings(study, [trial])) == is_near
+
+
 def test_a_trial_below_the_median_is_pruned_once_enough_are_complete(
     tmp_path: Path, fake: type[FakeLearner]
 ) -> None:
