@@ -262,14 +262,17 @@ def test_no_process_of_an_environment_outlives_a_trainer_that_is_killed(
     process = command(tmp_path, "train", "run_dir=run", "total_env_steps=100000000", *copies)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
-        assert time.monotonic() < deadline, "no iteration in two minutes"
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == (4 if backend == "async" else min(4, usable_cores()) - 1)
-    process.kill()
-    process.communicate()
+    try:
+        while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+            assert time.monotonic() < deadline, "no iteration in two minutes"
+            assert process.poll() is None, "the trainer ended on its own"
+            time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    finally:
+        process.kill()
+        process.communicate()
+    workers = 4 if backend == "async" else min(4, usable_cores()) - 1
+    assert len(children) in {workers, workers + 1}  # the critic may have a process of its own
     FolderLock(tmp_path / "run").release()  # that of a dead process holds nobody up
     while not all(is_gone(int(child)) for child in children):
         assert time.monotonic() < deadline, "they live on"
