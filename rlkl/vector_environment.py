@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
 from rlkl.environment_state import set_state, state_of
-from rlkl.guard import closing
+from rlkl.guard import ALIAS, closing
 from rlkl.shared_copies import SharedCopies
 from rlkl.spaces import (
     ACTION_MASK,
@@ -138,7 +138,7 @@ class VectorEnvironment:
                 observations, infos = self._reset_envs(seed=self._seeding(seeds))
             except (Exception, SystemExit) as error:
                 raise self._failure("reset", error) from error
-            self.shows_masks = self._has_mask_part or not _MASK_KEYS.isdisjoint(infos)
+            self.shows_masks = self._has_mask_part or any(key in infos for key in _MASK_KEYS)
             return self._encoded(observations, infos)
         except BrokenEnvironmentError:
             self.close()
@@ -241,7 +241,7 @@ class VectorEnvironment:
         return encoded
 
     def state(self) -> dict[str, Any] | None:
-        """Return the state of all copies as plain data; None where it cannot be had.
+        """Return the state of all copies as plain data; None where it cannot be read.
 
         Raises:
             BrokenEnvironmentError: an environment that gives its state itself failed to.
@@ -329,8 +329,8 @@ class VectorEnvironment:
         return BrokenEnvironmentError(f"{self._where}: {what} failed: {reason}")
 
 
-_MASK_KEYS = frozenset((ACTION_MASK, "action_masks"))
-"""What an info may call an action mask."""
+_MASK_KEYS = (ACTION_MASK, ALIAS)
+"""What an info may call an action mask; the first counts."""
 
 
 def _without_mask(space: gym.Space[Any]) -> tuple[str, ...]:

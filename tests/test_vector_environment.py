@@ -241,6 +241,30 @@ def test_masks_of_every_action_space_come_through_the_info() -> None:
         assert step.observations[ACTION_MASK].astype(int).tolist() == [expected] * 2
 
 
+class TwiceMasked(Fixed):
+    """Calls its mask by both names; the plural one says the opposite."""
+
+    def reset(self, **given: Any) -> Any:
+        observation, info = super().reset(**given)
+        return observation, {"action_masks": 1 - info["action_mask"]} | info
+
+    def step(self, action: Any) -> Any:
+        *seen, info = super().step(action)
+        return *seen, {"action_masks": 1 - info["action_mask"]} | info
+
+
+def test_of_two_masks_the_singular_one_counts() -> None:
+    envs = VectorEnvironment(
+        SyncVectorEnv(
+            [lambda: TwiceMasked(Discrete(2), [np.int8([1, 0])] * 3)] * 2,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+        )
+    )
+    assert envs.reset([0, 0])[ACTION_MASK].tolist() == [[True, False]] * 2
+    step = envs.step(np.zeros(2, np.int64))
+    assert step.observations[ACTION_MASK].tolist() == [[True, False]] * 2
+
+
 def test_a_mask_that_allows_nothing_is_refused_but_in_a_final_state() -> None:
     nothing, some = np.zeros(2, np.int8), np.int8([1, 0])
     actions = np.zeros(2, np.int64)
