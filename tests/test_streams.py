@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rlkl.cli import main
 from rlkl.progress import make_progress
 from rlkl.streams import SteadyStream, steady_streams, tell
 
@@ -104,3 +105,17 @@ def test_output_that_is_lost_is_a_failure(target: str, code: int) -> None:
     assert done.returncode == code
     lost = "rlkl: standard output cannot be written to: [Errno 28] No space left on device\n"
     assert done.stderr == lost * code
+
+
+def test_a_pipe_of_a_worker_that_breaks_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("rlkl.cli.train.main", broken)
+    with pytest.raises(SystemExit) as end:
+        main(["train"])
+    assert end.value.code == 1
+    told = "rlkl: BrokenPipeError: [Errno 32] Broken pipe (RLKL_FULL_ERROR=1 shows where)\n"
+    assert capsys.readouterr().err == told

@@ -23,7 +23,7 @@ usage: rlkl COMMAND [...]
   compare     compare runs: which is better, how surely, and why
   bench       measure how fast that is, beside other libraries
   show        draw what KL is and does, experiment by experiment
-  playground  open a page on which KL and related divergences are moved by hand
+  playground  open a page to explore KL and related divergences by hand
 
 `rlkl train --help` shows what can be set; every command has such a page.
 
@@ -84,9 +84,6 @@ def _run(arguments: list[str]) -> NoReturn:
         sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))
     except ConfigError as error:
         fail(one_line(error), 2)
-    except BrokenPipeError:  # as of `rlkl train --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except KeyboardInterrupt:
         fail("stopped", 130)
     except Exception as error:
