@@ -14,10 +14,11 @@ import torch
 from torch import Generator, Tensor
 
 from rlkl.archive import check_described, read_archive
-from rlkl.durable import MissingFileError, read_bytes, reading, write_durably
+from rlkl.durable import write_durably
 from rlkl.envs import EnvConfig
 from rlkl.evaluation import MAX_EPISODE_STEPS
 from rlkl.field_types import check_fields
+from rlkl.found_files import MissingFileError, read_bytes, reading
 from rlkl.memory_budget import machine_memory
 from rlkl.normalization import ObservationNormalizer
 from rlkl.policy import Policy, PolicyConfig
@@ -47,9 +48,10 @@ class CheckpointConfig:
     """When a run's state is kept, beside its beginning and its end.
 
     Attributes:
-        interval: iterations from one checkpoint to the next; null for 50, or where the
-            environments' state cannot be had, which begin anew after each checkpoint, a tenth of
-            the budget (10 to 100 iterations, and two of the longest episodes at least).
+        interval: iterations from one checkpoint to the next. null stands for 50. Environments that
+            cannot be restored are recreated after each checkpoint; for them null stands for a tenth
+            of the budget, within 10 to 100 iterations, and for two of the longest episodes at
+            least.
         keep: how many of them; older ones are removed.
     """
 

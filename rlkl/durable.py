@@ -1,19 +1,14 @@
-"""Files that are whole at every moment, and files of strangers that are read within bounds."""
+"""Files that are whole at every moment: a crash at any byte leaves what was there before."""
 
 import errno
-import json
 import os
 import re
 import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
-from rlkl.validation import ConfigError, one_line
+from rlkl.validation import ConfigError
 
 try:
     import fcntl
@@ -21,12 +16,6 @@ except ImportError as error:
     raise ImportError(
         "rlkl runs on POSIX systems, such as Linux and macOS; on Windows use it within WSL"
     ) from error
-
-MOST_BYTES = 2**20
-"""Of a YAML or JSON file; those of a run have a few thousand."""
-
-MOST_ENTRIES, MOST_DEPTH, MOST_LETTERS = 20_000, 50, 100_000
-"""Of a YAML file: values when aliases are replaced by their content, levels, letters of a value."""
 
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
@@ -238,144 +227,3 @@ _HELD: dict[tuple[int, int], object] = {}
 """Device and inode of each folder that this process has. A fork has none of them."""
 
 os.register_at_fork(after_in_child=_HELD.clear)
-
-
-class MissingFileError(ConfigError):
-    """A file that is to be read is not there."""
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what the system refuses to show within into one line.
-
-    Raises:
-        ConfigError: something could not be looked at.
-    """
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        raise ConfigError(f"{where} cannot be read: {error.strerror or error}") from error
-
-
-def read_bytes(path: Path, *, at_most: int) -> bytes:
-    """Read a regular file of bounded size; never wait for a pipe or read from a device.
-
-    Args:
-        path: of the file, or of a link to it.
-        at_most: bytes.
-
-    Raises:
-        MissingFileError: there is no such file.
-        ConfigError: it is another kind of file, too large, or cannot be read.
-    """
-    try:
-        # Before it is opened: to open some devices is to start something.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigError(f"{path} cannot be read: expected a regular file")
-        # Should a pipe have taken its place since, opening it does not wait for a writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            there = os.fstat(file.fileno())
-            if not stat.S_ISREG(there.st_mode):
-                raise ConfigError(f"{path} cannot be read: expected a regular file")
-            content = file.read(min(there.st_size, at_most) + 1)  # as much is allocated
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # NUL in its name
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if len(content) > at_most:
-        raise ConfigError(f"{path} cannot be read: it is larger than {at_most:,} bytes")
-    return content
-
-
-def read_text(path: Path, *, at_most: int, errors: str = "strict") -> str:
-    """Read a regular file of bounded size as UTF-8.
-
-    Args:
-        path: of the file, or of a link to it.
-        at_most: bytes.
-        errors: what becomes of bytes that are not UTF-8, as `bytes.decode` takes it.
-
-    Raises:
-        MissingFileError: there is no such file.
-        ConfigError: as of `read_bytes`, or it is not UTF-8.
-    """
-    try:
-        return read_bytes(path, at_most=at_most).decode(errors=errors)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} cannot be read: it is not UTF-8") from error
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file whose size, depth and aliases are bounded, so that reading it is quick.
-
-    Raises:
-        MissingFileError: there is no such file.
-        ConfigError: as of `read_text`, it is not YAML, or it exceeds a bound.
-    """
-    text = read_text(path, at_most=MOST_BYTES)
-    try:
-        _check_yaml(text)
-        return yaml.safe_load(text)
-    except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {_yaml_problem(error)}") from error
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of bounded size.
-
-    Raises:
-        MissingFileError: there is no such file.
-        ConfigError: as of `read_text`, or it is not JSON.
-    """
-    text = read_text(path, at_most=MOST_BYTES)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read: {one_line(error)}") from error
-
-
-def _check_yaml(text: str) -> None:
-    """Raise unless a YAML text stays small and shallow when every alias is replaced by its content.
-
-    Raises:
-        ValueError: saying which bound it exceeds.
-        yaml.YAMLError: it is not YAML.
-    """
-    total = 0
-    sizes: dict[str, int] = {}
-    open_anchors: list[tuple[str, int]] = []
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes:
-                raise ValueError(f"alias *{event.anchor} stands for nothing, or contains itself")
-            total += sizes[event.anchor]
-        elif isinstance(event, yaml.ScalarEvent):
-            if len(event.value) > MOST_LETTERS:
-                raise ValueError(f"a value in it has more than {MOST_LETTERS:,} letters")
-            event.value.encode()  # half a surrogate pair is no text
-            total += 1
-            if event.anchor:
-                sizes[event.anchor] = 1
-        elif isinstance(event, yaml.CollectionStartEvent):
-            open_anchors.append((event.anchor or "", total))
-            total += 1
-            sizes.pop(event.anchor or "", None)  # until it ends
-            if len(open_anchors) > MOST_DEPTH:
-                raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = open_anchors.pop()
-            if anchor:
-                sizes[anchor] = total - before
-        if total > MOST_ENTRIES:
-            raise ValueError(f"it has more than {MOST_ENTRIES:,} entries")
-
-
-def _yaml_problem(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {one_line(ValueError(error.problem))}"
-    return one_line(error)

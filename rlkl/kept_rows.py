@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlkl.durable import MissingFileError, read_bytes, unused, write_durably
+from rlkl.durable import unused, write_durably
+from rlkl.found_files import MissingFileError, read_bytes
 from rlkl.loggers import HEADERS, without_returns
 from rlkl.memory_budget import machine_memory
 from rlkl.validation import ConfigError
@@ -62,6 +63,7 @@ def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> Ke
     contents: dict[Path, bytes | None] = {}
     damaged: list[Path] = []
     notes: list[str] = []
+    kl: list[float] = []
     for name in HEADERS:
         path = run_dir / name
         try:
@@ -80,13 +82,11 @@ def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> Ke
             notes.append(f"{path} {error}: {len(_lines(kept)) - 1} of its rows are kept")
             damaged += [path] if path.exists() else []
         contents[path] = None if kept == found and path not in damaged else kept
-    metrics = run_dir / "metrics.csv"
-    kept_metrics = contents[metrics]
-    if kept_metrics is None:
-        kept_metrics = read_bytes(metrics, at_most=machine_memory()) if metrics.exists() else b""
-    column = HEADERS["metrics.csv"].index("kl/old_new")
-    rows = [line.split(b",") for line in _lines(kept_metrics)[1:]]
-    return KeptRows(contents, damaged, [float(row[column] or math.nan) for row in rows], notes)
+        if name == "metrics.csv":
+            column = HEADERS[name].index("kl/old_new")
+            rows = [line.split(b",") for line in _lines(kept)[1:]]
+            kl = [float(row[column] or math.nan) for row in rows]
+    return KeptRows(contents, damaged, kl, notes)
 
 
 def _beginning(name: str, found: bytes, state: dict[str, Any]) -> bytes:

@@ -4,7 +4,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rlkl.durable import MissingFileError, check_own, read_json, read_yaml, remove_partials
+from rlkl.durable import check_own, remove_partials
+from rlkl.found_files import MissingFileError, read_json, read_yaml
 from rlkl.training_config import TrainConfig, differences
 from rlkl.validation import ConfigError
 

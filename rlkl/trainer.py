@@ -9,16 +9,9 @@ from typing import Any
 import yaml
 
 from rlkl.checkpoint import BEST, load_checkpoint, newest, taking_from
-from rlkl.durable import (
-    FolderLock,
-    MissingFileError,
-    make_locked,
-    read_yaml,
-    reading,
-    unused,
-    write_durably,
-)
+from rlkl.durable import FolderLock, make_locked, unused, write_durably
 from rlkl.env_ids import check_module
+from rlkl.found_files import MissingFileError, read_yaml, reading
 from rlkl.kept_rows import kept_rows
 from rlkl.learner import Learner
 from rlkl.loggers import Logger, as_yaml, check_folder, make_run_dir
@@ -53,7 +46,7 @@ class Trainer(Learner):
         config: what to run.
 
     Raises:
-        ConfigError: the environment, the device or the algorithm cannot be had.
+        ConfigError: the environment, the device or the algorithm cannot be used.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -124,9 +117,9 @@ def resume(
         run_dir: the run's folder.
         change: of its config; what a run cannot change on its way is refused.
         also: loggers that are told of everything, behind those of the config.
-        exact: false takes `last.pt` where environments cannot be restored, too, and begins them
-            anew there, and keeps what can be read of a damaged CSV file. `summary.json` and
-            `resumed.yaml` say so.
+        exact: false continues from `last.pt` even where environments cannot be restored, and
+            recreates them there. It keeps the readable rows of a damaged CSV file.
+            `summary.json` and `resumed.yaml` say so.
 
     Returns:
         What the run came to, what was before included.

@@ -184,7 +184,7 @@ def test_a_damaged_config_is_told_of_and_the_checkpoints_taken(
 
 
 class Unknown(gym.Env[Any, Any]):
-    """Its state cannot be had."""
+    """Its state cannot be read."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,))
     action_space = gym.spaces.Discrete(2)

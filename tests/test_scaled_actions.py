@@ -14,6 +14,7 @@ from learning_loop import small_policy
 
 import rlkl
 from rlkl.checkpoint import load_checkpoint, save_checkpoint
+from rlkl.compare.runs import Run, read
 from rlkl.spaces import ActionDecoder
 from rlkl.standing import Standing, standing
 from rlkl.training_config import saved_config
@@ -190,6 +191,14 @@ def test_old_run_resumes_as_it_was(old_run: Path, tmp_path: Path) -> None:
         for run in (old_run, new)
     ]
     assert torch.equal(*vectors)
+
+
+def test_old_run_is_compared_by_what_it_meant(old_run: Path) -> None:
+    found = read(old_run)
+    assert isinstance(found, Run)
+    settings = found.settings
+    assert settings["policy.scale_actions"] is False
+    assert settings["policy.image_encoder"] == "nature_or_small"
 
 
 def test_old_folder_is_that_of_a_raw_run(old_run: Path) -> None:

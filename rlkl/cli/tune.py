@@ -11,11 +11,13 @@ import yaml
 from rlkl.cli.text import rows
 from rlkl.config import options, register_schemas
 from rlkl.cores import usable_cores
-from rlkl.durable import FolderLock, read_yaml, remove_partials, write_durably
+from rlkl.durable import FolderLock, remove_partials, write_durably
+from rlkl.found_files import read_yaml
 from rlkl.learner import Learner
 from rlkl.loggers import as_yaml, check_folder
 from rlkl.safe_text import for_terminal
 from rlkl.signals import stop_signal
+from rlkl.streams import tell
 from rlkl.tuning.report import write_report
 from rlkl.tuning.study import Study, Trial, best_of
 from rlkl.tuning_config import Tuning, experiment_yaml, load_tuning
@@ -162,7 +164,7 @@ def _go(study: Study, tuning: Tuning, folder: Path, command: str) -> int:
         flush=True,
     )
 
-    def tell(trial: Trial, best: Trial | None) -> None:
+    def show(trial: Trial, best: Trial | None) -> None:
         value = for_terminal(trial.reason) if trial.state == "failed" else f"{trial.value:.4g}"
         at = f" at {max(trial.course):,} steps" if trial.state == "pruned" else ""
         values = " ".join(f"{key}={value}" for key, value in trial.values.items())
@@ -174,7 +176,7 @@ def _go(study: Study, tuning: Tuning, folder: Path, command: str) -> int:
         )
 
     with stop_signal() as stop:
-        study.go(stop, tell)
+        study.go(stop, show)
     trials, best = study.trials, best_of(study.trials)
     train = f"rlkl train --config-dir {shlex.quote(str(folder))} experiment={BEST}"
     use = []
@@ -190,7 +192,7 @@ def _go(study: Study, tuning: Tuning, folder: Path, command: str) -> int:
         print(f"stopped after {len(trials)} trials; the same command goes on: {command}")
         return 130
     if best is None:
-        print("rlkl: no trial was completed; report.md says why each failed", file=sys.stderr)
+        tell("no trial was completed; report.md says why each failed")
         return 1
     print(f"best: trial {best.number} with {best.value:.4g}")
     print(f"train it: {train}")

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from rlkl.algos import ALGORITHMS
 from rlkl.compare.runs import Run, leaves
-from rlkl.saved_keys import BEFORE
 from rlkl.training_config import TrainConfig
 
 NOT_COMPARED = (
@@ -79,14 +78,9 @@ def sort(runs: Sequence[Run]) -> list[Member]:
     known: dict[str, list[Any]] = {}
     for run in runs:
         known.setdefault(run.env_id, []).append(_arguments(run))
-    # An older config that lacks a key has what it meant then, which is mostly the default.
-    before = {f"{part}.{key}": value for part in BEFORE for key, value in BEFORE[part].items()}
+    # An older config that lacks a key has the default.
     places = [
-        _Place(
-            run,
-            _env(run, known[run.env_id]),
-            _texts(_defaults(run.algo) | (before if run.settings else {}) | run.settings),
-        )
+        _Place(run, _env(run, known[run.env_id]), _texts(_defaults(run.algo) | run.settings))
         for run in runs
     ]
     shared = _Telling(places, lambda key: not key.startswith("algo."))

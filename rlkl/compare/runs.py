@@ -16,9 +16,9 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkl.durable import MissingFileError, read_json, read_yaml
-from rlkl.found_files import read_lines, walk
+from rlkl.found_files import MissingFileError, read_json, read_lines, read_yaml, walk
 from rlkl.safe_text import LONGEST, for_terminal
+from rlkl.saved_keys import config_as_meant
 from rlkl.validation import ConfigError, one_line
 
 Array = NDArray[np.float64]
@@ -266,7 +266,7 @@ def _config(folder: Path) -> dict[str, Any]:
         content = read_yaml(folder / "config.yaml")
     except ConfigError:
         return {}
-    return dict(leaves(_plain(content))) if isinstance(content, dict) else {}
+    return dict(leaves(_plain(config_as_meant(content)))) if isinstance(content, dict) else {}
 
 
 def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
