@@ -88,6 +88,7 @@ def _rebuilt(
     requires_grad: bool,
     hooks: Any,
     metadata: Any = None,
+    *,
     kind: torch.dtype | None = None,
 ) -> Tensor:
     """Return a tensor as `torch._utils._rebuild_tensor_v2` does, within its storage.
@@ -111,18 +112,10 @@ def _rebuilt(
     return tensor.requires_grad_() if requires_grad is True else tensor
 
 
-def _rebuilt_of_kind(
-    storage: _Storage,
-    offset: int,
-    size: tuple[int, ...],
-    stride: tuple[int, ...],
-    requires_grad: bool,
-    hooks: Any,
-    kind: torch.dtype,
-    metadata: Any = None,
-) -> Tensor:
+def _rebuilt_of_kind(storage: _Storage, *given: Any) -> Tensor:
     """Return a tensor as `torch._utils._rebuild_tensor_v3` does, within its storage."""
-    return _rebuilt(storage, offset, size, stride, requires_grad, hooks, metadata, kind)
+    *place, kind = given[:6]  # the type comes before the metadata
+    return _rebuilt(storage, *place, *given[6:], kind=kind)
 
 
 def _encoded(text: str, encoding: str) -> bytes:

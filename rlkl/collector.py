@@ -190,8 +190,7 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on, as plain data.
 
-        `under_way` is None where the environments' state cannot be had: then only whoever begins
-        them anew can go on.
+        `under_way` is None where the environments' state cannot be read: they must be recreated.
         """
         environments = self.envs.state()
         under_way = environments and {

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from rlkl.policy import Inputs
 from rlkl.rollout import Batch
 from rlkl.signals import ignore_stops
 from rlkl.spaces import VECTOR
+from rlkl.streams import tell
 from rlkl.validation import ConfigError, one_line
 
 PROBES, PERIOD = 3, 50
@@ -109,7 +109,7 @@ class Updates:
             text = f"no process to fit the critic can be started: {one_line(error)}"
             if self._wanted == "always":
                 raise ChildProcessError(f"{text}; use critic.worker=auto") from error
-            print(f"rlkl: {text}; it is fitted after the actor", file=sys.stderr, flush=True)
+            tell(f"{text}; it is fitted after the actor")
             self._wanted = "never"
         return self._worker is not None
 

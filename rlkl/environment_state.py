@@ -1,8 +1,8 @@
 """The state of environments as plain data, where it is known to be all there is to them.
 
 A copy is known by its exact class, or gives its state itself, by methods `get_state()` and
-`set_state(state)`; so is every wrapper around it. Else a run that is to be resumed exactly begins
-its environments anew.
+`set_state(state)`; so is every wrapper around it. Else a run that is to be resumed exactly
+recreates its environments.
 """
 
 import inspect
@@ -40,7 +40,7 @@ as MuJoCo defines it, because a step computes it anew."""
 
 
 def state_of(envs: gym.vector.VectorEnv[Any, Any, Any]) -> list[Any] | None:
-    """Return the state of N environments as plain data; None where it cannot be had."""
+    """Return the state of N environments as plain data; None where it cannot be read."""
     if type(envs) is CartPoleVectorEnv:
         return [_attributes(envs, NATIVE) | _generator(envs)]
     if not isinstance(envs, Copies):

@@ -184,7 +184,7 @@ def choose_backend(config: EnvConfig) -> str:
     should not depend on which packages happen to be installed.
 
     Raises:
-        ConfigError: the environment cannot be had by the backend that was asked for.
+        ConfigError: the environment cannot be made by the backend that was asked for.
     """
     backend = config.backend
     if backend == "envpool":

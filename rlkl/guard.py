@@ -1,6 +1,5 @@
 """What watches a single copy of an environment, in whichever process it runs."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -10,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlkl.spaces import ACTION_MASK, FLAT, leaves
+from rlkl.streams import tell
 from rlkl.validation import BrokenEnvironmentError, one_line
 
 ALIAS = "action_masks"
@@ -141,7 +141,7 @@ def closing(name: str) -> Iterator[None]:
         if name not in _REPORTED:
             _REPORTED.add(name)
             text = f"{name}: close failed: {type(error).__name__}: {one_line(error)}"
-            print(f"rlkl: {text}; the run is not affected", file=sys.stderr, flush=True)
+            tell(f"{text}; the run is not affected")
 
 
 def _check_info(info: Any) -> None:

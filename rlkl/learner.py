@@ -41,7 +41,7 @@ class Learner:
         config: what to run.
 
     Raises:
-        ConfigError: the environment, the device or the algorithm cannot be had.
+        ConfigError: the environment, the device or the algorithm cannot be used.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -140,7 +140,7 @@ class Learner:
         config, policy = self.config, self.policy
         chosen = " (auto)" * (config.env.backend == "auto")
         way = "analytic gradients" if policy.by_hand else "autograd"
-        anew = (
+        cuts = (
             f"; environments reset every {self.checkpoint_interval} iterations, after checkpoints"
             if self.begins_anew
             else ""
@@ -148,7 +148,7 @@ class Learner:
         why = f" ({policy.autograd_reason})" * bool(policy.autograd_reason)
         return (
             f"{config.algo.name} on {config.env.id} × {config.env.num_envs}, "
-            f"{self.envs.backend} environments{chosen}, {way}{why}{anew}"
+            f"{self.envs.backend} environments{chosen}, {way}{why}{cuts}"
         )
 
     @property
@@ -241,9 +241,9 @@ class Learner:
 
     @property
     def begins_anew(self) -> bool:
-        """Whether the environments begin anew after each checkpoint: their state is not to be had.
+        """Whether the environments are recreated after each checkpoint: they cannot be restored.
 
-        Whoever resumes could not go on with the episodes under way, so nobody does.
+        A resumed run could not continue the episodes under way, so no run does.
         """
         return self._begins_anew
 
@@ -268,7 +268,7 @@ class Learner:
         return min(100, max(10, tenth, math.ceil(2 * (longest or 0) / config.rollout_steps)))
 
     def begin_anew(self) -> None:
-        """Make the environments anew, with seeds that depend on the run's seed and the moment.
+        """Recreate the environments, with seeds that depend on the run's seed and the moment.
 
         A reset would not do: some, such as BipedalWalker, do not repeat themselves from a seed once
         they have been used.
@@ -313,8 +313,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned, to the same bits.
 
-        Where the environments' state is not to be had, they begin anew, as they did when the state
-        was taken.
+        Environments that cannot be restored are recreated, as they were when the state was taken.
 
         Raises:
             ConfigError: the state is that of another algorithm, policy or environment.

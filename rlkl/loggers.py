@@ -294,7 +294,7 @@ def check_folder(key: str, folder: str, begun_in: Path = Path()) -> Path:
     path = Path(folder)
     try:
         if ".." in path.parts:
-            # Else folders would be made on the way that nobody asked for.
+            # Without it, mkdir would also make the folders before the `..`.
             path = (begun_in / path).resolve()
         full = begun_in / path
         there = next(parent for parent in (full, *full.parents) if parent.exists())

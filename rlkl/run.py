@@ -330,7 +330,7 @@ class Run:
             self._unlogged, self._kept_at = None, -1
 
     def _keep(self) -> None:
-        """Keep the state as the rule wants it; the environments may begin anew here."""
+        """Keep the state as the rule wants it; the environments may be recreated here."""
         learner = self.learner
         if learner.begins_anew and learner.iterations:
             learner.begin_anew()
@@ -352,7 +352,7 @@ class Run:
         with writing(self.run_dir):
             if self._csv is not None:
                 self._csv.sync()
-            # Elsewhere than at a checkpoint of the rule, environments do not begin anew.
+            # Environments are recreated only at checkpoints of the rule.
             resumable = self._whole and not self.learner.begins_anew
             content = as_bytes(self._state(resumable=resumable))
             write_durably(self.checkpoints / LAST, content)

@@ -2,7 +2,6 @@
 
 import io
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +18,7 @@ from rlkl.durable import write_durably
 from rlkl.normalization import RewardScaler
 from rlkl.policy import Policy
 from rlkl.rollout import Batch, Rollout
-from rlkl.streams import SteadyStream
+from rlkl.streams import tell
 
 OF_ACTOR, OF_CRITIC = ("policy/loss", "optim/grad_norm"), ("value/loss", "value/grad_norm")
 RATIOS = ("ratio/mean", "ratio/max", "ratio/std")
@@ -164,7 +163,7 @@ class Safeguard:
         self, culprit: str, rollout: Rollout, batch: Batch, metrics: Metrics, iteration: int
     ) -> None:
         """Say what went bad, and write what is needed to see why."""
-        told = f"rlkl: iteration {iteration} was not applied: its {culprit} is not finite"
+        told = f"iteration {iteration} was not applied: its {culprit} is not finite"
         if self.folder is not None:
             self.folder.mkdir(exist_ok=True)
             path = self.folder / f"iteration_{iteration}.pt"
@@ -181,7 +180,7 @@ class Safeguard:
             torch.save(content, buffer)
             write_durably(path, buffer.getvalue())
             told += f"; {path} has the batch"
-        print(told, file=SteadyStream(sys.stderr), flush=True)
+        tell(told)
 
     def _state(self) -> dict[str, Any]:
         learned = {name: learner.state_dict() for name, learner in self._learners.items()}

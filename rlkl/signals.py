@@ -26,14 +26,14 @@ def stop_signal() -> Iterator[threading.Event]:
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in heeded()}
 
-    begun = asked = False
+    is_set = asked = False
 
     def note(number: int, frame: Any) -> None:
-        nonlocal begun, asked
+        nonlocal is_set, asked
         is_second = asked and number != HANGUP
         asked = asked or number != HANGUP
-        if not begun:  # the event's lock would wait for itself if a handler interrupted another
-            begun = True
+        if not is_set:  # Event.set takes a lock, on which a handler within a handler would hang
+            is_set = True
             stop.set()
         if is_second:  # handlers are put back no earlier: another signal may be on its way
             _put_back({other: before[other] for other in before if other != HANGUP})

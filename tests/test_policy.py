@@ -172,7 +172,7 @@ def test_what_is_shared_belongs_to_the_actor() -> None:
 
 @pytest.mark.parametrize("name", ["trpo", "npg"])
 def test_natural_gradients_refuse_to_share(name: str) -> None:
-    message = rf"policy\.share_encoder=true cannot be had with algo={name}.*ppo_clip"
+    message = rf"policy\.share_encoder=true is not possible with algo={name}.*ppo_clip"
     with pytest.raises(ConfigError, match=message):
         make_policy_optimizer(config_of(name), sharing("vector"), seeded())
     with pytest.raises(ConfigError, match=message):

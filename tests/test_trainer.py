@@ -285,7 +285,7 @@ def test_rewards_cannot_be_clipped_to_nothing(clip: float) -> None:
 def test_a_shared_encoder_with_a_natural_gradient_is_refused_before_anything_is_made(
     algo: str,
 ) -> None:
-    message = rf"policy\.share_encoder=true cannot be had with algo={algo}"
+    message = rf"policy\.share_encoder=true is not possible with algo={algo}"
     with pytest.raises(rlkl.ConfigError, match=message):
         config(algo, policy=rlkl.PolicyConfig(share_encoder=True, memory="gru"))
 

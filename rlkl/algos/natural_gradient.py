@@ -66,7 +66,7 @@ def check_separate_encoder(config: AlgoConfig, policy: PolicyConfig) -> None:
     """
     if isinstance(config, NaturalGradientConfig) and policy.share_encoder:
         raise ConfigError(
-            f"policy.share_encoder=true cannot be had with algo={config.name}: its step is the "
+            f"policy.share_encoder=true is not possible with algo={config.name}: its step is the "
             "policy's natural gradient alone, and a shared encoder would never learn for values; "
             "use policy.share_encoder=false, or a first-order algorithm such as ppo_clip"
         )

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from tensorboard import program  # type: ignore[import-untyped]
 from rlkl.cli.text import rows
 from rlkl.found_files import SEEN, is_regular, walk
 from rlkl.safe_text import for_terminal
+from rlkl.streams import tell
 from rlkl.validation import ConfigError, check_range, one_line
 
 EXAMPLES = {
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
         shown, notes = sound(folders)
         for note in notes:
-            print(f"rlkl: {note}", file=sys.stderr)
+            tell(note)
         address = serve(side_by_side(shown, Path(scratch)), port)
         # SIGTERM tidies up, too; and SIGINT may have been ignored by whoever began this process.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -188,7 +188,7 @@ def serve(folder: Path, port: int | None) -> str:
         port: where; None for the first that is free from 6006 on, 0 for any.
 
     Raises:
-        ConfigError: the port cannot be had.
+        ConfigError: the port cannot be used.
     """
     board = program.TensorBoard()
     board.configure(("rlkl",), logdir=str(folder), port=port)

@@ -1,7 +1,6 @@
 """`rlkl evaluate`: episodes of a trained policy in fresh environments, and what they come to."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from rlkl.cli.flags import (
 from rlkl.evaluation import Evaluation, evaluate
 from rlkl.randomness import RandomStreams
 from rlkl.safe_text import for_terminal
+from rlkl.streams import tell
 from rlkl.version import __version__
 
 COMMAND = RunCommand(
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     Console(width=max(WIDTH, Console().width), highlight=False).print(_table(statistics))
     for kind in kinds:
         if warning := found[kind].warning(run.max_episode_steps, "--max-steps"):
-            print(f"rlkl: {kind}: {warning}", file=sys.stderr)
+            tell(f"{kind}: {warning}")
     if given.output is not None:
         content = {
             "run_dir": str(given.run_dir),

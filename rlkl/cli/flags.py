@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from rlkl.checkpoint import CHECKPOINTS, TrainedRun, folder_of, load_run
 from rlkl.cli.text import paragraph, rows
 from rlkl.env_ids import check_module
+from rlkl.streams import tell
 from rlkl.validation import ConfigError, check_choice, check_range, nearest
 
 
@@ -177,7 +177,7 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
     if with_environment:
         told = check_module(run.env.id, folder_of(given.run_dir))
         if told:
-            print(f"rlkl: {told}", file=sys.stderr)
+            tell(told)
     torch.set_num_threads(run.threads)
     threadpool_limits(run.threads, "blas")  # NumPy's products
     limit = getattr(given, MAX_STEPS.key, None)

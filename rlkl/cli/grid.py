@@ -2,7 +2,6 @@
 
 import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from rlkl.loggers import check_folder
 from rlkl.safe_text import for_terminal
 from rlkl.signals import HANGUP, heeded
 from rlkl.standing import ForeignFolderError, Standing, standing
+from rlkl.streams import tell
 from rlkl.trainer import TrainConfig, Trainer
 from rlkl.validation import ConfigError, one_line
 from rlkl.version import __version__
@@ -36,7 +36,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
         command: as typed, behind `rlkl train`.
 
     Raises:
-        ConfigError: a job or the launcher cannot be had as asked for; nothing was made.
+        ConfigError: a job or the launcher cannot be used as asked for; nothing was made.
     """
     grid_dir, asked = ask(line, config_dirs)
     check_launcher(line.launching, config_dirs)
@@ -83,7 +83,7 @@ def say_unused_settings(jobs: Iterable[tuple[Iterable[str], TrainConfig]]) -> No
         if config.logger.progress != "none"
     ]
     for note in dict.fromkeys(filter(None, notes)):
-        print(f"rlkl: note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
 
 
 def stands_at(job: Asked) -> Standing:
@@ -174,15 +174,10 @@ def _report(
         if job.status.name in ("failed", "taken"):
             log = log_of(job)
             where = f" (see {log})" if log is not None and job.status.name == "failed" else ""
-            print(
-                f"rlkl: {job.status.name}: {job.label}: {for_terminal(job.status.reason)}{where}",
-                file=sys.stderr,
-            )
+            tell(f"{job.status.name}: {job.label}: {for_terminal(job.status.reason)}{where}")
     stopped = call.stops_asked() > 0
     if broke is not None and not stopped:
-        print(
-            f"rlkl: the launcher broke: {type(broke).__name__}: {one_line(broke)}", file=sys.stderr
-        )
+        tell(f"the launcher broke: {type(broke).__name__}: {one_line(broke)}")
     left = len(grid.jobs) - counts["finished"]
     if kind != "none":
         told = [f"{counts['finished'] + len(grid.finished_before)} finished"]

@@ -103,7 +103,7 @@ def ask(line: GridLine, config_dirs: list[Path]) -> tuple[Path, list[Asked]]:
     """Return the grid's folder, and its jobs.
 
     Raises:
-        ConfigError: a job cannot be had as asked for.
+        ConfigError: a job cannot be run as asked for.
     """
     grid_dir, named = name_jobs(line, config_dirs)
     asked = []

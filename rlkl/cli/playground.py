@@ -1,9 +1,9 @@
 """`rlkl playground`: opens the page on which divergences and objectives are moved by hand."""
 
-import sys
 import webbrowser
 from pathlib import Path
 
+from rlkl.streams import tell
 from rlkl.validation import ConfigError, check_text
 
 PAGE = Path(__file__).resolve().parent.parent / "playground" / "index.html"
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         case []:
             print(PAGE, flush=True)
             if not webbrowser.open(PAGE.as_uri()):
-                print("rlkl: no browser could be started; open this file in one", file=sys.stderr)
+                tell("no browser could be started; open this file in one")
         case ["--output", name]:
             check_text("--output", name)
             _copy(Path(name))

@@ -17,14 +17,7 @@ def rows(content: Mapping[str, str], indent: str = "  ") -> list[str]:
         if len(name) > width:
             lines.append(f"{indent}{name}")
             start = f"{indent}    "
-        lines += textwrap.wrap(
-            meaning,
-            WIDTH,
-            initial_indent=start,
-            subsequent_indent=" " * len(start),
-            break_on_hyphens=False,
-            break_long_words=False,
-        ) or [start.rstrip()]
+        lines += paragraph(meaning, start, " " * len(start)) or [start.rstrip()]
     return lines
 
 

@@ -23,6 +23,7 @@ from rlkl.cli.flags import (
 from rlkl.envs import make_rendered_env
 from rlkl.randomness import RandomStreams
 from rlkl.rendering import VIDEO_SUFFIXES, Episode, Video, cannot_render, check_video, play
+from rlkl.streams import tell
 from rlkl.validation import BrokenEnvironmentError, ConfigError
 
 COMMAND = RunCommand(
@@ -74,10 +75,9 @@ def main(arguments: list[str]) -> int:
     if ended:
         print(f"mean return {np.mean(ended):.6g}")
     if len(ended) < len(episodes):
-        print(
-            f"rlkl: {len(episodes) - len(ended)} of {len(episodes)} episodes did not end within "
-            f"{run.max_episode_steps:,} steps (--max-steps)",
-            file=sys.stderr,
+        tell(
+            f"{len(episodes) - len(ended)} of {len(episodes)} episodes did not end within "
+            f"{run.max_episode_steps:,} steps (--max-steps)"
         )
     if given.video is not None:
         print(given.video)

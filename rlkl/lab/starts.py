@@ -1,6 +1,5 @@
 """Where experiments begin: a trained policy, and batches that it collects standing still."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from rlkl.env_ids import check_module
 from rlkl.evaluation import evaluate
 from rlkl.lab.base import Tell, TrainingExperimentConfig
 from rlkl.rollout import Batch, make_batch
+from rlkl.streams import tell
 from rlkl.trainer import Trainer
 from rlkl.training_config import TrainConfig, saved_config
 from rlkl.validation import check_range
@@ -77,7 +77,7 @@ def restored(run_dir: str) -> Trainer:
     with taking_from(path):
         config = saved_config(state["config"])
         if told := check_module(config.env.id, folder_of(run_dir)):
-            print(f"rlkl: {told}", file=sys.stderr)
+            tell(told)
         trainer = Trainer(config)
         try:
             trainer.load_policy(state)
