@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import socket
@@ -18,6 +19,7 @@ from browsing import Pages
 import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import main
+from rlkl.cli.board import main as board_main
 from rlkl.cli.board import side_by_side
 from rlkl.dashboard import KL_OF_RUN, LAYOUT, SHOWN_FIRST
 
@@ -171,6 +173,20 @@ def test_it_serves_the_folders_until_a_signal_and_then_ends_quietly(
     assert "TensorBoard" in urlopen(board.address, timeout=60).read().decode()
     assert board.end(number) == (0, "", "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_its_line_is_printed_ends_it_quietly(
+    number: int, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("rlkl.cli.board.serve", lambda *_: "http://localhost:1/")
+    monkeypatch.setattr("builtins.print", lambda *_, **__: os.kill(os.getpid(), number))
+    try:
+        assert board_main([str(runs)]) == 0
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @pytest.fixture(scope="module")

@@ -52,12 +52,13 @@ def main(arguments: list[str]) -> int:
         for note in notes:
             tell(note)
         address = serve(side_by_side(shown, Path(scratch)), port)
-        # SIGTERM tidies up, too; and SIGINT may have been ignored by whoever began this process.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
         names = for_terminal(", ".join(map(str, folders)))
-        print(f"TensorBoard shows {names} at {address} (Ctrl-C ends it)", flush=True)
+        # A signal may come as soon as the handlers are set, before the line is printed.
         with contextlib.suppress(KeyboardInterrupt):
+            # SIGTERM tidies up, too; and the parent process may have had SIGINT ignored.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler)
+            print(f"TensorBoard shows {names} at {address} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
     return 0
 
