@@ -2,20 +2,20 @@
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
+from rlkl.algos.critic import CriticConfig
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
-from rlkl.checkpoint import CheckpointConfig, load_policy
-from rlkl.critic import CriticConfig
-from rlkl.envs import EnvConfig
-from rlkl.loggers import LoggerConfig
-from rlkl.policy import PolicyConfig
-from rlkl.run import Summary
-from rlkl.trainer import Trainer, resume, train
-from rlkl.training_config import TrainConfig
-from rlkl.validation import ConfigError
+from rlkl.envs.make import EnvConfig
+from rlkl.models.policy import PolicyConfig
+from rlkl.training.checkpoint import CheckpointConfig, load_policy
+from rlkl.training.config import TrainConfig
+from rlkl.training.loggers import LoggerConfig
+from rlkl.training.run import Summary
+from rlkl.training.trainer import Trainer, resume, train
+from rlkl.utils.validation import ConfigError
 from rlkl.version import __version__
 
 __all__ = [

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from rlkl.checkpoint import load_checkpoint
-from rlkl.config import load, register_schemas
-from rlkl.trainer import resume, train
-from rlkl.training_config import TrainConfig
-from rlkl.validation import ConfigError
+from rlkl.cli.compose import load, register_schemas
+from rlkl.training.checkpoint import load_checkpoint
+from rlkl.training.config import TrainConfig
+from rlkl.training.trainer import resume, train
+from rlkl.utils.validation import ConfigError
 
 TIMES = ("wall_seconds", "env_steps_per_second", "eval_seconds")
 

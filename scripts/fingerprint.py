@@ -30,10 +30,10 @@ STEPS = 768
 class Allowed(gym.Env[Any, Any]):
     """Three actions of which one is masked at each step; the reward is the action's number."""
 
-    observation_space = Box(-1, 1, (2,))
+    observation_space: gym.Space[Any] = Box(-1, 1, (2,))
     action_space = Discrete(3)
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.t = 0
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -55,7 +55,7 @@ class Allowed(gym.Env[Any, Any]):
 class Picture(Allowed):
     """The same without a mask; the step's number is the brightness of an image."""
 
-    observation_space = Box(0, 255, (12, 12, 1), np.uint8)
+    observation_space: gym.Space[Any] = Box(0, 255, (12, 12, 1), np.uint8)
 
     def _shown(self) -> tuple[Any, dict[str, Any]]:
         return np.full((12, 12, 1), 20 * self.t, np.uint8), {}
@@ -144,7 +144,7 @@ def config_of(algo: str, policy: str, engine: str, **options: Any) -> rlkl.Train
     )
 
 
-ENGINES: dict[str, dict[str, str]] = {"auto": {}, "torch": {"differentiation": "autograd"}}
+ENGINES: dict[str, dict[str, Any]] = {"auto": {}, "torch": {"differentiation": "autograd"}}
 
 
 def main() -> int:

@@ -131,8 +131,8 @@ def summary_of(folder: Path, statuses: tuple[str, ...] = ("finished",)) -> dict[
 
 def run(job: tuple[Curve, int]) -> str:
     """Train one run, in a process of its own."""
-    from rlkl.config import load, register_schemas  # noqa: PLC0415
-    from rlkl.trainer import train  # noqa: PLC0415
+    from rlkl.cli.compose import load, register_schemas  # noqa: PLC0415
+    from rlkl.training.trainer import train  # noqa: PLC0415
 
     curve, seed = job
     folder = curve.folder(seed)

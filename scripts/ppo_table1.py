@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rlkl.statistics import bootstrap_interval, mean_of_means
+from rlkl.numerics.statistics import bootstrap_interval, mean_of_means
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -193,8 +193,8 @@ def remarks(scores: list[Score]) -> list[str]:
 
 def measure_untrained() -> None:
     """Print the mean return of 100 episodes of each policy that training begins with."""
-    from rlkl.config import load, register_schemas  # noqa: PLC0415
-    from rlkl.learner import Learner  # noqa: PLC0415
+    from rlkl.cli.compose import load, register_schemas  # noqa: PLC0415
+    from rlkl.training.learner import Learner  # noqa: PLC0415
 
     register_schemas()
     for env_id in UNTRAINED:

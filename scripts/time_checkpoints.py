@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rlkl.checkpoint import as_bytes, load_checkpoint
-from rlkl.config import load, register_schemas
-from rlkl.durable import write_durably
-from rlkl.learner import Learner
+from rlkl.cli.compose import load, register_schemas
+from rlkl.training.checkpoint import as_bytes, load_checkpoint
+from rlkl.training.learner import Learner
+from rlkl.utils.atomic_files import write_durably
 
 REPETITIONS = 20
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlkl.checkpoint import save_checkpoint
+from rlkl.training.checkpoint import save_checkpoint
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, Metrics, full_batch_kl
-from rlkl.collector import Collector
-from rlkl.critic import CriticConfig, CriticFit
-from rlkl.envs import EnvConfig, make_vector_env
-from rlkl.normalization import ObservationNormalizer
-from rlkl.policy import Inputs, Policy, PolicyConfig
-from rlkl.randomness import RandomStreams
-from rlkl.rollout import Batch, make_batch
-from rlkl.spaces import VECTOR, ObservationEncoder
-from rlkl.vector_environment import VectorEnvironment
+from rlkl.algos.critic import CriticConfig, CriticFit
+from rlkl.envs.make import EnvConfig, make_vector_env
+from rlkl.envs.spaces import VECTOR, ObservationEncoder
+from rlkl.envs.vector_env import VectorEnvironment
+from rlkl.models.policy import Inputs, Policy, PolicyConfig
+from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.rollout import Batch, make_batch
+from rlkl.utils.seeding import RandomStreams
 
 
 def config_of(name: str, **settings: Any) -> AlgoConfig:

@@ -8,10 +8,10 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from learning_loop import seen, small_policy
 from torch import Generator, nn
 
-from rlkl.memory import Sequences
-from rlkl.policy import Inputs, Policy
-from rlkl.rollout import Batch
-from rlkl.spaces import ACTION_MASK
+from rlkl.envs.spaces import ACTION_MASK
+from rlkl.models.policy import Inputs, Policy
+from rlkl.models.recurrent import Sequences
+from rlkl.rollouts.rollout import Batch
 
 GRU = {"memory": "gru", "memory_size": 8, "sequence_length": 8}
 KINDS: dict[str, tuple[gym.Space[Any], dict[str, Any]]] = {

@@ -10,10 +10,10 @@ import numpy as np
 import yaml
 
 from rlkl.algos import ALGORITHMS
-from rlkl.diagnostics import TAGS
-from rlkl.envs import EnvConfig
-from rlkl.loggers import as_yaml
-from rlkl.training_config import TrainConfig
+from rlkl.envs.make import EnvConfig
+from rlkl.training.config import TrainConfig
+from rlkl.training.diagnostics import TAGS
+from rlkl.training.loggers import as_yaml
 
 HEADER = ["env_steps", *TAGS]
 VERSIONS = {"rlkl": "0.1.0", "torch": "2.13.0"}

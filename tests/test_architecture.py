@@ -11,38 +11,20 @@ import rlkl
 
 PACKAGE = Path(rlkl.__file__).parent
 
-FLOORS = [
-    {
-        "validation", "field_types", "safe_text", "signals", "streams",
-        "version", "saved_keys", "randomness", "schedules",
-        "divergence_formulas", "distributions", "divergences", "improvement_bound",
-        "surrogates", "advantages", "trust_region", "normalization", "statistics",
-        "closed_forms",
-    },
-    {
-        "spaces", "cores", "thread_limit", "guard",
-        "pool", "copies", "shared_copies", "vector_environment", "envs",
-        "env_arguments", "env_ids",
-        "memory_budget",
-        "flat_parameters", "networks", "memory", "perceptron", "by_hand", "policy", "rollout",
-        "environment_state", "collector", "tasks",
-    },
-    {"critic", "critic_worker", "algos"},
-    {
-        "diagnostics", "safeguard", "dashboard", "loggers", "progress", "evaluation", "rendering",
-        "export", "durable", "found_files", "archive", "kept_rows", "checkpoint",
-        "training_config", "learner", "run", "standing", "trainer", "grid", "bench", "lab",
-        "tuning", "compare",
-    },
-    {"config", "hydra_settings", "hints", "tuning_config", "cli", "__main__", "__init__"},
-]  # fmt: skip
+FLOORS = (
+    "utils", "numerics", "envs", "models", "engines",
+    "rollouts", "algos", "training", "tools", "cli",
+)  # fmt: skip
+"""The packages; imports point from right to left."""
+
 EDGE_ONLY = {"hydra", "omegaconf"}
 MATHEMATICS = {"torch", "numpy"}
 
 
-def room(path: Path) -> str:
-    """The file or folder directly below rlkl/ that a module belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def floor_of(name: str) -> int:
+    """The number of the package of a module; the modules directly in rlkl/ are above all."""
+    package = name.split(".")[1:2]
+    return FLOORS.index(package[0]) if package and package[0] in FLOORS else len(FLOORS)
 
 
 def module_name(path: Path) -> str:
@@ -67,26 +49,26 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
-
-
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_point_down(path: Path) -> None:
-    floor = FLOOR_OF[room(path)]
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "rlkl" and len(parts) > 1 and parts[1] in FLOOR_OF:
-            assert FLOOR_OF[parts[1]] <= floor, f"{module_name(path)} imports {name} from above"
+    name = module_name(path)
+    for imported in imports(path) & NAMES - {"rlkl.version"}:
+        assert floor_of(imported) <= floor_of(name), f"{name} imports {imported} from above"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_only_the_edge_imports_hydra_and_the_mathematics_only_torch_and_numpy(path: Path) -> None:
-    floor = FLOOR_OF[room(path)]
+def test_only_cli_imports_hydra_and_numerics_only_torch_and_numpy(path: Path) -> None:
+    floor = floor_of(module_name(path))
     outside = {name.split(".")[0] for name in imports(path)} - {"rlkl"} - sys.stdlib_module_names
-    if floor < len(FLOORS) - 1:
+    if floor < FLOORS.index("cli"):
         assert not outside & EDGE_ONLY
-    if floor == 0:
+    if floor == FLOORS.index("numerics"):
         assert outside <= MATHEMATICS
+
+
+def test_every_folder_is_a_floor() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/*.py")}
+    assert folders == set(FLOORS)
 
 
 def test_imports_have_no_circles() -> None:

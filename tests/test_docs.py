@@ -16,12 +16,12 @@ import pytest
 
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import COMMANDS
+from rlkl.cli.compose import CommandLine, load, load_experiment, register_schemas
+from rlkl.cli.compose_tuning import load_tuning
 from rlkl.cli.grid_line import name_jobs, read_line
-from rlkl.config import CommandLine, load, load_experiment, register_schemas
-from rlkl.diagnostics import TAGS
-from rlkl.lab import EXPERIMENTS
-from rlkl.tuning_config import load_tuning
-from rlkl.validation import ConfigError
+from rlkl.tools.experiments import EXPERIMENTS
+from rlkl.training.diagnostics import TAGS
+from rlkl.utils.validation import ConfigError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ALGORITHM_PAGES = sorted((DOCS / "algorithms").glob("*.md"))
@@ -171,7 +171,7 @@ def test_every_experiment_and_every_test_that_the_page_on_kl_names_is_there() ->
     for _, name, *overrides in shown[1:]:
         load_experiment(name, overrides)
     assert {name for _, name, *_ in shown} == {"--help", *EXPERIMENTS}
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 10
     for file, test in named:
         assert f"def {test}(" in (root / file).read_text(), f"{file} has no {test}"

@@ -56,9 +56,11 @@ def test_wheel_holds_package_and_configs_only(wheel: Path) -> None:
     configs = {f"rlkl/{path.relative_to(REPOSITORY).as_posix()}" for path in sources}
     assert "rlkl/configs/train.yaml" in configs
     assert configs <= set(names)
-    assert {"rlkl/playground/index.html", "rlkl/compare/page.css", "rlkl/compare/page.js"} <= set(
-        names
-    )
+    assert {
+        "rlkl/tools/playground/index.html",
+        "rlkl/tools/compare/page.css",
+        "rlkl/tools/compare/page.js",
+    } <= set(names)
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.split("/")[0] for name in names} == {"rlkl", metadata}
 

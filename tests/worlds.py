@@ -9,8 +9,8 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from rlkl.spaces import ACTION_MASK
-from rlkl.vector_environment import VectorEnvironment
+from rlkl.envs.spaces import ACTION_MASK
+from rlkl.envs.vector_env import VectorEnvironment
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)
 

@@ -8,8 +8,8 @@ from torch import Generator
 
 from rlkl.algos import npg, ppo_clip, ppo_kl, trpo, vanilla_pg
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
-from rlkl.policy import Policy
-from rlkl.validation import ConfigError
+from rlkl.models.policy import Policy
+from rlkl.utils.validation import ConfigError
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rlkl.advantages import standardize
-from rlkl.closed_forms import Array, ClosedForm
-from rlkl.distributions import Distribution
-from rlkl.field_types import check_fields
-from rlkl.policy import Policy
-from rlkl.rollout import Batch, Rows
-from rlkl.schedules import SCHEDULES
-from rlkl.validation import check_choice, check_range
+from rlkl.engines.numpy.distributions import Array, ClosedForm
+from rlkl.models.policy import Policy
+from rlkl.numerics.advantages import standardize
+from rlkl.numerics.distributions import Distribution
+from rlkl.numerics.schedules import SCHEDULES
+from rlkl.rollouts.rollout import Batch, Rows
+from rlkl.utils.field_types import check_fields
+from rlkl.utils.validation import check_choice, check_range
 
 Metrics = dict[str, float]
 

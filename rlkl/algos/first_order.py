@@ -14,10 +14,10 @@ from rlkl.algos.base import (
     standardized,
 )
 from rlkl.algos.gradients import minibatch_gradient
-from rlkl.flat_parameters import Adam, mean_of
-from rlkl.policy import Policy
-from rlkl.rollout import Batch
-from rlkl.schedules import scheduled
+from rlkl.models.flat_parameters import Adam, mean_of
+from rlkl.models.policy import Policy
+from rlkl.numerics.schedules import scheduled
+from rlkl.rollouts.rollout import Batch
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from rlkl.advantages import standardize
 from rlkl.algos.base import (
     AlgoConfig,
     Objective,
@@ -15,7 +14,7 @@ from rlkl.algos.base import (
     full_batch_kl,
     standardized,
 )
-from rlkl.closed_forms import (
+from rlkl.engines.numpy.distributions import (
     Array,
     CategoricalForm,
     ClosedForm,
@@ -24,11 +23,12 @@ from rlkl.closed_forms import (
     gaussian_fisher,
     two_action_root,
 )
-from rlkl.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
-from rlkl.policy import HandPolicy, Inputs, Policy
-from rlkl.rollout import Batch, Rows
-from rlkl.spaces import ACTION_MASK, VECTOR
-from rlkl.surrogates import squared_value_loss
+from rlkl.envs.spaces import ACTION_MASK, VECTOR
+from rlkl.models.policy import HandPolicy, Inputs, Policy
+from rlkl.numerics.advantages import standardize
+from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
+from rlkl.numerics.losses import squared_value_loss
+from rlkl.rollouts.rollout import Batch, Rows
 
 
 class MinibatchGradient(Protocol):

@@ -11,15 +11,15 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import AlgoConfig, FixedObjective, Metrics, Slopes, standardized
 from rlkl.algos.gradients import fisher_root, minibatch_gradient, output_fisher, penalized
-from rlkl.by_hand import HandNetwork
-from rlkl.closed_forms import Array, ClosedForm
-from rlkl.distributions import Distribution
-from rlkl.policy import Policy, PolicyConfig
-from rlkl.rollout import Batch, Rows
-from rlkl.schedules import SCHEDULES, scheduled
-from rlkl.surrogates import surrogate
-from rlkl.trust_region import conjugate_gradient, fisher_vector_product
-from rlkl.validation import ConfigError, check_choice, check_range
+from rlkl.engines.numpy.distributions import Array, ClosedForm
+from rlkl.engines.numpy.network import HandNetwork
+from rlkl.models.policy import Policy, PolicyConfig
+from rlkl.numerics.distributions import Distribution
+from rlkl.numerics.losses import surrogate
+from rlkl.numerics.schedules import SCHEDULES, scheduled
+from rlkl.numerics.trust_region import conjugate_gradient, fisher_vector_product
+from rlkl.rollouts.rollout import Batch, Rows
+from rlkl.utils.validation import ConfigError, check_choice, check_range
 
 
 @dataclass(frozen=True)

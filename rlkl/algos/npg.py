@@ -7,8 +7,8 @@ from torch import Generator
 
 from rlkl.algos.base import Metrics
 from rlkl.algos.natural_gradient import NaturalGradient, NaturalGradientConfig
-from rlkl.policy import Policy
-from rlkl.rollout import Batch
+from rlkl.models.policy import Policy
+from rlkl.rollouts.rollout import Batch
 
 
 @dataclass(frozen=True)

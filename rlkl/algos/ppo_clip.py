@@ -7,12 +7,12 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Slopes
 from rlkl.algos.first_order import EarlyStop, FirstOrder
-from rlkl.closed_forms import ClosedForm
-from rlkl.distributions import Distribution
-from rlkl.policy import Policy
-from rlkl.rollout import Batch, Rows
-from rlkl.surrogates import clipped_surrogate, clipped_surrogate_slopes
-from rlkl.validation import check_choice, check_range
+from rlkl.engines.numpy.distributions import ClosedForm
+from rlkl.models.policy import Policy
+from rlkl.numerics.distributions import Distribution
+from rlkl.numerics.losses import clipped_surrogate, clipped_surrogate_slopes
+from rlkl.rollouts.rollout import Batch, Rows
+from rlkl.utils.validation import check_choice, check_range
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import Metrics, MinibatchConfig, Slopes
 from rlkl.algos.first_order import FirstOrder
-from rlkl.closed_forms import ClosedForm
-from rlkl.distributions import Distribution
-from rlkl.policy import Policy
-from rlkl.rollout import Batch, Rows
-from rlkl.surrogates import kl_penalized_surrogate
-from rlkl.validation import ConfigError, check_range
+from rlkl.engines.numpy.distributions import ClosedForm
+from rlkl.models.policy import Policy
+from rlkl.numerics.distributions import Distribution
+from rlkl.numerics.losses import kl_penalized_surrogate
+from rlkl.rollouts.rollout import Batch, Rows
+from rlkl.utils.validation import ConfigError, check_range
 
 TOLERANCE = 1.5
 """By this factor KL may miss its target, above or below, before β moves."""

@@ -8,10 +8,10 @@ from torch import Generator
 
 from rlkl.algos.base import Metrics
 from rlkl.algos.natural_gradient import NaturalGradient, NaturalGradientConfig
-from rlkl.policy import Policy
-from rlkl.rollout import Batch
-from rlkl.trust_region import backtracking_line_search
-from rlkl.validation import check_range
+from rlkl.models.policy import Policy
+from rlkl.numerics.trust_region import backtracking_line_search
+from rlkl.rollouts.rollout import Batch
+from rlkl.utils.validation import check_range
 
 
 @dataclass(frozen=True)

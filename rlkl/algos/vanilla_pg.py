@@ -6,11 +6,11 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import FirstOrderConfig, FixedObjective, Slopes
 from rlkl.algos.first_order import FirstOrder
-from rlkl.closed_forms import ClosedForm
-from rlkl.distributions import Distribution
-from rlkl.policy import Policy
-from rlkl.rollout import Batch, Rows
-from rlkl.surrogates import policy_gradient
+from rlkl.engines.numpy.distributions import ClosedForm
+from rlkl.models.policy import Policy
+from rlkl.numerics.distributions import Distribution
+from rlkl.numerics.losses import policy_gradient
+from rlkl.rollouts.rollout import Batch, Rows
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from rlkl.streams import steady_streams
-from rlkl.validation import ConfigError, nearest, one_line
+from rlkl.utils.streams import steady_streams
+from rlkl.utils.validation import ConfigError, nearest, one_line
 from rlkl.version import __version__
 
 USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and related methods on Gymnasium

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rlkl.bench.compare import as_json, interleave, run_apart
-from rlkl.bench.tables import failures, markdown, show
-from rlkl.bench.work import PEERS, BenchConfig, Entry, contest
+from rlkl.cli.compose import load_works, options, register_schemas
 from rlkl.cli.text import paragraph, rows
-from rlkl.config import load_works, options, register_schemas
-from rlkl.validation import ConfigError
+from rlkl.tools.bench.compare import as_json, interleave, run_apart
+from rlkl.tools.bench.tables import failures, markdown, show
+from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, contest
+from rlkl.utils.validation import ConfigError
 from rlkl.version import __version__
 
 EXAMPLES = {

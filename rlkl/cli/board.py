@@ -12,10 +12,10 @@ from pathlib import Path
 from tensorboard import program  # type: ignore[import-untyped]
 
 from rlkl.cli.text import rows
-from rlkl.found_files import SEEN, is_regular, walk
-from rlkl.safe_text import for_terminal
-from rlkl.streams import tell
-from rlkl.validation import ConfigError, check_range, one_line
+from rlkl.utils.found_files import SEEN, is_regular, walk
+from rlkl.utils.safe_text import for_terminal
+from rlkl.utils.streams import tell
+from rlkl.utils.validation import ConfigError, check_range, one_line
 
 EXAMPLES = {
     "rlkl board": "every run in runs/",

@@ -10,14 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlkl.cli.compose import load_comparison
 from rlkl.cli.text import paragraph, rows
-from rlkl.compare import tables
-from rlkl.compare.files import check_free, write
-from rlkl.compare.report import Comparison, compare
-from rlkl.config import load_comparison
-from rlkl.loggers import check_folder
-from rlkl.safe_text import for_terminal
-from rlkl.validation import ConfigError, check_installed
+from rlkl.tools.compare import tables
+from rlkl.tools.compare.files import check_free, write
+from rlkl.tools.compare.report import Comparison, compare
+from rlkl.training.loggers import check_folder
+from rlkl.utils.safe_text import for_terminal
+from rlkl.utils.validation import ConfigError, check_installed
 
 EXAMPLES = {
     "rlkl compare runs/CartPole-v1": "all runs below a folder",

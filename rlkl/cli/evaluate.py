@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rlkl.checkpoint import TrainedRun
 from rlkl.cli.flags import (
     ACTIONS,
     CHECKPOINT,
@@ -20,10 +19,11 @@ from rlkl.cli.flags import (
     open_run,
     whole_number,
 )
-from rlkl.evaluation import Evaluation, evaluate
-from rlkl.randomness import RandomStreams
-from rlkl.safe_text import for_terminal
-from rlkl.streams import tell
+from rlkl.training.checkpoint import TrainedRun
+from rlkl.training.evaluation import Evaluation, evaluate
+from rlkl.utils.safe_text import for_terminal
+from rlkl.utils.seeding import RandomStreams
+from rlkl.utils.streams import tell
 from rlkl.version import __version__
 
 COMMAND = RunCommand(

@@ -2,10 +2,10 @@
 
 import os
 
-from rlkl.checkpoint import folder_of
 from rlkl.cli.flags import CHECKPOINT, Flag, RunCommand, new_file, open_run
-from rlkl.export import OPSET, export_onnx
-from rlkl.validation import ConfigError
+from rlkl.tools.export import OPSET, export_onnx
+from rlkl.training.checkpoint import folder_of
+from rlkl.utils.validation import ConfigError
 
 COMMAND = RunCommand(
     "export",

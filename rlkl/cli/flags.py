@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from rlkl.checkpoint import CHECKPOINTS, TrainedRun, folder_of, load_run
 from rlkl.cli.text import paragraph, rows
-from rlkl.env_ids import check_module
-from rlkl.streams import tell
-from rlkl.validation import ConfigError, check_choice, check_range, nearest
+from rlkl.envs.ids import check_module
+from rlkl.training.checkpoint import CHECKPOINTS, TrainedRun, folder_of, load_run
+from rlkl.utils.streams import tell
+from rlkl.utils.validation import ConfigError, check_choice, check_range, nearest
 
 
 @dataclass(frozen=True)

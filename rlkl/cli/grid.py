@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rlkl.cli.compose import unused_settings
 from rlkl.cli.grid_launch import Launch, check_launcher
 from rlkl.cli.grid_line import Asked, GridLine, ask
-from rlkl.config import unused_settings
-from rlkl.durable import FolderLock, FolderTakenError
-from rlkl.grid.call import Call, Status, new_call
-from rlkl.grid.display import Grid, Job, Watch, log_of
-from rlkl.grid.job import PATIENCE
-from rlkl.loggers import check_folder
-from rlkl.safe_text import for_terminal
-from rlkl.signals import HANGUP, heeded
-from rlkl.standing import ForeignFolderError, Standing, standing
-from rlkl.streams import tell
-from rlkl.trainer import TrainConfig, Trainer
-from rlkl.validation import ConfigError, one_line
+from rlkl.tools.grid.call import Call, Status, new_call
+from rlkl.tools.grid.display import Grid, Job, Watch, log_of
+from rlkl.tools.grid.job import PATIENCE
+from rlkl.training.loggers import check_folder
+from rlkl.training.run_status import ForeignFolderError, Standing, standing
+from rlkl.training.trainer import TrainConfig, Trainer
+from rlkl.utils.atomic_files import FolderLock, FolderTakenError
+from rlkl.utils.safe_text import for_terminal
+from rlkl.utils.signals import HANGUP, heeded
+from rlkl.utils.streams import tell
+from rlkl.utils.validation import ConfigError, one_line
 from rlkl.version import __version__
 
 

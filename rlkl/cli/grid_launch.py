@@ -15,13 +15,13 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from rlkl.cli.compose import CONFIG_DIR, one_line_errors, options
 from rlkl.cli.grid_line import LAUNCHER, Asked, GridLine
-from rlkl.config import CONFIG_DIR, one_line_errors, options
-from rlkl.cores import usable_cores
-from rlkl.grid.call import Call
-from rlkl.grid.job import JobRunner
-from rlkl.hydra_settings import PLUGINS
-from rlkl.validation import ConfigError, check_choice, check_installed, check_range
+from rlkl.cli.hydra_safety import PLUGINS
+from rlkl.tools.grid.call import Call
+from rlkl.tools.grid.job import JobRunner
+from rlkl.utils.cpu import usable_cores
+from rlkl.utils.validation import ConfigError, check_choice, check_installed, check_range
 
 OF_HYDRA = {
     "basic": "",

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlkl.config import GROUPS, CommandLine, load
-from rlkl.grid.call import CALLS, RECORD
-from rlkl.training_config import BESIDE, TrainConfig
-from rlkl.validation import ConfigError
+from rlkl.cli.compose import GROUPS, CommandLine, load
+from rlkl.tools.grid.call import CALLS, RECORD
+from rlkl.training.config import BESIDE, TrainConfig
+from rlkl.utils.validation import ConfigError
 
 GRIDS = Path("runs", "grids")
 LAUNCHER = "hydra/launcher"

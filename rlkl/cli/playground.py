@@ -3,10 +3,10 @@
 import webbrowser
 from pathlib import Path
 
-from rlkl.streams import tell
-from rlkl.validation import ConfigError, check_text
+from rlkl.utils.streams import tell
+from rlkl.utils.validation import ConfigError, check_text
 
-PAGE = Path(__file__).resolve().parent.parent / "playground" / "index.html"
+PAGE = Path(__file__).resolve().parents[1] / "tools" / "playground" / "index.html"
 
 HELP = """usage: rlkl playground [--output FILE]
 

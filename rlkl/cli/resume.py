@@ -3,9 +3,9 @@
 from functools import partial
 from pathlib import Path
 
-from rlkl.config import CommandLine, overridden, register_schemas
-from rlkl.trainer import resume
-from rlkl.validation import ConfigError
+from rlkl.cli.compose import CommandLine, overridden, register_schemas
+from rlkl.training.trainer import resume
+from rlkl.utils.validation import ConfigError
 
 HELP = """usage: rlkl resume RUN_DIR [KEY=VALUE ...]
 

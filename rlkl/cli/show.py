@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlkl.cli.compose import load_experiment, register_schemas
 from rlkl.cli.text import paragraph, rows
-from rlkl.config import load_experiment, register_schemas
-from rlkl.lab import EXPERIMENTS
-from rlkl.lab.base import Rows, TrainingExperimentConfig
-from rlkl.lab.drawing import new_figure, save
-from rlkl.loggers import check_folder
-from rlkl.validation import ConfigError, check_choice, check_installed
+from rlkl.tools.experiments import EXPERIMENTS
+from rlkl.tools.experiments.base import Rows, TrainingExperimentConfig
+from rlkl.tools.experiments.drawing import new_figure, save
+from rlkl.training.loggers import check_folder
+from rlkl.utils.validation import ConfigError, check_choice, check_installed
 
 EXAMPLES = {
     "rlkl show directions": "a second, no training",

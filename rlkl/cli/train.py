@@ -12,10 +12,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from rlkl.cli.grid import run_grid, say_unused_settings
-from rlkl.cli.grid_line import LAUNCHER, read_line
-from rlkl.cli.text import rows
-from rlkl.config import (
+from rlkl.cli.compose import (
     CONFIG_DIR,
     GROUPS,
     CommandLine,
@@ -27,9 +24,12 @@ from rlkl.config import (
     register_schemas,
     to_train_config,
 )
-from rlkl.hints import suggest_key
-from rlkl.trainer import Trainer
-from rlkl.validation import ConfigError, nearest
+from rlkl.cli.grid import run_grid, say_unused_settings
+from rlkl.cli.grid_line import LAUNCHER, read_line
+from rlkl.cli.hints import suggest_key
+from rlkl.cli.text import rows
+from rlkl.training.trainer import Trainer
+from rlkl.utils.validation import ConfigError, nearest
 
 EXAMPLES = {
     "rlkl train": "PPO-clip on CartPole-v1",

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import yaml
 
+from rlkl.cli.compose import options, register_schemas
+from rlkl.cli.compose_tuning import Tuning, experiment_yaml, load_tuning
 from rlkl.cli.text import rows
-from rlkl.config import options, register_schemas
-from rlkl.cores import usable_cores
-from rlkl.durable import FolderLock, remove_partials, write_durably
-from rlkl.found_files import read_yaml
-from rlkl.learner import Learner
-from rlkl.loggers import as_yaml, check_folder
-from rlkl.safe_text import for_terminal
-from rlkl.signals import stop_signal
-from rlkl.streams import tell
-from rlkl.tuning.report import write_report
-from rlkl.tuning.study import Study, Trial, best_of
-from rlkl.tuning_config import Tuning, experiment_yaml, load_tuning
-from rlkl.validation import ConfigError, check_installed
+from rlkl.tools.tuning.report import write_report
+from rlkl.tools.tuning.study import Study, Trial, best_of
+from rlkl.training.learner import Learner
+from rlkl.training.loggers import as_yaml, check_folder
+from rlkl.utils.atomic_files import FolderLock, remove_partials, write_durably
+from rlkl.utils.cpu import usable_cores
+from rlkl.utils.found_files import read_yaml
+from rlkl.utils.safe_text import for_terminal
+from rlkl.utils.signals import stop_signal
+from rlkl.utils.streams import tell
+from rlkl.utils.validation import ConfigError, check_installed
 
 EXAMPLES = {
     "rlkl tune space=ppo_clip env=cartpole": "a space that comes with rlkl",

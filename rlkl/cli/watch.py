@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from torch import Generator
 
-from rlkl.checkpoint import TrainedRun
 from rlkl.cli.flags import (
     ACTIONS,
     CHECKPOINT,
@@ -20,11 +19,12 @@ from rlkl.cli.flags import (
     open_run,
     whole_number,
 )
-from rlkl.envs import make_rendered_env
-from rlkl.randomness import RandomStreams
-from rlkl.rendering import VIDEO_SUFFIXES, Episode, Video, cannot_render, check_video, play
-from rlkl.streams import tell
-from rlkl.validation import BrokenEnvironmentError, ConfigError
+from rlkl.envs.make import make_rendered_env
+from rlkl.tools.rendering import VIDEO_SUFFIXES, Episode, Video, cannot_render, check_video, play
+from rlkl.training.checkpoint import TrainedRun
+from rlkl.utils.seeding import RandomStreams
+from rlkl.utils.streams import tell
+from rlkl.utils.validation import BrokenEnvironmentError, ConfigError
 
 COMMAND = RunCommand(
     "watch",

@@ -1,0 +1,294 @@
+"""From the command line of `rlkl tune` to what is searched, and from what was found to a config."""
+
+import itertools
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from omegaconf import OmegaConf
+
+from rlkl.cli.compose import (
+    CONFIG_DIR,
+    FREE_KEY,
+    GROUPS,
+    STACKED,
+    CommandLine,
+    load,
+    one_line_errors,
+    options,
+    overridden,
+    set_key,
+)
+from rlkl.tools.tuning.space import Choice, Dimension, Interval, Space
+from rlkl.tools.tuning.study import TuneConfig
+from rlkl.training.config import TrainConfig
+from rlkl.utils.validation import ConfigError, check_choice
+
+UNTUNABLE = {
+    "seed": "seeds are not chosen by their luck; seeds=N trains each trial with several",
+    "env": "another task has other returns, so there is nothing to compare",
+    "total_env_steps": "more steps train longer, not better; set the budget of every trial",
+    "run_dir": "trials write no run folders; study=DIR is where the study is kept",
+    "logger": "trials write no logs; study=DIR is where the study is kept",
+    "checkpoint": "trials keep no checkpoints; the study goes on with the next trial",
+    "eval_episodes": "trials are compared by their training return",
+    "eval_max_episode_steps": "trials are not evaluated",
+    "eval_interval": "trials are compared by their training return",
+    "device": "it changes how fast a trial is, not how good",
+    "threads": "it changes how fast a trial is, not how good",
+}
+FIXABLE = ("seed", "env", "total_env_steps", "device", "threads")
+"""Those of them that may be set for all trials."""
+TASK = ("env.id", FREE_KEY.rstrip("."))
+"""Keys of the environment that make it another task."""
+
+MOST_CHECKED = 64
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A command line, understood.
+
+    Attributes:
+        tune: how is searched.
+        space: what may be tried.
+        fixed: overrides of every trial.
+        config: of the run that the command line describes; where it has a space, with a value.
+        first: values of the space to begin with, where the config as it stands is one of it.
+    """
+
+    tune: TuneConfig
+    space: Space
+    fixed: list[str]
+    config: TrainConfig
+    first: dict[str, Any] | None
+
+    @property
+    def folder(self) -> Path:
+        """Of the study."""
+        if self.tune.study is not None:
+            return Path(self.tune.study)
+        env = self.config.env.id.replace("/", "_").replace(":", "_")
+        return Path("runs", "tuning", env, self.config.algo.name)
+
+    def overrides(self, values: dict[str, str]) -> list[str]:
+        """Return the overrides of `rlkl train` that a trial's values stand for."""
+        return [*self.fixed, *CommandLine([f"{k}={v}" for k, v in values.items()]).normalized()]
+
+    def configure(self, values: dict[str, str]) -> TrainConfig:
+        """Return the config that a trial's values make.
+
+        Raises:
+            ConfigError: they do not go together.
+        """
+        return _configure(self.fixed, values)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """All that trials of one study have in common."""
+        tune = asdict(self.tune)
+        del tune["trials"], tune["study"]
+        space = {key: str(dimension) for key, dimension in self.space.items()}
+        return {"search": tune, "space": space, "config": asdict(self.config)}
+
+
+def _configure(fixed: list[str], values: dict[str, str]) -> TrainConfig:
+    groups = [f"{key}={value}" for key, value in values.items() if key in GROUPS]
+    rest = [f"{key}={value}" for key, value in values.items() if key not in GROUPS]
+    return overridden(_loaded((*fixed, *groups)), rest)
+
+
+@cache
+def _loaded(overrides: tuple[str, ...]) -> TrainConfig:
+    """Compose once for all trials; that takes longer than to set keys."""
+    return load(list(overrides))
+
+
+def load_tuning(arguments: list[str]) -> Tuning:
+    """Understand and check the command line of `rlkl tune`. Nothing is created.
+
+    Args:
+        arguments: keys of `TuneConfig`, `space=`, and overrides of `rlkl train`, of which those
+            with several values are the space.
+
+    Raises:
+        ConfigError: with one line that says what is wrong and how to mend it.
+    """
+    own = [field.name for field in fields(TuneConfig)]
+    settings = OmegaConf.structured(TuneConfig)
+    OmegaConf.set_readonly(settings, False)
+    typed: dict[str, Override] = {}
+    texts = list(arguments)
+    for text in arguments:
+        if _parsed(text).key_or_group == "space":
+            texts.remove(text)
+            texts = [*_space_file(text), *texts]
+    for text in texts:
+        override = _parsed(text)
+        key = override.key_or_group
+        if key not in own:
+            typed[key] = override  # the later one counts
+        else:
+            set_key(settings, override)
+    with one_line_errors():
+        tune = OmegaConf.to_object(settings)
+    assert isinstance(tune, TuneConfig)
+    space, fixed = {}, []
+    for key, override in typed.items():
+        _check_tunable(key, override)
+        if override.is_sweep_override():
+            space[key] = _dimension(override)
+        else:
+            fixed += CommandLine([str(override.input_line)]).normalized()
+    if not space:
+        raise ConfigError(
+            "there is nothing to tune; expected a space=NAME, or keys with several values, such as "
+            "'algo.learning_rate=tag(log,interval(1e-5,1e-2))' algo.num_epochs=3,10"
+        )
+    config = _check_values(fixed, space)
+    return Tuning(tune, space, fixed, config, _as_it_stands(fixed, space))
+
+
+def _parsed(text: str) -> Override:
+    (override,) = CommandLine([text]).parsed()
+    return override
+
+
+def _space_file(text: str) -> list[str]:
+    """Return the overrides that a file with a space holds."""
+    name = str(_parsed(text).value())
+    path = Path(name)
+    if path.suffix != ".yaml":
+        check_choice("space", name, options("tune"))
+        path = CONFIG_DIR / "tune" / f"{name}.yaml"
+    with one_line_errors(text), path.open(encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    if not isinstance(content, dict) or any(isinstance(v, dict | list) for v in content.values()):
+        raise ConfigError(f"{text}: expected lines of KEY: VALUE, values as on the command line")
+    return [f"{key}={'null' if value is None else value}" for key, value in content.items()]
+
+
+def _check_tunable(key: str, override: Override) -> None:
+    for name, reason in UNTUNABLE.items():
+        is_part = key == name or (key.startswith(f"{name}.") and name != "env")
+        is_task = name == "env" and (key in TASK or key.startswith(FREE_KEY))
+        if (is_part or is_task) and (override.is_sweep_override() or name not in FIXABLE):
+            raise ConfigError(f"{override.input_line}: {reason}")
+    if key.startswith(("hydra.", "hydra/")) or override.is_delete():
+        raise ConfigError(f"{override.input_line}: expected a key of rlkl train")
+    if key in STACKED and override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: {key} cannot be tuned; tune the keys it sets")
+
+
+def _dimension(override: Override) -> Dimension:
+    text, value = override.input_line, override.value()
+    try:
+        if isinstance(value, IntervalSweep):
+            assert value.start is not None
+            assert value.end is not None
+            if unknown := value.tags - {"log"}:
+                raise ConfigError(f"there is no tag {', '.join(unknown)}; expected tag(log,...)")
+            whole = isinstance(value.start, int) and isinstance(value.end, int)
+            return Interval(value.start, value.end, "log" in value.tags, int(whole))
+        if isinstance(value, RangeSweep) and isinstance(value.step, int):
+            numbers = list(value.range())
+            if all(isinstance(number, int) for number in numbers) and value.step > 0:
+                return Interval(numbers[0], numbers[-1], step=value.step)
+        if not override.is_discrete_sweep():
+            raise ConfigError("expected values, choice(...), range(...) or interval(...)")
+        with one_line_errors():
+            swept = [f"{override.key_or_group}={v}" for v in override.sweep_string_iterator()]
+            values = [text.partition("=")[2] for text in CommandLine(swept).normalized()]
+            return Choice(tuple(dict.fromkeys(values)))
+    except (ConfigError, IndexError) as error:
+        raise ConfigError(f"{text}: {error}") from error
+
+
+def _check_values(fixed: list[str], space: Space) -> TrainConfig:
+    """Return the config of the first values that go together, after a look at every corner.
+
+    Raises:
+        ConfigError: a value that goes with no values of the other keys.
+    """
+    corners = {key: dimension.corners for key, dimension in space.items()}
+    found = None
+    for key, values in corners.items():
+        others = {other: corners[other] for other in space if other != key}
+        for value in values:
+            error: ConfigError | None = None
+            combinations = itertools.product(*others.values())
+            for combination in itertools.islice(combinations, MOST_CHECKED):
+                tried = dict(zip(others, combination, strict=True)) | {key: value}
+                try:
+                    config = _configure(fixed, {name: tried[name] for name in space})
+                except ConfigError as wrong:
+                    error = error or wrong
+                else:
+                    error, found = None, found or config
+                    break
+            if error is not None:
+                hint = "; int(interval(a,b)) draws whole numbers" * ("whole number" in str(error))
+                raise ConfigError(f"{key}={value}, which is to be tried: {error}{hint}")
+    assert found is not None
+    return found
+
+
+def _as_it_stands(fixed: list[str], space: Space) -> dict[str, Any] | None:
+    """Return the values that keys of the space have without it; None if one is not of the space."""
+    try:
+        config: Any = asdict(load(fixed))
+    except ConfigError:
+        return None  # it takes a value of the space to make it whole
+    found: dict[str, Any] = {}
+    for key, dimension in space.items():
+        value = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(dimension, Interval):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not dimension.low <= value <= dimension.high:
+                return None
+            if dimension.step and (value - dimension.low) % dimension.step:
+                return None
+            found[key] = value
+        else:
+            alike = [v for v in dimension.values if _parsed(f"{key}={v}").value() == value]
+            if key in GROUPS or not alike:
+                return None
+            found[key] = alike[0]
+    return found
+
+
+def experiment_yaml(overrides: list[str], comment: str) -> str:
+    """Return an experiment that stands for overrides of `rlkl train`.
+
+    Args:
+        overrides: `group=option` and `key=value`, of which the later one counts.
+        comment: of one line, which `rlkl train --help` shows.
+    """
+    groups: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
+    for text in overrides:
+        override = _parsed(text)
+        chosen = groups if override.key_or_group in GROUPS else keys
+        chosen[override.key_or_group] = override.value()
+    stacked: list[Any] = []
+    defaults: list[Any] = []
+    for group, value in groups.items():
+        names = value if isinstance(value, list) else [value]
+        if group == "experiment":
+            stacked += names
+        elif group in STACKED:
+            stacked += [f"/{group}/{name}" for name in names]
+        else:
+            defaults.append({f"override /{group}": value})
+    content = OmegaConf.create({})
+    for key, value in keys.items():
+        OmegaConf.update(content, key, value, force_add=True)
+    parts: dict[str, Any] = {"defaults": stacked + defaults} if stacked or defaults else {}
+    parts |= OmegaConf.to_container(content)  # type: ignore[arg-type]
+    text = yaml.safe_dump(parts, sort_keys=False, allow_unicode=True) if parts else ""
+    return f"# @package _global_\n# {comment}\n{text}"

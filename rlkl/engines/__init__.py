@@ -1,0 +1,1 @@
+"""How networks are evaluated and differentiated."""

@@ -1,0 +1,1 @@
+"""Every way to step environments, behind one contract."""

@@ -1,0 +1,191 @@
+"""What watches a single copy of an environment, in whichever process it runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rlkl.envs.spaces import ACTION_MASK, FLAT, leaves
+from rlkl.utils.streams import tell
+from rlkl.utils.validation import BrokenEnvironmentError, one_line
+
+ALIAS = "action_masks"
+"""Another name of the mask in an info, and the one of sb3-contrib's method."""
+
+UPGRADE = "wrap it for Gymnasium (the package shimmy does), or upgrade it"
+
+
+class Guard(gym.Wrapper[Any, Any, Any, Any]):
+    """Checks the shape and type of every observation, and puts `action_masks()` into the info.
+
+    Vector environments copy observations into arrays of the declared space, which would broadcast
+    or cast some wrong ones in silence. Exceptions of the environment become one of rlkl's own:
+    those of a process reach the other end only if they can be pickled and made of one message.
+    Rewards and ends become plain numbers: arrays of one element are common.
+
+    Args:
+        env: one copy; `action_masks` is a method or an attribute it may have, as in sb3-contrib.
+        copies: whether to return copies of observations, for those that keep them: many
+            environments return the same array each step, changed in place.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], *, copies: bool = False) -> None:
+        super().__init__(env)
+        self._copies = copies
+        declared = [leaf for leaf in leaves(env.observation_space) if isinstance(leaf.space, FLAT)]
+        # Each leaf with the types that passed so far: can_cast takes longer than all else here.
+        self._leaves = [(leaf, {leaf.dtype}) for leaf in declared]
+        # Of an observation that is one array; no array has a shape of None.
+        self._shape, self._types = None, set[np.dtype[Any]]()
+        if len(declared) == 1 and not declared[0].path:
+            self._shape, self._types = declared[0].shape, self._leaves[0][1]
+        self._has_masks = env.has_wrapper_attr(ALIAS)
+
+    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        try:
+            result: Any = self.env.reset(**given)
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise BrokenEnvironmentError(
+                    "it returned no pair of an observation and an info; an environment of old Gym "
+                    f"returns the observation alone: {UPGRADE}"
+                )
+            observation, info = result
+            _check_info(info)
+            self._check(observation)
+            return _copied(observation) if self._copies else observation, self._with_mask(info)
+        except (BrokenEnvironmentError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # sys.exit() too: no environment ends a run on its own
+            raise _told(error) from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step."""
+        try:
+            result: Any = self.env.step(action)
+            if not (isinstance(result, tuple) and len(result) == 5):
+                count = len(result) if isinstance(result, tuple) else 1
+                raise BrokenEnvironmentError(
+                    f"it returned {count} value{'s' * (count != 1)}; expected 5: observation, "
+                    f"reward, terminated, truncated, info; old Gym has 4: {UPGRADE}"
+                )
+            observation, reward, terminated, truncated, info = result
+            # _check would come to the same, and take twice as long as all else here.
+            if (
+                type(observation) is not np.ndarray
+                or observation.shape != self._shape
+                or observation.dtype not in self._types
+            ):
+                self._check(observation)
+            if type(info) is not dict:
+                _check_info(info)
+            if self._has_masks or ALIAS in info:
+                info = self._with_mask(info)
+            if not isinstance(reward, float):
+                reward = _number(reward)
+            if type(terminated) is not bool:
+                terminated = _flag("terminated", terminated)
+            if type(truncated) is not bool:
+                truncated = _flag("truncated", truncated)
+            if self._copies:
+                observation = _copied(observation)
+            return observation, reward, terminated, truncated, info
+        except (BrokenEnvironmentError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # sys.exit() too: no environment ends a run on its own
+            raise _told(error) from error
+
+    def close(self) -> None:
+        """Close the environment; an error is reported once, and ends nothing."""
+        with closing(f"env.id={self.spec.id}" if self.spec else str(self.unwrapped)):
+            super().close()
+
+    def _with_mask(self, info: dict[str, Any]) -> dict[str, Any]:
+        if self._has_masks:
+            mask = self.env.get_wrapper_attr(ALIAS)
+            mask = mask() if callable(mask) else mask
+        elif ALIAS in info:
+            mask = info[ALIAS]
+        else:
+            return info
+        return info | {ACTION_MASK: mask if isinstance(mask, tuple | list) else np.asarray(mask)}
+
+    def _check(self, observation: Any) -> None:
+        for leaf, types in self._leaves:
+            part = np.asarray(leaf.of(observation))
+            if part.shape != leaf.shape or part.dtype not in types:
+                leaf.check(part.shape, part.dtype, "the environment")
+                types.add(part.dtype)
+
+
+def _told(error: BaseException) -> BrokenEnvironmentError:
+    if isinstance(error, SystemExit):
+        return BrokenEnvironmentError(f"it called sys.exit({error.code!r})")
+    return BrokenEnvironmentError(f"{type(error).__name__}: {one_line(error)}")
+
+
+_REPORTED = set[str]()
+
+
+@contextmanager
+def closing(name: str) -> Iterator[None]:
+    """Report what goes wrong within, once for each name, and go on: all else is done by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if name not in _REPORTED:
+            _REPORTED.add(name)
+            text = f"{name}: close failed: {type(error).__name__}: {one_line(error)}"
+            tell(f"{text}; the run is not affected")
+
+
+def _check_info(info: Any) -> None:
+    if not isinstance(info, dict):
+        raise BrokenEnvironmentError(f"the info is {_shown(info)}; expected a dict")
+
+
+def _number(reward: Any) -> float:
+    """Return a reward that is a number, or an array of one.
+
+    Raises:
+        BrokenEnvironmentError: it is something else.
+    """
+    array = np.asarray(reward)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        shape = f" of shape {array.shape}" if array.ndim else ""
+        raise BrokenEnvironmentError(f"the reward is {_shown(reward)}{shape}; expected a number")
+    return float(array.item())
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Return an end that is True or False, 1 or 0, or an array of one of them.
+
+    Raises:
+        BrokenEnvironmentError: it is something else.
+    """
+    if isinstance(value, np.bool_):
+        return bool(value)
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biu" or array.item() not in (0, 1):
+        raise BrokenEnvironmentError(f"{name} is {_shown(value)}; expected True or False")
+    return bool(array.item())
+
+
+def _copied(observation: Any) -> Any:
+    if isinstance(observation, np.ndarray):
+        return observation.copy()
+    if isinstance(observation, dict):
+        return {key: _copied(part) for key, part in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(map(_copied, observation))
+    return deepcopy(observation)
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

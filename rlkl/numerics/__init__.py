@@ -1,0 +1,1 @@
+"""The mathematics of policy optimisation, as pure functions."""

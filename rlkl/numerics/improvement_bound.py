@@ -1,0 +1,164 @@
+"""What theory promises of a policy step: its quadratic model, and TRPO's bound on the return."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlkl.numerics.divergences import from_probabilities, kl
+
+
+def quadratic_kl(fisher: Tensor | Callable[[Tensor], Tensor], step: Tensor) -> Tensor:
+    """Quadratic model ½ dᵀF d of the KL that a step makes (Kakade 2001; TRPO, section 4).
+
+    F is the Hessian at θ_old of KL(π_old ‖ π_θ) and of its reverse, whose gradient there is 0. So
+    KL / (½ dᵀF d) - 1 goes to 0 linearly in the length of d.
+
+    Args:
+        fisher: F, `[n, n]`, or the function v to F v, such as
+            `trust_region.fisher_vector_product(..., damping=0)` returns.
+        step: d = θ - θ_old, `[n]`.
+
+    Returns:
+        The model in nats, a scalar.
+    """
+    image = fisher @ step if isinstance(fisher, Tensor) else fisher(step)
+    return 0.5 * (step @ image)
+
+
+@dataclass(frozen=True)
+class TabularMDP:
+    """A Markov decision process small enough to be solved exactly, in float64.
+
+    An episode's end is a state that every action leaves where it is, with rewards of 0.
+
+    Attributes:
+        transitions: P(s' | s, a), `[S, A, S]`.
+        rewards: expected reward of an action, `[S, A]`.
+        start: probabilities of the first state, `[S]`.
+        gamma: discount, at least 0 and below 1.
+
+    Raises:
+        ValueError: if the shapes do not fit, or something is no probability.
+    """
+
+    transitions: Tensor
+    rewards: Tensor
+    start: Tensor
+    gamma: float
+
+    def __post_init__(self) -> None:
+        if self.rewards.ndim != 2:
+            raise ValueError(f"rewards of shape {list(self.rewards.shape)}: expected [S, A]")
+        states, actions = self.rewards.shape
+        for name, shape in (("transitions", [states, actions, states]), ("start", [states])):
+            given = list(getattr(self, name).shape)
+            if given != shape:
+                raise ValueError(f"{name} of shape {given}: expected {shape}, as the rewards")
+        if not 0 <= self.gamma < 1:
+            raise ValueError(f"gamma={self.gamma}: expected at least 0 and below 1")
+        from_probabilities(self.transitions.flatten(0, 1))
+        from_probabilities(self.start)
+
+
+@dataclass(frozen=True)
+class PolicyValues:
+    """A policy solved exactly.
+
+    Attributes:
+        values: V(s), `[S]`.
+        advantages: A(s, a) = Q(s, a) - V(s), `[S, A]`.
+        visits: discounted visits Σ_t γᵗ P(s_t = s), `[S]`; they sum to 1/(1-γ).
+        expected_return: J = Σ_s P(s_0 = s) · V(s).
+    """
+
+    values: Tensor
+    advantages: Tensor
+    visits: Tensor
+    expected_return: float
+
+
+def solve(mdp: TabularMDP, policy: Tensor) -> PolicyValues:
+    """Solve V = r_π + γ P_π V and d = P(s_0) + γ P_πᵀ d.
+
+    Args:
+        mdp: S states, A actions.
+        policy: π(a|s), `[S, A]`.
+
+    Raises:
+        ValueError: if the policy is of another shape, or no table of probabilities.
+    """
+    policy = _checked(mdp, policy)
+    transitions, rewards, start = (x.double() for x in (mdp.transitions, mdp.rewards, mdp.start))
+    of_policy = torch.einsum("sa,sat->st", policy, transitions)
+    kept = torch.eye(len(start), dtype=torch.float64) - mdp.gamma * of_policy
+    values = torch.linalg.solve(kept, (policy * rewards).sum(-1))
+    advantages = rewards + mdp.gamma * transitions @ values - values.unsqueeze(-1)
+    visits = torch.linalg.solve(kept.T, start)
+    return PolicyValues(values, advantages, visits, float(start @ values))
+
+
+@dataclass(frozen=True)
+class ImprovementBound:
+    """What TRPO's theory says of a step from an old policy to a new one, beside what it did.
+
+    Attributes:
+        old_return: J(old).
+        new_return: J(new), never below `lower_bound`.
+        surrogate: L_old(new), the return that the old policy's visits predict.
+        epsilon: ε = max |A_old(s, a)|.
+        max_kl: max_s KL(old ‖ new) in nats.
+        lower_bound: L_old(new) - 4εγ/(1-γ)² · max_s KL(old ‖ new).
+    """
+
+    old_return: float
+    new_return: float
+    surrogate: float
+    epsilon: float
+    max_kl: float
+    lower_bound: float
+
+
+def improvement_bound(mdp: TabularMDP, old: Tensor, new: Tensor) -> ImprovementBound:
+    """TRPO's lower bound on the return of a new policy (Schulman 2015, eq. 9 and theorem 1).
+
+    J(new) ≥ L_old(new) - 4εγ/(1-γ)² · max_s KL(old ‖ new) with
+    L_old(new) = J(old) + Σ_s d_old(s) Σ_a new(a|s) · A_old(s, a). The maximum is over all states.
+    TRPO as it is run constrains the mean over visited states, of which no such promise is made.
+
+    Args:
+        mdp: S states, A actions.
+        old: π_old(a|s), `[S, A]`.
+        new: π(a|s), `[S, A]`.
+
+    Raises:
+        ValueError: if a policy is of another shape, or no table of probabilities.
+    """
+    old, new = _checked(mdp, old), _checked(mdp, new)
+    before = solve(mdp, old)
+    gains = (new * before.advantages).sum(-1)
+    surrogate = before.expected_return + float(before.visits @ gains)
+    epsilon = float(before.advantages.abs().max())
+    max_kl = float(kl(from_probabilities(old), from_probabilities(new)).max())
+    weight = 4 * epsilon * mdp.gamma / (1 - mdp.gamma) ** 2
+    # A weight of 0 (ε or γ is) promises L even where the KL is infinite.
+    lower_bound = surrogate - weight * max_kl if weight else surrogate
+    return ImprovementBound(
+        before.expected_return,
+        solve(mdp, new).expected_return,
+        surrogate,
+        epsilon,
+        max_kl,
+        lower_bound,
+    )
+
+
+def _checked(mdp: TabularMDP, policy: Tensor) -> Tensor:
+    if policy.shape != mdp.rewards.shape:
+        raise ValueError(
+            f"a policy of shape {list(policy.shape)}: expected {list(mdp.rewards.shape)}, one row "
+            "for each state"
+        )
+    from_probabilities(policy)
+    return policy.double()

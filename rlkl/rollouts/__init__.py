@@ -1,0 +1,1 @@
+"""Experience: collected, then turned into a batch."""

@@ -1,0 +1,1 @@
+"""What people do around training; the core never imports it."""

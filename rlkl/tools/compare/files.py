@@ -1,0 +1,128 @@
+"""Writes a report's folder: the page, Markdown, figures, and a CSV file for each set of rows."""
+
+import csv
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rlkl.tools.compare import tables
+from rlkl.tools.compare.charts import Figure
+from rlkl.tools.compare.drawing import draw
+from rlkl.tools.compare.figures import figures
+from rlkl.tools.compare.page import page, title
+from rlkl.tools.compare.report import Comparison
+from rlkl.tools.compare.rows import Rows
+from rlkl.tools.experiments.drawing import save
+from rlkl.utils.safe_text import for_markdown
+from rlkl.utils.validation import ConfigError
+
+NAMES = ("report.html", "report.md", "figures", "data")
+"""What a report's folder holds."""
+
+
+def check_free(folder: Path) -> None:
+    """Raise if a report cannot be written to a folder, for it is none or holds one.
+
+    Raises:
+        ConfigError: naming what is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={folder} is a file; expected a folder, or one to be made")
+    for name in NAMES:
+        if (folder / name).exists():
+            raise ConfigError(
+                f"{folder / name} exists already and is not overwritten; choose another output"
+            )
+
+
+def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
+    """Write everything, or nothing; return the files that are to be opened first.
+
+    Args:
+        comparison: what is written.
+        folder: exists.
+        command: that the report is made by, named in it.
+
+    Raises:
+        ConfigError: the folder holds a report.
+    """
+    with TemporaryDirectory(prefix=".report-", dir=folder) as unfinished:
+        _write(comparison, Path(unfinished), command)
+        check_free(folder)  # again: it took a while
+        for name in NAMES:
+            Path(unfinished, name).rename(folder / name)
+    return [folder / name for name in NAMES[:2]]
+
+
+def _write(comparison: Comparison, folder: Path, command: str) -> None:
+    made = figures(comparison)
+    for name in ("figures", "data"):
+        (folder / name).mkdir()
+    for figure in made:
+        drawing = draw(figure, comparison.labels)
+        for suffix in ("png", "svg"):
+            save(drawing, folder / "figures" / f"{figure.name}.{suffix}")
+    for name, rows in comparison.tables.items():
+        if rows:
+            _write_rows(folder / "data" / f"{name}.csv", rows)
+    texts = {
+        "report.html": page(comparison, made, command),
+        "report.md": markdown(comparison, made, command),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_rows(path: Path, rows: Rows) -> None:
+    """Write rows; numbers so that they are read back to the last bit, NaN as an empty field."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _field(value) for key, value in row.items()})
+
+
+def _field(value: object) -> object:
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def markdown(comparison: Comparison, made: list[Figure], command: str) -> str:
+    """Return findings, cautions, figures and tables in Markdown.
+
+    Args:
+        comparison: what is shown.
+        made: its figures.
+        command: that the report is made by.
+    """
+    shown = tables.tables(comparison)
+    parts = [f"# {for_markdown(title(comparison))}", f"    {command}", "## In short"]
+    parts.append(
+        "\n".join(f"- {for_markdown(finding)}" for finding in comparison.findings)
+        or "Nothing to compare."
+    )
+    if comparison.cautions:
+        parts.append("## Be wary")
+        parts.append(
+            "\n".join(f"- **{c.kind}**: {for_markdown(c.text)}" for c in comparison.cautions)
+        )
+    for figure in made:
+        parts += [
+            f"## {figure.title}",
+            f"![{figure.title}](figures/{figure.name}.svg)",
+            for_markdown(figure.caption),
+        ]
+        parts += _tables(tables.of(figure.name, shown))
+    for name, heading in (("compared", "What was compared"), ("runs", "Runs")):
+        parts += [f"## {heading}", *_tables(tables.of(name, shown))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _tables(shown: list[tables.Table]) -> list[str]:
+    parts = []
+    for table in shown:
+        parts += [
+            f"### {table.title}",
+            tables.markdown(table),
+            *filter(None, [for_markdown(table.note)]),
+        ]
+    return parts

@@ -1,0 +1,13 @@
+"""Experiments that show what KL is and does, by name: one line of `EXPERIMENTS` each."""
+
+from rlkl.tools.experiments import beta, clip, collapse, directions, estimators, geometry
+from rlkl.tools.experiments.base import Experiment
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "collapse": collapse.EXPERIMENT,
+    "geometry": geometry.EXPERIMENT,
+    "directions": directions.EXPERIMENT,
+    "clip": clip.EXPERIMENT,
+    "estimators": estimators.EXPERIMENT,
+    "beta": beta.EXPERIMENT,
+}

@@ -1,0 +1,179 @@
+"""Experiment `beta`: what an adaptive β does for three targets, beside a β that stands still."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
+from rlkl.tools.experiments.base import (
+    Experiment,
+    Row,
+    Rows,
+    Tell,
+    TrainingExperimentConfig,
+    column,
+    distinct,
+    select,
+    several,
+)
+from rlkl.tools.experiments.drawing import COLORS, Line, label
+from rlkl.training.config import TrainConfig
+from rlkl.training.trainer import Trainer
+from rlkl.utils.validation import ConfigError, check_range
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class BetaConfig(TrainingExperimentConfig):
+    """Settings.
+
+    Attributes:
+        targets: of the adaptive β, in nats.
+        kl_coefficients: β that stand still.
+        seeds: how many runs of each, with the seeds `train.seed` and those behind it.
+    """
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(algo=PPOKLConfig()))
+    targets: list[float] = field(default_factory=lambda: [0.003, 0.01, 0.03])
+    kl_coefficients: list[float] = field(default_factory=lambda: [1.0])
+    seeds: int = 5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.train.algo, PPOKLConfig):
+            raise ConfigError(
+                f"algo={self.train.algo.name}: beta shows the adaptive β, which is algo=ppo_kl"
+            )
+        if self.train.algo.target_kl != PPOKLConfig.target_kl:
+            target = self.train.algo.target_kl
+            raise ConfigError(f"algo.target_kl={target:g}: beta takes targets=[{target:g}] instead")
+        for target in several("targets", self.targets):
+            check_range("targets", target, above=0)
+        for kl_coefficient in several("kl_coefficients", self.kl_coefficients):
+            check_range("kl_coefficients", kl_coefficient, at_least=0)
+        check_range("seeds", self.seeds, at_least=1, at_most=10_000)
+
+
+def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:
+    """Yield the name and the configuration of each variant, but for its seed."""
+    algo = config.train.algo
+    assert isinstance(algo, PPOKLConfig)
+    for target in config.targets:
+        yield f"target {target:g}", replace(config.train, algo=replace(algo, target_kl=target))
+    keys = [field.name for field in fields(PPOKLFixedConfig) if field.name != "name"]
+    shared = {key: getattr(algo, key) for key in keys}
+    for kl_coefficient in config.kl_coefficients:
+        fixed = PPOKLFixedConfig(**shared | {"kl_coefficient": kl_coefficient})
+        yield f"fixed β = {kl_coefficient:g}", replace(config.train, algo=fixed)
+
+
+def run(config: TrainConfig) -> Iterator[Row]:
+    """Train, and yield a row for each iteration."""
+    trainer = Trainer(config)
+    try:
+        while trainer.env_steps < config.total_env_steps:
+            _, metrics, _ = trainer.iterate()
+            yield {
+                "env_steps": trainer.env_steps,
+                "kl_coefficient": metrics["kl/coefficient"],
+                "kl_mean": metrics["kl/old_new"],
+                "kl_max": metrics["kl/max"],
+                "target": metrics["kl/target"],
+                "entropy": metrics["policy/entropy"],
+                "return": metrics["return/train"],
+            }
+    finally:
+        trainer.close()
+
+
+def calculate(config: BetaConfig, tell: Tell) -> Rows:
+    """Train every variant with every seed."""
+    rows: Rows = []
+    for name, train in variants(config):
+        for seed in range(train.seed, train.seed + config.seeds):
+            row: Row = {"variant": name, "seed": seed}
+            rows += [row | found for found in run(replace(train, seed=seed))]
+            tell(f"{name}, seed {seed}: return {rows[-1]['return']:.1f}")
+    return rows
+
+
+def tabulate(rows: Rows) -> Rows:
+    """Return how well each variant held its target in both halves, over all seeds."""
+    table: Rows = []
+    middle = max(column(rows, "env_steps")) / 2
+    for name in distinct(rows, "variant"):
+        found = select(rows, variant=name)
+        for half in (1, 2):
+            part = [row for row in found if (float(row["env_steps"]) > middle) == (half == 2)]
+            kl, target = np.array(column(part, "kl_mean")), float(part[0]["target"])
+            ends = [select(part, seed=seed)[-1] for seed in distinct(part, "seed")]
+            row: Row = {"variant": name, "half": half, "median KL": float(np.median(kl))}
+            within = (kl > target / 1.5) & (kl < 1.5 * target)
+            row["in band"] = float(within.mean()) if np.isfinite(target) else ""
+            row["largest KL"] = float(kl.max())
+            row["median β"] = float(np.median(column(part, "kl_coefficient")))
+            row["last β"] = ", ".join(f"{end['kl_coefficient']:.2g}" for end in ends)
+            row["returns"] = ", ".join(f"{end['return']:.0f}" for end in ends)
+            table.append(row)
+    return table
+
+
+SEED_LINES = (
+    Line(COLORS["blue"], "-", ""),
+    Line(COLORS["vermilion"], "--", ""),
+    Line(COLORS["green"], "-.", ""),
+    Line(COLORS["orange"], ":", ""),
+)
+"""In turn; more seeds than lines share them."""
+
+
+def draw(figure: "Figure", rows: Rows) -> None:
+    """Draw KL, β and return along training, a column for each variant, a line for each seed."""
+    names = distinct(rows, "variant")
+    panels = figure.subplots(3, len(names), squeeze=False, sharex=True, sharey="row")
+    keys = {
+        "kl_mean": "KL(old ‖ new), nats",
+        "kl_coefficient": "β of the update",
+        "return": "training return,\nlast 100 episodes",
+    }
+    for name, of_variant in zip(names, panels.T, strict=True):
+        found = select(rows, variant=name)
+        for axes, key in zip(of_variant, keys, strict=True):
+            for number, seed in enumerate(distinct(found, "seed")):
+                line = SEED_LINES[number % len(SEED_LINES)]
+                of_seed = select(found, seed=seed)
+                steps = [x / 1000 for x in column(of_seed, "env_steps")]
+                axes.plot(
+                    steps, column(of_seed, key), line.dashes, color=line.color, linewidth=1.2,
+                    label=f"seed {seed}",
+                )  # fmt: skip
+            label(axes, name if key == "kl_mean" else "", "", "")
+        target = float(found[0]["target"])
+        if np.isfinite(target):
+            of_variant[0].axhspan(target / 1.5, 1.5 * target, color="#BBBBBB", alpha=0.6)
+        of_variant[-1].set_xlabel("environment steps, thousands")
+    for axes, name_of_axis in zip(panels[:, 0], keys.values(), strict=True):
+        axes.set_ylabel(name_of_axis)
+    for axes in panels[:2, 0]:
+        axes.set_yscale("log")
+    panels[0, 0].set_ylim(1e-5, 1)
+    panels[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.suptitle(
+        "β goes after its target (grey: where it stays as it is); while the learning rate shrinks "
+        "to 0, no β reaches it",
+        fontsize=12,
+    )
+
+
+EXPERIMENT = Experiment(
+    "an adaptive β, its KL and its target over training, beside a β that stands still",
+    BetaConfig,
+    calculate,
+    tabulate,
+    draw,
+    (13.0, 7.5),
+    ("algo=ppo_kl", "total_env_steps=80000"),
+)

@@ -1,0 +1,205 @@
+"""Experiment `clip`: how far PPO-clip goes on one batch if nobody stops it."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlkl.algos import make_policy_optimizer
+from rlkl.algos.base import MinibatchConfig
+from rlkl.algos.ppo_clip import PPOClipConfig
+from rlkl.algos.ppo_kl import PPOKLFixedConfig
+from rlkl.algos.trpo import TRPOConfig
+from rlkl.rollouts.rollout import Batch
+from rlkl.tools.experiments.base import (
+    Experiment,
+    Row,
+    Rows,
+    Tell,
+    column,
+    distinct,
+    select,
+    several,
+)
+from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, label
+from rlkl.tools.experiments.starts import StartConfig, actor, batches, starting_policies
+from rlkl.training.diagnostics import report
+from rlkl.training.trainer import Trainer
+from rlkl.utils.validation import check_range
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CONTESTANTS: dict[str, MinibatchConfig] = {
+    "ppo_clip": PPOClipConfig(),
+    "ppo_kl_fixed": PPOKLFixedConfig(),
+    "no limit": PPOKLFixedConfig(kl_coefficient=0.0),
+}
+"""Who goes over the batch epoch by epoch; `no limit` is the bare surrogate E[r · A]."""
+
+
+@dataclass(frozen=True)
+class ClipConfig(StartConfig):
+    """Settings.
+
+    Attributes:
+        checkpoint, seeds, batches: see `StartConfig`.
+        epochs: of an update.
+        learning_rates: of Adam, each with updates of its own.
+    """
+
+    epochs: int = 80
+    learning_rates: list[float] = field(default_factory=lambda: [7e-4, 2e-2])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("epochs", self.epochs, at_least=1, at_most=10_000)
+        for rate in several("learning_rates", self.learning_rates):
+            check_range("learning_rates", rate, above=0)
+
+
+def epochs(
+    trainer: Trainer, batch: Batch, config: MinibatchConfig, count: int, number: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what an update has come to after each of its epochs.
+
+    An update of n epochs is n updates of one, on the same batch: Adam, the stream of minibatches
+    and π_old, which is data of the batch, go on. Only β would adapt, and here it is fixed.
+
+    Args:
+        trainer: whose policy collected the batch.
+        batch: to learn from.
+        config: of the optimizer.
+        count: n.
+        number: of the batch; it names the stream of minibatches.
+    """
+    policy = trainer.policy
+    generator = trainer.streams.torch(f"minibatches {number}", policy.device)
+    optimizer = make_policy_optimizer(replace(config, num_epochs=1), policy, generator)
+    for epoch in range(count + 1):
+        if epoch:
+            optimizer.update(batch, progress=0.0)
+        yield {"epoch": epoch} | measured(trainer, batch)
+
+
+def measured(trainer: Trainer, batch: Batch) -> dict[str, float]:
+    """Return how far the policy is from the one that collected the batch."""
+    metrics, _ = report(trainer.policy, batch, PPOClipConfig().ratio_bounds)
+    return {
+        "kl_mean": metrics["kl/old_new"],
+        "kl_max": metrics["kl/max"],
+        "ratio_max": metrics["ratio/max"],
+        "ratio_min": metrics["ratio/min"],
+        "clip_fraction": metrics["ratio/clip_fraction"],
+    }
+
+
+def updates(trainer: Trainer, config: ClipConfig, tell: Tell) -> Iterator[dict[str, Any]]:
+    """Yield a row for each batch, learning rate, optimizer and epoch.
+
+    TRPO has no learning rate and one step: one row for each batch, with a rate of 0.
+    """
+    start, seed = actor(trainer).clone(), trainer.config.seed
+    for number, batch in enumerate(batches(trainer, config.batches)):
+        known = {"seed": seed, "batch": number}
+        for rate, (name, optimizer) in itertools.product(
+            config.learning_rates, CONTESTANTS.items()
+        ):
+            settings = replace(optimizer, learning_rate=rate)
+            for row in epochs(trainer, batch, settings, config.epochs, number):
+                yield known | {"optimizer": name, "learning_rate": rate} | row
+            actor(trainer).copy_(start)
+        generator = trainer.streams.torch(f"minibatches {number}", trainer.policy.device)
+        make_policy_optimizer(TRPOConfig(), trainer.policy, generator).update(batch, progress=0.0)
+        one = {"optimizer": "trpo", "learning_rate": 0.0, "epoch": 1}
+        yield known | one | measured(trainer, batch)
+        actor(trainer).copy_(start)
+        tell(f"batch {number + 1} of {config.batches}")
+
+
+def calculate(config: ClipConfig, tell: Tell) -> Rows:
+    """Train or restore policies, then make all updates from each of them."""
+    return [
+        row for trainer in starting_policies(config, tell) for row in updates(trainer, config, tell)
+    ]
+
+
+KEYS = ("kl_mean", "kl_max", "ratio_max", "ratio_min", "clip_fraction")
+
+
+def tabulate(rows: Rows) -> Rows:
+    """Return how far each optimizer is after some of the epochs: medians over all updates.
+
+    `kl_least` and `kl_most` are those of the starting policies, each the median of its batches.
+    """
+    table: Rows = []
+    for rate in distinct(rows, "learning_rate"):
+        for name in distinct(select(rows, learning_rate=rate), "optimizer"):
+            found = select(rows, optimizer=name, learning_rate=rate)
+            last = int(max(column(found, "epoch")))
+            for epoch in sorted({1, min(10, last), last}):
+                at = select(found, epoch=epoch)
+                row: Row = {"optimizer": name, "learning_rate": rate or "", "epoch": epoch}
+                row |= {key: float(np.median(column(at, key))) for key in KEYS}
+                each = [_median_kl(select(at, seed=seed)) for seed in distinct(at, "seed")]
+                table.append(row | {"kl_least": min(each), "kl_most": max(each)})
+    return table
+
+
+def _median_kl(rows: Rows) -> float:
+    return float(np.median(column(rows, "kl_mean")))
+
+
+PANELS = {
+    "ratio_max": "largest ratio r of the batch",
+    "kl_mean": "KL(old ‖ new), mean over states, nats",
+    "kl_max": "largest KL(old ‖ new) of a state, nats",
+}
+
+
+def draw(figure: "Figure", rows: Rows) -> None:
+    """Draw ratios and KL over the epochs, a row for each learning rate; thin lines are updates."""
+    rates = [rate for rate in distinct(rows, "learning_rate") if rate]
+    panels = figure.subplots(len(rates), len(PANELS), squeeze=False, sharex=True, sharey="col")
+    high = PPOClipConfig().ratio_bounds[1]
+    for rate, of_rate in zip(rates, panels, strict=True):
+        for axes, (key, name_of_axis) in zip(of_rate, PANELS.items(), strict=True):
+            for name in CONTESTANTS:
+                line = ALGORITHM_LINES[name]
+                found = select(rows, learning_rate=rate, optimizer=name)
+                ticks = distinct(found, "epoch")
+                table = np.array([column(select(found, epoch=tick), key) for tick in ticks])
+                style: dict[str, Any] = {"color": line.color, "linestyle": line.dashes}
+                axes.plot(ticks, table, **style, linewidth=0.5, alpha=0.5)
+                axes.plot(ticks, np.median(table, 1), **style, linewidth=2.2, label=name)
+            one_step = float(np.median(column(select(rows, optimizer="trpo"), key)))
+            line = ALGORITHM_LINES["trpo"]
+            axes.axhline(one_step, color=line.color, linewidth=2, label="trpo, its one step")
+            axes.set_yscale("log")
+            label(axes, f"learning rate {rate:g}", "", name_of_axis)
+        of_rate[0].axhline(high, color=BLACK, linewidth=0.8)
+        of_rate[0].text(max(column(rows, "epoch")), high, "1 + ε", va="top", ha="right")
+    for axes in panels[-1]:
+        axes.set_xlabel("epochs over the same batch")
+    panels[0, 0].set_ylim(0.7, 1e5)
+    for axes in panels[0, 1:]:
+        axes.set_ylim(1e-3, None)
+    panels[0, 0].legend(frameon=False, loc="upper left", fontsize=9)
+    figure.suptitle(
+        "The clip bounds neither ratio nor KL: it nearly does at a small learning rate; "
+        "at a large one some policies do not come back, as they do with a penalty",
+        fontsize=12,
+    )
+
+
+EXPERIMENT = Experiment(
+    "how far PPO-clip goes on one batch if nobody stops it",
+    ClipConfig,
+    calculate,
+    tabulate,
+    draw,
+    (13.0, 7.0),
+    ("env=pendulum", "total_env_steps=50000"),
+)

@@ -1,0 +1,233 @@
+"""Experiment `estimators`: bias and spread of k1, k2 and k3 as the true KL grows."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.polynomial.polynomial import polypow
+from torch import Tensor
+
+from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
+from rlkl.numerics.divergences import kl_estimates
+from rlkl.tools.experiments.base import (
+    Experiment,
+    ExperimentConfig,
+    Row,
+    Rows,
+    Tell,
+    column,
+    distinct,
+    select,
+)
+from rlkl.tools.experiments.drawing import BLACK, COLORS, Line, label
+from rlkl.utils.seeding import RandomStreams
+from rlkl.utils.validation import check_range
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ESTIMATORS = ("k1", "k2", "k3")
+_LOGITS = torch.tensor([[0.0, 0.5, 1.0, 2.0]], dtype=torch.float64)
+_DIRECTION = torch.tensor([[1.0, -1.0, 0.5, -0.5]], dtype=torch.float64)
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of k1, k2 and k3, exact, each of one sample."""
+
+    means: tuple[float, float, float]
+    stds: tuple[float, float, float]
+
+
+Pair = tuple[Distribution, Distribution, Moments]
+"""π_old, π_new, and what the estimators of their KL come to."""
+
+
+@dataclass(frozen=True)
+class EstimatorsConfig(ExperimentConfig):
+    """Settings.
+
+    Attributes:
+        kl_min: least true KL, in nats.
+        kl_max: largest true KL, in nats.
+        points: how many values of the true KL, evenly in its logarithm.
+        samples: of the sampled check at each of them.
+        seed: of the samples.
+    """
+
+    kl_min: float = 1e-3
+    kl_max: float = 2.0
+    points: int = 25
+    samples: int = 100_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("kl_min", self.kl_min, above=0)
+        check_range("kl_max", self.kl_max, above=self.kl_min, at_most=10)
+        check_range("points", self.points, at_least=2, at_most=10_000)
+        check_range("samples", self.samples, at_least=2, at_most=10**8)
+        check_range("seed", self.seed, at_least=0)
+
+
+def gaussian_pair(shift: float, std: float) -> Pair:
+    """Return N(0, 1), N(shift, std²) and the exact moments of the estimators.
+
+    log r = c + b ε + ½ a ε² with ε ~ N(0, 1), a = 1 - 1/std², b = shift/std² and
+    c = -log std - ½ shift²/std². Moments of it come from polynomials; those of r from
+    E[r] = 1, E[r log r] = KL(new ‖ old) and E[r²] = e^{2c} (1 - 2a)^{-½} exp(2b²/(1 - 2a)), which
+    is infinite for a ≥ ½, that is for std² ≥ 2.
+    """
+    a, b = 1 - std**-2, shift / std**2
+    c = -math.log(std) - 0.5 * (shift / std) ** 2
+    # Coefficients of a polynomial in ε times E[ε^n] = 1, 0, 1, 0, 3, ... give its mean.
+    normal = np.array([1.0, 0, 1, 0, 3, 0, 15, 0, 105])
+    powers = [polypow([c, b, a / 2], power) for power in (1, 2, 4)]
+    first, second, fourth = (float(power @ normal[: len(power)]) for power in powers)
+    variance = second - first**2
+    squared_ratio = math.inf
+    if a < 0.5:
+        squared_ratio = math.exp(2 * c + 2 * b**2 / (1 - 2 * a)) / math.sqrt(1 - 2 * a)
+    reverse = 0.5 * (std**2 - 1 - 2 * math.log(std) + shift**2)
+    return (
+        DiagonalGaussian(torch.zeros(1, 2, dtype=torch.float64)),
+        DiagonalGaussian(torch.tensor([[shift, math.log(std)]], dtype=torch.float64)),
+        Moments(
+            (-first, second / 2, -first),
+            (
+                math.sqrt(variance),
+                math.sqrt(fourth - second**2) / 2,
+                # Var[r - log r], with Cov[r, log r] = E[r log r] - E[log r].
+                math.sqrt(max(squared_ratio - 1 + variance - 2 * (reverse - first), 0.0)),
+            ),
+        ),
+    )
+
+
+def categorical_pair(distance: float) -> Pair:
+    """Return two policies over four actions whose logits lie this far apart, and exact moments."""
+    old, new = Categorical(_LOGITS), Categorical(_LOGITS + distance * _DIRECTION)
+    probabilities = old.log_probabilities.exp()[0]
+    values = torch.stack(kl_estimates((new.log_probabilities - old.log_probabilities)[0]))
+    means = values @ probabilities
+    variances = (values - means.unsqueeze(-1)).square() @ probabilities
+    k1, k2, k3 = means.tolist()
+    of_k1, of_k2, of_k3 = variances.sqrt().tolist()
+    return old, new, Moments((k1, k2, k3), (of_k1, of_k2, of_k3))
+
+
+FAMILIES: dict[str, Callable[[float], Pair]] = {
+    "Gaussian, mean moves": lambda x: gaussian_pair(x, 1.0),
+    "Gaussian, σ grows": lambda x: gaussian_pair(0.0, math.exp(x)),
+    "Gaussian, σ shrinks": lambda x: gaussian_pair(0.0, math.exp(-x)),
+    "four actions": categorical_pair,
+}
+"""How far the new policy is from the old one, at least 0, to both."""
+
+
+def at_kl(family: Callable[[float], Pair], kl: float) -> Pair:
+    """Return the pair of a family whose KL(old ‖ new) is `kl` nats, by bisection."""
+    near, far = 0.0, 20.0
+    for _ in range(60):
+        middle = (near + far) / 2
+        old, new, _ = family(middle)
+        near, far = (near, middle) if old.kl(new).item() > kl else (middle, far)
+    return family(near)
+
+
+def sampled(pair: Pair, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return means of k1, k2 and k3 over samples of π_old, and their standard errors, `[3]`."""
+    old, new = (of_pair.at(of_pair.parameters.expand(samples, -1)) for of_pair in pair[:2])
+    actions = old.sample(generator)
+    values = torch.stack(kl_estimates(new.log_prob(actions) - old.log_prob(actions)))
+    return values.mean(-1), values.std(-1) / math.sqrt(samples)
+
+
+def calculate(config: EstimatorsConfig, tell: Tell) -> Rows:
+    """Return bias and spread for each family, true KL and estimator."""
+    generator = RandomStreams(config.seed).torch("samples")
+    logs = torch.linspace(math.log(config.kl_min), math.log(config.kl_max), config.points)
+    rows: Rows = []
+    for name, family in FAMILIES.items():
+        for kl in logs.double().exp().tolist():
+            pair = at_kl(family, kl)
+            means, errors = sampled(pair, config.samples, generator)
+            for i, estimator in enumerate(ESTIMATORS):
+                row: Row = {"family": name, "kl": kl, "estimator": estimator}
+                row |= {"bias": pair[2].means[i] - kl, "std": pair[2].stds[i]}
+                row |= {"sampled_bias": float(means[i]) - kl, "standard_error": float(errors[i])}
+                rows.append(row)
+        tell(name)
+    return rows
+
+
+def tabulate(rows: Rows) -> Rows:
+    """Return bias and spread over the true KL, at the true KL nearest to 0.01, 0.1 and 0.5 nats."""
+    table: Rows = []
+    values = distinct(rows, "kl")
+    for kl in dict.fromkeys(min(values, key=lambda v: abs(v - kl)) for kl in (0.01, 0.1, 0.5)):
+        for family in distinct(rows, "family"):
+            row: Row = {"family": family, "true KL": kl}
+            for found in select(rows, family=family, kl=kl):
+                row[f"{found['estimator']} bias/KL"] = float(found["bias"]) / kl
+                row[f"{found['estimator']} std/KL"] = float(found["std"]) / kl
+            table.append(row)
+    return table
+
+
+LINES = {
+    "k1": Line(COLORS["vermilion"], "--", "o"),
+    "k2": Line(COLORS["green"], "-.", "^"),
+    "k3": Line(COLORS["blue"], "-", "s"),
+}
+
+
+def draw(figure: "Figure", rows: Rows) -> None:
+    """Draw relative bias above, relative spread below, a column for each family."""
+    families = distinct(rows, "family")
+    panels = figure.subplots(2, len(families), sharex=True, sharey="row", squeeze=False)
+    for family, (above, below) in zip(families, panels.T, strict=True):
+        for estimator, line in LINES.items():
+            found = select(rows, family=family, estimator=estimator)
+            kl = column(found, "kl")
+            bias = [float(row["bias"]) / float(row["kl"]) for row in found]
+            std = [float(row["std"]) / float(row["kl"]) for row in found]
+            seen = [float(row["sampled_bias"]) / float(row["kl"]) for row in found]
+            error = [float(row["standard_error"]) / float(row["kl"]) for row in found]
+            style = {"color": line.color, "linestyle": line.dashes}
+            above.plot(kl, bias, **style, linewidth=2, label=estimator)
+            above.errorbar(
+                kl[::4], seen[::4], error[::4], fmt=line.marker, color=line.color, markersize=4,
+                markerfacecolor="white", elinewidth=1,
+            )  # fmt: skip
+            below.plot(kl, std, **style, linewidth=2, label=estimator)
+            wild = [value for value, spread in zip(kl, std, strict=True) if math.isinf(spread)]
+            if wild:
+                below.axvspan(wild[0], kl[-1], color=line.color, alpha=0.12, linewidth=0)
+                below.text(wild[0], 30, f" {estimator}: infinite\n variance", fontsize=9)
+        label(above, family, "", "")
+        label(below, "", "true KL(old ‖ new), nats", "")
+        above.axhline(0, color=BLACK, linewidth=0.8)
+        above.set_xscale("log")
+        above.set_ylim(-0.5, 1.0)
+        below.set_yscale("log")
+        below.set_ylim(0.3, 100)
+    panels[0, 0].set_ylabel("bias / true KL")
+    panels[1, 0].set_ylabel("standard deviation\nof one sample / true KL")
+    panels[0, 0].legend(frameon=False, loc="upper left")
+    figure.suptitle(
+        "k1 and k3 have no bias, and at small KL k3 spreads far less; but once σ has grown by √2, "
+        "its variance is infinite",
+        fontsize=12,
+    )
+
+
+EXPERIMENT = Experiment(
+    "bias and spread of the estimators k1, k2 and k3 as the true KL grows",
+    EstimatorsConfig,
+    calculate,
+    tabulate,
+    draw,
+    (13.0, 5.6),
+)

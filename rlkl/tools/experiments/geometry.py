@@ -1,0 +1,254 @@
+"""Experiment `geometry`: the same step in parameters is not the same step in policy."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
+from rlkl.tools.experiments.base import (
+    Experiment,
+    ExperimentConfig,
+    Row,
+    Rows,
+    Tell,
+    column,
+    distinct,
+    select,
+)
+from rlkl.tools.experiments.drawing import BLACK, COLORS, label
+from rlkl.utils.validation import check_range
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAUSSIAN_CENTERS = ((-2.6, 0.4), (-1.1, 1.0), (1.2, 2.0))
+"""μ and σ. The means only keep the curves apart: KL knows differences of means alone."""
+
+SOFTMAX_CENTERS = ((1 / 3, 1 / 3, 1 / 3), (0.70, 0.15, 0.15), (0.04, 0.92, 0.04))
+"""Probabilities of three actions."""
+
+_PLANE = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]], dtype=torch.float64)
+_PLANE /= torch.linalg.vector_norm(_PLANE, dim=1, keepdim=True)
+"""Two orthonormal directions of logits; along the third, (1, 1, 1), the policy does not change."""
+
+Family = Callable[[Tensor], Distribution]
+"""Points `[N, 2]` of a plane of parameters to N distributions."""
+
+
+@dataclass(frozen=True)
+class GeometryConfig(ExperimentConfig):
+    """Settings.
+
+    Attributes:
+        kl: δ of the curves of equal KL, in nats.
+        points: of each curve.
+    """
+
+    kl: float = 0.05
+    points: int = 180
+
+    def __post_init__(self) -> None:
+        check_range("kl", self.kl, above=0, at_most=1)
+        check_range("points", self.points, at_least=4, at_most=10_000)
+
+
+def gaussian(points: Tensor) -> DiagonalGaussian:
+    """Return Gaussians with (μ, σ), `[N, 2]`."""
+    return DiagonalGaussian(torch.stack((points[:, 0], points[:, 1].log()), -1))
+
+
+def softmax(points: Tensor) -> Categorical:
+    """Return policies over three actions, from logits as coordinates `[N, 2]` of their plane."""
+    return Categorical(points @ _PLANE)
+
+
+def kl_from(family: Family, center: Tensor, points: Tensor) -> Tensor:
+    """Return KL(center ‖ point) of each point `[N, 2]` in nats, `[N]`."""
+    return family(center.expand_as(points)).kl(family(points))
+
+
+def fisher_matrix(family: Family, center: Tensor) -> Tensor:
+    """Return F `[2, 2]`, the Hessian of KL(center ‖ θ) at θ = center (Kullback 1959)."""
+
+    def kl(point: Tensor) -> Tensor:
+        return kl_from(family, center, point.unsqueeze(0)).squeeze()
+
+    hessian: Tensor = torch.autograd.functional.hessian(kl, center)  # type: ignore[no-untyped-call]
+    return hessian
+
+
+def level_set(
+    family: Family, center: Tensor, kl: float, directions: Tensor, limits: Tensor
+) -> Tensor:
+    """Return the points where KL(center ‖ point) is `kl`, one in each direction, by bisection.
+
+    Args:
+        family: of the distributions.
+        center: `[2]`.
+        kl: δ in nats.
+        directions: of length 1, `[N, 2]`.
+        limits: distances at which KL exceeds δ or the parameters end, `[N]`.
+    """
+    near, far = torch.zeros_like(limits), limits
+    for _ in range(100):
+        middle = (near + far) / 2
+        too_far = kl_from(family, center, center + middle.unsqueeze(-1) * directions) > kl
+        near, far = torch.where(too_far, near, middle), torch.where(too_far, middle, far)
+    return center + near.unsqueeze(-1) * directions
+
+
+def calculate(config: GeometryConfig, tell: Tell) -> Rows:
+    """Return the curves around every centre: equal distance, equal KL, equal ½ dᵀFd.
+
+    The distance is √(2δ), at which a Gaussian with σ = 1 has KL δ if its mean moves.
+    """
+    angles = torch.linspace(0, 2 * math.pi, config.points + 1, dtype=torch.float64)
+    directions = torch.stack((angles.cos(), angles.sin()), -1)
+    rows = []
+    for mean, std in GAUSSIAN_CENTERS:
+        center = torch.tensor([mean, std], dtype=torch.float64)
+        # Downwards the parameters end at σ = 0; elsewhere KL has passed 1 long before.
+        limits = torch.where(directions[:, 1] < 0, -std / directions[:, 1], math.inf)
+        limits = limits.clamp(max=20 * std)
+        rows += _curves("gaussian", f"σ = {std:g}", gaussian, center, config, directions, limits)
+    for probabilities in SOFTMAX_CENTERS:
+        logits = torch.tensor(probabilities, dtype=torch.float64).log()
+        name = "p = ({:.2f}, {:.2f}, {:.2f})".format(*probabilities)
+        limits = torch.full_like(angles, 1e3)
+        rows += _curves("softmax", name, softmax, _PLANE @ logits, config, directions, limits)
+    return rows
+
+
+def _curves(
+    panel: str,
+    name: str,
+    family: Family,
+    center: Tensor,
+    config: GeometryConfig,
+    directions: Tensor,
+    limits: Tensor,
+) -> Rows:
+    fisher = fisher_matrix(family, center)
+    curvature = torch.einsum("ni,ij,nj->n", directions, fisher, directions)
+    radius = math.sqrt(2 * config.kl)
+    curves = {
+        "equal distance": center + radius * directions,
+        "equal KL": level_set(family, center, config.kl, directions, limits),
+        "equal ½ dᵀFd": center + (2 * config.kl / curvature).sqrt().unsqueeze(-1) * directions,
+    }
+    rows: Rows = []
+    for curve, points in curves.items():
+        kl = kl_from(family, center, points).tolist()
+        distances = torch.linalg.vector_norm(points - center, dim=-1).tolist()
+        for point, of_point, distance in zip(points, kl, distances, strict=True):
+            x, y = _place(panel, point)
+            row: Row = {"panel": panel, "center": name, "curve": curve, "x": x, "y": y}
+            rows.append(row | {"kl": of_point, "distance": distance})
+    return rows
+
+
+def _place(panel: str, point: Tensor) -> tuple[float, float]:
+    """Return where a point is drawn: (μ, σ) as it is, probabilities in an equilateral triangle."""
+    if panel == "gaussian":
+        return float(point[0]), float(point[1])
+    _, second, third = softmax(point.unsqueeze(0)).log_probabilities[0].exp().tolist()
+    return second + third / 2, third * math.sqrt(3) / 2
+
+
+def tabulate(rows: Rows) -> Rows:
+    """Return for each centre how unequal each kind of step is in the other's terms."""
+    return [
+        {
+            "policy": name,
+            "KL at equal distance": _range(rows, name, "equal distance", "kl"),
+            "distance at equal KL": _range(rows, name, "equal KL", "distance"),
+            "KL at equal ½ dᵀFd": _range(rows, name, "equal ½ dᵀFd", "kl"),
+        }
+        for name in distinct(rows, "center")
+    ]
+
+
+def _range(rows: Rows, name: str, curve: str, key: str) -> str:
+    values = column(select(rows, center=name, curve=curve), key)
+    return f"{min(values):.3g} to {max(values):.3g}"
+
+
+STYLES = {
+    "equal distance": (COLORS["orange"], ":", 2.0),
+    "equal KL": (COLORS["blue"], "-", 2.0),
+    "equal ½ dᵀFd": (COLORS["green"], "--", 1.3),
+}
+
+
+def draw(figure: "Figure", rows: Rows) -> None:
+    """Draw the plane of (μ, σ), and the triangle of three probabilities."""
+    left, right = figure.subplots(1, 2, width_ratios=(1.45, 1))
+    for axes, panel in ((left, "gaussian"), (right, "softmax")):
+        of_panel = select(rows, panel=panel)
+        for name in distinct(of_panel, "center"):
+            for curve, (color, dashes, width) in STYLES.items():
+                points = select(of_panel, center=name, curve=curve)
+                x, y = column(points, "x"), column(points, "y")
+                axes.plot(x, y, dashes, color=color, linewidth=width, label=curve)
+    for mean, std in GAUSSIAN_CENTERS:
+        left.plot(mean, std, "+", color=BLACK)
+    label(
+        left,
+        f"Gaussian: the same circle has KL up to {_most_kl(rows, 'σ = 2'):.2f} nats at σ = 2,\n"
+        f"up to {_most_kl(rows, 'σ = 0.4'):.1f} at σ = 0.4",
+        "mean μ, units of the action",
+        "standard deviation σ, units of the action",
+    )
+    left.set_aspect("equal")
+    left.set_ylim(0, None)
+    _legend(left)
+    _triangle(right)
+    even, sure = (distinct(select(rows, panel="softmax"), "center")[i] for i in (0, 2))
+    right.set_title(
+        "Softmax: the same circle of logits has KL\n"
+        f"up to {_most_kl(rows, even):.3f} nats where all are equal,\n"
+        f"up to {_most_kl(rows, sure):.3f} where one is nearly sure",
+        fontsize=11,
+        pad=16,
+    )
+
+
+def _most_kl(rows: Rows, name: str) -> float:
+    return max(column(select(rows, center=name, curve="equal distance"), "kl"))
+
+
+def _legend(axes: "Axes") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    first = dict(zip(labels, handles, strict=True))
+    axes.legend(first.values(), first.keys(), frameon=False, loc="upper left")
+
+
+def _triangle(axes: "Axes") -> None:
+    height = math.sqrt(3) / 2
+    axes.plot([0, 1, 0.5, 0], [0, 0, height, 0], color=BLACK, linewidth=1)
+    for probabilities in SOFTMAX_CENTERS:
+        axes.plot(probabilities[1] + probabilities[2] / 2, probabilities[2] * height, "+k")
+    for x, y, text, side in (
+        (0, -0.03, "action 1 for sure", "left"),
+        (1, -0.03, "action 2 for sure", "right"),
+        (0.5, height + 0.02, "action 3 for sure", "center"),
+    ):
+        low = "top" if y < 0 else "bottom"
+        axes.text(x, y, text, ha=side, va=low, fontsize=9)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+
+
+EXPERIMENT = Experiment(
+    "the same step in parameters is not the same step in policy",
+    GeometryConfig,
+    calculate,
+    tabulate,
+    draw,
+    (11.5, 5.0),
+)

@@ -1,0 +1,229 @@
+"""A trained policy as an ONNX model that takes raw observations, checked against the policy."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlkl.envs.spaces import VECTOR, normalized
+from rlkl.training.checkpoint import TrainedPolicy
+from rlkl.utils.validation import check_installed
+from rlkl.version import __version__
+
+OPSET = 18
+"""Version of ONNX's operators that the model is written in."""
+
+STATE, NEXT_STATE = "state", "next_state"
+PARAMETERS, ACTION = "parameters", "action"
+
+TOLERANCE = 1e-3
+"""Largest difference, in proportion to the numbers, between the model and the policy."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX model, and how near it comes to the policy.
+
+    Attributes:
+        model: the content of the file.
+        inputs, outputs: shapes and types by name, as ONNX Runtime tells them.
+        difference: the largest between parameters of the model and of the policy.
+        action_difference: the same of actions.
+        num_observations: that were compared.
+    """
+
+    model: bytes
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    difference: float
+    action_difference: float
+    num_observations: int
+
+
+def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
+    """Write a policy as an ONNX model, and compare the two.
+
+    Inputs: `vector` `[batch, D]` float32, all numbers of a raw observation side by side, Discrete
+    parts as one-hot codes; each image, uint8 `[batch, C, H, W]`; with a memory `state`
+    `[batch, M]`, zeros where an episode begins. Outputs: `parameters` `[batch, P]` of the action
+    distribution, `action` as the environment takes it where nothing is masked, the most probable
+    or the mean, and `next_state` with a memory. The model's metadata tell which part of an
+    observation lies in which columns of the vector.
+
+    Args:
+        trained: which policy; its normaliser becomes a part of the model.
+        num_observations: random ones that both are compared on.
+
+    Raises:
+        ConfigError: the packages of the extra `export` are missing.
+        RuntimeError: model and policy differ.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        check_installed(package, "export", "an ONNX model")
+    actor = _DeterministicActor(trained)
+    encoded = _random_observations(trained, 2)
+    names = list(encoded)
+    examples = [torch.as_tensor(encoded[name]) for name in names]
+    outputs = [PARAMETERS, ACTION]
+    if actor.state_size:
+        names, outputs = [*names, STATE], [*outputs, NEXT_STATE]
+        examples.append(torch.zeros(2, actor.state_size))
+    batch = {0: torch.export.Dim("batch")}
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            actor.eval(),
+            tuple(examples),
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=(tuple(batch for _ in examples),),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model: Any = program.model_proto
+    for key, text in _metadata(trained).items():
+        model.metadata_props.add(key=key, value=text)
+    return _compared(model.SerializeToString(), trained, actor.state_size, num_observations)
+
+
+class _DeterministicActor(nn.Module):
+    """Raw observations to parameters, actions and what is remembered, all in torch."""
+
+    mean: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    middle: Tensor | None
+    half_range: Tensor | None
+
+    def __init__(self, trained: TrainedPolicy) -> None:
+        super().__init__()
+        policy, normalizer = trained.policy, trained.normalizer
+        self.actor, self.space = policy.actor, policy.decoder.space
+        self.names = [VECTOR] * bool(policy.encoder.vector_size) + list(policy.encoder.images)
+        self.state_size = self.actor.memory.state_size if self.actor.memory else 0
+        self.squashes, self.clips = policy.decoder.squashes, policy.decoder.clips
+        self.clip = normalizer.clip if normalizer else None
+        if normalizer is not None:
+            self.register_buffer("mean", torch.from_numpy(normalizer.mean.copy()))
+            self.register_buffer("scale", torch.from_numpy(normalizer.scale.copy()))
+        if isinstance(self.space, Box):
+            self.register_buffer("low", torch.from_numpy(self.space.low.copy()))
+            self.register_buffer("high", torch.from_numpy(self.space.high.copy()))
+        for name in ("middle", "half_range"):
+            numbers = getattr(policy.decoder, name)
+            self.register_buffer(name, None if numbers is None else torch.as_tensor(numbers))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        observations = dict(zip(self.names, inputs, strict=False))
+        if self.clip is not None:
+            centred = (observations[VECTOR] - self.mean) * self.scale
+            observations[VECTOR] = centred.clamp(-self.clip, self.clip)
+        nothing = inputs[0].new_zeros(())
+        parameters, state = self.actor.step(
+            observations, inputs[-1] if self.state_size else nothing
+        )
+        action = self._action(parameters)
+        return (parameters, action, state) if self.state_size else (parameters, action)
+
+    def _action(self, parameters: Tensor) -> Tensor:
+        """Return what `Distribution.mode` and `ActionDecoder` come to, traceable for any batch."""
+        space = self.space
+        if isinstance(space, Discrete):
+            return parameters.argmax(-1) + int(space.start)
+        dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+        if isinstance(space, MultiDiscrete):
+            groups = torch.split(parameters, space.nvec.ravel().tolist(), -1)
+            choices = torch.stack([group.argmax(-1) for group in groups], -1)
+            start = torch.as_tensor(np.broadcast_to(space.start, space.shape).copy())
+            return (choices.reshape(-1, *space.shape) + start).to(dtype)
+        if isinstance(space, Box):
+            mean = parameters.chunk(2, -1)[0].reshape(-1, *space.shape)
+            if not self.clips and self.half_range is None:
+                return mean.to(dtype)
+            low, high = self.low.double(), self.high.double()
+            action = mean.double()
+            if self.middle is not None and self.half_range is not None:
+                action = self.middle + self.half_range * action
+                if not self.clips:
+                    return action.to(dtype)
+            if self.squashes:
+                action = low + (high - low) * (mean.tanh() + 1).double() / 2
+            return torch.minimum(torch.maximum(action, low), high).to(dtype)
+        return (parameters > 0).reshape(-1, *space.shape).to(dtype)
+
+
+def _random_observations(trained: TrainedPolicy, count: int) -> dict[str, NDArray[Any]]:
+    encoder = trained.policy.encoder
+    encoder.space.seed(0)
+    return encoder.stack([encoder.space.sample() for _ in range(count)])
+
+
+def _metadata(trained: TrainedPolicy) -> dict[str, str]:
+    encoder = trained.policy.encoder
+    return {
+        "rlkl": __version__,
+        "observation_space": str(encoder.space),
+        "action_space": str(trained.policy.decoder.space),
+        "vector_columns": json.dumps(encoder.columns),
+    }
+
+
+@torch.no_grad()
+def _compared(model: bytes, trained: TrainedPolicy, state_size: int, count: int) -> Exported:
+    """Run the model and the policy side by side, a memory over several steps."""
+    # Now and no earlier: it is an extra.
+    import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    policy = trained.policy
+    observations = _random_observations(trained, count)
+    seen = policy.tensors(normalized(observations, trained.normalizer))
+    states = policy.initial_state(count)
+    remembered = np.zeros((count, state_size), np.float32)
+    difference = action_difference = 0.0
+    for _ in range(4 if state_size else 1):
+        distribution, states = policy.step(seen, states)
+        given: dict[str, Any] = dict(observations)
+        if state_size:
+            given[STATE] = remembered
+        parameters, actions, *rest = session.run(None, given)
+        if state_size:
+            remembered = rest[0]
+        own = distribution.parameters.numpy()
+        difference = max(difference, float(np.abs(parameters - own).max()))
+        apart = np.abs(actions.astype(np.float64) - policy.decoder(distribution.mode().numpy()))
+        action_difference = max(action_difference, float(apart.max()))
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(own).max())):
+            raise RuntimeError(
+                f"the ONNX model's parameters differ from the policy's by {difference:g}"
+            )
+    inputs, outputs = (
+        {value.name: f"{value.type} {value.shape}" for value in values}
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    return Exported(model, inputs, outputs, difference, action_difference, count)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what torch's exporter says of its own future and of torchvision."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

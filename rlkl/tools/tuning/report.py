@@ -1,0 +1,252 @@
+"""What a study came to: a page with figures, a table of all trials, and warnings where due."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlkl.tools.experiments.drawing import BLACK, COLORS, label, new_figure, save
+from rlkl.tools.tuning.space import Interval, Space
+from rlkl.tools.tuning.study import Study, Trial, best_of, importances
+from rlkl.utils.atomic_files import write_durably
+from rlkl.utils.safe_text import for_markdown, for_terminal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FIGURES = ("history", "importance", "values")
+STYLES = {
+    "complete": (COLORS["blue"], "o"),
+    "pruned": (COLORS["orange"], "v"),
+    "failed": (COLORS["vermilion"], "x"),
+}
+EDGE = 0.02
+"""Share of an interval at its ends that counts as its edge."""
+SHOWN = 10
+
+
+def write_report(study: Study, folder: Path, command: str, use: list[str]) -> None:
+    """Write `report.md`, its figures and `trials.csv` into a folder, over those of earlier calls.
+
+    Args:
+        study: with at least one trial.
+        folder: exists.
+        command: that the study was made with.
+        use: how the best config is used, as lines of Markdown; none without one.
+    """
+    trials, shares = study.trials, importances(study)
+    figures = {"history": _history(trials, study.config.seeds)}
+    if shares:
+        figures["importance"] = _importance(shares)
+    if best_of(trials) is not None:
+        figures["values"] = _values(trials, study.space)
+    for name in FIGURES:
+        path = folder / f"{name}.png"
+        if name in figures:
+            save(figures[name], path)
+        else:
+            path.unlink(missing_ok=True)  # of an earlier call, before trials were added
+    write_durably(folder / "trials.csv", _csv(trials, study.space).encode())
+    page = _page(study, trials, shares, list(figures), command, use)
+    write_durably(folder / "report.md", page.encode())
+
+
+def _page(
+    study: Study,
+    trials: list[Trial],
+    shares: dict[str, float],
+    figures: list[str],
+    command: str,
+    use: list[str],
+) -> str:
+    config, best = study.config, best_of(trials)
+    count = {state: sum(trial.state == state for trial in trials) for state in STYLES}
+    seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
+    parts = [
+        "# A study of `rlkl tune`",
+        f"    {command}",
+        f"{len(trials)} of {max(len(trials), config.trials)} trials: "
+        f"{count['complete']} complete, "
+        f"{count['pruned']} pruned, {count['failed']} failed; {seeds} each; "
+        f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
+        "over its seeds of the training return, the last 100 episodes.",
+    ]
+    parts += [f"**{for_markdown(warning)}**" for warning in warnings(study, trials)]
+    if best is not None:
+        parts += ["## The best", _best(best, trials, study), *use]
+    parts += ["## The space", "\n".join(f"- `{k}`: {d}" for k, d in study.space.items())]
+    parts += [f"## The {min(SHOWN, len(trials))} best trials", _table(trials, study.space)]
+    if failed := [trial for trial in trials if trial.state == "failed"]:
+        lines = [
+            f"- {trial.number}: {for_markdown(for_terminal(trial.reason))}" for trial in failed
+        ]
+        parts += ["## Failed", "\n".join(lines)]
+    if shares:
+        lines = [f"| `{key}` | {share:.2f} |" for key, share in shares.items()]
+        parts += [
+            "## Importance",
+            "Which keys tell the better quarter of the complete trials from the rest (PED-ANOVA, "
+            "Watanabe 2023), in shares of 1. Pruned trials are left out.",
+            "\n".join(["| key | share |", "|---|---|", *lines]),
+        ]
+    titles = {"history": "History", "importance": "Importance", "values": "Values"}
+    parts += ["## Figures", *(f"![{titles[name]}]({name}.png)" for name in figures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _best(best: Trial, trials: list[Trial], study: Study) -> str:
+    text = f"Trial {best.number}: {_number(best.value)}"
+    if len(best.returns) > 1:
+        text += f" (seeds {', '.join(map(_number, best.returns))})"
+    first = trials[0]
+    if study.first is not None and first.state == "complete":
+        text += f"; the config as it stood, trial 1: {_number(first.value)}"
+    values = "\n".join(f"- `{key}={value}`" for key, value in best.values.items())
+    return f"{text}.\n\n{values}"
+
+
+def warnings(study: Study, trials: list[Trial]) -> list[str]:
+    """Return what has to be known before the best is believed."""
+    found, best, seeds = [], best_of(trials), study.config.seeds
+    if best is None:
+        return ["No trial was completed: there is no best."]
+    found.append(
+        f"The best of {len(trials)} trials was chosen by the seeds it was measured with, so its "
+        "value is too good to expect again. Train it with other seeds before you believe it."
+    )
+    if seeds < 3:
+        found.append(f"{seeds} seed{'s' * (seeds > 1)} per trial tell little; seeds=3 or more.")
+    failed = sum(trial.state == "failed" for trial in trials)
+    if failed > len(trials) / 4:
+        reason = next(trial.reason for trial in trials if trial.state == "failed")
+        found.append(
+            f"{failed} of {len(trials)} trials failed, the first because of {reason.rstrip('.')}. "
+            "The space is wider than it should, or the budget too small."
+        )
+    for key, dimension in study.space.items():
+        if isinstance(dimension, Interval):
+            position = dimension.position(best.params[key])
+            if not EDGE < position < 1 - EDGE:
+                found.append(
+                    f"{key}={best.values[key]} lies at the edge of {dimension}: better ones may "
+                    "lie beyond it."
+                )
+    return found
+
+
+def _ranked(trials: list[Trial]) -> list[Trial]:
+    order = {"complete": 0, "pruned": 1, "failed": 2}
+    return sorted(
+        trials, key=lambda t: (order[t.state], -t.value if math.isfinite(t.value) else math.inf)
+    )
+
+
+def _table(trials: list[Trial], space: Space) -> str:
+    head = ["trial", "state", "value", "at step", *(f"`{key}`" for key in space)]
+    rows = [
+        [
+            *(str(t.number), t.state, _number(t.value), f"{max(t.course, default=0):,}"),
+            *(_short(t.values.get(key, "")) for key in space),
+        ]
+        for t in _ranked(trials)[:SHOWN]
+    ]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _csv(trials: list[Trial], space: Space) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["trial", "state", "value", "returns", "env_steps", "seconds", *space, "reason"]
+    )
+    for t in trials:
+        steps = max(t.course, default=0)
+        returns = " ".join(map(repr, t.returns))
+        value = "" if math.isnan(t.value) else repr(t.value)
+        values = [t.values.get(key, "") for key in space]
+        writer.writerow(
+            [t.number, t.state, value, returns, steps, f"{t.seconds:.1f}", *values, t.reason]
+        )
+    return text.getvalue()
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def _short(text: str) -> str:
+    """Return a number with four digits, and anything else as it is."""
+    try:
+        return text if text.lstrip("-").isdecimal() else f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def _history(trials: list[Trial], seeds: int) -> "Figure":
+    figure = new_figure((9, 4))
+    values, courses = figure.subplots(1, 2)
+    _scatter(values, trials, {trial.number: float(trial.number) for trial in trials})
+    for trial in trials:
+        steps, course = list(trial.course), list(trial.course.values())
+        courses.plot(steps, course, color=STYLES[trial.state][0], linewidth=0.8, alpha=0.6)
+    so_far, best = [], -math.inf
+    for trial in trials:
+        best = max(best, trial.value) if trial.state == "complete" else best
+        so_far.append(best if math.isfinite(best) else math.nan)
+    values.step([t.number for t in trials], so_far, where="post", color=BLACK, label="best so far")
+    values.legend(frameon=False, fontsize=9)
+    return_name = f"training return, mean of {seeds} seed{'s' * (seeds > 1)}"
+    label(values, "Trials", "trial", return_name)
+    label(courses, "Their courses", "environment steps", return_name)
+    return figure
+
+
+def _scatter(axes: "Axes", trials: list[Trial], places: dict[int, float]) -> None:
+    """Put trials at their values, pruned ones at the last before that, failed ones at the edge.
+
+    A trial that failed may have a value from before, which says nothing of its end.
+    """
+    for state, (color, marker) in STYLES.items():
+        shown = [trial for trial in trials if trial.state == state]
+        if not shown:
+            continue
+        at = [places[trial.number] for trial in shown]
+        if state != "failed":
+            name = "pruned, value there" if state == "pruned" else state
+            axes.plot(at, [t.value for t in shown], marker, color=color, label=name, alpha=0.8)
+        else:
+            edge, height = axes.get_xaxis_transform(), [0.03] * len(at)
+            axes.plot(at, height, marker, color=color, label=state, alpha=0.8, transform=edge)
+
+
+def _importance(shares: dict[str, float]) -> "Figure":
+    figure = new_figure((7, 1.2 + 0.35 * len(shares)))
+    axes = figure.subplots()
+    keys = list(shares)[::-1]
+    axes.barh(keys, [shares[key] for key in keys], color=COLORS["blue"])
+    axes.set_xlim(0, 1)
+    label(axes, "Importance", "share", "")
+    return figure
+
+
+def _values(trials: list[Trial], space: Space) -> "Figure":
+    columns = min(3, len(space))
+    rows = -(-len(space) // columns)
+    figure = new_figure((3.6 * columns, 3.2 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, (key, dimension) in zip(grid.flat, space.items(), strict=False):
+        drawn = [trial for trial in trials if key in trial.params]
+        if isinstance(dimension, Interval):
+            axes.set_xscale("log" if dimension.log else "linear")
+            places = {t.number: float(t.params[key]) for t in drawn}
+        else:
+            axes.set_xticks(range(len(dimension.values)), dimension.values)
+            places = {t.number: float(dimension.values.index(t.params[key])) for t in drawn}
+        _scatter(axes, drawn, places)
+        label(axes, key, "", "training return" if axes in grid[:, 0] else "")
+    for axes in grid.flat[len(space) :]:
+        axes.set_visible(False)
+    return figure

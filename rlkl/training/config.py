@@ -1,0 +1,265 @@
+"""Everything a run depends on, and how a run that is resumed may differ from what it was."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from rlkl.algos import ALGORITHMS
+from rlkl.algos.base import AlgoConfig
+from rlkl.algos.critic import CriticConfig
+from rlkl.algos.natural_gradient import check_separate_encoder
+from rlkl.algos.ppo_clip import PPOClipConfig
+from rlkl.envs.make import EnvConfig
+from rlkl.models.policy import PolicyConfig
+from rlkl.training.checkpoint import CheckpointConfig
+from rlkl.training.evaluation import MAX_EPISODE_STEPS
+from rlkl.training.loggers import LoggerConfig
+from rlkl.training.resource_checks import check_memory, check_processes
+from rlkl.utils.field_types import check_fields, plain_data
+from rlkl.utils.saved_keys import as_meant, config_as_meant
+from rlkl.utils.validation import ConfigError, check_choice, check_divides, check_range, check_text
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on.
+
+    Attributes:
+        algo: the policy-optimizer; the type of the dataclass chooses it.
+        env: which environments.
+        policy: the networks.
+        critic: how values are fitted, the same for every algorithm.
+        logger: what is written and shown.
+        checkpoint: when the run's state is kept, so that it can be resumed.
+        total_env_steps: the training budget; the rollout that reaches it is the last.
+        rollout_steps: T, steps of each environment in one rollout.
+        gamma: discount factor.
+        gae_lambda: λ of generalised advantage estimation.
+        anneal: whether steps shrink as their schedules say; false takes every one for `constant`.
+        normalize_observations: by running moments that move between iterations.
+        scale_rewards: by the running standard deviation of the discounted return.
+        clip_rewards: the rewards that are learned from are kept within ± this, as is usual on
+            Atari; null leaves them. Reported returns are always raw.
+        seed: of everything random.
+        device: of the networks: cpu, cuda, cuda:1, ...
+        threads: that torch and NumPy compute with; networks of this size rarely gain from more.
+        max_bad_updates: so many updates in a row that made a number infinite or NaN, and were taken
+            back, end the run.
+        eval_episodes: episodes with the most probable actions after training; 0 for none.
+        eval_max_episode_steps: an evaluation ends each episode after so many steps and counts it as
+            not ended; its return is in no mean.
+        eval_interval: iterations from one evaluation to the next, of which the best is kept as
+            `checkpoints/best.pt`; 0 evaluates after training alone, and the best is by training
+            return.
+        run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
+    """
+
+    algo: AlgoConfig = field(default_factory=PPOClipConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    total_env_steps: int = 100_000
+    rollout_steps: int = 128
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    anneal: bool = True
+    normalize_observations: bool = False
+    scale_rewards: bool = False
+    clip_rewards: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    max_bad_updates: int = 3
+    eval_episodes: int = 20
+    eval_max_episode_steps: int = MAX_EPISODE_STEPS
+    eval_interval: int = 0
+    run_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        self._make_parts()
+        check_fields(self)
+        check_range("total_env_steps", self.total_env_steps, at_least=1, at_most=10**15)
+        check_range("rollout_steps", self.rollout_steps, at_least=1)
+        check_range("gamma", self.gamma, at_least=0, at_most=1)
+        check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
+        if self.clip_rewards is not None:
+            check_range("clip_rewards", self.clip_rewards, above=0)
+        self._check_annealing()
+        check_separate_encoder(self.algo, self.policy)
+        check_range("seed", self.seed, at_least=0)
+        check_range("threads", self.threads, at_least=1, at_most=1024)
+        check_range("max_bad_updates", self.max_bad_updates, at_least=1)
+        check_range("eval_episodes", self.eval_episodes, at_least=0, at_most=10**6)
+        check_range("eval_max_episode_steps", self.eval_max_episode_steps, at_least=1)
+        check_range("eval_interval", self.eval_interval, at_least=0)
+        if self.eval_interval and not self.eval_episodes:
+            raise ConfigError(
+                f"eval_interval={self.eval_interval}: there is nothing to evaluate with "
+                "eval_episodes=0; set eval_episodes=20"
+            )
+        if self.run_dir is not None:
+            check_text("run_dir", self.run_dir)
+        processes = self.env.num_envs if self.env.backend == "async" else 0
+        check_processes(processes)
+        check_memory(self.rollout_steps, self.env.num_envs, self.policy, processes=processes)
+        for part in ("algo", "critic"):
+            parts = getattr(getattr(self, part), "num_minibatches", 1)
+            size = self.rollout_steps * self.env.num_envs
+            made = f"rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}"
+            check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
+
+    def _make_parts(self) -> None:
+        """Make the parts that are given by a name: an environment's id, an algorithm's name.
+
+        Raises:
+            ConfigError: a part is something else.
+        """
+        env: Any = self.env
+        algo: Any = self.algo
+        if isinstance(env, str):
+            object.__setattr__(self, "env", EnvConfig(env))
+        if isinstance(algo, str):
+            check_choice("algo", algo, ALGORITHMS)
+            object.__setattr__(self, "algo", ALGORITHMS[algo].config())
+        kinds: dict[str, type[Any]] = {"algo": AlgoConfig, **PARTS}
+        for key, kind in kinds.items():
+            value = getattr(self, key)
+            if not isinstance(value, kind):
+                names = {"env": " or an environment's id", "algo": " or an algorithm's name"}
+                raise ConfigError(f"{key}={value!r}: expected {kind.__name__}{names.get(key, '')}")
+
+    def _check_annealing(self) -> None:
+        schedules = {
+            f"{part}.{field.name}": getattr(getattr(self, part), field.name)
+            for part in ("algo", "critic")
+            for field in fields(getattr(self, part))
+            if field.name.endswith("_schedule")
+        }
+        if not self.anneal and "linear" not in schedules.values():
+            raise ConfigError(
+                f"anneal=false: changes nothing, no step is annealed here; expected one of "
+                f"{', '.join(schedules)} to be linear, or leave it out"
+            )
+
+
+KEPT = (
+    "algo.name",
+    "algo.kl_coefficient",
+    "env",
+    "policy",
+    "rollout_steps",
+    "normalize_observations",
+    "scale_rewards",
+    "seed",
+    "device",
+    "eval_interval",
+    "run_dir",
+)
+"""What a resumed run keeps: another value would make it another run, or do nothing."""
+
+OPEN = {"env.backend": "auto", "policy.differentiation": "auto", "checkpoint.interval": None}
+"""Keys with the value that leaves the choice to rlkl; `config.yaml` has what was chosen."""
+
+BESIDE = ("logger", "run_dir")
+"""Keys that say where and what a run writes, and nothing of what it does."""
+
+PARTS: dict[str, type[Any]] = {
+    "env": EnvConfig,
+    "policy": PolicyConfig,
+    "critic": CriticConfig,
+    "logger": LoggerConfig,
+    "checkpoint": CheckpointConfig,
+}
+
+
+def saved_config(saved: dict[str, Any]) -> TrainConfig:
+    """Return the config that `dataclasses.asdict` made plain.
+
+    Raises:
+        ConfigError: it has other keys than the config of this version of rlkl.
+    """
+    try:
+        parts = {key: kind(**as_meant(key, saved[key])) for key, kind in PARTS.items()}
+        algo = ALGORITHMS[saved["algo"]["name"]].config(**saved["algo"])
+        return TrainConfig(**saved | parts | {"algo": algo})
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the run was configured for another version of rlkl ({error}); resume it with that one"
+        ) from error
+
+
+def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between two configs: key to the old value and the new one.
+
+    Raises:
+        ConfigError: a run that is resumed cannot change this.
+    """
+    # An empty dict is no value here: keys below it may have been added.
+    old, new = (
+        {key: value for key, value in leaves(asdict(config)) if value != {}}
+        for config in (before, after)
+    )
+    changed = {
+        key: (old.get(key), new.get(key))
+        for key in [*old, *(key for key in new if key not in old)]
+        if old.get(key) != new.get(key)
+    }
+    for key, (was, would_be) in changed.items():
+        if key in KEPT or key.partition(".")[0] in KEPT:
+            kept = f"keeps {key}={was}" if key in old else f"stays without {key}"
+            raise ConfigError(
+                f"{key}={would_be}: a run that is resumed {kept}; leave it out, or begin a new run"
+            )
+    return changed
+
+
+def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return what makes the run of a saved config another one: key to the saved value and the new.
+
+    Args:
+        saved: `config.yaml`, read.
+        config: of the run that is wanted.
+    """
+    old = dict(leaves(config_as_meant(saved)))
+    new = dict(leaves(plain_data(asdict(config))))
+    defaults = dict(leaves(plain_data(asdict(TrainConfig(algo=type(config.algo)())))))
+    # A key that the run is too old to have has its default.
+    old |= {key: defaults[key] for key in new if key in defaults and key not in old}
+    if old["policy.image_encoder"] == "nature_or_small" and config.policy.image_encoder == "auto":
+        old["policy.image_encoder"] = "auto"  # as the run was told; it keeps what that meant
+    return {
+        key: (old.get(key), new.get(key))
+        for key in [*old, *(key for key in new if key not in old)]
+        if old.get(key) != new.get(key)
+        and key.partition(".")[0] not in BESIDE
+        and not (key in OPEN and new.get(key) == OPEN[key])
+    }
+
+
+def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
+    """Return what shows that a checkpoint's config is that of another run; empty if nothing does.
+
+    Args:
+        saved: `config.yaml`, read.
+        config: the checkpoint's.
+    """
+    old, new = (
+        dict(leaves(config_as_meant(saved))),
+        dict(leaves(plain_data(config_as_meant(config)))),
+    )
+    for key in old.keys() & new.keys():
+        kept = key in KEPT or key.partition(".")[0] in KEPT
+        if kept and key not in (*BESIDE, "policy.differentiation") and old[key] != new[key]:
+            return f"{key}={new[key]}, and config.yaml has {key}={old[key]}"
+    return ""
+
+
+def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a config made plain holds, by its keys; an empty dict is a value."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,170 @@
+"""How good a policy is in fresh environments."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Generator
+
+from rlkl.envs.make import EnvConfig, make_vector_env
+from rlkl.envs.spaces import normalized
+from rlkl.models.policy import Policy
+from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.numerics.statistics import bootstrap_interval, interquartile_mean, mean, pooled
+from rlkl.utils.validation import check_range
+
+MAX_EPISODE_STEPS = 30_000
+"""Steps after which an evaluation ends an episode; Atari's own limit is 27,000."""
+
+
+class EvaluationStoppedError(Exception):
+    """The user stopped an evaluation."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes of a policy that stands still.
+
+    Attributes:
+        returns: undiscounted sums of raw rewards, one for each episode that ended.
+        lengths: of those, in environment steps.
+        unended: sums of rewards so far of the episodes that did not end within the limit.
+    """
+
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    unended: list[float] = field(default_factory=list)
+
+    @property
+    def mean_return(self) -> float:
+        """The mean over the episodes that ended; NaN if none did."""
+        return float(np.mean(self.returns)) if self.returns else math.nan
+
+    def warning(self, max_episode_steps: int, key: str) -> str:
+        """Return a line about the episodes that did not end; empty if all did.
+
+        Args:
+            max_episode_steps: the limit.
+            key: how the user sets it.
+        """
+        cut, ended = len(self.unended), len(self.returns)
+        if not cut:
+            return ""
+        within = f"within {max_episode_steps:,} steps ({key})"
+        if not ended:
+            return f"none of {cut} evaluation episodes ended {within}, so there is no mean return"
+        return (
+            f"{cut} of {cut + ended} evaluation episodes did not end {within}; the mean is that of "
+            f"the {ended} that ended"
+        )
+
+    def statistics(self, seed: int = 0) -> dict[str, float | None]:
+        """Return what the episodes that ended come to; None where there are too few for it.
+
+        Args:
+            seed: of the bootstrap behind `mean_low` and `mean_high`, a 95% interval of the mean.
+        """
+        returns, several = np.array(self.returns), len(self.returns) > 1
+        if not self.returns:
+            return dict.fromkeys(STATISTICS)
+        generator = np.random.default_rng(seed)
+        low, high = None, None
+        if several:
+            low, high = map(float, bootstrap_interval([returns], pooled(mean), generator))
+        values = (
+            self.mean_return,
+            low,
+            high,
+            float(interquartile_mean(returns)),
+            float(returns.std(ddof=1)) if several else None,
+            float(returns.min()),
+            float(returns.max()),
+            float(np.mean(self.lengths)),
+        )
+        return dict(zip(STATISTICS, values, strict=True))
+
+
+STATISTICS = (
+    "mean",
+    "mean_low",
+    "mean_high",
+    "interquartile_mean",
+    "standard_deviation",
+    "min",
+    "max",
+    "mean_length",
+)
+
+
+@torch.no_grad()
+def evaluate(
+    policy: Policy,
+    config: EnvConfig,
+    num_episodes: int,
+    seeds: list[int],
+    generator: Generator | None = None,
+    normalizer: ObservationNormalizer | None = None,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Run whole episodes in environments of their own.
+
+    Each environment contributes its first episodes, a number fixed beforehand: taking those that
+    end first would favour short ones. Where one does not end within `max_episode_steps`, it counts
+    as not ended, and all environments are reset once each has made its episodes or has met the
+    limit; where none has ended by then, no more are started.
+
+    Args:
+        policy: acts.
+        config: of the environments; at most `num_episodes` of them are made.
+        num_episodes: how many episodes count.
+        seeds: of the environments, at least as many as are made.
+        generator: source of sampled actions; None takes the most probable action instead.
+        normalizer: of observations; its statistics stand still.
+        max_episode_steps: limit of each episode, in environment steps.
+        stop: asked at each step whether to give up.
+
+    Raises:
+        EvaluationStoppedError: `stop` said so.
+    """
+    check_range("num_episodes", num_episodes, at_least=1)
+    num_envs = min(config.num_envs, num_episodes)
+    envs = make_vector_env(replace(config, num_envs=num_envs))
+    quota = np.full(num_envs, num_episodes // num_envs)
+    quota[: num_episodes % num_envs] += 1
+    seeds = seeds[:num_envs]
+    evaluation = Evaluation()
+    try:
+        while quota.any():
+            observations = envs.reset(seeds)
+            seeds = [seed + 1 for seed in seeds]  # for those that met the limit
+            states = policy.initial_state(num_envs)
+            reward_sums, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+            counts = quota > 0
+            while counts.any():
+                if stop():
+                    raise EvaluationStoppedError
+                seen = policy.tensors(normalized(observations, normalizer))
+                distribution, states = policy.step(seen, states)
+                chosen = distribution.sample(generator) if generator else distribution.mode()
+                step = envs.step(policy.decoder(chosen.cpu().numpy()))
+                observations = step.observations
+                states = policy.forget(states, step.begins)
+                reward_sums += step.rewards * step.is_transition
+                lengths += step.is_transition
+                over = step.terminated | step.truncated
+                ended, cut = counts & over, counts & ~over & (lengths >= max_episode_steps)
+                evaluation.returns.extend(reward_sums[ended].tolist())
+                evaluation.lengths.extend(lengths[ended].tolist())
+                evaluation.unended.extend(reward_sums[cut].tolist())
+                quota -= ended | cut
+                counts &= ~cut & (quota > 0)
+                reward_sums[over] = 0
+                lengths[over] = 0
+            if not evaluation.returns:
+                break
+    finally:
+        envs.close()
+    return evaluation

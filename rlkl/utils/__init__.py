@@ -1,0 +1,1 @@
+"""Errors, seeds, files, signals and cores: what every package may use."""

@@ -1,0 +1,128 @@
+"""Types of a config's fields: what can be meant is converted, the rest refused by its key."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from enum import Enum
+from functools import cache
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from rlkl.utils.validation import ConfigError
+
+EXPECTED: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
+
+
+def check_fields(config: Any, prefix: str = "") -> None:
+    """Convert the fields of a dataclass to the types that it declares, in place.
+
+    NumPy's numbers become Python's, whole floats whole numbers, paths texts, enums their values; of
+    a list, tuples and arrays become one. So a config can be written to a file.
+
+    Args:
+        config: a dataclass whose fields are numbers, texts, lists of them, or dicts of plain data;
+            fields of other types are left alone.
+        prefix: of its keys, such as `env.`.
+
+    Raises:
+        ConfigError: naming the key, the value and the type expected.
+    """
+    kind: Any = type(config)
+    for name, convert in _converters(kind).items():
+        value = getattr(config, name)
+        converted = convert(f"{prefix}{name}", value)
+        if converted is not value:
+            object.__setattr__(config, name, converted)
+
+
+@cache
+def _converters(kind: Any) -> dict[str, Callable[[str, Any], Any]]:
+    hints = get_type_hints(kind)
+    found = {field.name: _converter(hints[field.name]) for field in fields(kind)}
+    return {name: convert for name, convert in found.items() if convert is not None}
+
+
+def _converter(hint: Any) -> Callable[[str, Any], Any] | None:
+    """Return what converts a value to a type; None where any value will do."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType and NoneType in inner:
+        (wanted,) = (each for each in inner if each is not NoneType)
+        convert = _converter(wanted)
+        return convert and (lambda key, value: None if value is None else convert(key, value))
+    if hint in EXPECTED:
+        return lambda key, value: _scalar(key, value, hint)
+    if origin is list:
+        return lambda key, value: _list(key, value, inner[0])
+    if origin is dict:
+        return _dict
+    return None
+
+
+def _scalar(key: str, value: Any, wanted: Any) -> Any:
+    plain = _plain(value)
+    if type(plain) is wanted:
+        return plain
+    if wanted is float and type(plain) is int:
+        return plain
+    if wanted is int and type(plain) is float and plain.is_integer():
+        return int(plain)
+    raise ConfigError(f"{key}={value!r}: expected {EXPECTED[wanted]}")
+
+
+def _list(key: str, value: Any, wanted: Any) -> Any:
+    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    kind, example = ("whole numbers", "[64,64]") if wanted is int else ("texts", "[a,b]")
+    try:
+        if not isinstance(plain, list | tuple):
+            raise ConfigError
+        return [_scalar(key, item, wanted) for item in plain]
+    except ConfigError:
+        text = f"{key}={value}: expected a list of {kind}, such as {example}"
+        raise ConfigError(text) from None
+
+
+def _dict(key: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}={value!r}: expected a dict")
+    return _converted(value)
+
+
+def _converted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _converted(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_converted, value))
+    return _plain(value)
+
+
+def plain_data(value: Any, key: str = "") -> Any:
+    """Return what a file can hold, tuples as lists.
+
+    Raises:
+        ConfigError: naming the key of something else than numbers, texts, None, lists and dicts.
+    """
+    if isinstance(value, Mapping):
+        return {name: plain_data(part, f"{key}.{name}".lstrip(".")) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_data(part, key) for part in value]
+    if value is None or type(value) in EXPECTED:
+        return value
+    raise ConfigError(
+        f"{key} is of type {type(value).__name__}: expected numbers, texts, or lists and dicts of "
+        "them, which config.yaml can hold; register an environment that makes it for itself"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value

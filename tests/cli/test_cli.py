@@ -1,0 +1,322 @@
+"""The command line as a person meets it: exit codes, one line for an error, folders and files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlkl.algos import ALGORITHMS
+from rlkl.cli import COMMANDS, main
+from rlkl.cli.compose import GROUPS, options
+from rlkl.training.diagnostics import TAGS
+from rlkl.utils.atomic_files import FolderLock
+from rlkl.utils.cpu import usable_cores
+
+TINY = ["total_env_steps=300", "rollout_steps=16", "eval_episodes=2"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rlkl"])
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_a_bad_job_of_a_sweep_is_found_before_the_first_job_runs(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "-m", "algo=ppo_clip,trpo", "env.kwargs.gravity=3", *TINY) == 2
+    assert run("train", "-m", "gamma=0.9,1.9", *TINY) == 2
+    assert run("train", "-m", "seed=0,1", "run_dir=here", *TINY) == 2
+    errors = capfd.readouterr().err
+    assert "gravity" in errors
+    assert "gamma=1.9" in errors
+    assert "shared by several jobs" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) -> None:
+    assert run("train", f"algo={algo}", "seed=7", *TINY) == 0
+    (folder,) = (tmp_path / "runs" / "CartPole-v1" / algo).iterdir()
+    assert folder.name.endswith("-seed7")
+    names = {path.name.split(".tfevents")[0] for path in folder.iterdir()}
+    assert names == {
+        "config.yaml", "events.out", "metrics.csv", "episodes.csv", "checkpoints", "summary.json",
+        ".lock",
+    }  # fmt: skip
+    assert yaml.safe_load((folder / "config.yaml").read_text())["algo"]["name"] == algo
+
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary) == [
+        "status", "reason", "env_steps", "iterations", "episodes", "return_mean", "return_best",
+        "eval_return", "wall_seconds", "env_steps_per_second", "seed", "algo", "env_id",
+        "versions", "git_revision", "hardware", "exact", "eval_unended", "eval_seconds",
+    ]  # fmt: skip
+    assert (summary["status"], summary["algo"], summary["seed"]) == ("finished", algo, 7)
+    assert set(summary["hardware"]) == {"cpu", "cpus"}
+
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["env_steps", *TAGS]
+    assert len(rows) == summary["iterations"]
+    assert int(rows[-1]["env_steps"]) == summary["env_steps"] >= 300
+    assert float(rows[-1]["return/eval"]) == summary["eval_return"]
+
+    with (folder / "episodes.csv").open() as file:
+        episodes = list(csv.DictReader(file))
+    assert list(episodes[0]) == ["env_steps", "return", "length"]
+    assert len(episodes) == summary["episodes"]
+    returns = [float(episode["return"]) for episode in episodes[-100:]]
+    assert summary["return_mean"] == pytest.approx(sum(returns) / len(returns))
+
+
+def test_a_sweep_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
+    assert run("train", "-m", "algo=ppo_clip,trpo", "seed=range(2)", *TINY) == 0
+    (grid,) = (tmp_path / "runs" / "grids").iterdir()
+    runs = sorted(path.parent for path in grid.glob("*/summary.json"))
+    assert [path.name for path in runs] == [
+        "ppo_clip-seed0", "ppo_clip-seed1", "trpo-seed0", "trpo-seed1",
+    ]  # fmt: skip
+
+
+def test_a_job_of_a_sweep_that_fails_does_not_stop_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run-1").mkdir()
+    assert run("train", "-m", "seed=range(3)", "run_dir=run-${seed}", *TINY) == 1
+    done = sorted(path.parent.name for path in tmp_path.rglob("summary.json"))
+    assert done == ["run-0", "run-2"]
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("rlkl: failed: seed=1,")
+    assert "run-1 exists already" in errors[0]
+
+
+def test_a_run_never_touches_a_folder_that_exists(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "run_dir=mine", *TINY) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.*")}
+    assert run("train", "run_dir=mine", *TINY) == 2
+    assert "exists already" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.*")} == before
+
+
+def test_help_names_every_option_of_every_group_and_three_examples(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("train", "--help") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n  rlkl train") == 3
+    words = " ".join(printed.split())
+    for group in GROUPS:
+        found = options(group)
+        assert found, f"no option of {group}"
+        for name, description in found.items():
+            assert f"    {name}" in printed
+            assert description, f"{group}={name} does not say what it is in its first comment"
+            assert description in words
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_eighty_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*name.split(), "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_cfg_job_prints_the_config_and_runs_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "--cfg", "job", "algo=trpo", "algo.max_kl=0.5", "env.kwargs.a=1") == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["algo"]["max_kl"] == 0.5
+    assert config["env"]["kwargs"] == {"a": 1}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_dir_adds_experiments_of_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "tiny.yaml").write_text(
+        "# @package _global_\n# Nothing but short.\ntotal_env_steps: 200\nrollout_steps: 8\n"
+    )
+    assert run("train", "--config-dir", "mine", "experiment=tiny", "run_dir=run") == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["env_steps"] < 300
+
+
+def test_a_mistyped_command_and_the_two_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("trian") == 2
+    assert "did you mean train" in capsys.readouterr().err
+    assert run("--help") == 0
+    assert "rlkl train --help" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("rlkl ")
+
+
+ENVIRONMENT = """
+import gymnasium as gym
+
+
+class Third(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, seed_of_run):
+        self.breaks, self.steps = seed_of_run == 2, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.breaks and self.steps > 40:
+            raise ValueError("the third is lost")
+        return self.observation_space.sample(), 1.0, self.steps % 9 == 0, False, {}
+
+
+gym.register("Third-v0", Third)
+"""
+"""A package of the user's own, with an environment that breaks in the run of seed 2."""
+
+
+def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start the real command in a folder whose modules it can import."""
+    root = Path(main.__code__.co_filename).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlkl", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{folder}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_job_of_a_sweep_that_breaks_while_it_runs_is_named_and_the_others_finish(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "third.py").write_text(ENVIRONMENT)
+    own = ["env.id=third:Third-v0", "env.kwargs.seed_of_run=${seed}", "logger=quiet"]
+    process = command(tmp_path, "train", "-m", "seed=0,1,2,3", *own, *TINY)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    lines = [line for line in errors.splitlines() if line.startswith("rlkl: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("rlkl: failed: seed=2,")
+    assert "the third is lost" in lines[0]
+    assert "Traceback" not in errors
+    ends = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert {end["seed"]: end["status"] for end in ends} == {
+        0: "finished", 1: "finished", 2: "failed", 3: "finished",
+    }  # fmt: skip
+    (lost,) = [end for end in ends if end["status"] == "failed"]
+    assert "the third is lost" in lost["reason"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_begin_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
+    both = [command(tmp_path, "train", "logger=quiet", *TINY) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert (process.returncode, errors) == (0, "")
+    folders = [path.parent for path in tmp_path.rglob("summary.json")]
+    assert len(folders) == 2
+    for folder in folders:
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == "finished"
+        rows = (folder / "metrics.csv").read_text().splitlines()
+        assert len(rows) == 1 + summary["iterations"]
+
+
+def is_gone(process: int) -> bool:
+    """Whether a process ended; one that nobody asked how is a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells of children")
+@pytest.mark.parametrize("backend", ["async", "shared"])
+def test_no_process_of_an_environment_outlives_a_trainer_that_is_killed(
+    backend: str, tmp_path: Path
+) -> None:
+    copies = [f"env.backend={backend}", "env.num_envs=4", "env=pendulum", "logger=quiet"]
+    process = command(tmp_path, "train", "run_dir=run", "total_env_steps=100000000", *copies)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    try:
+        while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+            assert time.monotonic() < deadline, "no iteration in two minutes"
+            assert process.poll() is None, "the trainer ended on its own"
+            time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    finally:
+        process.kill()
+        process.communicate()
+    workers = 4 if backend == "async" else min(4, usable_cores()) - 1
+    assert len(children) in {workers, workers + 1}  # the critic may have a process of its own
+    FolderLock(tmp_path / "run").release()  # that of a dead process holds nobody up
+    while not all(is_gone(int(child)) for child in children):
+        assert time.monotonic() < deadline, "they live on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("number", "backend"),
+    [
+        (signal.SIGINT, "async"),
+        pytest.param(signal.SIGINT, "native", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "native", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stop_signal_ends_cleanly_with_a_summary(
+    number: int, backend: str, tmp_path: Path
+) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "train.py"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(script),
+            "run_dir=run",
+            "total_env_steps=100000000",
+            f"env.backend={backend}",
+            "env.num_envs=2",
+        ],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONWARNINGS": "default"},
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+        assert time.monotonic() < deadline, "no iteration in two minutes"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    os.killpg(process.pid, number)  # as a terminal does: to every process of the group
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "stopped: interrupted" in printed
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("stopped", "interrupted")
+    assert summary["iterations"] == metrics.read_text().count("\n") - 1

@@ -1,0 +1,339 @@
+"""A copy put into the state of another lives the same life; what is unknown has no state."""
+
+import enum
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import small_environments  # registers its environments
+import torch
+
+from rlkl.envs.make import EnvConfig, make_vector_env
+from rlkl.envs.vector_env import VectorEnvironment
+from rlkl.utils.validation import BrokenEnvironmentError
+
+KNOWN = [
+    "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1",
+    "FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1",
+]  # fmt: skip
+MUJOCO = [
+    "HalfCheetah", "Ant", "Hopper", "Walker2d", "Humanoid", "HumanoidStandup", "Swimmer", "Reacher",
+    "Pusher", "InvertedPendulum", "InvertedDoublePendulum",
+]  # fmt: skip
+ROBOTS = [
+    pytest.param(
+        f"{name}-v{version}",
+        marks=() if name in ("HalfCheetah", "Ant") and version == 5 else pytest.mark.slow,
+    )
+    for name in MUJOCO
+    for version in (4, 5)
+    if (name, version) != ("Pusher", 4)  # its model wants an older MuJoCo
+]
+
+
+assert small_environments
+
+
+def made(env_id: str, seeds: list[int], **more: Any) -> VectorEnvironment:
+    envs = make_vector_env(EnvConfig(env_id, len(seeds), **more))
+    envs.reset(seeds)
+    return envs
+
+
+def life(envs: VectorEnvironment, steps: int, seed: int) -> list[Any]:
+    """Return all that is seen of some steps."""
+    envs.action_space.seed(seed)
+    seen: list[Any] = []
+    for _ in range(steps):
+        actions = np.stack([envs.action_space.sample() for _ in range(envs.num_envs)])
+        step = envs.step(actions)
+        seen += [*step.observations.values(), *step.final_observations.values()]
+        seen += [step.rewards, step.terminated, step.truncated, step.is_transition, step.begins]
+    return seen
+
+
+def assert_same_life(original: VectorEnvironment, restored: VectorEnvironment, steps: int) -> None:
+    first, second = life(original, steps, 7), life(restored, steps, 7)
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.dtype == b.dtype
+        assert np.array_equal(a, b)
+
+
+def through_a_file(state: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+def check(env_id: str, steps: int = 300, **more: Any) -> None:
+    original = made(env_id, [1, 2, 3], **more)
+    life(original, 39, 5)  # with a limit of 9 the step in which all have just ended
+    state = through_a_file(original.state())
+    restored = made(env_id, [8, 9, 10], **more)
+    life(restored, 11, 6)
+    restored.set_state(state)
+    assert_same_life(original, restored, steps)
+    original.close()
+    restored.close()
+
+
+@pytest.mark.parametrize("env_id", KNOWN)
+def test_a_copy_in_the_state_of_another_lives_the_same_life(env_id: str) -> None:
+    check(env_id, backend="sync")
+
+
+@pytest.mark.parametrize("env_id", ROBOTS)
+@pytest.mark.filterwarnings("ignore:.*out of date")
+def test_so_does_a_robot(env_id: str) -> None:
+    pytest.importorskip("mujoco")
+    check(env_id)
+
+
+def test_so_does_the_vectorised_cartpole_and_a_stack_of_frames() -> None:
+    check("CartPole-v1", backend="native")
+    check("CartPole-v1", backend="native", kwargs={"max_episode_steps": 9})
+    check("Pendulum-v1", frame_stack=3)
+
+
+def test_a_time_limit_is_kept() -> None:
+    original = made("Pendulum-v1", [1])
+    life(original, 150, 5)
+    state = original.state()
+    assert state is not None
+    restored = made("Pendulum-v1", [2])
+    restored.set_state(state)
+    ends = [restored.step(np.zeros((1, 1), np.float32)).truncated[0] for _ in range(60)]
+    assert ends.index(True) == 49  # the two hundredth step
+
+
+class AnotherPendulum(gym.envs.classic_control.PendulumEnv):
+    """Gymnasium's own but for its class: nobody knows what else it keeps."""
+
+
+def test_what_is_not_known_has_no_state() -> None:
+    gym.register("AnotherPendulum-v0", AnotherPendulum, max_episode_steps=200)
+    gym.register("WrappedPendulum-v0", lambda: gym.wrappers.ClipAction(gym.make("Pendulum-v1")))
+    try:
+        for env_id in ("AnotherPendulum-v0", "WrappedPendulum-v0", "SmallCounter-v0"):
+            envs = made(env_id, [1], backend="sync")
+            assert envs.state() is None
+            envs.close()
+    finally:
+        del gym.registry["AnotherPendulum-v0"], gym.registry["WrappedPendulum-v0"]
+    for backend in ("async", "shared"):
+        envs = made("CartPole-v1", [1, 2], backend=backend)
+        assert envs.state() is None
+        envs.close()
+
+
+class Giving(gym.Env[Any, Any]):
+    """A walk that remembers in all kinds of things, and gives all of them but its generator."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (6,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        self.place = np.zeros((1, 2), np.float32)
+        self.speed = np.float32(self.np_random.random())
+        self.count = np.array(0)
+        self.memory: dict[Any, Any] = {0: [], "last": (None, 0.5)}
+        self.weight = torch.zeros(2)
+        return self._look(), {}
+
+    def _look(self) -> Any:
+        last = self.memory["last"][1]
+        sums = [*self.place[0], self.speed, self.count, len(self.memory[0]) + last, self.weight[0]]
+        return np.array(sums, np.float32)
+
+    def step(self, action: Any) -> Any:
+        self.speed = self.speed * np.float32(0.9) + np.float32(self.np_random.normal())
+        self.place[0, action] += self.speed
+        self.count[...] += 1
+        self.weight[0] += float(self.speed) ** 2
+        self.memory = {0: [*self.memory[0], int(action)], "last": (int(action), float(self.speed))}
+        ended = bool(self.np_random.random() < 0.05)
+        return self._look(), float(self.place.sum()), ended, False, {}
+
+    def get_state(self) -> Any:
+        names = ("place", "speed", "count", "memory", "weight")
+        return {name: getattr(self, name) for name in names}
+
+    def set_state(self, state: Any) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Tires(gym.Wrapper[Any, Any, Any, Any]):
+    """Rewards less with every step of its life, across episodes."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        observation, reward, *rest = self.env.step(action)
+        return observation, float(reward) / self.steps, *rest
+
+
+class TiresAndSaysSo(Tires):
+    def get_state(self) -> int:
+        return self.steps
+
+    def set_state(self, state: int) -> None:
+        self.steps = state
+
+
+class OldChance(Giving):
+    """Draws from a generator of another kind, which is a part of what it gives."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        if seed is not None:
+            self.np_random = np.random.RandomState(seed)  # type: ignore[assignment]
+        return super().reset()
+
+    def get_state(self) -> Any:
+        return super().get_state() | {"chance": self.np_random.get_state()}  # type: ignore[attr-defined]
+
+    def set_state(self, state: Any) -> None:
+        self.np_random.set_state(state.pop("chance"))  # type: ignore[attr-defined]
+        super().set_state(state)
+
+
+class Halves(Giving):
+    get_state = None  # type: ignore[assignment]
+
+
+class WantsPositions(Giving):
+    def set_state(self, positions: Any, velocities: Any) -> None:  # type: ignore[override]
+        pass
+
+
+class Asks(Giving):
+    def get_state(self, of: Any) -> Any:  # type: ignore[override]
+        return super().get_state()
+
+
+@pytest.fixture
+def own() -> Iterator[None]:
+    made = {
+        "Giving": Giving,
+        "GivingTires": lambda: TiresAndSaysSo(Giving()),
+        "GivingHides": lambda: Tires(Giving()),
+        "GivingOldChance": OldChance,
+        "GivingHalves": Halves,
+        "GivingWantsPositions": WantsPositions,
+        "GivingAsks": Asks,
+        "PendulumTires": lambda: TiresAndSaysSo(gym.make("Pendulum-v1", disable_env_checker=True)),
+    }
+    for name, maker in made.items():
+        gym.register(f"{name}-v0", maker, max_episode_steps=60)
+    yield
+    for name in made:
+        del gym.registry[f"{name}-v0"]
+
+
+@pytest.mark.usefixtures("own")
+def test_so_does_one_of_the_users_own_that_gives_its_state() -> None:
+    for env_id in ("Giving-v0", "GivingTires-v0", "GivingOldChance-v0", "PendulumTires-v0"):
+        check(env_id)
+    check("GivingTires-v0", frame_stack=2)
+
+
+@pytest.mark.usefixtures("own")
+def test_what_is_given_comes_back_as_it_was_and_apart_from_it() -> None:
+    original, restored = made("Giving-v0", [1]), made("Giving-v0", [2])
+    life(original, 9, 3)
+    state = original.state()
+    restored.set_state(through_a_file(state))
+    first, second = (envs._envs.envs[0].unwrapped for envs in (original, restored))
+    ours, theirs = first.get_state(), second.get_state()
+    assert list(ours) == list(theirs)
+    for name, value in ours.items():
+        assert type(value) is type(theirs[name])
+        assert str(value) == str(theirs[name])
+    assert theirs["count"].shape == ()
+    assert theirs["place"].dtype == np.float32
+    theirs_weight = float(theirs["weight"][0])
+    # What was taken down is not moved by the steps that follow, nor by a life that began from it.
+    life(original, 5, 3)
+    restored.set_state(state)
+    life(restored, 5, 3)
+    restored.set_state(state)
+    assert second.get_state()["count"] == theirs["count"] == 9
+    assert second.get_state()["weight"][0] == theirs_weight
+
+
+@pytest.mark.usefixtures("own")
+def test_a_wrapper_that_does_not_give_its_state_is_not_lost_in_silence() -> None:
+    for name in ("GivingHides", "GivingHalves", "GivingWantsPositions", "GivingAsks"):
+        envs = made(f"{name}-v0", [1])
+        assert envs.state() is None, name
+        envs.close()
+    for backend in ("async", "shared"):
+        envs = made("Giving-v0", [1, 2], backend=backend)
+        assert envs.state() is None
+        envs.close()
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Settings(dict[str, int]):
+    pass
+
+
+ITSELF: list[Any] = []
+ITSELF.append(ITSELF)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ({"seen": [1, {2}]}, r"an object of builtins\.set at \['seen'\]\[1\]; expected numbers"),
+        (np.array([object()]), "an array of object; expected"),
+        ((1, np.str_("x")), r"an array of <U1 at \[1\]; expected"),
+        (np.ma.array([1]), r"numpy\.ma\.\S*MaskedArray; expected"),
+        (Colour.RED, r"Colour; expected"),
+        (Settings(a=1), r"Settings; expected"),
+        ({Colour.RED: 1}, r"builtins\.dict; expected"),
+        (np.random.default_rng(0), r"numpy\.random\._generator\.Generator; expected"),
+        (ITSELF, "failed: RecursionError"),
+    ],
+)
+def test_what_no_checkpoint_may_hold_is_told_by_name(
+    returned: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envs = made("Giving-v0", [1])
+    monkeypatch.setattr(Giving, "get_state", lambda self: returned)
+    told = r"^env\.id=Giving-v0: get_state\(\) of Giving .*"
+    with pytest.raises(BrokenEnvironmentError, match=told + said) as error:
+        envs.state()
+    assert "\n" not in str(error.value)
+    envs.close()
+
+
+@pytest.mark.usefixtures("own")
+def test_what_fails_while_it_gives_or_takes_is_told_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(self: Giving, *state: Any) -> Any:
+        raise KeyError("lost\nkey")
+
+    envs = made("Giving-v0", [1])
+    state = envs.state()
+    assert state is not None
+    monkeypatch.setattr(Giving, "set_state", fails)
+    with pytest.raises(BrokenEnvironmentError, match=r"set_state\(\) of Giving failed.*KeyError"):
+        envs.set_state(state)
+    monkeypatch.setattr(Giving, "get_state", fails)
+    with pytest.raises(BrokenEnvironmentError, match=r"get_state\(\) of Giving failed: KeyError"):
+        envs.state()
+    envs.close()

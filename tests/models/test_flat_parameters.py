@@ -1,0 +1,187 @@
+"""One vector that is the modules: whatever is done to the one is done to the others."""
+
+import io
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlkl.models.flat_parameters import Adam, FlatParameters, mean_of
+from rlkl.models.networks import mlp
+
+
+def test_the_vector_is_the_module_and_its_gradient_the_modules() -> None:
+    network = mlp(3, [4], 2, "tanh")
+    flat = FlatParameters(network.parameters())
+    assert flat.vector.numel() == 3 * 4 + 4 + 4 * 2 + 2
+    flat.vector.data.fill_(0.5)
+    assert all((parameter == 0.5).all() for parameter in network.parameters())
+    network[0].bias.data.fill_(2.0)
+    assert (flat.vector == 2.0).sum() == 4
+
+    network(torch.ones(5, 3)).sum().backward()
+    gathered = torch.cat([parameter.grad.reshape(-1) for parameter in network.parameters()])
+    torch.testing.assert_close(flat.vector.grad, gathered, rtol=0, atol=0)
+    assert flat.gradient.any()
+
+
+def test_the_values_are_those_the_modules_had() -> None:
+    layer = nn.GRU(2, 3)
+    before = torch.cat([p.detach().flatten().clone() for p in layer.parameters()])
+    features = torch.ones(4, 1, 2)
+    outputs = layer(features)[0].detach()
+    flat = FlatParameters(layer.parameters())
+    assert torch.equal(flat.vector, before)
+    assert torch.equal(layer(features)[0], outputs)
+    flat.vector.data.zero_()
+    assert not layer(features)[0].any()
+
+
+def test_parameters_that_were_not_given_stay_out() -> None:
+    network = mlp(3, [4], 2, "tanh")
+    flat = FlatParameters(network[2].parameters())
+    first = network[0].weight.detach().clone()
+    flat.vector.data.zero_()
+    assert torch.equal(network[0].weight, first)
+    assert not network[2].weight.any()
+
+
+def test_loading_a_state_keeps_the_vector_in_place() -> None:
+    network = mlp(3, [4], 2, "tanh")
+    flat = FlatParameters(network.parameters())
+    network.load_state_dict({k: torch.ones_like(v) for k, v in network.state_dict().items()})
+    assert (flat.vector == 1).all()
+
+
+def test_arrays_are_views_of_a_vector_shaped_as_the_tensors() -> None:
+    flat = FlatParameters(mlp(3, [4], 2, "tanh").parameters())
+    vector = torch.arange(26.0)
+    arrays = flat.arrays(vector)
+    assert [array.shape for array in arrays] == [(4, 3), (4,), (2, 4), (2,)]
+    np.testing.assert_array_equal(np.concatenate([a.ravel() for a in arrays]), vector)
+    arrays[1][2] = -1
+    assert vector[14] == -1
+
+
+# Adam.
+
+
+def vector_of(size: int = 40, dtype: torch.dtype = torch.float64) -> FlatParameters:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
+    return FlatParameters([nn.Parameter(start)])
+
+
+def gradients(steps: int, size: int = 40) -> Iterator[Tensor]:
+    """Yield gradients whose norms are from far below to far above 1; parts are exactly 0."""
+    generator = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        gradient = torch.randn(size, generator=generator, dtype=torch.float64)
+        gradient[step % size] = gradient[-1] = 0
+        yield gradient * 10 ** (step % 7 - 4.0)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5, 30.0])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.8)])
+def test_adam_goes_step_by_step_where_torchs_goes(
+    max_grad_norm: float | None, betas: tuple[float, float]
+) -> None:
+    flat, theirs = vector_of(), nn.Parameter(vector_of().vector.detach().clone())
+    adam = Adam(flat, 1e-2, 1e-5, betas)
+    reference = torch.optim.Adam([theirs], 1e-2, betas, 1e-5, foreach=False, fused=False)
+    for number, gradient in enumerate(gradients(50)):
+        adam.learning_rate = reference.param_groups[0]["lr"] = 1e-2 * (1 - number / 60)
+        flat.gradient.copy_(gradient)
+        theirs.grad = gradient.clone()
+        norm = adam.step(max_grad_norm)
+        limit = 1e30 if max_grad_norm is None else max_grad_norm
+        expected_norm = float(nn.utils.clip_grad_norm_([theirs], limit))
+        reference.step()
+        assert float(norm) == pytest.approx(expected_norm, rel=1e-12)
+        torch.testing.assert_close(flat.gradient, theirs.grad, rtol=1e-12, atol=0)
+        torch.testing.assert_close(flat.vector.detach(), theirs.detach(), rtol=1e-12, atol=1e-14)
+    assert (flat.vector - vector_of().vector).abs().max() > 0.05
+
+
+def test_a_gradient_within_the_norm_is_left_to_the_bit() -> None:
+    flat = vector_of()
+    gradient = torch.linspace(-1, 1, 40, dtype=torch.float64)
+    for max_grad_norm in (None, 2 * float(gradient.norm()), 1e9):
+        flat.gradient.copy_(gradient)
+        Adam(flat, 1e-3, 1e-5).step(max_grad_norm)
+        assert torch.equal(flat.gradient, gradient)
+
+
+def test_clipping_reports_the_norm_as_it_was() -> None:
+    flat = vector_of(2)
+    flat.gradient.copy_(torch.tensor([3.0, 4.0]))
+    assert Adam(flat, 1e-3, 1e-5).step(0.5) == 5.0
+    torch.testing.assert_close(flat.gradient, torch.tensor([0.3, 0.4]).double())
+
+
+def test_the_first_step_is_the_learning_rate_long_in_every_direction() -> None:
+    flat = vector_of(3)
+    before = flat.vector.detach().clone()
+    flat.gradient.copy_(torch.tensor([5.0, -0.01, 0.0]))
+    Adam(flat, 0.1, 1e-12).step()
+    expected = torch.tensor([-0.1, 0.1, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(flat.vector.detach() - before, expected, rtol=1e-9, atol=0)
+
+
+def test_a_step_at_a_learning_rate_of_0_moves_nothing_but_the_moments() -> None:
+    flat = vector_of()
+    adam, before = Adam(flat, 0.0, 1e-5), flat.vector.detach().clone()
+    flat.gradient.fill_(1)
+    adam.step()
+    assert torch.equal(flat.vector, before)
+    assert adam.first_moment.ne(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_restored_adam_goes_on_with_the_same_bits(dtype: torch.dtype) -> None:
+    first, second = vector_of(dtype=dtype), vector_of(dtype=dtype)
+    adam, resumed = Adam(first, 1e-2, 1e-5), Adam(second, 1e-2, 1e-5)
+    steps = list(gradients(20))
+    for gradient in steps[:10]:
+        first.gradient.copy_(gradient)
+        adam.step(0.5)
+    file = io.BytesIO()
+    torch.save(adam.state_dict(), file)
+    file.seek(0)
+    second.vector.data.copy_(first.vector.data)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for gradient in steps[10:]:
+        for flat, mover in ((first, adam), (second, resumed)):
+            flat.gradient.copy_(gradient)
+            mover.step(0.5)
+        assert torch.equal(first.vector, second.vector)
+    # What was saved is not what goes on.
+    again = Adam(vector_of(dtype=dtype), 1e-2, 1e-5)
+    again.load_state_dict(adam.state_dict())
+    adam.step()
+    assert int(again.num_steps) == 20
+    assert int(adam.num_steps) == 21
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_shows_in_the_norm_and_the_parameters(
+    number: float, max_grad_norm: float | None
+) -> None:
+    flat = vector_of()
+    flat.gradient.fill_(1)
+    flat.gradient[3] = number
+    norm = float(Adam(flat, 1e-2, 1e-5).step(max_grad_norm))
+    assert math.isnan(norm) if math.isnan(number) else norm == math.inf
+    assert flat.vector[3].isnan()
+    if math.isnan(number) and max_grad_norm is not None:
+        assert flat.vector.isnan().all()
+
+
+def test_a_mean_is_that_of_numbers_or_of_tensors_or_nothing_at_all() -> None:
+    assert mean_of([1.0, 2.0, 6.0]) == 3.0
+    assert mean_of([torch.tensor(1.0), torch.tensor(2.0), torch.tensor(6.0)]) == 3.0
+    assert math.isnan(mean_of([]))

@@ -1,0 +1,316 @@
+"""Second-order machinery against dense matrices, scores and direct solvers in float64."""
+
+import math
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from learning_loop import seen, vector_encoder
+from torch import Generator, Tensor
+from torch.distributions import Categorical, Normal
+from torch.func import functional_call
+
+from rlkl.models.policy import Policy, PolicyConfig
+from rlkl.numerics.trust_region import (
+    backtracking_line_search,
+    conjugate_gradient,
+    fisher_vector_product,
+    flat_gradient,
+)
+
+SPACES = {"categorical": gym.spaces.Discrete(3), "gaussian": gym.spaces.Box(-1, 1, (1,))}
+BOTH = pytest.mark.parametrize("kind", SPACES)
+
+
+def small_policy(kind: str) -> tuple[Policy, Tensor]:
+    """Make a policy of some twenty parameters, far from its tame start, and seven states."""
+    config = PolicyConfig(actor_hidden_sizes=[3], actor_gain=1.0, log_std=-0.5)
+    generator = Generator().manual_seed(0)
+    policy = Policy(config, vector_encoder(2), SPACES[kind], generator, dtype=torch.float64)
+    policy.actor_parameters.vector.data.add_(
+        torch.randn(policy.actor_parameters.vector.shape, generator=generator), alpha=0.3
+    )
+    return policy, torch.randn(7, 2, generator=generator, dtype=torch.float64)
+
+
+def mean_kl_at(policy: Policy, states: Tensor, *, reverse: bool = False) -> Tensor:
+    new = policy.distribution(seen(states))
+    old = new.at(new.parameters.detach())
+    return (new.kl(old) if reverse else old.kl(new)).mean()
+
+
+def outputs(policy: Policy, states: Tensor, vector: Tensor) -> Tensor:
+    """Return the distributions' parameters as a function of the flat vector of weights."""
+    named, offset = {}, 0
+    for name, parameter in policy.actor.named_parameters():
+        named[name] = vector[offset : offset + parameter.numel()].view_as(parameter)
+        offset += parameter.numel()
+    return functional_call(policy.actor, named, (seen(states),))
+
+
+def dense_product(policy: Policy, states: Tensor, damping: float, *, reverse: bool) -> Tensor:
+    """Form the whole matrix, column by column, by products with the unit vectors."""
+    tensors = policy.actor_parameters.tensors
+    kl = mean_kl_at(policy, states, reverse=reverse)
+    product = fisher_vector_product(kl, tensors, damping)
+    unit = torch.eye(len(policy.actor_parameters.vector), dtype=torch.float64)
+    return torch.stack([product(column) for column in unit], 1)
+
+
+def expected_outer_product_of_scores(kind: str, policy: Policy, states: Tensor) -> Tensor:
+    """Return E_s E_a [∇log π ∇log πᵀ], the definition of the Fisher matrix."""
+    vector = policy.actor_parameters.vector.detach()
+    nodes, weights = np.polynomial.hermite_e.hermegauss(6)
+
+    def log_probs(at: Tensor) -> Tensor:
+        parameters = outputs(policy, states, at)
+        if kind == "categorical":
+            return Categorical(logits=parameters).logits
+        mean, log_std = parameters.chunk(2, -1)
+        actions = mean.detach() + log_std.detach().exp() * torch.as_tensor(nodes)
+        return Normal(mean, log_std.exp()).log_prob(actions)
+
+    scores = torch.autograd.functional.jacobian(log_probs, vector)
+    if kind == "categorical":
+        probabilities = log_probs(vector).exp()
+    else:
+        probabilities = torch.as_tensor(weights / weights.sum()).expand(len(states), -1)
+    return torch.einsum("sa,sai,saj->ij", probabilities, scores, scores) / len(states)
+
+
+@BOTH
+@pytest.mark.parametrize("reverse", [False, True])
+def test_products_are_those_of_the_fisher_matrix_whatever_the_direction_of_the_kl(
+    kind: str, reverse: bool
+) -> None:
+    policy, states = small_policy(kind)
+    expected = expected_outer_product_of_scores(kind, policy, states)
+    found = dense_product(policy, states, 0.0, reverse=reverse)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@BOTH
+def test_products_are_those_of_the_hessian_of_the_kl(kind: str) -> None:
+    policy, states = small_policy(kind)
+    vector = policy.actor_parameters.vector.detach()
+    old = outputs(policy, states, vector)
+
+    def mean_kl(at: Tensor) -> Tensor:
+        new = outputs(policy, states, at)
+        if kind == "categorical":
+            p, q = Categorical(logits=old), Categorical(logits=new)
+        else:
+            p, q = (Normal(o[:, 0], o[:, 1].exp()) for o in (old, new))
+        return torch.distributions.kl_divergence(p, q).mean()
+
+    expected = torch.autograd.functional.hessian(mean_kl, vector)
+    found = dense_product(policy, states, 0.0, reverse=False)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_damping_adds_to_the_diagonal() -> None:
+    policy, states = small_policy("categorical")
+    without, damped = (dense_product(policy, states, d, reverse=False) for d in (0.0, 0.25))
+    torch.testing.assert_close(damped - without, 0.25 * torch.eye(len(without)).double())
+
+
+def test_a_product_leaves_its_vector_alone_and_can_be_taken_again() -> None:
+    policy, states = small_policy("gaussian")
+    kl = mean_kl_at(policy, states)
+    product = fisher_vector_product(kl, policy.actor_parameters.tensors, 0.1)
+    vector = torch.ones_like(policy.actor_parameters.vector.data)
+    first, second = product(vector), product(vector)
+    assert torch.equal(first, second)
+    assert vector.eq(1).all()
+
+
+@BOTH
+def test_gradient_of_the_kl_at_the_old_parameters_is_zero(kind: str) -> None:
+    policy, states = small_policy(kind)
+    for reverse in (False, True):
+        kl = mean_kl_at(policy, states, reverse=reverse)
+        assert kl == 0
+        assert flat_gradient(kl, policy.actor_parameters.tensors).abs().max() < 1e-15
+
+
+@BOTH
+def test_the_quadratic_model_is_off_in_proportion_to_the_step(kind: str) -> None:
+    policy, states = small_policy(kind)
+    vector = policy.actor_parameters.vector.data
+    direction = torch.randn(vector.shape, generator=Generator().manual_seed(1)).double()
+    product = fisher_vector_product(
+        mean_kl_at(policy, states), policy.actor_parameters.tensors, damping=0.0
+    )
+    curvature = direction @ product(direction)
+    start, old = vector.clone(), policy.distribution(seen(states))
+    errors = []
+    for size in (4e-4, 2e-4, 1e-4):
+        vector.copy_(start + size * direction)
+        kl = old.kl(policy.distribution(seen(states))).mean()
+        errors.append((kl / (0.5 * size**2 * curvature) - 1).item())
+    assert abs(errors[2]) < 1e-3
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.01)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.01)
+
+
+def test_flat_gradient_follows_the_order_and_layout_of_the_parameters() -> None:
+    a = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    b = torch.tensor([5.0], requires_grad=True)
+    scalar = (a * torch.tensor([[10.0, 20.0], [30.0, 40.0]])).sum() + b.square().sum()
+    assert flat_gradient(scalar, [a, b], keep=True).tolist() == [10, 20, 30, 40, 10]
+    assert flat_gradient(scalar, [b, a]).tolist() == [10, 10, 20, 30, 40]
+
+
+def test_flat_gradient_follows_the_layout_of_flat_parameters() -> None:
+    policy, states = small_policy("gaussian")
+    loss = policy.distribution(seen(states)).parameters.square().sum()
+    expected = flat_gradient(loss, policy.actor_parameters.tensors, keep=True)
+    loss.backward()
+    assert torch.equal(policy.actor_parameters.gradient, expected)
+
+
+def positive_definite(size: int) -> tuple[Tensor, Tensor]:
+    generator = Generator().manual_seed(0)
+    root = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    matrix = root @ root.T + 0.5 * torch.eye(size, dtype=torch.float64)
+    return matrix, torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+def test_conjugate_gradient_solves_as_the_direct_solver_does() -> None:
+    matrix, b = positive_definite(12)
+    x, residual = conjugate_gradient(matrix.mv, b.clone(), 30, 0.0)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-8, atol=1e-10)
+    assert residual.norm() < 1e-8
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 3, 6])
+def test_conjugate_gradient_is_the_best_of_its_krylov_space_and_its_residual_is_true(
+    iterations: int,
+) -> None:
+    matrix, b = positive_definite(12)
+    before = b.clone()
+    x, residual = conjugate_gradient(matrix.mv, b, iterations, 0.0)
+    krylov = [b]
+    for _ in range(iterations - 1):
+        krylov.append(matrix @ krylov[-1])
+    basis = torch.linalg.qr(torch.stack(krylov, 1)).Q[:, :iterations]
+    best = basis @ torch.linalg.solve(basis.T @ matrix @ basis, basis.T @ b)
+    torch.testing.assert_close(x, best, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(residual, b - matrix @ x, rtol=1e-8, atol=1e-10)
+    assert torch.equal(b, before)
+
+
+def test_conjugate_gradient_stops_once_the_squared_residual_is_below_its_tolerance() -> None:
+    matrix, b = positive_definite(12)
+    products = 0
+
+    def counted(vector: Tensor) -> Tensor:
+        nonlocal products
+        products += 1
+        return matrix @ vector
+
+    norms = [conjugate_gradient(matrix.mv, b, k, 0.0)[1].norm() for k in range(13)]
+    first_below = next(k for k, norm in enumerate(norms) if norm**2 < 0.01 * b.norm() ** 2)
+    assert norms[first_below] > 0.01 * b.norm()
+    _, residual = conjugate_gradient(counted, b, 100, 0.01)
+    assert products == first_below
+    assert residual.norm() == norms[first_below]
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-5, 1e9])
+def test_conjugate_gradient_stops_the_same_whatever_the_size(size: float) -> None:
+    matrix, b = positive_definite(12)
+    x, residual = conjugate_gradient(matrix.mv, b, 100, 1e-4)
+    scaled, rest = conjugate_gradient(matrix.mv, size * b, 100, 1e-4)
+    torch.testing.assert_close(scaled, size * x, rtol=1e-9, atol=0)
+    torch.testing.assert_close(rest, size * residual, rtol=1e-9, atol=0)
+    assert 1e-4 < residual.norm() / b.norm() < 1e-2
+
+
+def test_conjugate_gradient_does_the_same_with_arrays() -> None:
+    matrix, b = positive_definite(12)
+    array, before = b.numpy(), b.numpy().copy()
+    x, residual = conjugate_gradient(matrix.numpy().__matmul__, array, 5, 0.0)
+    expected, rest = conjugate_gradient(matrix.mv, b, 5, 0.0)
+    np.testing.assert_allclose(x, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(residual, rest, rtol=1e-10, atol=1e-13)
+    np.testing.assert_array_equal(array, before)
+
+
+def test_conjugate_gradient_goes_nowhere_without_curvature() -> None:
+    diagonal, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 3.0])
+    x, residual = conjugate_gradient(lambda v: diagonal * v, b, 10, 1e-10)
+    assert x.tolist() == [0, 0]
+    assert residual.tolist() == [0, 3]
+
+
+def test_conjugate_gradient_of_zero_is_zero_without_a_nan() -> None:
+    for tolerance in (1e-10, 0.0):
+        x, residual = conjugate_gradient(lambda v: 2 * v, torch.zeros(3), 10, tolerance)
+        assert x.tolist() == [0, 0, 0]
+        assert residual.tolist() == [0, 0, 0]
+
+
+def candidates(
+    *results: tuple[float, float],
+) -> tuple[Callable[[float], tuple[float, float]], list[float]]:
+    """Return an `evaluate` that gives these results in turn, and the fractions it was asked for."""
+    asked: list[float] = []
+
+    def evaluate(fraction: float) -> tuple[float, float]:
+        asked.append(fraction)
+        return results[len(asked) - 1]
+
+    return evaluate, asked
+
+
+@pytest.mark.parametrize(("improvement", "kl"), [(1e-12, 0.01), (3.0, 0.0), (0.5, -1e-18)])
+def test_a_step_within_the_bound_that_improves_is_taken_whole(
+    improvement: float, kl: float
+) -> None:
+    evaluate, asked = candidates((improvement, kl))
+    found = backtracking_line_search(evaluate, 0.01, 0.5, 10)
+    assert (found.accepted, found.step_fraction, found.backtracks) == (True, 1.0, 0)
+    assert found.improvement == improvement
+    assert asked == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("improvement", "kl"),
+    [
+        (1.0, 0.0100001),
+        (0.0, 0.005),
+        (-1e-9, 0.005),
+        (1.0, math.nan),
+        (1.0, math.inf),
+        (math.nan, 0.005),
+        (math.inf, 0.005),
+        (-math.inf, 0.005),
+        (math.nan, math.nan),
+    ],
+)
+def test_a_candidate_that_breaks_one_rule_is_refused(improvement: float, kl: float) -> None:
+    evaluate, asked = candidates((improvement, kl), (1.0, 0.005))
+    found = backtracking_line_search(evaluate, 0.01, 0.5, 10)
+    assert (found.accepted, found.step_fraction, found.backtracks) == (True, 0.5, 1)
+    assert asked == [1.0, 0.5]
+
+
+def test_fractions_are_the_powers_of_the_decay() -> None:
+    evaluate, asked = candidates((-1.0, 0.0), (1.0, 0.5), (-1.0, 0.5), (2.0, 0.01))
+    found = backtracking_line_search(evaluate, 0.01, 0.8, 10)
+    assert asked == pytest.approx([1, 0.8, 0.64, 0.512])
+    assert found.step_fraction == asked[-1]
+    assert found.backtracks == 3
+    assert found.improvement == 2.0
+
+
+@pytest.mark.parametrize("max_backtracks", [0, 4])
+def test_a_search_that_fails_says_so(max_backtracks: int) -> None:
+    evaluate, asked = candidates(*[(1.0, 1.0)] * 5)
+    found = backtracking_line_search(evaluate, 0.01, 0.5, max_backtracks)
+    assert len(asked) == max_backtracks + 1
+    assert (found.accepted, found.step_fraction, found.improvement) == (False, 0.0, 0.0)
+    assert found.backtracks == max_backtracks + 1

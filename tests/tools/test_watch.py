@@ -1,0 +1,350 @@
+"""`rlkl watch`: episodes in a window and in videos, and what cannot be shown."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from learning_loop import small_policy, vector_encoder
+
+import rlkl
+from rlkl.cli import main
+from rlkl.cli.evaluate import run_episodes
+from rlkl.envs.make import EnvConfig, make_rendered_env
+from rlkl.tools.rendering import Video, play
+from rlkl.training.checkpoint import TrainedPolicy, load_run
+from rlkl.utils.seeding import RandomStreams
+from rlkl.utils.validation import ConfigError
+
+HAS_VIDEO = all(importlib.util.find_spec(name) for name in ("imageio", "imageio_ffmpeg"))
+needs_video = pytest.mark.skipif(not HAS_VIDEO, reason="needs the extra video")
+HAS_WINDOW = importlib.util.find_spec("pygame") is not None
+needs_pygame = pytest.mark.skipif(not HAS_WINDOW, reason="needs pygame (extra: box2d or minigrid)")
+
+SIDE = 32
+
+
+class Painter(gym.Env[Any, Any]):
+    """Paints its step in the brightness of each picture; an episode has seed % 5 + 3 steps.
+
+    Args:
+        render_mode: as gymnasium gives it.
+        trouble: `error` raises in `render`, `nothing` returns none.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    observation_space = Box(-1, 1, (2,))
+    action_space = Discrete(2)
+
+    def __init__(self, render_mode: str | None = None, trouble: str = "none") -> None:
+        self.render_mode, self.trouble = render_mode, trouble
+        self.t = self.length = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t, self.length = 0, (seed or 0) % 5 + 3
+        return np.zeros(2, np.float32), {"action_mask": np.array([0, 1])}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        mask = np.array([self.t % 2, 1 - self.t % 2])
+        allowed = (0, 1)[(self.t - 1) % 2 == 0]
+        reward = 1.0 if action == allowed else -100.0
+        return np.zeros(2, np.float32), reward, self.t == self.length, False, {"action_mask": mask}
+
+    def render(self) -> Any:
+        if self.trouble == "error":
+            raise RuntimeError("no paint\nleft")
+        if self.trouble == "nothing":
+            return None
+        return np.full((SIDE, SIDE, 3), 20 * self.t, np.uint8)
+
+
+gym.register("Painter-v0", entry_point=Painter)
+
+
+def tiny(run_dir: Path, env: EnvConfig) -> rlkl.TrainConfig:
+    return rlkl.TrainConfig(
+        env=env,
+        total_env_steps=100,
+        rollout_steps=32,
+        eval_episodes=0,
+        algo=rlkl.PPOClipConfig(num_minibatches=2),
+        logger=rlkl.LoggerConfig(tensorboard=False, progress="none"),
+        run_dir=str(run_dir),
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short runs: one of CartPole, and some that paint or do not."""
+    folder = tmp_path_factory.mktemp("watch")
+    envs = {
+        "cartpole": EnvConfig(num_envs=2),
+        "painter": EnvConfig("Painter-v0", num_envs=2),
+        "error": EnvConfig("Painter-v0", num_envs=2, kwargs={"trouble": "error"}),
+        "nothing": EnvConfig("Painter-v0", num_envs=2, kwargs={"trouble": "nothing"}),
+    }
+    for name, env in envs.items():
+        rlkl.train(tiny(folder / name, env))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_a_new_folder(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run_dir in runs.iterdir():
+        (tmp_path / run_dir.name).symlink_to(run_dir)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["watch", *arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def lengths(seed: int, count: int) -> list[int]:
+    return [s % 5 + 3 for s in RandomStreams(seed).integers("fresh environments", count)]
+
+
+def pictures_of(film: str) -> tuple[np.ndarray, str]:
+    """Return a video's pictures `[F, H, W, 3]`, and what ffmpeg says of it."""
+    import imageio_ffmpeg
+
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", film]
+    raw = ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run([*ffmpeg, *raw], capture_output=True, check=True)
+    told = done.stderr.decode()
+    size = re.search(r" (\d+)x(\d+)[, ]", told)
+    assert size
+    shape = -1, int(size[2]), int(size[1]), 3
+    return np.frombuffer(done.stdout, np.uint8).reshape(shape), told
+
+
+@needs_video
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+@pytest.mark.parametrize("actions", ["deterministic", "sampled"])
+def test_a_video_has_a_picture_of_every_moment(
+    suffix: str, actions: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"film.{suffix}"
+    arguments = ["--episodes", "2", "--seed", "5", "--actions", actions]
+    assert run("painter", "--video", name, *arguments) == 0
+    expected = lengths(5, 2)
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"episode {i}: return {n}, {n} steps" for i, n in enumerate(expected, 1)),
+        f"mean return {np.mean(expected):.6g}",
+        name,
+    ]
+    pictures, told = pictures_of(name)
+    assert "20 fps" in told
+    assert pictures.shape[1:] == (SIDE, SIDE, 3)
+    painted = [20 * t for length in expected for t in range(length + 1)]
+    np.testing.assert_allclose(pictures.mean((1, 2, 3)), painted, atol=4)
+
+
+@needs_video
+@needs_pygame
+def test_a_real_environment_is_recorded_as_it_is_evaluated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("cartpole", "--video", "film.mp4", "--episodes", "1", "--seed", "2") == 0
+    found = run_episodes(load_run("cartpole"), 1, 2, "deterministic")
+    assert capsys.readouterr().out.startswith(
+        f"episode 1: return {found.mean_return:g}, {found.lengths[0]} steps\n"
+    )
+    pictures, _ = pictures_of("film.mp4")
+    assert len(pictures) == found.lengths[0] + 1
+    # A pole on a cart on a white ground: dark and light, and not the same at the end.
+    assert pictures[0].min() < 60
+    assert pictures[0].max() > 240
+    assert np.abs(pictures[0].astype(int) - pictures[-1]).max() > 60
+
+
+@needs_pygame
+def test_a_window_shows_episodes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cartpole", "--episodes", "1") == 0
+    found = run_episodes(load_run("cartpole"), 1, 0, "deterministic")
+    assert capsys.readouterr().out == (
+        f"episode 1: return {found.mean_return:g}, {found.lengths[0]} steps\n"
+        f"mean return {found.mean_return:g}\n"
+    )
+
+
+def test_a_memory_begins_each_episode_anew() -> None:
+    env = make_rendered_env(EnvConfig("CartPole-v1"), "rgb_array")
+    policy = TrainedPolicy(
+        small_policy(vector_encoder(4), env.action_space, memory="gru", actor_gain=20.0), None
+    )
+    assert play(policy, env, 1) == play(policy, env, 1) == play(policy, env, 1)
+
+
+def test_frames_are_stacked_as_in_training() -> None:
+    env = make_rendered_env(EnvConfig("CartPole-v1", frame_stack=3), "rgb_array")
+    assert env.observation_space.shape == (3, 4)
+
+
+def test_what_was_painted_until_an_error_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("imageio", reason="needs the extra video")
+    env = make_rendered_env(EnvConfig("Painter-v0"), "rgb_array")
+    with pytest.raises(KeyboardInterrupt), Video(env, tmp_path / "film.gif") as video:
+        env.reset(seed=0)
+        video.look()
+        video.look()
+        raise KeyboardInterrupt
+    assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF89a")
+
+
+BAD: dict[str, str] = {
+    "nowhere --video film.gif": "there is no such folder",
+    "cartpole --video film.avi": "ends in .mp4 or .gif",
+    "cartpole --video there.gif": "it exists already",
+    "cartpole --video no/film.gif": "there is no folder no",
+    "cartpole --film x": "there is no such flag",
+    "cartpole --episodes 0": "at least 1",
+    "bare --checkpoint best": "has no checkpoints/best.pt",
+    "error --video film.gif": "Painter-v0 cannot be rendered: RuntimeError: no paint left",
+    "nothing --video film.gif": "Painter-v0 cannot be rendered: it returns no picture",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
+    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there.gif").touch()
+    shutil.copytree(tmp_path / "cartpole", tmp_path / "bare")
+    (tmp_path / "bare" / "checkpoints" / "best.pt").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    if HAS_VIDEO or "film.gif" not in arguments:
+        assert run(*arguments.split()) == 2
+        printed = capsys.readouterr()
+        assert not printed.out
+        assert printed.err.startswith("rlkl: ")
+        assert printed.err.count("\n") == 1
+        assert BAD[arguments] in printed.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+class Gallery(gym.Env[Any, Any]):
+    """Returns pictures one after the other."""
+
+    def __init__(self, *pictures: Any) -> None:
+        self.pictures = iter(pictures)
+
+    def render(self) -> Any:
+        return next(self.pictures)
+
+
+GREY = np.full((2, 6), 51, np.uint8)  # a fifth of 255
+COLOR = np.repeat(GREY[:, :, None], 3, 2)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        COLOR,
+        COLOR.tolist(),
+        COLOR.astype(np.int64),
+        COLOR.astype(np.float64),
+        COLOR / 255.0,
+        GREY,
+        GREY[:, :, None],
+        GREY[None] / np.float32(255),
+        np.moveaxis(COLOR, -1, 0),
+        np.concatenate((COLOR, np.full((2, 6, 1), 9, np.uint8)), -1),
+        [COLOR],
+    ],
+)
+def test_pictures_of_any_common_form_are_films(picture: Any, tmp_path: Path) -> None:
+    imageio = pytest.importorskip("imageio.v2", reason="needs the extra video")
+    with Video(Gallery(picture, picture), tmp_path / "film.gif") as video:
+        video.look()
+        video.look()
+    (first, *_) = imageio.mimread(tmp_path / "film.gif")
+    assert first.shape[:2] == (2, 6)
+    assert np.abs(first[:, :, :3].astype(int) - 51).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("pictures", "words"),
+    [
+        ([np.zeros((2, 4, 2), np.uint8)], r"render returns shape \(2, 4, 2\) and type uint8"),
+        ([np.full((2, 4), 300)], "from 300 to 300; expected pictures"),
+        ([np.full((2, 4), -1.0)], "from -255.0 to -255.0"),
+        ([np.full((2, 4), np.nan)], "from nan to nan"),
+        ([0.5 + GREY / 255, GREY * 1.0], "from 51.0 to 51.0"),
+        (["a picture"], r"shape \(\) and type <U9"),
+        ([COLOR, COLOR[:, :2]], "pictures change from 2 × 6 to 2 × 2 pixels"),
+        ([COLOR, None], "returns no picture"),
+    ],
+)
+def test_what_is_no_picture_is_named(pictures: list[Any], words: str, tmp_path: Path) -> None:
+    pytest.importorskip("imageio.v2", reason="needs the extra video")
+    with (
+        Video(Gallery(*pictures), tmp_path / "film.gif") as video,
+        pytest.raises(ConfigError, match=words),
+    ):
+        for _ in pictures:
+            video.look()
+
+
+def test_without_a_display_the_video_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert run("cartpole") == 2
+    assert "no display to open a window on; record with --video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["imageio", "imageio_ffmpeg"])
+def test_a_missing_extra_is_named(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else name)
+    assert run("cartpole", "--video", "film.mp4") == 2
+    error = capsys.readouterr().err
+    assert f"needs the package {package}, which the extra 'video' installs" in error
+    assert error.count("\n") == 1
+
+
+def test_an_environment_without_pictures_is_refused() -> None:
+    import small_environments  # noqa: F401
+
+    with pytest.raises(rlkl.ConfigError, match="it offers no render modes"):
+        make_rendered_env(EnvConfig("SmallCounter-v0"), "rgb_array")
+    if importlib.util.find_spec("ale_py"):
+        with pytest.raises(rlkl.ConfigError, match="which draws nothing"):
+            make_rendered_env(EnvConfig("ALE/Pong-v5"), "rgb_array")
+
+
+def test_mujoco_without_a_display_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mujoco", reason="needs the extra mujoco")
+    env = make_rendered_env(EnvConfig("HalfCheetah-v5"), "rgb_array")
+    env.reset(seed=0)
+
+    def dark() -> Any:
+        raise RuntimeError("no OpenGL")
+
+    monkeypatch.setattr(env, "render", dark)
+    with pytest.raises(rlkl.ConfigError, match=r"no OpenGL; .*MUJOCO_GL=egl or MUJOCO_GL=osmesa"):
+        Video(env, Path("film.gif")).look()
+    env.close()
+
+
+def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: rlkl watch RUN_DIR [FLAG ...]\n")
+    assert "--video FILE" in printed
+    assert max(map(len, printed.splitlines())) <= 100

@@ -1,0 +1,396 @@
+"""`rlkl evaluate`, and evaluation while training: the episodes of a policy that stands still."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import small_environments  # noqa: F401 (registers)
+import torch
+from gymnasium.spaces import Box, Discrete
+from scipy import stats
+
+import rlkl
+from rlkl.cli import main
+from rlkl.cli.evaluate import run_episodes
+from rlkl.envs.spaces import ObservationEncoder
+from rlkl.models.policy import Policy
+from rlkl.training.checkpoint import load_checkpoint, load_run, save_checkpoint
+from rlkl.training.evaluation import Evaluation, EvaluationStoppedError, evaluate
+from rlkl.utils.seeding import RandomStreams
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny(run_dir: Path, **settings: Any) -> rlkl.TrainConfig:
+    known: dict[str, Any] = {
+        "total_env_steps": 400,
+        "rollout_steps": 32,
+        "eval_episodes": 3,
+        "env": rlkl.EnvConfig(num_envs=2),
+        "algo": rlkl.PPOClipConfig(num_minibatches=2),
+        "logger": rlkl.LoggerConfig(tensorboard=False, progress="none"),
+    }
+    return rlkl.TrainConfig(run_dir=str(run_dir), **(known | settings))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on CartPole, with a normaliser."""
+    run_dir = tmp_path_factory.mktemp("evaluate") / "run"
+    rlkl.train(tiny(run_dir, normalize_observations=True))
+    return run_dir
+
+
+def run(*arguments: Any) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", *map(str, arguments)])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_the_statistics_of_episodes() -> None:
+    returns = [3.0, 1.0, 2.0, 50.0, 4.0]
+    found = Evaluation(returns, [1, 2, 3, 4, 6]).statistics()
+    low, high = found.pop("mean_low"), found.pop("mean_high")
+    assert found == {
+        "mean": 12.0,
+        "interquartile_mean": 3.0,
+        "standard_deviation": pytest.approx(np.sqrt((81 + 121 + 100 + 1444 + 64) / 4)),
+        "min": 1.0,
+        "max": 50.0,
+        "mean_length": 3.2,
+    }
+    expected = stats.bootstrap(
+        (returns,), np.mean, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (low, high) == pytest.approx(expected, abs=0.9)
+
+
+def test_one_episode_has_neither_deviation_nor_interval() -> None:
+    found = Evaluation([7.0], [7]).statistics()
+    assert [key for key, value in found.items() if value is None] == [
+        "mean_low", "mean_high", "standard_deviation",
+    ]  # fmt: skip
+
+
+def test_the_table_and_the_file_tell_the_same(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*.*")}
+    assert run(trained, "--episodes", 6, "--seed=4", "--output", tmp_path / "file.json") == 0
+    first, heading, *rows, name = capsys.readouterr().out.splitlines()
+    assert first == (
+        "CartPole-v1, checkpoint last at 448 environment steps, 6 episodes of each, seed 4"
+    )
+    for column in ("mean", "95% interval", "interquartile mean", "std", "min", "max"):
+        assert column in heading
+    assert name == str(tmp_path / "file.json")
+    kept = json.loads((tmp_path / "file.json").read_text())
+    assert (kept["env_id"], kept["env_steps"], kept["seed"]) == ("CartPole-v1", 448, 4)
+    assert list(kept["actions"]) == [row.split()[0] for row in rows] == ["deterministic", "sampled"]
+    for row, found in zip(rows, kept["actions"].values(), strict=True):
+        assert len(found["returns"]) == 6
+        assert found["returns"] == found["lengths"]
+        assert row.split()[1] == f"{np.mean(found['returns']):.6g}"
+        assert row.split()[-1] == f"{np.mean(found['lengths']):.6g}"
+        assert f"{found['mean_low']:.6g} to {found['mean_high']:.6g}" in row
+    assert kept["actions"]["deterministic"]["returns"] != kept["actions"]["sampled"]["returns"]
+    assert {path: path.read_bytes() for path in trained.rglob("*.*")} == before
+
+
+def test_episodes_depend_on_the_seed_alone_and_not_on_training(trained: Path) -> None:
+    known = load_run(trained)
+    first, again, other = (run_episodes(known, 4, seed, "sampled").returns for seed in (0, 0, 1))
+    assert first == again != other
+    trainer = rlkl.Trainer(tiny(Path("unused"), eval_episodes=4))
+    trainer.envs.close()
+    assert known.policy.normalizer is not None
+    # As the run of the same seed would be evaluated at its end: other episodes.
+    trainer.policy.load_state_dict(known.policy.policy.state_dict())
+    trainer.normalizer = known.policy.normalizer
+    assert trainer.evaluate().mean_return != np.mean(
+        run_episodes(known, 4, 0, "deterministic").returns
+    )
+
+
+def test_the_policy_sees_what_it_saw_in_training(trained: Path) -> None:
+    known = load_run(trained)
+    env = gym.make("CartPole-v1")
+    for seed in range(2):
+        found = run_episodes(known, 1, seed, "deterministic")
+        (env_seed,) = RandomStreams(seed).integers("fresh environments", 1)
+        observation, _ = env.reset(seed=env_seed)
+        length, over = 0, False
+        while not over:
+            action = known.policy.act(observation)
+            observation, _, terminated, truncated, _ = env.step(action)
+            length, over = length + 1, terminated or truncated
+        assert found.lengths == [length]
+        assert found.returns == [length]
+
+
+BAD: dict[str, str] = {
+    "nowhere": "nowhere: there is no such folder",
+    "empty": "empty is not the folder of a run",
+    "unfinished": "has no checkpoints/last.pt: a run writes it when it ends",
+    "damaged": "is not a checkpoint that can be read",
+    "bare --checkpoint best": "has no checkpoints/best.pt: no episode had ended",
+    "run --checkpoint first": "expected one of last, best",
+    "run --episodes 0": "at least 1",
+    "run --episodes many": "expected a whole number",
+    "run --seed -1": "at least 0",
+    "run --actions random": "expected one of deterministic, sampled",
+    "run --sed 3": "did you mean --seed",
+    "run --seed": "--seed: expected one argument",
+    "run episodes=3": "expected the folder of one run",
+    "--seed 1": "got nothing",
+    "run --output file.json": "it exists already",
+    "run --output file.txt": "ends in .json",
+    "run --output none/file.json": "there is no folder none",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(
+    arguments: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.yaml").touch()
+    (tmp_path / "damaged" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "damaged" / "checkpoints" / "last.pt").write_text("no")
+    (tmp_path / "run").symlink_to(trained)
+    shutil.copytree(trained, tmp_path / "bare")
+    (tmp_path / "bare" / "checkpoints" / "best.pt").unlink()
+    (tmp_path / "file.json").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(*arguments.split()) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.startswith("rlkl: ")
+    assert printed.err.count("\n") == 1
+    assert BAD[arguments] in printed.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], []):
+        assert run(*arguments) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith("usage: rlkl evaluate RUN_DIR [FLAG ...]\n")
+        assert "  --episodes N  " in printed
+        assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_the_script_is_the_same_command(trained: Path) -> None:
+    script = [sys.executable, ROOT / "scripts" / "evaluate.py", trained, "--episodes", "1"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "deterministic" in done.stdout
+
+
+def test_the_best_policy_is_read_where_it_is_asked_for(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    trainer = rlkl.Trainer(tiny(folder, seed=9, normalize_observations=True))
+    trainer.envs.close()
+    save_checkpoint(folder / "checkpoints" / "best.pt", trainer.state_dict())
+    assert (load_run(folder).env_steps, load_run(folder, "best").env_steps) == (448, 0)
+    best, last = rlkl.load_policy(folder, "best"), rlkl.load_policy(folder)
+    expected = trainer.policy.state_dict()["actor"]
+    for name, parameter in best.policy.state_dict()["actor"].items():
+        assert np.array_equal(parameter, expected[name])
+    assert best.policy.actor_parameters.vector.ne(last.policy.actor_parameters.vector).any()
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_spare_episodes_are_spread_over_environments() -> None:
+    encoder = ObservationEncoder(Box(-np.inf, np.inf, (3,)))
+    policy = Policy(rlkl.PolicyConfig(), encoder, Discrete(3), torch.Generator())
+    config = rlkl.EnvConfig("SmallCounter-v0", num_envs=3, backend="sync")
+    found = evaluate(policy, config, 5, [0, 1, 2])
+    # Sub-environments 0 and 1 give two episodes each, sub-environment 2 one: of 3 and 4, of 4
+    # and 3, and of 5 steps (PLANS).
+    assert sorted(found.lengths) == [3, 3, 4, 4, 5]
+    # The reward of a step is above 200 in sub-environment 2, and below in the others.
+    assert sum(value > 200 * n for value, n in zip(found.returns, found.lengths, strict=True)) == 1
+
+
+class Endless(gym.Env[Any, Any]):
+    """Episodes of as many steps as the seed modulo 3, and without end where that is 0."""
+
+    observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
+    length, t = 0, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.length, self.t = self.length if seed is None else seed % 3, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
+
+
+gym.register("Endless-v0", Endless)
+
+
+def endless(num_envs: int, episodes: int, seeds: list[int], **given: Any) -> Evaluation:
+    encoder = ObservationEncoder(Endless.observation_space)
+    policy = Policy(rlkl.PolicyConfig(), encoder, Endless.action_space, torch.Generator())
+    return evaluate(
+        policy, rlkl.EnvConfig("Endless-v0", num_envs, "sync"), episodes, seeds, **given
+    )
+
+
+def test_episodes_without_end_are_counted_apart() -> None:
+    found = endless(3, 6, [0, 1, 2], max_episode_steps=5)
+    # The first sub-environment meets the limit; reset with seed 1 it ends after a step.
+    assert (sorted(found.returns), found.unended) == ([1, 1, 1, 2, 2], [5])
+    assert found.mean_return == pytest.approx(7 / 5)
+    assert found.warning(5, "--max-steps") == (
+        "1 of 6 evaluation episodes did not end within 5 steps (--max-steps); the mean is that of "
+        "the 5 that ended"
+    )
+    assert endless(2, 4, [1, 2], max_episode_steps=2).warning(2, "") == ""
+
+
+def test_no_episode_ends_and_no_more_begin() -> None:
+    found = endless(2, 6, [0, 3], max_episode_steps=4)
+    assert (found.returns, found.unended) == ([], [4, 4])
+    assert math.isnan(found.mean_return)
+    assert set(found.statistics().values()) == {None}
+    assert "none of 2 evaluation episodes ended within 4 steps" in found.warning(4, "x")
+
+
+def test_evaluation_ends_when_told_to() -> None:
+    with pytest.raises(EvaluationStoppedError):
+        endless(1, 1, [0], stop=iter([False] * 5 + [True]).__next__)
+
+
+def test_run_without_episode_ends_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlkl.training.run.QUIET_STEPS", 100)
+    env = rlkl.EnvConfig("Endless-v0", num_envs=2, kwargs={"max_episode_steps": None})
+    monkeypatch.setattr(Endless, "step", lambda env, action: (np.zeros(1, "f4"), 1.0, 0, 0, {}))
+    settings: dict[str, Any] = {"env": env, "eval_interval": 2, "eval_max_episode_steps": 7}
+    summary = rlkl.train(tiny(tmp_path / "run", **settings))
+    assert (summary.status, summary.episodes) == ("finished", 0)
+    assert (summary.eval_return, summary.eval_unended) == (None, 2)
+    told = capfd.readouterr().err.splitlines()
+    assert [line.split(" in the last ")[0] for line in told] == [
+        "rlkl: none of 2 evaluation episodes ended within 7 steps (eval_max_episode_steps), so "
+        "there is no mean return",
+        "rlkl: no episode has ended",
+        "rlkl: none of 2 evaluation episodes ended within 7 steps (eval_max_episode_steps), so "
+        "there is no mean return",
+    ]
+
+
+def test_limit_of_steps_is_the_runs_or_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rlkl.train(tiny(tmp_path / "run", eval_max_episode_steps=9, eval_episodes=0))
+    run(tmp_path / "run", "--episodes", 2)
+    assert "did not end within 9 steps" in (told := capsys.readouterr().err) or "none of 2" in told
+    run(tmp_path / "run", "--episodes", 2, "--max-steps", 10_000)
+    assert capsys.readouterr().err == ""
+
+
+def test_evaluation_while_training_changes_no_bit_of_it(tmp_path: Path) -> None:
+    for interval in (0, 1):
+        rlkl.train(tiny(tmp_path / str(interval), eval_interval=interval, seed=3))
+    rows = [metrics_of(tmp_path / name) for name in "01"]
+    assert len(rows[0]) == len(rows[1]) == 7
+    for without, with_ in zip(*rows, strict=True):
+        for tag, text in without.items():
+            if not tag.startswith("time/") and (tag != "return/eval" or text):
+                assert with_[tag] == text, tag
+    states = [load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in "01"]
+    for network in ("actor", "critic"):
+        for name, tensor in states[0]["policy"][network].items():
+            assert tensor.equal(states[1]["policy"][network][name])
+
+
+def test_the_best_of_several_evaluations_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returns = iter([1.0, 5.0, 5.0, 4.0])
+    monkeypatch.setattr(
+        rlkl.Trainer, "evaluate", lambda trainer, stop: Evaluation([next(returns)], [1])
+    )
+    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=2))
+    shown = [row["return/eval"] for row in metrics_of(tmp_path / "run")]
+    assert [text and float(text) for text in shown] == ["", 1.0, "", 5.0, "", 5.0, 4.0]
+    assert summary.eval_return == 4.0
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["iterations"] == 4
+    assert load_run(tmp_path / "run", "best").env_steps == 256
+    assert load_run(tmp_path / "run").env_steps == 448
+
+
+def test_a_run_that_is_stopped_has_no_evaluation_of_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(trainer: rlkl.Trainer, stop: Any) -> Evaluation:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Evaluation([3.0], [1])
+
+    monkeypatch.setattr(rlkl.Trainer, "evaluate", interrupted)
+    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
+    assert (summary.status, summary.iterations, summary.eval_return) == ("stopped", 1, None)
+
+
+def test_without_an_interval_there_is_one_evaluation_and_the_best_is_not_its(trained: Path) -> None:
+    rows = metrics_of(trained)
+    assert [bool(row["return/eval"]) for row in rows] == [False] * 6 + [True]
+    means = {int(row["env_steps"]): float(row["return/train"] or "-inf") for row in rows}
+    best = max(means, key=lambda steps: means[steps])
+    assert load_run(trained, "best").env_steps == best
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["return_best"] == means[best]
+
+
+def test_the_time_of_evaluations_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def tick() -> float:
+        clock[0] += 1
+        return clock[0]
+
+    def slow(*given: Any, **more: Any) -> Evaluation:
+        clock[0] += 1e6
+        return Evaluation([1.0], [1])
+
+    monkeypatch.setattr("rlkl.training.run.time.perf_counter", tick)
+    monkeypatch.setattr("rlkl.training.learner.evaluate", slow)
+    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
+    assert 7 < summary.wall_seconds < 1000
+
+
+def test_an_interval_without_episodes_is_refused() -> None:
+    with pytest.raises(rlkl.ConfigError, match="nothing to evaluate with eval_episodes=0"):
+        tiny(Path("unused"), eval_interval=1, eval_episodes=0)
+    with pytest.raises(rlkl.ConfigError, match="at least 0"):
+        tiny(Path("unused"), eval_interval=-1)
