@@ -1,4 +1,4 @@
-"""rlkl: policies trained by PPO, TRPO and their kin, with the KL divergence in the open."""
+"""rlkl: train policies by PPO, TRPO and related algorithms, and measure their KL divergences."""
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
@@ -10,12 +10,13 @@ from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
-from rlkl.training.checkpoint import CheckpointConfig, load_policy
+from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import LoggerConfig
-from rlkl.training.run import Summary
+from rlkl.training.summary import Summary
+from rlkl.training.trained_policy import load_policy
 from rlkl.training.trainer import Trainer, resume, train
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 from rlkl.version import __version__
 
 __all__ = [

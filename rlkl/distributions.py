@@ -1,3 +1,3 @@
-"""The public name of `rlkl.numerics.distributions`."""
+"""Public action distributions."""
 
 from rlkl.numerics.distributions import *

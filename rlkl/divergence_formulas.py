@@ -1,3 +1,3 @@
-"""The public name of `rlkl.numerics.divergence_formulas`."""
+"""Public formulas of divergences."""
 
 from rlkl.numerics.divergence_formulas import *

@@ -1,3 +1,3 @@
-"""The public name of `rlkl.numerics.improvement_bound`."""
+"""Public bounds on a policy step."""
 
 from rlkl.numerics.improvement_bound import *

@@ -1,3 +1,3 @@
-"""The public name of `rlkl.numerics.statistics`."""
+"""Public statistics of scores."""
 
 from rlkl.numerics.statistics import *

@@ -1,3 +1,5 @@
-"""The public name of `rlkl.envs.memory_tasks`."""
+"""Public memory tasks, registered with gymnasium when this module is imported."""
 
-from rlkl.envs.memory_tasks import *
+from rlkl.envs.memory_tasks import HiddenVelocity, Recall, hidden_velocity_cartpole
+
+__all__ = ["HiddenVelocity", "Recall", "hidden_velocity_cartpole"]

@@ -1,4 +1,4 @@
-"""Trains three algorithms and photographs TensorBoard for docs/dashboard.md.
+"""Trains three algorithms and takes the screenshots of TensorBoard for docs/dashboard.md.
 
     python scripts/dashboard_images.py
 
@@ -19,12 +19,12 @@ from rlkl.algos import ALGORITHMS
 from rlkl.cli.board import serve
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
-LOADED = 120_000
-"""Milliseconds that a tab may take."""
+TIMEOUT = 120_000
+"""Milliseconds to wait for a tab."""
 
 
 def train(folder: Path) -> None:
-    """Make the runs that are shown."""
+    """Train the runs of the screenshots."""
     for algo in ("ppo_clip", "ppo_kl", "trpo"):
         config = rlkl.TrainConfig(
             algo=ALGORITHMS[algo].config(),
@@ -36,45 +36,45 @@ def train(folder: Path) -> None:
 
 
 class Camera:
-    """Takes pictures of tabs, down to the lower edge of something in them."""
+    """Takes screenshots of TensorBoard's tabs."""
 
     def __init__(self, browser: Browser, address: str) -> None:
         self.browser = browser
         self.address = address
 
     def take(self, name: str, tab: str, width: int, unfold: str, until: str) -> None:
-        """Save a picture.
+        """Save a screenshot.
 
         Args:
             name: of the file.
             tab: of TensorBoard.
             width: of the window, in pixels.
-            unfold: selects what is clicked first, if anything.
-            until: selects what the picture ends below, once it is there.
+            unfold: selector of an element to click first; empty for none.
+            until: selector of the element at the lower edge of the screenshot.
         """
         page = self.browser.new_page(viewport={"width": width, "height": 2400})
         page.goto(f"{self.address}#{tab}")
         if unfold:
-            page.locator(unfold).first.click(timeout=LOADED)
-        page.locator(until).last.wait_for(timeout=LOADED)
-        page.wait_for_timeout(10_000)  # curves are drawn, and everything moves to its place
+            page.locator(unfold).first.click(timeout=TIMEOUT)
+        page.locator(until).last.wait_for(timeout=TIMEOUT)
+        page.wait_for_timeout(10_000)  # until curves and layout are complete
         box = page.locator(until).last.bounding_box()
         assert box is not None
         lower = box["y"] + box["height"] + 12
         path = IMAGES / f"tensorboard_{name}.png"
         page.screenshot(path=path, clip={"x": 0, "y": 0, "width": width, "height": lower})
-        # A few colours: half the size, and nobody sees it.
+        # 128 colours look the same in half the size.
         Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
         print(path.name, path.stat().st_size // 1000, "kB")
         page.close()
 
 
 def main() -> None:
-    """Make all pictures anew."""
+    """Recreate all screenshots."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with (
         tempfile.TemporaryDirectory() as folder,
-        contextlib.chdir(folder),  # TensorBoard shows the path of what it serves: runs
+        contextlib.chdir(folder),  # TensorBoard shows the path of its folder: runs
         sync_playwright() as playwright,
         playwright.chromium.launch(
             executable_path=chromium, chromium_sandbox=os.geteuid() != 0

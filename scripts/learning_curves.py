@@ -1,11 +1,11 @@
-"""Trains the runs behind docs/learning.md that are missing; draws the curves and the tables.
+"""Trains the missing runs of docs/learning.md and draws its curves and tables.
 
     python scripts/learning_curves.py classic             # every algorithm on classic control
     python scripts/learning_curves.py environments        # other families of environments
-    python scripts/learning_curves.py classic --draw-only # from the runs that exist
+    python scripts/learning_curves.py classic --draw-only # from existing runs
 
-Runs lie in runs/learning/; one that finished is not run again, so the command can be stopped and
-called anew. Needs the extra `plots`, and for `environments` the extra `envs`.
+Runs are in runs/learning/. Finished runs are not repeated, so the command can be stopped and
+restarted. Needs the extra `plots`, and for `environments` the extra `envs`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RUNS = ROOT / "runs" / "learning"
 PAGE = ROOT / "docs" / "learning.md"
 IMAGES = ROOT / "docs" / "images"
 
-# Okabe and Ito's colours, told apart by the colour-blind too; the dashes help in print.
+# Okabe and Ito's palette for the colour-blind; the dashes help in print.
 STYLES = {
     "vanilla_pg": ("#999999", ":"),
     "ppo_clip": ("#0072B2", "-"),
@@ -47,11 +47,11 @@ class Curve:
     """One configuration, run with several seeds.
 
     Attributes:
-        env: title of the panel it is drawn in.
+        env: title of the panel.
         label: of the line, a key of `STYLES`.
         overrides: of `rlkl train`.
-        published: what others report, for the table.
-        seeds: how many, where fewer than asked for are enough.
+        published: published results, for the table.
+        seeds: largest number of seeds.
     """
 
     env: str
@@ -77,6 +77,8 @@ PUBLISHED = {
     ("pendulum", "ppo_clip"): "-172 ± 104 (RL Zoo)",
     ("pendulum", "trpo"): "-175 ± 128 (RL Zoo)",
 }
+MUJOCO = ("experiment=ppo_mujoco", "total_env_steps=500000")
+HIDDEN = "HiddenVelocityCartPole-v1"
 FIGURES = {
     "classic": [
         Curve(env_id, algo, (f"env={env}", f"algo={algo}"), PUBLISHED.get((env, algo), ""))
@@ -85,58 +87,45 @@ FIGURES = {
     ],
     "environments": [
         Curve(
-            "LunarLander-v3",
-            "ppo_clip",
-            ("experiment=ppo_lunarlander",),
+            "LunarLander-v3", "ppo_clip", ("experiment=ppo_lunarlander",),
             "at 300k: 183 (SLM-Lab), 51 (KLip)",
         ),
         Curve(
-            "HalfCheetah-v5",
-            "ppo_clip",
-            ("experiment=ppo_mujoco", "env=halfcheetah", "total_env_steps=500000"),
+            "HalfCheetah-v5", "ppo_clip", (*MUJOCO, "env=halfcheetah"),
             "at 1M, v4: 1443 ± 46 (CleanRL), 1955 ± 312 (KLip)",
         ),
         Curve(
-            "Hopper-v5",
-            "ppo_clip",
-            ("experiment=ppo_mujoco", "env=hopper", "total_env_steps=500000"),
+            "Hopper-v5", "ppo_clip", (*MUJOCO, "env=hopper"),
             "at 1M, v4: 2383 ± 272 (CleanRL), 2598 ± 278 (KLip)",
         ),
         Curve("MiniGrid-Empty-8x8-v0", "ppo_clip", ("env=minigrid_empty",), "0.95 is a short way"),
-        Curve("HiddenVelocityCartPole-v1", "ppo_clip", ("env=cartpole_hidden",)),
-        Curve("HiddenVelocityCartPole-v1", "ppo_clip gru", ("env=cartpole_hidden", "policy=gru")),
+        Curve(HIDDEN, "ppo_clip", ("env=cartpole_hidden",)),
+        Curve(HIDDEN, "ppo_clip gru", ("env=cartpole_hidden", "policy=gru")),
+        Curve(HIDDEN, "trpo gru", ("env=cartpole_hidden", "policy=gru", "algo=trpo"), seeds=1),
         Curve(
-            "HiddenVelocityCartPole-v1",
-            "trpo gru",
-            ("env=cartpole_hidden", "policy=gru", "algo=trpo"),
-            seeds=1,
-        ),
-        Curve(
-            "ALE/Pong-v5",
-            "ppo_clip",
-            ("experiment=ppo_atari", "total_env_steps=1000000"),
-            "20.4 at 10M (CleanRL)",
-            seeds=1,
+            "ALE/Pong-v5", "ppo_clip", ("experiment=ppo_atari", "total_env_steps=1000000"),
+            "20.4 at 10M (CleanRL)", seeds=1,
         ),
     ],
-}
+}  # fmt: skip
 
 
 def summary_of(folder: Path, statuses: tuple[str, ...] = ("finished",)) -> dict[str, Any] | None:
-    """The summary of a run that ended in one of these ways, else None."""
+    """Return the summary of a run if its status is one of these, else None."""
     path = folder / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return summary if summary.get("status") in statuses else None
 
 
 def run(job: tuple[Curve, int]) -> str:
-    """Train one run, in a process of its own."""
-    from rlkl.cli.compose import load, register_schemas  # noqa: PLC0415
+    """Train one run."""
+    from rlkl.cli.compose import load  # noqa: PLC0415
+    from rlkl.cli.schema import register_schemas  # noqa: PLC0415
     from rlkl.training.trainer import train  # noqa: PLC0415
 
     curve, seed = job
     folder = curve.folder(seed)
-    if folder.exists():  # begun and not finished
+    if folder.exists():  # unfinished
         shutil.rmtree(folder)
     register_schemas()
     rest = [f"seed={seed}", "logger=csv", "logger.progress=none", f"run_dir={folder}"]
@@ -152,7 +141,7 @@ def run_missing(curves: list[Curve], seeds: int, processes: int) -> None:
         for seed in range(min(seeds, curve.seeds))
         if summary_of(curve.folder(seed)) is None
     ]
-    print(f"{len(jobs)} runs to make, {processes} at a time", flush=True)
+    print(f"{len(jobs)} runs to train, {processes} at a time", flush=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = [pool.submit(run, job) for job in jobs]
@@ -161,7 +150,7 @@ def run_missing(curves: list[Curve], seeds: int, processes: int) -> None:
 
 
 def returns_of(folder: Path, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The training return (mean of the last 100 episodes) at environment steps of a grid."""
+    """Return the training return (mean of the last 100 episodes) at the steps of a grid."""
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["return/train"]]
     steps = [float(row["env_steps"]) for row in rows]
@@ -179,14 +168,9 @@ def draw(name: str, seeds: int) -> None:
     curves = FIGURES[name]
     envs = list(dict.fromkeys(curve.env for curve in curves))
     columns = min(3, len(envs))
-    rows_of_axes = -(-len(envs) // columns)
-    figure, axes = plt.subplots(
-        rows_of_axes,
-        columns,
-        figsize=(4.4 * columns, 4.0 * rows_of_axes),
-        layout="constrained",
-        squeeze=False,
-    )
+    height = -(-len(envs) // columns)
+    size = (4.4 * columns, 4.0 * height)
+    figure, axes = plt.subplots(height, columns, figsize=size, layout="constrained", squeeze=False)
     axis_of = dict(zip(envs, axes.flat, strict=False))
     rows = [
         "| environment | algorithm | steps | training return "
@@ -196,8 +180,8 @@ def draw(name: str, seeds: int) -> None:
     for curve in curves:
         axis = axis_of[curve.env]
         folders = [curve.folder(seed) for seed in range(min(seeds, curve.seeds))]
-        ended = ("finished", "stopped")  # a run that was stopped is drawn as far as it got
-        done = {f: s for f in folders if (s := summary_of(f, ended)) is not None}
+        statuses = ("finished", "stopped")
+        done = {f: s for f in folders if (s := summary_of(f, statuses)) is not None}
         if not done:
             continue
         steps = max(summary["env_steps"] for summary in done.values())
@@ -206,15 +190,7 @@ def draw(name: str, seeds: int) -> None:
         color, dashes = STYLES[curve.label]
         axis.plot(grid, lines.T, color=color, linewidth=0.6, alpha=0.35)
         axis.plot(grid, lines.mean(0), dashes, color=color, linewidth=2, label=curve.label)
-        finals, evaluations = (
-            np.array([np.nan if s[key] is None else s[key] for s in done.values()])
-            for key in ("return_mean", "eval_return")
-        )
-        rows.append(
-            f"| {curve.env} | {curve.label} | {steps / 1000:.0f}k | {spread(finals)} "
-            f"| {', '.join(f'{value:.{digits(finals)}f}' for value in finals)} "
-            f"| {spread(evaluations)} | {curve.published} |"
-        )
+        rows.append(table_row(curve, steps, list(done.values())))
     for env, axis in axis_of.items():
         axis.set(title=env, xlabel="environment steps")
         axis.grid(alpha=0.25)
@@ -233,13 +209,25 @@ def draw(name: str, seeds: int) -> None:
     print(f"wrote {image.relative_to(ROOT)} and the table of {PAGE.relative_to(ROOT)}")
 
 
+def table_row(curve: Curve, steps: int, summaries: list[dict[str, Any]]) -> str:
+    finals, evaluations = (
+        np.array([np.nan if summary[key] is None else summary[key] for summary in summaries])
+        for key in ("return_mean", "eval_return")
+    )
+    return (
+        f"| {curve.env} | {curve.label} | {steps / 1000:.0f}k | {spread(finals)} "
+        f"| {', '.join(f'{value:.{digits(finals)}f}' for value in finals)} "
+        f"| {spread(evaluations)} | {curve.published} |"
+    )
+
+
 def digits(values: NDArray[np.float64]) -> int:
-    """Decimals that returns of this size are told apart by."""
+    """Return the number of decimals for returns of this size."""
     return 0 if np.nanmax(np.abs(values)) >= 30 else 2
 
 
 def spread(values: NDArray[np.float64]) -> str:
-    """Mean ± standard deviation over seeds."""
+    """Return mean ± standard deviation over seeds."""
     if np.isnan(values).all():
         return "not made"
     number = max(1, digits(values))
@@ -248,25 +236,24 @@ def spread(values: NDArray[np.float64]) -> str:
 
 
 def write_table(name: str, table: str) -> None:
-    begin, end = (
-        f"<!-- table {name}: made by scripts/learning_curves.py -->",
-        "<!-- end of table -->",
-    )
+    begin = f"<!-- table {name}: made by scripts/learning_curves.py -->"
+    end = "<!-- end of table -->"
     page = PAGE.read_text()
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(page):
-        sys.exit(f"{PAGE} has no lines {begin!r} and {end!r} to put the table between")
+        sys.exit(f"{PAGE} lacks the lines {begin!r} and {end!r} around the table")
     PAGE.write_text(pattern.sub(lambda _: f"{begin}\n{table}\n{end}", page))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("figure", nargs="?", choices=FIGURES, default="classic")
-    parser.add_argument("--seeds", type=int, help="runs of each (default 5, environments 3)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="at a time")
-    parser.add_argument("--draw-only", action="store_true", help="train nothing")
+    parser.add_argument(
+        "--seeds", type=int, help="seeds per curve (default: classic 5, environments 3)"
+    )
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--draw-only", action="store_true", help="do not train")
     arguments = parser.parse_args()
     seeds = arguments.seeds or (5 if arguments.figure == "classic" else 3)
     if not arguments.draw_only:

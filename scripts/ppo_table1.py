@@ -1,12 +1,12 @@
-"""Reads runs of experiment=ppo_table1 and puts their scores beside the PPO paper's Table 1.
+"""Prints the scores of experiment=ppo_table1 runs next to the PPO paper's Table 1.
 
-    python scripts/ppo_table1.py                  # every run below runs/
-    python scripts/ppo_table1.py runs/table1      # those below a folder
-    python scripts/ppo_table1.py --untrained      # measure what a score of 0 is
+    python scripts/ppo_table1.py                  # all runs below runs/
+    python scripts/ppo_table1.py runs/table1      # all runs below a folder
+    python scripts/ppo_table1.py --untrained      # measure the returns that score 0
 
 A run's score is its mean return of the last 100 training episodes, shifted and scaled for each
-environment so that the policy before training scores 0 and the best run 1, as in the paper
-(Schulman et al. 2017, section 6.1). docs/ppo_table1.md says how the runs are made.
+environment so that the untrained policy scores 0 and the best run 1, as in the paper (Schulman et
+al. 2017, section 6.1). docs/ppo_table1.md describes the runs.
 """
 
 import argparse
@@ -36,7 +36,7 @@ PUBLISHED = {
     "fixed_3": 0.72,
     "fixed_10": 0.69,
 }
-"""The paper's Table 1, by option of table1=."""
+"""Scores of the paper's Table 1 by option of table1=."""
 
 UNTRAINED = {
     "HalfCheetah-v5": -650.7,
@@ -47,7 +47,7 @@ UNTRAINED = {
     "Swimmer-v5": -0.03274,
     "Walker2d-v5": -1.096,
 }
-"""Mean return of the policies that training begins with, as `--untrained` prints it."""
+"""Mean return of untrained policies, as printed by `--untrained`."""
 
 SEEDS = 3
 KINDS = {"ppo_clip": "clip_ratio", "ppo_kl": "target_kl", "ppo_kl_fixed": "kl_coefficient"}
@@ -56,15 +56,15 @@ PREFIXES = {"ppo_clip": "clip", "ppo_kl": "adaptive", "ppo_kl_fixed": "fixed"}
 
 @dataclass(frozen=True)
 class Score:
-    """What a run came to.
+    """Result of a run.
 
     Attributes:
         setting: option of table1=.
         env_id: one of `UNTRAINED`.
         seed: of the run.
-        status: finished, or how it ended before.
-        env_steps: that it made.
-        budget: that it was to make.
+        status: as in summary.json.
+        env_steps: environment steps so far.
+        budget: environment steps of the complete run.
         value: mean return of the last 100 training episodes.
     """
 
@@ -78,12 +78,9 @@ class Score:
 
 
 def setting_of(config: dict[str, Any]) -> str | None:
-    """The option of table1= that a config stands for; None if it is none of them."""
-    algo = config["algo"]
-    if algo["name"] not in KINDS or (config["rollout_steps"], config["env"]["num_envs"]) != (
-        2048,
-        1,
-    ):
+    """Return the option of table1= with this config, or None."""
+    algo, sizes = config["algo"], (config["rollout_steps"], config["env"]["num_envs"])
+    if algo["name"] not in KINDS or sizes != (2048, 1):
         return None
     number = algo[KINDS[algo["name"]]]
     name = f"{PREFIXES[algo['name']]}_{number:g}" if number else "no_clipping"
@@ -91,7 +88,7 @@ def setting_of(config: dict[str, Any]) -> str | None:
 
 
 def read(folder: Path) -> Score | None:
-    """The score of a run's folder; None if the run is none of the table, or has no episode yet."""
+    """Return the score of a run folder; None if it is not of the table or has no episode yet."""
     try:
         summary = json.loads((folder / "summary.json").read_text())
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -100,19 +97,12 @@ def read(folder: Path) -> Score | None:
         return None
     if setting is None or summary["env_id"] not in UNTRAINED or summary["return_mean"] is None:
         return None
-    return Score(
-        setting,
-        summary["env_id"],
-        summary["seed"],
-        summary["status"],
-        summary["env_steps"],
-        config["total_env_steps"],
-        summary["return_mean"],
-    )
+    run = {key: summary[key] for key in ("env_id", "seed", "status", "env_steps")}
+    return Score(setting, **run, budget=config["total_env_steps"], value=summary["return_mean"])
 
 
 def collect(roots: list[Path]) -> list[Score]:
-    """The scores below some folders; of two runs that are alike, the one that got further."""
+    """Return the scores below folders; of two runs with equal settings, the longer one."""
     found: dict[tuple[str, str, int], Score] = {}
     for path in sorted(path for root in roots for path in root.rglob("summary.json")):
         score = read(path.parent)
@@ -124,7 +114,7 @@ def collect(roots: list[Path]) -> list[Score]:
 
 
 def normalized(scores: list[Score]) -> dict[tuple[str, str], list[float]]:
-    """Shares of each setting and environment: 0 before training, 1 for the best run of any."""
+    """Return the scaled scores of each setting and environment: 0 untrained, 1 for the best run."""
     best: dict[str, float] = {}
     for score in scores:
         best[score.env_id] = max(score.value, best.get(score.env_id, score.value))
@@ -132,13 +122,13 @@ def normalized(scores: list[Score]) -> dict[tuple[str, str], list[float]]:
     for score in scores:
         low, high = UNTRAINED[score.env_id], best[score.env_id]
         if high > low:
-            share = (score.value - low) / (high - low)
-            cells.setdefault((score.setting, score.env_id), []).append(share)
+            scaled = (score.value - low) / (high - low)
+            cells.setdefault((score.setting, score.env_id), []).append(scaled)
     return cells
 
 
 def table(scores: list[Score]) -> str:
-    """The paper's table with a column for what was measured, and one for each environment."""
+    """Return the paper's table with a column for these runs and one per environment."""
     cells = normalized(scores)
     envs = [env for env in UNTRAINED if any(env == score.env_id for score in scores)]
     scaled = {env for _, env in cells}
@@ -155,10 +145,9 @@ def table(scores: list[Score]) -> str:
 
 
 def overall(runs: list[list[float]], envs: int) -> str:
-    """Mean over environments, with its 95% bootstrap interval where each has two runs or more."""
+    """Return the mean over environments; with a 95% interval if each has at least two runs."""
     if not runs or len(runs) < envs:
         return ""
-    # With as many runs in each environment, it is the mean over all runs too.
     strata = [np.asarray(values) for values in runs]
     text = f"{mean_of_means(strata):.2f}"
     if min(map(len, runs)) == 1:
@@ -168,32 +157,33 @@ def overall(runs: list[list[float]], envs: int) -> str:
 
 
 def remarks(scores: list[Score]) -> list[str]:
-    """What has to be known to read the table."""
-    found = []
+    """Return remarks on incomplete runs and environments."""
+    lines = []
     budgets = sorted({score.budget for score in scores})
     if budgets != [1_000_000]:
         steps = ", ".join(f"{budget:,}" for budget in budgets)
-        found.append(f"Environment steps of a run: {steps}; in the paper 1,000,000.")
+        lines.append(f"Environment steps of a run: {steps}; in the paper 1,000,000.")
     envs = {score.env_id for score in scores}
     scaled = {env for _, env in normalized(scores)}
     if len(scaled) < len(UNTRAINED):
         missing = ", ".join(env for env in UNTRAINED if env not in scaled)
-        found.append(f"Means are over {len(scaled)} of 7 environments, without {missing}.")
-    found += [
-        f"No run of {env} did better than the policy before training: it has no scale."
+        lines.append(f"Means are over {len(scaled)} of 7 environments, without {missing}.")
+    lines += [
+        f"No run of {env} did better than the policy before training, so it has no scale."
         for env in sorted(envs - scaled)
     ]
-    return found + [
+    return lines + [
         f"{score.setting}, {score.env_id}, seed {score.seed} {score.status} after "
-        f"{score.env_steps:,} steps; its score is what it had by then."
+        f"{score.env_steps:,} steps; its score is that of this time."
         for score in scores
         if score.status != "finished"
     ]
 
 
 def measure_untrained() -> None:
-    """Print the mean return of 100 episodes of each policy that training begins with."""
-    from rlkl.cli.compose import load, register_schemas  # noqa: PLC0415
+    """Print the mean return of 100 episodes of untrained policies."""
+    from rlkl.cli.compose import load  # noqa: PLC0415
+    from rlkl.cli.schema import register_schemas  # noqa: PLC0415
     from rlkl.training.learner import Learner  # noqa: PLC0415
 
     register_schemas()
@@ -211,11 +201,12 @@ def measure_untrained() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument(
+        "runs", nargs="*", type=Path, default=[ROOT / "runs"], help="folders to search"
     )
-    parser.add_argument("runs", nargs="*", type=Path, default=[ROOT / "runs"], help="folders")
-    parser.add_argument("--untrained", action="store_true", help="measure policies before training")
+    parser.add_argument("--untrained", action="store_true", help="measure untrained policies")
     arguments = parser.parse_args()
     if arguments.untrained:
         measure_untrained()
@@ -223,7 +214,7 @@ def main() -> None:
     scores = collect(arguments.runs)
     if not scores:
         places = " ".join(map(str, arguments.runs))
-        sys.exit(f"no run of experiment=ppo_table1 below {places}; docs/ppo_table1.md makes them")
+        sys.exit(f"no run of experiment=ppo_table1 below {places}; see docs/ppo_table1.md")
     print("\n\n".join([table(scores), *remarks(scores)]))
 
 

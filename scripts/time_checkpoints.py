@@ -1,4 +1,4 @@
-"""Measures what a checkpoint costs a run: its size, its writing, and environments made anew.
+"""Measures the size of a checkpoint and the time to write it, read it and recreate environments.
 
 python scripts/time_checkpoints.py env=cartpole
 python scripts/time_checkpoints.py experiment=ppo_atari env=pong env.num_envs=8 rollout_steps=16
@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rlkl.cli.compose import load, register_schemas
+from rlkl.cli.compose import load
+from rlkl.cli.schema import register_schemas
 from rlkl.training.checkpoint import as_bytes, load_checkpoint
 from rlkl.training.learner import Learner
 from rlkl.utils.atomic_files import write_durably
@@ -20,7 +21,7 @@ REPETITIONS = 20
 
 
 def milliseconds(action: Callable[[], object]) -> float:
-    """Return the median time that something takes."""
+    """Return the median duration of an action."""
     times = []
     for _ in range(REPETITIONS):
         start = time.perf_counter()
@@ -30,23 +31,23 @@ def milliseconds(action: Callable[[], object]) -> float:
 
 
 def main(settings: list[str]) -> None:
-    """Measure a run of these settings after its first iteration."""
+    """Measure after the first iteration of a run."""
     register_schemas()
     learner = Learner(load(settings))
     learner.iterate()
     content = as_bytes(learner.state_dict())
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = Path(folder, "last.pt")
-        made = milliseconds(lambda: as_bytes(learner.state_dict()))
-        put = milliseconds(lambda: write_durably(path, content))
+        serialise = milliseconds(lambda: as_bytes(learner.state_dict()))
+        write = milliseconds(lambda: write_durably(path, content))
         read = milliseconds(lambda: load_checkpoint(path))
-    anew = milliseconds(learner.begin_anew)
+    recreate = milliseconds(learner.recreate_environments)
     learner.envs.close()
     env = learner.resolved_config.env
     print(
-        f"{env.id} × {env.num_envs} ({env.backend}): {len(content) / 1e6:.2f} MB, made in "
-        f"{made:.1f} ms, put on the disk in {put:.1f} ms, read and checked in {read:.1f} ms; "
-        f"environments made anew in {anew:.1f} ms; median of {REPETITIONS}"
+        f"{env.id} × {env.num_envs} ({env.backend}): {len(content) / 1e6:.2f} MB, serialise "
+        f"{serialise:.1f} ms, write to disk {write:.1f} ms, read and check {read:.1f} ms, "
+        f"recreate environments {recreate:.1f} ms; median of {REPETITIONS}"
     )
 
 

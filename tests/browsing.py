@@ -1,4 +1,4 @@
-"""A browser for tests of pages: headless Chromium, where a page that complains fails its test."""
+"""Headless Chromium for tests of pages, which fail if a page reports an error."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """Headless Chromium, from a file's first test that needs it to the end of the file.
+    """Headless Chromium for the tests of one file.
 
-    It does not live for the whole session, because workers that other tests fork would inherit
-    the pipes to it and the event loop that playwright keeps running.
+    Not for the whole session: processes that other tests fork would inherit its pipes and the event
+    loop of playwright.
     """
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed (extra: browser)"
@@ -28,7 +28,7 @@ def browser() -> "Iterator[Browser]":
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if executable is None:
         pytest.skip("Chromium is not installed (Debian package: chromium)")
-    # As root Chromium refuses to start with its sandbox.
+    # Chromium's sandbox does not work as root.
     sandbox = os.geteuid() != 0
     with (
         playwright.sync_playwright() as driver,
@@ -38,10 +38,9 @@ def browser() -> "Iterator[Browser]":
 
 
 class Pages:
-    """Opens pages, each with a profile of its own, and notes what they complain of.
+    """Opens pages in separate profiles, blocks requests to other hosts, and records complaints.
 
-    Console errors, uncaught exceptions, and requests to any host but that of the page itself,
-    which are refused.
+    A complaint is a console error, an uncaught exception, or a blocked request.
     """
 
     def __init__(self, browser: "Browser", contexts: ExitStack) -> None:
@@ -50,26 +49,26 @@ class Pages:
         self.complaints: list[str] = []
 
     def open(self, url: str, width: int = 1200, height: int = 900, **options: Any) -> "Page":
-        """Open a page once it has loaded; options are those of playwright's `new_context`."""
+        """Open a page and wait until it has loaded; `options` are of playwright's `new_context`."""
         context: BrowserContext = self.contexts.enter_context(
             self.browser.new_context(viewport={"width": width, "height": height}, **options)
         )
-        home = urlsplit(url)[:2]
+        origin = urlsplit(url)[:2]
 
-        def admit(route: "Route") -> None:
-            asked = urlsplit(route.request.url)
-            if asked[:2] == home or asked.scheme in ("data", "blob"):
+        def route_request(route: "Route") -> None:
+            target = urlsplit(route.request.url)
+            if target[:2] == origin or target.scheme in ("data", "blob"):
                 route.continue_()
             else:
-                self.complaints.append(f"asks {asked.netloc} for {asked.path}")
+                self.complaints.append(f"asks {target.netloc} for {target.path}")
                 route.abort()
 
-        def listen(message: Any) -> None:
+        def on_console(message: Any) -> None:
             if message.type == "error":
                 self.complaints.append(f"console: {message.text}")
 
-        context.route("**/*", admit)
-        context.on("console", listen)
+        context.route("**/*", route_request)
+        context.on("console", on_console)
         context.on("weberror", lambda error: self.complaints.append(f"uncaught: {error.error}"))
         page = context.new_page()
         page.goto(url)
@@ -78,7 +77,7 @@ class Pages:
 
 @contextmanager
 def strict_pages(browser: "Browser") -> Iterator[Pages]:
-    """Give what opens pages, close them at the end, and fail if any of them has complained."""
+    """Open pages, close them at the end, and fail after any complaint."""
     with ExitStack() as contexts:
         opened = Pages(browser, contexts)
         yield opened
@@ -87,6 +86,6 @@ def strict_pages(browser: "Browser") -> Iterator[Pages]:
 
 @pytest.fixture
 def pages(browser: "Browser") -> Iterator[Pages]:
-    """Opens pages; the test fails if any of them has complained by its end."""
+    """Opens pages; the test fails after any complaint."""
     with strict_pages(browser) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""The shortest loop that trains a policy: what the tests of algorithms and probes run."""
+"""A minimal training loop, and small policies, for tests."""
 
 from dataclasses import fields
 from typing import Any
@@ -11,36 +11,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
-from rlkl.algos.base import AlgoConfig, Metrics, full_batch_kl
+from rlkl.algos.base import AlgoConfig, Metrics
 from rlkl.algos.critic import CriticConfig, CriticFit
+from rlkl.engines.base import full_batch_kl
+from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig, make_vector_env
-from rlkl.envs.spaces import VECTOR, ObservationEncoder
+from rlkl.envs.observations import VECTOR, ObservationEncoder
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Inputs, Policy, PolicyConfig
 from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.rollouts.collector import Collector
-from rlkl.rollouts.rollout import Batch, make_batch
+from rlkl.rollouts.rollout import Rollout
+from rlkl.training.learner import Learner
+from rlkl.training.report import Report
 from rlkl.utils.seeding import RandomStreams
 
 
 def config_of(name: str, **settings: Any) -> AlgoConfig:
-    """Return an algorithm's config with those of the settings that it knows."""
+    """Return the config of an algorithm, without the settings that it lacks."""
     known = {field.name for field in fields(ALGORITHMS[name].config)}
     return ALGORITHMS[name].config(**{k: v for k, v in settings.items() if k in known})
 
 
 def vector_encoder(size: int) -> ObservationEncoder:
-    """Make the encoder of observations that are vectors already."""
+    """Make an encoder of vector observations."""
     return ObservationEncoder(Box(-np.inf, np.inf, (size,), np.float32))
 
 
-def seen(vectors: Tensor | NDArray[Any]) -> Inputs:
-    """Return vectors `[B, D]` as a policy takes them."""
+def as_inputs(vectors: Tensor | NDArray[Any]) -> Inputs:
+    """Return vectors `[B, D]` as inputs of a policy."""
     return Inputs({VECTOR: torch.as_tensor(vectors)})
 
 
 def vectors_of(batch: Batch) -> Tensor:
-    """Return the vectors that a batch was acted on."""
+    """Return the observation vectors of a batch."""
     return batch.inputs.observations[VECTOR]
 
 
@@ -51,7 +56,7 @@ def small_policy(
     dtype: torch.dtype = torch.float32,
     **settings: Any,
 ) -> Policy:
-    """Make a policy with small networks whose actions differ from state to state."""
+    """Make a policy with small networks and actions that depend on the state."""
     encoder = vector_encoder(observations) if isinstance(observations, int) else observations
     settings = {"actor_gain": 0.5, "log_std": -0.3} | settings
     settings = {"actor_hidden_sizes": [16], "critic_hidden_sizes": [16]} | settings
@@ -59,8 +64,25 @@ def small_policy(
     return Policy(PolicyConfig(**settings), encoder, space, generator, dtype=dtype)
 
 
+def iterate(learner: Learner) -> tuple[Rollout, Report]:
+    """Iterate a learner once; return the rollout as well as the report."""
+    found: list[Rollout] = []
+    collect = learner.collector.collect
+
+    def recorded() -> Rollout:
+        found.append(collect())
+        return found[-1]
+
+    learner.collector.collect = recorded  # type: ignore[method-assign]
+    try:
+        report = learner.iterate()
+    finally:
+        learner.collector.collect = collect  # type: ignore[method-assign]
+    return found[-1], report
+
+
 class Loop:
-    """Collects, makes a batch, updates the actor, fits the critic and moves the normalizer."""
+    """Collects batches, and updates actor, critic and normalizer."""
 
     def __init__(
         self,
@@ -84,32 +106,33 @@ class Loop:
             self.normalizer = ObservationNormalizer(
                 (encoder.vector_size,), is_measured=encoder.is_measured
             )
+        self.engine = make_engine(self.policy)
         self.collector = Collector(
             self.envs,
-            self.policy,
+            self.engine,
             rollout_steps,
             streams.torch("actions"),
             streams.integers("envs", self.envs.num_envs),
             self.normalizer,
         )
-        self.optimizer = make_policy_optimizer(algo, self.policy, streams.torch("algo"))
-        self.critic_fit = CriticFit(critic or CriticConfig(), self.policy, streams.torch("critic"))
+        self.optimizer = make_policy_optimizer(algo, self.engine, streams.torch("algo"))
+        self.critic_fit = CriticFit(critic or CriticConfig(), self.engine, streams.torch("critic"))
         self.gamma, self.gae_lambda = gamma, gae_lambda
 
     def collect(self) -> Batch:
-        """Collect one batch, after which the normalizer may move."""
+        """Collect one batch and update the normalizer."""
         rollout = self.collector.collect()
-        batch = make_batch(rollout, self.policy, self.gamma, self.gae_lambda)
+        batch = make_batch(rollout, self.engine, self.gamma, self.gae_lambda)
         if self.normalizer is not None and rollout.raw_vectors is not None:
             self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
         return batch
 
     def iterate(self, times: int = 1) -> Metrics:
-        """Train for some iterations and return the metrics of the last update."""
+        """Run some iterations and return the metrics of the last update."""
         metrics: Metrics = {}
         for _ in range(times):
             batch = self.collect()
-            metrics = self.optimizer.update(batch, 0.0)
-            self.optimizer.adapt(full_batch_kl(self.policy, batch))
+            metrics = self.optimizer.update(batch, 0.0).metrics
+            self.optimizer.adapt(full_batch_kl(self.engine, batch))
             self.critic_fit.update(batch, 0.0)
         return metrics

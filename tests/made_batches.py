@@ -5,13 +5,14 @@ from typing import Any
 import gymnasium as gym
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
-from learning_loop import seen, small_policy
+from learning_loop import as_inputs, small_policy
 from torch import Generator, nn
 
-from rlkl.envs.spaces import ACTION_MASK
+from rlkl.engines.make import make_engine
+from rlkl.envs.observations import ACTION_MASK
 from rlkl.models.policy import Inputs, Policy
 from rlkl.models.recurrent import Sequences
-from rlkl.rollouts.rollout import Batch
+from rlkl.rollouts.batch import Batch
 
 GRU = {"memory": "gru", "memory_size": 8, "sequence_length": 8}
 KINDS: dict[str, tuple[gym.Space[Any], dict[str, Any]]] = {
@@ -38,7 +39,7 @@ def policy_of(kind: str, seed: int = 0, **settings: Any) -> Policy:
 
 def inputs_for(policy: Policy, kind: str, size: int, generator: Generator) -> Inputs:
     """Make observations; where there is a memory, sequences of unequal lengths amid an episode."""
-    inputs = seen(torch.randn(size, 4, generator=generator).to(policy.dtype))
+    inputs = as_inputs(torch.randn(size, 4, generator=generator).to(policy.dtype))
     if kind.endswith("masked"):
         mask = torch.rand(size, policy.decoder.parameter_size, generator=generator) < 0.5
         mask[:, 1:3] |= ~mask.any(-1, keepdim=True)
@@ -60,7 +61,7 @@ def batch_for(policy: Policy, kind: str, size: int = 256, seed: int = 0) -> Batc
     """Make a batch as if collected: advantages are large for some actions in some states."""
     generator = Generator().manual_seed(seed)
     inputs = inputs_for(policy, kind, size, generator)
-    old = policy.distribution(inputs)
+    old = make_engine(policy).distribution(inputs)
     actions = old.sample(generator)
     toward = actions - 1.0 if actions.ndim == 1 else actions.sum(-1)
     if actions.ndim > 1 and not actions.is_floating_point():

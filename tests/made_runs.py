@@ -12,8 +12,8 @@ import yaml
 from rlkl.algos import ALGORITHMS
 from rlkl.envs.make import EnvConfig
 from rlkl.training.config import TrainConfig
-from rlkl.training.diagnostics import TAGS
 from rlkl.training.loggers import as_yaml
+from rlkl.training.report import TAGS
 
 HEADER = ["env_steps", *TAGS]
 VERSIONS = {"rlkl": "0.1.0", "torch": "2.13.0"}

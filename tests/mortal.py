@@ -1,4 +1,4 @@
-"""An environment that breaks after so many steps, unless a file says that it was mended."""
+"""An environment that fails after some steps unless a file `repaired` exists."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ from gymnasium.spaces import Box, Discrete
 
 
 class Mortal(gym.Env[Any, Any]):
-    """Episodes of ten steps, until it breaks.
+    """Has episodes of ten steps, and fails.
 
     Args:
-        after: so many steps, it breaks; 0 for never.
-        ending: `error`, or `killed`: the whole process.
+        after: the step that fails; 0 for none.
+        ending: `error` for an exception, `killed` to kill the process.
     """
 
     observation_space = Box(-1, 1, (2,))
@@ -30,7 +30,7 @@ class Mortal(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self.steps += 1
-        if self.steps == self.after and not Path("mended").exists():
+        if self.steps == self.after and not Path("repaired").exists():
             if self.ending == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("the motor burnt out")

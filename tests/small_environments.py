@@ -1,4 +1,4 @@
-"""Tiny environments, registered with Gymnasium, whose every number is known beforehand."""
+"""Register tiny environments whose results are all known in advance."""
 
 import os
 import signal
@@ -12,56 +12,56 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 PLANS = ("3T 4L 6T", "4L 3T 6B", "5B 2L 1T 6L")
-"""Of copy 0, 1 and 2: each episode's length and ending, over and over: `3T` is terminated after 3
-steps, `5L` is cut off by a limit, `4B` is both."""
+"""Lengths and ends of episodes of sub-environments 0, 1 and 2, repeated: `3T` is terminated after 3
+steps, `5L` is truncated, `4B` is both."""
 
 ACTIONS = 3
 
 
 class Moment(NamedTuple):
-    """Where a copy is: its number, the episode and the step within."""
+    """Number of the sub-environment, of the episode, and of the step within the episode."""
 
-    copy: int
+    number: int
     episode: int
     t: int
 
     def image(self) -> np.ndarray:
-        """Return bytes that tell it, 3 high, 2 wide, channels last."""
+        """Return an image that encodes it, 3 high, 2 wide, channels last."""
         image = np.zeros((3, 2, 1), np.uint8)
         image[:, 1, 0] = self
         return image
 
     def mask(self) -> np.ndarray:
-        """Return which of three actions are allowed: one is not."""
+        """Return the mask of three actions; one is not allowed."""
         mask = np.ones(ACTIONS, np.int8)
-        mask[(self.copy + self.episode + self.t) % ACTIONS] = 0
+        mask[(self.number + self.episode + self.t) % ACTIONS] = 0
         return mask
 
     def reward(self, action: int) -> float:
         """Return the reward of the step that led here."""
-        return 100.0 * self.copy + 10 * self.t + action
+        return 100.0 * self.number + 10 * self.t + action
 
     def ending(self) -> tuple[bool, bool]:
-        """Return whether the episode is terminated here, and whether it is cut off."""
-        plan = PLANS[self.copy].split()
+        """Return whether the episode is terminated, and whether it is truncated."""
+        plan = PLANS[self.number].split()
         part = plan[self.episode % len(plan)]
         ended = self.t == int(part[:-1])
         return ended and part[-1] in "TB", ended and part[-1] in "LB"
 
 
 class Counter(gym.Env[Any, Any]):
-    """Shows where it is. The seed of the first reset, modulo 3, is the copy's number.
+    """Observes its `Moment`. The seed modulo 3 is the number of the sub-environment.
 
     Args:
         shows: `vector`, `dict` or `image`.
-        masks: `none`, `info` or `method`; nothing is allowed in a terminal state.
+        masks: `none`, `info` or `method`; no action is allowed in a terminal state.
     """
 
     action_space = Discrete(ACTIONS)
 
     def __init__(self, shows: str = "vector", masks: str = "none") -> None:
         self.shows, self.masks = shows, masks
-        self.copy, self.episode, self.t = 0, -1, 0
+        self.number, self.episode, self.t = 0, -1, 0
         vector, image = Box(-np.inf, np.inf, (3,)), Box(0, 255, (3, 2, 1), np.uint8)
         self.observation_space: Any = {
             "vector": vector,
@@ -73,7 +73,7 @@ class Counter(gym.Env[Any, Any]):
 
     @property
     def now(self) -> Moment:
-        return Moment(self.copy, self.episode, self.t)
+        return Moment(self.number, self.episode, self.t)
 
     def mask(self) -> np.ndarray:
         return self.now.mask() * (not self.now.ending()[0])
@@ -82,14 +82,14 @@ class Counter(gym.Env[Any, Any]):
         vector = np.array(self.now, np.float32)
         parts = {"vector": vector, "image": self.now.image()}
         parts["dict"] = {
-            "where": self.copy, "what": vector, "view": self.now.image(), "text": "abc",
+            "where": self.number, "what": vector, "view": self.now.image(), "text": "abc",
         }  # fmt: skip
         return parts[self.shows], {"action_mask": self.mask()} if self.masks == "info" else {}
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None:
-            self.copy, self.episode = seed % 3, -1
+            self.number, self.episode = seed % 3, -1
         self.episode, self.t = self.episode + 1, 0
         return self.show()
 
@@ -105,11 +105,11 @@ def native(num_envs: int, **kwargs: Any) -> SyncVectorEnv:
     )
 
 
-def moments(copy: int) -> Iterator[Moment]:
-    """Yield where a copy is, one step after the other, first moments of episodes included."""
+def moments(number: int) -> Iterator[Moment]:
+    """Yield the moments of a sub-environment, including those after a reset."""
     episode = 0
     while True:
-        moment = Moment(copy, episode, 0)
+        moment = Moment(number, episode, 0)
         yield moment
         while not any(moment.ending()):
             moment = moment._replace(t=moment.t + 1)
@@ -121,40 +121,40 @@ def unpicklable() -> Exception:
     class LocalError(Exception):
         pass
 
-    return LocalError("of a kind that no other process knows")
+    return LocalError("unknown in other processes")
 
 
 class TwoWordsError(Exception):
-    """An exception that is not made of one message."""
+    """An exception with two arguments."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
 
 
 class Trouble(gym.Env[Any, Any]):
-    """Breaks one promise in one copy.
+    """Fails in one sub-environment. Episodes have 3 steps.
 
     Args:
-        kind: of trouble.
-        after: steps of all episodes before it, which are of 3 steps each.
-        copy: the copy that breaks, by the seed of its first reset; the others stay well.
+        kind: of failure.
+        after: the number of steps before it.
+        seed: of the first reset of the sub-environment that fails.
     """
 
     observation_space = Dict(a=Box(-9, 9, (2,)), d=Discrete(3), m=MultiDiscrete([2, 2]))
     action_space = Discrete(2)
 
-    def __init__(self, kind: str = "none", after: int = 0, copy: int = 1) -> None:
-        self.kind, self.after, self.copy = kind, after, copy
-        self.steps, self.breaks = 0, False
+    def __init__(self, kind: str = "none", after: int = 0, seed: int = 1) -> None:
+        self.kind, self.after, self.seed = kind, after, seed
+        self.steps, self.fails = 0, False
 
     @property
     def is_due(self) -> bool:
-        return self.breaks and self.steps > self.after
+        return self.fails and self.steps > self.after
 
     def show(self) -> Any:
         shown: dict[str, Any] = {"a": np.zeros(2, np.float32), "d": 1, "m": np.array([0, 1])}
         if self.is_due:
-            odd: dict[str, Any] = {
+            wrong: dict[str, Any] = {
                 "nan": {"a": np.array([0, np.nan], np.float32)},
                 "inf": {"a": np.array([0, np.inf], np.float32)},
                 "shape": {"a": np.zeros(1, np.float32)},
@@ -164,7 +164,7 @@ class Trouble(gym.Env[Any, Any]):
                 "part of a number": {"d": 1.5},
                 "number": {"d": 3},
             }
-            shown |= odd.get(self.kind, {})
+            shown |= wrong.get(self.kind, {})
             if self.kind == "missing":
                 del shown["d"]
         return shown
@@ -172,11 +172,11 @@ class Trouble(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None:
-            self.breaks = seed == self.copy
+            self.fails = seed == self.seed
         if self.is_due and self.kind == "reset":
-            raise ValueError("no way\nto begin")
-        if self.breaks and self.kind == "first reset":
-            raise ValueError("no way\nto begin")
+            raise ValueError("cannot\nreset")
+        if self.fails and self.kind == "first reset":
+            raise ValueError("cannot\nreset")
         return self.show(), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -198,6 +198,6 @@ class Trouble(gym.Env[Any, Any]):
         return self.show(), reward, self.steps % 3 == 0, False, {}
 
 
-for name, made in (("Counter", Counter), ("Trouble", Trouble)):
-    gym.register(f"Small{name}-v0", entry_point=made)
+for name, entry_point in (("Counter", Counter), ("Trouble", Trouble)):
+    gym.register(f"Small{name}-v0", entry_point=entry_point)
 gym.register("SmallNative-v0", entry_point=Counter, vector_entry_point=native)

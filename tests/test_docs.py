@@ -16,12 +16,15 @@ import pytest
 
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import COMMANDS
-from rlkl.cli.compose import CommandLine, load, load_experiment, register_schemas
+from rlkl.cli.command_line import CommandLine
+from rlkl.cli.compose import load
+from rlkl.cli.compose_tools import load_experiment
 from rlkl.cli.compose_tuning import load_tuning
 from rlkl.cli.grid_line import name_jobs, read_line
+from rlkl.cli.schema import register_schemas
 from rlkl.tools.experiments import EXPERIMENTS
-from rlkl.training.diagnostics import TAGS
-from rlkl.utils.validation import ConfigError
+from rlkl.training.report import TAGS
+from rlkl.utils.errors import ConfigError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ALGORITHM_PAGES = sorted((DOCS / "algorithms").glob("*.md"))

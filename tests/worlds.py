@@ -1,4 +1,4 @@
-"""Environments of the tests: one to wander in, one that asks for what a cue calls for."""
+"""Environments for tests: a random one, and one with a known right action."""
 
 from functools import partial
 from typing import Any
@@ -9,21 +9,21 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from rlkl.envs.spaces import ACTION_MASK
+from rlkl.envs.observations import ACTION_MASK
 from rlkl.envs.vector_env import VectorEnvironment
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)
 
 
 class Wander(gym.Env[NDArray[np.float32], Any]):
-    """Four numbers that no two moments have in common; nothing that is done changes what comes.
+    """Observes four random numbers at each step.
 
     Args:
-        number: of this copy.
-        plan: each episode's length and ending, over and over: `3T 5L 4B` is terminated after 3
-            steps, cut off by a limit after 5, both after 4.
+        number: of this sub-environment.
+        plan: lengths and ends of episodes, repeated: `3T 5L 4B` is terminated after 3 steps,
+            truncated after 5, both after 4.
         space: of actions.
-        masked: whether one or two of the actions are forbidden at each step.
+        masked: whether one or two of the actions are masked at each step.
     """
 
     observation_space = Box(-np.inf, np.inf, (4,), np.float32)
@@ -36,12 +36,12 @@ class Wander(gym.Env[NDArray[np.float32], Any]):
         self.episode = -1
 
     def _look(self) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        chance = np.random.default_rng((self.number, self.episode, self.t))
-        self.observation = chance.standard_normal(4).astype(np.float32)
+        rng = np.random.default_rng((self.number, self.episode, self.t))
+        self.observation = rng.standard_normal(4).astype(np.float32)
         if not self.masked:
             return self.observation, {}
         mask = np.ones(int(self.action_space.n), np.int8)  # type: ignore[attr-defined]
-        mask[chance.integers(len(mask), size=2)] = 0
+        mask[rng.integers(len(mask), size=2)] = 0
         return self.observation, {ACTION_MASK: mask}
 
     def reset(self, **_: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -59,7 +59,7 @@ class Wander(gym.Env[NDArray[np.float32], Any]):
 
 PLANS = ("3T 4L 6T", "4L 3T 6B", "5B 2L 6T")
 ROWS = {AutoresetMode.SAME_STEP: (10, 8), AutoresetMode.NEXT_STEP: (12, 10)}
-"""Rows of two rollouts along PLANS that hold the same transitions in both modes."""
+"""Rows of two rollouts of PLANS that contain the same transitions in both modes."""
 
 
 def wander(
@@ -69,9 +69,9 @@ def wander(
     masked: bool = False,
     plans: tuple[str, ...] = PLANS,
 ) -> VectorEnvironment:
-    """Make one copy for each plan."""
-    copies = [partial(Wander, number, plan, space, masked) for number, plan in enumerate(plans)]
-    return VectorEnvironment(SyncVectorEnv(copies, autoreset_mode=mode))
+    """Make one sub-environment for each plan."""
+    makers = [partial(Wander, number, plan, space, masked) for number, plan in enumerate(plans)]
+    return VectorEnvironment(SyncVectorEnv(makers, autoreset_mode=mode))
 
 
 ACTIONS: dict[str, gym.Space[Any]] = {
@@ -98,14 +98,14 @@ OBSERVATIONS: dict[str, gym.Space[Any]] = {
 
 
 class Cue(gym.vector.VectorEnv[Any, Any, Any]):
-    """The first observation shows one of two cues, each half the time, and calls for an action.
+    """The first observation shows one of two cues, each half the time; each has a right action.
 
     Args:
         num_envs: N, even.
         observation: how the cue is shown, one of OBSERVATIONS.
-        action: one of ACTIONS; the reward of the last step of an episode is 1 for the right action,
-            in several dimensions the share of those that are right, on a line 1 less the distance.
-        recall: the action is asked for one step later, when the cue is gone.
+        action: one of ACTIONS. The reward of an episode's last step is 1 for the right action, the
+            share of right dimensions for several, and 1 minus the distance for a Box.
+        recall: whether the action is due one step later, when the cue is hidden.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -118,15 +118,15 @@ class Cue(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_action_space = ACTIONS[action]
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        self.chance = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         self.cues = np.arange(self.num_envs) % 2
         self.t = 0
         return self._look()
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         none = np.zeros(self.num_envs, np.bool_)
-        if self.t == self.length:  # all copies reset at once
-            self.cues, self.t = self.chance.permutation(self.cues), 0
+        if self.t == self.length:  # all reset at once
+            self.cues, self.t = self.rng.permutation(self.cues), 0
             return *self._step(np.zeros(self.num_envs), none), self._look()[1]
         self.t += 1
         ended = ~none if self.t == self.length else none
@@ -152,7 +152,7 @@ class Cue(gym.vector.VectorEnv[Any, Any, Any]):
         n = self.num_envs
         shown = np.where(self.t == 0, self.cues, 2)  # 2 is no cue
         sign = np.array([-1, 1, 0], np.float32)[shown]
-        noise = self.chance.uniform(-1, 1, (n, 2, 2)).astype(np.float32)
+        noise = self.rng.uniform(-1, 1, (n, 2, 2)).astype(np.float32)
         noise[:, 0, 0] = sign
         observation: Any = {
             "vector": lambda: noise[:, 0],
@@ -170,11 +170,11 @@ class Cue(gym.vector.VectorEnv[Any, Any, Any]):
         if self.action != "masked":
             return observation, {}
         masks = np.ones((n, 4), np.int8)
-        masks[np.arange(n), self.chance.integers(1, 3, n)] = 0  # never a right action
+        masks[np.arange(n), self.rng.integers(1, 3, n)] = 0  # never a right action
         return observation, {ACTION_MASK: masks}
 
 
 def cue(num_envs: int, observation: str, action: str, recall: bool = False) -> VectorEnvironment:
-    """Make N copies of `Cue`."""
+    """Make N environments of `Cue`."""
     envs = Cue(num_envs, observation, action, recall)
     return VectorEnvironment(envs, seeding=lambda seeds: seeds[0])

@@ -1,4 +1,4 @@
-"""The policy-optimizers by name: one line of `ALGORITHMS` each."""
+"""The registry of policy-optimizers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from torch import Generator
 
 from rlkl.algos import npg, ppo_clip, ppo_kl, trpo, vanilla_pg
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
-from rlkl.models.policy import Policy
-from rlkl.utils.validation import ConfigError
+from rlkl.engines.base import Engine
+from rlkl.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Algorithm:
     """An entry of the registry.
 
     Attributes:
-        config: the dataclass of its hyperparameters, whose defaults carry its name.
-        make: config, policy and generator to the policy-optimizer.
+        config: the dataclass of its hyperparameters; its default `name` is the registered one.
+        make: makes the policy-optimizer from config, engine and generator.
     """
 
     config: type[AlgoConfig]
-    make: Callable[[Any, Policy, Generator], PolicyOptimizer]
+    make: Callable[[Any, Engine, Generator], PolicyOptimizer]
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -36,22 +36,22 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def make_policy_optimizer(
-    config: AlgoConfig, policy: Policy, generator: Generator
+    config: AlgoConfig, engine: Engine, generator: Generator
 ) -> PolicyOptimizer:
-    """Make the policy-optimizer that a config belongs to.
+    """Make the policy-optimizer of a config.
 
     Args:
         config: hyperparameters of one of `ALGORITHMS`.
-        policy: whose actor it moves.
-        generator: source of all its randomness.
+        engine: of the policy whose actor it updates.
+        generator: source of all its random numbers.
 
     Raises:
-        ConfigError: the config's name is not that of its own algorithm.
+        ConfigError: the config's name is not that of its algorithm.
     """
     algorithm = ALGORITHMS.get(config.name)
     if algorithm is None or type(config) is not algorithm.config:
         raise ConfigError(
-            f"algo.name={config.name}: set by the choice of the algorithm, not by hand; use "
-            f"algo=NAME with one of {', '.join(ALGORITHMS)}"
+            f"algo.name={config.name}: cannot be set; use algo=NAME with one of "
+            f"{', '.join(ALGORITHMS)}"
         )
-    return algorithm.make(config, policy, generator)
+    return algorithm.make(config, engine, generator)

@@ -1,17 +1,12 @@
-"""What every policy-optimizer is: the two protocols, and the hyperparameters that all have."""
+"""The interface of policy-optimizers, and their common hyperparameters."""
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from rlkl.engines.numpy.distributions import Array, ClosedForm
-from rlkl.models.policy import Policy
-from rlkl.numerics.advantages import standardize
-from rlkl.numerics.distributions import Distribution
+from rlkl.engines.base import EntropyBonus, Objective
 from rlkl.numerics.schedules import SCHEDULES
-from rlkl.rollouts.rollout import Batch, Rows
+from rlkl.rollouts.batch import Batch
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.validation import check_choice, check_range
 
@@ -19,14 +14,29 @@ Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """The result of updating a network.
+
+    Attributes:
+        metrics: by TensorBoard tag.
+        losses: one scalar for each gradient step.
+        gradient_norms: likewise, before clipping.
+    """
+
+    metrics: Metrics
+    losses: Sequence[Any] = ()
+    gradient_norms: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
 class AlgoConfig:
     """Hyperparameters of every policy-optimizer.
 
     Attributes:
-        name: set by the choice of the algorithm (`algo=...`), never by hand.
-        entropy_coefficient: weight of the mean entropy in what is maximised.
-        advantage_standardization: `batch` over the whole batch, `none`; where there are minibatches
-            also `minibatch`, over each of them.
+        name: set by `algo=...`.
+        entropy_coefficient: weight of the mean entropy in the objective.
+        advantage_standardization: `batch` over the whole batch, or `none`; with minibatches also
+            `minibatch`, over each of them.
     """
 
     name: str = ""
@@ -50,18 +60,19 @@ class AlgoConfig:
 
     @property
     def kl_bounds(self) -> tuple[float, float]:
-        """Where KL(π_old ‖ π_θ) of an update should lie, in multiples of `kl/target`."""
+        """The intended range of an update's KL(π_old ‖ π_θ), in multiples of `kl/target`."""
         return 0.0, 1.0
 
 
 @dataclass(frozen=True)
 class FirstOrderConfig(AlgoConfig):
-    """Hyperparameters of every policy-optimizer that follows gradients with Adam.
+    """Hyperparameters of every policy-optimizer that uses Adam.
 
     Attributes:
         learning_rate: of Adam.
         learning_rate_schedule: `constant`, or `linear` to 0 over the training budget.
-        max_grad_norm: the actor's gradient is scaled down to this norm; null leaves it.
+        max_grad_norm: a larger gradient of the actor is scaled down to this norm; null does not
+            clip.
         adam_epsilon: added to the denominator of Adam.
     """
 
@@ -81,11 +92,11 @@ class FirstOrderConfig(AlgoConfig):
 
 @dataclass(frozen=True)
 class MinibatchConfig(FirstOrderConfig):
-    """Hyperparameters of every policy-optimizer that goes over its batch several times.
+    """Hyperparameters of every policy-optimizer that makes several passes over its batch.
 
     Attributes:
         num_epochs: passes over the batch.
-        num_minibatches: steps in a pass.
+        num_minibatches: gradient steps in a pass.
     """
 
     num_epochs: int = 10
@@ -102,22 +113,22 @@ class MinibatchConfig(FirstOrderConfig):
 
 
 class PolicyOptimizer(Protocol):
-    """Moves a policy's actor once for each batch. The critic is not its business."""
+    """Updates a policy's actor from each batch; it never changes the critic."""
 
-    def update(self, batch: Batch, progress: float) -> Metrics:
+    def update(self, batch: Batch, progress: float) -> Outcome:
         """Improve the policy.
 
         Args:
-            batch: collected by the policy as it stands.
-            progress: share of the training budget that is spent, 0 to 1.
+            batch: collected by the current policy.
+            progress: fraction of the training budget that is used, 0 to 1.
 
         Returns:
-            What this algorithm alone knows, by TensorBoard tag.
+            The metrics of this algorithm, and the losses of its steps.
         """
         ...
 
     def adapt(self, kl: float) -> None:
-        """Take note of how far an update went, as the report measured it.
+        """Adapt to the KL of an update, as reported.
 
         Args:
             kl: KL(π_old ‖ π_θ) over the full batch, in nats.
@@ -125,107 +136,57 @@ class PolicyOptimizer(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on exactly."""
+        """Return the state that is needed to continue exactly."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
         ...
 
 
-class Objective(Protocol):
-    """What tells one first-order algorithm from another."""
-
-    def loss(self, new: Distribution, batch: Batch) -> Tensor:
-        """Return the scalar to descend.
-
-        Args:
-            new: π_θ at the states of the minibatch.
-            batch: the minibatch, its advantages standardised as configured.
-        """
-        ...
+class LearningObjective(Objective, Protocol):
+    """An objective of a first-order algorithm."""
 
     @property
     def metrics(self) -> Metrics:
-        """What this objective alone knows, by TensorBoard tag."""
+        """Metrics of this objective, by TensorBoard tag."""
         ...
 
     def adapt(self, kl: float) -> None:
-        """Take note of how far an update went; see `PolicyOptimizer.adapt`."""
+        """Adapt to the KL of an update; see `PolicyOptimizer.adapt`."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the objective has learned."""
+        """Return the adapted state."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        ...
-
-
-class Slopes(NamedTuple):
-    """A loss, and how it changes with what it is made of.
-
-    Attributes:
-        loss: a scalar.
-        of_log_prob: ∂loss/∂log π_θ(a|s) of each row, `[B]`.
-        of_kl: ∂loss/∂KL(π_old ‖ π_θ), the same for each row.
-    """
-
-    loss: float
-    of_log_prob: Array
-    of_kl: float = 0.0
-
-
-@runtime_checkable
-class SlopedObjective(Objective, Protocol):
-    """An objective that knows the slopes of its loss, so that torch need not differentiate it.
-
-    Attributes:
-        has_kl: whether the loss has a term in KL(π_old ‖ π_θ).
-    """
-
-    has_kl: bool
-
-    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
-        """Return the loss and its slopes.
-
-        Args:
-            new: π_θ at the states of the minibatch.
-            rows: the minibatch, its advantages standardised as configured.
-        """
+        """Continue from what `state_dict` returned."""
         ...
 
 
 class FixedObjective:
-    """The part of an objective that has no KL in it, nothing to adapt and nothing to store."""
+    """Base of an objective that uses no KL and has no state."""
 
-    has_kl = False
+    uses_kl = uses_entropy = uses_distribution = False
 
     @property
     def metrics(self) -> Metrics:
-        """Nothing."""
+        """No metrics."""
         return {}
 
     def adapt(self, kl: float) -> None:
-        """Adapt nothing."""
+        """Do nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing."""
 
 
-def standardized(batch: Batch) -> Batch:
-    """Return the batch with its advantages standardised over it."""
-    return replace(batch, advantages=standardize(batch.advantages))
-
-
-@torch.no_grad()
-def full_batch_kl(policy: Policy, batch: Batch) -> float:
-    """Return KL(π_old ‖ π_θ) in nats, averaged over all states of the batch, in float64."""
-    old = policy.family(batch.old_parameters.double())
-    new = old.at(policy.distribution(batch.inputs).parameters.double())
-    return float(old.kl(new).mean())
+def with_entropy_bonus(objective: Objective, config: AlgoConfig) -> Objective:
+    """Return the objective with the entropy bonus of the config."""
+    coefficient = config.entropy_coefficient
+    return EntropyBonus(objective, coefficient) if coefficient > 0 else objective

@@ -1,4 +1,4 @@
-"""Epochs × minibatches of Adam on an objective: the loop that vanilla PG and both PPOs share."""
+"""The loop of vanilla PG and PPO: epochs of minibatch steps with Adam on an objective."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,27 +7,25 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import (
     FirstOrderConfig,
-    Metrics,
+    LearningObjective,
     MinibatchConfig,
-    Objective,
-    full_batch_kl,
-    standardized,
+    Outcome,
+    with_entropy_bonus,
 )
-from rlkl.algos.gradients import minibatch_gradient
-from rlkl.models.flat_parameters import Adam, mean_of
-from rlkl.models.policy import Policy
+from rlkl.engines.base import Engine, full_batch_kl
+from rlkl.models.adam import Adam, mean_of
 from rlkl.numerics.schedules import scheduled
-from rlkl.rollouts.rollout import Batch
+from rlkl.rollouts.batch import Batch
 
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """When to leave the loop, minibatches and epochs alike.
+    """When an update ends early.
 
     Attributes:
-        kl: stop once KL(π_old ‖ π_θ) passes this, in nats.
-        scope: `minibatch` measures it on each minibatch, before stepping on it; `epoch` on the full
-            batch, after each epoch.
+        kl: stop if KL(π_old ‖ π_θ) exceeds this, in nats.
+        scope: `minibatch` measures it on each minibatch before its step, `epoch` on the full batch
+            after each epoch.
     """
 
     kl: float
@@ -35,76 +33,74 @@ class EarlyStop:
 
 
 class FirstOrder:
-    """A policy-optimizer that descends an objective's loss.
+    """A policy-optimizer that minimises an objective's loss with Adam.
 
     Args:
-        config: hyperparameters; without `num_epochs` and `num_minibatches`, one step on the whole
-            batch.
-        objective: what to descend.
-        policy: whose actor is moved.
+        config: hyperparameters; one step on the whole batch if it is no `MinibatchConfig`.
+        objective: without the entropy bonus.
+        engine: of the policy whose actor is updated.
         generator: source of the minibatches.
-        early_stop: when to stop within an update, if ever.
-
-    Attributes:
-        losses: of the last update, one of each step.
-        gradient_norms: likewise, before clipping.
+        early_stop: when an update ends early; None for never.
     """
 
     def __init__(
         self,
         config: FirstOrderConfig,
-        objective: Objective,
-        policy: Policy,
+        objective: LearningObjective,
+        engine: Engine,
         generator: Generator,
         early_stop: EarlyStop | None = None,
     ) -> None:
         self.config = config
         self.objective = objective
-        self.policy = policy
+        self.engine = engine
         self.generator = generator
         self.early_stop = early_stop
         self.num_epochs = self.num_minibatches = 1
         if isinstance(config, MinibatchConfig):
             self.num_epochs, self.num_minibatches = config.num_epochs, config.num_minibatches
-        self.gradient = minibatch_gradient(config, objective, policy)
-        self.losses: list[Tensor | float] = []
-        self.gradient_norms: list[Tensor | float] = []
-        self.adam = Adam(policy.actor_parameters, config.learning_rate, config.adam_epsilon)
+        self.penalized = with_entropy_bonus(objective, config)
+        self.adam = Adam(engine.policy.actor_parameters, config.learning_rate, config.adam_epsilon)
 
-    def update(self, batch: Batch, progress: float) -> Metrics:
-        """Go over the batch in minibatches, epoch by epoch."""
-        config = self.config
-        self.policy.settle()
+    def update(self, batch: Batch, progress: float) -> Outcome:
+        """Make `num_epochs` passes over the batch, or fewer with an early stop."""
+        config, engine, objective = self.config, self.engine, self.penalized
+        engine.policy.settle()
         self.adam.learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, progress
         )
-        if config.advantage_standardization == "batch":
-            batch = standardized(batch)
-        gradient, source = self.gradient, self.gradient.source(batch)
-        losses, norms = self.losses, self.gradient_norms = [], []
+        standardization = config.advantage_standardization
+        if standardization == "batch":
+            batch = batch.standardized()
+        rows = engine.rows(batch, objective)
+        losses: list[Tensor | float] = []
+        norms: list[Tensor | float] = []
         epochs, stopped = 0, False
         minibatch_limit, epoch_limit = self._kl_limit("minibatch"), self._kl_limit("epoch")
         while epochs < self.num_epochs and not stopped:
-            for minibatch in gradient.minibatches(source, self.num_minibatches, self.generator):
-                if minibatch_limit and gradient.mean_kl(minibatch) > minibatch_limit:
+            for minibatch in rows.minibatches(self.num_minibatches, self.generator):
+                if minibatch_limit and engine.mean_kl(minibatch) > minibatch_limit:
                     stopped = True
                     break
-                losses.append(gradient.write(minibatch))
+                if standardization == "minibatch":
+                    minibatch = minibatch.standardized()  # noqa: PLW2901
+                losses.append(engine.policy_gradient(objective, minibatch))
                 norms.append(self.adam.step(config.max_grad_norm))
             else:
                 epochs += 1
                 if epoch_limit and epochs < self.num_epochs:
-                    stopped = full_batch_kl(self.policy, batch) > epoch_limit
-        return {
+                    stopped = full_batch_kl(engine, batch) > epoch_limit
+        metrics = {
             "policy/loss": mean_of(losses),
             "optim/lr": self.adam.learning_rate,
             "optim/grad_norm": mean_of(norms),
             "optim/epochs": len(losses) / min(self.num_minibatches, batch.num_parts),
             "optim/stopped_early": float(stopped),
-        } | self.objective.metrics
+        }
+        return Outcome(metrics | self.objective.metrics, losses, norms)
 
     def adapt(self, kl: float) -> None:
-        """Let the objective take note of how far the update went."""
+        """Let the objective adapt to the KL of the update."""
         self.objective.adapt(kl)
 
     def _kl_limit(self, scope: str) -> float | None:
@@ -112,7 +108,7 @@ class FirstOrder:
         return stop.kl if stop is not None and stop.scope == scope else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of Adam, of the objective and of the stream of minibatches."""
+        """Return the state of Adam, the objective and the generator."""
         return {
             "adam": self.adam.state_dict(),
             "objective": self.objective.state_dict(),
@@ -120,7 +116,7 @@ class FirstOrder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
         self.adam.load_state_dict(state["adam"])
         self.objective.load_state_dict(state["objective"])
         self.generator.set_state(state["generator"])

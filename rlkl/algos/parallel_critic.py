@@ -1,4 +1,4 @@
-"""The update of both networks: one after the other, or the critic in a process of its own."""
+"""The update of actor and critic: sequentially, or in parallel with a worker for the critic."""
 
 import os
 import signal
@@ -13,39 +13,39 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from rlkl.algos.base import Metrics, PolicyOptimizer
+from rlkl.algos.base import Outcome, PolicyOptimizer
 from rlkl.algos.critic import CriticFit
-from rlkl.envs.spaces import VECTOR
+from rlkl.envs.observations import VECTOR
 from rlkl.models.flat_parameters import in_shared_memory
 from rlkl.models.policy import Inputs
-from rlkl.rollouts.rollout import Batch
+from rlkl.rollouts.batch import Batch
 from rlkl.utils.cpu import has_another_core
-from rlkl.utils.signals import ignore_stops
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.signals import ignore_stop_signals
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import ConfigError, one_line
+from rlkl.utils.validation import one_line
 
 PROBES, PERIOD = 3, 50
-"""Of each `PERIOD` updates the first `PROBES` are made one way and as many the other; the rest go
-the way that took less time."""
+"""In each `PERIOD` updates the first `PROBES` are sequential, the next `PROBES` parallel, and the
+others the faster of the two."""
 
 WORTHWHILE = 0.002
-"""Seconds that a fit must take for another core to be asked at all."""
+"""Shortest fit in seconds for which parallel updates are tried."""
 
 
 class Updates:
-    """Moves the actor and fits the critic, which share nothing: in turn, or at once on two cores.
+    """Updates the actor and fits the critic, sequentially or in parallel on two cores.
 
-    The numbers are the same either way. Which takes less time depends on what else the machine
-    does, so it is measured again and again. With 8 HalfCheetah, 640 minibatches of 64 for each
-    network, an update took 241 ms in turn and 163 ms at once.
+    The results are identical. Which is faster depends on the load of the machine, so it is measured
+    repeatedly.
 
     Args:
-        policy_optimizer: moves the actor.
-        critic_fit: moves the critic.
+        policy_optimizer: updates the actor.
+        critic_fit: updates the critic.
         max_rows: of a batch.
 
     Raises:
-        ConfigError: `critic.worker=always` where it cannot be.
+        ConfigError: `critic.worker=always` is not possible.
     """
 
     def __init__(
@@ -57,177 +57,175 @@ class Updates:
         self._worker: CriticWorker | None = None
         self._count = 0
         self._seconds: dict[bool, deque[float]] = {
-            at_once: deque(maxlen=PROBES) for at_once in (False, True)
+            parallel: deque(maxlen=PROBES) for parallel in (False, True)
         }
         self._fit_seconds: deque[float] = deque(maxlen=PROBES)
-        self._wanted = critic_fit.config.worker
-        by_hand, forks = critic_fit.policy.by_hand is not None, hasattr(os, "fork")
-        if self._wanted == "always" and not (by_hand and forks):
+        self._mode = critic_fit.config.worker
+        can_fork = critic_fit.engine.can_fork and hasattr(os, "fork")
+        if self._mode == "always" and not can_fork:
             raise ConfigError(
-                "critic.worker=always: it needs a Unix, and networks that are differentiated by "
-                "hand (policy.differentiation says which are); use critic.worker=auto"
+                "critic.worker=always: it needs a Unix and the NumPy engine (see policy.engine); "
+                "use critic.worker=auto"
             )
-        if not (by_hand and forks and has_another_core()) and self._wanted == "auto":
-            self._wanted = "never"
+        if not (can_fork and has_another_core()) and self._mode == "auto":
+            self._mode = "never"
 
-    def update(self, batch: Batch, progress: float) -> Metrics:
-        """Learn from a batch.
+    def update(self, batch: Batch, progress: float) -> tuple[Outcome, Outcome]:
+        """Update both networks from a batch.
 
         Args:
-            batch: made before either network moved.
-            progress: share of the training budget that is spent.
+            batch: made with both networks unchanged.
+            progress: fraction of the training budget that is used.
 
         Returns:
-            What the policy-optimizer and the critic's fit have to tell.
+            The outcomes of the policy-optimizer and of the critic's fit.
         """
-        at_once, start = self._at_once(), time.perf_counter()
-        if at_once:
-            at_once = self._has_worker(batch)
-        if at_once:
+        parallel, start = self._is_parallel(), time.perf_counter()
+        if parallel:
+            parallel = self._start_worker(batch)
+        if parallel:
             assert self._worker is not None
             self._worker.start(batch, progress)
-            metrics = self.policy_optimizer.update(batch, progress)
-            metrics |= self._worker.finish()
+            of_policy = self.policy_optimizer.update(batch, progress)
+            of_critic = self._worker.finish()
         else:
-            metrics = self.policy_optimizer.update(batch, progress)
-            moved = time.perf_counter()
-            metrics |= self.critic_fit.update(batch, progress)
-            self._fit_seconds.append(time.perf_counter() - moved)
-        self._seconds[at_once].append(time.perf_counter() - start)
+            of_policy = self.policy_optimizer.update(batch, progress)
+            fit_start = time.perf_counter()
+            of_critic = self.critic_fit.update(batch, progress)
+            self._fit_seconds.append(time.perf_counter() - fit_start)
+        self._seconds[parallel].append(time.perf_counter() - start)
         self._count += 1
-        return metrics
+        return of_policy, of_critic
 
-    def _has_worker(self, batch: Batch) -> bool:
-        """Start the process if there is none; return whether there is one now.
+    def _start_worker(self, batch: Batch) -> bool:
+        """Start the worker if there is none; return whether there is one now.
 
         Raises:
-            ChildProcessError: it cannot be started, and `critic.worker=always` asks for it.
+            ChildProcessError: it cannot be started, and `critic.worker=always`.
         """
         try:
             self._worker = self._worker or CriticWorker(self.critic_fit, batch, self._max_rows)
         except OSError as error:
-            text = f"no process to fit the critic can be started: {one_line(error)}"
-            if self._wanted == "always":
+            text = f"the critic's worker process cannot be started: {one_line(error)}"
+            if self._mode == "always":
                 raise ChildProcessError(f"{text}; use critic.worker=auto") from error
-            tell(f"{text}; it is fitted after the actor")
-            self._wanted = "never"
+            tell(f"{text}; the critic is fitted after the actor instead")
+            self._mode = "never"
         return self._worker is not None
 
-    def _at_once(self) -> bool:
-        turn = self._count % PERIOD
-        if self._wanted != "auto" or turn < PROBES:
-            return self._wanted == "always"
+    def _is_parallel(self) -> bool:
+        number = self._count % PERIOD
+        if self._mode != "auto" or number < PROBES:
+            return self._mode == "always"
         if median(self._fit_seconds) < WORTHWHILE:
             return False
-        in_turn, at_once = self._seconds[False], self._seconds[True]
-        if turn < 2 * PROBES or len(at_once) < PROBES:
+        sequential, parallel = self._seconds[False], self._seconds[True]
+        if number < 2 * PROBES or len(parallel) < PROBES:
             return True
-        return median(at_once) < median(in_turn)
+        return median(parallel) < median(sequential)
 
     def close(self) -> None:
-        """End the process, if there is one."""
+        """End the worker, if there is one."""
         if self._worker is not None:
             self._worker.end()
             self._worker = None
 
 
 class CriticWorker:
-    """A fork of this process that fits the critic when asked to.
+    """A forked process that fits the critic on request.
 
-    It is the same fit on the same memory: the critic's parameters and Adam's moments are shared,
-    the batch is copied to where both see it, and the state of the stream of minibatches goes there
-    and back. So the numbers are those of `CriticFit.update`, bit for bit. It ends when the pipe to
-    the trainer does, whatever the trainer dies of.
+    The critic's parameters, Adam's moments and a copy of the batch are in shared memory, and the
+    generator's state is sent there and back. So the results are bit-for-bit identical to those of
+    `CriticFit.update`. The process ends when the pipe to the trainer closes.
 
     Args:
-        fit: of a critic that is done by hand.
-        batch: one of those that it will be asked for.
+        fit: of a critic whose engine can fork.
+        batch: an example, for the shapes.
         max_rows: of a batch.
     """
 
     def __init__(self, fit: CriticFit, batch: Batch, max_rows: int) -> None:
         self._fit = fit
-        self._room = [
+        self._buffers = [
             in_shared_memory(tensor.new_empty((max_rows, *tensor.shape[1:])))
             for tensor in _tensors(batch)
         ]
-        self._pipe, theirs = Pipe()
+        self._pipe, worker_pipe = Pipe()
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 self._pipe.close()
-                self._serve(theirs)
+                self._serve(worker_pipe)
             finally:
-                os._exit(0)  # what else a process does at its end is the trainer's to do
-        theirs.close()
+                os._exit(0)  # without the trainer's exit handlers
+        worker_pipe.close()
 
     def start(self, batch: Batch, progress: float) -> None:
-        """Have a batch fitted; the arguments are those of `CriticFit.update`.
+        """Start fitting a batch; the arguments are those of `CriticFit.update`.
 
         Raises:
             ChildProcessError: the worker died.
         """
-        for room, tensor in zip(self._room, _tensors(batch), strict=True):
-            room[: len(batch)] = tensor
-        stream = self._fit.generator.get_state().numpy()
-        with _told_of_death():
-            self._pipe.send((len(batch), progress, stream))
+        for buffer, tensor in zip(self._buffers, _tensors(batch), strict=True):
+            buffer[: len(batch)] = tensor
+        state = self._fit.generator.get_state().numpy()
+        with _report_death():
+            self._pipe.send((len(batch), progress, state))
 
-    def finish(self) -> Metrics:
-        """Wait until it is, and return what `CriticFit.update` returns.
+    def finish(self) -> Outcome:
+        """Wait for the fit; return what `CriticFit.update` returns.
 
         Raises:
             ChildProcessError: the worker died.
         """
         fit = self._fit
-        with _told_of_death():
-            outcome = self._pipe.recv()
-        if isinstance(outcome, Exception):
-            raise outcome
-        metrics, fit.losses, fit.gradient_norms, fit.adam.learning_rate, stream = outcome
-        fit.generator.set_state(torch.from_numpy(stream))
-        found: Metrics = metrics
-        return found
+        with _report_death():
+            answer = self._pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        result, fit.adam.learning_rate, state = answer
+        fit.generator.set_state(torch.from_numpy(state))
+        outcome: Outcome = result
+        return outcome
 
     def end(self) -> None:
         """End the process."""
         self._pipe.close()
-        os.kill(self._pid, signal.SIGKILL)  # it may be at a fit that nobody waits for
+        os.kill(self._pid, signal.SIGKILL)  # it may still be fitting
         os.waitpid(self._pid, 0)
 
     def _serve(self, pipe: Connection) -> None:
-        # A Ctrl-C reaches all processes, but the trainer ends an iteration before it stops.
-        ignore_stops()
+        """Worker main loop."""
+        # Ctrl-C reaches all processes, but the trainer finishes its iteration first.
+        ignore_stop_signals()
         fit, nothing = self._fit, torch.empty(0)
         while True:
             try:
-                size, progress, stream = pipe.recv()
+                size, progress, state = pipe.recv()
             except (EOFError, ConnectionError):
                 return
-            vectors, returns, old_values = (room[:size] for room in self._room)
+            vectors, returns, old_values = (buffer[:size] for buffer in self._buffers)
             inputs = Inputs({VECTOR: vectors})
             batch = Batch(inputs, nothing, nothing, returns, nothing, nothing, old_values)
             try:
-                fit.generator.set_state(torch.from_numpy(stream))
-                metrics = fit.update(batch, progress)
-                stream = fit.generator.get_state().numpy()
-                rate = fit.adam.learning_rate
-                pipe.send((metrics, fit.losses, fit.gradient_norms, rate, stream))
+                fit.generator.set_state(torch.from_numpy(state))
+                outcome = fit.update(batch, progress)
+                state = fit.generator.get_state().numpy()
+                pipe.send((outcome, fit.adam.learning_rate, state))
             except Exception as error:
                 pipe.send(error)
 
 
 @contextmanager
-def _told_of_death() -> Iterator[None]:
+def _report_death() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:
         raise ChildProcessError(
-            "the process that fits the critic died (was it killed, or memory short?); "
-            "critic.worker=never does without it"
+            "the critic's worker process died (killed, or out of memory?); use critic.worker=never"
         ) from error
 
 
 def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the critic learns from."""
+    """Return the critic's inputs, targets and old values."""
     return batch.inputs.observations[VECTOR], batch.returns, batch.old_values

@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from torch import Generator, Tensor
+from torch import Generator
 
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Slopes
+from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
 from rlkl.algos.first_order import EarlyStop, FirstOrder
-from rlkl.engines.numpy.distributions import ClosedForm
-from rlkl.models.policy import Policy
-from rlkl.numerics.distributions import Distribution
-from rlkl.numerics.losses import clipped_surrogate, clipped_surrogate_slopes
-from rlkl.rollouts.rollout import Batch, Rows
+from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.numerics.losses import clipped_surrogate
 from rlkl.utils.validation import check_choice, check_range
 
 
@@ -20,13 +16,13 @@ class PPOClipConfig(MinibatchConfig):
     """Hyperparameters of PPO-clip.
 
     Attributes:
-        clip_ratio: ε, how far a ratio may leave 1 and still have a gradient.
-        clip_ratio_high: ε above 1 where it differs from that below; null takes `clip_ratio`.
-        target_kl: stop an update early once KL(π_old ‖ π_θ) passes `target_kl_multiplier` times
+        clip_ratio: ε, the distance from 1 at which a ratio is clipped.
+        clip_ratio_high: ε above 1, if different; null for `clip_ratio`.
+        target_kl: an update stops early if KL(π_old ‖ π_θ) exceeds `target_kl_multiplier` times
             this, in nats; null never stops.
         target_kl_multiplier: see `target_kl`.
-        target_kl_scope: where the KL is measured: `minibatch`, before each step, or `epoch`, on the
-            full batch after each epoch.
+        target_kl_scope: `minibatch` measures the KL on each minibatch before its step, `epoch` on
+            the full batch after each epoch.
     """
 
     name: str = "ppo_clip"
@@ -48,13 +44,13 @@ class PPOClipConfig(MinibatchConfig):
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
-        """The interval that the clip leaves alone, 1 - ε to 1 + ε."""
+        """The interval of unclipped ratios, 1 - ε to 1 + ε."""
         high = self.clip_ratio if self.clip_ratio_high is None else self.clip_ratio_high
         return 1 - self.clip_ratio, 1 + high
 
     @property
     def kl_bounds(self) -> tuple[float, float]:
-        """Up to where no update is stopped early, in multiples of `target_kl`."""
+        """The range without an early stop, in multiples of `target_kl`."""
         return 0.0, self.target_kl_multiplier
 
 
@@ -65,16 +61,10 @@ class ClippedSurrogate(FixedObjective):
         self.bounds = config.ratio_bounds
         self.target_kl = config.target_kl
 
-    def loss(self, new: Distribution, batch: Batch) -> Tensor:
+    def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the clipped surrogate."""
-        ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
-        return -clipped_surrogate(ratio, batch.advantages, *self.bounds)
-
-    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
-        """Return the loss and its slopes, -r · A / B where the clip leaves a gradient."""
-        ratio = np.exp(new.log_prob - rows.old_log_prob)
-        objective, slopes = clipped_surrogate_slopes(ratio, rows.advantages, *self.bounds)
-        return Slopes(-objective, -slopes)
+        value, derivative = clipped_surrogate(new.xp, new.ratio, batch.advantages, *self.bounds)
+        return Loss(-value, -derivative)
 
     @property
     def metrics(self) -> Metrics:
@@ -82,11 +72,11 @@ class ClippedSurrogate(FixedObjective):
         return {} if self.target_kl is None else {"kl/target": self.target_kl}
 
 
-def make(config: PPOClipConfig, policy: Policy, generator: Generator) -> FirstOrder:
+def make(config: PPOClipConfig, engine: Engine, generator: Generator) -> FirstOrder:
     """Make the policy-optimizer."""
     early_stop = None
     if config.target_kl is not None:
         early_stop = EarlyStop(
             config.target_kl * config.target_kl_multiplier, config.target_kl_scope
         )
-    return FirstOrder(config, ClippedSurrogate(config), policy, generator, early_stop)
+    return FirstOrder(config, ClippedSurrogate(config), engine, generator, early_stop)

@@ -1,23 +1,20 @@
-"""Proximal policy optimisation with a KL penalty, its coefficient adaptive or fixed."""
+"""Proximal policy optimisation with a KL penalty whose coefficient is adaptive or fixed."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from torch import Generator, Tensor
+from torch import Generator
 
-from rlkl.algos.base import Metrics, MinibatchConfig, Slopes
+from rlkl.algos.base import Metrics, MinibatchConfig
 from rlkl.algos.first_order import FirstOrder
-from rlkl.engines.numpy.distributions import ClosedForm
-from rlkl.models.policy import Policy
-from rlkl.numerics.distributions import Distribution
-from rlkl.numerics.losses import kl_penalized_surrogate
-from rlkl.rollouts.rollout import Batch, Rows
-from rlkl.utils.validation import ConfigError, check_range
+from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.numerics.losses import surrogate
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_range
 
 TOLERANCE = 1.5
-"""By this factor KL may miss its target, above or below, before β moves."""
+"""β changes if the KL differs from its target by more than this factor."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,7 @@ class PPOKLFixedConfig(MinibatchConfig):
     """Hyperparameters of PPO with a fixed KL penalty.
 
     Attributes:
-        kl_coefficient: β, the weight of KL(π_old ‖ π_θ); 0 leaves the surrogate alone, without a
-            bound.
+        kl_coefficient: β, the weight of KL(π_old ‖ π_θ); 0 for no penalty.
     """
 
     name: str = "ppo_kl_fixed"
@@ -43,9 +39,9 @@ class PPOKLConfig(PPOKLFixedConfig):
 
     Attributes:
         kl_coefficient: β of the first update.
-        target_kl: KL(π_old ‖ π_θ) of a whole update that β steers towards, in nats.
-        kl_coefficient_min: β never falls below.
-        kl_coefficient_max: β never rises above.
+        target_kl: target for the KL(π_old ‖ π_θ) of an update, in nats.
+        kl_coefficient_min: lower bound of β.
+        kl_coefficient_max: upper bound of β.
     """
 
     name: str = "ppo_kl"
@@ -67,7 +63,7 @@ class PPOKLConfig(PPOKLFixedConfig):
 
     @property
     def kl_bounds(self) -> tuple[float, float]:
-        """Within which β stays as it is, in multiples of `target_kl`."""
+        """The range in which β does not change, in multiples of `target_kl`."""
         return 1 / TOLERANCE, TOLERANCE
 
 
@@ -76,15 +72,15 @@ def adapted_kl_coefficient(
 ) -> float:
     """Return β for the next update (Schulman 2017, section 4).
 
-    β doubles if KL > 1.5 · target, halves if KL < target / 1.5, and stays otherwise or if the KL
-    is not finite.
+    β doubles if KL > 1.5 · target and halves if KL < target / 1.5. It does not change otherwise, or
+    if the KL is not finite.
 
     Args:
-        kl_coefficient: β of the update that is over.
+        kl_coefficient: β of the last update.
         kl: KL(π_old ‖ π_θ) over the full batch after it, in nats.
         target_kl: in nats.
-        lowest: β is kept at or above.
-        highest: β is kept at or below.
+        lowest: lower bound of β.
+        highest: upper bound of β.
     """
     if not math.isfinite(kl):
         return kl_coefficient
@@ -96,39 +92,32 @@ def adapted_kl_coefficient(
 
 
 class KLPenalizedSurrogate:
-    """-E[r · A - β · KL(π_old ‖ π_θ)] (Schulman 2017, eq. 8); β adapts if it has a target."""
+    """-E[r · A - β · KL(π_old ‖ π_θ)] (Schulman 2017, eq. 8); β adapts if there is a target."""
 
-    has_kl = True
+    uses_kl, uses_entropy, uses_distribution = True, False, False
 
     def __init__(self, config: PPOKLFixedConfig) -> None:
         self.config = config
         self.kl_coefficient = config.kl_coefficient
 
-    def loss(self, new: Distribution, batch: Batch) -> Tensor:
+    def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the penalised surrogate."""
-        ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
-        kl = new.at(batch.old_parameters).kl(new)
-        return -kl_penalized_surrogate(ratio, batch.advantages, kl, self.kl_coefficient)
-
-    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
-        """Return the loss and its slopes, -r · A / B and β / B."""
-        size = len(rows.advantages)
-        slopes = np.exp(new.log_prob - rows.old_log_prob) * rows.advantages / -size
-        loss = float(np.add.reduce(slopes))
-        if self.kl_coefficient:  # 0 times an infinite KL would be NaN
-            loss += self.kl_coefficient * new.mean_kl()
-        return Slopes(loss, slopes, self.kl_coefficient / size)
+        value, derivative = surrogate(new.ratio, batch.advantages)
+        if not self.kl_coefficient:  # 0 times an infinite KL would be NaN
+            return Loss(-value, -derivative)
+        penalty = self.kl_coefficient * new.mean_kl()
+        return Loss(penalty - value, -derivative, kl=self.kl_coefficient / len(batch))
 
     @property
     def metrics(self) -> Metrics:
-        """β as it stands, and what it is steered by."""
+        """β, and the target KL if there is one."""
         metrics = {"kl/coefficient": self.kl_coefficient}
         if isinstance(self.config, PPOKLConfig):
             metrics["kl/target"] = self.config.target_kl
         return metrics
 
     def adapt(self, kl: float) -> None:
-        """Move β, once, for the next update."""
+        """Adapt β for the next update."""
         config = self.config
         if isinstance(config, PPOKLConfig):
             self.kl_coefficient = adapted_kl_coefficient(
@@ -144,10 +133,10 @@ class KLPenalizedSurrogate:
         return {"kl_coefficient": self.kl_coefficient}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over β."""
+        """Load β."""
         self.kl_coefficient = float(state["kl_coefficient"])
 
 
-def make(config: PPOKLFixedConfig, policy: Policy, generator: Generator) -> FirstOrder:
+def make(config: PPOKLFixedConfig, engine: Engine, generator: Generator) -> FirstOrder:
     """Make the policy-optimizer."""
-    return FirstOrder(config, KLPenalizedSurrogate(config), policy, generator)
+    return FirstOrder(config, KLPenalizedSurrogate(config), engine, generator)

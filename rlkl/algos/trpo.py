@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
-from rlkl.algos.base import Metrics
+from rlkl.algos.base import Outcome
 from rlkl.algos.natural_gradient import NaturalGradient, NaturalGradientConfig
-from rlkl.models.policy import Policy
+from rlkl.engines.base import Engine
+from rlkl.engines.torch import TorchPolicy
+from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.trust_region import backtracking_line_search
-from rlkl.rollouts.rollout import Batch
+from rlkl.rollouts.batch import Batch
 from rlkl.utils.validation import check_range
 
 
@@ -19,8 +21,8 @@ class TRPOConfig(NaturalGradientConfig):
     """Hyperparameters of TRPO.
 
     Attributes:
-        line_search_decay: factor from one candidate of the line search to the next.
-        max_backtracks: candidates after the full step; if none is accepted the policy stays.
+        line_search_decay: factor between successive candidates of the line search.
+        max_backtracks: number of shorter candidates; if none is accepted, there is no step.
     """
 
     name: str = "trpo"
@@ -38,23 +40,23 @@ class TRPO:
 
     Args:
         config: hyperparameters.
-        policy: whose actor is moved.
+        engine: of the policy whose actor is updated.
         generator: source of the states that Fisher-vector products use.
     """
 
-    def __init__(self, config: TRPOConfig, policy: Policy, generator: Generator) -> None:
-        self.natural_gradient = NaturalGradient(config, policy, generator)
+    def __init__(self, config: TRPOConfig, engine: Engine, generator: Generator) -> None:
+        self.natural_gradient = NaturalGradient(config, engine, generator)
         self.config = config
-        self.policy = policy
+        self.engine = engine
 
-    def update(self, batch: Batch, progress: float) -> Metrics:
+    def update(self, batch: Batch, progress: float) -> Outcome:
         """Take the longest step of the line search that improves the surrogate within the bound."""
-        natural, policy = self.natural_gradient, self.policy
+        natural, engine, policy = self.natural_gradient, self.engine, self.engine.policy
         batch = natural.prepared(batch)
         max_kl = natural.max_kl(progress)
         step = natural.step(batch, max_kl)
         if not step.step.any():
-            return natural.metrics(step, fraction=0.0, backtracks=0)
+            return natural.outcome(step, fraction=0.0, backtracks=0)
         vector = policy.actor_parameters.vector.data
         start = vector.clone()
         old = policy.family(batch.old_parameters.double())
@@ -62,29 +64,31 @@ class TRPO:
         @torch.no_grad()
         def evaluate(fraction: float) -> tuple[float, float]:
             torch.add(start, step.step, alpha=fraction, out=vector)
-            # Float64 from the network's output on: improvement and KL are small differences.
-            new = old.at(policy.distribution(batch.inputs).parameters.double())
-            improvement = natural.objective(new, batch) - before
-            return float(improvement), float(old.kl(new).mean())
+            # In float64 after the network: improvement and KL are small differences.
+            new = old.at(engine.distribution(batch.inputs).parameters.double())
+            return float(before - loss(new)), float(old.kl(new).mean())
 
-        with torch.no_grad():
-            before = natural.objective(old, batch)
+        def loss(new: Distribution) -> Tensor:
+            value: Tensor = natural.objective.loss(TorchPolicy(new, batch), batch).value
+            return value
+
+        before = loss(old)
         search = backtracking_line_search(
             evaluate, max_kl, self.config.line_search_decay, self.config.max_backtracks
         )
         if not search.accepted:
             vector.copy_(start)
-        return natural.metrics(step, search.step_fraction, search.backtracks)
+        return natural.outcome(step, search.step_fraction, search.backtracks)
 
     def adapt(self, kl: float) -> None:
-        """Adapt nothing."""
+        """Do nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the stream of states."""
+        """Return the state of the generator."""
         return self.natural_gradient.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
         self.natural_gradient.load_state_dict(state)
 
 

@@ -2,22 +2,19 @@
 
 from dataclasses import dataclass
 
-from torch import Generator, Tensor
+from torch import Generator
 
-from rlkl.algos.base import FirstOrderConfig, FixedObjective, Slopes
+from rlkl.algos.base import FirstOrderConfig, FixedObjective
 from rlkl.algos.first_order import FirstOrder
-from rlkl.engines.numpy.distributions import ClosedForm
-from rlkl.models.policy import Policy
-from rlkl.numerics.distributions import Distribution
+from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import policy_gradient
-from rlkl.rollouts.rollout import Batch, Rows
 
 
 @dataclass(frozen=True)
 class VanillaPGConfig(FirstOrderConfig):
     """Hyperparameters of the vanilla policy gradient.
 
-    One step for each rollout wants a larger rate than many, and no annealing: the steps are few.
+    The learning rate is large and constant by default, since there is only one step per rollout.
     """
 
     name: str = "vanilla_pg"
@@ -28,16 +25,12 @@ class VanillaPGConfig(FirstOrderConfig):
 class LogLikelihood(FixedObjective):
     """-E[log π_θ(a|s) · A] (Williams 1992; Sutton 2000, theorem 1)."""
 
-    def loss(self, new: Distribution, batch: Batch) -> Tensor:
-        """Return the loss whose gradient is minus the policy gradient."""
-        return -policy_gradient(new.log_prob(batch.actions), batch.advantages)
-
-    def slopes(self, new: ClosedForm, rows: Rows) -> Slopes:
-        """Return the loss and its slopes, -A / B."""
-        slopes = rows.advantages / -len(rows.advantages)
-        return Slopes(float(new.log_prob @ slopes), slopes)
+    def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
+        """Return the loss, whose gradient is minus the policy gradient."""
+        value, derivative = policy_gradient(new.log_prob, batch.advantages)
+        return Loss(-value, -derivative)
 
 
-def make(config: VanillaPGConfig, policy: Policy, generator: Generator) -> FirstOrder:
+def make(config: VanillaPGConfig, engine: Engine, generator: Generator) -> FirstOrder:
     """Make the policy-optimizer."""
-    return FirstOrder(config, LogLikelihood(), policy, generator)
+    return FirstOrder(config, LogLikelihood(), engine, generator)

@@ -1,12 +1,13 @@
-"""The command `rlkl`: chooses the subcommand, and turns errors into one line and an exit code."""
+"""The command `rlkl`: runs a subcommand, and turns errors into one line and an exit code."""
 
 import os
 import sys
 from importlib import import_module
 from typing import NoReturn
 
-from rlkl.utils.streams import steady_streams
-from rlkl.utils.validation import ConfigError, nearest, one_line
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.streams import failsafe_streams
+from rlkl.utils.validation import nearest, one_line
 from rlkl.version import __version__
 
 USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and related methods on Gymnasium
@@ -15,53 +16,44 @@ usage: rlkl COMMAND [...]
 
   train       train a policy
   resume      continue a run that was stopped or killed
-  tune        search the values of keys that train best
-  evaluate    run a trained policy in fresh environments
+  tune        search for hyperparameters that train best
+  evaluate    run a trained policy in new environments
   watch       show a trained policy in a window or a video
   export      write a trained policy as ONNX
   board       show runs in TensorBoard
-  compare     compare runs: which is better, how surely, and why
-  bench       measure how fast that is, beside other libraries
-  show        draw what KL is and does, experiment by experiment
-  playground  open a page to explore KL and related divergences by hand
+  compare     compare runs: which is better, with intervals, and why
+  bench       measure speed, and compare it with other libraries
+  show        make figures of what KL is and does
+  playground  open an interactive page on KL and related divergences
 
-`rlkl train --help` shows what can be set; every command has such a page.
+`rlkl train --help` lists settings and examples; every command has such a page.
 
   --help, --version"""
 
 COMMANDS = (
-    "train",
-    "resume",
-    "tune",
-    "evaluate",
-    "watch",
-    "export",
-    "board",
-    "compare",
-    "bench",
-    "show",
+    "train", "resume", "tune", "evaluate", "watch", "export", "board", "compare", "bench", "show",
     "playground",
-)
-"""Each is `main` of the module of that name beside this one."""
+)  # fmt: skip
+"""Each is `main` of the module with that name in this package."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit.
 
-    Exit codes: 0 done; 1 failed while running; 2 something that was asked for cannot be done, and
-    nothing was created; 130 stopped by the user.
+    Exit codes: 0 done; 1 failed while running; 2 invalid request, nothing was created; 130 stopped
+    by the user.
 
     Args:
-        arguments: those behind `rlkl`; None for the command line's.
+        arguments: those after `rlkl`; None for those of the command line.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    with steady_streams() as out:
+    with failsafe_streams() as out:
         try:
             _run(arguments)
         except SystemExit as end:
             out.flush()
             is_lost = isinstance(out.error, OSError) and not isinstance(out.error, BrokenPipeError)
-            # What else a command has to give is its output; `head` has read what it wants of it.
+            # The other commands have no result but their output. A broken pipe is no error: `head`.
             if is_lost and end.code == 0 and arguments[:1] not in (["train"], ["resume"], ["tune"]):
                 fail(f"standard output cannot be written to: {out.error}", 1)
             raise
@@ -80,7 +72,7 @@ def _run(arguments: list[str]) -> NoReturn:
         hint = " (did you mean rlkl train ...?)" if "=" in name else nearest(name, COMMANDS)
         fail(f"there is no command {name!r}{hint}; see rlkl --help", 2)
     try:
-        # Now and no earlier: Hydra and torch take seconds, which --help need not wait for.
+        # Imported late: Hydra and torch take seconds, and --help does not need them.
         sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))
     except ConfigError as error:
         fail(one_line(error), 2)

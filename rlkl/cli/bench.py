@@ -1,4 +1,4 @@
-"""`rlkl bench`: checks the whole command line first, then measures, work after work."""
+"""`rlkl bench`: checks the command line, then measures each work."""
 
 import json
 import os
@@ -13,29 +13,30 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rlkl.cli.compose import load_works, options, register_schemas
+from rlkl.cli.compose_tools import load_works
+from rlkl.cli.schema import options, register_schemas
 from rlkl.cli.text import paragraph, rows
-from rlkl.tools.bench.compare import as_json, interleave, run_apart
+from rlkl.tools.bench.compare import as_json, interleave, run_in_process
 from rlkl.tools.bench.tables import failures, markdown, show
-from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, contest
-from rlkl.utils.validation import ConfigError
+from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, participants
+from rlkl.utils.errors import ConfigError
 from rlkl.version import __version__
 
 EXAMPLES = {
-    "rlkl bench": "PPO on CartPole, everyone who is installed",
-    "rlkl bench work=ppo_halfcheetah_8 'peers=[sb3,skrl]' repetitions=3": "some peers, less often",
-    "rlkl bench work=scale 'num_envs=[1,64]' 'peers=[]'": "rlkl and the environments alone",
-    "rlkl bench work=all output=results": "kept in results.md and results.json",
+    "rlkl bench": "PPO on CartPole, all installed peers",
+    "rlkl bench work=ppo_halfcheetah_8 'peers=[sb3,skrl]' repetitions=3": "two peers, three times",
+    "rlkl bench work=scale 'num_envs=[1,64]' 'peers=[]'": "rlkl and the environments, no peers",
+    "rlkl bench work=all output=results": "write results.md and results.json",
 }
 
 KEYS = {
     "work=NAME": "one of the above, a list of them, or all",
     "peers=[NAME,...]": f"of {', '.join(PEERS)}; by default all that are installed",
-    "repetitions=5": "of every measurement, each in a process of its own",
+    "repetitions=5": "of every measurement, each in a new process",
     "output=PATH": "write PATH.md and PATH.json, which must not exist yet",
     "env_steps=32768": "environment steps that are measured, at least ten iterations",
-    "warmup_env_steps=2048": "environment steps before them that do not count",
-    "num_envs=[8]": "sub-environments stepped together, each number measured on its own",
+    "warmup_env_steps=2048": "environment steps before the measurement",
+    "num_envs=[8]": "numbers of sub-environments, each measured separately",
     "env_id=ID": "the environment",
     "algos=[ppo_clip]": "algorithms of rlkl",
 }
@@ -44,7 +45,7 @@ WIDTH = 130
 
 
 def help_text() -> str:
-    """Return what can be set: examples, works, keys."""
+    """Return the help text."""
     contents = {"Examples": EXAMPLES, "Works": options("bench"), "Keys": KEYS}
     lines = ["usage: rlkl bench [KEY=VALUE ...]"]
     for heading, content in contents.items():
@@ -55,7 +56,7 @@ def help_text() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure; return the exit code."""
+    """Measure and return the exit code."""
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         return 0
@@ -63,16 +64,16 @@ def main(arguments: list[str]) -> int:
         if text.startswith("-"):
             raise ConfigError(f"{text}: there is no such flag; see rlkl bench --help")
     register_schemas()
-    works = [(config, *contest(config)) for config in load_works(arguments)]
+    works = [(config, *participants(config)) for config in load_works(arguments)]
     titles = options("bench")
-    # Narrow terminals wrap lines; that is easier to read than columns cut short.
+    # A narrow terminal wraps lines, which is easier to read than truncated columns.
     console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
     pages, contents, failed = [], [], False
     for config, entries, left_out in works:
         results = interleave(
             entries,
             config.repetitions,
-            partial(run_apart, config),
+            partial(run_in_process, config),
             partial(print, config.work, file=sys.stderr, flush=True),
         )
         show(console, config, titles[config.work], results, left_out)
@@ -83,14 +84,14 @@ def main(arguments: list[str]) -> int:
     machine = f"{platform.platform()}, {os.cpu_count()} CPUs"
     versions = _versions(entry for _, entries, _ in works for entry in entries)
     head = [f"    {command}", f"{machine}; {', '.join(map(' '.join, versions.items()))}."]
-    kept = {"command": command, "machine": machine, "versions": versions, "works": contents}
-    texts = ["\n\n".join([*head, *pages]), json.dumps(kept, indent=1) + "\n"]
+    report = {"command": command, "machine": machine, "versions": versions, "works": contents}
+    texts = ["\n\n".join([*head, *pages]), json.dumps(report, indent=1) + "\n"]
     _write(works[0][0].files, texts)
     return int(failed)
 
 
 def _versions(entries: Iterable[Entry]) -> dict[str, str]:
-    """Return the versions of rlkl, of what it stands on, and of the peers that took part."""
+    """Return the versions of rlkl, its main dependencies and the participating peers."""
     peers = [PEERS[entry.contestant] for entry in entries if entry.contestant in PEERS]
     distributions = packages_distributions()
     return {"rlkl": __version__, "python": platform.python_version()} | {
@@ -99,7 +100,7 @@ def _versions(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def _write(files: list[Path], texts: list[str]) -> None:
-    """Write the Markdown and the JSON, if they were asked for."""
+    """Write the Markdown and the JSON if there are files for them."""
     for file, text in zip(files, texts, strict=False):
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)

@@ -1,4 +1,4 @@
-"""`rlkl board`: TensorBoard on the folders of runs, until Ctrl-C."""
+"""`rlkl board`: serves runs in TensorBoard until Ctrl-C."""
 
 import contextlib
 import io
@@ -6,35 +6,34 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 from tensorboard import program  # type: ignore[import-untyped]
 
 from rlkl.cli.text import rows
-from rlkl.utils.found_files import SEEN, is_regular, walk
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import ConfigError, check_range, one_line
+from rlkl.utils.untrusted_files import ALREADY_VISITED, is_regular, walk
+from rlkl.utils.validation import check_range, one_line
 
 EXAMPLES = {
-    "rlkl board": "every run in runs/",
+    "rlkl board": "all runs in runs/",
     "rlkl board runs/CartPole-v1": "the runs below a folder",
     "rlkl board runs/CartPole-v1/ppo_kl runs/CartPole-v1/trpo": "several folders side by side",
 }
 
-FLAGS = {"--port N": "serve there; by default on 6006, or the next port that is free"}
+FLAGS = {"--port N": "default: the first free port from 6006 on"}
 
-MOST_LINKS, MOST_TOLD = 10, 10
-"""Links to folders that TensorBoard sees anyway, each of which may double its paths; lines that
-say what is left out."""
-
+MAX_LINKS = 10
+"""Limit of links to folders that TensorBoard reads anyway: each may double the number of paths."""
+MAX_NOTES = 10
 EVENTS = "tfevents"
-"""What TensorBoard knows its files by, somewhere in their names."""
+"""Part of the names of the files that TensorBoard reads."""
 
 
 def help_text() -> str:
-    """Return what can be set: examples, flags."""
+    """Return the help: examples, flags."""
     lines = ["usage: rlkl board [FOLDER ...] [--port N]"]
     for heading, content in {"Examples": EXAMPLES, "Flags": FLAGS}.items():
         lines += ["", heading, *rows(content)]
@@ -48,14 +47,14 @@ def main(arguments: list[str]) -> int:
         return 0
     folders, port = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
-        shown, notes = sound(folders)
+        shown, notes = select_folders(folders)
         for note in notes:
             tell(note)
-        address = serve(side_by_side(shown, Path(scratch)), port)
+        address = serve(combine(shown, Path(scratch)), port)
         names = for_terminal(", ".join(map(str, folders)))
-        # A signal may come as soon as the handlers are set, before the line is printed.
+        # A signal may arrive before the line is printed.
         with contextlib.suppress(KeyboardInterrupt):
-            # SIGTERM tidies up, too; and the parent process may have had SIGINT ignored.
+            # SIGTERM cleans up too; and the parent process may have set SIGINT to be ignored.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.default_int_handler)
             print(f"TensorBoard shows {names} at {address} (Ctrl-C ends it)", flush=True)
@@ -67,7 +66,7 @@ def parse(arguments: list[str]) -> tuple[list[Path], int | None]:
     """Return the folders, and the port if one was given.
 
     Raises:
-        ConfigError: a flag that does not exist, no port, or a folder without runs.
+        ConfigError: an unknown flag, an invalid port, or a folder without runs.
     """
     folders, port = [], None
     remaining = iter(arguments)
@@ -93,10 +92,10 @@ def _folder(text: str) -> Path:
     folder = Path(text)
     try:
         is_folder = folder.is_dir()
-    except OSError:  # a name longer than names can be
+    except OSError:  # the name is too long
         is_folder = False
     if not is_folder:
-        raise ConfigError(f"{text}: there is no such folder; `rlkl train` makes runs below runs/")
+        raise ConfigError(f"{text}: there is no such folder; `rlkl train` writes runs to runs/")
     if not any(EVENTS in name for _, _, names in walk(folder, {}) for name in names):
         raise ConfigError(
             f"{text} has no TensorBoard events in or below it; "
@@ -105,11 +104,11 @@ def _folder(text: str) -> Path:
     return folder
 
 
-def sound(folders: list[Path]) -> tuple[list[Path], list[str]]:
-    """Return the folders to show, and in words what is left out of them.
+def select_folders(folders: list[Path]) -> tuple[list[Path], list[str]]:
+    """Return the folders to show, and notes on what is left out.
 
-    TensorBoard follows every link and opens everything that is called like its files. Where that
-    would never end, the runs that are there now are shown one by one.
+    TensorBoard follows every link and opens every path that is named like its files. If that might
+    never end, the runs that exist now are shown one by one instead of their folder.
 
     Args:
         folders: of runs, or of folders of runs.
@@ -119,39 +118,34 @@ def sound(folders: list[Path]) -> tuple[list[Path], list[str]]:
     """
     kept, notes = [], []
     for folder in folders:
-        passed: dict[Path, str] = {}
+        skipped: dict[Path, str] = {}
         runs = []
-        for place, _, names in walk(folder, passed):
+        for place, _, names in walk(folder, skipped):
             events = [place / name for name in names if EVENTS in name]
-            odd = [path for path in events if not is_regular(path)]
-            passed |= dict.fromkeys(odd, "it is no regular file")
-            runs += [place] if events and not odd else []
-        if set(passed.values()) - {SEEN} or len(passed) > MOST_LINKS:
-            told = [f"left out: {for_terminal(str(path))}: {why}" for path, why in passed.items()]
-            more = len(told) - MOST_TOLD
-            notes += [*told[:MOST_TOLD], *([f"left out: {more} more"] if more > 0 else [])]
-            notes.append(
-                f"{for_terminal(str(folder))}: the {len(runs)} other runs are shown as of now"
-            )
-            # A run inside another would be shown twice, and what was left out with it.
-            inner = {parent for run in runs for parent in run.parents}
-            kept += [run for run in runs if run not in inner and not _holds(run, passed)]
-        else:
+            irregular = [path for path in events if not is_regular(path)]
+            skipped |= dict.fromkeys(irregular, "it is not a regular file")
+            runs += [place] if events and not irregular else []
+        if not set(skipped.values()) - {ALREADY_VISITED} and len(skipped) <= MAX_LINKS:
             kept.append(folder)
+            continue
+        left_out = [f"left out: {for_terminal(str(path))}: {why}" for path, why in skipped.items()]
+        notes += left_out[:MAX_NOTES]
+        if len(left_out) > MAX_NOTES:
+            notes.append(f"left out: {len(left_out) - MAX_NOTES} more")
+        notes.append(f"{for_terminal(str(folder))}: the {len(runs)} other runs are shown as of now")
+        # A run that contains another run would show it twice, and what was left out.
+        outer = {parent for path in (*runs, *skipped) for parent in path.parents}
+        kept += [run for run in runs if run not in outer]
     if not kept:
         raise ConfigError(f"there is nothing to show; {'; '.join(notes)}")
     return kept, notes
 
 
-def _holds(folder: Path, paths: Iterable[Path]) -> bool:
-    return any(folder in path.parents for path in paths)
+def combine(folders: list[Path], scratch: Path) -> Path:
+    """Return one folder that shows all folders, under the parts in which their paths differ.
 
-
-def side_by_side(folders: list[Path], scratch: Path) -> Path:
-    """Return one folder that shows them all, each under the part of its path that is its own.
-
-    TensorBoard's own way to several folders, `--logdir_spec`, knows no quick loading, no commas
-    and no colons, and calls a folder that is itself a run `NAME/.`.
+    TensorBoard's `--logdir_spec` is slower, does not allow commas and colons, and names a folder
+    that is a run `NAME/.`.
 
     Args:
         folders: of runs, or of folders of runs; those inside another add nothing.
@@ -164,9 +158,9 @@ def side_by_side(folders: list[Path], scratch: Path) -> Path:
         is_run = any(EVENTS in file.name for file in above.iterdir())
         if not is_run and _is_utf8(above):
             return folders[whole.index(above)]
-        above = above.parent  # so that a run is called by its name
+        above = above.parent  # so that a run is shown by its name
     for path in tops:
-        # TensorBoard's reader takes names in UTF-8 alone.
+        # TensorBoard reads UTF-8 names only.
         link = scratch / os.fsencode(path.relative_to(above)).decode(errors="backslashreplace")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
@@ -186,7 +180,7 @@ def serve(folder: Path, port: int | None) -> str:
 
     Args:
         folder: with events in or below it.
-        port: where; None for the first that is free from 6006 on, 0 for any.
+        port: None for the first free one from 6006 on, 0 for any.
 
     Raises:
         ConfigError: the port cannot be used.
@@ -194,7 +188,7 @@ def serve(folder: Path, port: int | None) -> str:
     board = program.TensorBoard()
     board.configure(("rlkl",), logdir=str(folder), port=port)
     try:
-        # It would say there how it loads, which is nothing to act on.
+        # TensorBoard prints there how it loads, which needs no action.
         with contextlib.redirect_stderr(io.StringIO()):
             address: str = board.launch()
     except program.TensorBoardPortInUseError:

@@ -1,4 +1,4 @@
-"""`rlkl compare`: checks the whole command line, then compares runs and writes a report."""
+"""`rlkl compare`: checks the command line, compares runs, and writes a report."""
 
 import re
 import shlex
@@ -10,21 +10,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlkl.cli.compose import load_comparison
+from rlkl.cli.compose_tools import load_comparison
 from rlkl.cli.text import paragraph, rows
 from rlkl.tools.compare import tables
 from rlkl.tools.compare.files import check_free, write
 from rlkl.tools.compare.report import Comparison, compare
-from rlkl.training.loggers import check_folder
+from rlkl.training.run_folder import check_folder
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
-from rlkl.utils.validation import ConfigError, check_installed
+from rlkl.utils.validation import check_installed
 
 EXAMPLES = {
     "rlkl compare runs/CartPole-v1": "all runs below a folder",
     "rlkl compare 'runs/*/ppo_*' runs/CartPole-v1/trpo": "patterns, and several folders",
-    "rlkl compare runs score=eval steps=50000": "last evaluations, as of 50,000 steps",
-    "rlkl compare runs 'threshold={CartPole-v1: 400}'": "when a return was first reached",
-    "rlkl compare runs output=docs/results": "where the report goes",
+    "rlkl compare runs score=eval steps=50000": "last evaluations up to 50,000 steps",
+    "rlkl compare runs 'threshold={CartPole-v1: 400}'": "steps until a return is reached",
+    "rlkl compare runs output=docs/results": "folder of the report",
 }
 
 KEYS = {
@@ -32,28 +33,28 @@ KEYS = {
     "statistic=iqm": "over seeds: iqm, the interquartile mean, or mean",
     "score=train": "of a run: train, its mean return of the last 100 episodes, or eval",
     "steps=N": "environment steps to compare at; by default the smallest budget of a finished run",
-    "threshold=RETURN": "that counts as solved, or {ENV: RETURN, ...}; by default Gymnasium's",
-    "normalize=references": "what is 0 and 1: references, or the worst and best of these runs",
+    "threshold=RETURN": "counts as solved; or {ENV: RETURN, ...}; by default Gymnasium's",
+    "normalize=references": "meaning of 0 and 1: references, or the worst and best of the runs",
     "references={ENV: [LOW, HIGH]}": "returns that are 0 and 1",
-    "resamples=2000": "of the bootstrap",
+    "resamples=2000": "number of bootstrap resamples",
     "seed=0": "of the bootstrap",
 }
 
 WIDTH = 160
 
-MOST_COMMAND = 10_000
-"""Characters of the command that a report shows; a shell puts many folders for a pattern."""
+MAX_COMMAND = 10_000
+"""Characters of the command that a report shows; shells expand patterns to many folders."""
 
 
 def help_text() -> str:
-    """Return what can be set: examples and keys."""
+    """Return the help text."""
     lines = [
         "usage: rlkl compare RUNS ... [KEY=VALUE ...]",
         "",
         *paragraph(
             "Reads run folders and writes a report: which group of runs is better, by how much, "
-            "how surely, and why. RUNS are folders of runs, folders that hold such folders, or "
-            "patterns."
+            "how certain that is, and why. RUNS are run folders, folders that contain run folders, "
+            "or patterns."
         ),
     ]
     for heading, content in {"Examples": EXAMPLES, "Keys": KEYS}.items():
@@ -62,7 +63,7 @@ def help_text() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Compare; return the exit code."""
+    """Run the command and return the exit code."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(help_text())
         return 0
@@ -72,12 +73,12 @@ def main(arguments: list[str]) -> int:
     if config.output is not None:
         check_free(check_folder("output", config.output))
     comparison = compare(paths, config)
-    folder = _made(config.output)
+    folder = _make_folder(config.output)
     try:
-        command = for_terminal(shlex.join(["rlkl", "compare", *arguments]), MOST_COMMAND)
+        command = for_terminal(shlex.join(["rlkl", "compare", *arguments]), MAX_COMMAND)
         opened = write(comparison, folder, command)
     except BaseException:
-        with suppress(OSError):  # it holds something else
+        with suppress(OSError):  # the folder is not empty
             folder.rmdir()
         raise
     _print(comparison)
@@ -86,12 +87,12 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the folders, and the keys with their values.
+    """Return the folders, and the `KEY=VALUE` arguments.
 
-    What exists is a folder even if its name has a `=`.
+    An existing path is a folder even if its name contains `=`.
 
     Raises:
-        ConfigError: a flag, or no folder.
+        ConfigError: there is a flag, or no folder.
     """
     paths: list[str] = []
     overrides: list[str] = []
@@ -114,15 +115,15 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _made(output: str | None) -> Path:
-    """Make the folder to write to and return it; without a name it is this command's alone."""
+def _make_folder(output: str | None) -> Path:
+    """Make the folder to write to and return it; without `output` it is always a new one."""
     folder = Path(output) if output else Path("runs/compare", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    moment = folder.name
+    name = folder.name
     for number in count(2):
         try:
             folder.mkdir(parents=True, exist_ok=output is not None)
-        except FileExistsError:  # another command of the same second
-            folder = folder.with_name(f"{moment}-{number}")
+        except FileExistsError:  # by another command in the same second
+            folder = folder.with_name(f"{name}-{number}")
         except OSError as error:
             raise ConfigError(f"output={folder} cannot be made: {error.strerror}") from error
         else:
@@ -131,7 +132,7 @@ def _made(output: str | None) -> Path:
 
 
 def _print(comparison: Comparison) -> None:
-    # Narrow terminals wrap lines; that is easier to read than columns cut short.
+    # On narrow terminals lines wrap, which is easier to read than truncated columns.
     console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
     for shown in tables.tables(comparison):
         if shown.title in ("All environments together", "Returns at the end"):
@@ -144,4 +145,6 @@ def _print(comparison: Comparison) -> None:
     for finding in comparison.findings:
         console.print(f"  {finding}")
     for caution in comparison.cautions:
-        console.print(f"  {'warning' if caution.grave else 'note'}, {caution.kind}: {caution.text}")
+        console.print(
+            f"  {'warning' if caution.is_warning else 'note'}, {caution.kind}: {caution.text}"
+        )

@@ -1,4 +1,4 @@
-"""From the command line of `rlkl tune` to what is searched, and from what was found to a config."""
+"""The command line of `rlkl tune`: search settings, search space, and configs of its values."""
 
 import itertools
 from dataclasses import asdict, dataclass, fields
@@ -10,85 +10,72 @@ import yaml
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import OmegaConf
 
-from rlkl.cli.compose import (
-    CONFIG_DIR,
-    FREE_KEY,
-    GROUPS,
-    STACKED,
-    CommandLine,
-    load,
-    one_line_errors,
-    options,
-    overridden,
-    set_key,
-)
+from rlkl.cli.command_line import CommandLine
+from rlkl.cli.compose import load, overridden
+from rlkl.cli.compose_tools import set_key
+from rlkl.cli.hydra_errors import one_line_errors
+from rlkl.cli.schema import CONFIG_DIR, FREE_KEY, GROUPS, STACKED, options
 from rlkl.tools.tuning.space import Choice, Dimension, Interval, Space
 from rlkl.tools.tuning.study import TuneConfig
 from rlkl.training.config import TrainConfig
-from rlkl.utils.validation import ConfigError, check_choice
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_choice
 
 UNTUNABLE = {
-    "seed": "seeds are not chosen by their luck; seeds=N trains each trial with several",
-    "env": "another task has other returns, so there is nothing to compare",
+    "seed": "a seed is no hyperparameter; seeds=N trains each trial with several",
+    "env": "returns of another task cannot be compared",
     "total_env_steps": "more steps train longer, not better; set the budget of every trial",
-    "run_dir": "trials write no run folders; study=DIR is where the study is kept",
-    "logger": "trials write no logs; study=DIR is where the study is kept",
-    "checkpoint": "trials keep no checkpoints; the study goes on with the next trial",
+    "run_dir": "trials write no run folders; study=DIR sets the study's folder",
+    "logger": "trials write no logs; study=DIR sets the study's folder",
+    "checkpoint": "trials write no checkpoints; a resumed study trains interrupted trials again",
     "eval_episodes": "trials are compared by their training return",
     "eval_max_episode_steps": "trials are not evaluated",
     "eval_interval": "trials are compared by their training return",
-    "device": "it changes how fast a trial is, not how good",
-    "threads": "it changes how fast a trial is, not how good",
+    "device": "it changes the speed of a trial, not its return",
+    "threads": "it changes the speed of a trial, not its return",
 }
 FIXABLE = ("seed", "env", "total_env_steps", "device", "threads")
-"""Those of them that may be set for all trials."""
+"""Untunable keys that can be set for all trials."""
 TASK = ("env.id", FREE_KEY.rstrip("."))
-"""Keys of the environment that make it another task."""
+"""Environment keys that change the task."""
 
-MOST_CHECKED = 64
+MAX_CHECKED = 64
+"""Combinations of the other keys' values with which a value is checked."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A command line, understood.
-
-    Attributes:
-        tune: how is searched.
-        space: what may be tried.
-        fixed: overrides of every trial.
-        config: of the run that the command line describes; where it has a space, with a value.
-        first: values of the space to begin with, where the config as it stands is one of it.
-    """
+    """A parsed command line."""
 
     tune: TuneConfig
     space: Space
-    fixed: list[str]
-    config: TrainConfig
-    first: dict[str, Any] | None
+    fixed: list[str]  # overrides of every trial
+    config: TrainConfig  # of one valid trial
+    first: dict[str, Any] | None  # the space's values in the user's config, if it contains them
 
     @property
     def folder(self) -> Path:
-        """Of the study."""
+        """Folder of the study."""
         if self.tune.study is not None:
             return Path(self.tune.study)
         env = self.config.env.id.replace("/", "_").replace(":", "_")
         return Path("runs", "tuning", env, self.config.algo.name)
 
     def overrides(self, values: dict[str, str]) -> list[str]:
-        """Return the overrides of `rlkl train` that a trial's values stand for."""
+        """Return the overrides of `rlkl train` for a trial's values."""
         return [*self.fixed, *CommandLine([f"{k}={v}" for k, v in values.items()]).normalized()]
 
     def configure(self, values: dict[str, str]) -> TrainConfig:
-        """Return the config that a trial's values make.
+        """Return the config for a trial's values.
 
         Raises:
-            ConfigError: they do not go together.
+            ConfigError: the values are incompatible.
         """
         return _configure(self.fixed, values)
 
     @property
     def description(self) -> dict[str, Any]:
-        """All that trials of one study have in common."""
+        """The settings that all trials of a study share."""
         tune = asdict(self.tune)
         del tune["trials"], tune["study"]
         space = {key: str(dimension) for key, dimension in self.space.items()}
@@ -103,19 +90,19 @@ def _configure(fixed: list[str], values: dict[str, str]) -> TrainConfig:
 
 @cache
 def _loaded(overrides: tuple[str, ...]) -> TrainConfig:
-    """Compose once for all trials; that takes longer than to set keys."""
+    """Compose once for all trials, because it takes longer than setting keys."""
     return load(list(overrides))
 
 
 def load_tuning(arguments: list[str]) -> Tuning:
-    """Understand and check the command line of `rlkl tune`. Nothing is created.
+    """Parse and check the command line of `rlkl tune`.
 
     Args:
-        arguments: keys of `TuneConfig`, `space=`, and overrides of `rlkl train`, of which those
-            with several values are the space.
+        arguments: keys of `TuneConfig`, `space=`, and overrides of `rlkl train`; those with several
+            values are the search space.
 
     Raises:
-        ConfigError: with one line that says what is wrong and how to mend it.
+        ConfigError: the command line is invalid; one line says what is wrong and how to fix it.
     """
     own = [field.name for field in fields(TuneConfig)]
     settings = OmegaConf.structured(TuneConfig)
@@ -130,7 +117,7 @@ def load_tuning(arguments: list[str]) -> Tuning:
         override = _parsed(text)
         key = override.key_or_group
         if key not in own:
-            typed[key] = override  # the later one counts
+            typed[key] = override  # the last one counts
         else:
             set_key(settings, override)
     with one_line_errors():
@@ -145,11 +132,11 @@ def load_tuning(arguments: list[str]) -> Tuning:
             fixed += CommandLine([str(override.input_line)]).normalized()
     if not space:
         raise ConfigError(
-            "there is nothing to tune; expected a space=NAME, or keys with several values, such as "
+            "there is nothing to tune; expected space=NAME, or keys with several values, such as "
             "'algo.learning_rate=tag(log,interval(1e-5,1e-2))' algo.num_epochs=3,10"
         )
     config = _check_values(fixed, space)
-    return Tuning(tune, space, fixed, config, _as_it_stands(fixed, space))
+    return Tuning(tune, space, fixed, config, _untuned_values(fixed, space))
 
 
 def _parsed(text: str) -> Override:
@@ -158,7 +145,7 @@ def _parsed(text: str) -> Override:
 
 
 def _space_file(text: str) -> list[str]:
-    """Return the overrides that a file with a space holds."""
+    """Return the overrides in the file of a search space."""
     name = str(_parsed(text).value())
     path = Path(name)
     if path.suffix != ".yaml":
@@ -167,7 +154,9 @@ def _space_file(text: str) -> list[str]:
     with one_line_errors(text), path.open(encoding="utf-8") as file:
         content = yaml.safe_load(file)
     if not isinstance(content, dict) or any(isinstance(v, dict | list) for v in content.values()):
-        raise ConfigError(f"{text}: expected lines of KEY: VALUE, values as on the command line")
+        raise ConfigError(
+            f"{text}: expected lines of KEY: VALUE, with values as on the command line"
+        )
     return [f"{key}={'null' if value is None else value}" for key, value in content.items()]
 
 
@@ -208,10 +197,10 @@ def _dimension(override: Override) -> Dimension:
 
 
 def _check_values(fixed: list[str], space: Space) -> TrainConfig:
-    """Return the config of the first values that go together, after a look at every corner.
+    """Check each bound and choice with values of the other keys; return the first valid config.
 
     Raises:
-        ConfigError: a value that goes with no values of the other keys.
+        ConfigError: a value is valid with no values of the other keys.
     """
     corners = {key: dimension.corners for key, dimension in space.items()}
     found = None
@@ -220,28 +209,28 @@ def _check_values(fixed: list[str], space: Space) -> TrainConfig:
         for value in values:
             error: ConfigError | None = None
             combinations = itertools.product(*others.values())
-            for combination in itertools.islice(combinations, MOST_CHECKED):
+            for combination in itertools.islice(combinations, MAX_CHECKED):
                 tried = dict(zip(others, combination, strict=True)) | {key: value}
                 try:
                     config = _configure(fixed, {name: tried[name] for name in space})
-                except ConfigError as wrong:
-                    error = error or wrong
+                except ConfigError as current:
+                    error = error or current
                 else:
                     error, found = None, found or config
                     break
             if error is not None:
-                hint = "; int(interval(a,b)) draws whole numbers" * ("whole number" in str(error))
-                raise ConfigError(f"{key}={value}, which is to be tried: {error}{hint}")
+                hint = "; int(interval(a,b)) gives whole numbers" * ("whole number" in str(error))
+                raise ConfigError(f"{key}={value} cannot be tried: {error}{hint}")
     assert found is not None
     return found
 
 
-def _as_it_stands(fixed: list[str], space: Space) -> dict[str, Any] | None:
-    """Return the values that keys of the space have without it; None if one is not of the space."""
+def _untuned_values(fixed: list[str], space: Space) -> dict[str, Any] | None:
+    """Return the values of the space's keys without tuning; None if one is outside the space."""
     try:
         config: Any = asdict(load(fixed))
     except ConfigError:
-        return None  # it takes a value of the space to make it whole
+        return None  # the config is valid only with values of the space
     found: dict[str, Any] = {}
     for key, dimension in space.items():
         value = config
@@ -255,19 +244,19 @@ def _as_it_stands(fixed: list[str], space: Space) -> dict[str, Any] | None:
                 return None
             found[key] = value
         else:
-            alike = [v for v in dimension.values if _parsed(f"{key}={v}").value() == value]
-            if key in GROUPS or not alike:
+            equal = [v for v in dimension.values if _parsed(f"{key}={v}").value() == value]
+            if key in GROUPS or not equal:
                 return None
-            found[key] = alike[0]
+            found[key] = equal[0]
     return found
 
 
 def experiment_yaml(overrides: list[str], comment: str) -> str:
-    """Return an experiment that stands for overrides of `rlkl train`.
+    """Return an experiment file that is equivalent to overrides of `rlkl train`.
 
     Args:
-        overrides: `group=option` and `key=value`, of which the later one counts.
-        comment: of one line, which `rlkl train --help` shows.
+        overrides: `group=option` and `key=value`; the last one of a key counts.
+        comment: one line that `rlkl train --help` shows.
     """
     groups: dict[str, Any] = {}
     keys: dict[str, Any] = {}

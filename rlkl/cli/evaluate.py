@@ -1,9 +1,7 @@
-"""`rlkl evaluate`: episodes of a trained policy in fresh environments, and what they come to."""
+"""`rlkl evaluate`: returns of a trained policy in fresh environments."""
 
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +17,8 @@ from rlkl.cli.flags import (
     open_run,
     whole_number,
 )
-from rlkl.training.checkpoint import TrainedRun
 from rlkl.training.evaluation import Evaluation, evaluate
+from rlkl.training.trained_policy import TrainedRun
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.streams import tell
@@ -28,12 +26,12 @@ from rlkl.version import __version__
 
 COMMAND = RunCommand(
     "evaluate",
-    "Runs a trained policy in fresh environments made as in training, its normaliser standing\n"
-    "still, with deterministic actions (the most probable, or the mean) and with sampled ones.",
+    "Runs a trained policy in fresh environments, made as in training, with a fixed normaliser,\n"
+    "with deterministic actions (the most probable, or the mean) and with sampled ones.",
     {
-        "rlkl evaluate RUN_DIR": "100 episodes of each kind of actions",
+        "rlkl evaluate RUN_DIR": "100 episodes with each kind of actions",
         "rlkl evaluate RUN_DIR --checkpoint best --seed 1": "the best policy, other episodes",
-        "rlkl evaluate RUN_DIR --actions sampled --output FILE.json": "one kind, kept in a file",
+        "rlkl evaluate RUN_DIR --actions sampled --output FILE.json": "one kind, written to a file",
     },
     (
         Flag("--episodes", "N", "of each kind (100)", whole_number("--episodes", 1, 10**6), 100),
@@ -42,7 +40,7 @@ COMMAND = RunCommand(
              choice("--actions", ACTIONS)),
         CHECKPOINT,
         MAX_STEPS,
-        Flag("--output", "FILE.json", "write returns, lengths and statistics; must not exist yet",
+        Flag("--output", "FILE.json", "write returns, lengths and statistics to a new file",
              new_file("--output", ".json")),
     ),
 )  # fmt: skip
@@ -61,7 +59,7 @@ WIDTH = 100
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate; return the exit code."""
+    """Run the command; return the exit code."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(COMMAND.help_text())
         return 0
@@ -74,7 +72,7 @@ def main(arguments: list[str]) -> int:
         f"{for_terminal(run.env.id)}, checkpoint {given.checkpoint} at "
         f"{run.env_steps} environment steps, {given.episodes} episodes of each, seed {given.seed}"
     )
-    # Narrow terminals wrap lines; that is easier to read than columns cut short.
+    # In a narrow terminal, wrapped lines are easier to read than truncated columns.
     Console(width=max(WIDTH, Console().width), highlight=False).print(_table(statistics))
     for kind in kinds:
         if warning := found[kind].warning(run.max_episode_steps, "--max-steps"):
@@ -90,29 +88,25 @@ def main(arguments: list[str]) -> int:
             "rlkl": __version__,
             "actions": {kind: statistics[kind] | asdict(found[kind]) for kind in kinds},
         }
-        _write(given.output, content)
+        with given.output.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=1) + "\n")
         print(given.output)
     return 0
 
 
 def run_episodes(run: TrainedRun, num_episodes: int, seed: int, actions: str) -> Evaluation:
-    """Evaluate with chance that depends on the seed alone; both kinds meet the same environments.
+    """Evaluate a run's policy with random numbers that depend only on the seed.
 
-    Args:
-        run: which policy, and where.
-        num_episodes: how many.
-        seed: of environments and actions.
-        actions: one of `ACTIONS`.
+    Both kinds of `ACTIONS` get the same environments.
     """
     streams = RandomStreams(seed)
-    sampled = actions == "sampled"
     return evaluate(
-        run.policy.policy,
+        run.policy.engine,
         run.env,
         num_episodes,
-        # Not the stream of the evaluation that a run of the same seed ends with.
+        # These streams are not those of a training run with the same seed.
         streams.integers("fresh environments", num_episodes),
-        streams.torch("fresh actions") if sampled else None,
+        streams.torch("fresh actions") if actions == "sampled" else None,
         run.policy.normalizer,
         run.max_episode_steps,
     )
@@ -124,16 +118,7 @@ def _table(statistics: dict[str, dict[str, float | None]]) -> Table:
     for heading in COLUMNS:
         table.add_column(heading, justify="right")
     for kind, values in statistics.items():
-        cells = [[_text(values[key]) for key in keys.split()] for keys in COLUMNS.values()]
-        table.add_row(kind, *(" to ".join(cell) for cell in cells))
+        texts = {key: "-" if n is None else f"{n:.6g}" for key, n in values.items()}
+        cells = (" to ".join(texts[key] for key in keys.split()) for keys in COLUMNS.values())
+        table.add_row(kind, *cells)
     return table
-
-
-def _text(number: float | None) -> str:
-    """Return a number to six digits, without an exponent where it can be."""
-    return "-" if number is None else f"{number:.6g}"
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1) + "\n")

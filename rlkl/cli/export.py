@@ -1,23 +1,23 @@
-"""`rlkl export`: a trained policy as an ONNX file, compared with the policy on the way."""
+"""`rlkl export`: write a trained policy as an ONNX file."""
 
 import os
 
 from rlkl.cli.flags import CHECKPOINT, Flag, RunCommand, new_file, open_run
 from rlkl.tools.export import OPSET, export_onnx
 from rlkl.training.checkpoint import folder_of
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 COMMAND = RunCommand(
     "export",
-    "Writes a trained policy as an ONNX model that takes raw observations, the normaliser inside\n"
-    "it, and gives the parameters of the action distribution and the deterministic action; then\n"
-    "compares it with the policy in ONNX Runtime (extra: export).",
+    "Writes a trained policy as an ONNX model from raw observations to the parameters of the\n"
+    "action distribution and the deterministic action, and compares it with the policy in ONNX\n"
+    "Runtime (extra: export). The normaliser is part of the model.",
     {
         "rlkl export RUN_DIR": "RUN_DIR/last.onnx",
-        "rlkl export RUN_DIR --checkpoint best --output FILE.onnx": "the best policy, elsewhere",
+        "rlkl export RUN_DIR --checkpoint best --output FILE.onnx": "the best policy",
     },
     (
-        Flag("--output", "FILE.onnx", "which must not exist yet; by default in the run's folder",
+        Flag("--output", "FILE.onnx", "a new file; by default in the run's folder",
              new_file("--output", ".onnx")),
         CHECKPOINT,
     ),
@@ -25,7 +25,7 @@ COMMAND = RunCommand(
 
 
 def main(arguments: list[str]) -> int:
-    """Export; return the exit code."""
+    """Run the command; return the exit code."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(COMMAND.help_text())
         return 0
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists already and is not overwritten; name another --output")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"{path.parent} may not be written into; name another --output")
+        raise ConfigError(f"{path.parent} is not writable; name another --output")
     exported = export_onnx(run.policy)
     for heading, values in (("input", exported.inputs), ("output", exported.outputs)):
         for name, shape in values.items():
@@ -43,8 +43,8 @@ def main(arguments: list[str]) -> int:
     for part, (start, stop) in run.policy.policy.encoder.columns.items():
         print(f"vector  columns {start} to {stop - 1}: {part or 'the observation'}")
     print(
-        f"opset {OPSET}; on {exported.num_observations} random observations the largest difference "
-        f"from the policy is {exported.difference:.3g} in parameters, "
+        f"opset {OPSET}; largest difference from the policy on {exported.num_observations} random "
+        f"observations: {exported.difference:.3g} in parameters, "
         f"{exported.action_difference:.3g} in actions"
     )
     with path.open("xb") as file:

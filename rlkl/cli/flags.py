@@ -1,4 +1,4 @@
-"""What the commands that take a run's folder share: their flags, their help, their refusals."""
+"""Flags and help of the commands that take a run's folder, and the loading of that run."""
 
 import argparse
 import os
@@ -12,21 +12,21 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rlkl.cli.text import paragraph, rows
 from rlkl.envs.ids import check_module
-from rlkl.training.checkpoint import CHECKPOINTS, TrainedRun, folder_of, load_run
+from rlkl.training.checkpoint import CHECKPOINTS, folder_of
+from rlkl.training.trained_policy import TrainedRun, load_run
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import ConfigError, check_choice, check_range, nearest
+from rlkl.utils.validation import check_choice, check_range, nearest
 
 
 @dataclass(frozen=True)
 class Flag:
-    """An option with a value.
+    """A flag with a value.
 
     Attributes:
         name: as typed, such as `--seed`.
-        value: what stands behind it in the help.
-        help: what it does.
-        read: from the text typed to the value, raising `ConfigError`.
-        default: where it is not given.
+        value: its placeholder in the help.
+        read: converts the typed text; raises `ConfigError`.
     """
 
     name: str
@@ -37,16 +37,12 @@ class Flag:
 
     @property
     def key(self) -> str:
-        """The name of its value among what was parsed."""
+        """The attribute of the parsed command line that holds its value."""
         return self.name.lstrip("-").replace("-", "_")
 
 
 def whole_number(name: str, at_least: int, at_most: int | None = None) -> Callable[[str], int]:
-    """Return what reads a flag's whole number.
-
-    Raises:
-        ConfigError: when called with anything else.
-    """
+    """Return a reader of whole numbers, for `Flag.read`."""
 
     def read(text: str) -> int:
         try:
@@ -60,7 +56,7 @@ def whole_number(name: str, at_least: int, at_most: int | None = None) -> Callab
 
 
 def choice(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:
-    """Return what reads a flag that has one of several values."""
+    """Return a reader of one of several values, for `Flag.read`."""
 
     def read(text: str) -> str:
         check_choice(name, text, choices)
@@ -70,11 +66,7 @@ def choice(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def new_file(name: str, *suffixes: str) -> Callable[[str], Path]:
-    """Return what reads a file that can be made and does not exist yet.
-
-    Raises:
-        ConfigError: when called with anything else, or with another ending than the suffixes.
-    """
+    """Return a reader of paths for a new file with one of the suffixes, for `Flag.read`."""
 
     def read(text: str) -> Path:
         path = Path(text)
@@ -83,25 +75,25 @@ def new_file(name: str, *suffixes: str) -> Callable[[str], Path]:
                 f"{name} {text}: expected a name that ends in {' or '.join(suffixes)}"
             )
         if os.path.lexists(path):
-            raise ConfigError(f"{name} {text}: it exists already; name another file")
+            raise ConfigError(f"{name} {text}: it exists already; choose another name")
         if not path.parent.is_dir():
-            raise ConfigError(f"{name} {text}: there is no folder {path.parent}; make it first")
+            raise ConfigError(f"{name} {text}: there is no folder {path.parent}; create it first")
         return path
 
     return read
 
 
 ACTIONS = ("deterministic", "sampled")
-"""The most probable action of each state (for a Gaussian its mean), or one that chance draws."""
+"""The most probable action of each state (for a Gaussian its mean), or a sampled one."""
 
 MAX_STEPS = Flag(
-    "--max-steps", "N", "of an episode that does not end (the run's eval_max_episode_steps)",
+    "--max-steps", "N", "limit of an episode (default: the run's eval_max_episode_steps)",
     whole_number("--max-steps", 1),
 )  # fmt: skip
 
 CHECKPOINT = Flag(
     "--checkpoint", "NAME",
-    "last (the default) or best (of training return, or of eval_interval)",
+    "last (the default) or best (by training return, or by eval_interval)",
     choice("--checkpoint", CHECKPOINTS), CHECKPOINTS[0],
 )  # fmt: skip
 
@@ -111,10 +103,8 @@ class RunCommand:
     """A command `rlkl NAME RUN_DIR [FLAG ...]`.
 
     Attributes:
-        name: of the command.
-        purpose: a sentence or two for the help, with line breaks.
+        purpose: a sentence or two for the help.
         examples: command lines, and what each does.
-        flags: that it takes.
     """
 
     name: str
@@ -123,7 +113,7 @@ class RunCommand:
     flags: tuple[Flag, ...]
 
     def help_text(self) -> str:
-        """Return what can be set: purpose, examples, flags."""
+        """Return the help: purpose, examples, flags."""
         lines = [f"usage: rlkl {self.name} RUN_DIR [FLAG ...]", "", *paragraph(self.purpose)]
         flags = {f"{flag.name} {flag.value}": flag.help for flag in self.flags}
         for heading, content in {"Examples": self.examples, "Flags": flags}.items():
@@ -131,10 +121,10 @@ class RunCommand:
         return "\n".join(lines)
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """Return the folder as `run_dir`, and each flag's value by its name.
+        """Return the folder as `run_dir`, and the value of each flag.
 
         Raises:
-            ConfigError: a flag that does not exist or has a wrong value, or not one folder.
+            ConfigError: a flag does not exist or has a wrong value, or not one folder is given.
         """
         parser = _Parser(prog=f"rlkl {self.name}", add_help=False, allow_abbrev=False)
         parser.add_argument("run_dir", nargs="*")
@@ -160,24 +150,22 @@ class RunCommand:
 
 
 def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> TrainedRun:
-    """Read the run that the command line names, and compute with as many threads as it did.
+    """Load the run that the command line names, and use as many threads as it did.
 
-    On networks of this size torch's default, one for each core, takes several times as long.
+    Small networks are several times slower with torch's default of a thread per core.
 
     Args:
         given: the parsed command line.
-        with_environment: whether its environment is about to be made; which module that imports
-            is printed.
+        with_environment: whether its environment will be created; if that imports a module, the
+            module is printed.
 
     Raises:
-        ConfigError: it has no such checkpoint, or none that can be read, or its environment's
-            module lies in the run's folder.
+        ConfigError: the checkpoint is missing or unreadable, or the environment's module lies in
+            the run's folder.
     """
     run = load_run(given.run_dir, given.checkpoint)
-    if with_environment:
-        told = check_module(run.env.id, folder_of(given.run_dir))
-        if told:
-            tell(told)
+    if with_environment and (note := check_module(run.env.id, folder_of(given.run_dir))):
+        tell(note)
     torch.set_num_threads(run.threads)
     threadpool_limits(run.threads, "blas")  # NumPy's products
     limit = getattr(given, MAX_STEPS.key, None)

@@ -1,4 +1,4 @@
-"""Launchers of Hydra for the jobs of a grid: which there are, and one ready to go."""
+"""Hydra's launchers, which run the jobs of a grid."""
 
 import os
 import shutil
@@ -15,41 +15,43 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlkl.cli.compose import CONFIG_DIR, one_line_errors, options
-from rlkl.cli.grid_line import LAUNCHER, Asked, GridLine
+from rlkl.cli.grid_line import LAUNCHER, GridLine, JobRequest
+from rlkl.cli.hydra_errors import one_line_errors
 from rlkl.cli.hydra_safety import PLUGINS
+from rlkl.cli.schema import CONFIG_DIR, options
 from rlkl.tools.grid.call import Call
 from rlkl.tools.grid.job import JobRunner
 from rlkl.utils.cpu import usable_cores
-from rlkl.utils.validation import ConfigError, check_choice, check_installed, check_range
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_choice, check_installed, check_range
 
-OF_HYDRA = {
+HYDRA_LAUNCHERS = {
     "basic": "",
     "joblib": "",
     "submitit_local": "submitit",
     "submitit_slurm": "submitit",
     "ray": "ray",
 }
-"""Launchers of Hydra's own, and the extra of rlkl that brings each."""
+"""Hydra's launchers, and the extra of rlkl that installs each."""
 
-OF_RLKL = {"cores": "joblib", "slurm": "submitit_slurm", "slurm_rehearsal": "submitit_local",
-           "ray_cluster": "ray"}  # fmt: skip
-"""The configs that set them up for rlkl."""
+RLKL_LAUNCHERS = {"cores": "joblib", "slurm": "submitit_slurm",
+                  "slurm_rehearsal": "submitit_local", "ray_cluster": "ray"}  # fmt: skip
+"""rlkl's configs of Hydra's launchers."""
 
 ALL_CORES = -1
 
 
 def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
-    """Raise unless the launcher is there, and its settings can be read.
+    """Check that the launcher is installed and its settings are valid.
 
     Raises:
-        ConfigError: naming the launchers, or the extra that brings the one that is missing.
+        ConfigError: it is not; the message names the launchers, or the missing extra.
     """
     for text in launching:
         key, _, name = text.partition("=")
         if key == LAUNCHER:
-            check_choice(LAUNCHER, name, {**options(LAUNCHER, config_dirs), **OF_HYDRA})
-            extra = OF_HYDRA.get(OF_RLKL.get(name, name))
+            check_choice(LAUNCHER, name, {**options(LAUNCHER, config_dirs), **HYDRA_LAUNCHERS})
+            extra = HYDRA_LAUNCHERS.get(RLKL_LAUNCHERS.get(name, name))
             if extra:
                 package = f"hydra_plugins.hydra_{extra}_launcher"
                 check_installed(package, extra, f"{LAUNCHER}={name}")
@@ -58,11 +60,11 @@ def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
             settings: Any = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
         target = settings.get("_target_")
         if target not in Plugins.instance().class_name_to_class:
-            raise ConfigError(f"{LAUNCHER}: {target} is none of the launchers that are installed")
+            raise ConfigError(f"{LAUNCHER}: {target} is not an installed launcher")
         if target == PLUGINS["launcher"]["submitit_slurm"] and shutil.which("srun") is None:
             raise ConfigError(
-                f"{LAUNCHER}: there is no srun here, so this machine is not of a Slurm cluster; "
-                f"run the command on a login node, or rehearse it with {LAUNCHER}=slurm_rehearsal"
+                f"{LAUNCHER}: this machine has no srun, so it is not part of a Slurm cluster; run "
+                f"the command on a login node, or test it with {LAUNCHER}=slurm_rehearsal"
             )
         jobs = settings.get("n_jobs", ALL_CORES)
         if jobs != ALL_CORES:
@@ -71,7 +73,7 @@ def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
 
 @contextmanager
 def _composed(overrides: list[str], config_dirs: list[Path]) -> Iterator[tuple[Any, DictConfig]]:
-    """Give Hydra and the config of a launch."""
+    """Yield Hydra and the config of a launch."""
     search_path = ",".join(f"file://{path.resolve()}" for path in config_dirs)
     extra = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3", job_name="rlkl"):
@@ -83,17 +85,10 @@ def _composed(overrides: list[str], config_dirs: list[Path]) -> Iterator[tuple[A
 
 
 class Launch:
-    """Hydra's launcher, ready to go; a context manager.
-
-    Args:
-        line: says which launcher.
-        config_dirs: searched beside rlkl's own configs.
-        call: whose folder the launcher and the jobs write to.
-        jobs: to launch.
-    """
+    """A launcher with the jobs that it will run; a context manager."""
 
     def __init__(
-        self, line: GridLine, config_dirs: list[Path], call: Call, jobs: list[Asked]
+        self, line: GridLine, config_dirs: list[Path], call: Call, jobs: list[JobRequest]
     ) -> None:
         self._batch = line.batch or len(jobs)
         self._jobs = [[f"job='{job.name}'"] for job in jobs]
@@ -115,27 +110,22 @@ class Launch:
 
     def __exit__(self, *error: Any) -> None:
         loky: Any = sys.modules.get("joblib.externals.loky")
-        if loky is not None:  # joblib keeps its workers for a next time, which will not come
+        if loky is not None:  # joblib would keep its workers for another launch
             loky.get_reusable_executor().shutdown()
         self._context.__exit__(*error)
 
-    def go(self) -> BaseException | None:
-        """Launch all jobs and wait for them; return what broke the launcher, if it broke."""
+    def run(self) -> BaseException | None:
+        """Launch all jobs and wait for them; return the launcher's error, if it failed."""
         try:
-            for begin in range(0, len(self._jobs), self._batch):
-                batch = self._jobs[begin : begin + self._batch]
-                for done in self._launcher.launch(batch, initial_job_idx=begin):
-                    _ = done.return_value  # raises what the runner did
-        except (Exception, KeyboardInterrupt) as error:  # the latter from a worker that Ctrl-C hit
+            for start in range(0, len(self._jobs), self._batch):
+                batch = self._jobs[start : start + self._batch]
+                for result in self._launcher.launch(batch, initial_job_idx=start):
+                    _ = result.return_value  # raises the runner's error
+        except (Exception, KeyboardInterrupt) as error:  # Ctrl-C may reach a worker
             return error
         return None
 
 
 def jobs_at_a_time(jobs: int, threads: int) -> int:
-    """Return how many jobs there are cores for, of those that this process may use.
-
-    Args:
-        jobs: how many there are.
-        threads: of each.
-    """
+    """Return how many jobs, each with so many threads, the available cores can run at once."""
     return max(1, min(jobs, usable_cores() // threads))

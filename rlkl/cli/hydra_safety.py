@@ -1,4 +1,4 @@
-"""What a config may tell Hydra itself: which launcher, how many jobs, where to, but no code."""
+"""Checks that a config for Hydra itself names no code to run and reaches no shell."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -9,7 +9,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlkl.utils.validation import ConfigError, check_text
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_text
 
 PLUGINS = {
     "launcher": {
@@ -21,35 +22,29 @@ PLUGINS = {
     },
     "sweeper": {"basic": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"},
 }
-"""The classes that run jobs, by the names that they are chosen by."""
+"""The classes that run jobs, by option of the group."""
 
-LOGGINGS = ("job_logging", "hydra_logging")
+LOGGING_GROUPS = ("job_logging", "hydra_logging")
 
-TYPED_ALONE = (
-    "env_set",
-    "setup",
-    "python",
-    "srun_args",
-    "additional_parameters",
-    "runtime_env",
-    "address",
-)
-"""Settings of jobs and launchers that reach a shell, the surroundings of a process, or another
-machine: the command line may give them, a config file may not."""
+COMMAND_LINE_ONLY = (
+    "env_set", "setup", "python", "srun_args", "additional_parameters", "runtime_env", "address",
+)  # fmt: skip
+"""Settings of jobs and launchers that reach a shell, a process's environment variables or another
+machine. They may be set on the command line, not in a config file."""
 
 
-def check_hydra(settings: DictConfig, of_files: DictConfig) -> None:
-    """Raise if what is composed for Hydra would run code that a config names.
+def check_hydra(settings: DictConfig, from_files: DictConfig) -> None:
+    """Raise if the config composed for Hydra would run code that a config names.
 
-    Hydra makes whatever class `_target_` names, Python's logging makes handlers from names, and
-    launchers hand text to shells; all of it before the first job begins.
+    Before the first job Hydra creates the class that `_target_` names, Python's logging creates
+    handlers from names, and launchers pass text to shells.
 
     Args:
         settings: the node `hydra` as composed.
-        of_files: the same without what the command line sets below `hydra.`.
+        from_files: the same without what the command line sets below `hydra.`.
 
     Raises:
-        ConfigError: naming the key, and what is expected there.
+        ConfigError: naming the key, and what is expected.
     """
     for part, known in PLUGINS.items():
         target = f"{part}._target_"
@@ -59,11 +54,12 @@ def check_hydra(settings: DictConfig, of_files: DictConfig) -> None:
                 f"hydra.{target}={named}: a config cannot name code to run; choose "
                 f"hydra/{part}={' or '.join(known)}"
             )
-    for part in LOGGINGS:
-        if OmegaConf.to_container(settings[part], resolve=False) not in _loggings(part).values():
+    for part in LOGGING_GROUPS:
+        known_logging = _logging_configs(part)
+        if OmegaConf.to_container(settings[part], resolve=False) not in known_logging.values():
             raise ConfigError(
                 f"hydra.{part}: a config cannot name code to run, as its handlers may; choose "
-                f"hydra/{part}={' or '.join(_loggings(part))}"
+                f"hydra/{part}={' or '.join(known_logging)}"
             )
     allowed = {f"{part}._target_" for part in PLUGINS}
     for key, value in _leaves(settings):
@@ -72,20 +68,20 @@ def check_hydra(settings: DictConfig, of_files: DictConfig) -> None:
                 f"hydra.{key}={value}: a config cannot name code to run; leave it out"
             )
         if key.startswith("launcher.") and isinstance(value, str):
-            check_text(f"hydra.{key}", value)  # a line break would begin a command of a job script
-    for key, value in _leaves(of_files):
+            check_text(f"hydra.{key}", value)  # a line break would start a command in a job script
+    for key, value in _leaves(from_files):
         part, *path = key.split(".")
         is_set = value not in (None, "")
-        if part in ("job", "launcher") and is_set and set(path) & set(TYPED_ALONE):
+        if part in ("job", "launcher") and is_set and set(path) & set(COMMAND_LINE_ONLY):
             raise ConfigError(
-                f"hydra.{key}={value}: expected on the command line, which alone may set what "
-                "reaches a shell or another machine"
+                f"hydra.{key}={value}: expected on the command line, because it reaches a shell or "
+                "another machine"
             )
 
 
 @cache
-def _loggings(part: str) -> dict[str, Any]:
-    """Return the configs of logging that Hydra itself brings, by name."""
+def _logging_configs(part: str) -> dict[str, Any]:
+    """Return Hydra's own logging configs, by option."""
     folder = files("hydra.conf") / "hydra" / part
     return {
         path.name.removesuffix(".yaml"): yaml.safe_load(path.read_text())
@@ -95,7 +91,7 @@ def _loggings(part: str) -> dict[str, Any]:
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all keys and what stands there, or would be put there if that cannot be told yet."""
+    """Yield all keys and values; a value that cannot be resolved yet is yielded as written."""
     keys = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         where = f"{prefix}{key!s}"

@@ -1,26 +1,27 @@
-"""`rlkl playground`: opens the page on which divergences and objectives are moved by hand."""
+"""`rlkl playground`: open a page to explore divergences and objectives with sliders."""
 
 import webbrowser
 from pathlib import Path
 
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import ConfigError, check_text
+from rlkl.utils.validation import check_text
 
 PAGE = Path(__file__).resolve().parents[1] / "tools" / "playground" / "index.html"
 
 HELP = """usage: rlkl playground [--output FILE]
 
-Divergences of two categoricals and of two Gaussians, estimates of KL from
-samples, and what PPO's clip and its KL penalty do to the ratio: a page to play
-with, which needs no network.
+Opens a page with sliders: divergences of two categoricals and of two Gaussians,
+estimates of KL from samples, and how PPO's clip and KL penalty act on the
+ratio. The page needs no network.
 
 Examples
   rlkl playground                           open it in your browser
-  rlkl playground --output playground.html  write a copy, to keep or to pass on"""
+  rlkl playground --output playground.html  write a copy"""
 
 
 def main(arguments: list[str]) -> int:
-    """Open the page, or write a copy; return the exit code."""
+    """Run the command; return the exit code."""
     if {"--help", "-h"} & set(arguments):
         print(HELP)
         return 0
@@ -28,13 +29,13 @@ def main(arguments: list[str]) -> int:
         case []:
             print(PAGE, flush=True)
             if not webbrowser.open(PAGE.as_uri()):
-                tell("no browser could be started; open this file in one")
+                tell("no browser could be started; open this file in a browser")
         case ["--output", name]:
             check_text("--output", name)
             _copy(Path(name))
             print(name)
         case ["--output"]:
-            raise ConfigError("--output: expected a file behind it, such as playground.html")
+            raise ConfigError("--output: expected a file, such as playground.html")
         case _:
             text = " ".join(arguments)
             raise ConfigError(f"{text}: expected nothing or --output FILE; see --help")
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _copy(file: Path) -> None:
-    """Write a copy of the page to a file that does not exist yet."""
+    """Write a copy of the page to a new file."""
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(PAGE.read_text(encoding="utf-8"))

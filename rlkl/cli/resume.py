@@ -1,22 +1,25 @@
-"""`rlkl resume`: goes on with a run that was stopped or killed, in its folder."""
+"""`rlkl resume`: continues a run that was stopped or killed, in its folder."""
 
 from functools import partial
 from pathlib import Path
 
-from rlkl.cli.compose import CommandLine, overridden, register_schemas
+from rlkl.cli.command_line import CommandLine
+from rlkl.cli.compose import overridden
+from rlkl.cli.schema import register_schemas
 from rlkl.training.trainer import resume
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 HELP = """usage: rlkl resume RUN_DIR [KEY=VALUE ...]
 
-Continues a run from the newest checkpoint in its folder, with the same bits as
-if nothing had stopped it. What may change is given as for rlkl train:
-total_env_steps, eval_episodes, logger.*, checkpoint.*, and hyperparameters such
-as algo.learning_rate; environment, networks and seed may not.
+Continues a run from the newest checkpoint in its folder; the result is
+bit-for-bit identical to an uninterrupted run. KEY=VALUE changes settings, as
+for rlkl train: total_env_steps, eval_episodes, logger.*, checkpoint.*, and
+hyperparameters such as algo.learning_rate. Environment, networks and seed are
+fixed.
 
 Where environments cannot be restored, steps since the last checkpoint are
-repeated. exact=false continues from last.pt instead, with environments reset
-there: other bits, no step repeated.
+repeated. exact=false repeats none: it continues from last.pt and resets the
+environments, so the result differs.
 
   rlkl resume runs/CartPole-v1/ppo_clip/2026-01-01_12-00-00-seed0
   rlkl resume my_run total_env_steps=500000 algo.learning_rate=1e-4
@@ -31,17 +34,13 @@ def main(arguments: list[str]) -> int:
     run_dir, *overrides = arguments
     if "=" in run_dir and not Path(run_dir).is_dir():
         raise ConfigError(f"{run_dir}: expected the run's folder first; see rlkl resume --help")
-    exact = _exact([text for text in overrides if text.startswith("exact=")])
-    overrides = [text for text in overrides if not text.startswith("exact=")]
+    exact = True
+    for text in [text for text in overrides if text.startswith("exact=")]:
+        if text.lower() not in ("exact=true", "exact=false"):
+            raise ConfigError(f"{text}: expected exact=true or exact=false")
+        exact = text.lower() == "exact=true"
+        overrides.remove(text)
     register_schemas()
     overrides = CommandLine(overrides).normalized()
     summary = resume(run_dir, partial(overridden, overrides=overrides), exact=exact)
     return 130 if summary.status == "stopped" else 0
-
-
-def _exact(given: list[str]) -> bool:
-    values = {"exact=true": True, "exact=false": False}
-    for text in given:
-        if text.lower() not in values:
-            raise ConfigError(f"{text}: expected exact=true or exact=false")
-    return values[given[-1].lower()] if given else True

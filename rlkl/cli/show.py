@@ -1,4 +1,4 @@
-"""`rlkl show`: checks the whole command line, then makes one experiment's numbers and figure."""
+"""`rlkl show`: checks the command line, then runs an experiment and draws its figure."""
 
 import csv
 import sys
@@ -9,27 +9,30 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlkl.cli.compose import load_experiment, register_schemas
+from rlkl.cli.compose_tools import load_experiment
+from rlkl.cli.schema import register_schemas
 from rlkl.cli.text import paragraph, rows
 from rlkl.tools.experiments import EXPERIMENTS
-from rlkl.tools.experiments.base import Rows, TrainingExperimentConfig
+from rlkl.tools.experiments.base import TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import new_figure, save
-from rlkl.training.loggers import check_folder
-from rlkl.utils.validation import ConfigError, check_choice, check_installed
+from rlkl.tools.rows import Rows
+from rlkl.training.run_folder import check_folder
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_choice, check_installed
 
 EXAMPLES = {
-    "rlkl show directions": "a second, no training",
-    "rlkl show collapse seed=1 batches=3": "from another policy, fewer updates",
-    "rlkl show clip env=cartpole total_env_steps=30000": "on another environment",
-    "rlkl show collapse checkpoint=RUN_DIR": "from a policy that you trained",
-    "rlkl show beta algo.learning_rate_schedule=constant": "with other hyperparameters",
+    "rlkl show directions": "takes a second, no training",
+    "rlkl show collapse seed=1 batches=3": "other policies, fewer updates",
+    "rlkl show clip env=cartpole total_env_steps=30000": "another environment",
+    "rlkl show collapse checkpoint=RUN_DIR": "a policy that you trained",
+    "rlkl show beta algo.learning_rate_schedule=constant": "other hyperparameters",
 }
 
 WIDTH = 130
 
 
 def help_text() -> str:
-    """Return what can be shown: examples, experiments, and the keys of each."""
+    """Return the help text."""
     lines = ["usage: rlkl show EXPERIMENT [KEY=VALUE ...]"]
     purposes = {name: experiment.purpose for name, experiment in EXPERIMENTS.items()}
     for heading, content in (("Examples", EXAMPLES), ("Experiments", purposes)):
@@ -44,22 +47,20 @@ def help_text() -> str:
         ]
         rest = ""
         if isinstance(default, TrainingExperimentConfig):
-            rest = "and those of `rlkl train`"
+            rest = "and the keys of `rlkl train`"
             if experiment.overrides:
                 rest += f" (here {' '.join(experiment.overrides)})"
         known = ", ".join(filter(None, (" ".join(own), rest)))
-        lines += paragraph(f"{name}: {known or 'no others'}", "  ", "      ")
+        lines += paragraph(f"{name}: {known or 'no other keys'}", "  ", "      ")
     return "\n".join(lines)
 
 
 def _text(value: object) -> str:
-    if value is None:
-        return "null"
-    return str(value).replace(" ", "")
+    return "null" if value is None else str(value).replace(" ", "")
 
 
 def main(arguments: list[str]) -> int:
-    """Show an experiment; return the exit code."""
+    """Run an experiment and return the exit code."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(help_text())
         return 0
@@ -75,10 +76,7 @@ def main(arguments: list[str]) -> int:
     files = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "png", "svg")}
     for path in files.values():
         if path.exists():
-            raise ConfigError(
-                f"{path} exists already and is not overwritten; choose another output"
-            )
-
+            raise ConfigError(f"{path} exists already; choose another output")
     rows = experiment.calculate(config, lambda text: print(text, file=sys.stderr, flush=True))
     figure = new_figure(experiment.inches)
     experiment.draw(figure, rows)
@@ -93,17 +91,17 @@ def main(arguments: list[str]) -> int:
 
 
 def _folder(name: str, output: str | None) -> Path:
-    """Return where to write, which may not exist yet."""
+    """Return the output folder, which may not exist yet."""
     if output is None:
         return Path("runs", "show", f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}")
     folder = check_folder("output", output)
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output={output} is a file; expected a folder, or one to be made")
+        raise ConfigError(f"output={output} is a file; expected a folder or a new name")
     return folder
 
 
 def _write(path: Path, rows: Rows) -> None:
-    """Write all rows; numbers so that they are read back to the last bit."""
+    """Write all rows, with all digits of the numbers."""
     with path.open("x", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -116,6 +114,6 @@ def _print(rows: Rows) -> None:
         table.add_column(key.strip(), justify="left" if isinstance(value, str) else "right")
     for row in rows:
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    # Narrow terminals wrap lines; that is easier to read than columns cut short.
+    # A narrow terminal wraps lines, which is easier to read than truncated columns.
     console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
     console.print(table)

@@ -1,15 +1,15 @@
-"""Help texts in the 80 columns of a plain terminal."""
+"""Help texts, wrapped to 80 columns."""
 
 import textwrap
 from collections.abc import Mapping
 
 WIDTH = 80
 LONGEST_NAME = 30
-"""Longer ones have a line of their own, and what they mean on the next."""
+"""The meaning of a longer name goes on the next line."""
 
 
 def rows(content: Mapping[str, str], indent: str = "  ") -> list[str]:
-    """Return the lines of a list of names and what each means."""
+    """Return lines that list names and their meanings."""
     width = max((len(name) for name in content if len(name) <= LONGEST_NAME), default=0)
     lines = []
     for name, meaning in content.items():
@@ -22,7 +22,7 @@ def rows(content: Mapping[str, str], indent: str = "  ") -> list[str]:
 
 
 def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
-    """Return a text in lines, the first one indented by `first`, the others by `others`."""
+    """Return a text in lines, the first indented by `first`, the others by `others`."""
     return textwrap.wrap(
         text,
         WIDTH,

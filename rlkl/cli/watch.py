@@ -1,10 +1,14 @@
-"""`rlkl watch`: a trained policy in a window, or in a video."""
+"""`rlkl watch`: show a trained policy in a window or a video."""
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from torch import Generator
 
@@ -21,25 +25,25 @@ from rlkl.cli.flags import (
 )
 from rlkl.envs.make import make_rendered_env
 from rlkl.tools.rendering import VIDEO_SUFFIXES, Episode, Video, cannot_render, check_video, play
-from rlkl.training.checkpoint import TrainedRun
+from rlkl.training.trained_policy import TrainedRun
+from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import BrokenEnvironmentError, ConfigError
 
 COMMAND = RunCommand(
     "watch",
-    "Shows a trained policy in a fresh environment made as in training, its normaliser standing\n"
-    "still: in a window, or with --video in a file, which needs no display.",
+    "Shows a trained policy in a fresh environment, made as in training, with a fixed normaliser:\n"
+    "in a window, or with --video in a file, which needs no display.",
     {
         "rlkl watch RUN_DIR": "three episodes in a window",
         "rlkl watch RUN_DIR --video FILE.mp4": "recorded (extra: video)",
-        "rlkl watch RUN_DIR --video FILE.gif --episodes 1": "to show around",
+        "rlkl watch RUN_DIR --video FILE.gif --episodes 1": "a short animation",
         "rlkl watch RUN_DIR --actions sampled --seed 7": "as it acts in training",
     },
     (
-        Flag("--video", "FILE", "write an .mp4 or a .gif, which must not exist yet",
+        Flag("--video", "FILE", "write a new .mp4 or .gif",
              new_file("--video", *VIDEO_SUFFIXES)),
-        Flag("--episodes", "N", "how many (3)", whole_number("--episodes", 1, 10**6), 3),
+        Flag("--episodes", "N", "number of episodes (3)", whole_number("--episodes", 1, 10**6), 3),
         Flag("--seed", "N", "of the environment and of sampled actions (0)",
              whole_number("--seed", 0), 0),
         Flag("--actions", "KIND", "deterministic (the default) or sampled",
@@ -50,11 +54,11 @@ COMMAND = RunCommand(
 )  # fmt: skip
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-"""Variables of which one is set where a window can be opened on Linux."""
+"""On Linux one of these variables is set if there is a display."""
 
 
 def main(arguments: list[str]) -> int:
-    """Show episodes; return the exit code."""
+    """Run the command; return the exit code."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(COMMAND.help_text())
         return 0
@@ -69,7 +73,7 @@ def main(arguments: list[str]) -> int:
     streams = RandomStreams(given.seed)
     seeds = streams.integers("fresh environments", given.episodes)
     generator = streams.torch("fresh actions") if given.actions == "sampled" else None
-    show = _in_window if given.video is None else partial(_recorded, path=given.video)
+    show = _show_in_window if given.video is None else partial(_record, path=given.video)
     episodes = show(run, seeds, generator)
     ended = [episode.reward_sum for episode in episodes if episode.ended]
     if ended:
@@ -84,40 +88,39 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _in_window(run: TrainedRun, seeds: list[int], generator: Generator | None) -> list[Episode]:
-    env, limit = make_rendered_env(run.env, "human"), run.max_episode_steps
-    try:
+def _show_in_window(
+    run: TrainedRun, seeds: list[int], generator: Generator | None
+) -> list[Episode]:
+    with closing(make_rendered_env(run.env, "human")) as env:
         try:
             env.reset(seed=seeds[0])  # most environments open their window here
         except BrokenEnvironmentError as error:
             raise cannot_render(env, error) from error
-        return [
-            _told(number, play(run.policy, env, seed, generator, max_steps=limit))
-            for number, seed in enumerate(seeds, 1)
-        ]
-    finally:
-        env.close()
+        return _play(run, env, seeds, generator)
 
 
-def _recorded(
+def _record(
     run: TrainedRun, seeds: list[int], generator: Generator | None, path: Path
 ) -> list[Episode]:
-    # Else SDL, which draws many environments, looks for a display and complains.
+    # Otherwise SDL, which renders many environments, looks for a display.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    env, limit = make_rendered_env(run.env, "rgb_array"), run.max_episode_steps
-    try:
-        with Video(env, path) as video:
-            return [
-                _told(number, play(run.policy, env, seed, generator, video.look, limit))
-                for number, seed in enumerate(seeds, 1)
-            ]
-    finally:
-        env.close()
+    with closing(make_rendered_env(run.env, "rgb_array")) as env, Video(env, path) as video:
+        return _play(run, env, seeds, generator, video.capture)
 
 
-def _told(number: int, episode: Episode) -> Episode:
-    """Print what an episode came to."""
-    open_ = "" if episode.ended else ", not ended"
-    text = f"return {episode.reward_sum:.6g}, {episode.length} steps{open_}"
-    print(f"episode {number}: {text}", flush=True)
-    return episode
+def _play(
+    run: TrainedRun,
+    env: gym.Env[Any, Any],
+    seeds: list[int],
+    generator: Generator | None,
+    capture: Callable[[], None] = lambda: None,
+) -> list[Episode]:
+    """Play one episode for each seed, and print the results."""
+    episodes = []
+    for number, seed in enumerate(seeds, 1):
+        episode = play(run.policy, env, seed, generator, capture, run.max_episode_steps)
+        note = "" if episode.ended else ", not ended"
+        text = f"return {episode.reward_sum:.6g}, {episode.length} steps{note}"
+        print(f"episode {number}: {text}", flush=True)
+        episodes.append(episode)
+    return episodes

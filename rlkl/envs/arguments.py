@@ -1,4 +1,4 @@
-"""Arguments of environments' constructors: which there are, and which of them are tuples."""
+"""Find the arguments of environments' constructors, and which of them are tuples."""
 
 import inspect
 import re
@@ -9,18 +9,18 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from rlkl.utils.validation import nearest, one_line
 
 OF_MAKE = ("max_episode_steps", "render_mode")
-"""Arguments that `gymnasium.make` takes itself."""
+"""Arguments of `gymnasium.make`."""
 
 
 def with_tuples(kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool) -> dict[str, Any]:
-    """Return arguments with lists as tuples where the constructor's own default is a tuple.
+    """Convert lists to tuples where the constructor takes tuples.
 
-    A command line and YAML have lists alone, and some constructors take tuples alone.
+    The command line and YAML have only lists, and some constructors accept only tuples.
 
     Args:
         kwargs: of the constructor.
         spec: of the environment.
-        vectorized: whether it is the constructor of the environment's vectorised form.
+        vectorized: whether to use the constructor of the environment's vectorised form.
     """
     if not any(isinstance(value, list) for value in kwargs.values()):
         return kwargs
@@ -37,18 +37,19 @@ def with_tuples(kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool) -> d
 def _takes_tuple(parameter: inspect.Parameter | None) -> bool:
     if parameter is None:
         return False
-    said = "" if parameter.annotation is parameter.empty else str(parameter.annotation).lower()
-    return isinstance(parameter.default, tuple) or ("tuple" in said and "list" not in said)
+    annotation = parameter.annotation
+    hint = "" if annotation is parameter.empty else str(annotation).lower()
+    return isinstance(parameter.default, tuple) or ("tuple" in hint and "list" not in hint)
 
 
 def _parameters(spec: EnvSpec, vectorized: bool) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return the parameters of a constructor by name, and whether it takes others too."""
+    """Return the parameters of a constructor by name, and whether it accepts others too."""
     entry_point = spec.vector_entry_point if vectorized else spec.entry_point
     if entry_point is None:
         return {}, True
     creator: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     found: dict[str, inspect.Parameter] = {}
-    # What a class takes as **kwargs it usually hands on to the one it inherits from.
+    # A class usually passes **kwargs to its base class.
     for code in inspect.getmro(creator) if inspect.isclass(creator) else (creator,):
         try:
             parameters = inspect.signature(code).parameters
@@ -69,22 +70,22 @@ def _parameters(spec: EnvSpec, vectorized: bool) -> tuple[dict[str, inspect.Para
 def unknown_argument(
     error: Exception, kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool
 ) -> str:
-    """Return which argument a constructor does not take, and which ones it does; else nothing.
+    """Return a message about an argument that a constructor does not accept; empty if none.
 
     Args:
-        error: that making the environment ended with.
-        kwargs: that it was made with.
+        error: raised when the environment was made.
+        kwargs: of the constructor.
         spec: of the environment.
         vectorized: whether its vectorised form was made.
     """
-    said = re.search(r"unexpected keyword argument '(\w+)'", one_line(error))
-    if not isinstance(error, TypeError) or said is None or said[1] not in kwargs:
+    match = re.search(r"unexpected keyword argument '(\w+)'", one_line(error))
+    if not isinstance(error, TypeError) or match is None or match[1] not in kwargs:
         return ""
-    name = said[1]
-    parameters, takes_others = _parameters(spec, vectorized)
+    name = match[1]
+    parameters, accepts_others = _parameters(spec, vectorized)
     known = [*dict.fromkeys([*parameters, *OF_MAKE])]
     known = [key for key in known if key not in ("self", "num_envs", "game")]
-    if takes_others or name in known:
+    if accepts_others or name in known:
         return ""
     return (
         f"env.kwargs.{name}={kwargs[name]}: the constructor of {spec.id} has no argument "

@@ -1,4 +1,4 @@
-"""What watches a single copy of an environment, in whichever process it runs."""
+"""Check what a single sub-environment returns, in the process in which it runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,62 +8,66 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlkl.envs.spaces import ACTION_MASK, FLAT, leaves
+from rlkl.envs.observations import ACTION_MASK
+from rlkl.envs.spaces import FLAT, leaves
+from rlkl.utils.errors import BrokenEnvironmentError
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import BrokenEnvironmentError, one_line
+from rlkl.utils.validation import one_line
 
-ALIAS = "action_masks"
-"""Another name of the mask in an info, and the one of sb3-contrib's method."""
+MASK_ALIAS = "action_masks"
+"""Another key of the action mask in an info, and sb3-contrib's method."""
 
 UPGRADE = "wrap it for Gymnasium (the package shimmy does), or upgrade it"
 
 
-class Guard(gym.Wrapper[Any, Any, Any, Any]):
+class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
     """Checks the shape and type of every observation, and puts `action_masks()` into the info.
 
-    Vector environments copy observations into arrays of the declared space, which would broadcast
-    or cast some wrong ones in silence. Exceptions of the environment become one of rlkl's own:
-    those of a process reach the other end only if they can be pickled and made of one message.
-    Rewards and ends become plain numbers: arrays of one element are common.
+    Vector environments copy observations into arrays of the declared space, which would silently
+    broadcast or cast some wrong ones. Exceptions become `BrokenEnvironmentError`, which can be
+    pickled by a worker process. Rewards, terminated and truncated become plain numbers: some
+    environments return arrays of one element.
 
     Args:
-        env: one copy; `action_masks` is a method or an attribute it may have, as in sb3-contrib.
-        copies: whether to return copies of observations, for those that keep them: many
-            environments return the same array each step, changed in place.
+        env: a sub-environment, which may have a method or an attribute `action_masks`.
+        copy_observations: for a caller that keeps observations: many environments return the same
+            array at each step, changed in place.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], *, copies: bool = False) -> None:
+    def __init__(self, env: gym.Env[Any, Any], *, copy_observations: bool = False) -> None:
         super().__init__(env)
-        self._copies = copies
+        self._copy_observations = copy_observations
         declared = [leaf for leaf in leaves(env.observation_space) if isinstance(leaf.space, FLAT)]
-        # Each leaf with the types that passed so far: can_cast takes longer than all else here.
+        # Each leaf with the types that passed so far: can_cast is slow.
         self._leaves = [(leaf, {leaf.dtype}) for leaf in declared]
         # Of an observation that is one array; no array has a shape of None.
         self._shape, self._types = None, set[np.dtype[Any]]()
         if len(declared) == 1 and not declared[0].path:
             self._shape, self._types = declared[0].shape, self._leaves[0][1]
-        self._has_masks = env.has_wrapper_attr(ALIAS)
+        self._has_masks = env.has_wrapper_attr(MASK_ALIAS)
 
-    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment."""
         try:
-            result: Any = self.env.reset(**given)
+            result: Any = self.env.reset(**kwargs)
             if not (isinstance(result, tuple) and len(result) == 2):
                 raise BrokenEnvironmentError(
                     "it returned no pair of an observation and an info; an environment of old Gym "
-                    f"returns the observation alone: {UPGRADE}"
+                    f"returns only the observation: {UPGRADE}"
                 )
             observation, info = result
             _check_info(info)
             self._check(observation)
-            return _copied(observation) if self._copies else observation, self._with_mask(info)
+            if self._copy_observations:
+                observation = _copied(observation)
+            return observation, self._with_mask(info)
         except (BrokenEnvironmentError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # sys.exit() too: no environment ends a run on its own
-            raise _told(error) from error
+        except BaseException as error:  # sys.exit() too
+            raise _as_broken(error) from error
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step."""
+        """Step the environment."""
         try:
             result: Any = self.env.step(action)
             if not (isinstance(result, tuple) and len(result) == 5):
@@ -73,7 +77,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                     f"reward, terminated, truncated, info; old Gym has 4: {UPGRADE}"
                 )
             observation, reward, terminated, truncated, info = result
-            # _check would come to the same, and take twice as long as all else here.
+            # A fast path: _check() would give the same result.
             if (
                 type(observation) is not np.ndarray
                 or observation.shape != self._shape
@@ -82,7 +86,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 self._check(observation)
             if type(info) is not dict:
                 _check_info(info)
-            if self._has_masks or ALIAS in info:
+            if self._has_masks or MASK_ALIAS in info:
                 info = self._with_mask(info)
             if not isinstance(reward, float):
                 reward = _number(reward)
@@ -90,56 +94,56 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 terminated = _flag("terminated", terminated)
             if type(truncated) is not bool:
                 truncated = _flag("truncated", truncated)
-            if self._copies:
+            if self._copy_observations:
                 observation = _copied(observation)
             return observation, reward, terminated, truncated, info
         except (BrokenEnvironmentError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # sys.exit() too: no environment ends a run on its own
-            raise _told(error) from error
+        except BaseException as error:  # sys.exit() too
+            raise _as_broken(error) from error
 
     def close(self) -> None:
-        """Close the environment; an error is reported once, and ends nothing."""
-        with closing(f"env.id={self.spec.id}" if self.spec else str(self.unwrapped)):
+        """Close the environment; report an error once."""
+        with reported_close(f"env.id={self.spec.id}" if self.spec else str(self.unwrapped)):
             super().close()
 
     def _with_mask(self, info: dict[str, Any]) -> dict[str, Any]:
         if self._has_masks:
-            mask = self.env.get_wrapper_attr(ALIAS)
+            mask = self.env.get_wrapper_attr(MASK_ALIAS)
             mask = mask() if callable(mask) else mask
-        elif ALIAS in info:
-            mask = info[ALIAS]
+        elif MASK_ALIAS in info:
+            mask = info[MASK_ALIAS]
         else:
             return info
         return info | {ACTION_MASK: mask if isinstance(mask, tuple | list) else np.asarray(mask)}
 
     def _check(self, observation: Any) -> None:
         for leaf, types in self._leaves:
-            part = np.asarray(leaf.of(observation))
+            part = np.asarray(leaf.select(observation))
             if part.shape != leaf.shape or part.dtype not in types:
                 leaf.check(part.shape, part.dtype, "the environment")
                 types.add(part.dtype)
 
 
-def _told(error: BaseException) -> BrokenEnvironmentError:
+def _as_broken(error: BaseException) -> BrokenEnvironmentError:
     if isinstance(error, SystemExit):
         return BrokenEnvironmentError(f"it called sys.exit({error.code!r})")
     return BrokenEnvironmentError(f"{type(error).__name__}: {one_line(error)}")
 
 
-_REPORTED = set[str]()
+_reported = set[str]()
 
 
 @contextmanager
-def closing(name: str) -> Iterator[None]:
-    """Report what goes wrong within, once for each name, and go on: all else is done by then."""
+def reported_close(name: str) -> Iterator[None]:
+    """Suppress exceptions while environments are closed; report the first of each name."""
     try:
         yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        if name not in _REPORTED:
-            _REPORTED.add(name)
+        if name not in _reported:
+            _reported.add(name)
             text = f"{name}: close failed: {type(error).__name__}: {one_line(error)}"
             tell(f"{text}; the run is not affected")
 
@@ -150,11 +154,6 @@ def _check_info(info: Any) -> None:
 
 
 def _number(reward: Any) -> float:
-    """Return a reward that is a number, or an array of one.
-
-    Raises:
-        BrokenEnvironmentError: it is something else.
-    """
     array = np.asarray(reward)
     if array.size != 1 or array.dtype.kind not in "biuf":
         shape = f" of shape {array.shape}" if array.ndim else ""
@@ -163,11 +162,6 @@ def _number(reward: Any) -> float:
 
 
 def _flag(name: str, value: Any) -> bool:
-    """Return an end that is True or False, 1 or 0, or an array of one of them.
-
-    Raises:
-        BrokenEnvironmentError: it is something else.
-    """
     if isinstance(value, np.bool_):
         return bool(value)
     array = np.asarray(value)

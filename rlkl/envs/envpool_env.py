@@ -1,4 +1,4 @@
-"""EnvPool's environments in the form of Gymnasium's."""
+"""Adapt EnvPool to Gymnasium's vector environments."""
 
 import warnings
 from typing import Any
@@ -8,21 +8,21 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlkl.utils.cpu import usable_cores
-from rlkl.utils.validation import ConfigError, nearest
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import nearest
 
 
-class Pool(gym.vector.VectorEnv[Any, Any, Any]):
-    """N environments of EnvPool, which takes seeds when a pool is made: each reset makes one anew.
+class EnvPoolVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """Steps N environments of EnvPool; each reset makes a new pool, which sets the seeds.
 
     Args:
-        env_id: as EnvPool names it, `Pong-v5` for one; the prefix `ALE/` is dropped.
+        env_id: EnvPool's id, such as `Pong-v5`; the prefix `ALE/` is dropped.
         num_envs: N.
-        frame_stack: last frames shown together, of Atari games only.
-        kwargs: of EnvPool's own configuration; `num_threads` is at most N and the number of cores
-            unless it is given.
+        frame_stack: number of stacked frames, of Atari games only.
+        kwargs: EnvPool's own options; `num_threads` is by default the number of cores, at most N.
 
     Raises:
-        ConfigError: EnvPool has no such environment, or cannot stack its observations.
+        ConfigError: EnvPool does not have the environment.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -49,13 +49,13 @@ class Pool(gym.vector.VectorEnv[Any, Any, Any]):
         if frame_stack > 1:
             self._arguments["stack_num"] = frame_stack
         self._arguments |= kwargs
-        self._pool = self._made(0)
+        self._pool = self._new_pool(0)
         self.single_observation_space = self._pool.observation_space
         self.single_action_space = self._pool.action_space
 
-    def _made(self, seed: Any) -> Any:
+    def _new_pool(self, seed: Any) -> Any:
         with warnings.catch_warnings():
-            # It casts the bounds of some spaces when they are first read.
+            # EnvPool casts the bounds of some spaces when they are first read.
             warnings.simplefilter("ignore")
             pool = self._make(seed=seed, **self._arguments)
             assert pool.observation_space is not None
@@ -65,9 +65,9 @@ class Pool(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin N episodes, with one seed each."""
+        """Reset all environments, with one seed each."""
         self._pool.close()
-        self._pool = self._made(0 if seed is None else seed)
+        self._pool = self._new_pool(0 if seed is None else seed)
         observations, _ = self._pool.reset()
         return observations, {}
 

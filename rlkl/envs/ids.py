@@ -1,4 +1,4 @@
-"""Finds a registered environment by its id, or says which id, extra or package to use instead."""
+"""Find a registered environment by its id, or name the id, extra or package to use instead."""
 
 import difflib
 import importlib
@@ -14,13 +14,14 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, parse_env_id
 
-from rlkl.utils.validation import ConfigError, check_installed, one_line
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_installed, one_line
 
 FAMILIES = {
     "box2d": ("gymnasium.envs.box2d", "Box2D"),
     "mujoco": ("gymnasium.envs.mujoco", "mujoco"),
 }
-"""Gymnasium's own environments that take an extra: its name, where their code lies, the package."""
+"""Gymnasium's environments that need an extra: its name, their module, the package."""
 
 REGISTERING = {
     "ALE/": ("ale_py", "atari"),
@@ -28,7 +29,7 @@ REGISTERING = {
     "BabyAI-": ("minigrid", "minigrid"),
     "rlkl/": ("rlkl.tasks", ""),
 }
-"""How ids begin whose module rlkl imports by itself: the module, and the extra that brings it."""
+"""Prefixes of ids whose module rlkl imports: the module, and its extra."""
 
 ELSEWHERE = (
     (r"dm_control/", "'shimmy[dm-control]'", "shimmy"),
@@ -40,50 +41,49 @@ ELSEWHERE = (
     (r"(highway|merge|roundabout|parking|intersection|racetrack)\b", "highway-env", "highway_env"),
     (r"Panda\w+-v\d", "panda-gym", "panda_gym"),
 )
-"""Ids that rlkl has no extra for: how they begin, what pip installs, the module to name."""
+"""Ids without an extra of rlkl: a pattern, the package for pip, the module that registers them."""
 
 ATARI = r"(?:ALE/)?(?P<game>[A-Za-z0-9]+?)(?P<old>NoFrameskip|Deterministic|-ram)*(?:-v\d+)?"
-"""An Atari game's id, as Gym and ALE have written it over the years."""
+"""An Atari game's id in the old and new forms of Gym and ALE."""
 
 GAMES = {
     "Asteroids", "BeamRider", "Breakout", "Enduro", "Freeway", "Frostbite", "Gravitar",
     "MontezumaRevenge", "MsPacman", "Pitfall", "Pong", "Qbert", "Seaquest", "SpaceInvaders",
 }  # fmt: skip
-"""Games that are known to be ALE's where its package is missing."""
+"""Games of ALE that are recognised without its package."""
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """Find a registered environment without making one.
+    """Return the spec of a registered environment without making the environment.
 
     Raises:
-        ConfigError: there is none of that id; the message has the id, the extra or the package to
-            use.
+        ConfigError: for an unknown id, with the id, extra or package to use instead.
     """
     module, _, name = env_id.rpartition(":")
     if module:
         import_module_of(env_id)
-    for beginning, (registering, extra) in REGISTERING.items():
-        if name.startswith(beginning):
+    for prefix, (registering, extra) in REGISTERING.items():
+        if name.startswith(prefix):
             if extra:
                 check_installed(registering, extra, f"env.id={env_id}")
             _import_quietly(registering)
     try:
         spec = gym.spec(name)
     except gym.error.Error as error:
-        raise ConfigError(f"env.id={env_id}: {_what_to_do(module, name)}") from error
+        raise ConfigError(f"env.id={env_id}: {_suggestion(module, name)}") from error
     entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
     for extra, (code, package) in FAMILIES.items():
         if entry_point.startswith(code):
             check_installed(package, extra, f"env.id={env_id}")
-    _check_still_there(env_id, spec)
+    _check_not_obsolete(env_id, spec)
     return spec
 
 
 def import_module_of(env_id: str) -> None:
-    """Import the module that an id such as `my_package:MyEnv-v0` names, if it names one.
+    """Import the module of an id such as `my_package:MyEnv-v0`, if the id names one.
 
-    The working directory is searched last, so that no file in it hides an installed module. It
-    stays on the path, which processes started from this one inherit.
+    The working directory is searched last, so that its files do not hide installed modules. It
+    stays in `sys.path`, which child processes inherit.
 
     Raises:
         ConfigError: the module cannot be imported.
@@ -95,33 +95,33 @@ def import_module_of(env_id: str) -> None:
     try:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"env.id={env_id}: {_why_not_imported(module, error, here)}") from error
+        raise ConfigError(f"env.id={env_id}: {_import_failure(module, error, here)}") from error
 
 
 def _search_here() -> str:
-    """Let modules of the working directory be found; return that directory."""
-    here = os.getcwd()  # noqa: PTH109  as texts, which the path has
-    is_strange = any(_lies_in(here, folder) for folder in _run_folders)
-    if not is_strange and not {"", here} & set(sys.path):
+    """Add the working directory to `sys.path`, unless it lies in a run folder; return it."""
+    here = os.getcwd()  # noqa: PTH109  a string, as in sys.path
+    is_untrusted = any(_lies_in(here, folder) for folder in _run_folders)
+    if not is_untrusted and not {"", here} & set(sys.path):
         sys.path.append(here)
     return here
 
 
 _run_folders: set[Path] = set()
-"""Folders of which no module may be imported."""
+"""Folders from which no module may be imported."""
 
 
 def check_module(env_id: str, run_dir: Path) -> str:
-    """Return which module a run's `env.id` imports from where, before it does; empty if none.
+    """Return a message on which module a run's `env.id` will import from where; empty if none.
 
-    What a stranger's folder holds is data, so nothing in it is imported, whatever path leads there.
+    A run folder may come from someone else, so no code in it is imported, by any path.
 
     Args:
-        env_id: as the run's checkpoint has it.
-        run_dir: the run's folder.
+        env_id: of the run's checkpoint.
+        run_dir: the run folder.
 
     Raises:
-        ConfigError: the module lies in the run's folder.
+        ConfigError: the module lies in the run folder.
     """
     module = env_id.rpartition(":")[0]
     _run_folders.add(run_dir.resolve())
@@ -133,28 +133,28 @@ def check_module(env_id: str, run_dir: Path) -> str:
         places.append(place)
         if _lies_in(place, run_dir):
             raise ConfigError(
-                f"env.id={env_id}: {place} lies in the run's folder, of which no code is run; "
-                "if you trust it, move it out of there"
+                f"env.id={env_id}: {place} lies in the run's folder, from which no code is run; "
+                "if you trust it, move it elsewhere"
             )
     return f"env.id={env_id} imports {module} from {places[-1]}" if places else ""
 
 
 def _places(module: str) -> Iterator[str]:
-    """Yield the files and folders that importing a module would read; nothing is imported."""
+    """Yield the files and folders that importing a module would read, without importing it."""
     first, *rest = module.split(".")
-    spec = _located(first)
+    spec = _spec_of(first)
     for part in rest:
         if spec is None:
             return
         path = list(spec.submodule_search_locations or [])
         if spec.origin is not None:
             yield spec.origin
-        spec = PathFinder.find_spec(part, path)  # by its last name, which asks for no parents
+        spec = PathFinder.find_spec(part, path)  # by its last name, so that no parent is imported
     if spec is not None:
         yield from [spec.origin] if spec.origin else spec.submodule_search_locations or []
 
 
-def _located(name: str) -> ModuleSpec | None:
+def _spec_of(name: str) -> ModuleSpec | None:
     if name in sys.modules:
         return sys.modules[name].__spec__
     for finder in sys.meta_path:
@@ -165,8 +165,8 @@ def _located(name: str) -> ModuleSpec | None:
 
 
 def _lies_in(place: str, folder: Path) -> bool:
-    # As it is spelled, and where links lead.
-    spelled = Path(os.path.abspath(place))  # noqa: PTH100  which follows no link
+    # As spelled, and with links followed.
+    spelled = Path(os.path.abspath(place))  # noqa: PTH100  follows no links
     return any(
         path.is_relative_to(inside)
         for path in (spelled, Path(place).resolve())
@@ -174,41 +174,41 @@ def _lies_in(place: str, folder: Path) -> bool:
     )
 
 
-def _why_not_imported(module: str, error: BaseException, here: str) -> str:
-    why = f"the package {module!r} cannot be imported: {type(error).__name__}: {one_line(error)}"
+def _import_failure(module: str, error: BaseException, here: str) -> str:
+    text = f"the package {module!r} cannot be imported: {type(error).__name__}: {one_line(error)}"
     top = module.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and error.name == top:
         for _, install, known in ELSEWHERE:
             if top == known:
-                return f"{why}; pip install {install}"
+                return f"{text}; pip install {install}"
         if module.endswith(".py") or "-" in module:
-            return f"{why}; did you mean {module.removesuffix('.py').replace('-', '_')}?"
-        return f"{why}; expected {top}.py or {top}/ in {here}, or an installed package"
-    return why
+            return f"{text}; did you mean {module.removesuffix('.py').replace('-', '_')}?"
+        return f"{text}; expected {top}.py or {top}/ in {here}, or an installed package"
+    return text
 
 
 def _import_quietly(module: str) -> None:
     imported: Any = importlib.import_module(module)
-    if module == "ale_py":  # which greets on standard error, where people look for what went wrong
+    if module == "ale_py":  # it prints a greeting to standard error
         imported.ALEInterface.setLoggerMode(imported.LoggerMode.Error)
 
 
-def _check_still_there(env_id: str, spec: EnvSpec) -> None:
-    """Raise for ids that are registered and yet not to be used: mujoco-py's, Atari's old ones."""
+def _check_not_obsolete(env_id: str, spec: EnvSpec) -> None:
+    """Raise for registered ids that should not be used: old ones of MuJoCo and Atari."""
     code = spec.entry_point
     if getattr(code, "__module__", "") == "gymnasium.envs" and spec.id != newest_id(spec.id):
         raise ConfigError(
-            f"env.id={env_id}: Gymnasium no longer has the v2 and v3 of MuJoCo; "
+            f"env.id={env_id}: Gymnasium no longer has v2 and v3 of MuJoCo; "
             f"use env.id={newest_id(spec.id)} (extra: mujoco)"
         )
-    # They exist once ale_py was imported, and would be stepped without any preprocessing.
+    # ale_py registers them, and they have no preprocessing.
     is_old_atari = isinstance(code, str) and code.startswith("ale_py") and spec.namespace is None
     if is_old_atari and env_id == spec.id:
-        raise ConfigError(f"env.id={env_id}: {_what_to_do('', env_id)}")
+        raise ConfigError(f"env.id={env_id}: {_suggestion('', env_id)}")
 
 
 def newest_id(env_id: str) -> str:
-    """Return the registered id of the same name that has the highest version; itself if none."""
+    """Return the id with its newest registered version; unchanged if there is none."""
     wanted = _stem(env_id).lower()
     same = [known for known in gym.registry if _stem(known).lower() == wanted]
     return max(same, key=_version, default=env_id)
@@ -226,18 +226,18 @@ def _version(env_id: str) -> int:
         return 0
 
 
-def _what_to_do(module: str, name: str) -> str:
-    """Return what is wrong with an id that is not registered, and which one to use."""
+def _suggestion(module: str, name: str) -> str:
+    """Return what is wrong with an unregistered id, and what to use instead."""
     if module:
-        return _of_module(module, name)
-    for beginning, install, registering in ELSEWHERE:
-        if re.match(beginning, name):
+        return _suggestion_of_module(module, name)
+    for pattern, install, registering in ELSEWHERE:
+        if re.match(pattern, name):
             return (
                 f"rlkl has no extra for it; pip install {install}, then env.id={registering}:{name}"
             )
     if game := _atari_game(name):
         return (
-            f"Atari games are stepped by ALE's vector environment, with the usual preprocessing; "
+            f"Atari games run in ALE's vector environment, with the usual preprocessing; "
             f"use env.id=ALE/{game}-v5 (extra: atari)"
         )
     what = "no such environment is registered"
@@ -246,13 +246,13 @@ def _what_to_do(module: str, name: str) -> str:
     if hint := _nearest_id(name):
         return f"{what} (did you mean {hint}?)"
     return (
-        f"{what}; gymnasium.pprint_registry() lists Gymnasium's; one of another package is "
-        f"env.id=MODULE:{name}, MODULE being what registers it"
+        f"{what}; gymnasium.pprint_registry() lists Gymnasium's; for one of another package use "
+        f"env.id=MODULE:{name} with the module that registers it"
     )
 
 
-def _of_module(module: str, name: str) -> str:
-    own = [known for known, spec in gym.registry.items() if _is_of(module, spec)]
+def _suggestion_of_module(module: str, name: str) -> str:
+    own = [known for known, spec in gym.registry.items() if _is_from(module, spec)]
     found = f"{module} ({getattr(sys.modules[module], '__file__', None) or 'built in'})"
     if not own:
         return f"no such environment is registered: {found} registers none"
@@ -264,14 +264,14 @@ def _of_module(module: str, name: str) -> str:
     )
 
 
-def _is_of(module: str, spec: EnvSpec) -> bool:
+def _is_from(module: str, spec: EnvSpec) -> bool:
     code = spec.entry_point or spec.vector_entry_point
     where = code.partition(":")[0] if isinstance(code, str) else getattr(code, "__module__", "")
     return where.partition(".")[0] == module.partition(".")[0]
 
 
 def _atari_game(name: str) -> str:
-    """Return the game that an id means, as ALE spells it; empty if it means none."""
+    """Return the Atari game of an id, in ALE's spelling; empty if there is none."""
     found = re.fullmatch(ATARI, name)
     if found is None:
         return ""
@@ -285,7 +285,7 @@ def _atari_game(name: str) -> str:
 
 
 def _nearest_id(name: str, among: list[str] | None = None) -> str:
-    """Return the newest ids whose names look like that of `name`, or an empty string."""
+    """Return the newest ids with similar names; empty if there are none."""
     among = list(gym.registry) if among is None else among
     stems = {_stem(known).lower(): newest_id(known) for known in among}
     close = difflib.get_close_matches(_stem(name).lower(), stems, n=2, cutoff=0.75)

@@ -1,4 +1,4 @@
-"""Makes N copies of an environment by any backend: whichever steps them, the contract is one."""
+"""Make N sub-environments with any backend."""
 
 import multiprocessing
 import signal
@@ -15,46 +15,39 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.envs.arguments import unknown_argument, with_tuples
-from rlkl.envs.checks import Guard
-from rlkl.envs.envpool_env import Pool
+from rlkl.envs.checks import EnvChecker
+from rlkl.envs.envpool_env import EnvPoolVectorEnv
 from rlkl.envs.ids import find_spec
-from rlkl.envs.shared_memory_env import SharedCopies
+from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.spaces import FLAT, leaves
-from rlkl.envs.sync_env import Copies
+from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.envs.vector_env import VectorEnvironment
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
-from rlkl.utils.signals import STOPS
-from rlkl.utils.validation import (
-    ConfigError,
-    check_choice,
-    check_installed,
-    check_range,
-    check_text,
-    one_line,
-)
+from rlkl.utils.signals import STOP_SIGNALS
+from rlkl.utils.validation import check_choice, check_installed, check_range, check_text, one_line
 
 BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale")
 
-FEWEST_FOR_NATIVE = 6
-"""A step of CartPole's vectorised form takes 100 µs for any number of copies; one of `sync` takes
-33 µs for one copy and 15 for each further one."""
+MIN_ENVS_FOR_NATIVE = 6
+"""Sub-environments from which CartPole's vectorised form is faster than `sync`."""
 
 Made = tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]
-"""What a backend makes: the environments, and the form in which their reset takes N seeds."""
+"""What a backend makes: the environments, and the conversion of N seeds for their reset."""
 
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Which environment, how many of it, and how they are stepped.
+    """The environment, the number of sub-environments, and the backend that steps them.
 
     Attributes:
         id: Gymnasium id; `my_package:MyEnv-v0` imports `my_package` first.
-        num_envs: copies stepped together.
-        backend: `native` is the environment's own vectorised form, `ale` that of Atari, `sync`
-            steps copies one after the other, `shared` a part of them on each core, `async` each in
-            a process of its own, `envpool` in threads of the package of that name; `auto` is ale
-            for Atari, native where there is one and copies are at least six, else sync.
-        frame_stack: last observations shown together; 1 shows the current one alone.
+        num_envs: sub-environments that are stepped together.
+        backend: `native` is the environment's own vectorised form, `ale` that of Atari. `sync`
+            steps the sub-environments one after the other, `shared` a part on each core, `async`
+            each in its own process, `envpool` in threads of that package. `auto` is `ale` for
+            Atari, `native` if it exists and there are at least six sub-environments, else `sync`.
+        frame_stack: number of stacked observations; 1 does not stack.
         observation_keys: the parts of a Dict or Tuple observation to use; empty for all.
         kwargs: passed to the environment's constructor.
     """
@@ -78,12 +71,12 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
     """Make the environments.
 
     Raises:
-        ConfigError: an unknown id (with the nearest names), a missing package, arguments that the
-            environment does not take, or an unsupported space or backend.
+        ConfigError: for an unknown id, a missing package, arguments that the environment does not
+            accept, or an unsupported space or backend.
     """
     backend = choose_backend(config)
-    with _explained(config, backend):
-        envs, seeding = _MAKERS[backend](_with_tuples(config, backend))
+    with _config_errors(config, backend):
+        envs, seeding = _make(_with_tuples(config, backend), backend)
     try:
         return VectorEnvironment(envs, backend, config.id, tuple(config.observation_keys), seeding)
     except ConfigError as error:
@@ -104,8 +97,8 @@ def _with_tuples(config: EnvConfig, backend: str) -> EnvConfig:
 
 
 @contextmanager
-def _explained(config: EnvConfig, backend: str) -> Iterator[None]:
-    """Turn whatever goes wrong while an environment is made into one line."""
+def _config_errors(config: EnvConfig, backend: str) -> Iterator[None]:
+    """Turn exceptions of making an environment into a `ConfigError` of one line."""
     try:
         yield
     except ConfigError:
@@ -113,11 +106,11 @@ def _explained(config: EnvConfig, backend: str) -> Iterator[None]:
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(f"env.id={config.id} needs a package: {one_line(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(_why_not_made(config, backend, error)) from error
+        raise ConfigError(_failure(config, backend, error)) from error
 
 
 def _advice(backend: str) -> str:
-    """Return what Python itself says where a script starts processes as they import it."""
+    """Return advice for start methods with which each process imports the script."""
     method = multiprocessing.get_start_method(allow_none=True)
     if backend not in ("async", "shared") or method not in ("spawn", "forkserver"):
         return ""
@@ -127,7 +120,7 @@ def _advice(backend: str) -> str:
     )
 
 
-def _why_not_made(config: EnvConfig, backend: str, error: BaseException) -> str:
+def _failure(config: EnvConfig, backend: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "jaxlib", "flax"):
         return (
             f"env.id={config.id} is written in JAX, which rlkl has no extra for; "
@@ -146,45 +139,43 @@ def _why_not_made(config: EnvConfig, backend: str, error: BaseException) -> str:
 
 
 def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
-    """Make one copy, as `sync` makes each, that shows itself.
+    """Make one environment that renders.
 
     Args:
-        config: of the environments; how many, and their backend, do not matter.
-        render_mode: `human` for a window, `rgb_array` for pictures.
+        config: `num_envs` and `backend` do not matter.
+        render_mode: `human` for a window, `rgb_array` for images.
 
     Raises:
-        ConfigError: it cannot be made, or cannot be rendered.
+        ConfigError: the environment cannot be made or rendered.
     """
     if find_spec(config.id).namespace == "ALE":
         raise ConfigError(
-            f"env.id={config.id} cannot be rendered: Atari games are stepped by ALE's own vector "
-            "environment, which draws nothing"
+            f"env.id={config.id} cannot be rendered: Atari games run in ALE's own vector "
+            "environment, which does not render"
         )
-    with _explained(config, "sync"):
+    with _config_errors(config, "sync"):
         config = _with_tuples(config, "sync")
         plain = _makers(config)[0]()
         modes = plain.metadata.get("render_modes") or []
         plain.close()
-        # Gymnasium itself makes a window of pictures.
+        # Gymnasium can show images in a window.
         if not {render_mode, "rgb_array"} & set(modes):
             offered = f"only {', '.join(map(str, modes))}" if modes else "no render modes"
             raise ConfigError(f"env.id={config.id} cannot be rendered: it offers {offered}")
-        shown = replace(config, kwargs=config.kwargs | {"render_mode": render_mode})
-        return _makers(shown)[0]()
+        rendered = replace(config, kwargs=config.kwargs | {"render_mode": render_mode})
+        return _makers(rendered)[0]()
 
 
 def choose_backend(config: EnvConfig) -> str:
-    """Return the backend that `env.backend` names, or what `auto` stands for.
+    """Return `env.backend`, or the backend that `auto` means.
 
-    `auto` is `ale` for Atari, `native` where the environment has a vectorised form of its own and
-    there are enough copies for it to pay, else `sync`: what was fastest for every environment
-    measured (docs/environments.md has the numbers). `async` pays only where a step takes a
-    millisecond or more and cores are idle, `shared` only where nothing else needs the cores.
-    EnvPool is often the fastest, but what it calls by the same name is its own code, and a run
-    should not depend on which packages happen to be installed.
+    `auto` is `ale` for Atari, `native` if the environment has a vectorised form and there are
+    enough sub-environments, else `sync`: the fastest in measurements (docs/environments.md). It is
+    never `envpool`, which reimplements environments: a run should not depend on which packages are
+    installed.
 
     Raises:
-        ConfigError: the environment cannot be made by the backend that was asked for.
+        ConfigError: the requested backend cannot make the environment.
     """
     backend = config.backend
     if backend == "envpool":
@@ -193,26 +184,22 @@ def choose_backend(config: EnvConfig) -> str:
     spec = find_spec(config.id)
     is_atari = spec.namespace == "ALE"
     # Gymnasium's phys2d forms are written in JAX and keep their state on its device.
-    has_native_form = (
-        spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
-    )
-    plain = config.frame_stack == 1
+    has_native = spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
+    stacks = config.frame_stack > 1
     if is_atari and backend in ("sync", "shared", "async"):
         raise ConfigError(
-            f"env.backend={backend}: Atari games are stepped by ALE's own vector environment, "
+            f"env.backend={backend}: Atari games run in ALE's own vector environment, "
             "with the usual preprocessing; use env.backend=auto"
         )
     if backend == "auto":
-        pays = plain and config.num_envs >= FEWEST_FOR_NATIVE
-        return "ale" if is_atari else "native" if has_native_form and pays else "sync"
-    if backend == "native" and not has_native_form:
+        is_native_faster = config.num_envs >= MIN_ENVS_FOR_NATIVE and not stacks
+        return "ale" if is_atari else "native" if has_native and is_native_faster else "sync"
+    if backend == "native" and not has_native:
         instead = "env.backend=ale" if is_atari else "env.backend=sync"
+        raise ConfigError(f"env.backend=native: {config.id} has no vectorised form; use {instead}")
+    if backend == "native" and stacks:
         raise ConfigError(
-            f"env.backend=native: {config.id} has no vectorised form of its own; use {instead}"
-        )
-    if backend == "native" and not plain:
-        raise ConfigError(
-            f"env.backend=native: the vectorised form of {config.id} stacks no frames; "
+            f"env.backend=native: the vectorised form of {config.id} does not stack frames; "
             "use env.backend=sync or env.frame_stack=1"
         )
     if backend == "ale" and not is_atari:
@@ -223,31 +210,17 @@ def choose_backend(config: EnvConfig) -> str:
     return backend
 
 
-def _make_native(config: EnvConfig) -> Made:
-    envs = gym.make_vec(
-        config.id, config.num_envs, vectorization_mode="vector_entry_point", **config.kwargs
-    )
-    return envs, lambda seeds: seeds[0]
-
-
-def _make_ale(config: EnvConfig) -> Made:
-    # Rewards are clipped in learning (clip_rewards), so that raw ones can be reported.
-    arguments = {"reward_clipping": False, "stack_num": config.frame_stack} | config.kwargs
-    envs = gym.make_vec(
-        config.id, config.num_envs, vectorization_mode="vector_entry_point", **arguments
-    )
-    return envs, np.array
-
-
-def _make_pool(config: EnvConfig) -> Made:
-    return Pool(config.id, config.num_envs, config.frame_stack, config.kwargs), list
+def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+    kwargs = defaults | config.kwargs
+    mode = "vector_entry_point"
+    return gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **kwargs)
 
 
 def _wrappers(config: EnvConfig) -> list[Callable[[Any], Any]]:
-    """Return what every copy is wrapped in, innermost first."""
-    # A stack keeps observations; so does Gymnasium's worker, over the next reset.
-    copies = config.frame_stack > 1 or config.backend == "async"
-    wrappers: list[Callable[[Any], Any]] = [partial(Guard, copies=copies)]
+    """Return the wrappers of every sub-environment, innermost first."""
+    # A stack keeps observations; so does Gymnasium's worker, during the next reset.
+    keeps = config.frame_stack > 1 or config.backend == "async"
+    wrappers: list[Callable[[Any], Any]] = [partial(EnvChecker, copy_observations=keeps)]
     if config.frame_stack > 1:
         wrappers.append(partial(_with_chosen_parts, keys=config.observation_keys))
         wrappers.append(partial(FrameStackObservation, stack_size=config.frame_stack))
@@ -255,11 +228,11 @@ def _wrappers(config: EnvConfig) -> list[Callable[[Any], Any]]:
 
 
 def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, Any]:
-    """Leave out what is not used of an observation, if any of it cannot be stacked."""
+    """Drop the unused parts of observations, if any of them cannot be stacked."""
     space: Any = env.observation_space
     used = {key.partition("/")[0] for key in keys}
-    odd = [leaf for leaf in leaves(space) if not isinstance(leaf.space, FLAT)]
-    if not used or not any(str(leaf.path[0]) not in used for leaf in odd if leaf.path):
+    unstackable = [leaf for leaf in leaves(space) if not isinstance(leaf.space, FLAT)]
+    if not used or not any(str(leaf.path[0]) not in used for leaf in unstackable if leaf.path):
         return env
     if isinstance(space, gym.spaces.Tuple):
         return FilterObservation(env, [i for i in range(len(space)) if str(i) in used])
@@ -267,7 +240,7 @@ def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, 
 
 
 def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
-    spec = find_spec(config.id)  # other processes may not know the id
+    spec = find_spec(config.id)  # another process may not have the id
 
     def make() -> gym.Env[Any, Any]:
         env = gym.make(spec, disable_env_checker=True, **config.kwargs)
@@ -278,16 +251,24 @@ def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
     return [make] * config.num_envs
 
 
-def _make_copies(config: EnvConfig) -> Made:
-    return Copies(_makers(config)), list
+def _make(config: EnvConfig, backend: str) -> Made:
+    if backend == "native":
+        return _make_vectorized(config), lambda seeds: seeds[0]
+    if backend == "ale":
+        # The trainer clips rewards (clip_rewards), so that it can report the raw ones.
+        stack = config.frame_stack
+        return _make_vectorized(config, reward_clipping=False, stack_num=stack), np.array
+    if backend == "envpool":
+        return EnvPoolVectorEnv(config.id, config.num_envs, config.frame_stack, config.kwargs), list
+    if backend == "sync":
+        return SyncVectorEnv(_makers(config)), list
+    with _children_ignore_signals():
+        if backend == "shared":
+            return SharedMemoryVectorEnv(_makers(config)), list
+        return _make_async(config), list
 
 
-def _make_shared(config: EnvConfig) -> Made:
-    with _interrupts_ignored_by_children():
-        return SharedCopies(_makers(config)), list
-
-
-def _make_processes(config: EnvConfig) -> Made:
+def _make_async(config: EnvConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
     make = partial(
         gym.make_vec,
         config.id,
@@ -298,38 +279,26 @@ def _make_processes(config: EnvConfig) -> Made:
         **config.kwargs,
     )
     vector_kwargs: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    with _interrupts_ignored_by_children():
-        try:
-            envs = make(vector_kwargs=vector_kwargs)
-        except ValueError as error:
-            # A part of the observations has no place in shared memory. It may be one not used.
-            if not isinstance(error.__cause__, gym.error.CustomSpaceError):
-                raise
-            envs = make(vector_kwargs=vector_kwargs | {"shared_memory": False})
-    return envs, list
-
-
-_MAKERS: dict[str, Callable[[EnvConfig], Made]] = {
-    "native": _make_native,
-    "ale": _make_ale,
-    "envpool": _make_pool,
-    "sync": _make_copies,
-    "shared": _make_shared,
-    "async": _make_processes,
-}
+    try:
+        return make(vector_kwargs=vector_kwargs)
+    except ValueError as error:
+        # Shared memory cannot hold some part of the observations, perhaps an unused one.
+        if not isinstance(error.__cause__, gym.error.CustomSpaceError):
+            raise
+        return make(vector_kwargs=vector_kwargs | {"shared_memory": False})
 
 
 @contextmanager
-def _interrupts_ignored_by_children() -> Iterator[None]:
-    """Let processes started within ignore the signals that ask a whole group to end.
+def _children_ignore_signals() -> Iterator[None]:
+    """Let processes that are started in this context ignore the signals that stop a run.
 
-    A terminal sends Ctrl-C to every process, `timeout` and Slurm SIGTERM. The trainer alone decides
-    when to stop; workers that died first would make it fail. They end when it does.
+    Terminals, `timeout` and Slurm signal every process of a group, but the trainer decides when to
+    stop, and workers that died first would make it fail. They end with the trainer.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     try:
         yield
     finally:

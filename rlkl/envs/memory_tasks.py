@@ -1,4 +1,4 @@
-"""Small environments that a policy without memory cannot solve."""
+"""Small environments that need a policy with memory."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 class Recall(gym.Env[NDArray[np.float32], np.int64]):
-    """A cue is shown once, and asked for after a delay.
+    """Shows a cue once, and asks for it after a delay.
 
     The observation is (cue, asked): (±1, 0) at first, then (0, 0) for `delay` steps, then (0, 1).
-    The action taken there ends the episode, with reward 1 if it is 1 for the cue 1 or 0 for the
-    cue -1, else 0. Without memory no policy has an expected return above ½.
+    The next action ends the episode. The reward is 1 for action 1 after cue 1 and for action 0
+    after cue -1, else 0. A policy without memory has an expected return of at most ½.
 
     Args:
         delay: steps between the cue and the question.
@@ -29,7 +29,7 @@ class Recall(gym.Env[NDArray[np.float32], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Draw a cue and show it."""
+        """Draw and show a cue."""
         super().reset(seed=seed)
         self._step, self._cue = 0, int(self.np_random.integers(2))
         return np.array([2 * self._cue - 1, 0], np.float32), {}
@@ -46,11 +46,7 @@ class Recall(gym.Env[NDArray[np.float32], np.int64]):
 
 
 class HiddenVelocity(gym.ObservationWrapper[NDArray[np.float32], Any, Any]):
-    """CartPole that shows the position of the cart and the angle of the pole, and no velocity.
-
-    Args:
-        env: CartPole.
-    """
+    """Hides the velocities of CartPole: shows the cart's position and the pole's angle."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -64,7 +60,7 @@ class HiddenVelocity(gym.ObservationWrapper[NDArray[np.float32], Any, Any]):
 
 
 def hidden_velocity_cartpole(**kwargs: Any) -> gym.Env[Any, Any]:
-    """Make CartPole without its velocities; arguments are those of CartPole."""
+    """Make CartPole without velocities; the arguments are those of CartPole."""
     return HiddenVelocity(CartPoleEnv(**kwargs))
 
 

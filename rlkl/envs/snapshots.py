@@ -1,8 +1,7 @@
-"""The state of environments as plain data, where it is known to be all there is to them.
+"""Save and restore the complete state of environments as plain data.
 
-A copy is known by its exact class, or gives its state itself, by methods `get_state()` and
-`set_state(state)`; so is every wrapper around it. Else a run that is to be resumed exactly
-recreates its environments.
+An environment or wrapper is supported if its exact class is known, or if it has methods
+`get_state()` and `set_state(state)`. Other environments are recreated at checkpoints.
 """
 
 import inspect
@@ -14,9 +13,10 @@ import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.wrappers import FrameStackObservation, OrderEnforcing, TimeLimit
 
-from rlkl.envs.checks import Guard
-from rlkl.envs.sync_env import Copies
-from rlkl.utils.validation import BrokenEnvironmentError, one_line
+from rlkl.envs.checks import EnvChecker
+from rlkl.envs.sync_env import SyncVectorEnv
+from rlkl.utils.errors import BrokenEnvironmentError
+from rlkl.utils.validation import one_line
 
 ATTRIBUTES = {
     "classic_control.cartpole.CartPoleEnv": ("state", "steps_beyond_terminated"),
@@ -29,29 +29,29 @@ ATTRIBUTES = {
     "toy_text.taxi.TaxiEnv": ("s", "lastaction", "fickle_step", "taxi_orientation"),
     "toy_text.blackjack.BlackjackEnv": ("dealer", "player"),
 }
-"""What changes while an environment of Gymnasium runs, but for its generator and what it draws."""
+"""Attributes that change while an environment of Gymnasium runs, except its generator."""
 
 NATIVE = ("state", "steps", "prev_done", "low", "high")
-"""The same of the vectorised CartPole."""
+"""The same for the vectorised CartPole."""
 
 DERIVED = ("xpos", "xipos")
-"""What MuJoCo's environments read of the last step before they take the next; no part of the state
-as MuJoCo defines it, because a step computes it anew."""
+"""What MuJoCo's environments read before the next step; MuJoCo's own state leaves it out, because a
+step recomputes it."""
 
 
 def state_of(envs: gym.vector.VectorEnv[Any, Any, Any]) -> list[Any] | None:
-    """Return the state of N environments as plain data; None where it cannot be read."""
+    """Return the state of N environments as plain data; None if it cannot be read."""
     if type(envs) is CartPoleVectorEnv:
         return [_attributes(envs, NATIVE) | _generator(envs)]
-    if not isinstance(envs, Copies):
+    if not isinstance(envs, SyncVectorEnv):
         return None
     states = [_state(env) for env in envs.envs]
     return None if None in states else states
 
 
 def set_state(envs: gym.vector.VectorEnv[Any, Any, Any], states: list[Any]) -> None:
-    """Put environments that were reset into the state that `state_of` returned."""
-    if isinstance(envs, Copies):
+    """Restore a state that `state_of` returned; the environments must have been reset."""
+    if isinstance(envs, SyncVectorEnv):
         for env, state in zip(envs.envs, states, strict=True):
             _set_state(env, state)
     else:
@@ -59,7 +59,7 @@ def set_state(envs: gym.vector.VectorEnv[Any, Any, Any], states: list[Any]) -> N
 
 
 def _state(env: Any) -> dict[str, Any] | None:
-    """Return the state of a copy and of what it is wrapped in."""
+    """Return the state of a sub-environment and its wrappers; None if it cannot be read."""
     if isinstance(env, gym.Wrapper):
         inner = _state(env.env)
         own = None if inner is None else _state_of_wrapper(env)
@@ -85,11 +85,11 @@ def _set_state(env: Any, state: dict[str, Any]) -> None:
     others = ("frames", "mujoco", "given", "generator")
     _set_attributes(env, {key: value for key, value in own.items() if key not in others})
     if "frames" in own:
-        env.obs_queue.extend(_plain_back(frame) for frame in own["frames"])
+        env.obs_queue.extend(_unplain(frame) for frame in own["frames"])
     if "mujoco" in own:
         _set_mujoco_state(env, own["mujoco"])
     if "given" in own:
-        _give_back(env, own["given"])
+        _restore_given(env, own["given"])
     if own.get("generator") is not None:
         env.np_random.bit_generator.state = _unpacked(own["generator"])
 
@@ -97,7 +97,7 @@ def _set_state(env: Any, state: dict[str, Any]) -> None:
 def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
     if _gives_state(env):
         return {"given": _given(env)}
-    if type(env) in (Guard, OrderEnforcing):
+    if type(env) in (EnvChecker, OrderEnforcing):
         return {}
     if type(env) is TimeLimit:
         return _attributes(env, ("_elapsed_steps",))
@@ -107,10 +107,9 @@ def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
 
 
 def _gives_state(env: Any) -> bool:
-    """Whether an environment or wrapper gives its state itself.
+    """Return whether a class has `get_state()` and `set_state(state)`.
 
-    The class must have both methods, to be called without and with one argument: MuJoCo's
-    environments have a `set_state` of positions and velocities.
+    MuJoCo's environments have another `set_state`, of positions and velocities.
     """
     methods = getattr(type(env), "get_state", None), getattr(type(env), "set_state", None)
     return all(
@@ -119,7 +118,7 @@ def _gives_state(env: Any) -> bool:
 
 
 def _takes(method: Any, count: int) -> bool:
-    """Whether a method can be called with so many arguments, the object itself among them."""
+    """Return whether a method takes so many arguments, self included."""
     try:
         inspect.signature(method).bind(*range(count))
     except TypeError:
@@ -128,10 +127,10 @@ def _takes(method: Any, count: int) -> bool:
 
 
 def _given(env: Any) -> Any:
-    """Return what `get_state` returns, in the form of a checkpoint.
+    """Return the result of `get_state` in a form for checkpoints.
 
     Raises:
-        BrokenEnvironmentError: it fails, or returns what no checkpoint may hold.
+        BrokenEnvironmentError: it fails, or returns data that no checkpoint can contain.
     """
     name = f"get_state() of {type(env).__name__}"
     try:
@@ -147,12 +146,8 @@ def _given(env: Any) -> Any:
         ) from error
 
 
-def _give_back(env: Any, packed: Any) -> None:
-    """Hand to `set_state` what `get_state` returned.
-
-    Raises:
-        BrokenEnvironmentError: it fails.
-    """
+def _restore_given(env: Any, packed: Any) -> None:
+    """Call `set_state` with what `get_state` returned."""
     try:
         env.set_state(_unpacked(packed))
     except Exception as error:
@@ -163,7 +158,7 @@ def _give_back(env: Any, packed: Any) -> None:
 
 
 def _generator_of(env: Any) -> Any:
-    """Return the state of an environment's `np_random`, if that is a generator of NumPy."""
+    """Return the state of `np_random`; None if it is no NumPy generator."""
     generator = env.np_random
     if not isinstance(generator, np.random.Generator):
         return None
@@ -171,25 +166,24 @@ def _generator_of(env: Any) -> Any:
 
 
 class _NotPlainError(Exception):
-    """Something that no checkpoint may hold: what, and where."""
+    """A value that no checkpoint can contain: its type and place."""
 
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
-"""Types that a checkpoint may hold as they are; classes made from them it may not."""
+"""Types that a checkpoint contains unchanged; their subclasses are not allowed."""
 
 
 def _packed(value: Any, path: str) -> Any:
-    """Return a copy of plain data in a form that a checkpoint may hold.
+    """Return a copy of plain data in a form for checkpoints.
 
-    Lists and what is in `PLAIN` stay; the others are marked, so that each comes back as what it
-    was.
+    Lists and values of the types in `PLAIN` stay as they are; others are marked with their type.
 
     Args:
-        value: of numbers, texts, arrays and tensors, and lists, tuples and dicts of them.
-        path: to it within the whole.
+        value: numbers, texts, arrays and tensors, and lists, tuples and dicts of them.
+        path: to the value within the state.
 
     Raises:
-        _NotPlainError: something in it is of another type.
+        _NotPlainError: for a value of another type.
     """
     kind = type(value)
     if kind in PLAIN:
@@ -226,7 +220,7 @@ def _unpacked(packed: Any) -> Any:
     ((mark, content),) = packed.items()
     if mark == "tuple":
         return tuple(map(_unpacked, content))
-    # Of its own: what is read from a file may be read again.
+    # A copy, since the same state may be restored again.
     if mark == "tensor":
         return content.clone()
     array = content.numpy().copy()
@@ -246,9 +240,9 @@ def _set_mujoco_state(env: Any, state: dict[str, Any]) -> None:
     import mujoco  # noqa: PLC0415
 
     every = mujoco.mjtState.mjSTATE_INTEGRATION
-    mujoco.mj_setState(env.model, env.data, _plain_back(state["state"]), every)
+    mujoco.mj_setState(env.model, env.data, _unplain(state["state"]), every)
     for key in DERIVED:
-        getattr(env.data, key)[...] = _plain_back(state[key])
+        getattr(env.data, key)[...] = _unplain(state[key])
 
 
 def _generator(env: Any) -> dict[str, Any]:
@@ -264,11 +258,11 @@ def _set_attributes(env: Any, state: dict[str, Any]) -> None:
         if name == "np_random":
             env.np_random.bit_generator.state = value
         else:
-            setattr(env, name, _plain_back(value))
+            setattr(env, name, _unplain(value))
 
 
 def _plain(value: Any) -> Any:
-    """Return arrays and numbers of NumPy as tensors, which a checkpoint may hold."""
+    """Return NumPy arrays and numbers as tensors, which a checkpoint can contain."""
     if isinstance(value, np.ndarray | np.generic):
         return torch.from_numpy(np.array(value))
     if isinstance(value, list | tuple):
@@ -276,10 +270,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _plain_back(value: Any) -> Any:
-    """Return what `_plain` was given: the same types, since arithmetic depends on them."""
+def _unplain(value: Any) -> Any:
+    """Undo `_plain`, with the same types, since arithmetic depends on them."""
     if isinstance(value, torch.Tensor):
         return value.numpy().copy()[()]
     if isinstance(value, list | tuple):
-        return type(value)(_plain_back(part) for part in value)
+        return type(value)(_unplain(part) for part in value)
     return value

@@ -1,11 +1,11 @@
-"""N environments behind one door: the same step whatever steps them, and broken promises caught."""
+"""Step N sub-environments with any backend, encode their observations, and check their results."""
 
 import os
 import signal
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -13,34 +13,28 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
-from rlkl.envs.checks import ALIAS, closing
-from rlkl.envs.shared_memory_env import SharedCopies
+from rlkl.envs.actions import check_action_space, mask_rows
+from rlkl.envs.checks import MASK_ALIAS, reported_close
+from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations, all_finite
+from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.snapshots import set_state, state_of
-from rlkl.envs.spaces import (
-    ACTION_MASK,
-    ObservationEncoder,
-    Observations,
-    all_finite,
-    check_action_space,
-    mask_rows,
-)
-from rlkl.utils.validation import BrokenEnvironmentError, ConfigError, one_line
+from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
+from rlkl.utils.validation import one_line
 
 
 class Step(NamedTuple):
-    """One step of N environments.
+    """One step of N sub-environments.
 
     Attributes:
         observations: what the policy sees next.
         rewards: `[N]`.
         terminated: where the episode ended in a terminal state, `[N]`.
-        truncated: where it was cut off, `[N]`.
-        is_transition: where the row is a step of an episode; elsewhere the environment only reset
-            itself, and action and reward mean nothing, `[N]`.
+        truncated: where the episode was truncated, `[N]`.
+        is_transition: False for an autoreset step, whose action and reward mean nothing, `[N]`.
         begins: where `observations` are the first of an episode, `[N]`.
-        final_observations: the true last observations of the episodes that ended where
-            `observations` already show the next episode (SAME_STEP autoreset only), K rows.
-        final_envs: whose they are, `[K]`.
+        final_observations: the last observations of the K episodes that ended, if `observations`
+            already show the next episode (SAME_STEP autoreset only).
+        final_envs: the sub-environments of these episodes, `[K]`.
     """
 
     observations: Observations
@@ -54,29 +48,32 @@ class Step(NamedTuple):
 
 
 SECONDS_TO_CLOSE = 2.0
-"""That the processes of environments have to close them."""
+"""How long worker processes may take to close their environments."""
+
+_MASK_KEYS = (ACTION_MASK, MASK_ALIAS)
+"""Keys of an action mask in an info; the first has precedence."""
 
 
 class VectorEnvironment:
-    """N copies of an environment whose observations are encoded and whose promises are checked.
+    """Steps N sub-environments, encodes observations and checks all results.
 
-    It is closed as soon as a promise is broken.
+    A failed check closes it.
 
     Args:
         envs: Gymnasium's vector environment, with NEXT_STEP or SAME_STEP autoreset.
-        backend: how it was made, for logs.
+        backend: its name, for logs.
         name: of the environment, for messages.
-        observation_keys: the parts of a Dict or Tuple to use; none for all, but for a part of the
-            name `action_mask`, which is an action mask as PettingZoo gives it.
-        seeding: the form in which `envs.reset` takes the seeds of the copies.
+        observation_keys: the parts of a Dict or Tuple to use; none for all except a part
+            `action_mask`, which is an action mask as in PettingZoo.
+        seeding: converts the seeds of the sub-environments to the form that `envs.reset` takes.
 
     Attributes:
         encoder: of observations.
-        action_space: of one copy.
-        shows_masks: whether observations come with action masks; known after the first reset.
+        action_space: of one sub-environment.
+        shows_masks: whether the environment has action masks; known after the first reset.
 
     Raises:
-        ConfigError: a space or an autoreset mode that is not supported.
+        ConfigError: for an unsupported space or autoreset mode.
     """
 
     def __init__(
@@ -91,18 +88,18 @@ class VectorEnvironment:
         self._reset_envs: Callable[..., Any] = envs.reset
         self._step_envs: Callable[..., Any] = envs.step
         if isinstance(envs.unwrapped, AsyncVectorEnv):
-            self._reset_envs, self._step_envs = _quietly(envs.reset), _quietly(envs.step)
+            self._reset_envs, self._step_envs = _quiet()(envs.reset), _quiet()(envs.step)
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
-        keys = observation_keys or _without_mask(envs.single_observation_space)
+        keys = observation_keys or _keys_without_mask(envs.single_observation_space)
         self.encoder = ObservationEncoder(envs.single_observation_space, keys)
         self._has_mask_part = bool(keys) and not observation_keys
         check_action_space(envs.single_action_space)
         self.action_space = envs.single_action_space
         self.shows_masks = False
         self._seeding = seeding
-        # ALE writes its mode into a dict that all classes share; its own attribute is right.
+        # ALE overwrites the mode in a dict that all classes share; its attribute is right.
         mode = getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ConfigError(
@@ -110,27 +107,27 @@ class VectorEnvironment:
                 "vector environment's metadata['autoreset_mode'], or use env.backend=sync"
             )
         self._resets_on_next_step = mode == AutoresetMode.NEXT_STEP
-        # They ignore the signal by which Python would end them when this process exits.
+        # Workers ignore the signal with which Python ends them when this process exits.
         processes = list(getattr(envs.unwrapped, "processes", ()))
         weakref.finalize(self, _kill, os.getpid(), processes)
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._where = f"env.id={name}"
-        self._none = self.encoder.empty(0)
+        self._no_observations = self.encoder.empty(0)
         self._no_envs = np.empty(0, np.int64)
         self._all = np.ones(self.num_envs, np.bool_)
         self._all.flags.writeable = False  # many steps share it
 
     def reset(self, seeds: list[int]) -> Observations:
-        """Begin N episodes.
+        """Reset all sub-environments.
 
         Args:
-            seeds: one for each copy; a backend with one generator for all takes the first.
+            seeds: one for each; a backend with one generator for all uses the first.
 
         Returns:
             First observations.
 
         Raises:
-            BrokenEnvironmentError: an exception in an environment, or anything it did not declare.
+            BrokenEnvironmentError: for an exception in an environment, or undeclared data.
         """
         try:
             self._ended = np.zeros(self.num_envs, np.bool_)
@@ -145,21 +142,21 @@ class VectorEnvironment:
             raise
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """Step all environments.
+        """Step all sub-environments.
 
         Args:
-            actions: that the environment takes, one row for each copy.
+            actions: of the environment, one row for each sub-environment.
 
         Returns:
-            The step, alike for both autoreset modes but for the rows that only reset.
+            The step. The two autoreset modes differ only in autoreset steps.
 
         Raises:
-            BrokenEnvironmentError: an exception in an environment, or anything it did not declare.
+            BrokenEnvironmentError: for an exception in an environment, or undeclared data.
         """
         try:
             return self._step(actions)
         except BrokenEnvironmentError:
-            self.close()  # and leave no process behind, whoever forgets to
+            self.close()  # so that no process remains
             raise
 
     def _step(self, actions: NDArray[Any]) -> Step:
@@ -173,18 +170,18 @@ class VectorEnvironment:
         if not all_finite(rewards):
             row = int(np.argmin(np.isfinite(rewards)))
             raise BrokenEnvironmentError(
-                f"{self._where}: the reward of copy {row} is {rewards[row]}; "
+                f"{self._where}: the reward of sub-environment {row} is {rewards[row]}; "
                 "expected a finite number"
             )
         ended = terminated | truncated
-        final_observations, final_envs = self._none, self._no_envs
+        final_observations, final_envs = self._no_observations, self._no_envs
         if self._resets_on_next_step:
             is_transition = ~self._ended
             begins = self._ended
         else:
             is_transition = self._all
             begins = ended
-            if np.count_nonzero(ended):  # in less than half the time of ended.any()
+            if np.count_nonzero(ended):  # faster than ended.any()
                 final_envs = np.flatnonzero(ended)
                 finals = [infos["final_obs"][i] for i in final_envs]
                 final_observations = self.encoder.stack(finals, self._where)
@@ -201,11 +198,7 @@ class VectorEnvironment:
         )
 
     def _checked(self, what: str, values: Any, kinds: str) -> NDArray[Any]:
-        """Return one value for each sub-environment, `[N]`.
-
-        Raises:
-            BrokenEnvironmentError: of another number or type.
-        """
+        """Return one value for each sub-environment, `[N]`."""
         array = np.asarray(values)
         if array.shape == (self.num_envs,) and array.dtype.kind in kinds:
             return array
@@ -213,7 +206,7 @@ class VectorEnvironment:
             raise BrokenEnvironmentError(
                 f"{self._where}: {what} has shape {array.shape} and type {array.dtype}; expected "
                 f"{'numbers' if 'f' in kinds else 'True or False'}, one for each of "
-                f"{self.num_envs} environments"
+                f"{self.num_envs} sub-environments"
             )
         return array.reshape(self.num_envs)
 
@@ -224,15 +217,14 @@ class VectorEnvironment:
         if self.shows_masks:
             masks = observations[ACTION_MASK] if self._has_mask_part else infos.get(name)
             given = infos.get(f"_{name}", np.ones(self.num_envs, np.bool_))
-            # In a final state no action is taken, and often none is allowed.
-            free = np.zeros(self.num_envs, np.bool_)
-            if self._resets_on_next_step:
-                free = self._ended
-            if masks is None or not (given | free).all():
+            # No action is taken in a final state, and its mask often allows none.
+            none = np.zeros(self.num_envs, np.bool_)
+            ignored = self._ended if self._resets_on_next_step else none
+            if masks is None or not (given | ignored).all():
                 raise BrokenEnvironmentError(
                     f"{where}: the action mask that came with reset is missing from a step"
                 )
-            encoded[ACTION_MASK] = mask_rows(self.action_space, masks, free, where)
+            encoded[ACTION_MASK] = mask_rows(self.action_space, masks, ignored, where)
         elif name:
             raise BrokenEnvironmentError(
                 f"{where}: an action mask came with a step and none with reset; expected one in "
@@ -241,22 +233,22 @@ class VectorEnvironment:
         return encoded
 
     def state(self) -> dict[str, Any] | None:
-        """Return the state of all copies as plain data; None where it cannot be read.
+        """Return the state of all sub-environments as plain data; None if it cannot be read.
 
         Raises:
-            BrokenEnvironmentError: an environment that gives its state itself failed to.
+            BrokenEnvironmentError: an environment's own `get_state` failed.
         """
         try:
-            copies = state_of(self._envs)
+            states = state_of(self._envs)
         except BrokenEnvironmentError as error:
             raise BrokenEnvironmentError(f"{self._where}: {error}") from error
-        return None if copies is None else {"copies": copies, "ended": self._ended.tolist()}
+        return None if states is None else {"copies": states, "ended": self._ended.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Put copies that were reset into the state that `state` returned.
+        """Restore a state that `state` returned; the sub-environments must have been reset.
 
         Raises:
-            BrokenEnvironmentError: an environment that takes its state itself failed to.
+            BrokenEnvironmentError: an environment's own `set_state` failed.
         """
         try:
             set_state(self._envs, state["copies"])
@@ -265,23 +257,20 @@ class VectorEnvironment:
         self._ended = np.array(state["ended"], np.bool_)
 
     def close(self) -> None:
-        """Close the environments, and end their processes if they have any.
-
-        Nothing that an environment does here ends the run, or keeps it from ending.
-        """
+        """Close the environments, and end their processes; exceptions are only reported."""
         envs = self._envs.unwrapped
-        with closing(self._where):
+        with reported_close(self._where):
             try:
                 if isinstance(envs, AsyncVectorEnv):
-                    self._leave(envs)
+                    self._close_async(envs)
                 else:
                     self._envs.close()
             except (EOFError, ConnectionError):  # a process died since the last step
                 pass
         self._end_processes()
 
-    def _leave(self, envs: AsyncVectorEnv) -> None:
-        """Ask the processes to end, and wait for them a while."""
+    def _close_async(self, envs: AsyncVectorEnv) -> None:
+        """Ask the processes to end, and wait."""
         if envs.closed:
             return
         for pipe in envs.parent_pipes:
@@ -294,9 +283,9 @@ class VectorEnvironment:
             raise TimeoutError(f"it takes more than {SECONDS_TO_CLOSE:g} s")
 
     def _end_processes(self) -> None:
-        """End the processes of environments that failed: a dead one would not answer when asked."""
+        """Kill the processes: a dead one would not answer a request to close."""
         envs = self._envs.unwrapped
-        if isinstance(envs, SharedCopies):
+        if isinstance(envs, SharedMemoryVectorEnv):
             envs.end_processes()
         if not isinstance(envs, AsyncVectorEnv):
             return
@@ -309,7 +298,7 @@ class VectorEnvironment:
         envs.closed = True
 
     def _exit_codes(self) -> str:
-        """Return the exit codes of the processes that ended, for a message."""
+        """Return the exit codes of processes that died, for a message."""
         processes = getattr(self._envs.unwrapped, "processes", ())
         for process in processes:
             process.join(0.1)
@@ -317,45 +306,38 @@ class VectorEnvironment:
         ends = [f"exit code {code}" if code > 0 else signal.Signals(-code).name for code in codes]
         return f" ({', '.join(ends)})" if ends else ""
 
-    def _failure(self, what: str, error: BaseException) -> BrokenEnvironmentError:
-        """Return what to raise for an exception of the environments."""
+    def _failure(self, method: str, error: BaseException) -> BrokenEnvironmentError:
+        """Return the exception to raise for an exception of the environments."""
         codes = self._exit_codes()
         self._end_processes()
         reason = f"{type(error).__name__}: {one_line(error)}"
         if isinstance(error, BrokenEnvironmentError):
             reason = one_line(error)
         elif isinstance(error, EOFError | ConnectionError):
-            reason = f"the process of a copy died{codes}"
-        return BrokenEnvironmentError(f"{self._where}: {what} failed: {reason}")
+            reason = f"the process of a sub-environment died{codes}"
+        return BrokenEnvironmentError(f"{self._where}: {method} failed: {reason}")
 
 
-_MASK_KEYS = (ACTION_MASK, ALIAS)
-"""What an info may call an action mask; the first counts."""
-
-
-def _without_mask(space: gym.Space[Any]) -> tuple[str, ...]:
-    """Return the parts of a Dict beside its action mask; none where it has none."""
+def _keys_without_mask(space: gym.Space[Any]) -> tuple[str, ...]:
+    """Return the keys of a Dict except its action mask; none if it has no mask."""
     if not isinstance(space, gym.spaces.Dict) or ACTION_MASK not in space.spaces:
         return ()
     return tuple(key for key in space.spaces if key != ACTION_MASK)
 
 
 def _kill(owner: int, processes: Sequence[Any]) -> None:
-    """End processes of environments that nothing closed."""
+    """Kill processes that are still running when this process exits."""
     for process in processes if owner == os.getpid() else ():
         process.kill()
         process.join()
 
 
-def _quietly(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep Gymnasium from printing a worker's traceback: the message that is raised says enough."""
-
-    def quiet(*given: Any, **named: Any) -> Any:
-        level = gym.logger.min_level
-        gym.logger.min_level = gym.logger.ERROR + 1
-        try:
-            return method(*given, **named)
-        finally:
-            gym.logger.min_level = level
-
-    return quiet
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Gymnasium from printing a worker's traceback in addition to the exception."""
+    level = gym.logger.min_level
+    gym.logger.min_level = gym.logger.ERROR + 1
+    try:
+        yield
+    finally:
+        gym.logger.min_level = level

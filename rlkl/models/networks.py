@@ -1,11 +1,11 @@
-"""The networks of a policy: perceptrons, convolutions and memories, and how their weights start."""
+"""MLPs and convolutional encoders of a policy, and weight initialisation."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -17,14 +17,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 IMAGE_ENCODERS = ("auto", "nature", "impala", "small", "strided", "nature_or_small")
 
 NATURE_SIDES = 36, 128
-"""Pixels of the shortest and the longest side for which `auto` takes the network of Mnih 2015: it
-fits no smaller image, and its linear layer grows with the area."""
+"""Smallest and largest side in pixels for which `auto` selects the network of Mnih 2015: it cannot
+take smaller images, and its linear layer grows with the area."""
 
 GRID_SIDE = 10
-"""Cells of the longest side of what `auto` takes for a grid."""
+"""Largest side in cells of an image that `auto` treats as a grid."""
 
 STRIDED_SIDE = 8
-"""Pixels of the longest side that strided convolutions leave."""
+"""Largest side in pixels after the strided convolutions."""
 
 
 def mlp(
@@ -36,7 +36,7 @@ def mlp(
 
 
 def hidden_layers(input_size: int, sizes: Sequence[int], activation: str) -> nn.Sequential:
-    """Make linear layers with an activation behind each, `[B, input_size]` to `[B, sizes[-1]]`."""
+    """Make linear layers with an activation after each, `[B, input_size]` to `[B, sizes[-1]]`."""
     layers: list[nn.Module] = []
     for before, after in zip([input_size, *sizes], sizes, strict=False):
         layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
@@ -44,11 +44,7 @@ def hidden_layers(input_size: int, sizes: Sequence[int], activation: str) -> nn.
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(relu(x)))) of 3 × 3 kernels, `[B, channels, H, W]` to the same.
-
-    Args:
-        channels: in and out.
-    """
+    """Residual block x + conv(relu(conv(relu(x)))) of 3 × 3 kernels, for `[B, channels, H, W]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -56,7 +52,7 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the sum of the images and what the two convolutions make of them."""
+        """Return the images plus the residual."""
         residual: Tensor = self.second(self.first(images.relu()).relu())
         return images + residual
 
@@ -88,7 +84,7 @@ def impala_cnn(channels: int) -> nn.Sequential:
 
 
 def small_cnn(channels: int) -> nn.Sequential:
-    """Make three convolutions of 3 × 3 that keep the image's size, for grids of a few cells."""
+    """Make three 3 × 3 convolutions that keep the image's size, for grids of a few cells."""
     return nn.Sequential(
         *(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()),
         *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
@@ -99,7 +95,7 @@ def small_cnn(channels: int) -> nn.Sequential:
 def strided_cnn(channels: int, height: int, width: int) -> nn.Sequential:
     """Make 3 × 3 convolutions that halve each side until it has 8 pixels or fewer.
 
-    So what is flattened has at most 4,096 numbers for images of any size and shape.
+    So the flattened output has at most 4,096 numbers for images of any size.
     """
     layers: list[nn.Module] = []
     sides = height, width
@@ -112,7 +108,7 @@ def strided_cnn(channels: int, height: int, width: int) -> nn.Sequential:
 
 
 def chosen_encoder(kind: str, height: int, width: int) -> str:
-    """Return which network `policy.image_encoder` stands for.
+    """Return the network that `policy.image_encoder` selects for images of a size.
 
     Raises:
         ConfigError: the image is too small for `nature`.
@@ -133,13 +129,13 @@ def chosen_encoder(kind: str, height: int, width: int) -> str:
 
 
 class ImageEncoder(nn.Module):
-    """Images to features: bytes are scaled, convolved, flattened and mixed by one linear layer.
+    """Map images to features: bytes are scaled, convolved, flattened, and pass a linear layer.
 
     Args:
         shape: channels, height and width.
         kind: one of `IMAGE_ENCODERS`; see `chosen_encoder`.
         feature_size: F.
-        pixel_scale: what the bytes are divided by.
+        pixel_scale: divisor of the bytes.
     """
 
     def __init__(
@@ -159,7 +155,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features `[B, F]` of images `[B, C, H, W]`, uint8."""
-        # Convolutions on a CPU are a third faster with the channels last in memory.
+        # Convolutions on a CPU are faster with the channels last in memory.
         scaled = images.to(self.linear.weight.dtype, memory_format=torch.channels_last)
         scaled = scaled / self.pixel_scale
         features: Tensor = self.linear(self.convolutions(scaled).flatten(1)).relu()
@@ -167,10 +163,10 @@ class ImageEncoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Everything that is seen to one row of features: the vector's, then those of each image.
+    """Map observations to features: those of the vector, then those of each image.
 
     Args:
-        vector: layers for the vector, or None where there is none.
+        vector: layers for the vector, or None if there is none.
         vector_key: its key in the observations.
         images: an encoder for each image, by its key in the observations.
     """
@@ -200,11 +196,11 @@ def orthogonal_(
 ) -> None:
     """Initialise weights as scaled orthogonal matrices and biases as 0 (Saxe 2014).
 
-    A kernel is a matrix with a row for each output channel; the matrices of a memory have gain 1.
+    A kernel is a matrix with a row for each output channel. Matrices of a memory have gain 1.
 
     Args:
         network: changed in place.
-        hidden_gain: of all linear and convolutional layers but the last.
+        hidden_gain: of all linear and convolutional layers except the last.
         output_gain: of the last one.
         generator: source of the random matrices.
     """
@@ -224,9 +220,9 @@ def orthogonal_(
 
 
 def uniform_(network: nn.Module, generator: Generator) -> None:
-    """Initialise weights and biases uniformly within ±1/√fan_in, as torch does by itself.
+    """Initialise weights and biases uniformly within ±1/√fan_in, as torch does by default.
 
-    For a memory the fan-in is its hidden size.
+    The fan-in of a memory is its hidden size.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):

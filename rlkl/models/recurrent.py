@@ -1,4 +1,4 @@
-"""Recurrent memories, and the sequences of rows that they run over."""
+"""Recurrent memories, and the sequences of rows they process."""
 
 import contextlib
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ MEMORIES = ("none", "gru", "lstm")
 
 @dataclass(frozen=True)
 class Sequences:
-    """Which rows of a batch follow each other: S sequences of at most L rows.
+    """The order of a batch's rows: S sequences of at most L rows.
 
     Attributes:
-        cells: the row in each place of each sequence, `[L, S]`; behind a sequence's end, any row.
+        cells: row index at each step of each sequence, `[L, S]`; any row after a sequence's end.
         lengths: `[S]`.
-        states: of all memories of a policy before the first row of each sequence, `[S, M]`.
+        states: of the whole policy before the first row of each sequence, `[S, M]`.
     """
 
     cells: Tensor
@@ -29,9 +29,9 @@ class Sequences:
 
     @property
     def is_row(self) -> Tensor:
-        """Which places hold a row, `[L, S]`."""
-        places = torch.arange(len(self.cells), device=self.cells.device)
-        return places.unsqueeze(-1) < self.lengths
+        """Whether a cell is before its sequence's end, `[L, S]`."""
+        steps = torch.arange(len(self.cells), device=self.cells.device)
+        return steps.unsqueeze(-1) < self.lengths
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Self]:
         """Return some of the sequences.
@@ -40,7 +40,7 @@ class Sequences:
             chosen: their indices.
 
         Returns:
-            Their rows in the old batch `[B']`, and the sequences as they stand in the new one.
+            Their rows in this batch `[B']`, and the sequences of a batch of these rows alone.
         """
         lengths = self.lengths[chosen]
         taken = type(self)(self.cells[: int(lengths.max()), chosen], lengths, self.states[chosen])
@@ -70,22 +70,22 @@ class Memory(nn.Module):
         self.state_size = hidden_size if kind == "gru" else 2 * hidden_size
 
     def forward(self, features: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Run over sequences.
+        """Process S sequences of equal length.
 
         Args:
             features: `[L, S, F]`.
-            states: before the first of them, `[S, state_size]`.
+            states: before the first step, `[S, state_size]`.
 
         Returns:
-            Outputs `[L, S, H]`, and the states after the last, `[S, state_size]`.
+            Outputs `[L, S, H]`, and the states after the last step, `[S, state_size]`.
         """
         parts = tuple(
             part.unsqueeze(0).contiguous()
             for part in states.chunk(self.state_size // self.hidden_size, -1)
         )
-        # Products with the Fisher matrix differentiate twice, which cuDNN's layers cannot.
-        by_torch = torch.backends.cudnn.flags(enabled=False)
-        with by_torch if features.is_cuda else contextlib.nullcontext():
+        # Fisher-vector products differentiate twice, which cuDNN's layers do not support.
+        without_cudnn = torch.backends.cudnn.flags(enabled=False)
+        with without_cudnn if features.is_cuda else contextlib.nullcontext():
             outputs, after = self.layer(features, parts if len(parts) > 1 else parts[0])
         return outputs, torch.cat(after, -1)[0] if isinstance(after, tuple) else after[0]
 
@@ -94,10 +94,10 @@ class Memory(nn.Module):
 
         Args:
             features: `[B, F]`.
-            sequences: which rows follow each other.
-            states: of this memory before the first row of each, `[S, state_size]`.
+            sequences: of the rows.
+            states: of this memory before the first row of each sequence, `[S, state_size]`.
         """
         outputs, _ = self(features[sequences.cells], states)
         is_row = sequences.is_row
-        room: Tensor = outputs.new_empty(len(features), self.hidden_size)
-        return room.index_put((sequences.cells[is_row],), outputs[is_row])
+        buffer: Tensor = outputs.new_empty(len(features), self.hidden_size)
+        return buffer.index_put((sequences.cells[is_row],), outputs[is_row])

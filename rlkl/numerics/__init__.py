@@ -1,1 +1,1 @@
-"""The mathematics of policy optimisation, as pure functions."""
+"""Mathematics of policy optimisation, as pure functions."""

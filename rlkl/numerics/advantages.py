@@ -1,4 +1,4 @@
-"""From rewards and values to advantages and returns."""
+"""Computes advantages from rewards and values."""
 
 import math
 from itertools import accumulate
@@ -25,21 +25,21 @@ def generalized_advantages(
     """Generalised advantage estimation (Schulman 2016, eq. 16).
 
     A_t = δ_t + γλ · (1 - end_t) · A_{t+1}, δ_t = r_t + γ · (1 - terminated_t) · V(s'_t) - V(s_t).
-    A truncated step bootstraps from its own true next observation s'_t; the trace is cut at the end
-    of an episode whatever ended it.
+    A truncated step bootstraps from its own final observation s'_t. The trace is cut at every
+    episode end.
 
     Args:
         rewards: r, `[T, N]`.
         values: V(s), `[T, N]`.
-        next_values: V(s') of the observation each step truly led to, `[T, N]`: where an episode
-            was truncated its final observation, never the first one of the next episode.
-        terminated: where the episode ended in a terminal state, `[T, N]`.
-        truncated: where it was cut off, by a time limit for instance, `[T, N]`.
+        next_values: V(s'), `[T, N]`; s' of a truncated episode is its final observation, never the
+            first one of the next episode.
+        terminated: whether the episode terminated, `[T, N]`.
+        truncated: whether the episode was truncated, `[T, N]`.
         gamma: discount factor, 0 to 1.
         gae_lambda: λ, 0 (one-step temporal difference) to 1 (Monte Carlo).
 
     Returns:
-        Advantages, `[T, N]`; add `values` for the returns that the critic learns.
+        Advantages, `[T, N]`; plus `values` they are the critic's targets.
     """
     deltas = rewards + gamma * ~terminated * next_values - values
     decay = gamma * gae_lambda * ~(terminated | truncated)
@@ -49,16 +49,10 @@ def generalized_advantages(
 def linear_recurrence(
     decay: NDArray[np.floating[Any]], terms: NDArray[np.floating[Any]], start: Floats
 ) -> Floats:
-    """Return y with y_t = decay_t · y_{t-1} + terms_t, `[T, N]`.
-
-    Args:
-        decay: `[T, N]`.
-        terms: `[T, N]`.
-        start: y before the first row, `[N]`.
-    """
+    """Return y with y_t = decay_t · y_{t-1} + terms_t, `[T, N]`, where `start` is y_0, `[N]`."""
     results = np.empty(terms.shape, np.float64)
     if terms.shape[1] < 4:
-        # A step of Python's numbers takes 0.2 µs, one of NumPy's rows 2 µs however short they are.
+        # For short rows, Python's numbers are faster than NumPy.
         for column, first in enumerate(start.tolist()):
             pairs = zip(decay[:, column].tolist(), terms[:, column].tolist(), strict=True)
             steps = accumulate(pairs, lambda y, pair: pair[0] * y + pair[1], initial=first)
@@ -71,33 +65,31 @@ def linear_recurrence(
 
 
 def standardize(advantages: Tensor) -> Tensor:
-    """Return advantages `[B]` with mean 0 and sample standard deviation 1; one alone becomes 0.
+    """Scale advantages `[B]` to mean 0 and sample standard deviation 1, computed in float64.
 
-    Mean and deviation are those of float64. Numbers that vary by no more than their own rounding
-    are constant and become exactly 0, whatever their size: there is nothing in them to learn from.
+    A single advantage, or advantages that differ only by rounding, become exactly 0.
     """
     exact = advantages.double()
-    exact = exact - exact[:1]  # so that a constant has the mean 0 to the last bit
+    exact = exact - exact[:1]  # gives constants a mean of exactly 0
     centered = exact - exact.mean()
     if len(advantages) < 2:  # the standard deviation of one sample is 0/0
         return centered.to(advantages.dtype)
     deviation = centered.std()
     resolution = torch.finfo(advantages.dtype).eps * advantages.abs().max()
     standardized = (centered / (deviation + 1e-8)).to(advantages.dtype)
-    # A product, so that NaN stays NaN.
+    # A product keeps NaN.
     return standardized * ~(deviation <= resolution)
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> list[float]:
-    """Share of the returns' variance that values explain, 1 - Var[R - V] / Var[R].
+    """Share of the returns' variance that each critic explains, 1 - Var[R - V] / Var[R].
 
     Args:
         values: of K critics, `[K, B]`.
         returns: `[B]`.
 
     Returns:
-        One share for each critic: at most 1; 0 for a constant guess; NaN where the returns do not
-        vary.
+        K shares: at most 1, 0 for a constant prediction, NaN if the returns are constant.
     """
     returns = returns.double()
     errors = returns - values.double()

@@ -1,9 +1,8 @@
 """Formulas of the divergences, in nats, from log-probabilities, means and log standard deviations.
 
-All functions work along the last dimension (categories, or action dimensions, over which a
-divergence of independent parts is a sum) and return one value for each state. A mean over states
-is left to the caller, and a mean over action dimensions is never taken. `divergences` asks the same
-of two distributions.
+Arguments are log-probabilities of A categories, `[..., A]`, -inf for probability 0, or means and
+log standard deviations of D dimensions, `[..., D]`. Results are `[...]`: sums over the last
+dimension, one value for each state. `divergences` has the same functions for two distributions.
 """
 
 import math
@@ -11,90 +10,77 @@ import math
 import torch
 from torch import Tensor
 
+__all__ = [
+    "categorical_entropy", "categorical_jensen_shannon", "categorical_kl", "categorical_renyi",
+    "categorical_total_variation", "diagonal_gaussian_kl",
+    "diagonal_gaussian_kl_to_standard_normal", "diagonal_gaussian_renyi",
+    "diagonal_gaussian_total_variation", "jensen_shannon_estimate", "jensen_shannon_share",
+    "kl_estimates",
+]  # fmt: skip
 
-def total(terms: Tensor) -> Tensor:
+
+def sum_last(terms: Tensor) -> Tensor:
     """Return the sum over the last dimension, `[..., A]` to `[...]`.
 
-    As a product with ones: torch sums a short last dimension row by row, which takes 32 µs for
-    1024 rows of two in float64, where this takes 5.
+    A product with ones, which is faster than torch's sum if that dimension is short.
     """
     return terms @ terms.new_ones(terms.shape[-1])
 
 
 def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of two categorical distributions.
+    """Kullback-Leibler divergence of two categorical distributions, in nats.
 
     KL(p ‖ q) = Σ_a p(a) · (log p(a) - log q(a)), with 0 · log(0 / q) = 0 and +inf where q
     gives probability 0 to an action that p can take.
-
-    Args:
-        log_p: log-probabilities of p, `[..., A]`; -inf stands for probability 0.
-        log_q: log-probabilities of q, `[..., A]`.
-
-    Returns:
-        KL in nats, `[...]`.
     """
-    # Both logarithms are replaced off p's support, so that inf - inf arises nowhere, gradients
-    # included. A probability that underflows is 0, or 0 · inf would arise where q's is 0 too.
+    # Both logarithms are replaced outside p's support, which avoids inf - inf, also in gradients. A
+    # probability that underflows counts as 0, which avoids 0 · inf where q is 0 too.
     p = log_p.exp()
     support = p > 0
-    if support.all():  # the usual case, in two thirds of the time
-        return total(p * (log_p - log_q))
+    if support.all():  # the usual case, which is faster
+        return sum_last(p * (log_p - log_q))
     log_ratio = torch.where(support, log_p, 0.0) - torch.where(support, log_q, 0.0)
-    return total(p * log_ratio)
+    return sum_last(p * log_ratio)
 
 
 def categorical_entropy(log_p: Tensor) -> Tensor:
-    """Entropy H(p) = -Σ_a p(a) · log p(a) in nats, `[..., A]` to `[...]`, with 0 · log 0 = 0."""
+    """Entropy H(p) = -Σ_a p(a) · log p(a) in nats, with 0 · log 0 = 0."""
     support = log_p > -math.inf
-    return -total(log_p.exp() * (log_p if support.all() else torch.where(support, log_p, 0.0)))
+    return -sum_last(log_p.exp() * (log_p if support.all() else torch.where(support, log_p, 0.0)))
 
 
 def categorical_jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of two categorical distributions.
+    """Jensen-Shannon divergence of two categorical distributions, in nats.
 
     JS(p, q) = ½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q) (Lin 1991, eq. 3.4). Symmetric, at
     most ln 2, and its square root is a metric.
 
-    It is computed as Σ_a m(a) · j(log p(a) - log q(a)) by `jensen_shannon_share`, whose terms are
-    never negative: exactly 0 for equal arguments, and to rounding for nearly equal ones.
-
-    Args:
-        log_p: log-probabilities of p, `[..., A]`.
-        log_q: log-probabilities of q, `[..., A]`.
-
-    Returns:
-        JS in nats, `[...]`.
+    Computed as Σ_a m(a) · j(log p(a) - log q(a)) with j from `jensen_shannon_share`. The terms are
+    never negative, exactly 0 for equal arguments, and accurate for nearly equal ones.
     """
     m = 0.5 * (log_p.exp() + log_q.exp())
     support = m > 0
     if not support.all():
-        # Where both are -inf their difference is NaN; what stands there meets a weight of 0.
+        # If both are -inf, their difference would be NaN. The weight is 0, so any value will do.
         log_p, log_q = torch.where(support, log_p, 0.0), torch.where(support, log_q, 0.0)
-    return total(m * jensen_shannon_share(log_p - log_q))
+    return sum_last(m * jensen_shannon_share(log_p - log_q))
 
 
 def jensen_shannon_share(log_ratio: Tensor) -> Tensor:
-    """What one outcome adds to JS(p, q) for each unit of probability under m = ½ (p + q).
+    """Contribution j of outcomes to JS(p, q) = E_m[j(log p - log q)] in nats, with m = ½ (p + q).
 
-    j(ℓ) = ln 2 - h(1 / (1 + e^-ℓ)) with ℓ = log p - log q and h the entropy of one bit, so
-    JS = E_m[j(ℓ)]. Between 0 (ℓ = 0) and ln 2 (ℓ = ±inf).
-
-    Args:
-        log_ratio: log p - log q, any shape.
-
-    Returns:
-        j in nats, of the same shape.
+    j(ℓ) = ln 2 - h(1 / (1 + e^-ℓ)), where h is the entropy of one bit: from 0 (ℓ = 0) to ln 2
+    (ℓ = ±inf).
     """
-    # From 80 on j is ln 2 to rounding, and inf would make a NaN.
+    # From 80 on, j rounds to ln 2, and inf would give NaN.
     size = log_ratio.abs().clamp(max=80.0)
     is_near = size < 1
     near = torch.where(is_near, size, 0.0)
     d = torch.tanh(0.5 * near)
     share = 0.5 * (d * near + torch.log1p(-d.square()))
-    if is_near.all():  # as after nearly every update; it saves a third of the time
+    if is_near.all():  # the usual case, which is faster
         return share
-    # Near 0 these three terms cancel; the same with d = tanh(ℓ/2) does not.
+    # These terms would cancel near 0, where the formula with d = tanh(ℓ/2) does not.
     far = math.log(2.0) - torch.log1p((-size).exp()) - size / (size.exp() + 1)
     return torch.where(is_near, share, far)
 
@@ -102,18 +88,15 @@ def jensen_shannon_share(log_ratio: Tensor) -> Tensor:
 def categorical_renyi(
     log_p: Tensor, log_q: Tensor, order: float, rest: float | None = None
 ) -> Tensor:
-    """Rényi divergence of two categorical distributions (Rényi 1961; van Erven 2014, eq. 1).
+    """Rényi divergence of two categorical distributions in nats (van Erven 2014, eq. 1).
 
     D_α(p ‖ q) = 1/(α-1) · log Σ_a p(a)^α · q(a)^(1-α), which tends to KL(p ‖ q) as α → 1.
 
     Args:
-        log_p: log-probabilities of p, `[..., A]`.
-        log_q: log-probabilities of q, `[..., A]`.
-        order: α, above 0 and other than 1.
-        rest: 1 - α, where that is known better than the difference tells; α may then round to 1.
-
-    Returns:
-        Rényi divergence in nats, `[...]`.
+        log_p: of p.
+        log_q: of q.
+        order: α, above 0 and not 1.
+        rest: 1 - α, if it is known more precisely than by subtraction; α may then round to 1.
 
     Raises:
         ValueError: if the order is not above 0, or is 1 (use `categorical_kl`).
@@ -124,12 +107,12 @@ def categorical_renyi(
     p, q = log_p.exp(), log_q.exp()
     both = (log_p > -math.inf) & (log_q > -math.inf)
     log_p, log_q = torch.where(both, log_p, 0.0), torch.where(both, log_q, 0.0)
-    # Off the support of both: 0, but for p(a)^α / 0 with α > 1. A p(a) that underflows is 0 there.
-    alone = torch.where((p > 0) & (order > 1), math.inf, -math.inf)
-    exponent = torch.where(both, order * log_p + rest * log_q, alone)
+    # Outside the common support a term is 0, except p(a)^α / 0 with α > 1.
+    outside = torch.where((p > 0) & (order > 1), math.inf, -math.inf)
+    exponent = torch.where(both, order * log_p + rest * log_q, outside)
     log_sum = exponent.logsumexp(-1)
-    # A sum near 1 has lost the digits that count. Σ_a [p^α q^(1-α) - α p - (1-α) q] is the sum
-    # less 1 for probabilities that sum to 1, and each of its terms is of one sign.
+    # log of a sum near 1 loses digits. The sum - 1 is Σ_a [p^α q^(1-α) - α p - (1-α) q] if p and q
+    # sum to 1, and these terms all have one sign.
     near_1 = log_sum.abs() < 0.5
     log_ratio = log_p - log_q
     excess = _difference(p, -rest * log_ratio, exponent.clamp(max=1.0).exp(), both)
@@ -151,10 +134,9 @@ def _check_order(order: float) -> None:
 
 
 def categorical_total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Total variation distance of two categorical distributions, `[..., A]` to `[...]`.
+    """Total variation distance ½ Σ_a |p(a) - q(a)| of two categorical distributions, from 0 to 1.
 
-    TV(p, q) = ½ Σ_a |p(a) - q(a)|: the largest difference in the probability of any event, from 0
-    to 1. It is no number of nats.
+    It is the largest difference in the probability of any event.
     """
     return 0.5 * (log_p.exp() - log_q.exp()).abs().sum(-1)
 
@@ -162,38 +144,26 @@ def categorical_total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
 def diagonal_gaussian_kl(
     mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Tensor
 ) -> Tensor:
-    """Kullback-Leibler divergence of two Gaussians with diagonal covariance.
+    """Kullback-Leibler divergence of two Gaussians with diagonal covariance, in nats.
 
     KL(p ‖ q) = Σ_d [log(σ_q/σ_p) + (σ_p² + (μ_p - μ_q)²) / (2σ_q²) - ½], written with
     δ = log(σ_p/σ_q) as ½ Σ_d [expm1(2δ) - 2δ + ((μ_p - μ_q)/σ_q)²]: exactly 0 for equal arguments,
-    and without cancellation for nearly equal ones.
-
-    Args:
-        mean_p: means of p, `[..., D]`.
-        log_std_p: logarithms of the standard deviations of p, `[..., D]`.
-        mean_q: means of q, `[..., D]`.
-        log_std_q: logarithms of the standard deviations of q, `[..., D]`.
-
-    Returns:
-        KL in nats, summed over the dimensions, `[...]`.
+    and accurate for nearly equal ones.
     """
     delta = log_std_p - log_std_q
     distance = (mean_p - mean_q) * (-log_std_q).exp()
-    return 0.5 * total(torch.expm1(2 * delta) - 2 * delta + distance.square())
+    return 0.5 * sum_last(torch.expm1(2 * delta) - 2 * delta + distance.square())
 
 
 def diagonal_gaussian_kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of a diagonal Gaussian from N(0, 1), by its log-variance.
+    """Kullback-Leibler divergence of a diagonal Gaussian from N(0, 1), in nats.
 
     KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ_d [μ² + σ² - log σ² - 1], the regulariser of a variational
     autoencoder (Kingma & Welling 2014, appendix B).
 
     Args:
-        mean: means, `[..., D]`.
-        log_variance: logarithms of the variances, log σ² and not log σ, `[..., D]`.
-
-    Returns:
-        KL in nats, summed over the dimensions, `[...]`.
+        mean: μ.
+        log_variance: log σ², not log σ.
     """
     return 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).sum(-1)
 
@@ -201,20 +171,12 @@ def diagonal_gaussian_kl_to_standard_normal(mean: Tensor, log_variance: Tensor) 
 def diagonal_gaussian_renyi(
     mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Tensor, order: float
 ) -> Tensor:
-    """Rényi divergence of two Gaussians with diagonal covariance (van Erven 2014, eq. 10).
+    """Rényi divergence of two diagonal Gaussians in nats (van Erven 2014, eq. 10).
 
     D_α(p ‖ q) = Σ_d [α (μ_p - μ_q)² / (2 σ_α²) + 1/(1-α) · log(σ_α / (σ_p^(1-α) σ_q^α))] with
-    σ_α² = (1-α) σ_p² + α σ_q², and +inf where some σ_α² is not above 0.
+    σ_α² = (1-α) σ_p² + α σ_q², and +inf if a σ_α² is not above 0.
 
-    Args:
-        mean_p: means of p, `[..., D]`.
-        log_std_p: logarithms of the standard deviations of p, `[..., D]`.
-        mean_q: means of q, `[..., D]`.
-        log_std_q: logarithms of the standard deviations of q, `[..., D]`.
-        order: α, above 0 and other than 1.
-
-    Returns:
-        Rényi divergence in nats, summed over the dimensions, `[...]`.
+    The order α is above 0 and not 1.
 
     Raises:
         ValueError: if the order is not above 0, or is 1 (use `diagonal_gaussian_kl`).
@@ -233,23 +195,13 @@ def diagonal_gaussian_renyi(
 def diagonal_gaussian_total_variation(
     mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Tensor
 ) -> Tensor:
-    """Total variation distance of two Gaussians, in one dimension or of equal deviations.
+    """Total variation distance of two Gaussians, for D = 1 or equal deviations, from 0 to 1.
 
-    Equal deviations: TV = erf(‖(μ_p - μ_q)/σ‖ / (2√2)), in any number of dimensions. One dimension:
-    the densities cross at the roots of a quadratic, and TV is the difference between the
-    probabilities that p and q give to the interval between them.
-
-    Args:
-        mean_p: means of p, `[..., D]`.
-        log_std_p: logarithms of the standard deviations of p, `[..., D]`.
-        mean_q: means of q, `[..., D]`.
-        log_std_q: logarithms of the standard deviations of q, `[..., D]`; those of p where D > 1.
-
-    Returns:
-        TV, from 0 to 1, `[...]`.
+    Equal deviations: TV = erf(‖(μ_p - μ_q)/σ‖ / (2√2)). D = 1: the densities cross at the roots of
+    a quadratic, and TV is the difference of p's and q's probabilities between them.
     """
     squares = ((mean_p - mean_q) * (-log_std_q).exp()).square().sum(-1)
-    # A root has no slope at 0; there TV has none either, and 0 stands for it.
+    # A square root has no gradient at 0. TV has none there either, and gets the gradient 0.
     apart = squares > 0
     distance = torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
     parallel = torch.erf(distance / math.sqrt(8.0))
@@ -257,8 +209,8 @@ def diagonal_gaussian_total_variation(
         return parallel
     log_scale = (log_std_q - log_std_p).squeeze(-1)
     equal = log_scale == 0
-    # In units of p: p is N(0, 1) and q is N(m, r²). The densities cross where a z² + 2 b z + c = 0.
-    # What stands for log r where the deviations are equal only keeps the unused branch finite.
+    # In units of p, p is N(0, 1) and q is N(m, r²). The densities cross where a z² + 2 b z + c = 0.
+    # For equal deviations the result is unused, and log r = 1 keeps it finite.
     log_scale = torch.where(equal, 1.0, log_scale)
     m = ((mean_q - mean_p) * (-log_std_p).exp()).squeeze(-1)
     r = log_scale.exp()
@@ -266,7 +218,7 @@ def diagonal_gaussian_total_variation(
     b = -m / r.square()
     c = (m / r).square() + 2 * log_scale
     root = ((m / r).square() - 2 * a * log_scale).sqrt()
-    # Of the two forms of a root each is taken where it does not cancel.
+    # Of the two formulas for each root, take the one without cancellation.
     t = -(b + torch.where(b < 0, -root, root))
     first, second = t / a, c / t
     of_p = torch.special.ndtr(first) - torch.special.ndtr(second)
@@ -275,30 +227,18 @@ def diagonal_gaussian_total_variation(
 
 
 def kl_estimates(log_ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample-wise estimates k1, k2, k3 of KL(π_old ‖ π_new) (Schulman 2020, "Approximating KL").
+    """Per-sample estimates k1, k2, k3 of KL(π_old ‖ π_new) in nats (Schulman 2020).
 
     With r = π_new(a|s) / π_old(a|s) and a ~ π_old: k1 = -log r, k2 = ½ (log r)²,
     k3 = r - 1 - log r. k1 and k3 are unbiased, k2 is not; k2 and k3 are never negative.
-
-    Args:
-        log_ratio: log π_new(a|s) - log π_old(a|s), `[B]`.
-
-    Returns:
-        k1, k2 and k3 in nats, each `[B]`.
     """
     return -log_ratio, 0.5 * log_ratio.square(), torch.expm1(log_ratio) - log_ratio
 
 
 def jensen_shannon_estimate(log_ratio: Tensor) -> Tensor:
-    """Sample-wise estimate of JS(π_old, π_new), unbiased and never negative.
+    """Per-sample estimate of JS(π_old, π_new) in nats, unbiased and never negative.
 
-    With r = π_new(a|s) / π_old(a|s) and a ~ π_old it is ½ (1 + r) · j(log r): what the sample adds
-    under the mixture (see `jensen_shannon_share`), weighted by the mixture's density over π_old's.
-
-    Args:
-        log_ratio: log π_new(a|s) - log π_old(a|s), `[B]`.
-
-    Returns:
-        Estimates in nats, `[B]`.
+    With r = π_new(a|s) / π_old(a|s) and a ~ π_old it is ½ (1 + r) · j(log r): the contribution j
+    under the mixture (see `jensen_shannon_share`), importance-weighted from π_old to the mixture.
     """
     return 0.5 * (1 + log_ratio.exp()) * jensen_shannon_share(log_ratio)

@@ -1,4 +1,4 @@
-"""What theory promises of a policy step: its quadratic model, and TRPO's bound on the return."""
+"""The quadratic model of the KL of a policy step, and TRPO's lower bound on the return."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,39 +8,41 @@ from torch import Tensor
 
 from rlkl.numerics.divergences import from_probabilities, kl
 
+__all__ = [
+    "ImprovementBound", "PolicyValues", "TabularMDP", "improvement_bound", "quadratic_kl",
+    "solve",
+]  # fmt: skip
+
 
 def quadratic_kl(fisher: Tensor | Callable[[Tensor], Tensor], step: Tensor) -> Tensor:
-    """Quadratic model ½ dᵀF d of the KL that a step makes (Kakade 2001; TRPO, section 4).
+    """Quadratic model ½ dᵀF d of the KL of a step, in nats (Kakade 2001; TRPO, section 4).
 
-    F is the Hessian at θ_old of KL(π_old ‖ π_θ) and of its reverse, whose gradient there is 0. So
-    KL / (½ dᵀF d) - 1 goes to 0 linearly in the length of d.
+    F is the Hessian of KL(π_old ‖ π_θ) and of its reverse at θ_old, where their gradients are 0. So
+    KL / (½ dᵀF d) - 1 tends to 0 linearly in the length of d.
 
     Args:
-        fisher: F, `[n, n]`, or the function v to F v, such as
-            `trust_region.fisher_vector_product(..., damping=0)` returns.
+        fisher: F, `[n, n]`, or the function v ↦ F v, as returned by
+            `trust_region.fisher_vector_product(..., damping=0)`.
         step: d = θ - θ_old, `[n]`.
-
-    Returns:
-        The model in nats, a scalar.
     """
-    image = fisher @ step if isinstance(fisher, Tensor) else fisher(step)
-    return 0.5 * (step @ image)
+    product = fisher @ step if isinstance(fisher, Tensor) else fisher(step)
+    return 0.5 * (step @ product)
 
 
 @dataclass(frozen=True)
 class TabularMDP:
-    """A Markov decision process small enough to be solved exactly, in float64.
+    """A Markov decision process that is small enough to be solved exactly, in float64.
 
-    An episode's end is a state that every action leaves where it is, with rewards of 0.
+    A terminal state is one that no action leaves, with rewards of 0.
 
     Attributes:
         transitions: P(s' | s, a), `[S, A, S]`.
         rewards: expected reward of an action, `[S, A]`.
         start: probabilities of the first state, `[S]`.
-        gamma: discount, at least 0 and below 1.
+        gamma: discount factor, at least 0 and below 1.
 
     Raises:
-        ValueError: if the shapes do not fit, or something is no probability.
+        ValueError: if the shapes do not match, or probabilities are invalid.
     """
 
     transitions: Tensor
@@ -55,7 +57,7 @@ class TabularMDP:
         for name, shape in (("transitions", [states, actions, states]), ("start", [states])):
             given = list(getattr(self, name).shape)
             if given != shape:
-                raise ValueError(f"{name} of shape {given}: expected {shape}, as the rewards")
+                raise ValueError(f"{name} of shape {given}: expected {shape}, to match the rewards")
         if not 0 <= self.gamma < 1:
             raise ValueError(f"gamma={self.gamma}: expected at least 0 and below 1")
         from_probabilities(self.transitions.flatten(0, 1))
@@ -64,7 +66,7 @@ class TabularMDP:
 
 @dataclass(frozen=True)
 class PolicyValues:
-    """A policy solved exactly.
+    """Exact values of a policy.
 
     Attributes:
         values: V(s), `[S]`.
@@ -80,33 +82,29 @@ class PolicyValues:
 
 
 def solve(mdp: TabularMDP, policy: Tensor) -> PolicyValues:
-    """Solve V = r_π + γ P_π V and d = P(s_0) + γ P_πᵀ d.
-
-    Args:
-        mdp: S states, A actions.
-        policy: π(a|s), `[S, A]`.
+    """Solve V = r_π + γ P_π V and d = P(s_0) + γ P_πᵀ d for a policy π(a|s), `[S, A]`.
 
     Raises:
-        ValueError: if the policy is of another shape, or no table of probabilities.
+        ValueError: if the policy has another shape or invalid probabilities.
     """
-    policy = _checked(mdp, policy)
+    policy = _check_policy(mdp, policy)
     transitions, rewards, start = (x.double() for x in (mdp.transitions, mdp.rewards, mdp.start))
-    of_policy = torch.einsum("sa,sat->st", policy, transitions)
-    kept = torch.eye(len(start), dtype=torch.float64) - mdp.gamma * of_policy
-    values = torch.linalg.solve(kept, (policy * rewards).sum(-1))
+    next_state = torch.einsum("sa,sat->st", policy, transitions)
+    matrix = torch.eye(len(start), dtype=torch.float64) - mdp.gamma * next_state
+    values = torch.linalg.solve(matrix, (policy * rewards).sum(-1))
     advantages = rewards + mdp.gamma * transitions @ values - values.unsqueeze(-1)
-    visits = torch.linalg.solve(kept.T, start)
+    visits = torch.linalg.solve(matrix.T, start)
     return PolicyValues(values, advantages, visits, float(start @ values))
 
 
 @dataclass(frozen=True)
 class ImprovementBound:
-    """What TRPO's theory says of a step from an old policy to a new one, beside what it did.
+    """TRPO's lower bound for a step from an old to a new policy, and the true returns.
 
     Attributes:
         old_return: J(old).
         new_return: J(new), never below `lower_bound`.
-        surrogate: L_old(new), the return that the old policy's visits predict.
+        surrogate: L_old(new), the return predicted from the old policy's visits.
         epsilon: ε = max |A_old(s, a)|.
         max_kl: max_s KL(old ‖ new) in nats.
         lower_bound: L_old(new) - 4εγ/(1-γ)² · max_s KL(old ‖ new).
@@ -125,7 +123,7 @@ def improvement_bound(mdp: TabularMDP, old: Tensor, new: Tensor) -> ImprovementB
 
     J(new) ≥ L_old(new) - 4εγ/(1-γ)² · max_s KL(old ‖ new) with
     L_old(new) = J(old) + Σ_s d_old(s) Σ_a new(a|s) · A_old(s, a). The maximum is over all states.
-    TRPO as it is run constrains the mean over visited states, of which no such promise is made.
+    TRPO constrains a mean over visited states in practice, to which the bound does not apply.
 
     Args:
         mdp: S states, A actions.
@@ -133,16 +131,16 @@ def improvement_bound(mdp: TabularMDP, old: Tensor, new: Tensor) -> ImprovementB
         new: π(a|s), `[S, A]`.
 
     Raises:
-        ValueError: if a policy is of another shape, or no table of probabilities.
+        ValueError: if a policy has another shape or invalid probabilities.
     """
-    old, new = _checked(mdp, old), _checked(mdp, new)
+    old, new = _check_policy(mdp, old), _check_policy(mdp, new)
     before = solve(mdp, old)
     gains = (new * before.advantages).sum(-1)
     surrogate = before.expected_return + float(before.visits @ gains)
     epsilon = float(before.advantages.abs().max())
     max_kl = float(kl(from_probabilities(old), from_probabilities(new)).max())
     weight = 4 * epsilon * mdp.gamma / (1 - mdp.gamma) ** 2
-    # A weight of 0 (ε or γ is) promises L even where the KL is infinite.
+    # If ε or γ is 0, L bounds the return even with an infinite KL.
     lower_bound = surrogate - weight * max_kl if weight else surrogate
     return ImprovementBound(
         before.expected_return,
@@ -154,11 +152,11 @@ def improvement_bound(mdp: TabularMDP, old: Tensor, new: Tensor) -> ImprovementB
     )
 
 
-def _checked(mdp: TabularMDP, policy: Tensor) -> Tensor:
+def _check_policy(mdp: TabularMDP, policy: Tensor) -> Tensor:
     if policy.shape != mdp.rewards.shape:
         raise ValueError(
             f"a policy of shape {list(policy.shape)}: expected {list(mdp.rewards.shape)}, one row "
-            "for each state"
+            "per state"
         )
     from_probabilities(policy)
     return policy.double()

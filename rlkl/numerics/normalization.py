@@ -1,4 +1,4 @@
-"""Running moments of observations and returns, in float64, that move between iterations only."""
+"""Normalizes observations and rewards by running moments in float64."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 class RunningMoments:
-    """Mean and variance of all that was seen, merged batch by batch (Chan et al. 1979, eq. 2.1).
+    """Mean and variance of all samples, merged batch by batch (Chan et al. 1979, eq. 2.1).
 
     Args:
         shape: of one sample.
@@ -24,7 +24,7 @@ class RunningMoments:
 
     @property
     def variance(self) -> NDArray[np.float64]:
-        """Population variance; 1 until two samples were seen."""
+        """Population variance; 1 for fewer than two samples."""
         return self.squares / self.count if self.count > 1 else np.ones_like(self.squares)
 
     def update(self, samples: Floats) -> None:
@@ -45,32 +45,32 @@ class RunningMoments:
         self.count = total
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on, as plain numbers and lists."""
+        """Return the state as plain numbers and lists."""
         return {"count": self.count, "mean": self.mean.tolist(), "squares": self.squares.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore a state from `state_dict`."""
         self.count = int(state["count"])
         self.mean = np.asarray(state["mean"], np.float64)
         self.squares = np.asarray(state["squares"], np.float64)
 
 
 class ObservationNormalizer:
-    """Observations to mean 0 and variance 1, clipped.
+    """Normalizes observations: o' = clip((o - mean) / √(variance + 1e-8), ±clip).
 
-    o' = clip((o - mean) / √(variance + 1e-8), ±clip). The statistics stand still while a rollout is
-    collected and learned from; `update` moves them between iterations.
+    `update` changes the statistics, between iterations.
 
     Args:
         shape: of one observation.
         clip: in standard deviations.
-        is_measured: the parts that are normalised, of the same shape; None for all. One-hot codes
-            are best left as they are.
+        is_measured: mask of the entries to normalize, `[*shape]`; None for all. It leaves out
+            one-hot codes.
 
     Attributes:
-        mean, scale: what is subtracted, and what the difference is multiplied by, float32.
-        wide_mean: the mean in float64, subtracted from observations of that type: a small change of
-            a large number is lost in float32.
+        mean: float32.
+        scale: 1 / √(variance + 1e-8), float32.
+        wide_mean: the mean in float64, subtracted from float64 observations, because float32 loses
+            small changes of large numbers.
     """
 
     def __init__(
@@ -91,22 +91,22 @@ class ObservationNormalizer:
         self.scale = np.where(self.is_measured, scale, 1).astype(np.float32)
 
     def __call__(self, observations: Floats) -> NDArray[np.float32]:
-        """Normalise observations `[..., *shape]`, without touching the statistics."""
+        """Normalize observations `[..., *shape]` without changing the statistics."""
         normalized: NDArray[np.float32] = np.empty(observations.shape, np.float32)
         self.write(observations, normalized)
         return normalized
 
-    def write(self, observations: Floats, room: NDArray[np.float32]) -> None:
-        """Normalise observations into an array of the same shape."""
+    def write(self, observations: Floats, out: NDArray[np.float32]) -> None:
+        """Normalize observations into an array of the same shape."""
         mean = self.mean if observations.dtype == np.float32 else self.wide_mean
-        np.subtract(observations, mean, out=room, casting="same_kind")
-        np.multiply(room, self.scale, out=room)
-        # np.clip takes longer than both together.
-        np.maximum(room, -self.clip, out=room)
-        np.minimum(room, self.clip, out=room)
+        np.subtract(observations, mean, out=out, casting="same_kind")
+        np.multiply(out, self.scale, out=out)
+        # Faster than np.clip.
+        np.maximum(out, -self.clip, out=out)
+        np.minimum(out, self.clip, out=out)
 
     def update(self, observations: Floats) -> None:
-        """Merge raw observations `[B, *shape]`; the next call normalises by the new statistics."""
+        """Merge raw observations `[B, *shape]` into the statistics."""
         self.moments.update(observations)
         self._refresh()
 
@@ -115,7 +115,7 @@ class ObservationNormalizer:
         return self.moments.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the statistics."""
+        """Restore the statistics."""
         self.moments.load_state_dict(state)
         self._refresh()
 
@@ -124,13 +124,12 @@ class RewardScaler:
     """Rewards divided by the standard deviation of the running discounted return, clipped.
 
     R_t = γ · R_{t-1} · (1 - end_{t-1}) + r_t; r' = clip(r / √(Var[R] + 1e-8), ±clip), as in
-    OpenAI's baselines (Engstrom 2020, section 3). The sign of a reward is kept: its mean is not
-    subtracted.
+    OpenAI's baselines (Engstrom 2020, section 3). No mean is subtracted: rewards keep their sign.
 
     Args:
         num_envs: N.
         gamma: discount factor.
-        clip: of the scaled reward.
+        clip: bound of the scaled reward.
     """
 
     def __init__(self, num_envs: int, gamma: float, clip: float = 10.0) -> None:
@@ -140,7 +139,7 @@ class RewardScaler:
         self._returns = np.zeros(num_envs, np.float64)
 
     def __call__(self, rewards: Floats) -> NDArray[np.float64]:
-        """Scale rewards of any shape, without touching the statistics."""
+        """Scale rewards of any shape without changing the statistics."""
         scaled = rewards / np.sqrt(self.moments.variance + 1e-8)
         return np.clip(scaled, -self.clip, self.clip)
 
@@ -149,24 +148,24 @@ class RewardScaler:
 
         Args:
             rewards: raw, `[T, N]`.
-            ends: where an episode ended, `[T, N]`.
-            valid: where a row is a transition and not a reset, `[T, N]`.
+            ends: episode ends, `[T, N]`.
+            valid: False for autoreset steps, `[T, N]`.
         """
-        # The return under way was set to 0 where an episode ended with the last rollout.
-        goes_on = np.concatenate((np.ones((1, ends.shape[1]), np.bool_), ~ends[:-1]))
-        returns = linear_recurrence(self.gamma * goes_on, rewards * valid, self._returns)
+        # Returns were already set to 0 where the previous rollout ended an episode.
+        continues = np.concatenate((np.ones((1, ends.shape[1]), np.bool_), ~ends[:-1]))
+        returns = linear_recurrence(self.gamma * continues, rewards * valid, self._returns)
         self._returns = np.where(ends[-1], 0.0, returns[-1])
         self.moments.update(returns[valid])
 
-    def begin_anew(self) -> None:
-        """Forget the returns under way: all episodes were cut."""
+    def reset_returns(self) -> None:
+        """Reset the returns, because all environments were reset."""
         self._returns = np.zeros_like(self._returns)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the statistics and the returns under way."""
+        """Return the statistics and the current returns."""
         return self.moments.state_dict() | {"returns": self._returns.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore a state from `state_dict`."""
         self.moments.load_state_dict(state)
         self._returns = np.asarray(state["returns"], np.float64)

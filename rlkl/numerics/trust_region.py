@@ -1,4 +1,4 @@
-"""Second-order machinery: Fisher-vector products, conjugate gradient, backtracking line search."""
+"""Second-order methods: Fisher-vector products, conjugate gradient, backtracking line search."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ def flat_gradient(
     """Return ∂scalar/∂parameters as one vector `[n]`.
 
     Args:
-        scalar: what to differentiate.
-        parameters: with respect to what, `n` numbers in all.
+        scalar: to differentiate.
+        parameters: with n numbers in total.
         create_graph: whether the gradient will itself be differentiated.
         keep: whether the graph will be used again.
     """
@@ -32,18 +32,15 @@ def flat_gradient(
 def fisher_vector_product(
     mean_kl: Tensor, parameters: Sequence[Tensor], damping: float
 ) -> Callable[[Tensor], Tensor]:
-    """Products with the Fisher matrix, which is never formed (TRPO, appendix C).
+    """Return the function v ↦ (F + damping · I) v with the Fisher matrix F (TRPO, appendix C).
 
-    F v = ∇_θ (∇_θ KL · v) at θ = θ_old, plus damping · v. At θ_old the gradient of the KL is 0 and
-    its Hessian is the Fisher matrix.
+    F v = ∇_θ (∇_θ KL · v) at θ = θ_old, where the gradient of the KL is 0 and its Hessian is F. The
+    matrix is never stored.
 
     Args:
         mean_kl: KL(π_old ‖ π_θ) averaged over states, computed at θ = θ_old with a graph.
-        parameters: θ, `n` numbers in all.
-        damping: what is added to the diagonal of F.
-
-    Returns:
-        The function v `[n]` to (F + damping · I) v `[n]`.
+        parameters: θ, with n numbers in total.
+        damping: added to the diagonal of F.
     """
     gradient = flat_gradient(mean_kl, parameters, create_graph=True)
 
@@ -56,33 +53,32 @@ def fisher_vector_product(
 def conjugate_gradient(
     product: Callable[[Vector], Vector], b: Vector, iterations: int, residual_tolerance: float
 ) -> tuple[Vector, Vector]:
-    """Solve F x = b for a symmetric positive definite F given by its products.
+    """Solve F x = b for a symmetric positive definite F, given by its products, from x = 0.
 
-    Hestenes & Stiefel 1952; starts from x = 0.
+    Hestenes & Stiefel 1952.
 
     Args:
-        product: v to F v, of tensors or, which takes less time where n is small, of arrays.
+        product: v ↦ F v, of tensors or of arrays, which are faster for small n.
         b: right-hand side, `[n]`.
-        iterations: at most this many products.
-        residual_tolerance: stop once ‖b - F x‖² is no larger than this share of ‖b‖², so that the
-            size of b does not matter.
+        iterations: maximum number of products.
+        residual_tolerance: stop when ‖b - F x‖² is at most this fraction of ‖b‖².
 
     Returns:
-        x `[n]`, and the residual b - F x `[n]`, so that F x need not be computed once more.
+        x `[n]` and the residual b - F x `[n]`.
     """
     x, residual, direction = 0 * b, 1 * b, b
     squared = float(residual @ residual)
-    enough = residual_tolerance * squared
+    tolerance = residual_tolerance * squared
     for _ in range(iterations):
-        if squared <= enough:
+        if squared <= tolerance:
             break
-        image = product(direction)
-        curvature = float(direction @ image)
-        if curvature == 0:  # F is singular, and nothing bounds a step this way
+        f_direction = product(direction)
+        curvature = float(direction @ f_direction)
+        if curvature == 0:  # F is singular: a step in this direction has no bound
             break
         step = squared / curvature
         x += step * direction
-        residual -= step * image
+        residual -= step * f_direction
         previous, squared = squared, float(residual @ residual)
         direction = residual + (squared / previous) * direction
     return x, residual
@@ -90,12 +86,12 @@ def conjugate_gradient(
 
 @dataclass(frozen=True)
 class LineSearch:
-    """What a line search found.
+    """Result of a line search.
 
     Attributes:
-        accepted: whether some step was.
-        step_fraction: of the full step; 0 if none was accepted.
-        backtracks: how many candidates were refused.
+        accepted: whether a step was accepted.
+        step_fraction: fraction of the full step; 0 if none was accepted.
+        backtracks: number of rejected candidates.
         improvement: of the surrogate at the accepted step; 0 if none was accepted.
     """
 
@@ -111,20 +107,18 @@ def backtracking_line_search(
     line_search_decay: float,
     max_backtracks: int,
 ) -> LineSearch:
-    """Find the first of the fractions 1, decay, decay², ... that may be taken (TRPO, appendix C).
+    """Find the first acceptable step fraction among 1, decay, decay², ... (TRPO, appendix C).
 
-    A candidate is accepted if its KL is at most `max_kl`, the surrogate improves, and both are
-    finite (a comparison with NaN is false, so NaN is refused).
+    A fraction is acceptable if its KL is at most `max_kl`, the surrogate improves, and both are
+    finite. The policy stays where it was evaluated last; after a failed search the caller restores
+    θ.
 
     Args:
-        evaluate: moves the policy to a fraction of the full step and returns the improvement of the
-            surrogate and KL(π_old ‖ π_θ) there. After a failed search the caller restores θ.
+        evaluate: moves the policy to a fraction of the full step, and returns the improvement of
+            the surrogate and KL(π_old ‖ π_θ) there.
         max_kl: in nats.
         line_search_decay: factor between candidates, between 0 and 1.
-        max_backtracks: how many candidates follow the full step.
-
-    Returns:
-        What was found; the policy is left where it was evaluated last.
+        max_backtracks: number of candidates after the full step.
     """
     for backtracks in range(max_backtracks + 1):
         fraction = line_search_decay**backtracks

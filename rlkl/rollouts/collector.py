@@ -8,48 +8,48 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from rlkl.envs.spaces import ACTION_MASK, VECTOR, Observations, normalized
+from rlkl.engines.base import Engine
+from rlkl.envs.observations import ACTION_MASK, VECTOR, Observations, normalized
 from rlkl.envs.vector_env import VectorEnvironment
-from rlkl.models.policy import Policy
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.rollouts.rollout import Episode, Rollout
 
 
 class Collector:
-    """Collects rollouts one after the other; episodes go on across their borders.
+    """Collects successive rollouts; episodes continue from one to the next.
 
     Args:
         envs: stepped together; reset here.
-        policy: acts as it stands at each call.
-        rollout_steps: T, rows of a rollout (steps of each environment).
+        engine: of the current policy.
+        rollout_steps: T, steps of each sub-environment in a rollout.
         generator: source of sampled actions.
-        seeds: of the environments, one each.
-        normalizer: of the vectors of observations, if any; it stands still while a rollout is
-            collected.
+        seeds: of the sub-environments.
+        normalizer: of observation vectors, if any; not updated here.
     """
 
     def __init__(
         self,
         envs: VectorEnvironment,
-        policy: Policy,
+        engine: Engine,
         rollout_steps: int,
         generator: Generator,
         seeds: list[int],
         normalizer: ObservationNormalizer | None = None,
     ) -> None:
-        self.policy = policy
+        self.engine = engine
+        self.policy = engine.policy
         self.rollout_steps = rollout_steps
         self.generator = generator
         self.normalizer = normalizer
         self.env_steps = 0
-        self.begin_anew(envs, seeds)
+        self.restart(envs, seeds)
 
-    def begin_anew(self, envs: VectorEnvironment, seeds: list[int]) -> None:
-        """Begin an episode in every environment; those under way are never counted.
+    def restart(self, envs: VectorEnvironment, seeds: list[int]) -> None:
+        """Reset all sub-environments; episodes in progress are not counted.
 
         Args:
             envs: of the same kind as before.
-            seeds: of the environments, one each.
+            seeds: of the sub-environments.
         """
         self.envs, num_envs = envs, envs.num_envs
         self._observations = envs.reset(seeds)
@@ -59,7 +59,7 @@ class Collector:
         self._lengths_under_way = np.zeros(num_envs, np.int64)
 
     def collect(self) -> Rollout:
-        """Return the next rollout that has a transition: a short one may be of resets alone."""
+        """Return the next rollout with a transition; a short one may have autoreset steps only."""
         while True:
             rollout = self._collect()
             if rollout.is_transition.any():
@@ -67,19 +67,18 @@ class Collector:
 
     @torch.no_grad()
     def _collect(self) -> Rollout:
-        """Step every environment T times with actions sampled from the policy.
+        """Step every sub-environment T times with actions sampled from the policy.
 
-        What can be done once for all T steps is done before or after the loop, which is the part of
-        training that Python itself takes most time of: noise is drawn before, episodes are counted
-        after, and values are no business of it (`make_batch` computes them).
+        For speed the loop does only what each step needs: noise is drawn before it, episodes are
+        counted after it, and `make_batch` computes the values.
         """
         steps, num_envs, policy = self.rollout_steps, self.envs.num_envs, self.policy
-        act = policy.acting(policy.noise(steps, num_envs, self.generator))
-        observations = self._room(steps + 1)
+        act = self.engine.act(policy.noise(steps, num_envs, self.generator))
+        observations = self._buffers(steps + 1)
         raw_vectors = None
         if self.normalizer is not None:
             raw_vectors = np.empty_like(observations[VECTOR][:-1], self.envs.encoder.dtype)
-        none = self._states  # without a memory there is nothing to keep
+        empty = self._states  # used only without a memory
         states = [self._states]
         actions: list[NDArray[np.generic]] = []
         rewards = np.empty((steps, num_envs), np.float64)
@@ -110,60 +109,60 @@ class Collector:
                 final_rows.append(t * num_envs + step.final_envs[cut])
         begins[steps] = self._begins
         self._write(observations, steps)
-        episodes = self._counted(rewards * is_transition, is_transition, terminated | truncated)
+        episodes = self._episodes(rewards * is_transition, is_transition, terminated | truncated)
         return Rollout(
             observations=observations,
             raw_vectors=raw_vectors,
-            states=torch.stack(states) if policy.state_size else none.expand(steps + 1, -1, -1),
+            states=torch.stack(states) if policy.state_size else empty.expand(steps + 1, -1, -1),
             actions=np.stack(actions),
             rewards=rewards,
             terminated=terminated,
             truncated=truncated,
             is_transition=is_transition,
             begins=begins,
-            final_observations=self._joined(finals),
+            final_observations=self._join(finals),
             final_states=torch.cat([*final_states, policy.initial_state(0)]),
             final_rows=np.concatenate([*final_rows, np.empty(0, np.int64)]),
             episodes=tuple(episodes),
             env_steps=self.env_steps,
         )
 
-    def _room(self, rows: int) -> Observations:
-        room = self.envs.encoder.empty(rows, self.envs.num_envs)
+    def _buffers(self, rows: int) -> Observations:
+        buffers = self.envs.encoder.empty(rows, self.envs.num_envs)
         mask = self._observations.get(ACTION_MASK)
         if mask is not None:
-            room[ACTION_MASK] = np.empty((rows, *mask.shape), np.bool_)
-        return room
+            buffers[ACTION_MASK] = np.empty((rows, *mask.shape), np.bool_)
+        return buffers
 
-    def _write(self, room: Observations, t: int) -> Observations:
-        """Put what the policy sees next into row t, normalised; return the row."""
-        seen = {key: rows[t] for key, rows in room.items()}
+    def _write(self, buffers: Observations, t: int) -> Observations:
+        """Write the current observations, normalised, into row t; return the row."""
+        written = {key: rows[t] for key, rows in buffers.items()}
         for key, rows in self._observations.items():
             if key == VECTOR and self.normalizer is not None:
-                self.normalizer.write(rows, seen[key])
+                self.normalizer.write(rows, written[key])
             else:
-                seen[key][...] = rows
-        return seen
+                written[key][...] = rows
+        return written
 
-    def _joined(self, finals: Sequence[Observations]) -> Observations:
+    def _join(self, finals: Sequence[Observations]) -> Observations:
         empty = self.envs.encoder.empty(0)
         joined = {
-            key: np.concatenate([none, *(final[key] for final in finals)])
-            for key, none in empty.items()
+            key: np.concatenate([no_rows, *(final[key] for final in finals)])
+            for key, no_rows in empty.items()
         }
-        seen = normalized(joined, self.normalizer)
-        return {key: rows.astype(empty[key].dtype, copy=False) for key, rows in seen.items()}
+        joined = normalized(joined, self.normalizer)
+        return {key: rows.astype(empty[key].dtype, copy=False) for key, rows in joined.items()}
 
-    def _counted(
+    def _episodes(
         self,
         rewards: NDArray[np.float64],
         is_transition: NDArray[np.bool_],
         ended: NDArray[np.bool_],
     ) -> list[Episode]:
-        """Add the steps of a rollout to the episodes under way, and return those that ended.
+        """Add a rollout to the episodes in progress; return those that ended.
 
         Args:
-            rewards: 0 where a row is no transition, `[T, N]`.
+            rewards: `[T, N]`, 0 at autoreset steps.
             is_transition: `[T, N]`.
             ended: `[T, N]`.
         """
@@ -188,9 +187,9 @@ class Collector:
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on, as plain data.
+        """Return the state to resume from, as plain data.
 
-        `under_way` is None where the environments' state cannot be read: they must be recreated.
+        `under_way` is None if the environments' state cannot be saved: they must be recreated.
         """
         environments = self.envs.state()
         under_way = environments and {
@@ -210,7 +209,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Resume from what `state_dict` returned."""
         self.env_steps = int(state["env_steps"])
         self.generator.set_state(state["generator"])
         under_way = state["under_way"]

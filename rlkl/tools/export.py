@@ -1,4 +1,4 @@
-"""A trained policy as an ONNX model that takes raw observations, checked against the policy."""
+"""Export of a trained policy as an ONNX model, compared with the policy."""
 
 import json
 import logging
@@ -14,54 +14,46 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlkl.envs.spaces import VECTOR, normalized
-from rlkl.training.checkpoint import TrainedPolicy
+from rlkl.envs.observations import VECTOR, normalized
+from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.validation import check_installed
 from rlkl.version import __version__
 
 OPSET = 18
-"""Version of ONNX's operators that the model is written in."""
+"""Version of ONNX's operators that the model uses."""
 
 STATE, NEXT_STATE = "state", "next_state"
 PARAMETERS, ACTION = "parameters", "action"
 
 TOLERANCE = 1e-3
-"""Largest difference, in proportion to the numbers, between the model and the policy."""
+"""Largest relative difference between model and policy."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX model, and how near it comes to the policy.
-
-    Attributes:
-        model: the content of the file.
-        inputs, outputs: shapes and types by name, as ONNX Runtime tells them.
-        difference: the largest between parameters of the model and of the policy.
-        action_difference: the same of actions.
-        num_observations: that were compared.
-    """
+    """An ONNX model and its largest differences from the policy."""
 
     model: bytes
-    inputs: dict[str, str]
+    inputs: dict[str, str]  # type and shape by name
     outputs: dict[str, str]
-    difference: float
+    difference: float  # of the distribution's parameters
     action_difference: float
-    num_observations: int
+    num_observations: int  # number of observations compared
 
 
 def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
-    """Write a policy as an ONNX model, and compare the two.
+    """Return a policy as an ONNX model, and compare the two.
 
-    Inputs: `vector` `[batch, D]` float32, all numbers of a raw observation side by side, Discrete
-    parts as one-hot codes; each image, uint8 `[batch, C, H, W]`; with a memory `state`
-    `[batch, M]`, zeros where an episode begins. Outputs: `parameters` `[batch, P]` of the action
-    distribution, `action` as the environment takes it where nothing is masked, the most probable
-    or the mean, and `next_state` with a memory. The model's metadata tell which part of an
-    observation lies in which columns of the vector.
+    Inputs: `vector` `[batch, D]` float32, the concatenated numbers of a raw observation with
+    Discrete parts one-hot encoded; each image, uint8 `[batch, C, H, W]`; with a memory, `state`
+    `[batch, M]`, zeros at the start of an episode. Outputs: `parameters` `[batch, P]` of the action
+    distribution; `action`, the deterministic action in the environment's format, without masks;
+    with a memory, `next_state`. The model's metadata contain the vector's columns of each part of
+    an observation.
 
     Args:
-        trained: which policy; its normaliser becomes a part of the model.
-        num_observations: random ones that both are compared on.
+        trained: the policy; its normaliser becomes part of the model.
+        num_observations: number of random observations for the comparison.
 
     Raises:
         ConfigError: the packages of the extra `export` are missing.
@@ -97,7 +89,7 @@ def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
 
 
 class _DeterministicActor(nn.Module):
-    """Raw observations to parameters, actions and what is remembered, all in torch."""
+    """Map raw observations to parameters, actions and the memory's next state, all in torch."""
 
     mean: Tensor
     scale: Tensor
@@ -129,15 +121,13 @@ class _DeterministicActor(nn.Module):
         if self.clip is not None:
             centred = (observations[VECTOR] - self.mean) * self.scale
             observations[VECTOR] = centred.clamp(-self.clip, self.clip)
-        nothing = inputs[0].new_zeros(())
-        parameters, state = self.actor.step(
-            observations, inputs[-1] if self.state_size else nothing
-        )
+        state = inputs[-1] if self.state_size else inputs[0].new_zeros(())
+        parameters, state = self.actor.step(observations, state)
         action = self._action(parameters)
         return (parameters, action, state) if self.state_size else (parameters, action)
 
     def _action(self, parameters: Tensor) -> Tensor:
-        """Return what `Distribution.mode` and `ActionDecoder` come to, traceable for any batch."""
+        """Do what `Distribution.mode` and `ActionDecoder` do, traceable for any batch."""
         space = self.space
         if isinstance(space, Discrete):
             return parameters.argmax(-1) + int(space.start)
@@ -181,43 +171,42 @@ def _metadata(trained: TrainedPolicy) -> dict[str, str]:
 
 @torch.no_grad()
 def _compared(model: bytes, trained: TrainedPolicy, state_size: int, count: int) -> Exported:
-    """Run the model and the policy side by side, a memory over several steps."""
-    # Now and no earlier: it is an extra.
-    import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415
+    """Compare the model with the policy; with a memory, over several steps."""
+    import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415 (an extra)
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     policy = trained.policy
     observations = _random_observations(trained, count)
-    seen = policy.tensors(normalized(observations, trained.normalizer))
+    normalized_observations = policy.tensors(normalized(observations, trained.normalizer))
     states = policy.initial_state(count)
-    remembered = np.zeros((count, state_size), np.float32)
+    model_states = np.zeros((count, state_size), np.float32)
     difference = action_difference = 0.0
     for _ in range(4 if state_size else 1):
-        distribution, states = policy.step(seen, states)
-        given: dict[str, Any] = dict(observations)
+        distribution, states = trained.engine.step(normalized_observations, states)
+        inputs: dict[str, Any] = dict(observations)
         if state_size:
-            given[STATE] = remembered
-        parameters, actions, *rest = session.run(None, given)
+            inputs[STATE] = model_states
+        parameters, actions, *rest = session.run(None, inputs)
         if state_size:
-            remembered = rest[0]
-        own = distribution.parameters.numpy()
-        difference = max(difference, float(np.abs(parameters - own).max()))
-        apart = np.abs(actions.astype(np.float64) - policy.decoder(distribution.mode().numpy()))
-        action_difference = max(action_difference, float(apart.max()))
-        if not difference <= TOLERANCE * max(1.0, float(np.abs(own).max())):
+            model_states = rest[0]
+        expected = distribution.parameters.numpy()
+        difference = max(difference, float(np.abs(parameters - expected).max()))
+        errors = np.abs(actions.astype(np.float64) - policy.decoder(distribution.mode().numpy()))
+        action_difference = max(action_difference, float(errors.max()))
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
             raise RuntimeError(
                 f"the ONNX model's parameters differ from the policy's by {difference:g}"
             )
-    inputs, outputs = (
+    model_inputs, model_outputs = (
         {value.name: f"{value.type} {value.shape}" for value in values}
         for values in (session.get_inputs(), session.get_outputs())
     )
-    return Exported(model, inputs, outputs, difference, action_difference, count)
+    return Exported(model, model_inputs, model_outputs, difference, action_difference, count)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what torch's exporter says of its own future and of torchvision."""
+    """Hide the exporter's warnings about its deprecations and torchvision."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

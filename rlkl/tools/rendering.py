@@ -1,8 +1,7 @@
-"""A trained policy to look at: an episode in an environment that shows itself, and its video."""
+"""Rendering of a trained policy: episodes in a rendered environment, and their video."""
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import gymnasium as gym
@@ -10,29 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Generator
 
-from rlkl.envs.spaces import ACTION_MASK
-from rlkl.training.checkpoint import TrainedPolicy
+from rlkl.envs.observations import ACTION_MASK
 from rlkl.training.evaluation import MAX_EPISODE_STEPS
-from rlkl.utils.validation import BrokenEnvironmentError, ConfigError, check_installed, one_line
+from rlkl.training.trained_policy import TrainedPolicy
+from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
+from rlkl.utils.validation import check_installed, one_line
 
 CHANNELS = (1, 3, 4)
-"""Of pictures: grey, colours, colours and transparency."""
+"""Channels of a picture: grey, RGB, RGB with transparency."""
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 
 
 class Episode(NamedTuple):
-    """What an episode came to.
+    """The result of an episode."""
 
-    Attributes:
-        reward_sum: undiscounted sum of raw rewards.
-        length: in environment steps.
-        ended: False where it met the limit of steps.
-    """
-
-    reward_sum: float
-    length: int
-    ended: bool
+    reward_sum: float  # undiscounted, of raw rewards
+    length: int  # in environment steps
+    ended: bool  # False if it reached the step limit
 
 
 def play(
@@ -40,27 +34,27 @@ def play(
     env: gym.Env[Any, Any],
     seed: int,
     generator: Generator | None = None,
-    look: Callable[[], None] = lambda: None,
+    capture: Callable[[], None] = lambda: None,
     max_steps: int = MAX_EPISODE_STEPS,
 ) -> Episode:
-    """Run one episode to its end, or to a limit of steps.
+    """Run one episode to its end, or to the step limit.
 
     Args:
-        policy: acts; it remembers nothing of what was before.
-        env: one that `make_rendered_env` made.
+        policy: the policy; its memory is reset.
+        env: from `make_rendered_env`.
         seed: of the environment.
-        generator: source of sampled actions; None takes the most probable action instead.
-        look: called at the beginning and after each step.
-        max_steps: the limit.
+        generator: samples actions; None for deterministic actions.
+        capture: called at the start and after each step.
+        max_steps: the step limit.
     """
     policy.reset()
     observation, info = env.reset(seed=seed)
-    look()
+    capture()
     reward_sum, length, is_over = 0.0, 0, False
     while not is_over and length < max_steps:
         action = policy.act(observation, generator, info.get(ACTION_MASK))
         observation, reward, terminated, truncated, info = env.step(action)
-        look()
+        capture()
         reward_sum += float(reward)
         length += 1
         is_over = bool(terminated or truncated)
@@ -68,10 +62,10 @@ def play(
 
 
 def check_video(path: Path) -> None:
-    """Raise unless a video of this name can be written here.
+    """Check that the packages that write a video of this type are installed.
 
     Raises:
-        ConfigError: the packages that write it are missing.
+        ConfigError: one is missing.
     """
     packages = ["imageio", "imageio_ffmpeg"] if path.suffix.lower() == ".mp4" else ["imageio"]
     for package in packages:
@@ -79,13 +73,13 @@ def check_video(path: Path) -> None:
 
 
 class Video:
-    """Pictures of an environment, written one after the other; closed when its `with` ends.
+    """A video of an environment; a context manager that closes the file.
 
-    The file is made with the first picture, so that there is none of what cannot be rendered.
+    The file is created with the first picture, so a failing environment leaves none.
 
     Args:
-        env: one that `make_rendered_env` made with `rgb_array`.
-        path: ending in .mp4 or .gif; it must not exist.
+        env: from `make_rendered_env` with `rgb_array`.
+        path: a new file that ends in .mp4 or .gif.
     """
 
     def __init__(self, env: gym.Env[Any, Any], path: Path) -> None:
@@ -94,43 +88,38 @@ class Video:
         self.frames_per_second = float(env.metadata.get("render_fps") or 30)
         self._writer: Any = None
         self._size: tuple[int, ...] = ()
-        self._highest = 0.0  # of numbers with a point: 1 or 255
+        self._highest = 0.0  # white in pictures of floats: 1 or 255
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.close()
 
-    def look(self) -> None:
-        """Add what the environment shows now.
+    def capture(self) -> None:
+        """Add a picture of the environment.
 
         Raises:
-            ConfigError: nothing, something that is no picture, or one of another size.
+            ConfigError: rendering fails or returns no picture, or one of another size.
         """
         try:
-            shown: Any = self.env.render()
+            rendered: Any = self.env.render()
         except Exception as error:
             raise cannot_render(self.env, error) from error
-        if shown is None:
+        if rendered is None:
             raise ConfigError(f"{_name(self.env)} cannot be rendered: it returns no picture")
-        # Of `rgb_array_list`, all that were drawn since the last call.
-        is_several = isinstance(shown, list) and bool(shown) and np.ndim(shown[0]) == 3
-        for picture in shown if is_several else [shown]:
+        # `rgb_array_list` returns all pictures since the last call.
+        is_list = isinstance(rendered, list) and bool(rendered) and np.ndim(rendered[0]) == 3
+        for picture in rendered if is_list else [rendered]:
             pixels = self._pixels(picture)
             if self._writer is None:
                 self._writer, self._size = self._open(), pixels.shape
             if pixels.shape != self._size:
-                was, now = (f"{size[0]} × {size[1]}" for size in (self._size, pixels.shape))
+                before, now = (f"{size[0]} × {size[1]}" for size in (self._size, pixels.shape))
                 raise ConfigError(
-                    f"{_name(self.env)}: its pictures change from {was} to {now} pixels; a video "
-                    "needs one size"
+                    f"{_name(self.env)}: its pictures change from {before} to {now} pixels; a "
+                    "video needs one size"
                 )
             self._writer.append_data(pixels)
 
@@ -138,7 +127,7 @@ class Video:
         """Return a picture as bytes, `[H, W, 3]`.
 
         Raises:
-            ConfigError: it is none.
+            ConfigError: it is not a picture.
         """
         array = np.asarray(picture)
         if array.ndim == 3 and array.shape[-1] not in CHANNELS and array.shape[0] in CHANNELS:
@@ -146,21 +135,21 @@ class Video:
         if array.ndim == 2:
             array = array[:, :, None]
         if array.ndim != 3 or array.shape[-1] not in CHANNELS or array.dtype.kind not in "biuf":
-            raise self._is_no_picture(array)
+            raise self._not_a_picture(array)
         if array.dtype.kind == "f":
             highest = float(array.max(initial=0))
             self._highest = self._highest or (highest > 0) * (1.0 if highest <= 1 else 255.0)
             if not (np.isfinite(array).all() and highest <= (self._highest or 1.0)):
-                raise self._is_no_picture(array)
+                raise self._not_a_picture(array)
             array = np.rint(array * (255 / (self._highest or 1.0)))
         elif array.dtype.kind == "b":
             array = array * np.uint8(255)
         if array.min(initial=0) < 0 or array.max(initial=0) > 255:
-            raise self._is_no_picture(array)
+            raise self._not_a_picture(array)
         colors = array[:, :, :3].astype(np.uint8)
         return np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3)))
 
-    def _is_no_picture(self, array: NDArray[Any]) -> ConfigError:
+    def _not_a_picture(self, array: NDArray[Any]) -> ConfigError:
         is_number = array.dtype.kind in "biuf" and array.size
         values = f" from {array.min()} to {array.max()}" if is_number else ""
         return ConfigError(
@@ -170,26 +159,25 @@ class Video:
         )
 
     def _open(self) -> Any:
-        # Now and no earlier: it is an extra, and takes a moment.
-        import imageio.v2 as imageio  # noqa: PLC0415
+        import imageio.v2 as imageio  # noqa: PLC0415 (an extra)
 
         if self.path.suffix.lower() == ".gif":
             milliseconds = 1000 / self.frames_per_second
             return imageio.get_writer(self.path, mode="I", duration=milliseconds, loop=0)
-        # Sides that are even are enough for the codec; by default pictures are stretched to 16.
+        # The codec needs even sides; by default imageio resizes to multiples of 16.
         return imageio.get_writer(
             self.path, fps=self.frames_per_second, macro_block_size=2, ffmpeg_log_level="error"
         )
 
 
 def cannot_render(env: gym.Env[Any, Any], error: Exception) -> ConfigError:
-    """Return one line that says why nothing is drawn, and what may help."""
-    told = one_line(error)
+    """Return an error that says why rendering failed, and what may help."""
+    reason = one_line(error)
     if not isinstance(error, BrokenEnvironmentError):
-        told = f"{type(error).__name__}: {told}"
+        reason = f"{type(error).__name__}: {reason}"
     is_mujoco = "mujoco" in type(env.unwrapped).__module__
     help_ = "; without a display MuJoCo needs MUJOCO_GL=egl or MUJOCO_GL=osmesa" * is_mujoco
-    return ConfigError(f"{_name(env)} cannot be rendered: {told}{help_}")
+    return ConfigError(f"{_name(env)} cannot be rendered: {reason}{help_}")
 
 
 def _name(env: gym.Env[Any, Any]) -> str:

@@ -1,7 +1,7 @@
-"""Reads the files that `torch.save` writes as data: no code runs, and no size is taken on trust.
+"""Read files of `torch.save` as data: without running code, and with a check of every size.
 
-`torch.load(weights_only=True)` runs no code either, but it inflates compressed entries, believes
-the sizes that tensors and storages declare, and follows references that multiply.
+`torch.load(weights_only=True)` runs no code either, but it decompresses entries, trusts the sizes
+that tensors and storages declare, and follows references that multiply.
 """
 
 import io
@@ -17,30 +17,30 @@ import torch
 from torch import Tensor
 
 MOST_FILES = 100_000
-"""Within an archive; a checkpoint has one for each storage and a few more."""
+"""Limit for an archive; a checkpoint has one file per storage and a few more."""
 
 MOST_NODES, MOST_LEVELS = 10_000_000, 200
-"""Of a state: numbers, texts and containers, counted once for each way that leads to them."""
+"""Limits for a state: numbers, texts and containers, counted once per reference; and nesting."""
 
 MOST_NUMBERS = 2**24
-"""Of an observation or an action; each has bounds, and most a row of weights."""
+"""Limit for an observation or an action."""
 
 _ENTRY = b"PK\x01\x02"
-"""What each entry of an archive's directory begins with."""
+"""The first bytes of each entry of an archive's directory."""
 
 
 def read_archive(content: bytes) -> Any:
-    """Return what was saved, tensors on the CPU.
+    """Return the saved state, with tensors on the CPU.
 
     Args:
-        content: of the file.
+        content: the bytes of the file.
 
     Raises:
-        pickle.UnpicklingError: it holds something else than data.
-        ValueError: it is damaged, compressed, or larger than it can be.
-        zipfile.BadZipFile, LookupError, TypeError, ...: it is no such file.
+        pickle.UnpicklingError: the file contains something other than data.
+        ValueError: the file is damaged, compressed, or expands to more than its size.
+        zipfile.BadZipFile, LookupError, TypeError, ...: it is not a file of `torch.save`.
     """
-    if content.count(_ENTRY) > MOST_FILES:  # before a list of them is made
+    if content.count(_ENTRY) > MOST_FILES:  # before `infolist` allocates memory for them
         raise ValueError(f"it holds more than {MOST_FILES:,} files")
     archive = zipfile.ZipFile(io.BytesIO(content))
     found = archive.infolist()
@@ -51,16 +51,16 @@ def read_archive(content: bytes) -> Any:
         raise ValueError("its files overlap")
     files = {entry.filename: entry for entry in found}
     if len(files) != len(found):
-        raise ValueError("it holds two files of one name")
-    # Each is held against its checksum, those that are not needed too.
+        raise ValueError("it holds two files with the same name")
+    # Reading verifies the checksum, so files that are not needed are read too.
     read = {name: archive.read(entry) for name, entry in files.items()}
     mains = [name for name in read if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(mains) != 1:
-        raise ValueError("it has no data.pkl, or several")
+        raise ValueError("it has no data.pkl, or more than one")
     prefix = mains[0].removesuffix("data.pkl")
     order = read.get(f"{prefix}byteorder", sys.byteorder.encode()).decode()
     if order != sys.byteorder:
-        raise ValueError(f"it was written on a machine of {order}-endian byte order")
+        raise ValueError(f"it was written on a machine with {order}-endian byte order")
     files_of_state = {name.removeprefix(prefix): read[name] for name in read}
     state = _Unpickler(read[mains[0]], files_of_state).state()
     _check_extent(state, len(content))
@@ -68,11 +68,11 @@ def read_archive(content: bytes) -> Any:
 
 
 class _Storage:
-    """The numbers that tensors view: their type, their size in bytes, and all of them, flat."""
+    """The flat data that tensors view, its dtype, and its size in bytes."""
 
-    def __init__(self, kind: torch.dtype | None, content: bytes) -> None:
-        self.kind, self.size = kind, len(content)
-        # A copy of torch's own lies where its arithmetic expects it.
+    def __init__(self, dtype: torch.dtype | None, content: bytes) -> None:
+        self.dtype, self.size = dtype, len(content)
+        # `clone` makes memory with the alignment that torch's arithmetic expects.
         self.flat = (
             torch.frombuffer(bytearray(content), dtype=torch.uint8).clone()
             if content
@@ -80,7 +80,7 @@ class _Storage:
         )
 
 
-def _rebuilt(
+def _rebuild_tensor(
     storage: _Storage,
     offset: int,
     size: tuple[int, ...],
@@ -89,15 +89,15 @@ def _rebuilt(
     hooks: Any,
     metadata: Any = None,
     *,
-    kind: torch.dtype | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return a tensor as `torch._utils._rebuild_tensor_v2` does, within its storage.
+    """Return a tensor like `torch._utils._rebuild_tensor_v2`, after a check of its bounds.
 
     Raises:
-        ValueError: it reaches out of its storage, or shows more numbers than are stored.
+        ValueError: it reaches beyond its storage, or repeats numbers of it.
     """
-    kind = kind or storage.kind
-    if kind is None or hooks or metadata:
+    dtype = dtype or storage.dtype
+    if dtype is None or hooks or metadata:
         raise pickle.UnpicklingError("a tensor with hooks or metadata")
     if len(size) != len(stride) or any(
         type(n) is not int or n < 0 for n in (offset, *size, *stride)
@@ -105,30 +105,30 @@ def _rebuilt(
         raise ValueError("a tensor in it has no valid shape")
     count = prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if max(count, last + 1 if count else 0) * kind.itemsize > storage.size:
-        raise ValueError(f"a tensor in it shows {count:,} numbers, more than are stored of it")
-    whole = storage.flat[: storage.size // kind.itemsize * kind.itemsize].view(kind)
-    tensor = whole.as_strided(size, stride, offset if count else 0)
+    if max(count, last + 1 if count else 0) * dtype.itemsize > storage.size:
+        raise ValueError(f"a tensor in it has {count:,} numbers, more than are stored")
+    flat = storage.flat[: storage.size // dtype.itemsize * dtype.itemsize].view(dtype)
+    tensor = flat.as_strided(size, stride, offset if count else 0)
     return tensor.requires_grad_() if requires_grad is True else tensor
 
 
-def _rebuilt_of_kind(storage: _Storage, *given: Any) -> Tensor:
-    """Return a tensor as `torch._utils._rebuild_tensor_v3` does, within its storage."""
-    *place, kind = given[:6]  # the type comes before the metadata
-    return _rebuilt(storage, *place, *given[6:], kind=kind)
+def _rebuild_tensor_with_dtype(storage: _Storage, *given: Any) -> Tensor:
+    """Return a tensor like `torch._utils._rebuild_tensor_v3`, after a check of its bounds."""
+    *layout, dtype = given[:6]  # the dtype comes before the metadata
+    return _rebuild_tensor(storage, *layout, *given[6:], dtype=dtype)
 
 
-def _encoded(text: str, encoding: str) -> bytes:
+def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in {encoding}")
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
+def _empty_bytes() -> bytes:
     return b""
 
 
-_KINDS = {
+_DTYPES = {
     "Double": torch.float64,
     "Float": torch.float32,
     "Half": torch.float16,
@@ -143,31 +143,31 @@ _KINDS = {
     "ComplexDouble": torch.complex128,
 }
 
-_NAMES: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
-    ("torch._utils", "_rebuild_tensor_v3"): _rebuilt_of_kind,
+_ALLOWED_NAMES: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_with_dtype,
     ("torch.storage", "UntypedStorage"): None,
     ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _encoded,
-    ("__builtin__", "bytes"): _no_bytes,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty_bytes,
     ("__builtin__", "complex"): complex,
-    **{("torch", f"{name}Storage"): kind for name, kind in _KINDS.items()},
+    **{("torch", f"{name}Storage"): dtype for name, dtype in _DTYPES.items()},
     **{("torch", f"uint{bits}"): getattr(torch, f"uint{bits}") for bits in (16, 32, 64)},
 }
-"""All that a pickle may name, and what it stands for; so nothing else can be called."""
+"""All names that a pickle may use, and their meaning; nothing else can be called."""
 
-_INSTRUCTIONS = """
+_OPCODES = """
     PROTO STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL
     BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT NONE NEWTRUE NEWFALSE TUPLE TUPLE1 TUPLE2
     TUPLE3 BINPERSID REDUCE BUILD APPEND APPENDS SETITEM SETITEMS
 """
-"""All that plain data needs of a pickle's language."""
+"""The pickle opcodes that plain data needs."""
 
 
 class _Unpickler(pickle._Unpickler):
-    """Knows the few names and instructions that plain data needs.
+    """Unpickler that accepts only the names and opcodes of plain data.
 
-    It is the one in Python: that in C makes room for as many references as a file declares.
+    It derives from Python's version: the one in C allocates a memo as large as the file declares.
     """
 
     stack: list[Any]
@@ -178,63 +178,63 @@ class _Unpickler(pickle._Unpickler):
         self._storages: dict[str, _Storage] = {}
 
     def state(self) -> Any:
-        """Return what is saved.
+        """Return the saved state.
 
         Raises:
-            pickle.UnpicklingError: it is something else than data.
+            pickle.UnpicklingError: it is something other than data.
         """
         try:
             return self.load()
         except KeyError as error:
-            if error.args and error.args[0] in range(256):  # an instruction
+            if error.args and error.args[0] in range(256):  # an opcode
                 raise pickle.UnpicklingError("an instruction that data does not need") from None
             raise
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _NAMES[module, name]
+            return _ALLOWED_NAMES[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name}") from None
 
     def persistent_load(self, identity: Any) -> _Storage:
-        what, kind, key, _, count = identity
-        if what != "storage" or not (kind is None or isinstance(kind, torch.dtype)):
-            raise pickle.UnpicklingError("a storage of another kind")
+        what, dtype, key, _, count = identity
+        if what != "storage" or not (dtype is None or isinstance(dtype, torch.dtype)):
+            raise pickle.UnpicklingError("an unknown kind of storage")
         if key not in self._storages:
-            self._storages[key] = _Storage(kind, self._files[f"data/{key}"])
+            self._storages[key] = _Storage(dtype, self._files[f"data/{key}"])
         storage = self._storages[key]
-        if storage.kind is not kind or count * (kind.itemsize if kind else 1) != storage.size:
-            raise ValueError(f"data/{key} in it has another size than is declared")
+        if storage.dtype is not dtype or count * (dtype.itemsize if dtype else 1) != storage.size:
+            raise ValueError(f"data/{key} in it has another size than declared")
         return storage
 
     def _build(self) -> None:
         state = self.stack.pop()
         made = self.stack[-1]
         if type(made) is not OrderedDict or type(state) is not dict or {*state} - {"_metadata"}:
-            raise pickle.UnpicklingError("attributes of something else than a module's state")
+            raise pickle.UnpicklingError("attributes of something other than a module's state")
         made.__dict__.update(state)
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: pickle._Unpickler.dispatch[code]
-        for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS.split())
+        for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
     } | {pickle.BUILD[0]: _build}
 
 
 def _check_extent(state: Any, size: int) -> None:
-    """Raise unless a state stays within bounds if every reference is replaced by what it names.
+    """Check the size of a state, with everything counted once per reference.
 
     Args:
         state: containers, texts, numbers and tensors.
         size: of its file, in bytes.
 
     Raises:
-        ValueError: it is too large, too deep, or contains itself.
+        ValueError: the state is too large, too deeply nested, or contains itself.
     """
     known: dict[int, tuple[int, int, int]] = {}
-    under_way: set[int] = set()
+    in_progress: set[int] = set()
 
     def extent(node: Any, level: int) -> tuple[int, int, int]:
-        """Return how many nodes, how many bytes of tensors, and how many levels."""
+        """Return the number of nodes, bytes of tensors, and levels."""
         if isinstance(node, Tensor):
             return 1, node.numel() * node.element_size(), 1
         if isinstance(node, str | bytes):
@@ -242,14 +242,14 @@ def _check_extent(state: Any, size: int) -> None:
         if not isinstance(node, dict | list | tuple):
             return 1, 0, 1
         if id(node) not in known:
-            if level > MOST_LEVELS or id(node) in under_way:
+            if level > MOST_LEVELS or id(node) in in_progress:
                 raise ValueError(f"it contains itself, or is nested more than {MOST_LEVELS} deep")
-            under_way.add(id(node))
+            in_progress.add(id(node))
             parts = [*node, *node.values()] if isinstance(node, dict) else node
             extents = [extent(part, level + 1) for part in parts] or [(0, 0, 0)]
             nodes, in_tensors, levels = zip(*extents, strict=True)
             known[id(node)] = 1 + sum(nodes), sum(in_tensors), 1 + max(levels)
-            under_way.discard(id(node))
+            in_progress.discard(id(node))
         return known[id(node)]
 
     nodes, in_tensors, levels = extent(state, 0)
@@ -258,15 +258,15 @@ def _check_extent(state: Any, size: int) -> None:
 
 
 def check_described(description: dict[str, Any], weights: Any, vector_size: int = 0) -> None:
-    """Raise if spaces and networks are described as larger than the weights, before they are made.
+    """Check a description against the stored weights, before spaces and networks are made from it.
 
     Args:
-        description: as `describe_policy` gives it.
+        description: from `describe_policy`.
         weights: containers of the policy's tensors.
-        vector_size: numbers that a network sees beside images, once that is known.
+        vector_size: size of the vector that the networks read, once it is known.
 
     Raises:
-        ValueError: they are, or a space is larger than any can be.
+        ValueError: the networks have more weights than are stored, or a space is too large.
     """
     observation = _numbers(description["observation_space"])
     least = max(_numbers(description["action_space"]), 1 if observation else 0)
@@ -280,11 +280,11 @@ def check_described(description: dict[str, Any], weights: Any, vector_size: int 
     least = max(least, vector_size * min(widths, default=1))
     stored = _stored(weights)
     if least > stored:
-        raise ValueError(f"its policy has {least:,} weights or more, and {stored:,} are stored")
+        raise ValueError(f"its policy has at least {least:,} weights, but {stored:,} are stored")
 
 
 def _numbers(space: dict[str, Any]) -> int:
-    """Return how many numbers a space has that `describe_space` described."""
+    """Return how many numbers a space has, from its description by `describe_space`."""
     numbers = 0
     if "dict" in space:
         numbers = sum(map(_numbers, space["dict"].values()))
@@ -297,7 +297,7 @@ def _numbers(space: dict[str, Any]) -> int:
     elif "box" in space or "multi_binary" in space:
         numbers = prod(_flat(space.get("box", space.get("multi_binary"))))
     if not 0 <= numbers <= MOST_NUMBERS:
-        raise ValueError(f"a space of {numbers:,} numbers; expected {MOST_NUMBERS:,} at most")
+        raise ValueError(f"a space of {numbers:,} numbers; expected at most {MOST_NUMBERS:,}")
     return numbers
 
 
@@ -306,7 +306,7 @@ def _flat(node: Any) -> list[Any]:
 
 
 def _stored(node: Any) -> int:
-    """Return how many numbers the tensors of nested containers have."""
+    """Return how many numbers the tensors in nested containers have."""
     if isinstance(node, dict):
         return sum(map(_stored, node.values()))
     return node.numel() if isinstance(node, Tensor) else 0

@@ -1,4 +1,4 @@
-"""Everything a run depends on, and how a run that is resumed may differ from what it was."""
+"""The config of a run, and what of it may change when the run is resumed."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -15,9 +15,10 @@ from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.evaluation import MAX_EPISODE_STEPS
 from rlkl.training.loggers import LoggerConfig
 from rlkl.training.resource_checks import check_memory, check_processes
+from rlkl.utils.config_upgrades import upgrade_config, upgrade_section
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data
-from rlkl.utils.saved_keys import as_meant, config_as_meant
-from rlkl.utils.validation import ConfigError, check_choice, check_divides, check_range, check_text
+from rlkl.utils.validation import check_choice, check_divides, check_range, check_text
 
 
 @dataclass(frozen=True)
@@ -25,32 +26,32 @@ class TrainConfig:
     """Everything a run depends on.
 
     Attributes:
-        algo: the policy-optimizer; the type of the dataclass chooses it.
-        env: which environments.
+        algo: the policy-optimizer, chosen by the type of its config.
+        env: the environments.
         policy: the networks.
-        critic: how values are fitted, the same for every algorithm.
+        critic: how the critic is fitted, the same for every algorithm.
         logger: what is written and shown.
-        checkpoint: when the run's state is kept, so that it can be resumed.
+        checkpoint: when checkpoints are written.
         total_env_steps: the training budget; the rollout that reaches it is the last.
-        rollout_steps: T, steps of each environment in one rollout.
+        rollout_steps: T, steps of each sub-environment in one rollout.
         gamma: discount factor.
         gae_lambda: λ of generalised advantage estimation.
-        anneal: whether steps shrink as their schedules say; false takes every one for `constant`.
-        normalize_observations: by running moments that move between iterations.
+        anneal: follow the schedules of step sizes; false makes every schedule `constant`.
+        normalize_observations: by running moments that are updated between iterations.
         scale_rewards: by the running standard deviation of the discounted return.
-        clip_rewards: the rewards that are learned from are kept within ± this, as is usual on
-            Atari; null leaves them. Reported returns are always raw.
-        seed: of everything random.
+        clip_rewards: clip the rewards of the batch to ± this, as is usual on Atari; null for no
+            clipping. Reported returns are always raw.
+        seed: of all random numbers.
         device: of the networks: cpu, cuda, cuda:1, ...
-        threads: that torch and NumPy compute with; networks of this size rarely gain from more.
-        max_bad_updates: so many updates in a row that made a number infinite or NaN, and were taken
-            back, end the run.
-        eval_episodes: episodes with the most probable actions after training; 0 for none.
-        eval_max_episode_steps: an evaluation ends each episode after so many steps and counts it as
-            not ended; its return is in no mean.
-        eval_interval: iterations from one evaluation to the next, of which the best is kept as
-            `checkpoints/best.pt`; 0 evaluates after training alone, and the best is by training
-            return.
+        threads: for torch and NumPy; small networks rarely gain from more.
+        max_bad_updates: number of consecutive reverted updates (with a number that is infinite or
+            NaN) that ends the run.
+        eval_episodes: episodes with deterministic actions after training; 0 for none.
+        eval_max_episode_steps: limit of an evaluation episode. One that reaches it counts as not
+            ended, and its return is in no mean.
+        eval_interval: iterations between two evaluations, the best of which is saved as
+            `checkpoints/best.pt`; with 0 only the final policy is evaluated, and `best.pt` is
+            chosen by training return.
         run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
     """
 
@@ -111,10 +112,10 @@ class TrainConfig:
             check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
 
     def _make_parts(self) -> None:
-        """Make the parts that are given by a name: an environment's id, an algorithm's name.
+        """Make the parts that are given by name: an environment's id, an algorithm's name.
 
         Raises:
-            ConfigError: a part is something else.
+            ConfigError: a part has the wrong type.
         """
         env: Any = self.env
         algo: Any = self.algo
@@ -139,7 +140,7 @@ class TrainConfig:
         }
         if not self.anneal and "linear" not in schedules.values():
             raise ConfigError(
-                f"anneal=false: changes nothing, no step is annealed here; expected one of "
+                f"anneal=false: changes nothing, no schedule is linear; expected one of "
                 f"{', '.join(schedules)} to be linear, or leave it out"
             )
 
@@ -157,13 +158,13 @@ KEPT = (
     "eval_interval",
     "run_dir",
 )
-"""What a resumed run keeps: another value would make it another run, or do nothing."""
+"""Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 
-OPEN = {"env.backend": "auto", "policy.differentiation": "auto", "checkpoint.interval": None}
-"""Keys with the value that leaves the choice to rlkl; `config.yaml` has what was chosen."""
+OPEN = {"env.backend": "auto", "policy.engine": "auto", "checkpoint.interval": None}
+"""Keys with the value that lets rlkl choose; `config.yaml` has the choice."""
 
 BESIDE = ("logger", "run_dir")
-"""Keys that say where and what a run writes, and nothing of what it does."""
+"""Keys that say where and what a run writes; they do not change its results."""
 
 PARTS: dict[str, type[Any]] = {
     "env": EnvConfig,
@@ -175,13 +176,13 @@ PARTS: dict[str, type[Any]] = {
 
 
 def saved_config(saved: dict[str, Any]) -> TrainConfig:
-    """Return the config that `dataclasses.asdict` made plain.
+    """Return the config of a checkpoint, which is plain data.
 
     Raises:
         ConfigError: it has other keys than the config of this version of rlkl.
     """
     try:
-        parts = {key: kind(**as_meant(key, saved[key])) for key, kind in PARTS.items()}
+        parts = {key: kind(**upgrade_section(key, saved[key])) for key, kind in PARTS.items()}
         algo = ALGORITHMS[saved["algo"]["name"]].config(**saved["algo"])
         return TrainConfig(**saved | parts | {"algo": algo})
     except (KeyError, TypeError) as error:
@@ -191,12 +192,12 @@ def saved_config(saved: dict[str, Any]) -> TrainConfig:
 
 
 def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return what differs between two configs: key to the old value and the new one.
+    """Return the keys in which two configs differ, with the old and the new value.
 
     Raises:
-        ConfigError: a run that is resumed cannot change this.
+        ConfigError: a resumed run cannot change one of them.
     """
-    # An empty dict is no value here: keys below it may have been added.
+    # Empty dicts are ignored: a key that is added below one is the only difference.
     old, new = (
         {key: value for key, value in leaves(asdict(config)) if value != {}}
         for config in (before, after)
@@ -208,27 +209,27 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
     }
     for key, (was, would_be) in changed.items():
         if key in KEPT or key.partition(".")[0] in KEPT:
-            kept = f"keeps {key}={was}" if key in old else f"stays without {key}"
+            fixed = f"keeps {key}={was}" if key in old else f"cannot add {key}"
             raise ConfigError(
-                f"{key}={would_be}: a run that is resumed {kept}; leave it out, or begin a new run"
+                f"{key}={would_be}: a resumed run {fixed}; leave it out, or start a new run"
             )
     return changed
 
 
 def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return what makes the run of a saved config another one: key to the saved value and the new.
+    """Return the keys in which a wanted run differs from a saved one, with both values.
 
     Args:
-        saved: `config.yaml`, read.
-        config: of the run that is wanted.
+        saved: content of `config.yaml`.
+        config: of the wanted run.
     """
-    old = dict(leaves(config_as_meant(saved)))
+    old = dict(leaves(upgrade_config(saved)))
     new = dict(leaves(plain_data(asdict(config))))
     defaults = dict(leaves(plain_data(asdict(TrainConfig(algo=type(config.algo)())))))
-    # A key that the run is too old to have has its default.
+    # Keys that did not exist when the run was made have their defaults.
     old |= {key: defaults[key] for key in new if key in defaults and key not in old}
     if old["policy.image_encoder"] == "nature_or_small" and config.policy.image_encoder == "auto":
-        old["policy.image_encoder"] = "auto"  # as the run was told; it keeps what that meant
+        old["policy.image_encoder"] = "auto"  # "nature_or_small" is what `auto` meant then
     return {
         key: (old.get(key), new.get(key))
         for key in [*old, *(key for key in new if key not in old)]
@@ -239,25 +240,25 @@ def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[A
 
 
 def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
-    """Return what shows that a checkpoint's config is that of another run; empty if nothing does.
+    """Return a difference that shows that a checkpoint is of another run; empty if there is none.
 
     Args:
-        saved: `config.yaml`, read.
-        config: the checkpoint's.
+        saved: content of `config.yaml`.
+        config: of the checkpoint.
     """
     old, new = (
-        dict(leaves(config_as_meant(saved))),
-        dict(leaves(plain_data(config_as_meant(config)))),
+        dict(leaves(upgrade_config(saved))),
+        dict(leaves(plain_data(upgrade_config(config)))),
     )
     for key in old.keys() & new.keys():
-        kept = key in KEPT or key.partition(".")[0] in KEPT
-        if kept and key not in (*BESIDE, "policy.differentiation") and old[key] != new[key]:
+        is_fixed = key in KEPT or key.partition(".")[0] in KEPT
+        if is_fixed and key not in (*BESIDE, "policy.engine") and old[key] != new[key]:
             return f"{key}={new[key]}, and config.yaml has {key}={old[key]}"
     return ""
 
 
 def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a config made plain holds, by its keys; an empty dict is a value."""
+    """Yield the dotted keys and values of a plain config; an empty dict is a value."""
     for key, value in node.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")

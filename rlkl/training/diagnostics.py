@@ -1,4 +1,4 @@
-"""The one report that every algorithm gets: how far the policy moved, in every measure of it."""
+"""Measure how far an update moved the policy, in the same way for every algorithm."""
 
 import math
 
@@ -6,83 +6,31 @@ import torch
 from torch import Tensor
 
 from rlkl.algos.base import Metrics
-from rlkl.models.policy import Policy
+from rlkl.engines.base import Engine
 from rlkl.numerics.advantages import standardize
 from rlkl.numerics.divergence_formulas import jensen_shannon_estimate, kl_estimates
-from rlkl.rollouts.rollout import Batch
-
-TAGS: tuple[str, ...] = (
-    "return/train",
-    "return/eval",
-    "episode/length",
-    "episode/count",
-    "kl/old_new",
-    "kl/new_old",
-    "kl/max",
-    "kl/new_old_max",
-    "kl/k1",
-    "kl/k2",
-    "kl/k3",
-    "kl/js",
-    "kl/js_estimate",
-    "kl/target",
-    "kl/coefficient",
-    "ratio/mean",
-    "ratio/std",
-    "ratio/min",
-    "ratio/max",
-    "ratio/clip_fraction",
-    "ratio/effective_sample_size",
-    "policy/entropy",
-    "policy/entropy_estimate",
-    "policy/std",
-    "policy/loss",
-    "value/loss",
-    "value/grad_norm",
-    "value/explained_variance",
-    "value/explained_variance_after",
-    "trust_region/step_fraction",
-    "trust_region/accepted",
-    "trust_region/expected_improvement",
-    "trust_region/actual_improvement",
-    "trust_region/cg_residual",
-    "trust_region/backtracks",
-    "optim/lr",
-    "optim/grad_norm",
-    "optim/epochs",
-    "optim/stopped_early",
-    "time/env_steps_per_second",
-    "time/collect",
-    "time/prepare",
-    "time/update",
-    "time/report",
-)
-"""Every scalar tag, the same for all algorithms. One that does not apply to an algorithm is NaN."""
+from rlkl.rollouts.batch import Batch
 
 
 @torch.inference_mode()
-def report(
-    policy: Policy, batch: Batch, ratio_bounds: tuple[float, float]
+def compare_with_old(
+    engine: Engine, batch: Batch, ratio_bounds: tuple[float, float]
 ) -> tuple[Metrics, dict[str, Tensor]]:
     """Compare the policy after an update with π_old, over the full batch, in float64.
 
     Args:
-        policy: π_θ after the update.
-        batch: what the update was made from; its advantages not standardised.
+        engine: of π_θ after the update.
+        batch: of the update; its advantages are not standardised.
         ratio_bounds: outside them a ratio counts as clipped.
 
     Returns:
-        Scalars by tag: `kl/old_new` is KL(π_old ‖ π_θ) and `kl/new_old` the reverse, averaged over
-        states, in nats; `kl/max` and `kl/new_old_max` are the largest of a state; `kl/k1`, `k2`,
-        `k3` are estimates of `kl/old_new` from the sampled actions, and `kl/js_estimate` stands for
-        `kl/js` where that has no closed form; `ratio/effective_sample_size` is
-        (Σ r)² / Σ r² as a share of the batch; `trust_region/actual_improvement` is that of the
-        surrogate E[r · A] with standardised advantages; `policy/entropy_estimate` stands for
-        `policy/entropy` where the policy is squashed, whose entropy has no closed form.
-        Histograms by tag: tensors `[B]`.
+        Scalars by tag, as described in `rlkl.training.report.TAGS`, and histograms by tag: tensors
+        `[B]`. `kl/js_estimate` replaces `kl/js`, and `policy/entropy_estimate` replaces
+        `policy/entropy`, where there is no closed form.
     """
+    policy = engine.policy
     old = policy.family(batch.old_parameters.double())
-    new = policy.distribution(batch.inputs, torch.float64)
+    new = engine.distribution(batch.inputs, torch.float64)
     actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
     log_ratio = new.log_prob(actions) - old.log_prob(actions)
     ratio = log_ratio.exp()
@@ -108,7 +56,7 @@ def report(
         averaged["kl/js_estimate"] = jensen_shannon_estimate(log_ratio)
     else:
         averaged["kl/js"] = jensen_shannon
-    # One mean over a table: one for each would take as long as all the rest of the report.
+    # One mean of a stacked tensor is much faster than a mean of each row.
     means = torch.stack(list(averaged.values())).mean(-1).tolist()
     metrics = dict(zip(averaged, means, strict=True))
     least, greatest = ratio.aminmax()
@@ -126,15 +74,3 @@ def report(
     metrics["policy/std"] = policy.mean_std(new)
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms
-
-
-def complete(metrics: Metrics) -> Metrics:
-    """Return the metrics in the order of `TAGS`, with NaN for those that do not apply.
-
-    Raises:
-        KeyError: a tag that is not among `TAGS`, so that no metric is dropped in silence.
-    """
-    unknown = set(metrics) - set(TAGS)
-    if unknown:
-        raise KeyError(f"unknown tags {sorted(unknown)}: add them to diagnostics.TAGS")
-    return {tag: metrics.get(tag, math.nan) for tag in TAGS}

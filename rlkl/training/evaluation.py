@@ -1,4 +1,4 @@
-"""How good a policy is in fresh environments."""
+"""Evaluate a policy in new environments."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Generator
 
+from rlkl.engines.base import Engine
 from rlkl.envs.make import EnvConfig, make_vector_env
-from rlkl.envs.spaces import normalized
-from rlkl.models.policy import Policy
+from rlkl.envs.observations import normalized
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.numerics.statistics import bootstrap_interval, interquartile_mean, mean, pooled
 from rlkl.utils.validation import check_range
 
 MAX_EPISODE_STEPS = 30_000
-"""Steps after which an evaluation ends an episode; Atari's own limit is 27,000."""
+"""Default limit of an evaluation episode, in environment steps; Atari's own limit is 27,000."""
 
 
 class EvaluationStoppedError(Exception):
@@ -25,12 +25,12 @@ class EvaluationStoppedError(Exception):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Episodes of a policy that stands still.
+    """Episodes of a fixed policy.
 
     Attributes:
         returns: undiscounted sums of raw rewards, one for each episode that ended.
-        lengths: of those, in environment steps.
-        unended: sums of rewards so far of the episodes that did not end within the limit.
+        lengths: of the same episodes, in environment steps.
+        unended: sums of rewards of the episodes that reached the limit.
     """
 
     returns: list[float] = field(default_factory=list)
@@ -43,11 +43,11 @@ class Evaluation:
         return float(np.mean(self.returns)) if self.returns else math.nan
 
     def warning(self, max_episode_steps: int, key: str) -> str:
-        """Return a line about the episodes that did not end; empty if all did.
+        """Return one line about the episodes that did not end; empty if all did.
 
         Args:
             max_episode_steps: the limit.
-            key: how the user sets it.
+            key: the setting of the limit.
         """
         cut, ended = len(self.unended), len(self.returns)
         if not cut:
@@ -61,10 +61,10 @@ class Evaluation:
         )
 
     def statistics(self, seed: int = 0) -> dict[str, float | None]:
-        """Return what the episodes that ended come to; None where there are too few for it.
+        """Return statistics of the episodes that ended; None where there are too few episodes.
 
         Args:
-            seed: of the bootstrap behind `mean_low` and `mean_high`, a 95% interval of the mean.
+            seed: of the bootstrap for `mean_low` and `mean_high`, a 95% interval of the mean.
         """
         returns, several = np.array(self.returns), len(self.returns) > 1
         if not self.returns:
@@ -100,7 +100,7 @@ STATISTICS = (
 
 @torch.no_grad()
 def evaluate(
-    policy: Policy,
+    engine: Engine,
     config: EnvConfig,
     num_episodes: int,
     seeds: list[int],
@@ -109,28 +109,28 @@ def evaluate(
     max_episode_steps: int = MAX_EPISODE_STEPS,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Run whole episodes in environments of their own.
+    """Run complete episodes in new environments.
 
-    Each environment contributes its first episodes, a number fixed beforehand: taking those that
-    end first would favour short ones. Where one does not end within `max_episode_steps`, it counts
-    as not ended, and all environments are reset once each has made its episodes or has met the
-    limit; where none has ended by then, no more are started.
+    The number of episodes of each sub-environment is fixed in advance: taking those that end first
+    would favour short episodes. An episode that reaches `max_episode_steps` counts as not ended.
+    Its sub-environment then waits until the others are done or have reached the limit, and all are
+    reset. If no episode has ended by then, the evaluation stops.
 
     Args:
-        policy: acts.
-        config: of the environments; at most `num_episodes` of them are made.
-        num_episodes: how many episodes count.
-        seeds: of the environments, at least as many as are made.
-        generator: source of sampled actions; None takes the most probable action instead.
-        normalizer: of observations; its statistics stand still.
+        engine: of the policy.
+        config: of the environments; at most `num_episodes` sub-environments are made.
+        num_episodes: total number of episodes.
+        seeds: of the sub-environments, at least as many as are made.
+        generator: random numbers for sampled actions; None for deterministic actions.
+        normalizer: of observations; its statistics are not updated.
         max_episode_steps: limit of each episode, in environment steps.
-        stop: asked at each step whether to give up.
+        stop: called at each step; if it returns True, the evaluation stops.
 
     Raises:
-        EvaluationStoppedError: `stop` said so.
+        EvaluationStoppedError: `stop` returned True.
     """
     check_range("num_episodes", num_episodes, at_least=1)
-    num_envs = min(config.num_envs, num_episodes)
+    policy, num_envs = engine.policy, min(config.num_envs, num_episodes)
     envs = make_vector_env(replace(config, num_envs=num_envs))
     quota = np.full(num_envs, num_episodes // num_envs)
     quota[: num_episodes % num_envs] += 1
@@ -139,7 +139,7 @@ def evaluate(
     try:
         while quota.any():
             observations = envs.reset(seeds)
-            seeds = [seed + 1 for seed in seeds]  # for those that met the limit
+            seeds = [seed + 1 for seed in seeds]  # for the next reset, after the limit was reached
             states = policy.initial_state(num_envs)
             reward_sums, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
             counts = quota > 0
@@ -147,7 +147,7 @@ def evaluate(
                 if stop():
                     raise EvaluationStoppedError
                 seen = policy.tensors(normalized(observations, normalizer))
-                distribution, states = policy.step(seen, states)
+                distribution, states = engine.step(seen, states)
                 chosen = distribution.sample(generator) if generator else distribution.mode()
                 step = envs.step(policy.decoder(chosen.cpu().numpy()))
                 observations = step.observations

@@ -1,6 +1,6 @@
-"""What a resumed run keeps of its CSV files: checked against the checkpoint before any is written.
+"""Check the CSV files of a resumed run against its checkpoint, and cut them back to it.
 
-The files hold numbers alone, so nothing in them is quoted: a line is its fields between commas.
+The files contain only numbers and no quotes, so the fields of a line are split at commas.
 """
 
 import hashlib
@@ -12,23 +12,23 @@ from typing import Any
 
 from rlkl.training.loggers import HEADERS, without_returns
 from rlkl.training.resource_checks import machine_memory
-from rlkl.utils.atomic_files import unused, write_durably
-from rlkl.utils.found_files import MissingFileError, read_bytes
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.atomic_files import unused_name, write_durably
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.untrusted_files import MissingFileError, read_bytes
 
 COUNTERS = {"metrics.csv": "iterations", "episodes.csv": "episodes"}
-"""What a checkpoint calls the number of rows of each file."""
+"""The key of a checkpoint with the number of rows of each file."""
 
 
 @dataclass(frozen=True)
 class KeptRows:
-    """What a run's CSV files are to begin with when it is resumed.
+    """The contents of a run's CSV files when it is resumed.
 
     Attributes:
-        contents: of each file, and None where it is that already.
-        damaged: files that are set aside first.
-        kl: KL(π_old ‖ π_θ) of each iteration that is kept, in nats.
-        notes: what was not as it should be, a line each.
+        contents: of each file; None if the file does not change.
+        damaged: files that are renamed first.
+        kl: KL(π_old ‖ π_θ) of each iteration in the rows, in nats.
+        notes: one line for each damaged file.
     """
 
     contents: dict[Path, bytes | None]
@@ -37,28 +37,28 @@ class KeptRows:
     notes: list[str]
 
     def write(self) -> None:
-        """Put it into the files.
+        """Write the files, after renaming the damaged ones.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: a file cannot be written.
         """
         for path in self.damaged:
-            path.rename(unused(path, "damaged"))
+            path.rename(unused_name(path, "damaged"))
         for path, content in self.contents.items():
             if content is not None:
                 write_durably(path, content)
 
 
 def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> KeptRows:
-    """Return the rows from before a checkpoint; those behind it are about to be written again.
+    """Return the rows up to a checkpoint; later rows are dropped, and written again by the run.
 
     Args:
-        run_dir: of a run that is resumed.
+        run_dir: of the resumed run.
         state: the checkpoint.
-        exact: whether a file that is not as it was then is refused; else what can be read is kept.
+        exact: refuse a file whose rows have changed; otherwise keep its readable rows.
 
     Raises:
-        ConfigError: naming the file, the line, and what to do.
+        ConfigError: a file has changed; the message names the file, the line, and what to do.
     """
     contents: dict[Path, bytes | None] = {}
     damaged: list[Path] = []
@@ -71,34 +71,34 @@ def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> Ke
         except MissingFileError:
             found = b""
         try:
-            kept = _beginning(name, found, state)
+            content = _rows_of_checkpoint(name, found, state)
         except ConfigError as error:
             if exact:
                 raise ConfigError(
-                    f"{path} {error}; put the file back, or keep what can be read of it: "
+                    f"{path} {error}; restore the file, or keep its readable rows: "
                     f"rlkl resume {shlex.quote(str(run_dir))} exact=false"
                 ) from None
-            kept = _readable(name, found, int(state["env_steps"]))
-            notes.append(f"{path} {error}: {len(_lines(kept)) - 1} of its rows are kept")
+            content = _readable_rows(name, found, int(state["env_steps"]))
+            notes.append(f"{path} {error}: kept {len(_lines(content)) - 1} readable rows")
             damaged += [path] if path.exists() else []
-        contents[path] = None if kept == found and path not in damaged else kept
+        contents[path] = None if content == found and path not in damaged else content
         if name == "metrics.csv":
             column = HEADERS[name].index("kl/old_new")
-            rows = [line.split(b",") for line in _lines(kept)[1:]]
+            rows = [line.split(b",") for line in _lines(content)[1:]]
             kl = [float(row[column] or math.nan) for row in rows]
     return KeptRows(contents, damaged, kl, notes)
 
 
-def _beginning(name: str, found: bytes, state: dict[str, Any]) -> bytes:
-    """Return what a file held when a checkpoint was made.
+def _rows_of_checkpoint(name: str, found: bytes, state: dict[str, Any]) -> bytes:
+    """Return the content that a file had when a checkpoint was written.
 
     Raises:
-        ConfigError: it does not hold that now; the message begins behind the file's name.
+        ConfigError: the file has changed; its name must be put before the message.
     """
-    mark = state["run"].get("files", {}).get(name)  # none in checkpoints of older versions
-    count = int(mark["rows"] if mark else state[COUNTERS[name]])
+    digest = state["run"].get("files", {}).get(name)  # older versions have none
+    count = int(digest["rows"] if digest else state[COUNTERS[name]])
     lines = _lines(found)
-    kept = b"".join(lines[: 1 + count])
+    content = b"".join(lines[: 1 + count])
     _check_lines(name, lines[: 1 + count])
     if len(lines) < 1 + count and count:
         last = lines[-1].partition(b",")[0].decode() if len(lines) > 1 else 0
@@ -106,26 +106,27 @@ def _beginning(name: str, found: bytes, state: dict[str, Any]) -> bytes:
             f"has {max(0, len(lines) - 1)} rows and ends at {last} environment steps, before the "
             f"checkpoint's {count} rows and {state['env_steps']} environment steps"
         )
-    if mark and count and hashlib.sha256(without_returns(kept)).hexdigest() != mark["sha256"]:
-        raise ConfigError("has other rows than when the checkpoint was made")
+    sha256 = hashlib.sha256(without_returns(content)).hexdigest()
+    if digest and count and sha256 != digest["sha256"]:
+        raise ConfigError("has other rows than when the checkpoint was written")
     last_step = int(lines[count].partition(b",")[0]) if count else 0
-    if not mark and name == "metrics.csv" and last_step != state["env_steps"]:
+    if not digest and name == "metrics.csv" and last_step != state["env_steps"]:
         raise ConfigError(
-            f"ends at {last_step} environment steps, and the checkpoint is of {state['env_steps']}"
+            f"ends at {last_step} environment steps, but the checkpoint is at {state['env_steps']}"
         )
-    return kept
+    return content
 
 
 def _lines(content: bytes) -> list[bytes]:
-    """Return the lines of a file; one that is half written, at its end, is none."""
+    """Return the complete lines of a file, without a partial one at its end."""
     return [line + b"\n" for line in content.split(b"\n")[:-1]]
 
 
 def _check_lines(name: str, lines: list[bytes]) -> None:
-    """Raise unless the first line is the header and all others are numbers that fit.
+    """Check that the first line is the header and all others are rows in order.
 
     Raises:
-        ConfigError: naming the line.
+        ConfigError: with the number of the damaged line.
     """
     header = ",".join(HEADERS[name])
     if lines and lines[0].decode(errors="replace").rstrip("\r\n") != header:
@@ -141,7 +142,7 @@ def _check_lines(name: str, lines: list[bytes]) -> None:
 
 
 def _step(name: str, line: bytes) -> int | None:
-    """Return the environment steps of a row; None if it is none that a run wrote."""
+    """Return the environment steps of a row; None if it is not a valid row."""
     first, *rest = line.rstrip(b"\r\n").split(b",")
     if not first.isdigit() or len(first) > 18 or len(rest) != len(HEADERS[name]) - 1:
         return None
@@ -153,16 +154,16 @@ def _step(name: str, line: bytes) -> int | None:
     return int(first)
 
 
-def _readable(name: str, found: bytes, env_steps: int) -> bytes:
-    """Return the header, and those rows up to a moment that can be read and are in order."""
+def _readable_rows(name: str, found: bytes, env_steps: int) -> bytes:
+    """Return the header and the valid rows, in order, up to `env_steps`."""
     header = ",".join(HEADERS[name]).encode() + b"\r\n"
-    kept, before = [header], 0
+    rows, before = [header], 0
     lines = _lines(found)
     if lines and lines[0].rstrip(b"\r\n") != header.rstrip():
         return header
     for line in lines[1:]:
         step = _step(name, line)
         if step is not None and before <= step <= env_steps:
-            kept.append(line)
+            rows.append(line)
             before = step
-    return b"".join(kept)
+    return b"".join(rows)

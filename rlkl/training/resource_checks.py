@@ -1,39 +1,41 @@
-"""What a run takes at least, held against what the machine has before any of it is taken."""
+"""Check that the machine has the device, the memory and the processes that a run needs."""
 
 import os
+import re
 import resource
 from itertools import pairwise
 from pathlib import Path
 
+import torch
+
 from rlkl.models.policy import PolicyConfig
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 TRANSITION_BYTES = 64
-"""Of a transition beside its observation: in the rollout a reward, an action and how it ended; in
-the batch the action, an advantage, a return, two values and the old distribution."""
+"""Memory of a transition without its observation, in the rollout and in the batch."""
 
 PARAMETER_BYTES = 16
-"""Of a parameter: itself, its gradient and Adam's two moments, in float32."""
+"""Memory of a parameter, its gradient and Adam's two moments, in float32."""
 
 COPY_BYTES = 4 * 2**20
-"""Of a copy in a process of its own: what a fork of Python has written to after its first reset."""
+"""Memory of a sub-environment in its own process: pages that a forked Python has written to."""
 
 COPY_FILES = 2
-"""Open at the trainer's end for each such copy: a pipe to it, and what tells of its end."""
+"""Open files of the trainer per sub-environment process: its pipe and its sentinel."""
 
 MOST_PROCESSES = 4096
-"""More than any machine has cores for."""
+"""Upper limit, above the number of cores of any machine."""
 
 GATES = {"none": 0, "gru": 3, "lstm": 4}
 CONTROL_GROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""Where Linux says how much a container may take."""
+"""Files of Linux with the memory limit of a container."""
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that processes may take here, swap not counted."""
+    """Return the memory that processes can use, in bytes, without swap."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in CONTROL_GROUP_LIMITS:
         text = path.read_text().strip() if path.is_file() else "max"
@@ -49,28 +51,28 @@ def check_memory(
     processes: int = 0,
     action_parameters: int = 0,
 ) -> None:
-    """Raise if a run needs more memory than the machine has, by what it needs at the very least.
+    """Check that a lower bound of a run's memory fits into the machine's memory.
 
     Args:
         rollout_steps: T.
         num_envs: N.
-        policy: the networks; None where they are small.
-        observation_bytes: of one encoded observation, which the rollout and the batch both hold.
-        processes: copies of the environment that are a process each.
-        action_parameters: P, numbers that the actor puts out for one observation.
+        policy: the networks; None to ignore them.
+        observation_bytes: size of one encoded observation; the rollout and the batch store it.
+        processes: number of sub-environments with their own process.
+        action_parameters: P, size of the actor's output for one observation.
 
     Raises:
-        ConfigError: naming the setting that takes most, what it takes and what there is.
+        ConfigError: it does not fit; the message names the setting that needs most.
     """
     rows = rollout_steps * num_envs
     needs = {
         f"rollout_steps={rollout_steps} with num_envs={num_envs}": rows
         * (TRANSITION_BYTES + 2 * observation_bytes),
-        # The noise of a rollout's actions, and the distributions of the batch.
+        # The action noise of a rollout, and the distributions of the batch.
         f"the action space, of {action_parameters} numbers for each observation,": rows
         * 8
         * action_parameters,
-        f"env.num_envs={processes}, each in a process of its own": processes * COPY_BYTES,
+        f"env.num_envs={processes}, each in its own process": processes * COPY_BYTES,
     }
     if policy is not None:
         for key in ("encoder_hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
@@ -81,22 +83,19 @@ def check_memory(
         needs[f"policy.memory_size={policy.memory_size}"] = (
             PARAMETER_BYTES * networks * GATES[policy.memory] * policy.memory_size**2
         )
-    there, needed = machine_memory(), sum(needs.values())
-    if needed > there:
+    available, needed = machine_memory(), sum(needs.values())
+    if needed > available:
         raise ConfigError(
             f"{max(needs, key=lambda part: needs[part])}: needs at least {_gibibytes(needed)} of "
-            f"memory, and this machine has {_gibibytes(there)}; expected less"
+            f"memory, but this machine has {_gibibytes(available)}; expected less"
         )
 
 
 def check_processes(count: int) -> None:
-    """Raise if the system lets no user have so many copies of an environment as processes.
-
-    Args:
-        count: of copies.
+    """Check that the system allows one process for each of `count` sub-environments.
 
     Raises:
-        ConfigError: naming the limit, how many it allows, and another backend.
+        ConfigError: it does not; the message names the limit and another backend.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     users, _ = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -106,11 +105,38 @@ def check_processes(count: int) -> None:
     for name, most in limits.items():
         if count > most:
             raise ConfigError(
-                f"env.num_envs={count}: with env.backend=async each copy is a process of its own, "
-                f"of which {name} allows {most}; expected fewer, or env.backend=shared, which "
-                "takes one for each core"
+                f"env.num_envs={count}: with env.backend=async each sub-environment has its own "
+                f"process, and {name} allows {most}; expected fewer, or env.backend=shared, which "
+                "uses one process per core"
             )
 
 
 def _gibibytes(size: int) -> str:
     return f"{size // 2**30} GiB" if size >= 2**36 else f"{size / 2**30:.2g} GiB"
+
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Device types that rlkl accepts."""
+
+
+def checked_device(name: str) -> torch.device:
+    """Return a device after checking that it can be used.
+
+    Raises:
+        ConfigError: the device is unknown or cannot be used.
+    """
+    if name.partition(":")[0] not in DEVICES:
+        hint = " (did you mean cuda?)" if name.lower().startswith(("gpu", "cuda")) else ""
+        raise ConfigError(
+            f"device={name} cannot be used: expected cpu, cuda, cuda:1, ..., mps or xpu{hint}; "
+            "device=cpu always works"
+        )
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = re.split(r"\. |\n", str(error))[0]
+        raise ConfigError(
+            f"device={name} cannot be used here: {reason}; device=cpu always works"
+        ) from error
+    return device

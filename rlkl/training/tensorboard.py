@@ -1,7 +1,7 @@
-"""What TensorBoard shows of many runs at once: one page of charts, and a table of hyperparameters.
+"""Event files for TensorBoard, with a page of charts and a table of hyperparameters.
 
-Both are written into each run's own event file, the same whatever the algorithm: TensorBoard merges
-the pages of all runs, chart by equal chart, and takes the table's columns from any one run.
+Every run writes the same charts and columns, whatever its algorithm: TensorBoard merges equal
+charts of several runs, and takes the columns of the table from one of them.
 """
 
 import dataclasses
@@ -16,78 +16,33 @@ from pathlib import Path
 from typing import Any
 
 from rlkl.algos import ALGORITHMS
-from rlkl.utils.atomic_files import open_unlinked, write_durably
+from rlkl.training.report import charts
+from rlkl.utils.atomic_files import open_nofollow, write_durably
 
 KL_BOUNDS = ("kl_bounds/kl", "kl_bounds/lower", "kl_bounds/upper")
-"""Tags of TensorBoard alone, for its margin chart: KL(π_old ‖ π_θ), and where it should lie.
+"""Tags of TensorBoard's margin chart only: KL(π_old ‖ π_θ), and the bounds around its target.
 
-A run has all three or none. TensorBoard complains of a run that has some, so `kl/old_new`, which
-every run has, cannot be the value of a chart whose bounds only some algorithms know.
+A run has all three or none: TensorBoard reports an error if some are missing. So the chart cannot
+use `kl/old_new`, which also runs without bounds have.
 """
 
 KL_OF_RUN = "run/kl_old_new"
-"""Tag of TensorBoard alone: the mean of `kl/old_new` over the run, written at its end."""
+"""Tag of TensorBoard only: the mean of `kl/old_new` over the run, written at its end."""
 
 Value = bool | float | str
 
 
-def _curves(*tags: str) -> list[Any]:
-    # The tags are regular expressions that TensorBoard matches at the beginning alone.
-    return ["Multiline", [f"^{tag}$" for tag in tags]]
+def layout() -> dict[str, dict[str, list[Any]]]:
+    """Return the charts of the custom-scalars page: category, title, kind and tags."""
+    # TensorBoard takes tags as regular expressions, and anchors them only at the start.
+    found: dict[str, dict[str, list[Any]]] = {
+        category: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in of.items()}
+        for category, of in charts().items()
+    }
+    title = "KL(π_old ‖ π_θ), mean over states, and the bounds around its target"
+    found["KL"][title] = ["Margin", list(KL_BOUNDS)]
+    return found
 
-
-LAYOUT: dict[str, dict[str, list[Any]]] = {
-    "Return": {
-        "return while training, mean of the last 100 episodes": _curves("return/train"),
-        "return of the most probable actions": _curves("return/eval"),
-        "steps of an episode": _curves("episode/length"),
-    },
-    "KL": {
-        "KL(π_old ‖ π_θ), mean over states": _curves("kl/old_new"),
-        "largest of a state, both directions": _curves("kl/max", "kl/new_old_max"),
-        "both directions, mean over states": _curves("kl/old_new", "kl/new_old"),
-        "estimates of KL(π_old ‖ π_θ) from the sampled actions": _curves("kl/k1", "kl/k2", "kl/k3"),
-        "Jensen-Shannon divergence, exact or estimated": _curves("kl/js", "kl/js_estimate"),
-        "target of KL(π_old ‖ π_θ)": _curves("kl/target"),
-        "coefficient of the penalty": _curves("kl/coefficient"),
-        "KL(π_old ‖ π_θ), mean over states, and the bounds around its target": [
-            "Margin",
-            list(KL_BOUNDS),
-        ],
-    },
-    "Ratio": {
-        "share of ratios outside the clip": _curves("ratio/clip_fraction"),
-        "effective sample size, share of the batch": _curves("ratio/effective_sample_size"),
-        "smallest and largest ratio": _curves("ratio/min", "ratio/max"),
-        "standard deviation of the ratio": _curves("ratio/std"),
-    },
-    "Trust region": {
-        "improvement of the surrogate, expected and actual": _curves(
-            "trust_region/expected_improvement", "trust_region/actual_improvement"
-        ),
-        "share of the full step that was taken": _curves("trust_region/step_fraction"),
-        "backtracks of the line search": _curves("trust_region/backtracks"),
-        "residual of conjugate gradients": _curves("trust_region/cg_residual"),
-    },
-    "Policy": {
-        "entropy": _curves("policy/entropy", "policy/entropy_estimate"),
-        "standard deviation of Gaussian actions": _curves("policy/std"),
-    },
-    "Value": {
-        "explained variance, before and after the fit": _curves(
-            "value/explained_variance", "value/explained_variance_after"
-        ),
-        "loss": _curves("value/loss"),
-        "norm of the gradient": _curves("value/grad_norm"),
-    },
-    "Speed": {
-        "environment steps per second": _curves("time/env_steps_per_second"),
-        "seconds of an iteration, by phase": _curves(
-            "time/collect", "time/prepare", "time/update", "time/report"
-        ),
-    },
-}
-"""Categories, and in each the charts by title: what kind, and which tags."""
 
 METRICS = {
     "return/train": "return/train, last",
@@ -95,16 +50,16 @@ METRICS = {
     KL_OF_RUN: "kl/old_new, mean",
     "policy/entropy": "policy/entropy, last",
 }
-"""Columns of the table beside the hyperparameters, and what is written above them."""
+"""Result columns of the table: tags and titles."""
 
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
-"""The hyperparameters that are ticked when the table opens; TensorBoard ticks five."""
+"""The hyperparameters that are selected when the table opens; TensorBoard selects five."""
 
 EVENTS = "events.out.tfevents."
-"""How the names of TensorBoard's files begin."""
+"""Prefix of the names of event files."""
 
 SESSION_END = b"_hparams_/session_end_info"
-"""Tag of TensorBoard's plugin hparams for how a run ended."""
+"""Tag of the status at the end of a run, for TensorBoard's hparams plugin."""
 
 NOT_VARIED = (
     "logger",
@@ -114,11 +69,11 @@ NOT_VARIED = (
     "eval_max_episode_steps",
     "eval_interval",
 )
-"""Parts of a config that say where a run is kept and shown, not what it is."""
+"""Parts of a config that are not hyperparameters."""
 
 
 def hyperparameters(config: Any) -> dict[str, Value]:
-    """Return what a config sets, by key as on the command line; without what is null.
+    """Return the values of a config that are not null, by key as on the command line.
 
     Args:
         config: dataclass whose fields may be dataclasses; lists and dicts become text.
@@ -136,10 +91,10 @@ def hyperparameters(config: Any) -> dict[str, Value]:
 
 
 def columns(config_type: type[Any]) -> dict[str, type[Value]]:
-    """Return all keys that `hyperparameters` may give, whichever the algorithm, and their types.
+    """Return all keys that `hyperparameters` can return for any algorithm, with their types.
 
     Args:
-        config_type: the dataclass; its field `algo` stands for the config of every algorithm.
+        config_type: the dataclass; its field `algo` is replaced by the configs of all algorithms.
     """
     found: dict[str, type[Value]] = {}
     for name, hint in typing.get_type_hints(config_type).items():
@@ -155,7 +110,7 @@ def columns(config_type: type[Any]) -> dict[str, type[Value]]:
 
 
 def _kind(hint: Any) -> type[Value]:
-    """Return which of TensorBoard's three types holds a value, null aside."""
+    """Return which of TensorBoard's three types represents a type hint, ignoring null."""
     hints = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if bool in hints:
         return bool
@@ -163,7 +118,7 @@ def _kind(hint: Any) -> type[Value]:
 
 
 def experiment(config_type: type[Any]) -> Any:
-    """Return the summary that names the columns of the table, the same for every run."""
+    """Return the summary with the columns of the table, the same for every run."""
     from tensorboard.plugins.hparams import api_pb2  # type: ignore[import-untyped]  # noqa: PLC0415
 
     kinds = {
@@ -178,60 +133,59 @@ def experiment(config_type: type[Any]) -> Any:
         ]
     )
     for key, kind in columns(config_type).items():
-        # TensorBoard puts those that differ between runs first. One run cannot know which will.
+        # TensorBoard shows those marked `differs` first. One run cannot know which will differ.
         info = described.hparam_infos.add(name=key, type=kinds[kind], differs=key in SHOWN_FIRST)
-        if kind is bool:  # its filter is made of the values that there can be
+        if kind is bool:  # for the filter of its values
             info.domain_discrete.extend([False, True])
     return _summary("experiment", experiment=described)
 
 
 def session_start(config: Any) -> Any:
-    """Return the summary with the hyperparameters of a run that begins now."""
+    """Return the summary with the hyperparameters and start time of a run that starts now."""
     from tensorboard.plugins.hparams import plugin_data_pb2  # noqa: PLC0415
 
-    begun = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    started = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for key, value in hyperparameters(config).items():
         if isinstance(value, bool):
-            begun.hparams[key].bool_value = value
+            started.hparams[key].bool_value = value
         elif isinstance(value, str):
-            begun.hparams[key].string_value = value
+            started.hparams[key].string_value = value
         else:
-            begun.hparams[key].number_value = value
-    return _summary("session_start_info", session_start_info=begun)
+            started.hparams[key].number_value = value
+    return _summary("session_start_info", session_start_info=started)
 
 
 def session_end(status: str) -> Any:
-    """Return the summary that says how a run ended, now.
+    """Return the summary with the status and end time of a run that ends now.
 
     Args:
-        status: `finished` is a success, `failed` a failure; for `stopped` TensorBoard has no word
-            but unknown.
+        status: `finished` is a success, `failed` a failure; TensorBoard shows `stopped` as unknown.
     """
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # noqa: PLC0415
 
-    words = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
+    codes = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
     ended = plugin_data_pb2.SessionEndInfo(
-        status=words.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
+        status=codes.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
     )
     return _summary("session_end_info", session_end_info=ended)
 
 
 class EventFile:
-    """A file of events that TensorBoard reads behind those that a run has already.
+    """A new event file that TensorBoard reads after the existing files of the run.
 
-    TensorBoard reads the files of a folder in the order of their names, which begin with the second
-    in which each was made. A clock that was set back must not put the newest file first.
+    TensorBoard reads files in the order of their names, which start with the time of their creation
+    in seconds. The new file's time is later than all others, even if the clock was set back.
 
     Args:
-        run_dir: with the event files of the run so far, if there are any.
-        first_step: TensorBoard forgets events of this environment step and of later ones.
+        run_dir: the run's folder, with its event files so far.
+        first_step: TensorBoard drops older events of this environment step and of later ones.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
 
     def __init__(self, run_dir: Path, first_step: int) -> None:
-        # Imported here: it takes a second that a run without it need not spend.
+        # Imported here because it takes a second, which a run without TensorBoard saves.
         from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]  # noqa: PLC0415
             Event,
             SessionLog,
@@ -244,7 +198,7 @@ class EventFile:
         times = [int(time.time()), *(1 + made for made in _times_of_files(run_dir))]
         name = f"{EVENTS}{max(times):010d}.{socket.gethostname()}.{os.getpid()}"
         new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._file = open_unlinked(run_dir / name, new, "wb")
+        self._file = open_nofollow(run_dir / name, new, "wb")
         self._records: Any = RecordWriter(self._file)
         self._add(Event(file_version="brain.Event:2"))
         self._add(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
@@ -258,7 +212,7 @@ class EventFile:
         self._records.write(event.SerializeToString())
 
     def flush(self) -> None:
-        """Let TensorBoard see all that was written."""
+        """Flush the file, so that TensorBoard sees all events."""
         self._file.flush()
 
     def close(self) -> None:
@@ -274,24 +228,24 @@ def _times_of_files(run_dir: Path) -> Iterator[int]:
 
 
 def forget_end(run_dir: Path) -> None:
-    """Take out of a run's event files how it ended, because it goes on.
+    """Remove the status at the end from the event files of a run that is resumed.
 
-    TensorBoard believes the first end that it reads.
+    TensorBoard uses the first one that it reads.
 
     Args:
-        run_dir: with the event files of the run so far, if there are any.
+        run_dir: the run's folder, with its event files so far.
     """
     for path in run_dir.glob(f"{EVENTS}*"):
         content = path.read_bytes()
-        kept = b"".join(record for record in _records(content) if SESSION_END not in record)
-        if kept != content:
-            write_durably(path, kept)
+        without_end = b"".join(record for record in _records(content) if SESSION_END not in record)
+        if without_end != content:
+            write_durably(path, without_end)
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """Yield the records of an event file; one that is half written, at its end, is none.
+    """Yield the complete records of an event file.
 
-    Each is the length of its event in 8 bytes, a checksum of 4, the event, and a checksum of 4.
+    A record is the length of its event in 8 bytes, a checksum of 4, the event, a checksum of 4.
     """
     start = 0
     while len(length := content[start : start + 8]) == 8:
@@ -303,7 +257,7 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 
 def _summary(name: str, **content: Any) -> Any:
-    """Return a summary for TensorBoard's plugin hparams, whose own makers need TensorFlow."""
+    """Return a summary for TensorBoard's hparams plugin, whose own functions need TensorFlow."""
     from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]  # noqa: PLC0415
         Summary,
     )

@@ -1,4 +1,4 @@
-"""Training from a config to a trained policy, begun or resumed."""
+"""Train, resume and complete runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -9,12 +9,14 @@ from typing import Any
 import yaml
 
 from rlkl.envs.ids import check_module
+from rlkl.models.policy import Policy
 from rlkl.training.checkpoint import BEST, load_checkpoint, newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
 from rlkl.training.kept_rows import kept_rows
 from rlkl.training.learner import Learner
-from rlkl.training.loggers import Logger, as_yaml, check_folder, make_run_dir
-from rlkl.training.run import Run, Summary, writing
+from rlkl.training.loggers import Logger, as_yaml
+from rlkl.training.run import Run
+from rlkl.training.run_folder import check_folder, make_run_dir, writing
 from rlkl.training.run_status import (
     Standing,
     check_own_files,
@@ -25,54 +27,65 @@ from rlkl.training.run_status import (
     set_aside,
     standing,
 )
-from rlkl.utils.atomic_files import FolderLock, make_locked, unused, write_durably
-from rlkl.utils.found_files import MissingFileError, read_yaml, reading
+from rlkl.training.summary import Summary
+from rlkl.utils.atomic_files import FolderLock, make_locked_folder, unused_name, write_durably
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
-from rlkl.utils.streams import steady_stdout, tell
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.streams import failsafe_stdout, tell
+from rlkl.utils.untrusted_files import MissingFileError, read_yaml, reading
 from rlkl.version import __version__
 
 __all__ = ["Summary", "TrainConfig", "Trainer", "complete", "resume", "train"]
 
 
 MOST_NOTE = 1000
-"""Characters of a line that `resume` prints of a folder."""
+"""Maximum length of a note that `resume` prints."""
 
 
-class Trainer(Learner):
-    """A learner with a folder to write to. Nothing is written before `train`.
+class Trainer:
+    """Trains a learner and writes a run folder. Nothing is written before `train`.
 
-    Args:
-        config: what to run.
+    Attributes:
+        learner: the parts of the run.
 
     Raises:
         ConfigError: the environment, the device or the algorithm cannot be used.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self._begun_in = _working_directory()  # before an environment can change it
-        super().__init__(config)
+        self._started_in = _working_directory()  # now, since an environment may change it
+        self.learner = Learner(config)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in training."""
+        return self.learner.policy
+
+    def close(self) -> None:
+        """Close the environments; needed only without `train`."""
+        self.learner.close()
 
     def train(self, also: Sequence[Logger] = ()) -> Summary:
         """Run to the end of the budget, and write the run's folder.
 
-        Ctrl-C (SIGINT) and SIGTERM end the run after the iteration under way, with status
-        `stopped`; a second one ends it at once. So does SIGHUP, of a terminal that is closed, but
-        no second one ends it, and none where it is ignored. A display that fails ends nothing.
+        Ctrl-C (SIGINT) and SIGTERM end the run after the current iteration, with status `stopped`;
+        a second signal ends it immediately. SIGHUP (the terminal was closed) also ends the run
+        after the iteration, unless it is ignored; a second one has no effect. Errors of the
+        progress display do not end the run.
 
         Args:
-            also: loggers that are told of everything, behind those of the config.
+            also: more loggers, called after those of the config.
 
         Returns:
-            What the run came to; an exception is raised again after `summary.json` tells of it.
+            The summary. Exceptions are raised again after `summary.json` is written.
         """
-        config = self.config
+        config = self.learner.config
         try:
-            as_yaml(asdict(self.resolved_config))  # what no file can hold, before there is a folder
+            as_yaml(asdict(self.learner.resolved_config))  # raises before a folder is made
             shown = make_run_dir(
-                config.run_dir, config.env.id, config.algo.name, config.seed, self._begun_in
+                config.run_dir, config.env.id, config.algo.name, config.seed, self._started_in
             )
-            run_dir = self._begun_in / shown
+            run_dir = self._started_in / shown
             with writing(run_dir):
                 lock = FolderLock(run_dir)
         except BaseException:
@@ -84,18 +97,18 @@ class Trainer(Learner):
             lock.release()
 
     def _begin(self, run_dir: Path, also: Sequence[Logger], shown: Path) -> Summary:
-        text = as_yaml(asdict(self.resolved_config))
+        text = as_yaml(asdict(self.learner.resolved_config))
         with writing(run_dir):
             write_durably(run_dir / "config.yaml", text.encode())
         if self.policy.caution:
             tell(self.policy.caution)
-        return Run(self, run_dir, also, shown=shown).go()
+        return Run(self.learner, run_dir, also, shown=shown).go()
 
 
 def _working_directory() -> Path:
     try:
         return Path.cwd()
-    except OSError:  # it was removed
+    except OSError:  # the folder was removed
         return Path()
 
 
@@ -111,22 +124,22 @@ def resume(
     *,
     exact: bool = True,
 ) -> Summary:
-    """Go on with a run that was stopped, in its folder, to the bits of one that never was.
+    """Resume a stopped run in its folder, bit-for-bit identical to an uninterrupted run.
 
     Args:
         run_dir: the run's folder.
-        change: of its config; what a run cannot change on its way is refused.
-        also: loggers that are told of everything, behind those of the config.
-        exact: false continues from `last.pt` even where environments cannot be restored, and
+        change: returns a changed config; some keys cannot change.
+        also: more loggers, called after those of the config.
+        exact: false continues from `last.pt` even if environments cannot be restored, and
             recreates them there. It keeps the readable rows of a damaged CSV file.
-            `summary.json` and `resumed.yaml` say so.
+            `summary.json` and `resumed.yaml` record `exact: false`.
 
     Returns:
-        What the run came to, what was before included.
+        The summary of the complete run.
 
     Raises:
-        ConfigError: there is nothing to go on from or nothing left to do, a change is refused, or
-            another process is at it.
+        ConfigError: there is no checkpoint to resume from, the run is finished, a change is
+            refused, or another process is training in the folder.
         FolderError: the folder cannot be written to.
     """
     shown = Path(run_dir)
@@ -134,16 +147,16 @@ def resume(
         is_there = shown.is_dir()
     if not is_there:
         raise ConfigError(f"{shown}: there is no such folder of a run")
-    run_dir = _working_directory() / shown  # wherever an environment changes it to
+    run_dir = _working_directory() / shown  # absolute: an environment may change the directory
     with reading(run_dir):
         check_own_files(run_dir)
-        _newest(run_dir, exact=exact)  # a folder that is no run's gets no lock
+        _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
     with writing(run_dir):
         lock = FolderLock(run_dir)
     try:
         with writing(run_dir):
             clean_up(run_dir)
-        return _go_on(run_dir, change, also, shown, exact=exact)
+        return _resume(run_dir, change, also, shown, exact=exact)
     finally:
         lock.release()
 
@@ -153,40 +166,40 @@ def complete(
     claimed: Callable[[Path], None] = lambda run_dir: None,
     also: Sequence[Logger] = (),
 ) -> Summary:
-    """Bring a run to its end from where it stands, and do nothing if that is its end.
+    """Start, resume or skip a run, depending on the status of its folder.
 
-    A run whose folder is not there is begun. One that broke off is resumed; if it never came to a
-    checkpoint, it begins anew, and what it left lies in `before-1`.
+    An unfinished run is resumed. If it has no checkpoint, it starts again, and its old files are
+    moved to `before-1`.
 
     Args:
-        config: what to run, with a `run_dir`.
-        claimed: told the folder as soon as it is this process's own.
-        also: loggers that are told of everything, behind those of the config.
+        config: of the run, with a `run_dir`.
+        claimed: called with the folder as soon as this process has locked it.
+        also: more loggers, called after those of the config.
 
     Returns:
-        What the run came to, now or earlier.
+        The summary, also of a run that was finished before.
 
     Raises:
-        ConfigError: the folder holds something else or the run of another config, or another
-            process is at it (`FolderTakenError`).
+        ConfigError: the folder contains something else or the run of another config, or another
+            process is training in it (`FolderTakenError`).
     """
     shown = check_folder("run_dir", config.run_dir or "")
     run_dir = _working_directory() / shown
     with writing(run_dir):
         if standing(run_dir, config) is Standing.MISSING:
-            make_locked(run_dir)
+            make_locked_folder(run_dir)
         check_own_files(run_dir)
         lock = FolderLock(run_dir)
     try:
         claimed(run_dir)
         with writing(run_dir):
             clean_up(run_dir)
-        where = standing(run_dir, config)  # nobody else moves it now
+        status = standing(run_dir, config)  # again, now that the folder is locked
         summary = read_summary(run_dir)
-        if where is Standing.FINISHED and summary is not None:
+        if status is Standing.FINISHED and summary is not None:
             return Summary(**summary)
-        if where is Standing.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-            return _go_on(run_dir, None, also, shown)
+        if status is Standing.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
+            return _resume(run_dir, None, also, shown)
         trainer = Trainer(config)
         set_aside(run_dir)
         return trainer._begin(run_dir, also, shown)
@@ -194,7 +207,7 @@ def complete(
         lock.release()
 
 
-def _go_on(
+def _resume(
     run_dir: Path,
     change: Callable[[TrainConfig], TrainConfig] | None,
     also: Sequence[Logger],
@@ -211,75 +224,75 @@ def _go_on(
     with taking_from(path):
         rows = kept_rows(run_dir, state, exact=exact)
         stays_exact = bool(state["resumable"]) and not rows.notes
-    told = check_module(config.env.id, run_dir)
-    if told and config.logger.progress != "none":
-        tell(told)  # before it is imported
-    trainer = Trainer(config)
+    warning = check_module(config.env.id, run_dir)
+    if warning and config.logger.progress != "none":
+        tell(warning)  # before the module is imported
+    learner = Learner(config)
     try:
         with taking_from(path):
-            trainer.load_state_dict(state)
-        with writing(run_dir):  # everything was looked at
+            learner.load_state_dict(state)
+        with writing(run_dir):  # all checks have passed
             rows.write()
             notes += rows.notes
-            notes += _record(run_dir, path, trainer.env_steps, changed, exact=stays_exact)
-            notes += _set_best_aside(run_dir, trainer.env_steps) if changed else []
+            notes += _record(run_dir, path, learner.env_steps, changed, exact=stays_exact)
+            notes += _set_best_aside(run_dir, learner.env_steps) if changed else []
     except BaseException:
-        trainer.close()
+        learner.close()
         raise
     if config.logger.progress != "none":
-        notes.append(f"resumed from {path}, at {trainer.env_steps:,} environment steps")
-        notes += [f"{key}: {new}, before {old}" for key, (old, new) in changed.items()]
+        notes.append(f"resumed from {path}, at {learner.env_steps:,} environment steps")
+        notes += [f"{key}: {new}, was {old}" for key, (old, new) in changed.items()]
         shown_notes = "\n".join(for_terminal(note, MOST_NOTE) for note in notes)
-        print(shown_notes, file=steady_stdout(), flush=True)
-    return Run(trainer, run_dir, also, state["run"], rows.kl, exact=stays_exact, shown=shown).go()
+        print(shown_notes, file=failsafe_stdout(), flush=True)
+    return Run(learner, run_dir, also, state["run"], rows.kl, exact=stays_exact, shown=shown).go()
 
 
 def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any], list[str]]:
-    """Return the newest checkpoint that is of the run in `config.yaml`, its state, and notes."""
+    """Return the newest checkpoint of the run in `config.yaml`, its state, and notes."""
     try:
         saved, notes = read_config(run_dir), []
     except ConfigError as error:
-        saved, notes = None, [f"{error}; what the checkpoint says is taken"]
+        saved, notes = None, [f"{error}; using the config in the checkpoint"]
 
     def other_run(state: dict[str, Any]) -> str:
         return "" if saved is None else another_run(saved, state["config"])
 
-    path, state, passed = newest(run_dir / "checkpoints", other_run, exact=exact)
-    return path, state, notes + passed
+    path, state, more_notes = newest(run_dir / "checkpoints", other_run, exact=exact)
+    return path, state, notes + more_notes
 
 
 def _check_unfinished(run_dir: Path, config: TrainConfig) -> list[str]:
-    """Return a line about a run that ended without a summary.
+    """Return a note if the run has no summary.
 
     Raises:
-        ConfigError: it is finished.
+        ConfigError: the run is finished.
     """
     summary = read_summary(run_dir)
     if summary is None:
         return [
-            f"{run_dir} has no summary.json: its process was killed, ran out of memory, or its "
-            "environment ended it (os._exit)"
+            f"{run_dir} has no summary.json: its process was killed, ran out of memory, or was "
+            "ended by its environment (os._exit)"
         ]
     if is_finished(summary, config.total_env_steps):
         raise ConfigError(
             f"{run_dir} is finished, with {summary['env_steps']} environment steps; "
-            f"to train on, give more: total_env_steps={2 * summary['env_steps']}"
+            f"to continue training, use more: total_env_steps={2 * summary['env_steps']}"
         )
     return []
 
 
 def _set_best_aside(run_dir: Path, env_steps: int) -> list[str]:
-    """Keep the best policy of rows that are dropped under another name; return a line if so."""
+    """Rename `best.pt` if it is newer than the checkpoint, and return a note about it."""
     path = run_dir / "checkpoints" / BEST
     try:
-        ahead = int(load_checkpoint(path)["env_steps"]) > env_steps
+        is_newer = int(load_checkpoint(path)["env_steps"]) > env_steps
     except (ConfigError, LookupError, TypeError, ValueError):
         return []
-    if not ahead:
+    if not is_newer:
         return []
-    aside = unused(path, "abandoned")
-    path.rename(aside)
-    return [f"{aside} keeps the best policy of the steps that are repeated with other settings"]
+    renamed = unused_name(path, "abandoned")
+    path.rename(renamed)
+    return [f"{renamed} has the best policy of the steps that are repeated with other settings"]
 
 
 def _record(
@@ -290,10 +303,10 @@ def _record(
     *,
     exact: bool,
 ) -> list[str]:
-    """Add to `resumed.yaml` how the run went on; `config.yaml` stays as it began.
+    """Add an entry to `resumed.yaml`.
 
     Returns:
-        What was wrong with the file, which is set aside then.
+        A note if the file was damaged and renamed.
     """
     file = run_dir / "resumed.yaml"
     entries, notes = [], []
@@ -304,9 +317,9 @@ def _record(
     except MissingFileError:
         pass
     except ConfigError as error:
-        aside = unused(file, "damaged")
-        file.rename(aside)
-        entries, notes = [], [f"{error}; it is now {aside.name}, and a new one begins"]
+        renamed = unused_name(file, "damaged")
+        file.rename(renamed)
+        entries, notes = [], [f"{error}; renamed to {renamed.name}, and a new file is started"]
     entries.append(
         {
             "env_steps": env_steps,

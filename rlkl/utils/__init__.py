@@ -1,1 +1,1 @@
-"""Errors, seeds, files, signals and cores: what every package may use."""
+"""Errors, seeds, files, signals and CPU cores, for use by all packages."""

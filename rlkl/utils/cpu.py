@@ -1,16 +1,16 @@
-"""How many cores there are for this process."""
+"""Counts the CPU cores that this process may use."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use; affinity and a container's quota count."""
+    """Return the number of usable cores, limited by affinity and a container's quota."""
     from joblib import cpu_count  # type: ignore[import-untyped]  # noqa: PLC0415
 
     return int(cpu_count())
 
 
 def has_another_core() -> bool:
-    """Whether there is a second core by affinity alone, without the import of joblib (70 ms)."""
+    """Return whether affinity allows a second core, without importing joblib, which is slow."""
     affinity = getattr(os, "sched_getaffinity", None)
     return (len(affinity(0)) if affinity else os.cpu_count() or 1) > 1

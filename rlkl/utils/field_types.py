@@ -1,4 +1,4 @@
-"""Types of a config's fields: what can be meant is converted, the rest refused by its key."""
+"""Converts the fields of a config to their declared types, or rejects them by their key."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -10,29 +10,29 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 EXPECTED: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "a string",
 }
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
-    """Convert the fields of a dataclass to the types that it declares, in place.
+    """Convert the fields of a dataclass in place to their declared types.
 
-    NumPy's numbers become Python's, whole floats whole numbers, paths texts, enums their values; of
-    a list, tuples and arrays become one. So a config can be written to a file.
+    NumPy numbers become Python numbers, whole floats ints, paths strings, enums their values,
+    tuples and arrays lists. The config can then be written to a file.
 
     Args:
-        config: a dataclass whose fields are numbers, texts, lists of them, or dicts of plain data;
-            fields of other types are left alone.
+        config: a dataclass. Fields other than numbers, strings, lists of them and dicts are not
+            changed.
         prefix: of its keys, such as `env.`.
 
     Raises:
-        ConfigError: naming the key, the value and the type expected.
+        ConfigError: naming the key, the value and the expected type.
     """
     kind: Any = type(config)
     for name, convert in _converters(kind).items():
@@ -50,11 +50,11 @@ def _converters(kind: Any) -> dict[str, Callable[[str, Any], Any]]:
 
 
 def _converter(hint: Any) -> Callable[[str, Any], Any] | None:
-    """Return what converts a value to a type; None where any value will do."""
+    """Return a function that converts values to a type, or None for other types."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is UnionType and NoneType in inner:
-        (wanted,) = (each for each in inner if each is not NoneType)
-        convert = _converter(wanted)
+        (expected,) = (each for each in inner if each is not NoneType)
+        convert = _converter(expected)
         return convert and (lambda key, value: None if value is None else convert(key, value))
     if hint in EXPECTED:
         return lambda key, value: _scalar(key, value, hint)
@@ -65,24 +65,24 @@ def _converter(hint: Any) -> Callable[[str, Any], Any] | None:
     return None
 
 
-def _scalar(key: str, value: Any, wanted: Any) -> Any:
+def _scalar(key: str, value: Any, expected: Any) -> Any:
     plain = _plain(value)
-    if type(plain) is wanted:
+    if type(plain) is expected:
         return plain
-    if wanted is float and type(plain) is int:
+    if expected is float and type(plain) is int:
         return plain
-    if wanted is int and type(plain) is float and plain.is_integer():
+    if expected is int and type(plain) is float and plain.is_integer():
         return int(plain)
-    raise ConfigError(f"{key}={value!r}: expected {EXPECTED[wanted]}")
+    raise ConfigError(f"{key}={value!r}: expected {EXPECTED[expected]}")
 
 
-def _list(key: str, value: Any, wanted: Any) -> Any:
+def _list(key: str, value: Any, expected: Any) -> Any:
     plain = value.tolist() if isinstance(value, np.ndarray) else value
-    kind, example = ("whole numbers", "[64,64]") if wanted is int else ("texts", "[a,b]")
+    kind, example = ("whole numbers", "[64,64]") if expected is int else ("strings", "[a,b]")
     try:
         if not isinstance(plain, list | tuple):
             raise ConfigError
-        return [_scalar(key, item, wanted) for item in plain]
+        return [_scalar(key, item, expected) for item in plain]
     except ConfigError:
         text = f"{key}={value}: expected a list of {kind}, such as {example}"
         raise ConfigError(text) from None
@@ -103,10 +103,10 @@ def _converted(value: Any) -> Any:
 
 
 def plain_data(value: Any, key: str = "") -> Any:
-    """Return what a file can hold, tuples as lists.
+    """Return data that YAML can hold, with lists for tuples.
 
     Raises:
-        ConfigError: naming the key of something else than numbers, texts, None, lists and dicts.
+        ConfigError: naming the key of a value that is no number, string, None, list or dict.
     """
     if isinstance(value, Mapping):
         return {name: plain_data(part, f"{key}.{name}".lstrip(".")) for name, part in value.items()}
@@ -115,8 +115,8 @@ def plain_data(value: Any, key: str = "") -> Any:
     if value is None or type(value) in EXPECTED:
         return value
     raise ConfigError(
-        f"{key} is of type {type(value).__name__}: expected numbers, texts, or lists and dicts of "
-        "them, which config.yaml can hold; register an environment that makes it for itself"
+        f"{key} is of type {type(value).__name__}: expected numbers, strings, or lists and dicts "
+        "of them, which config.yaml can store; register an environment that creates the object"
     )
 
 

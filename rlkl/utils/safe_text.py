@@ -1,29 +1,25 @@
-"""Makes the text of a stranger safe to show: names, paths and reasons that were read from files."""
+"""Makes untrusted text safe to print: names, paths and reasons that were read from files."""
 
 import re
 
-LONGEST = 300
-"""Characters of a text in a terminal."""
+MAX_LENGTH = 300
+"""Characters of one text in a terminal."""
 
 
-def for_terminal(text: str, longest: int = LONGEST) -> str:
-    """Return a text as one line of bounded length that steers no terminal.
+def for_terminal(text: str, max_length: int = MAX_LENGTH) -> str:
+    """Return a text as one line of bounded length, without control sequences.
 
-    Control characters, escape sequences, marks that change the direction of writing, and bytes
-    that are not UTF-8 are spelled out. A text that is too long loses its middle.
-
-    Args:
-        text: from a file, or the name of one.
-        longest: characters that are kept.
+    Characters that do not print, marks of the writing direction and bytes that are not UTF-8 are
+    escaped. A text that is too long loses its middle.
     """
-    if len(text) > longest:
-        kept = longest - 3
+    if len(text) > max_length:
+        kept = max_length - 3
         text = f"{text[: kept - kept // 3]}...{text[-(kept // 3) :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def for_markdown(text: str) -> str:
-    """Return a text that Markdown shows as it is: no HTML, no links or images, no emphasis."""
+    """Escape a text for Markdown: no HTML, links, images or emphasis."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*]|(?<!\w)_|_(?!\w))", r"\\\1", text)
     return re.sub(r"\](?=[(\[])|\[(?<=!\[)", r"\\\g<0>", text)

@@ -1,4 +1,4 @@
-"""One seed, split into independent named streams of random numbers."""
+"""Splits one seed into independent named streams of random numbers."""
 
 import hashlib
 
@@ -7,21 +7,17 @@ import torch
 
 
 class RandomStreams:
-    """Generators that depend on one seed and a name, and on nothing else.
+    """Random numbers that depend only on the seed, an int of at least 0, and the stream's name.
 
-    A stream is the same whatever other streams exist and in whatever order they are asked for, so
-    an algorithm that draws more numbers than another does not change what the environments, the
-    initial weights or the critic's minibatches are.
-
-    Args:
-        seed: a whole number, at least 0.
+    Streams do not affect each other. So an algorithm that draws more numbers than another sees
+    the same environments, initial weights and minibatches of the critic.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def integers(self, name: str, count: int) -> list[int]:
-        """Return `count` whole numbers below 2³¹ that belong to the stream `name`."""
+        """Return the first `count` integers of the stream `name`, each below 2³¹."""
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         state = np.random.SeedSequence([self.seed, key]).generate_state(count, np.uint32)
         return [int(number >> 1) for number in state]

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop."""
+"""Handles the signals that ask a process to stop."""
 
 import os
 import signal
@@ -8,57 +8,57 @@ from contextlib import contextmanager
 from typing import Any
 
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
-"""What the processes of a terminal that is closed get; not on Windows."""
+"""Sent to the processes of a terminal that is closed; not on Windows."""
 
-STOPS = (signal.SIGINT, signal.SIGTERM, *((HANGUP,) if HANGUP is not None else ()))
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *((HANGUP,) if HANGUP is not None else ()))
 
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """Turn the first signal that asks to stop into an event; the next ends the process at once.
+    """Set an event at the first stop signal; a second one ends the process at once.
 
-    SIGHUP may come twice when a terminal is closed, so it never ends the process; where it was
-    ignored, as under `nohup`, it still is. In threads other than the main one signals are not ours.
+    SIGHUP may come twice when a terminal is closed, so it never ends the process. If it was
+    ignored, as under `nohup`, it stays ignored. Only the main thread handles signals.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
+        yield stop
         return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in heeded()}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in active_stop_signals()}
 
-    is_set = asked = False
+    is_set = is_stopping = False
 
-    def note(number: int, frame: Any) -> None:
-        nonlocal is_set, asked
-        is_second = asked and number != HANGUP
-        asked = asked or number != HANGUP
-        if not is_set:  # Event.set takes a lock, on which a handler within a handler would hang
+    def handle(number: int, frame: Any) -> None:
+        nonlocal is_set, is_stopping
+        is_second = is_stopping and number != HANGUP
+        is_stopping = is_stopping or number != HANGUP
+        if not is_set:  # Event.set takes a lock: a second handler inside it would deadlock
             is_set = True
             stop.set()
-        if is_second:  # handlers are put back no earlier: another signal may be on its way
-            _put_back({other: before[other] for other in before if other != HANGUP})
+        if is_second:  # not earlier: another signal may be pending
+            _restore({other: before[other] for other in before if other != HANGUP})
             os.kill(os.getpid(), number)
 
     try:
         for number in before:
-            signal.signal(number, note)
+            signal.signal(number, handle)
         yield stop
     finally:
-        _put_back(before)
+        _restore(before)
 
 
-def _put_back(handlers: dict[int, Any]) -> None:
+def _restore(handlers: dict[int, Any]) -> None:
     for number, handler in handlers.items():
-        if handler is not None:  # None is one that was not set from Python
+        if handler is not None:  # None: it was not set from Python
             signal.signal(number, handler)
 
 
-def heeded() -> list[signal.Signals]:
-    """Return the signals that ask this process to stop: SIGHUP is none where it is ignored."""
-    return [n for n in STOPS if n != HANGUP or signal.getsignal(n) is not signal.SIG_IGN]
+def active_stop_signals() -> list[signal.Signals]:
+    """Return the stop signals, without SIGHUP if the process ignores it."""
+    return [n for n in STOP_SIGNALS if n != HANGUP or signal.getsignal(n) is not signal.SIG_IGN]
 
 
-def ignore_stops() -> None:
-    """Ignore signals that ask to stop, in a worker: its parent gets them too, and decides."""
-    for number in STOPS:
+def ignore_stop_signals() -> None:
+    """Ignore stop signals in a worker process, whose parent gets them too and decides."""
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

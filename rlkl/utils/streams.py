@@ -1,4 +1,4 @@
-"""Text streams whose failure costs the text alone: a closed pipe, a full disk, no terminal."""
+"""Text streams that may fail, by a closed pipe or a full disk, without stopping the process."""
 
 import os
 import sys
@@ -7,34 +7,34 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any
 
 
-class SteadyStream:
-    """A text stream that drops what it cannot write.
+class FailsafeStream:
+    """A text stream that discards all text after its first failure.
 
-    After the first failure it drops everything. Characters that its encoding lacks are replaced.
+    Characters that the encoding lacks are replaced.
 
     Args:
-        stream: written to; None where the process has none.
+        stream: to write to; None if the process has none.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.error: Exception | None = None
-        """What failed first."""
+        """The first failure."""
 
     def write(self, text: str) -> int:
-        """Write, or drop."""
+        """Write or discard a text."""
         if self.error is None and self._stream is not None:
             try:
                 try:
                     self._stream.write(text)
                 except UnicodeEncodeError:
-                    self._stream.write(_spelled(text, self._stream.encoding))
-            except (OSError, ValueError) as error:  # the latter where it is closed
+                    self._stream.write(_encodable(text, self._stream.encoding))
+            except (OSError, ValueError) as error:  # ValueError: it is closed
                 self.error = error
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what is left."""
+        """Flush, or discard the rest."""
         if self.error is None and self._stream is not None:
             try:
                 self._stream.flush()
@@ -42,7 +42,7 @@ class SteadyStream:
                 self.error = error
 
     def isatty(self) -> bool:
-        """Return whether a terminal shows what is written."""
+        """Return whether the stream is a working terminal."""
         try:
             return self.error is None and self._stream is not None and bool(self._stream.isatty())
         except (OSError, ValueError):
@@ -52,27 +52,24 @@ class SteadyStream:
         return getattr(self._stream, name)
 
 
-def steady_stdout() -> SteadyStream:
-    """Return standard output as it is now, without its failures."""
-    return SteadyStream(sys.stdout)
+def failsafe_stdout() -> FailsafeStream:
+    """Wrap the current standard output."""
+    return FailsafeStream(sys.stdout)
 
 
 def tell(text: str) -> None:
-    """Print a line for the user on standard error, if there is one."""
-    print(f"rlkl: {text}", file=SteadyStream(sys.stderr), flush=True)
+    """Print a line for the user on standard error."""
+    print(f"rlkl: {text}", file=FailsafeStream(sys.stderr), flush=True)
 
 
 @contextmanager
-def steady_streams() -> Iterator[SteadyStream]:
-    """Let standard output and standard error of this process fail without an exception.
+def failsafe_streams() -> Iterator[FailsafeStream]:
+    """Let standard output and standard error fail without an exception; yield standard output.
 
-    At the end, a stream that failed leads to nowhere, so the interpreter does not fail again.
-
-    Yields:
-        Standard output, which says how it failed.
+    At the end a failed stream is connected to /dev/null, so that the interpreter can exit.
     """
     _fill_closed_descriptors()
-    out, err = SteadyStream(sys.stdout), SteadyStream(sys.stderr)
+    out, err = FailsafeStream(sys.stdout), FailsafeStream(sys.stderr)
     try:
         with redirect_stdout(out), redirect_stderr(err):
             yield out
@@ -81,19 +78,19 @@ def steady_streams() -> Iterator[SteadyStream]:
             stream.flush()
             if stream.error is not None:
                 with suppress(OSError, ValueError):
-                    nowhere = os.open(os.devnull, os.O_WRONLY)
-                    os.dup2(nowhere, stream.fileno())
-                    os.close(nowhere)
+                    devnull = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(devnull, stream.fileno())
+                    os.close(devnull)
 
 
 def _fill_closed_descriptors() -> None:
-    """Open standard streams that are closed, so no file of a run gets their descriptor."""
+    """Open closed standard streams, so that no file of a run gets their descriptors."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
 
 
-def _spelled(text: str, encoding: str) -> str:
+def _encodable(text: str, encoding: str) -> str:
     return text.replace("×", "x").encode(encoding, "replace").decode(encoding)

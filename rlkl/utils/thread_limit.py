@@ -1,4 +1,4 @@
-"""How many threads calculate while a learner exists, and the numbers from before at its end."""
+"""Limits the threads of torch and BLAS while a learner exists."""
 
 import threading
 from typing import Any
@@ -8,13 +8,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 
 class ThreadLimit:
-    """Limits the threads of torch, and of NumPy's products, until it is released.
+    """Limits the threads of torch and BLAS until it is released.
 
-    Where several exist, what was before the first comes back after the last. torch counts for each
-    thread of Python by itself, BLAS for the whole process.
-
-    Args:
-        threads: of each.
+    If several limits exist, the release of the last one restores the numbers from before the
+    first. torch has one number for each Python thread, BLAS one for the process.
     """
 
     _own = threading.local()
@@ -36,7 +33,7 @@ class ThreadLimit:
         self._is_held = True
 
     def release(self) -> None:
-        """Release it; again does nothing. Called from the thread that made it."""
+        """Release the limit, once, in the thread that created it."""
         if not self._is_held:
             return
         self._is_held = False

@@ -1,4 +1,4 @@
-"""Checks of what a user asked for, with messages that say what was wrong and how to mend it."""
+"""Checks of user input, with messages that say what was wrong and how to fix it."""
 
 import difflib
 import importlib.util
@@ -8,20 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from numbers import Real
 
-
-class ConfigError(ValueError):
-    """What the user asked for cannot be done.
-
-    The message is one line: what was given, what was expected, how to mend it. Commands print it
-    without a traceback and exit with a code other than 0.
-    """
-
-
-class BrokenEnvironmentError(Exception):
-    """An environment broke while it ran: an exception of its own, NaN, or what it never declared.
-
-    The message is one line and names the environment.
-    """
+from rlkl.utils.errors import ConfigError
 
 
 def check_range(
@@ -33,35 +20,30 @@ def check_range(
     below: float | None = None,
     at_most: float | None = None,
 ) -> None:
-    """Raise unless a finite `value` lies within the bounds that are given.
+    """Raise unless `value` is finite and within the given bounds.
 
     Raises:
-        ConfigError: naming the key, the value and the interval expected.
+        ConfigError: naming the key, the value and the bounds.
     """
     fits = (
         isinstance(value, Real)
-        and -math.inf < value < math.inf  # `isfinite` knows no whole number above 1.8e308
+        and -math.inf < value < math.inf  # math.isfinite fails for ints above 1.8e308
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (below is None or value < below)
         and (at_most is None or value <= at_most)
     )
     if not fits:
-        bounds = {
-            "above": above,
-            "at least": at_least,
-            "below": below,
-            "at most": at_most,
-        }
+        bounds = {"above": above, "at least": at_least, "below": below, "at most": at_most}
         expected = " and ".join(f"{word} {b:g}" for word, b in bounds.items() if b is not None)
         raise ConfigError(f"{key}={value}: expected a number {expected or 'that is finite'}")
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    """Raise unless `value` is one of `choices`, suggesting the nearest.
+    """Raise unless `value` is one of `choices`.
 
     Raises:
-        ConfigError: naming the key, the value and the choices.
+        ConfigError: naming the key, the value, the choices and the most similar one.
     """
     choices = list(choices)
     if value not in choices:
@@ -71,12 +53,12 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_installed(package: str, extra: str, what: str) -> None:
-    """Raise unless a package is there.
+    """Raise unless a package is installed.
 
     Args:
-        package: as it is imported.
-        extra: of rlkl, that installs it.
-        what: needs it, as the message begins.
+        package: its import name.
+        extra: the extra of rlkl that installs it.
+        what: the feature that needs it, as the message starts.
 
     Raises:
         ConfigError: naming the package and how to install it.
@@ -90,16 +72,16 @@ def check_installed(package: str, extra: str, what: str) -> None:
 
 
 def check_divides(key: str, parts: int, whole: int, what: str) -> None:
-    """Raise unless `whole` can be cut into `parts` equal parts.
+    """Raise unless `parts` divides `whole`; both are at least 1.
 
     Args:
         key: of `parts`.
-        parts: at least 1.
-        whole: at least 1.
+        parts: the divisor.
+        whole: the number to divide.
         what: the whole in words.
 
     Raises:
-        ConfigError: naming the two numbers nearest to `parts` that divide `whole`.
+        ConfigError: naming the two divisors nearest to `parts`.
     """
     if whole % parts:
         small = [n for n in range(1, math.isqrt(whole) + 1) if whole % n == 0]
@@ -111,10 +93,10 @@ def check_divides(key: str, parts: int, whole: int, what: str) -> None:
 
 
 def check_text(key: str, value: str) -> None:
-    """Raise unless `value`, a name or a path, has characters and none that controls a terminal.
+    """Raise unless a name or path is not blank and has no control characters.
 
     Raises:
-        ConfigError: naming the key, and the value with such characters spelled out.
+        ConfigError: naming the key and the escaped value.
     """
     if not value.strip():
         raise ConfigError(f"{key}={value!r}: expected at least one character")
@@ -125,16 +107,16 @@ def check_text(key: str, value: str) -> None:
 
 
 def nearest(word: str, words: Iterable[str], most: int = 3) -> str:
-    """Return ` (did you mean ...?)` naming the words that look like `word`, or an empty string."""
+    """Return ` (did you mean ...?)` with the most similar words, or an empty string."""
     by_lower_case = {w.lower(): w for w in words}
     close = difflib.get_close_matches(word.lower(), by_lower_case, n=most, cutoff=0.6)
     return f" (did you mean {' or '.join(by_lower_case[w] for w in close)}?)" if close else ""
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error without line breaks and other characters that do not print.
+    """Return the message of an error as one line of printable characters.
 
-    Words of more than 300 characters are shortened, so that the rest can be seen.
+    Words of more than 300 characters are shortened.
     """
     line = " ".join(str(error).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

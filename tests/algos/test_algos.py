@@ -1,50 +1,46 @@
-"""What every policy-optimizer must do, then what each alone must; a new one is found by itself."""
+"""Tests of every policy-optimizer in the registry, then of each algorithm."""
 
 import copy
 import io
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from engines_available import ENGINES, HAS_NUMPY_ENGINE
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode
-from learning_loop import Loop, config_of, seen, vectors_of
+from learning_loop import Loop, config_of, vectors_of
 from made_batches import KINDS, batch_for, policy_of
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 from worlds import MODES, wander
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer, natural_gradient, trpo
-from rlkl.algos.base import AlgoConfig, Metrics, PolicyOptimizer, Slopes
+from rlkl.algos.base import AlgoConfig, Metrics, PolicyOptimizer
 from rlkl.algos.critic import CriticConfig, CriticFit
 from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.natural_gradient import NaturalGradient
 from rlkl.algos.npg import NPGConfig
-from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.ppo_kl import (
     KLPenalizedSurrogate,
     PPOKLConfig,
-    PPOKLFixedConfig,
     adapted_kl_coefficient,
 )
 from rlkl.algos.trpo import TRPOConfig
-from rlkl.algos.vanilla_pg import LogLikelihood
-from rlkl.engines.numpy.distributions import CategoricalForm, ClosedForm
+from rlkl.engines.base import Acting, Loss, NewPolicy
+from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig
-from rlkl.envs.spaces import ACTION_MASK, Observations
-from rlkl.models.policy import Acting, Inputs, Policy
-from rlkl.numerics.distributions import Categorical as OurCategorical
+from rlkl.envs.observations import ACTION_MASK, Observations
+from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.trust_region import LineSearch
-from rlkl.rollouts.rollout import Batch, Rows, make_batch
-from rlkl.utils.validation import ConfigError
+from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.utils.errors import ConfigError
 
 
 def algorithms_with(*settings: str) -> pytest.MarkDecorator:
@@ -61,7 +57,7 @@ EVERY_ALGORITHM = algorithms_with()
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SOME_KINDS = pytest.mark.parametrize("kind", ["categorical", "bernoulli", "gaussian", "lstm"])
 BOTH_KINDS = pytest.mark.parametrize("kind", ["categorical", "gaussian"])
-BOTH_WAYS = pytest.mark.parametrize("differentiation", ["by_hand", "autograd"])
+BOTH_ENGINES = pytest.mark.parametrize("engine", ENGINES)
 CARTPOLE_OR_PENDULUM = {
     "categorical": EnvConfig("CartPole-v1", 4),
     "gaussian": EnvConfig("Pendulum-v1", 4),
@@ -81,19 +77,21 @@ def loop_of(
 
 def optimizer_of(name: str, policy: Policy, **settings: Any) -> PolicyOptimizer:
     if policy.state_size:
-        settings = {"num_epochs": 3} | settings  # a memory takes its time
-    return make_policy_optimizer(config_of(name, **settings), policy, Generator().manual_seed(1))
+        settings = {"num_epochs": 3} | settings  # memories are slow
+    return make_policy_optimizer(
+        config_of(name, **settings), make_engine(policy), Generator().manual_seed(1)
+    )
 
 
 def updated(name: str, kind: str, batch: Batch | None = None, **settings: Any) -> Tensor:
-    """Return the actor of a fresh policy after one update."""
+    """Return the actor's parameters after one update of a new policy."""
     policy = policy_of(kind)
     optimizer_of(name, policy, **settings).update(batch or batch_for(policy, kind), 0.0)
     return policy.actor_parameters.vector.detach().clone()
 
 
 class InTorch:
-    """The distributions of a kind by torch.distributions, one for each action dimension."""
+    """Distributions of torch.distributions, one for each action dimension."""
 
     def __init__(self, parameters: Tensor, kind: str) -> None:
         self.kind, space, parameters = kind, KINDS[kind][0], parameters.double()
@@ -161,72 +159,78 @@ def tensors_of(batch: Batch) -> dict[str, Tensor]:
 
 
 def watch(optimizer: PolicyOptimizer, look: Callable[[Tensor, dict[str, Tensor]], None]) -> None:
-    """Show log π_θ and the rows of every minibatch that the objective gets, however it is asked."""
+    """Call `look` with log π_θ and the rows of every minibatch of the objective."""
     assert isinstance(optimizer, FirstOrder)
-    objective: Any = optimizer.objective
-    loss, slopes = objective.loss, objective.slopes
+    objective: Any = optimizer.penalized
+    loss = objective.loss
 
-    def asked_for_the_loss(new: Distribution, batch: Batch) -> Tensor:
-        look(new.log_prob(batch.actions).detach(), tensors_of(batch))
-        return loss(new, batch)
+    def watched(new: NewPolicy, batch: Any) -> Loss:
+        rows = tensors_of(batch) if isinstance(batch, Batch) else arrays_of(batch)
+        look(torch.as_tensor(new.log_prob).clone(), rows)
+        found: Loss = loss(new, batch)
+        return found
 
-    def asked_for_slopes(new: ClosedForm, rows: Rows) -> Slopes:
-        arrays = {k: torch.tensor(v) for k, v in rows._asdict().items() if v is not None}
-        look(torch.tensor(new.log_prob), arrays)
-        return slopes(new, rows)
-
-    objective.loss, objective.slopes = asked_for_the_loss, asked_for_slopes
+    objective.loss = watched
 
 
-def evaluations(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """Return a list of the vectors that the actor will be asked about, and of its answers."""
+def arrays_of(rows: Any) -> dict[str, Tensor]:
+    """Return every array of the NumPy engine's rows by name, as tensors."""
+    found = {field.name: getattr(rows, field.name) for field in fields(rows)}
+    return {
+        name: torch.as_tensor(array).clone() for name, array in found.items() if array is not None
+    }
+
+
+def evaluations(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """Return a list that will get the inputs and outputs of the actor."""
     found: list[tuple[Tensor, Tensor]] = []
+    policy = engine.policy
     evaluate = policy.distribution
 
-    def evaluated(inputs: Inputs) -> Distribution:
-        distribution = evaluate(inputs)
+    def evaluated(inputs: Inputs, *dtype: Any) -> Distribution:
+        distribution = evaluate(inputs, *dtype)
         found.append((inputs.observations["vector"], distribution.parameters.detach()))
         return distribution
 
     monkeypatch.setattr(policy, "distribution", evaluated)
-    if policy.by_hand is not None:
-        forward = policy.by_hand.actor.forward
+    if getattr(engine, "actor", None) is not None:
+        forward = engine.actor.forward
 
         def forwarded(vectors: NDArray[Any]) -> NDArray[Any]:
             parameters = forward(vectors)
             found.append((torch.tensor(vectors), torch.tensor(parameters)))
             return parameters
 
-        monkeypatch.setattr(policy.by_hand.actor, "forward", forwarded)
+        monkeypatch.setattr(engine.actor, "forward", forwarded)
     return found
 
 
 @EVERY_ALGORITHM
 @pytest.mark.parametrize(
-    ("kind", "normalize", "mode", "differentiation"),
+    ("kind", "normalize", "mode", "engine"),
     [
         *((kind, True, MODES[1], "auto") for kind in KINDS),
         *((kind, False, MODES[0], "auto") for kind in ("categorical", "gaussian", "gru", "lstm")),
-        *((kind, True, MODES[0], "autograd") for kind in ("categorical", "masked", "gaussian")),
+        *((kind, True, MODES[0], "torch") for kind in ("categorical", "masked", "gaussian")),
     ],
 )
-def test_every_update_starts_at_ratio_1_and_kl_0_from_the_policy_that_acted(
+def test_update_starts_at_ratio_1_and_kl_0(
     name: str,
     kind: str,
     normalize: bool,
     mode: AutoresetMode,
-    differentiation: str,
+    engine: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     epochs = 2 if kind in CARTPOLE_OR_PENDULUM else 1
     algo, critic = config_of(name, num_epochs=epochs), CriticConfig(num_epochs=epochs)
-    settings = {"rollout_steps": 25, "normalize": normalize, "differentiation": differentiation}
+    settings = {"rollout_steps": 25, "normalize": normalize, "engine": engine}
     loop = loop_of(kind, algo, mode, critic=critic, **settings)
     policy, optimizer = loop.policy, loop.optimizer
-    by_hand = differentiation == "auto" and not policy.state_size
-    assert (policy.by_hand is not None) == by_hand
+    fast = HAS_NUMPY_ENGINE and engine == "auto" and not policy.state_size
+    assert loop.engine.name == ("numpy" if fast else "torch")
     loop.iterate(2)
-    act_with, acted = policy.acting, []
+    act_with, acted = loop.engine.act, []
 
     def acting(noise: Tensor) -> Acting:
         act = act_with(noise)
@@ -236,12 +240,12 @@ def test_every_update_starts_at_ratio_1_and_kl_0_from_the_policy_that_acted(
         ) -> tuple[NDArray[Any], Tensor]:
             chosen, after = act(t, observations, states)
             with torch.no_grad():
-                seen_now = policy.tensors(copy.deepcopy(observations))
-                parameters, _ = policy.actor.step(seen_now, states.chunk(2, -1)[0])
+                tensors = policy.tensors(copy.deepcopy(observations))
+                parameters, _ = policy.actor.step(tensors, states.chunk(2, -1)[0])
             distribution = policy.family(parameters)
             if kind == "masked":
-                distribution = distribution.masked(seen_now[ACTION_MASK])
-            # The modules' distribution, and no other, makes of the noise what was done.
+                distribution = distribution.masked(tensors[ACTION_MASK])
+            # The action is that of the torch modules' distribution with the same noise.
             drawn = distribution.draw(noise[t])
             torch.testing.assert_close(torch.as_tensor(chosen), drawn, rtol=1e-5, atol=1e-5)
             acted.append(distribution.parameters)
@@ -249,19 +253,19 @@ def test_every_update_starts_at_ratio_1_and_kl_0_from_the_policy_that_acted(
 
         return recorded
 
-    monkeypatch.setattr(policy, "acting", acting)
+    monkeypatch.setattr(loop.engine, "act", acting)
     rollout = loop.collector.collect()
     by_row = torch.cat(acted)[torch.as_tensor(rollout.is_transition.flatten())]
-    batch = make_batch(rollout, policy, 0.99, 0.95)
+    batch = make_batch(rollout, make_engine(policy), 0.99, 0.95)
     torch.testing.assert_close(batch.old_parameters, by_row, rtol=1e-5, atol=1e-6)
     log_prob = in_torch(by_row, kind).log_prob(batch.actions).float()
     torch.testing.assert_close(batch.old_log_prob, log_prob, rtol=1e-4, atol=1e-5)
 
-    judged, ratios = evaluations(policy, monkeypatch), []
+    evaluated, ratios = evaluations(loop.engine, monkeypatch), []
     if isinstance(optimizer, FirstOrder):
         watch(optimizer, lambda new, old: ratios.append((new - old["old_log_prob"]).exp()))
     optimizer.update(batch, 0.0)
-    vectors, parameters = judged[0]
+    vectors, parameters = evaluated[0]
     rows = (vectors_of(batch)[None] == vectors[:, None]).all(-1).int().argmax(-1)
     first = policy.family(parameters)
     if kind == "masked":
@@ -280,15 +284,13 @@ def test_every_update_starts_at_ratio_1_and_kl_0_from_the_policy_that_acted(
 
 @EVERY_ALGORITHM
 @EVERY_KIND
-def test_an_update_moves_the_actor_up_the_surrogate_and_no_bit_of_the_critic(
-    name: str, kind: str
-) -> None:
+def test_update_improves_surrogate_and_keeps_critic(name: str, kind: str) -> None:
     policy = policy_of(kind)
     batch = batch_for(policy, kind)
-    # The critic's last gradient is still there, for an optimizer that reaches too far.
-    CriticFit(CriticConfig(), policy, Generator().manual_seed(0)).update(batch, 0.0)
+    # The critic's gradient is not 0, so an optimizer of all parameters would change it.
+    CriticFit(CriticConfig(), make_engine(policy), Generator().manual_seed(0)).update(batch, 0.0)
     before, critic = true_surrogate(policy, batch, kind), policy.critic_parameters.vector.clone()
-    metrics = optimizer_of(name, policy).update(batch, 0.0)
+    metrics = optimizer_of(name, policy).update(batch, 0.0).metrics
     assert true_surrogate(policy, batch, kind) > before + 0.005
     assert torch.equal(policy.critic_parameters.vector, critic)
     assert all(math.isfinite(value) for value in metrics.values())
@@ -296,7 +298,7 @@ def test_an_update_moves_the_actor_up_the_surrogate_and_no_bit_of_the_critic(
 
 @EVERY_ALGORITHM
 @EVERY_KIND
-def test_an_update_leaves_its_batch_as_it_was(name: str, kind: str) -> None:
+def test_update_does_not_change_its_batch(name: str, kind: str) -> None:
     policy = policy_of(kind)
     batch = batch_for(policy, kind)
     before = copy.deepcopy(batch)
@@ -307,13 +309,13 @@ def test_an_update_leaves_its_batch_as_it_was(name: str, kind: str) -> None:
 
 @EVERY_ALGORITHM
 @EVERY_KIND
-def test_zero_advantages_leave_the_policy_where_it_was_without_nan(name: str, kind: str) -> None:
+def test_zero_advantages_keep_policy(name: str, kind: str) -> None:
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
     batch = batch_for(policy, kind)
     batch = replace(batch, advantages=torch.zeros_like(batch.advantages))
-    metrics = optimizer_of(name, policy, learning_rate=1e-3).update(batch, 0.0)
-    # A penalty has a gradient of float rounding even here, and Adam makes the most of it.
+    metrics = optimizer_of(name, policy, learning_rate=1e-3).update(batch, 0.0).metrics
+    # The gradient of a KL penalty is 0 up to rounding, which Adam scales up.
     exactly = "kl_coefficient" not in {field.name for field in fields(ALGORITHMS[name].config)}
     assert torch.equal(policy.actor_parameters.vector, start) or not exactly
     assert true_kl(policy, batch, kind) < 1e-6
@@ -322,8 +324,8 @@ def test_zero_advantages_leave_the_policy_where_it_was_without_nan(name: str, ki
 
 @EVERY_ALGORITHM
 @SOME_KINDS
-def test_a_resumed_optimizer_goes_on_with_the_same_bits(name: str, kind: str) -> None:
-    # With a KL far above such a target an adaptive coefficient moves at every update.
+def test_resumed_optimizer_continues_identically(name: str, kind: str) -> None:
+    # The KL is far above this target, so an adaptive coefficient changes in every update.
     settings = {"num_epochs": 2, "fisher_fraction": 0.5, "target_kl": 1e-6}
     original, resumed = policy_of(kind, seed=0), policy_of(kind, seed=1)
     optimizer = optimizer_of(name, original, **settings)
@@ -334,20 +336,20 @@ def test_a_resumed_optimizer_goes_on_with_the_same_bits(name: str, kind: str) ->
     file.seek(0)
     state = torch.load(file, weights_only=True)
     other_generator = Generator().manual_seed(99)
-    other = make_policy_optimizer(config_of(name, **settings), resumed, other_generator)
+    other = make_policy_optimizer(
+        config_of(name, **settings), make_engine(resumed), other_generator
+    )
     resumed.load_state_dict(state["policy"])
     other.load_state_dict(state["optimizer"])
     for seed in range(2, 4):
         batch = batch_for(original, kind, seed=seed)
-        assert optimizer.update(batch, 0.0) == other.update(batch, 0.0)
+        assert optimizer.update(batch, 0.0).metrics == other.update(batch, 0.0).metrics
         assert torch.equal(original.actor_parameters.vector, resumed.actor_parameters.vector)
 
 
 @EVERY_ALGORITHM
 @SOME_KINDS
-def test_one_seed_gives_the_same_bits_twice_whatever_the_global_generator(
-    name: str, kind: str
-) -> None:
+def test_results_depend_on_run_seed_only(name: str, kind: str) -> None:
     def trained(seed: int, global_seed: int) -> Tensor:
         torch.manual_seed(global_seed)
         np.random.seed(global_seed)
@@ -366,10 +368,10 @@ def test_one_seed_gives_the_same_bits_twice_whatever_the_global_generator(
 
 @EVERY_ALGORITHM
 @SOME_KINDS
-def test_the_critic_gets_the_same_bits_whichever_algorithm_ran(name: str, kind: str) -> None:
+def test_critic_is_identical_for_every_algorithm(name: str, kind: str) -> None:
     def fitted(policy: Policy, batch: Batch) -> Tensor:
         config = CriticConfig(num_epochs=2 if policy.state_size else 10)
-        CriticFit(config, policy, Generator().manual_seed(5)).update(batch, 0.0)
+        CriticFit(config, make_engine(policy), Generator().manual_seed(5)).update(batch, 0.0)
         return policy.critic_parameters.vector
 
     untrained, trained = policy_of(kind), policy_of(kind)
@@ -382,7 +384,7 @@ def test_the_critic_gets_the_same_bits_whichever_algorithm_ran(name: str, kind: 
 
 @EVERY_ALGORITHM
 @BOTH_KINDS
-def test_standardized_advantages_have_neither_unit_nor_offset(name: str, kind: str) -> None:
+def test_standardization_removes_scale_and_offset_of_advantages(name: str, kind: str) -> None:
     batch = batch_for(policy_of(kind), kind)
     scaled = replace(batch, advantages=3 * batch.advantages + 5)
     once = {"num_epochs": 1, "max_grad_norm": None}
@@ -393,25 +395,23 @@ def test_standardized_advantages_have_neither_unit_nor_offset(name: str, kind: s
 
 @EVERY_ALGORITHM
 @BOTH_KINDS
-def test_advantages_are_taken_as_they_are_where_standardization_is_off(
-    name: str, kind: str
-) -> None:
+def test_advantages_are_unchanged_without_standardization(name: str, kind: str) -> None:
     batch = batch_for(policy_of(kind), kind)
-    by_hand = (batch.advantages - batch.advantages.mean()) / batch.advantages.std()
+    standardized = (batch.advantages - batch.advantages.mean()) / batch.advantages.std()
     off = {"num_epochs": 1, "advantage_standardization": "none"}
     torch.testing.assert_close(
-        updated(name, kind, replace(batch, advantages=by_hand), **off),
+        updated(name, kind, replace(batch, advantages=standardized), **off),
         updated(name, kind, batch, num_epochs=1),
         rtol=0,
         atol=1e-4,
     )
-    shifted = updated(name, kind, replace(batch, advantages=by_hand + 5), **off)
+    shifted = updated(name, kind, replace(batch, advantages=standardized + 5), **off)
     assert (shifted - updated(name, kind, batch, num_epochs=1)).abs().max() > 1e-3
 
 
-def advantages_seen(name: str, batch: Batch, differentiation: str, **settings: Any) -> list[Tensor]:
-    """Return the advantages of every minibatch that the objective got in one update."""
-    policy, found = policy_of("categorical", differentiation=differentiation), []
+def advantages_seen(name: str, batch: Batch, engine: str, **settings: Any) -> list[Tensor]:
+    """Return the advantages of every minibatch of the objective in one update."""
+    policy, found = policy_of("categorical", engine=engine), []
     optimizer = optimizer_of(name, policy, **settings)
     watch(optimizer, lambda _, minibatch: found.append(minibatch["advantages"]))
     optimizer.update(batch, 0.0)
@@ -419,14 +419,12 @@ def advantages_seen(name: str, batch: Batch, differentiation: str, **settings: A
 
 
 @algorithms_with("num_minibatches")
-@BOTH_WAYS
-def test_advantages_are_standardized_over_the_batch_or_over_each_minibatch(
-    name: str, differentiation: str
-) -> None:
+@BOTH_ENGINES
+def test_advantages_are_standardized_per_batch_or_minibatch(name: str, engine: str) -> None:
     batch = batch_for(policy_of("categorical"), "categorical")
     for mode, of_each in (("batch", False), ("minibatch", True)):
         settings = {"num_minibatches": 4, "num_epochs": 1, "advantage_standardization": mode}
-        parts = advantages_seen(name, batch, differentiation, **settings)
+        parts = advantages_seen(name, batch, engine, **settings)
         assert len(parts) == 4
         whole = torch.cat(parts).double()
         assert whole.mean().abs() < 1e-6
@@ -438,12 +436,12 @@ def test_advantages_are_standardized_over_the_batch_or_over_each_minibatch(
 
 
 @algorithms_with("num_minibatches")
-@BOTH_WAYS
-def test_every_epoch_visits_each_row_once_in_a_new_order(name: str, differentiation: str) -> None:
+@BOTH_ENGINES
+def test_every_epoch_visits_all_rows_in_new_order(name: str, engine: str) -> None:
     batch = batch_for(policy_of("categorical"), "categorical", size=50)
     batch = replace(batch, advantages=torch.arange(50.0))
     settings = {"num_minibatches": 4, "num_epochs": 3, "advantage_standardization": "none"}
-    parts = advantages_seen(name, batch, differentiation, **settings)
+    parts = advantages_seen(name, batch, engine, **settings)
     assert [len(part) for part in parts] == [13, 13, 12, 12] * 3
     epochs = [torch.cat(parts[i : i + 4]) for i in (0, 4, 8)]
     for epoch in epochs:
@@ -451,7 +449,7 @@ def test_every_epoch_visits_each_row_once_in_a_new_order(name: str, differentiat
     assert not torch.equal(epochs[0], epochs[1])
 
 
-def test_algorithms_without_minibatches_refuse_to_standardize_over_them() -> None:
+def test_minibatch_standardization_needs_minibatches() -> None:
     for name, algorithm in ALGORITHMS.items():
         if "num_minibatches" not in {field.name for field in fields(algorithm.config)}:
             with pytest.raises(ConfigError, match="advantage_standardization"):
@@ -460,7 +458,7 @@ def test_algorithms_without_minibatches_refuse_to_standardize_over_them() -> Non
 
 @EVERY_ALGORITHM
 @EVERY_KIND
-def test_the_entropy_bonus_raises_entropy(name: str, kind: str) -> None:
+def test_entropy_bonus_raises_entropy(name: str, kind: str) -> None:
     policy = policy_of(kind)
     batch = batch_for(policy, kind)
     batch = replace(batch, advantages=torch.zeros_like(batch.advantages))
@@ -471,7 +469,7 @@ def test_the_entropy_bonus_raises_entropy(name: str, kind: str) -> None:
 
 
 def step_gradients(optimizer: PolicyOptimizer, policy: Policy) -> list[Tensor]:
-    """Return a list to which every step that Adam takes will add its gradient, clipped."""
+    """Return a list that will get the clipped gradient of every Adam step."""
     gradients: list[Tensor] = []
     assert isinstance(optimizer, FirstOrder)
     step = optimizer.adam.step
@@ -487,16 +485,14 @@ def step_gradients(optimizer: PolicyOptimizer, policy: Policy) -> list[Tensor]:
 
 @algorithms_with("max_grad_norm")
 @BOTH_KINDS
-def test_the_gradient_is_scaled_down_to_its_largest_norm_and_reported_as_it_was(
-    name: str, kind: str
-) -> None:
+def test_gradient_is_clipped_and_reported_unclipped(name: str, kind: str) -> None:
     found = []
     for max_grad_norm in (0.01, None, 1e6):
         policy = policy_of(kind)
         once = {"num_epochs": 1, "num_minibatches": 1, "max_grad_norm": max_grad_norm}
         optimizer = optimizer_of(name, policy, **once)
         gradients = step_gradients(optimizer, policy)
-        metrics = optimizer.update(batch_for(policy, kind), 0.0)
+        metrics = optimizer.update(batch_for(policy, kind), 0.0).metrics
         found.append((gradients[0], metrics["optim/grad_norm"]))
     (clipped, reported), (free, free_reported), (loose, _) = found
     assert float(clipped.norm()) == pytest.approx(0.01, rel=1e-3)
@@ -507,46 +503,46 @@ def test_the_gradient_is_scaled_down_to_its_largest_norm_and_reported_as_it_was(
 
 
 @algorithms_with("learning_rate_schedule")
-def test_a_linear_learning_rate_falls_to_zero_at_the_end(name: str) -> None:
+def test_linear_learning_rate_ends_at_zero(name: str) -> None:
     policy = policy_of("categorical")
     optimizer = optimizer_of(name, policy, learning_rate=0.01, learning_rate_schedule="linear")
     assert isinstance(optimizer, FirstOrder)
     for progress, rate in ((0.0, 0.01), (0.25, 0.0075), (1.0, 0.0)):
         start = policy.actor_parameters.vector.detach().clone()
-        metrics = optimizer.update(batch_for(policy, "categorical"), progress)
+        metrics = optimizer.update(batch_for(policy, "categorical"), progress).metrics
         assert metrics["optim/lr"] == pytest.approx(rate, abs=1e-12)
         assert optimizer.adam.learning_rate == pytest.approx(rate, abs=1e-12)
         assert torch.equal(policy.actor_parameters.vector, start) == (rate == 0)
     constant = optimizer_of(name, policy, learning_rate=0.01, learning_rate_schedule="constant")
-    assert constant.update(batch_for(policy, "categorical"), 0.9)["optim/lr"] == 0.01
+    assert constant.update(batch_for(policy, "categorical"), 0.9).metrics["optim/lr"] == 0.01
 
 
 @algorithms_with("max_kl_schedule")
 @BOTH_KINDS
-def test_a_linear_max_kl_falls_to_zero_at_the_end(name: str, kind: str) -> None:
+def test_linear_max_kl_ends_at_zero(name: str, kind: str) -> None:
     for progress, max_kl in ((0.0, 4e-5), (0.75, 1e-5), (1.0, 0.0)):
         policy = policy_of(kind)
         batch = batch_for(policy, kind)
         settings = {"max_kl": 4e-5, "max_kl_schedule": "linear", "cg_damping": 1e-4}
         optimizer_of(name, policy, **settings).update(batch, progress)
-        # A step that is a hair too long is shortened once, to 0.8² of its KL.
+        # A step slightly too long is shortened once, to 0.8² of its KL.
         assert 0.6 * max_kl <= true_kl(policy, batch, kind) <= 1.1 * max_kl
 
 
 @EVERY_ALGORITHM
-def test_defaults_carry_the_name_of_the_registry(name: str) -> None:
+def test_default_name_is_registered_name(name: str) -> None:
     assert ALGORITHMS[name].config().name == name
 
 
-def test_a_config_under_the_name_of_another_is_refused() -> None:
+def test_config_with_name_of_another_is_refused() -> None:
     policy = policy_of("categorical")
     for config in (TRPOConfig(name="npg"), TRPOConfig(name="nonsense")):
         with pytest.raises(ConfigError, match=r"algo\.name"):
-            make_policy_optimizer(config, policy, Generator())
+            make_policy_optimizer(config, make_engine(policy), Generator())
 
 
 @BOTH_KINDS
-def test_actor_and_critic_share_no_parameter_and_log_std_is_the_actors(kind: str) -> None:
+def test_actor_and_critic_share_no_parameter(kind: str) -> None:
     policy = policy_of(kind)
     names = {name for name, _ in policy.actor.named_parameters()}
     assert ("head.log_std" in names) == (kind == "gaussian")
@@ -557,47 +553,6 @@ def test_actor_and_critic_share_no_parameter_and_log_std_is_the_actors(kind: str
     assert policy.actor_parameters.vector.numel() == sum(
         parameter.numel() for parameter in policy.actor.parameters()
     )
-
-
-# The objectives, at two actions that π_old = (½, ½) took once each.
-
-
-def coin(advantages: tuple[float, float]) -> Batch:
-    old = torch.full((2, 2), math.log(0.5), dtype=torch.float64)
-    zeros = torch.zeros(2, dtype=torch.float64)
-    weights = torch.tensor(advantages, dtype=torch.float64)
-    return Batch(seen(zeros[:, None]), torch.tensor([0, 1]), weights, zeros, old, old[:, 0], zeros)
-
-
-def coin_of(p: float) -> OurCategorical:
-    return OurCategorical(torch.tensor([[p, 1 - p]] * 2, dtype=torch.float64).log())
-
-
-def test_loss_of_vanilla_pg_is_minus_the_weighed_log_likelihood() -> None:
-    loss = LogLikelihood().loss(coin_of(0.75), coin((2, -4)))
-    assert float(loss) == pytest.approx(-2.484907, abs=1e-6)
-
-
-@pytest.mark.parametrize(("clip_ratio_high", "loss"), [(None, -0.4), (0.28, -0.48)])
-def test_loss_of_ppo_clip_clips_each_side_at_its_own_bound(
-    clip_ratio_high: float | None, loss: float
-) -> None:
-    objective = ClippedSurrogate(PPOClipConfig(clip_ratio=0.2, clip_ratio_high=clip_ratio_high))
-    assert float(objective.loss(coin_of(0.75), coin((2, -2)))) == pytest.approx(loss)
-
-
-@pytest.mark.parametrize("config", [PPOKLConfig(), PPOKLFixedConfig()])
-def test_loss_of_ppo_kl_is_least_where_the_penalty_is_kl_from_old_to_new(
-    config: PPOKLFixedConfig,
-) -> None:
-    objective = KLPenalizedSurrogate(config)
-    found = minimize_scalar(
-        lambda p: float(objective.loss(coin_of(p), coin((0.5, -0.5)))),
-        bounds=(0.01, 0.99),
-        method="bounded",
-        options={"xatol": 1e-8},
-    )
-    assert found.x == pytest.approx(0.7071, abs=5e-5)
 
 
 # PPO-KL's coefficient.
@@ -618,46 +573,26 @@ def test_loss_of_ppo_kl_is_least_where_the_penalty_is_kl_from_old_to_new(
         (math.nan, 1.0),
     ],
 )
-def test_the_coefficient_doubles_above_and_halves_below_the_band_of_the_target(
-    kl: float, coefficient: float
-) -> None:
+def test_coefficient_doubles_above_and_halves_below_target(kl: float, coefficient: float) -> None:
     assert adapted_kl_coefficient(1.0, kl, 0.02, 1e-4, 1e4) == coefficient
 
 
-def test_the_coefficient_stays_within_its_bounds() -> None:
+def test_coefficient_stays_within_bounds() -> None:
     assert adapted_kl_coefficient(3.0, 1.0, 0.02, 0.5, 4.0) == 4.0
     assert adapted_kl_coefficient(4.0, 1.0, 0.02, 0.5, 4.0) == 4.0
     assert adapted_kl_coefficient(0.75, 0.0, 0.02, 0.5, 4.0) == 0.5
     assert adapted_kl_coefficient(0.5, 0.0, 0.02, 0.5, 4.0) == 0.5
 
 
-def test_the_loss_weighs_the_penalty_by_the_coefficient_as_it_stands() -> None:
-    objective = KLPenalizedSurrogate(PPOKLConfig(kl_coefficient=1.0))
-    new, batch = coin_of(0.75), coin((0, 0))
-    assert float(objective.loss(new, batch)) == pytest.approx(0.143841, abs=1e-6)
-    objective.adapt(1.0)
-    assert float(objective.loss(new, batch)) == pytest.approx(0.287682, abs=1e-6)
-
-
 @pytest.mark.parametrize("kl", [math.nan, math.inf])
-def test_a_kl_that_is_not_finite_leaves_the_coefficient(kl: float) -> None:
+def test_nonfinite_kl_keeps_coefficient(kl: float) -> None:
     objective = KLPenalizedSurrogate(PPOKLConfig(kl_coefficient=3.0))
     objective.adapt(kl)
     assert objective.kl_coefficient == 3.0
 
 
-def test_a_coefficient_of_0_is_no_penalty_where_support_is_lost() -> None:
-    objective = KLPenalizedSurrogate(PPOKLFixedConfig(kl_coefficient=0.0))
-    parameters = np.array([[0.0, -np.inf]])  # of π_θ; π_old was a fair coin
-    form = CategoricalForm(parameters, np.array([0]), np.log([[0.5, 0.5]]))
-    assert form.kl() == [np.inf]
-    rows = SimpleNamespace(old_log_prob=np.log([0.5]), advantages=np.array([3.0]))
-    loss, of_log_prob, of_kl = objective.slopes(form, cast(Rows, rows))
-    assert (loss, of_log_prob.tolist(), of_kl) == (-6.0, [-6.0], 0.0)
-
-
 def ppo_kl_updates(updates: int, **settings: Any) -> tuple[list[float], list[float], list[float]]:
-    """Return the coefficient at each minibatch, the one reported, and KL after each update."""
+    """Return the coefficients at each minibatch, those reported, and the KL of each update."""
     policy = policy_of("gaussian")
     settings = {"num_epochs": 2, "num_minibatches": 3, "learning_rate": 1e-3} | settings
     optimizer = optimizer_of(settings.pop("name", "ppo_kl"), policy, **settings)
@@ -668,13 +603,13 @@ def ppo_kl_updates(updates: int, **settings: Any) -> tuple[list[float], list[flo
     watch(optimizer, lambda *_: used.append(objective.kl_coefficient))
     for seed in range(updates):
         batch = batch_for(policy, "gaussian", seed=seed)
-        reported.append(optimizer.update(batch, 0.0)["kl/coefficient"])
+        reported.append(optimizer.update(batch, 0.0).metrics["kl/coefficient"])
         kls.append(true_kl(policy, batch, "gaussian"))
         optimizer.adapt(kls[-1])
     return used, reported, kls
 
 
-def test_the_coefficient_moves_once_an_update_and_counts_from_the_next_one_on() -> None:
+def test_coefficient_changes_once_after_each_update() -> None:
     used, reported, _ = ppo_kl_updates(3, target_kl=1e-9)
     assert used == [1.0] * 6 + [2.0] * 6 + [4.0] * 6
     assert reported == [1.0, 2.0, 4.0]
@@ -683,7 +618,7 @@ def test_the_coefficient_moves_once_an_update_and_counts_from_the_next_one_on() 
     assert reported == [1.0, 0.5, 0.4]
 
 
-def test_the_coefficient_weighs_the_penalty() -> None:
+def test_larger_coefficient_gives_smaller_kl() -> None:
     _, _, (weak,) = ppo_kl_updates(1, kl_coefficient=1e-3, num_epochs=10)
     _, _, (strong,) = ppo_kl_updates(1, kl_coefficient=1e3, num_epochs=10)
     assert strong < weak / 2
@@ -693,7 +628,7 @@ def test_the_coefficient_weighs_the_penalty() -> None:
     ("target_over_kl", "factor"),
     [(0.999 / 1.5, 2.0), (1.001 / 1.5, 1.0), (0.999 * 1.5, 1.0), (1.001 * 1.5, 0.5)],
 )
-def test_the_coefficient_is_decided_by_the_kl_of_the_full_batch_after_the_update(
+def test_coefficient_follows_full_batch_kl_after_update(
     target_over_kl: float, factor: float
 ) -> None:
     _, _, (kl,) = ppo_kl_updates(1)
@@ -702,7 +637,7 @@ def test_the_coefficient_is_decided_by_the_kl_of_the_full_batch_after_the_update
     assert reported == [1.0, factor]
 
 
-def test_a_fixed_coefficient_stays() -> None:
+def test_fixed_coefficient_stays() -> None:
     used, _, _ = ppo_kl_updates(3, name="ppo_kl_fixed", kl_coefficient=3.0)
     assert used == [3.0] * 18
 
@@ -711,17 +646,17 @@ def test_a_fixed_coefficient_stays() -> None:
 
 
 def ppo_clip_steps(**settings: Any) -> tuple[int, Metrics, float]:
-    """Return how many steps an update took, its metrics, and the KL it ended at."""
+    """Return the number of steps of an update, its metrics, and its KL."""
     policy = policy_of("gaussian")
     batch = batch_for(policy, "gaussian")
     optimizer = optimizer_of("ppo_clip", policy, learning_rate=1e-3, **settings)
     steps = step_gradients(optimizer, policy)
-    metrics = optimizer.update(batch, 0.0)
+    metrics = optimizer.update(batch, 0.0).metrics
     return len(steps), metrics, true_kl(policy, batch, "gaussian")
 
 
 @pytest.mark.parametrize(("scope", "steps"), [("minibatch", 1), ("epoch", 4)])
-def test_an_early_stop_leaves_both_loops(scope: str, steps: int) -> None:
+def test_early_stop_leaves_both_loops(scope: str, steps: int) -> None:
     taken, metrics, _ = ppo_clip_steps(
         num_epochs=5, num_minibatches=4, target_kl=1e-6, target_kl_scope=scope
     )
@@ -732,7 +667,7 @@ def test_an_early_stop_leaves_both_loops(scope: str, steps: int) -> None:
 
 @pytest.mark.parametrize("scope", ["minibatch", "epoch"])
 @pytest.mark.parametrize("target_kl", [None, 1e3])
-def test_without_reason_to_stop_every_step_is_taken(scope: str, target_kl: float | None) -> None:
+def test_without_early_stop_every_step_is_taken(scope: str, target_kl: float | None) -> None:
     taken, metrics, _ = ppo_clip_steps(
         num_epochs=5, num_minibatches=4, target_kl=target_kl, target_kl_scope=scope
     )
@@ -742,38 +677,38 @@ def test_without_reason_to_stop_every_step_is_taken(scope: str, target_kl: float
 
 
 @pytest.mark.parametrize("scope", ["minibatch", "epoch"])
-def test_the_stop_comes_at_the_multiple_of_the_target_kl(scope: str) -> None:
+def test_early_stop_uses_multiple_of_target_kl(scope: str) -> None:
     once = {"num_minibatches": 1, "target_kl_scope": scope, "target_kl_multiplier": 3.0}
     _, _, kl = ppo_clip_steps(num_epochs=1, **once)
     stopped, _, _ = ppo_clip_steps(num_epochs=2, target_kl=0.999 * kl / 3, **once)
-    went_on, _, _ = ppo_clip_steps(num_epochs=2, target_kl=1.001 * kl / 3, **once)
-    assert (stopped, went_on) == (1, 2)
+    completed, _, _ = ppo_clip_steps(num_epochs=2, target_kl=1.001 * kl / 3, **once)
+    assert (stopped, completed) == (1, 2)
 
 
-def test_the_stop_of_an_epoch_looks_at_the_full_batch() -> None:
+def test_epoch_stop_measures_full_batch() -> None:
     settings = {"num_minibatches": 4, "target_kl_scope": "epoch", "target_kl_multiplier": 1.0}
     _, _, kl = ppo_clip_steps(num_epochs=1, **settings)
     stopped, _, _ = ppo_clip_steps(num_epochs=2, target_kl=0.999 * kl, **settings)
-    went_on, _, _ = ppo_clip_steps(num_epochs=2, target_kl=1.001 * kl, **settings)
-    assert (stopped, went_on) == (4, 8)
+    completed, _, _ = ppo_clip_steps(num_epochs=2, target_kl=1.001 * kl, **settings)
+    assert (stopped, completed) == (4, 8)
 
 
-def test_the_stop_of_a_minibatch_looks_at_that_minibatch_alone() -> None:
+def test_minibatch_stop_measures_that_minibatch() -> None:
     taken = set()
     for stale_row in range(8):
         policy = policy_of("gaussian")
         batch = batch_for(policy, "gaussian")
-        batch.old_parameters[stale_row, 0] += 1e3  # far off in one row, so in one minibatch
+        batch.old_parameters[stale_row, 0] += 1e3  # one row, so one minibatch
         settings = {"num_minibatches": 4, "target_kl": 1.0, "target_kl_scope": "minibatch"}
         optimizer = optimizer_of("ppo_clip", policy, **settings)
         steps = step_gradients(optimizer, policy)
-        assert optimizer.update(batch, 0.0)["optim/stopped_early"] == 1
+        assert optimizer.update(batch, 0.0).metrics["optim/stopped_early"] == 1
         taken.add(len(steps))
     assert len(taken) > 1
     assert taken <= {0, 1, 2, 3}
 
 
-def test_an_update_that_came_to_its_end_did_not_stop_early() -> None:
+def test_complete_update_is_not_stopped_early() -> None:
     taken, metrics, kl = ppo_clip_steps(num_epochs=2, num_minibatches=1, target_kl=0.1)
     assert taken == 2
     assert metrics["optim/stopped_early"] == 0
@@ -782,14 +717,14 @@ def test_an_update_that_came_to_its_end_did_not_stop_early() -> None:
     assert metrics["optim/stopped_early"] == 0
 
 
-def test_a_stop_before_the_first_step_is_an_update_of_no_steps() -> None:
+def test_stop_before_first_step_changes_nothing() -> None:
     policy = policy_of("gaussian")
     start = policy.actor_parameters.vector.detach().clone()
     batch = batch_for(policy, "gaussian")
-    # Float rounding alone can pass a target as small as this.
+    # Rounding alone can exceed such a small target.
     batch = replace(batch, old_parameters=batch.old_parameters + 1e-6)
     settings = {"target_kl": 1e-20, "target_kl_scope": "minibatch"}
-    metrics = optimizer_of("ppo_clip", policy, **settings).update(batch, 0.0)
+    metrics = optimizer_of("ppo_clip", policy, **settings).update(batch, 0.0).metrics
     assert metrics["optim/epochs"] == 0
     assert metrics["optim/stopped_early"] == 1
     assert torch.equal(policy.actor_parameters.vector, start)
@@ -799,13 +734,13 @@ def test_a_stop_before_the_first_step_is_an_update_of_no_steps() -> None:
 
 
 @EVERY_KIND
-def test_trpo_keeps_the_kl_within_its_bound_iteration_after_iteration(kind: str) -> None:
+def test_trpo_keeps_kl_within_bound(kind: str) -> None:
     loop = loop_of(kind, TRPOConfig(max_kl=0.02, cg_damping=1e-3), normalize=True)
     accepted, iterations = 0, 6 if kind in CARTPOLE_OR_PENDULUM else 3
     for _ in range(iterations):
         batch = loop.collect()
         before = true_surrogate(loop.policy, batch, kind)
-        metrics = loop.optimizer.update(batch, 0.0)
+        metrics = loop.optimizer.update(batch, 0.0).metrics
         kl = true_kl(loop.policy, batch, kind)
         assert kl <= 0.02
         if metrics["trust_region/accepted"]:
@@ -818,11 +753,11 @@ def test_trpo_keeps_the_kl_within_its_bound_iteration_after_iteration(kind: str)
 @pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind not in ("multi_categorical", "gru")]
 )
-def test_trpo_backtracks_until_the_bound_holds(kind: str) -> None:
+def test_trpo_backtracks_until_bound_holds(kind: str) -> None:
     policy = policy_of(kind)
     batch = batch_for(policy, kind)
     settings = {"max_kl": 0.5, "cg_damping": 1e-4, "line_search_decay": 0.7}
-    metrics = optimizer_of("trpo", policy, **settings).update(batch, 0.0)
+    metrics = optimizer_of("trpo", policy, **settings).update(batch, 0.0).metrics
     backtracks = metrics["trust_region/backtracks"]
     assert backtracks >= 1
     assert metrics["trust_region/step_fraction"] == pytest.approx(0.7**backtracks)
@@ -830,24 +765,22 @@ def test_trpo_backtracks_until_the_bound_holds(kind: str) -> None:
 
 
 @EVERY_KIND
-def test_trpo_restores_every_bit_where_no_step_is_accepted(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse_all(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> LineSearch:
+def test_trpo_rejected_step_restores_parameters(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reject_all(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> LineSearch:
         assert evaluate(1.0)[1] > 0
         return LineSearch(False, 0.0, 1, 0.0)
 
-    monkeypatch.setattr(trpo, "backtracking_line_search", refuse_all)
+    monkeypatch.setattr(trpo, "backtracking_line_search", reject_all)
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
-    metrics = optimizer_of("trpo", policy).update(batch_for(policy, kind), 0.0)
+    metrics = optimizer_of("trpo", policy).update(batch_for(policy, kind), 0.0).metrics
     assert torch.equal(policy.actor_parameters.vector, start)
     assert metrics["trust_region/accepted"] == 0
     assert metrics["trust_region/step_fraction"] == 0
 
 
 @BOTH_KINDS
-def test_trpo_measures_improvement_and_kl_from_the_old_policy(
+def test_trpo_measures_improvement_and_kl_from_old_policy(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = {}
@@ -873,33 +806,31 @@ def test_trpo_measures_improvement_and_kl_from_the_old_policy(
 
 
 @BOTH_KINDS
-def test_trpo_refuses_a_step_that_overshoots_and_may_not_be_shortened(kind: str) -> None:
+def test_trpo_rejects_too_long_step_without_backtracks(kind: str) -> None:
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
     batch = batch_for(policy, kind)
     settings = {"max_kl": 0.5, "cg_damping": 1e-4, "max_backtracks": 0}
-    metrics = optimizer_of("trpo", policy, **settings).update(batch, 0.0)
+    metrics = optimizer_of("trpo", policy, **settings).update(batch, 0.0).metrics
     assert metrics["trust_region/accepted"] == 0
     assert torch.equal(policy.actor_parameters.vector, start)
     assert true_kl(policy, batch, kind) == 0
 
 
 @EVERY_KIND
-def test_npg_takes_whole_the_step_that_trpo_searches_along(kind: str) -> None:
+def test_npg_step_is_full_trpo_step(kind: str) -> None:
     settings = {"max_kl": 1e-3}
     assert torch.equal(updated("npg", kind, **settings), updated("trpo", kind, **settings))
 
 
 @algorithms_with("max_kl")
 @EVERY_KIND
-def test_a_small_natural_step_makes_the_kl_asked_for_and_the_improvement_expected(
-    name: str, kind: str
-) -> None:
+def test_small_natural_step_has_predicted_kl_and_improvement(name: str, kind: str) -> None:
     policy = policy_of(kind)
     batch = batch_for(policy, kind)
     before = true_surrogate(policy, batch, kind)
-    metrics = optimizer_of(name, policy, max_kl=1e-5, cg_damping=1e-4).update(batch, 0.0)
-    # A step that is a hair too long is shortened once.
+    metrics = optimizer_of(name, policy, max_kl=1e-5, cg_damping=1e-4).update(batch, 0.0).metrics
+    # A step slightly too long is shortened once.
     fraction = metrics["trust_region/step_fraction"]
     assert fraction in ((1.0, 0.8) if name == "trpo" else (1.0,))
     assert true_kl(policy, batch, kind) == pytest.approx(fraction**2 * 1e-5, rel=0.1)
@@ -912,14 +843,12 @@ def test_a_small_natural_step_makes_the_kl_asked_for_and_the_improvement_expecte
 @algorithms_with("max_kl")
 @BOTH_KINDS
 @pytest.mark.parametrize("advantage", [0.0, math.nan, math.inf])
-def test_advantages_without_a_direction_leave_every_bit_of_the_policy(
-    name: str, kind: str, advantage: float
-) -> None:
+def test_zero_or_nonfinite_advantages_keep_policy(name: str, kind: str, advantage: float) -> None:
     policy = policy_of(kind)
     start = policy.actor_parameters.vector.detach().clone()
     batch = batch_for(policy, kind)
     batch = replace(batch, advantages=torch.full_like(batch.advantages, advantage))
-    metrics = optimizer_of(name, policy).update(batch, 0.0)
+    metrics = optimizer_of(name, policy).update(batch, 0.0).metrics
     assert torch.equal(policy.actor_parameters.vector, start)
     assert metrics["trust_region/accepted"] == 0
     assert metrics["trust_region/step_fraction"] == 0
@@ -927,7 +856,7 @@ def test_advantages_without_a_direction_leave_every_bit_of_the_policy(
 
 
 @algorithms_with("max_kl")
-def test_a_natural_step_does_not_depend_on_the_size_of_the_advantages(name: str) -> None:
+def test_natural_step_ignores_scale_of_advantages(name: str) -> None:
     batch = batch_for(policy_of("gaussian"), "gaussian")
     off = {"advantage_standardization": "none", "cg_iterations": 5}
     torch.testing.assert_close(
@@ -940,9 +869,7 @@ def test_a_natural_step_does_not_depend_on_the_size_of_the_advantages(name: str)
 
 @algorithms_with("fisher_fraction")
 @BOTH_KINDS
-def test_a_fraction_that_takes_in_every_state_gives_the_full_fisher_matrix(
-    name: str, kind: str
-) -> None:
+def test_fisher_fraction_of_all_states_is_full_matrix(name: str, kind: str) -> None:
     torch.testing.assert_close(
         updated(name, kind, fisher_fraction=0.9999), updated(name, kind), rtol=0, atol=1e-4
     )
@@ -950,14 +877,14 @@ def test_a_fraction_that_takes_in_every_state_gives_the_full_fisher_matrix(
 
 @algorithms_with("fisher_fraction")
 @BOTH_KINDS
-@BOTH_WAYS
-def test_a_fraction_of_the_states_is_drawn_anew_for_each_update(
-    name: str, kind: str, differentiation: str, monkeypatch: pytest.MonkeyPatch
+@BOTH_ENGINES
+def test_fisher_states_are_sampled_in_each_update(
+    name: str, kind: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = policy_of(kind, differentiation=differentiation)
+    policy = policy_of(kind, engine=engine)
     batch = batch_for(policy, kind)
-    optimizer = optimizer_of(name, policy, fisher_fraction=0.25)
-    found = evaluations(policy, monkeypatch)
+    optimizer: Any = optimizer_of(name, policy, fisher_fraction=0.25)
+    found = evaluations(optimizer.engine, monkeypatch)
     before = true_surrogate(policy, batch, kind)
     optimizer.update(batch, 0.0)
     assert true_surrogate(policy, batch, kind) > before
@@ -979,47 +906,48 @@ def test_line_search_measures_in_float64(kind: str, monkeypatch: pytest.MonkeyPa
     policy = policy_of(kind)
     batch = batch_for(policy, kind)
     optimizer_of("trpo", policy, max_kl=1e-10).update(batch, 0.0)
-    # As small as this, float32 gives a KL of another size: its rounding is 6e-8.
+    # Float32, with its rounding of 6e-8, would give another KL.
     assert measured[0][1] == pytest.approx(true_kl(policy, batch, kind), rel=1e-5)
     assert 1e-11 < measured[0][1] < 2e-10
 
 
-@pytest.mark.parametrize("by_hand", [True, False])
+@BOTH_ENGINES
 def test_inexact_direction_is_scaled_by_true_curvature(
-    by_hand: bool, monkeypatch: pytest.MonkeyPatch
+    engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: dict[str, float] = {}
 
     def inexact(product: Any, gradient: Any, *_: Any) -> tuple[Any, Any]:
         direction = 1.0 * gradient
-        direction[::2] = 0  # far from the solution, and not orthogonal to its residual
+        direction[::2] = 0  # not the solution, and not orthogonal to its residual
         image = product(direction)
         found["curvature"] = float(direction @ image)
         found["length"] = float(direction @ direction) ** 0.5
         return direction, gradient - image
 
     monkeypatch.setattr(natural_gradient, "conjugate_gradient", inexact)
-    policy = policy_of("gaussian", differentiation="by_hand" if by_hand else "autograd")
+    policy = policy_of("gaussian", engine=engine)
     batch = batch_for(policy, "gaussian")
     start = policy.actor_parameters.vector.detach().clone()
-    gradient = NaturalGradient(TRPOConfig(), policy, Generator().manual_seed(0))
+    gradient = NaturalGradient(TRPOConfig(), make_engine(policy), Generator().manual_seed(0))
     step = gradient.step(gradient.prepared(batch), 0.01).step
-    whole = -policy.actor_parameters.gradient.clone()
-    whole[::2] = 0
-    assert float(step @ whole / (step.norm() * whole.norm())) == pytest.approx(1, rel=1e-5)
+    direction = -policy.actor_parameters.gradient.clone()
+    direction[::2] = 0
+    cosine = float(step @ direction / (step.norm() * direction.norm()))
+    assert cosine == pytest.approx(1, rel=1e-5)
     # xᵀFx of the step is 2δ: its length is that of the direction times √(2δ / curvature).
     length = found["length"] * (2 * 0.01 / found["curvature"]) ** 0.5
     assert float(step.norm()) == pytest.approx(length, rel=1e-4)
     assert torch.equal(policy.actor_parameters.vector, start)
 
 
-@pytest.mark.parametrize("differentiation", ["by_hand", "autograd"])
+@BOTH_ENGINES
 @pytest.mark.parametrize("size", [1e-30, 1e-5, 1e12])
-def test_natural_step_is_that_of_advantages_of_any_size(size: float, differentiation: str) -> None:
-    policy = policy_of("gaussian", differentiation=differentiation)
+def test_natural_step_handles_advantages_of_any_size(size: float, engine: str) -> None:
+    policy = policy_of("gaussian", engine=engine)
     batch = batch_for(policy, "gaussian")
     config = NPGConfig(advantage_standardization="none", cg_residual_tolerance=1e-4)
-    natural = NaturalGradient(config, policy, Generator().manual_seed(0))
+    natural = NaturalGradient(config, make_engine(policy), Generator().manual_seed(0))
     step = natural.step(batch, 0.01)
     scaled = natural.step(replace(batch, advantages=size * batch.advantages), 0.01)
     assert step.step.norm() > 0.01
@@ -1031,13 +959,13 @@ def test_natural_step_is_that_of_advantages_of_any_size(size: float, differentia
 @pytest.mark.parametrize("constant", [0.1, -3.3e-7, 7e5])
 @pytest.mark.parametrize("kind", ["categorical", "gaussian"])
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_constant_advantages_move_nothing(name: str, kind: str, constant: float) -> None:
+def test_constant_advantages_keep_policy(name: str, kind: str, constant: float) -> None:
     policy = policy_of(kind)
     batch = batch_for(policy, kind, 250)
     batch = replace(batch, advantages=torch.full_like(batch.advantages, constant))
     before = policy.actor_parameters.vector.detach().clone()
     algo = config_of(name, kl_coefficient=1.0)
-    make_policy_optimizer(algo, policy, Generator().manual_seed(0)).update(batch, 0.0)
+    make_policy_optimizer(algo, make_engine(policy), Generator().manual_seed(0)).update(batch, 0.0)
     if algo.name in ("ppo_kl", "ppo_kl_fixed"):  # the gradient of a KL of 0 is 0 to rounding
         torch.testing.assert_close(policy.actor_parameters.vector, before, rtol=0, atol=1e-6)
     else:

@@ -1,4 +1,4 @@
-"""The critic's fit: what it minimises, what bounds it, and that it leaves the actor alone."""
+"""The critic's fit: convergence, clipping, metrics, and independence of the actor."""
 
 import math
 
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete
-from learning_loop import seen, vector_encoder
+from learning_loop import as_inputs, vector_encoder
 
 from rlkl.algos.critic import CriticConfig, CriticFit
+from rlkl.engines.make import make_engine
 from rlkl.models.policy import Policy, PolicyConfig
-from rlkl.rollouts.rollout import Batch
-from rlkl.utils.validation import ConfigError
+from rlkl.rollouts.batch import Batch
+from rlkl.utils.errors import ConfigError
 
 EXPLAINED = ("value/explained_variance", "value/explained_variance_after")
 
@@ -23,7 +24,7 @@ def policy() -> Policy:
 
 
 def batch_of(policy: Policy, returns: torch.Tensor) -> Batch:
-    inputs = seen(torch.linspace(-1, 1, 2 * len(returns)).reshape(-1, 2))
+    inputs = as_inputs(torch.linspace(-1, 1, 2 * len(returns)).reshape(-1, 2))
     with torch.no_grad():
         values = policy.values(inputs)
     nothing = torch.zeros(len(returns))
@@ -31,20 +32,22 @@ def batch_of(policy: Policy, returns: torch.Tensor) -> Batch:
 
 
 def fit(policy: Policy, **settings: object) -> CriticFit:
-    return CriticFit(CriticConfig(**settings), policy, torch.Generator().manual_seed(1))
+    return CriticFit(
+        CriticConfig(**settings), make_engine(policy), torch.Generator().manual_seed(1)
+    )
 
 
-def test_values_come_to_the_returns_and_the_actor_stays(policy: Policy) -> None:
+def test_fit_reaches_returns_and_keeps_actor(policy: Policy) -> None:
     batch = batch_of(policy, torch.linspace(-2, 3, 64))
     actor = policy.actor_parameters.vector.detach().clone()
     critic_fit = fit(policy, learning_rate=0.02, num_epochs=200, max_grad_norm=None)
     critic_fit.update(batch, 0.0)
-    assert critic_fit.update(batch, 0.0)["value/loss"] < 0.01
+    assert critic_fit.update(batch, 0.0).metrics["value/loss"] < 0.01
     torch.testing.assert_close(policy.values(batch.inputs), batch.returns, rtol=0, atol=0.3)
     assert torch.equal(policy.actor_parameters.vector, actor)
 
 
-def test_value_clip_keeps_values_near_their_old_selves(policy: Policy) -> None:
+def test_value_clip_limits_change_of_values(policy: Policy) -> None:
     batch = batch_of(policy, torch.full((64,), 50.0))
     moved = {}
     for value_clip in (0.5, None):
@@ -52,22 +55,22 @@ def test_value_clip_keeps_values_near_their_old_selves(policy: Policy) -> None:
         fit(policy, learning_rate=0.02, **settings).update(batch, 0.0)
         distance = (policy.values(batch.inputs) - batch.old_values).abs().mean()
         moved[value_clip] = float(distance.detach())
-    assert 0.5 < moved[0.5] < 3  # Adam's momentum carries it a little past the clip
+    assert 0.5 < moved[0.5] < 3  # Adam's momentum goes slightly beyond the clip
     assert moved[None] > 20
 
 
-def test_one_return_alone_is_no_problem(policy: Policy) -> None:
-    metrics = fit(policy, num_minibatches=4).update(batch_of(policy, torch.ones(1)), 0.0)
+def test_single_return_gives_finite_loss(policy: Policy) -> None:
+    metrics = fit(policy, num_minibatches=4).update(batch_of(policy, torch.ones(1)), 0.0).metrics
     assert math.isfinite(metrics["value/loss"]) and math.isfinite(metrics["value/grad_norm"])
     assert all(math.isnan(metrics[tag]) for tag in EXPLAINED)  # one return does not vary
 
 
-def test_explained_variance_is_told_before_and_after_the_fit(policy: Policy) -> None:
+def test_explained_variance_is_reported_before_and_after_fit(policy: Policy) -> None:
     batch = batch_of(policy, torch.linspace(-2, 3, 64))
-    metrics = fit(policy, learning_rate=0.01).update(batch, 0.0)
+    metrics = fit(policy, learning_rate=0.01).update(batch, 0.0).metrics
     vectors = batch.inputs.observations["vector"]
     with torch.no_grad():
-        fitted = policy.critic(seen(vectors)).squeeze(-1)
+        fitted = policy.critic(as_inputs(vectors)).squeeze(-1)
     for tag, values in zip(EXPLAINED, (batch.old_values, fitted), strict=True):
         residuals = (batch.returns - values).double().numpy()
         expected = 1 - np.var(residuals) / np.var(batch.returns.double().numpy())
@@ -75,7 +78,7 @@ def test_explained_variance_is_told_before_and_after_the_fit(policy: Policy) -> 
     assert metrics[EXPLAINED[0]] < metrics[EXPLAINED[1]]
 
 
-def test_the_learning_rate_follows_its_schedule(policy: Policy) -> None:
+def test_learning_rate_follows_schedule(policy: Policy) -> None:
     critic_fit = fit(policy, learning_rate=0.1, learning_rate_schedule="linear")
     critic_fit.update(batch_of(policy, torch.ones(8)), 0.75)
     assert critic_fit.adam.learning_rate == pytest.approx(0.025)
@@ -84,23 +87,23 @@ def test_the_learning_rate_follows_its_schedule(policy: Policy) -> None:
     assert torch.equal(policy.critic_parameters.vector, before)
 
 
-def test_a_restored_fit_goes_on_with_the_same_bits(policy: Policy) -> None:
+def test_restored_fit_continues_identically(policy: Policy) -> None:
     batch = batch_of(policy, torch.linspace(-2, 3, 64))
     first = fit(policy)
     first.update(batch, 0.0)
     weights, state = policy.state_dict(), first.state_dict()
-    saved = torch.load(_written(state), weights_only=True)
+    saved = torch.load(_saved(state), weights_only=True)
     kept = {part: {k: v.clone() for k, v in weights[part].items()} for part in weights}
     first.update(batch, 0.0)
     expected = policy.critic_parameters.vector.detach().clone()
     policy.load_state_dict(kept)
-    second = CriticFit(CriticConfig(), policy, torch.Generator())
+    second = CriticFit(CriticConfig(), make_engine(policy), torch.Generator())
     second.load_state_dict(saved)
     second.update(batch, 0.0)
     assert torch.equal(policy.critic_parameters.vector, expected)
 
 
-def _written(state: dict[str, object]) -> object:
+def _saved(state: dict[str, object]) -> object:
     from io import BytesIO
 
     file = BytesIO()

@@ -1,4 +1,4 @@
-"""The critic's fit beside the actor's update: the same bits, when it is done, and how it ends."""
+"""The critic's worker: identical results, when it is used, and how it ends."""
 
 import math
 import os
@@ -13,17 +13,17 @@ import pytest
 import torch
 
 import rlkl
-from rlkl.algos import ALGORITHMS
-from rlkl.algos import parallel_critic as critic_worker
-from rlkl.algos.base import Metrics
+from rlkl.algos import ALGORITHMS, parallel_critic
+from rlkl.algos.base import Outcome
 from rlkl.algos.critic import CriticConfig
 from rlkl.algos.parallel_critic import PERIOD, PROBES, Updates
+from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
-from rlkl.rollouts.rollout import Batch
+from rlkl.rollouts.batch import Batch
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a Unix")
 
@@ -63,11 +63,11 @@ def is_running(pid: int) -> bool:
     ("algo", "env_id"),
     [("ppo_clip", "CartPole-v1"), ("trpo", "Pendulum-v1"), ("ppo_kl", "FrozenLake-v1")],
 )
-def test_at_once_gives_the_bits_of_in_turn(algo: str, env_id: str) -> None:
+def test_parallel_and_sequential_results_are_identical(algo: str, env_id: str) -> None:
     states, rows = [], []
     for worker in ("never", "always"):
         learner = Learner(config(worker, algo, env_id))
-        reports = [learner.iterate()[1] for _ in range(4)]
+        reports = [learner.iterate().scalars for _ in range(4)]
         assert (learner.updates._worker is not None) == (worker == "always")
         rows.append([{k: v for k, v in r.items() if "time/" not in k} for r in reports])
         states.append(learner.state_dict() | {"config": None})
@@ -90,28 +90,29 @@ def assert_same(left: Any, right: Any) -> None:
         assert left == right or (math.isnan(left) and math.isnan(right))
 
 
-def test_what_is_restored_in_the_trainer_is_restored_in_the_worker(learner: Learner) -> None:
+def test_restoring_trainer_restores_worker(learner: Learner) -> None:
     learner.iterate()
-    learner.safeguard.remember()
+    learner.guard.remember()
     critic = learner.policy.critic_parameters.vector
     before = critic.detach().clone()
     learner.iterate()
     assert not torch.equal(critic, before)
-    learner.safeguard._restore()
-    once = [learner.critic_fit.state_dict()["generator"].clone(), critic.detach().clone()]
+    learner.guard._restore()
+    generator = learner.critic_fit.state_dict()["generator"].clone()
+    restored = critic.detach().clone()
     rollout = learner.collector.collect()
-    batch = rlkl.rollouts.rollout.make_batch(rollout, learner.policy, 0.99, 0.95)
+    batch = rlkl.rollouts.batch.make_batch(rollout, make_engine(learner.policy), 0.99, 0.95)
     learner.critic_fit.update(batch, 0.0)
     expected = critic.detach().clone()
-    learner.critic_fit.generator.set_state(once[0])
-    learner.safeguard._restore()
-    assert torch.equal(critic, once[1])
+    learner.critic_fit.generator.set_state(generator)
+    learner.guard._restore()
+    assert torch.equal(critic, restored)
     learner.updates.update(batch, 0.0)
     assert torch.equal(critic, expected)
 
 
 class Clock:
-    """A clock that moves only when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -121,18 +122,18 @@ class Clock:
 
 
 class Stub:
-    """A policy-optimizer, a fit and a worker that take a given time, and change nothing."""
+    """A policy-optimizer, a fit and a worker that take a given time and change nothing."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self.clock, self.seconds = clock, seconds
 
-    def update(self, batch: Any, progress: float) -> Metrics:
+    def update(self, batch: Any, progress: float) -> Outcome:
         self.clock.now += self.seconds
-        return {}
+        return Outcome({})
 
     def start(self, batch: Any, progress: float) -> None: ...
 
-    def finish(self) -> Metrics:
+    def finish(self) -> Outcome:
         return self.update(None, 0.0)
 
     def end(self) -> None: ...
@@ -141,12 +142,12 @@ class Stub:
 @pytest.mark.parametrize(
     ("fit", "wait", "expected"),
     [
-        (0.05, 0.01, {False: PROBES, True: PERIOD - PROBES}),  # at once is faster
-        (0.05, 0.09, {False: PERIOD - PROBES, True: PROBES}),  # slower: the core is taken
-        (0.001, 0.0, {False: PERIOD, True: 0}),  # not worth a question
+        (0.05, 0.01, {False: PROBES, True: PERIOD - PROBES}),  # parallel is faster
+        (0.05, 0.09, {False: PERIOD - PROBES, True: PROBES}),  # slower: the core is busy
+        (0.001, 0.0, {False: PERIOD, True: 0}),  # too short to try
     ],
 )
-def test_the_faster_way_is_taken_and_measured_again(
+def test_faster_mode_is_used_and_remeasured(
     fit: float,
     wait: float,
     expected: dict[bool, int],
@@ -154,49 +155,49 @@ def test_the_faster_way_is_taken_and_measured_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(critic_worker, "time", clock)
-    monkeypatch.setattr(critic_worker, "CriticWorker", lambda *_: Stub(clock, wait))
-    monkeypatch.setattr(critic_worker, "has_another_core", lambda: True)
+    monkeypatch.setattr(parallel_critic, "time", clock)
+    monkeypatch.setattr(parallel_critic, "CriticWorker", lambda *_: Stub(clock, wait))
+    monkeypatch.setattr(parallel_critic, "has_another_core", lambda: True)
     critic_fit: Any = Stub(clock, fit)
-    critic_fit.config, critic_fit.policy = CriticConfig(), learner.policy
+    critic_fit.config, critic_fit.engine = CriticConfig(), learner.engine
     updates = Updates(Stub(clock, 0.1), critic_fit, 1)  # type: ignore[arg-type]
     for _ in range(2):
-        ways = []
+        modes = []
         for _ in range(PERIOD):
             before = clock.now
             updates.update(None, 0.0)  # type: ignore[arg-type]
-            ways.append(clock.now - before == pytest.approx(0.1 + wait))
-        assert {way: ways.count(way) for way in (False, True)} == expected
+            modes.append(clock.now - before == pytest.approx(0.1 + wait))
+        assert {mode: modes.count(mode) for mode in (False, True)} == expected
 
 
-def test_a_fit_that_becomes_worthwhile_between_two_probes_is_tried(
+def test_fit_that_becomes_long_is_parallelized(
     learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(critic_worker, "time", clock)
-    monkeypatch.setattr(critic_worker, "CriticWorker", lambda *_: Stub(clock, 0.01))
-    monkeypatch.setattr(critic_worker, "has_another_core", lambda: True)
+    monkeypatch.setattr(parallel_critic, "time", clock)
+    monkeypatch.setattr(parallel_critic, "CriticWorker", lambda *_: Stub(clock, 0.01))
+    monkeypatch.setattr(parallel_critic, "has_another_core", lambda: True)
     critic_fit: Any = Stub(clock, 0.001)
-    critic_fit.config, critic_fit.policy = CriticConfig(), learner.policy
+    critic_fit.config, critic_fit.engine = CriticConfig(), learner.engine
     updates = Updates(Stub(clock, 0.1), critic_fit, 1)  # type: ignore[arg-type]
     for number in range(PERIOD):
         critic_fit.seconds = 0.001 if number < 3 * PROBES else 0.05
         updates.update(None, 0.0)  # type: ignore[arg-type]
-    # Two fits of the new length make the median, and from then on all are at once.
+    # After two long fits the median is long, and all later updates are parallel.
     assert clock.now == pytest.approx(PERIOD * 0.1 + 9 * 0.001 + 2 * 0.05 + (PERIOD - 11) * 0.01)
 
 
-def test_one_core_alone_is_left_alone(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(critic_worker, "has_another_core", lambda: False)
-    alone = Learner(config("auto"))
-    monkeypatch.setattr(critic_worker, "WORTHWHILE", 0.0)
+def test_single_core_has_no_worker(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel_critic, "has_another_core", lambda: False)
+    sequential = Learner(config("auto"))
+    monkeypatch.setattr(parallel_critic, "WORTHWHILE", 0.0)
     for _ in range(2 * PROBES):
-        alone.iterate()
-    assert alone.updates._worker is None
-    alone.close()
+        sequential.iterate()
+    assert sequential.updates._worker is None
+    sequential.close()
 
 
-def test_closing_ends_the_process(learner: Learner) -> None:
+def test_closing_ends_worker(learner: Learner) -> None:
     learner.iterate()
     pid = pid_of(learner)
     assert is_running(pid)
@@ -204,24 +205,24 @@ def test_closing_ends_the_process(learner: Learner) -> None:
     assert not is_running(pid)
 
 
-def test_a_worker_that_dies_is_told_of(learner: Learner) -> None:
+def test_dead_worker_is_reported(learner: Learner) -> None:
     learner.iterate()
     os.kill(pid_of(learner), signal.SIGKILL)
-    with pytest.raises(ChildProcessError, match=r"critic died.*critic\.worker=never"):
+    with pytest.raises(ChildProcessError, match=r"worker process died.*critic\.worker=never"):
         learner.iterate()
 
 
-def test_the_worker_leaves_signals_to_the_trainer(learner: Learner) -> None:
+def test_worker_ignores_stop_signals(learner: Learner) -> None:
     learner.iterate()
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(pid_of(learner), number)
     learner.iterate()
 
 
-def test_what_fails_in_the_worker_is_raised_in_the_trainer(
+def test_worker_error_is_raised_in_trainer(
     learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(batch: Batch, progress: float) -> Metrics:
+    def broken(batch: Batch, progress: float) -> Outcome:
         raise ZeroDivisionError("of the critic")
 
     monkeypatch.setattr(learner.critic_fit, "update", broken)
@@ -229,19 +230,19 @@ def test_what_fails_in_the_worker_is_raised_in_the_trainer(
         learner.iterate()
 
 
-def test_it_needs_networks_done_by_hand() -> None:
-    by_autograd = PolicyConfig(differentiation="autograd")
+def test_worker_needs_numpy_engine() -> None:
+    torch_engine = PolicyConfig(engine="torch")
     with pytest.raises(ConfigError, match=r"critic\.worker=always: it needs .*critic\.worker=auto"):
-        Learner(replace(config("always"), policy=by_autograd))
-    learner = Learner(replace(config("auto"), policy=by_autograd))
-    assert learner.updates._wanted == "never"
+        Learner(replace(config("always"), policy=torch_engine))
+    learner = Learner(replace(config("auto"), policy=torch_engine))
+    assert learner.updates._mode == "never"
     learner.close()
     with pytest.raises(ConfigError, match=r"critic\.worker='?sometimes"):
         CriticConfig(worker="sometimes")
 
 
 @pytest.mark.slow
-def test_no_worker_outlives_a_trainer_that_is_killed(tmp_path: Path) -> None:
+def test_worker_ends_when_trainer_is_killed(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     trainer = os.fork()
     if trainer == 0:
@@ -263,21 +264,21 @@ def test_no_worker_outlives_a_trainer_that_is_killed(tmp_path: Path) -> None:
     os.close(writing)
 
 
-def test_without_a_process_the_critic_is_fitted_in_turn(
+def test_critic_is_fitted_sequentially_if_fork_fails(
     learner: Learner, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def no_fork() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("rlkl.algos.parallel_critic.os.fork", no_fork)
-    monkeypatch.setattr(learner.updates, "_at_once", lambda: learner.updates._wanted != "never")
-    for wanted, ends in (("always", True), ("auto", False)):
-        learner.updates._wanted = wanted
-        if ends:
+    monkeypatch.setattr(learner.updates, "_is_parallel", lambda: learner.updates._mode != "never")
+    for mode, fails in (("always", True), ("auto", False)):
+        learner.updates._mode = mode
+        if fails:
             with pytest.raises(ChildProcessError, match="Resource temporarily"):
                 learner.iterate()
         else:
             learner.iterate()
             learner.iterate()
-    told = capfd.readouterr().err
-    assert told.count("no process to fit the critic can be started") == 1
+    errors = capfd.readouterr().err
+    assert errors.count("the critic's worker process cannot be started") == 1

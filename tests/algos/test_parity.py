@@ -1,9 +1,8 @@
-"""From one rollout, each policy-optimizer takes the step that other libraries take.
+"""Updates of every policy-optimizer compared with those of other libraries.
 
-Stable-Baselines3, sb3-contrib and Tianshou get our initial weights and our rollout, and make of it
-what they will by their own code: values, advantages, losses, steps. Their random choices alone are
-replaced by ours. All is in float64, so two right answers differ by rounding, and a wrong sign, mean
-or constant stands out by many orders of magnitude.
+Stable-Baselines3, sb3-contrib and Tianshou get our initial weights and our rollout, and compute
+values, advantages, losses and steps with their own code. Only their random numbers are replaced by
+ours. Everything is in float64, so correct results differ only by rounding.
 """
 
 import copy
@@ -18,27 +17,30 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from learning_loop import seen
+from learning_loop import as_inputs
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
-from rlkl.algos.base import AlgoConfig, Metrics, full_batch_kl
+from rlkl.algos.base import AlgoConfig, Metrics
 from rlkl.algos.critic import CriticConfig, CriticFit
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
-from rlkl.envs.spaces import VECTOR
+from rlkl.engines.base import full_batch_kl
+from rlkl.engines.make import make_engine
+from rlkl.envs.observations import VECTOR
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Policy, PolicyConfig
 from rlkl.numerics.advantages import generalized_advantages
+from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.rollouts.collector import Collector
-from rlkl.rollouts.rollout import Batch, Rollout, make_batch
+from rlkl.rollouts.rollout import Rollout
 from rlkl.utils.seeding import RandomStreams
 
-INSTALL = "the libraries to compare with are not there: pip install -e '.[test]'"
+INSTALL = "the other libraries are not installed: pip install -e '.[test]'"
 
 GAMMA, GAE_LAMBDA = 0.98, 0.9
 ROLLOUT_STEPS, NUM_ENVS = 64, 2
@@ -48,7 +50,7 @@ CG_ITERATIONS = 10
 
 
 class Target(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """An action of three dimensions, the better the closer to the observation."""
+    """Three-dimensional actions, better the closer they are to the observation."""
 
     observation_space = gym.spaces.Box(-10, 10, (3,))
     action_space = gym.spaces.Box(-10, 10, (3,))
@@ -89,27 +91,31 @@ def collector(env: str, seed: int, dtype: torch.dtype) -> Collector:
     weights = streams.torch("weights")
     policy = Policy(config, envs.encoder, envs.action_space, weights, dtype=dtype)
     seeds = streams.integers("envs", NUM_ENVS)
-    return Collector(envs, policy, ROLLOUT_STEPS, streams.torch("actions"), seeds)
+    return Collector(envs, make_engine(policy), ROLLOUT_STEPS, streams.torch("actions"), seeds)
 
 
 def collected(env: str) -> tuple[Policy, Rollout, Batch]:
-    """Return a policy, a rollout that it collected, and what we make of it."""
+    """Return a policy, a rollout that it collected, and our batch of it."""
     source = collector(env, seed=3, dtype=torch.float64)
     policy, rollout = source.policy, source.collect()
     source.envs.close()
     if rollout.actions.dtype == np.float64:
-        # Stable-Baselines3 rounds actions to float32: let there be nothing to round.
+        # Stable-Baselines3 rounds actions to float32, so we round them first.
         rollout = replace(rollout, actions=rollout.actions.astype(np.float32))
-    return policy, rollout, make_batch(rollout, policy, GAMMA, GAE_LAMBDA)
+    return policy, rollout, make_batch(rollout, make_engine(policy), GAMMA, GAE_LAMBDA)
 
 
 def shuffler() -> torch.Generator:
-    """Return the source of minibatches: the same for the actor, for the critic and for them."""
+    """Return the source of minibatches: the same for the actor, the critic and other libraries."""
     return torch.Generator().manual_seed(7)
 
 
 def update_actor(policy: Policy, batch: Batch, config: AlgoConfig) -> Metrics:
-    return make_policy_optimizer(config, policy, shuffler()).update(batch, progress=0.0)
+    return (
+        make_policy_optimizer(config, make_engine(policy), shuffler())
+        .update(batch, progress=0.0)
+        .metrics
+    )
 
 
 def update_critic(policy: Policy, batch: Batch, max_grad_norm: float | None) -> Metrics:
@@ -119,11 +125,11 @@ def update_critic(policy: Policy, batch: Batch, max_grad_norm: float | None) -> 
         num_minibatches=NUM_MINIBATCHES,
         max_grad_norm=max_grad_norm,
     )
-    return CriticFit(config, policy, shuffler()).update(batch, progress=0.0)
+    return CriticFit(config, make_engine(policy), shuffler()).update(batch, progress=0.0).metrics
 
 
 def ppo_clip(**options: Any) -> PPOClipConfig:
-    """Return our settings for what `ppo_of_stable_baselines` does."""
+    """Return our settings that correspond to `ppo_of_stable_baselines`."""
     settings: dict[str, Any] = {
         "learning_rate": LEARNING_RATE,
         "num_epochs": NUM_EPOCHS,
@@ -135,7 +141,7 @@ def ppo_clip(**options: Any) -> PPOClipConfig:
 
 
 def trpo(max_kl: float, cg_damping: float) -> TRPOConfig:
-    # Theirs try ten candidates: the full step and nine that are shorter.
+    # Other libraries try ten candidates: the full step and nine shorter ones.
     return TRPOConfig(
         max_kl=max_kl, cg_damping=cg_damping, cg_iterations=CG_ITERATIONS, max_backtracks=9
     )
@@ -144,7 +150,7 @@ def trpo(max_kl: float, cg_damping: float) -> TRPOConfig:
 def update_with_absolute_tolerance(
     policy: Policy, batch: Batch, config: TRPOConfig | NPGConfig
 ) -> Metrics:
-    """Update the actor; conjugate gradient ends by a squared residual of 1e-10, as theirs does."""
+    """Update the actor; conjugate gradient ends at a squared residual of 1e-10, as elsewhere."""
     start = actor(policy)
     norm = update_actor(policy, batch, config)["optim/grad_norm"]
     policy.actor_parameters.vector.data.copy_(start)
@@ -171,7 +177,7 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 class StableBaselines:
-    """One of their algorithms, with the weights of a policy and the rollout it collected."""
+    """An algorithm of SB3 or sb3-contrib, with the weights and the rollout of a policy."""
 
     def __init__(
         self, algorithm: str, env: str, policy: Policy, rollout: Rollout, **options: Any
@@ -183,7 +189,7 @@ class StableBaselines:
         self.model = make("MlpPolicy", ENVS[env](), device="cpu", **options)
         self.model.set_logger(Logger(None, []))
         network = self.model.policy.double()
-        # Observations are cast to float32, which is what they are; the layers want float64.
+        # Observations are cast to float32, their own type; the layers need float64.
         network.features_extractor.register_forward_hook(lambda *args: args[-1].double())
         self._actor = [
             *([network.log_std] if hasattr(network, "log_std") else []),
@@ -202,7 +208,7 @@ class StableBaselines:
         from stable_baselines3.common.buffers import RolloutBuffer
 
         model, shape = self.model, rollout.rewards.shape
-        assert not rollout.truncated.any(), "its advantages know no truncation"
+        assert not rollout.truncated.any(), "its advantages do not support truncation"
         spaces = model.observation_space, model.action_space
         buffer = RolloutBuffer(shape[0], *spaces, "cpu", GAE_LAMBDA, GAMMA, shape[1])
         vectors = rollout.observations[VECTOR]
@@ -211,7 +217,7 @@ class StableBaselines:
         with torch.no_grad():
             values, log_prob, _ = model.policy.evaluate_actions(observations, actions)
             last_values = model.policy.predict_values(torch.as_tensor(vectors[-1]))
-        # Put in place, not copied into its own arrays: those are of float32.
+        # Replaces the buffer's own arrays, which are float32.
         buffer.observations = vectors[:-1]
         buffer.actions = rollout.actions.reshape(*shape, -1)
         buffer.rewards = rollout.rewards
@@ -224,7 +230,7 @@ class StableBaselines:
         return buffer
 
     def train(self) -> dict[str, Any]:
-        """Run its own update, all that is random in it replaced; return what it logged."""
+        """Run its own update with our random numbers; return its log."""
         generator = shuffler()
 
         def permutation(size: int) -> NDArray[np.int64]:
@@ -284,7 +290,7 @@ def trpo_of_sb3_contrib(
     ("standardization", "entropy_coefficient", "max_grad_norm"),
     [("none", 0.0, None), ("minibatch", 0.1, 1e9)],
 )
-def test_ppo_clip_ends_where_stable_baselines3_ends(
+def test_ppo_clip_matches_stable_baselines3(
     env: str, standardization: str, entropy_coefficient: float, max_grad_norm: float | None
 ) -> None:
     policy, rollout, batch = collected(env)
@@ -297,8 +303,8 @@ def test_ppo_clip_ends_where_stable_baselines3_ends(
         ent_coef=entropy_coefficient,
     )
     logged = theirs.train()
-    # It steps actor and critic together, we one after the other. The two share no parameter, so
-    # that is the same, as long as there is no common gradient norm to clip.
+    # It updates actor and critic together, we one after the other. The result is the same, since
+    # they share no parameter and the common gradient norm is not clipped.
     config = ppo_clip(
         advantage_standardization=standardization,
         entropy_coefficient=entropy_coefficient,
@@ -306,40 +312,40 @@ def test_ppo_clip_ends_where_stable_baselines3_ends(
     )
     update_actor(policy, batch, config)
     update_critic(policy, batch, max_grad_norm)
-    assert logged["train/clip_fraction"] > 0.05, "ratios have to pass the clip"
+    assert logged["train/clip_fraction"] > 0.05, "some ratios must be clipped"
     assert difference(actor(policy), start) > 0.01
     assert difference(actor(policy), theirs.actor) < 1e-10
     assert difference(critic(policy), theirs.critic) < 1e-10
 
 
-# It clips the gradient of actor and critic together, we each by itself. So where clipping binds one
-# half is compared at a time, the other one without a gradient.
+# It clips the gradient of actor and critic together, we clip each separately. So with clipping, one
+# of the two is compared while the other has no gradient.
 
 
 @pytest.mark.parametrize("env", ["CartPole", "Pendulum", "Target"])
-def test_ppo_clip_clips_the_actors_gradient_as_stable_baselines3_does(env: str) -> None:
+def test_actor_gradient_clipping_matches_stable_baselines3(env: str) -> None:
     policy, rollout, batch = collected(env)
     theirs = ppo_of_stable_baselines(env, policy, rollout, vf_coef=0.0, max_grad_norm=0.05)
     theirs.train()
     metrics = update_actor(policy, batch, ppo_clip(max_grad_norm=0.05))
-    assert metrics["optim/grad_norm"] > 0.1, "the clip has to bind"
+    assert metrics["optim/grad_norm"] > 0.1, "the gradient must be clipped"
     assert difference(actor(policy), theirs.actor) < 1e-10
 
 
 @pytest.mark.parametrize("env", ["CartPole", "Pendulum"])
-def test_critic_fit_clips_the_gradient_as_stable_baselines3_does(env: str) -> None:
+def test_critic_gradient_clipping_matches_stable_baselines3(env: str) -> None:
     policy, rollout, batch = collected(env)
     theirs = ppo_of_stable_baselines(env, policy, rollout, vf_coef=0.5, max_grad_norm=0.05)
     theirs.buffer.advantages[:] = 0
     theirs.train()
     metrics = update_critic(policy, batch, max_grad_norm=0.05)
-    assert metrics["value/grad_norm"] > 0.1, "the clip has to bind"
+    assert metrics["value/grad_norm"] > 0.1, "the gradient must be clipped"
     assert difference(critic(policy), theirs.critic) < 1e-10
     assert difference(actor(policy), theirs.actor) == 0
 
 
 @pytest.mark.parametrize("env", ["CartPole", "Pendulum", "Target"])
-def test_vanilla_pg_takes_the_step_of_stable_baselines3s_a2c(env: str) -> None:
+def test_vanilla_pg_matches_a2c_of_stable_baselines3(env: str) -> None:
     policy, rollout, batch = collected(env)
     start = actor(policy)
     theirs = StableBaselines(
@@ -359,20 +365,20 @@ def test_vanilla_pg_takes_the_step_of_stable_baselines3s_a2c(env: str) -> None:
         learning_rate=LEARNING_RATE, entropy_coefficient=0.1, max_grad_norm=0.05
     )
     metrics = update_actor(policy, batch, config)
-    assert metrics["optim/grad_norm"] > 0.1, "the clip has to bind"
+    assert metrics["optim/grad_norm"] > 0.1, "the gradient must be clipped"
     assert difference(actor(policy), start) > 1e-3
     assert difference(actor(policy), theirs.actor) < 1e-10
 
 
-# sb3-contrib's line search bounds KL(π_new ‖ π_old), ours KL(π_old ‖ π_new), so the two may stop at
-# different candidates. These are cases where they stop at the same one.
-CASE_CHANGED = "if a new random stream made new data, look for another case where both agree"
+# sb3-contrib's line search bounds KL(π_new ‖ π_old), ours KL(π_old ‖ π_new), so the two may accept
+# different candidates. In these cases they accept the same one.
+CASE_CHANGED = "if random streams have changed, look for another case where both agree"
 
 
 @pytest.mark.parametrize(
     ("max_kl", "cg_damping", "backtracks"), [(0.01, 0.1, False), (1.0, 0.003, True)]
 )
-def test_trpo_takes_the_step_of_sb3_contrib_on_discrete_actions(
+def test_trpo_matches_sb3_contrib_on_discrete_actions(
     max_kl: float, cg_damping: float, backtracks: bool
 ) -> None:
     policy, rollout, batch = collected("CartPole")
@@ -386,14 +392,14 @@ def test_trpo_takes_the_step_of_sb3_contrib_on_discrete_actions(
 
 # On a Box of D dimensions sb3-contrib averages the KL over them: its KL is ours over D, its Fisher
 # matrix F/D. It solves (F/D + λI) x = g, that is (F + DλI) (x/D) = g: our direction with damping
-# Dλ. It scales x to a KL of δ by its own measure, which is Dδ by ours. So its step for δ and λ is
-# ours for Dδ and Dλ, and its trust region D times as loose as it says.
+# Dλ. It scales x to its own KL of δ, which is our KL of Dδ. So its step for δ and λ is ours for Dδ
+# and Dλ, and its KL is D times as large as configured.
 
 
 @pytest.mark.parametrize(
     ("target_kl", "cg_damping", "backtracks"), [(0.01, 0.01, False), (0.1, 0.01, True)]
 )
-def test_trpo_takes_the_step_of_sb3_contrib_on_three_dimensions_for_thrice_its_kl(
+def test_trpo_matches_sb3_contrib_at_threefold_kl(
     target_kl: float, cg_damping: float, backtracks: bool
 ) -> None:
     policy, rollout, batch = collected("Target")
@@ -405,39 +411,39 @@ def test_trpo_takes_the_step_of_sb3_contrib_on_three_dimensions_for_thrice_its_k
     assert relative_difference(actor(policy) - start, theirs.actor - start) < 1e-8, CASE_CHANGED
 
 
-def test_trpo_keeps_the_kl_that_sb3_contrib_exceeds_threefold_on_three_dimensions() -> None:
+def test_trpo_keeps_kl_that_sb3_contrib_exceeds() -> None:
     policy, rollout, batch = collected("Target")
     start = actor(policy)
     theirs = trpo_of_sb3_contrib("Target", policy, rollout, 0.01, 0.01)
     logged = theirs.train()
     update_actor(policy, batch, trpo(0.01, 0.03))
     our_step, their_step = actor(policy) - start, theirs.actor - start
-    assert 0.008 < full_batch_kl(policy, batch) <= 0.01
+    assert 0.008 < full_batch_kl(make_engine(policy), batch) <= 0.01
     assert relative_difference(3**0.5 * our_step, their_step) < 1e-8
     policy.actor_parameters.vector.data.copy_(theirs.actor)
     assert logged["train/kl_divergence_loss"] <= 0.01
-    assert 0.024 < full_batch_kl(policy, batch) <= 0.03
+    assert 0.024 < full_batch_kl(make_engine(policy), batch) <= 0.03
 
 
-def test_trpo_bounds_kl_of_old_to_new_where_sb3_contrib_bounds_the_reverse() -> None:
+def test_sb3_contrib_bounds_reverse_kl_instead() -> None:
     policy, rollout, batch = collected("Target")
     theirs = trpo_of_sb3_contrib("Target", policy, rollout, 1.0, 0.1)
     theirs.train()
     update_actor(policy, batch, trpo(3.0, 0.3))
-    assert full_batch_kl(policy, batch) <= 3
+    assert full_batch_kl(make_engine(policy), batch) <= 3
     policy.actor_parameters.vector.data.copy_(theirs.actor)
     with torch.no_grad():
         new = policy.distribution(batch.inputs)
         reverse_kl = float(new.kl(policy.family(batch.old_parameters)).mean())
     assert reverse_kl <= 3
-    assert full_batch_kl(policy, batch) > 4, CASE_CHANGED
+    assert full_batch_kl(make_engine(policy), batch) > 4, CASE_CHANGED
 
 
 # Tianshou
 
 
 class TianshouActor(nn.Module):
-    """A network that takes and returns what Tianshou's actors do."""
+    """A network with the interface of Tianshou's actors."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -446,7 +452,7 @@ class TianshouActor(nn.Module):
     def forward(
         self, observations: NDArray[np.float32], state: None = None, info: Any = None
     ) -> tuple[Tensor, None]:
-        return self.network(seen(torch.as_tensor(observations).double())), state
+        return self.network(as_inputs(torch.as_tensor(observations).double())), state
 
 
 def gaussian(parameters: Tensor) -> Independent:
@@ -456,7 +462,7 @@ def gaussian(parameters: Tensor) -> Independent:
 
 def actor_of_tianshou(algorithm: str, policy: Policy, rollout: Rollout, **options: Any) -> Tensor:
     """Return the actor's parameters after an update of one of Tianshou's algorithms."""
-    # Compiling its advantages takes longer than all that is done here.
+    # Compiling its advantages takes longer than this test.
     with mock.patch.dict(os.environ, NUMBA_DISABLE_JIT="1"):
         tianshou = pytest.importorskip("tianshou", reason=INSTALL)
     from tianshou.algorithm.algorithm_base import policy_within_training_step
@@ -473,7 +479,7 @@ def actor_of_tianshou(algorithm: str, policy: Policy, rollout: Rollout, **option
     )
     their_critic = copy.deepcopy(policy.critic)
     their_critic.register_forward_pre_hook(
-        lambda _, args: (seen(torch.as_tensor(args[0]).double()),)
+        lambda _, args: (as_inputs(torch.as_tensor(args[0]).double()),)
     )
     learner = getattr(tianshou.algorithm, algorithm)(
         policy=their_policy,
@@ -504,8 +510,7 @@ def actor_of_tianshou(algorithm: str, policy: Policy, rollout: Rollout, **option
     return nn.utils.parameters_to_vector(their_policy.actor.parameters()).detach()
 
 
-# Tianshou's damping is .1 and its conjugate gradient takes 10 steps, neither to be chosen; its
-# ratios are rounded to float32.
+# Tianshou has a fixed damping of 0.1 and 10 conjugate-gradient steps; it rounds ratios to float32.
 
 
 @pytest.mark.filterwarnings("ignore:Backtracking to step:UserWarning:tianshou")
@@ -517,7 +522,7 @@ def actor_of_tianshou(algorithm: str, policy: Policy, rollout: Rollout, **option
         ("Target of 20 steps", 10.0, True),
     ],
 )
-def test_trpo_takes_the_step_of_tianshou(env: str, max_kl: float, backtracks: bool) -> None:
+def test_trpo_matches_tianshou(env: str, max_kl: float, backtracks: bool) -> None:
     policy, rollout, batch = collected(env)
     assert rollout.truncated.any()
     start = actor(policy)
@@ -529,21 +534,21 @@ def test_trpo_takes_the_step_of_tianshou(env: str, max_kl: float, backtracks: bo
 
 
 @pytest.mark.parametrize("env", ["CartPole of 20 steps", "Target of 20 steps"])
-def test_npg_goes_where_tianshou_goes(env: str) -> None:
+def test_npg_matches_tianshou(env: str) -> None:
     policy, rollout, batch = collected(env)
     start = actor(policy)
     theirs = actor_of_tianshou("NPG", policy, rollout, trust_region_size=0.5)
     config = NPGConfig(cg_iterations=CG_ITERATIONS, cg_damping=0.1)
     metrics = update_with_absolute_tolerance(policy, batch, config)
-    # Where F x = g, its step is .5 x, and ours √(2δ / gᵀx) x, of which gᵀΔθ = √(2δ gᵀx) is known.
+    # With F x = g, its step is 0.5 x, and ours √(2δ / gᵀx) x, with gᵀΔθ = √(2δ gᵀx) in the metrics.
     length = 0.5 * metrics["trust_region/expected_improvement"] / (2 * metrics["kl/target"])
     assert relative_difference(length * (actor(policy) - start), theirs - start) < 1e-5
 
 
-# Without another library's policy-optimizer
+# Without policy-optimizers of other libraries
 
 
-def test_advantages_are_those_of_stable_baselines3() -> None:
+def test_advantages_match_stable_baselines3() -> None:
     buffers = pytest.importorskip("stable_baselines3.common.buffers", reason=INSTALL)
     rng = np.random.default_rng(0)
     steps, num_envs = 256, 3
@@ -570,26 +575,33 @@ def test_advantages_are_those_of_stable_baselines3() -> None:
 
 
 def trained(algorithm: str, env: str, seed: int) -> tuple[Tensor, list[Metrics]]:
-    """Return all parameters, and what was reported, after three iterations of an algorithm."""
+    """Return all parameters and the metrics after three iterations of an algorithm."""
     source = collector(env, seed, torch.float32)
     policy, streams = source.policy, RandomStreams(seed)
     config = ALGORITHMS[algorithm].config()
-    optimizer = make_policy_optimizer(config, policy, streams.torch("actor minibatches"))
-    fit = CriticFit(CriticConfig(num_epochs=2), policy, streams.torch("critic minibatches"))
+    optimizer = make_policy_optimizer(
+        config, make_engine(policy), streams.torch("actor minibatches")
+    )
+    fit = CriticFit(
+        CriticConfig(num_epochs=2), make_engine(policy), streams.torch("critic minibatches")
+    )
     reports = []
     for iteration in range(3):
-        batch = make_batch(source.collect(), policy, GAMMA, GAE_LAMBDA)
-        reports += [optimizer.update(batch, iteration / 3), fit.update(batch, iteration / 3)]
+        batch = make_batch(source.collect(), make_engine(policy), GAMMA, GAE_LAMBDA)
+        reports += [
+            optimizer.update(batch, iteration / 3).metrics,
+            fit.update(batch, iteration / 3).metrics,
+        ]
     source.envs.close()
     return torch.cat((actor(policy), critic(policy))), reports
 
 
 @pytest.mark.parametrize("env", ["CartPole", "Target"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_same_seed_gives_the_same_bits(algorithm: str, env: str) -> None:
+def test_same_seed_gives_identical_results(algorithm: str, env: str) -> None:
     runs = []
     for global_seed in (1, 2):
-        # Nothing may come from the generators that all of a process share.
+        # No random numbers may come from global generators.
         torch.manual_seed(global_seed)
         np.random.seed(global_seed)
         runs.append(trained(algorithm, env, seed=5))
@@ -598,6 +610,6 @@ def test_the_same_seed_gives_the_same_bits(algorithm: str, env: str) -> None:
     assert reports == reports_again
 
 
-def test_another_seed_gives_other_bits() -> None:
+def test_another_seed_gives_other_results() -> None:
     first, second = (trained("trpo", "CartPole", seed)[0] for seed in (5, 6))
     assert not torch.equal(first, second)

@@ -1,4 +1,4 @@
-"""Environments that each isolate one part of learning, and are solved in seconds if it works."""
+"""Small environments that each test one part of learning."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from learning_loop import Loop, config_of, seen
+from learning_loop import Loop, as_inputs, config_of
 from torch import Tensor
 
 from rlkl.algos.critic import CriticConfig
@@ -17,7 +17,7 @@ LEARNERS = pytest.mark.parametrize("name", ["ppo_clip", "trpo"])
 
 
 class Probe(gym.Env[np.ndarray, Any]):
-    """One observation and one step an episode, reward 1; subclasses change what they probe."""
+    """Episodes of one step with reward 1; subclasses change one thing each."""
 
     observation_space = Box(-1, 1, (1,), np.float32)
     action_space: Discrete | Box = Discrete(1)
@@ -41,7 +41,7 @@ class Probe(gym.Env[np.ndarray, Any]):
 
 
 class Constant(Probe):
-    """Reward 1, whatever."""
+    """Reward 1."""
 
 
 class Sign(Probe):
@@ -80,8 +80,8 @@ class Match(Sign):
         return 1.0 if (action == 1) == (self.observation == 1) else -1.0
 
 
-class ForEver(Probe):
-    """Reward 1 at every step; only a time limit, from outside, ends the episode."""
+class Endless(Probe):
+    """Reward 1 at every step; only the time limit ends the episode."""
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         return self.observe(0.0), 1.0, False, False, {}
@@ -98,7 +98,7 @@ class Target(Probe):
 
 for probe in (Constant, Sign, Delay, Choice, Match, Target):
     gym.register(f"probe/{probe.__name__}-v0", probe)
-gym.register("probe/ForEver-v0", ForEver, max_episode_steps=7)
+gym.register("probe/Endless-v0", Endless, max_episode_steps=7)
 
 
 def trained(name: str, probe: str, iterations: int) -> Loop:
@@ -112,20 +112,20 @@ def trained(name: str, probe: str, iterations: int) -> Loop:
 
 @torch.no_grad()
 def values_at(loop: Loop, *observations: float) -> list[float]:
-    return loop.policy.values(seen(Tensor(observations).unsqueeze(-1))).tolist()
+    return loop.policy.values(as_inputs(Tensor(observations).unsqueeze(-1))).tolist()
 
 
 @torch.no_grad()
 def probability(loop: Loop, action: int, observation: float) -> float:
-    logits = loop.policy.actor(seen(Tensor([[observation]])))
+    logits = loop.policy.actor(as_inputs(Tensor([[observation]])))
     return logits.softmax(-1)[0, action].item()
 
 
-def test_constant_reward_teaches_the_value_of_one_step() -> None:
+def test_constant_reward_teaches_value() -> None:
     assert values_at(trained("ppo_clip", "Constant", 5), 0) == pytest.approx([1], abs=0.05)
 
 
-def test_reward_that_is_the_observation_teaches_the_value_of_each_state() -> None:
+def test_reward_equal_to_observation_teaches_state_values() -> None:
     assert values_at(trained("ppo_clip", "Sign", 8), -1, 1) == pytest.approx([-1, 1], abs=0.05)
 
 
@@ -134,27 +134,27 @@ def test_delayed_reward_teaches_discounting() -> None:
 
 
 @LEARNERS
-def test_reward_of_one_action_teaches_the_policy(name: str) -> None:
+def test_reward_for_one_action_teaches_policy(name: str) -> None:
     loop = trained(name, "Choice", 10)
     assert probability(loop, action=1, observation=0) > 0.97
     assert values_at(loop, 0) == pytest.approx([1], abs=0.1)
 
 
 @LEARNERS
-def test_reward_of_the_action_that_matches_teaches_the_policy_to_look(name: str) -> None:
+def test_reward_for_matching_action_teaches_state_dependence(name: str) -> None:
     loop = trained(name, "Match", 12)
     assert probability(loop, action=0, observation=-1) > 0.97
     assert probability(loop, action=1, observation=1) > 0.97
     assert values_at(loop, -1, 1) == pytest.approx([1, 1], abs=0.1)
 
 
-def test_a_time_limit_does_not_lower_the_value_of_going_on_for_ever() -> None:
-    assert values_at(trained("ppo_clip", "ForEver", 20), 0) == pytest.approx([10], abs=0.1)
+def test_time_limit_does_not_lower_values() -> None:
+    assert values_at(trained("ppo_clip", "Endless", 20), 0) == pytest.approx([10], abs=0.1)
 
 
 @LEARNERS
-def test_reward_of_a_continuous_action_teaches_the_mean(name: str) -> None:
+def test_reward_for_continuous_action_teaches_mean(name: str) -> None:
     loop = trained(name, "Target", 15)
     with torch.no_grad():
-        mean, _ = loop.policy.actor(seen(Tensor([[0.0]]))).chunk(2, -1)
+        mean, _ = loop.policy.actor(as_inputs(Tensor([[0.0]]))).chunk(2, -1)
     assert mean.item() == pytest.approx(0.3, abs=0.03)

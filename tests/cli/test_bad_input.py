@@ -1,4 +1,4 @@
-"""A campaign of bad input: one clear line, an exit code, and nothing made, whatever is typed."""
+"""Bad input gives one clear line and exit code 2, and creates nothing."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ FAST = {
     for kind in {case.kind for case in CASES}
     for case in [case for case in CASES if case.kind == kind][::20]
 }
-"""A twentieth of every kind; slow tests do the others."""
+"""A twentieth of each kind; the others are slow tests."""
 
 PROCESSES = [
     ("train", "algo.clip_ratio=nan"),
@@ -62,7 +62,7 @@ def check(bad: Bad, code: object, printed: str, errors: str) -> None:
         for case in CASES
     ],
 )
-def test_bad_input_gives_one_clear_line_and_makes_nothing(
+def test_bad_input_gives_one_line_and_creates_nothing(
     bad: Bad, capfd: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     before, threads = content(folder), threading.active_count()
@@ -75,7 +75,7 @@ def test_bad_input_gives_one_clear_line_and_makes_nothing(
 
 
 @pytest.mark.parametrize("arguments", PROCESSES)
-def test_bad_input_of_a_real_process(arguments: tuple[str, ...], folder: Path) -> None:
+def test_bad_input_of_a_process(arguments: tuple[str, ...], folder: Path) -> None:
     bad = next(case for case in CASES if case.arguments == arguments)
     before = content(folder)
     done = subprocess.run(
@@ -90,7 +90,7 @@ def test_bad_input_of_a_real_process(arguments: tuple[str, ...], folder: Path) -
     assert content(folder) == before
 
 
-def test_the_campaign_is_wide(capsys: pytest.CaptureFixture[str]) -> None:
+def test_there_are_many_bad_inputs(capsys: pytest.CaptureFixture[str]) -> None:
     tally = Counter(case.kind for case in CASES)
     with capsys.disabled():
         listed = ", ".join(f"{number} {kind}" for kind, number in tally.items())

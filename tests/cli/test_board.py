@@ -1,4 +1,4 @@
-"""`rlkl board`: what it refuses, and in a browser what TensorBoard shows of three algorithms."""
+"""`rlkl board`: bad input, and what TensorBoard shows of three algorithms in a browser."""
 
 import csv
 import json
@@ -19,13 +19,13 @@ from browsing import Pages
 import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import main
+from rlkl.cli.board import combine
 from rlkl.cli.board import main as board_main
-from rlkl.cli.board import side_by_side
-from rlkl.training.tensorboard import KL_OF_RUN, LAYOUT, SHOWN_FIRST
+from rlkl.training.tensorboard import KL_OF_RUN, SHOWN_FIRST, layout
 
 RUNS = ("ppo_clip", "ppo_kl", "trpo")
 LOADED = 60_000
-"""Milliseconds that TensorBoard may take to draw a tab."""
+"""Milliseconds to wait for TensorBoard to draw a tab."""
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ def records(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def refused(*arguments: str) -> int:
+def exit_code(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
         main(["board", *arguments])
     assert isinstance(end.value.code, int)
     return end.value.code
 
 
-BAD = {
+BAD_INPUT = {
     "nowhere": "there is no such folder",
     "empty": "has no TensorBoard events",
     "--port=soon": "expected a number",
@@ -69,8 +69,8 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("argument", BAD)
-def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
+@pytest.mark.parametrize("argument", BAD_INPUT)
+def test_bad_input_is_one_line_and_exit_code_2(
     argument: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -78,15 +78,15 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert refused(*argument.split()) == 2
+    assert exit_code(*argument.split()) == 2
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err.startswith("rlkl: ")
     assert printed.err.count("\n") == 1
-    assert BAD[argument] in printed.err
+    assert BAD_INPUT[argument] in printed.err
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_2(runs: Path) -> None:
+def test_port_in_use_is_one_line_and_exit_code_2(runs: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("localhost", 0))
         taken.listen()
@@ -98,16 +98,16 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(runs: Path) -> None:
     assert done.stderr == f"rlkl: --port={port} is in use; choose another, or leave it out\n"
 
 
-def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused("--help") == 0
+def test_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--help") == 0
     printed = capsys.readouterr().out
     assert printed.startswith("usage: rlkl board [FOLDER ...] [--port N]\n")
     assert "  rlkl board runs/CartPole-v1  " in printed
-    assert max(map(len, printed.splitlines())) <= 100
+    assert max(map(len, printed.splitlines())) <= 80
 
 
-def made(folder: Path, *names: str) -> list[Path]:
-    """Folders, each with an event file in it."""
+def make_event_files(folder: Path, *names: str) -> list[Path]:
+    """Create folders with an event file in each."""
     for name in names:
         (folder / name).mkdir(parents=True)
         (folder / name / "events.out.tfevents.1").touch()
@@ -124,26 +124,26 @@ def made(folder: Path, *names: str) -> list[Path]:
         (["CartPole/trpo", "CartPole/trpo/../trpo"], ["trpo"]),
     ],
 )
-def test_several_folders_are_shown_by_the_names_they_differ_in(
+def test_folders_are_shown_by_differing_names(
     asked: list[str], shown: list[str], tmp_path: Path
 ) -> None:
-    made(tmp_path, "CartPole/trpo", "CartPole/ppo,1:2", "Pendulum/trpo")
+    make_event_files(tmp_path, "CartPole/trpo", "CartPole/ppo,1:2", "Pendulum/trpo")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    folder = side_by_side([tmp_path / name for name in asked], scratch)
+    folder = combine([tmp_path / name for name in asked], scratch)
     links = sorted(path for path in folder.rglob("*") if path.is_symlink())
     assert [str(link.relative_to(scratch)) for link in links] == shown
     sources = {path.resolve() for path in links}
     assert all(list(source.rglob("*tfevents*")) for source in sources)
 
 
-def test_a_folder_of_runs_is_shown_as_it_is(tmp_path: Path) -> None:
-    made(tmp_path, "runs/trpo", "runs/ppo")
-    assert side_by_side([tmp_path / "runs"], tmp_path / "none") == tmp_path / "runs"
+def test_one_folder_of_runs_is_shown_directly(tmp_path: Path) -> None:
+    make_event_files(tmp_path, "runs/trpo", "runs/ppo")
+    assert combine([tmp_path / "runs"], tmp_path / "none") == tmp_path / "runs"
 
 
 class Board:
-    """`rlkl board` in a process of its own."""
+    """`rlkl board` in a separate process."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "rlkl", "board", *arguments, "--port", "0"]
@@ -157,14 +157,14 @@ class Board:
         self.address = found.group()
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
-        """Its exit code, and what it printed after its first line."""
+        """Return its exit code, and what it printed after its first line."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_the_folders_until_a_signal_and_then_ends_quietly(
+def test_board_serves_until_a_signal(
     number: int, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -176,7 +176,7 @@ def test_it_serves_the_folders_until_a_signal_and_then_ends_quietly(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_its_line_is_printed_ends_it_quietly(
+def test_signal_while_the_address_is_printed(
     number: int, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -191,7 +191,7 @@ def test_a_signal_while_its_line_is_printed_ends_it_quietly(
 
 @pytest.fixture(scope="module")
 def address(runs: Path) -> Iterator[str]:
-    """Where TensorBoard serves the three runs, once it has read them."""
+    """The address of TensorBoard, once it has read the three runs."""
     board = Board(runs.parent)  # runs/ is what it shows by default
     try:
         while set(json.load(urlopen(f"{board.address}data/runs", timeout=60))) != set(RUNS):
@@ -203,13 +203,13 @@ def address(runs: Path) -> Iterator[str]:
 
 
 def matches(tags: list[str], runs: Path) -> int:
-    """How many curves there are: tags of a chart that a run has."""
+    """Return the number of curves: tags of a chart that a run has."""
     known = [tag for run in RUNS for tag, value in records(runs / run)[-1].items() if value]
     return sum(bool(re.match(pattern, tag)) for pattern in tags for tag in known)
 
 
 @pytest.mark.browser
-def test_the_time_series_show_every_run_with_its_last_value(
+def test_time_series_show_last_values_of_runs(
     address: str, runs: Path, pages: Pages, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
@@ -230,9 +230,7 @@ def test_the_time_series_show_every_run_with_its_last_value(
 
 
 @pytest.mark.browser
-def test_the_scalars_show_every_run_too(
-    address: str, runs: Path, pages: Pages, tmp_path: Path
-) -> None:
+def test_scalars_show_every_run(address: str, runs: Path, pages: Pages, tmp_path: Path) -> None:
     page = pages.open(f"{address}#scalars")
     chart = page.locator("tf-scalar-card").first
     chart.wait_for(timeout=LOADED)
@@ -244,23 +242,23 @@ def test_the_scalars_show_every_run_too(
 
 
 @pytest.mark.browser
-def test_the_custom_scalars_show_each_chart_once_with_a_curve_for_each_run(
+def test_custom_scalars_show_a_curve_per_run(
     address: str, runs: Path, pages: Pages, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
     page = pages.open(f"{address}#custom_scalars", height=5000)
-    charts = [chart for category in LAYOUT.values() for chart in category.values()]
+    charts = [chart for category in layout().values() for chart in category.values()]
     curves = [matches(tags, runs) for kind, tags in charts if kind == "Multiline"]
     cards = page.locator("tf-custom-scalar-multi-line-chart-card")
     expect(cards.locator(".matches-text")).to_have_text(
         [f"Matches ({count})" for count in curves], timeout=LOADED
     )
     for number, count in enumerate(curves):
-        # Twice each: as it is, and smoothed.
+        # Two lines each: raw, and smoothed.
         lines = cards.nth(number).locator("path.line[d^=M]")
         expect(lines).to_have_count(2 * count, timeout=LOADED)
-    # ppo_kl and trpo have bounds of their KL, ppo_clip has none and nothing is said to be missing.
+    # ppo_kl and trpo have KL bounds; ppo_clip has none, which is no error.
     margin = page.locator("tf-custom-scalar-margin-chart-card")
     expect(margin.locator(".collapsible-title-text")).to_have_text("Matches (2)", timeout=LOADED)
     expect(margin.locator("path.area[d^=M]")).to_have_count(2, timeout=LOADED)
@@ -269,14 +267,14 @@ def test_the_custom_scalars_show_each_chart_once_with_a_curve_for_each_run(
 
 
 @pytest.mark.browser
-def test_the_table_of_hyperparameters_has_a_row_for_each_run(
+def test_hyperparameter_table_has_a_row_per_run(
     address: str, runs: Path, pages: Pages, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
     page = pages.open(f"{address}#hparams", width=2200)
     cells = page.locator("vaadin-grid-cell-content:not(:empty)")
-    for run in RUNS:  # its name, and the name of its algorithm
+    for run in RUNS:  # the names of the run and of its algorithm
         expect(cells.get_by_text(run, exact=True)).to_have_count(2, timeout=LOADED)
     texts = [text for text in cells.all_inner_texts() if text.strip()]
     shown = ["Trial ID", "Show Metrics", *sorted(SHOWN_FIRST), "return/train, last"]
@@ -300,13 +298,13 @@ def is_number(text: str) -> bool:
         ("distributions", "vz-distribution-chart", "path.area"),
     ],
 )
-def test_advantages_kl_and_ratios_are_shown_as_they_are_distributed(
+def test_histograms_and_distributions_are_shown(
     tab: str, chart: str, mark: str, address: str, runs: Path, pages: Pages, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
     page = pages.open(f"{address}#{tab}", height=2000)
-    # The third group is folded until it is asked for.
+    # The third group is collapsed at first.
     page.get_by_role("button", name="ratio", exact=False).click(timeout=LOADED)
     expect(page.locator(chart)).to_have_count(3 * len(RUNS), timeout=LOADED)
     for number in range(3 * len(RUNS)):
@@ -315,7 +313,7 @@ def test_advantages_kl_and_ratios_are_shown_as_they_are_distributed(
 
 
 @pytest.mark.browser
-def test_the_resolved_config_is_shown_as_yaml(address: str, runs: Path, pages: Pages) -> None:
+def test_resolved_config_is_shown_as_yaml(address: str, runs: Path, pages: Pages) -> None:
     from playwright.sync_api import expect
 
     page = pages.open(f"{address}#text")

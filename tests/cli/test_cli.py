@@ -1,4 +1,4 @@
-"""The command line as a person meets it: exit codes, one line for an error, folders and files."""
+"""The command line from a user's view: exit codes, one-line errors, folders and files."""
 
 import csv
 import json
@@ -14,8 +14,8 @@ import yaml
 
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import COMMANDS, main
-from rlkl.cli.compose import GROUPS, options
-from rlkl.training.diagnostics import TAGS
+from rlkl.cli.schema import GROUPS, OF_AN_EXPERIMENT, options
+from rlkl.training.report import TAGS
 from rlkl.utils.atomic_files import FolderLock
 from rlkl.utils.cpu import usable_cores
 
@@ -23,7 +23,7 @@ TINY = ["total_env_steps=300", "rollout_steps=16", "eval_episodes=2"]
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["rlkl"])
 
@@ -35,7 +35,7 @@ def run(*arguments: str) -> int:
     return end.value.code
 
 
-def test_a_bad_job_of_a_sweep_is_found_before_the_first_job_runs(
+def test_invalid_sweep_job_prevents_all_jobs(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run("train", "-m", "algo=ppo_clip,trpo", "env.kwargs.gravity=3", *TINY) == 2
@@ -49,7 +49,7 @@ def test_a_bad_job_of_a_sweep_is_found_before_the_first_job_runs(
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) -> None:
+def test_every_algorithm_writes_all_files(algo: str, tmp_path: Path) -> None:
     assert run("train", f"algo={algo}", "seed=7", *TINY) == 0
     (folder,) = (tmp_path / "runs" / "CartPole-v1" / algo).iterdir()
     assert folder.name.endswith("-seed7")
@@ -84,7 +84,7 @@ def test_every_algorithm_leaves_the_files_of_a_run(algo: str, tmp_path: Path) ->
     assert summary["return_mean"] == pytest.approx(sum(returns) / len(returns))
 
 
-def test_a_sweep_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_each_sweep_job_has_a_separate_folder(tmp_path: Path) -> None:
     assert run("train", "-m", "algo=ppo_clip,trpo", "seed=range(2)", *TINY) == 0
     (grid,) = (tmp_path / "runs" / "grids").iterdir()
     runs = sorted(path.parent for path in grid.glob("*/summary.json"))
@@ -93,7 +93,7 @@ def test_a_sweep_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_job_of_a_sweep_that_fails_does_not_stop_the_others(
+def test_failed_sweep_job_does_not_stop_others(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run-1").mkdir()
@@ -106,7 +106,7 @@ def test_a_job_of_a_sweep_that_fails_does_not_stop_the_others(
     assert "run-1 exists already" in errors[0]
 
 
-def test_a_run_never_touches_a_folder_that_exists(
+def test_run_never_changes_an_existing_folder(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run("train", "run_dir=mine", *TINY) == 0
@@ -116,7 +116,7 @@ def test_a_run_never_touches_a_folder_that_exists(
     assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.*")} == before
 
 
-def test_help_names_every_option_of_every_group_and_three_examples(
+def test_train_help_lists_options_and_examples(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run("train", "--help") == 0
@@ -124,11 +124,14 @@ def test_help_names_every_option_of_every_group_and_three_examples(
     assert printed.count("\n  rlkl train") == 3
     words = " ".join(printed.split())
     for group in GROUPS:
+        assert (f"\n  {group}\n" in printed) == (group not in OF_AN_EXPERIMENT)
+        if group in OF_AN_EXPERIMENT:
+            continue
         found = options(group)
         assert found, f"no option of {group}"
         for name, description in found.items():
             assert f"    {name}" in printed
-            assert description, f"{group}={name} does not say what it is in its first comment"
+            assert description, f"{group}={name} has no description in its first comment"
             assert description in words
 
 
@@ -139,9 +142,7 @@ def test_help_fits_eighty_columns(name: str, capsys: pytest.CaptureFixture[str])
     assert [line for line in lines if len(line) > 80] == []
 
 
-def test_cfg_job_prints_the_config_and_runs_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_cfg_job_prints_the_config_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run("train", "--cfg", "job", "algo=trpo", "algo.max_kl=0.5", "env.kwargs.a=1") == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["algo"]["max_kl"] == 0.5
@@ -149,7 +150,7 @@ def test_cfg_job_prints_the_config_and_runs_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_config_dir_adds_experiments_of_the_users_own(tmp_path: Path) -> None:
+def test_config_dir_adds_experiments(tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "tiny.yaml").write_text(
         "# @package _global_\n# Nothing but short.\ntotal_env_steps: 200\nrollout_steps: 8\n"
@@ -158,7 +159,7 @@ def test_a_config_dir_adds_experiments_of_the_users_own(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["env_steps"] < 300
 
 
-def test_a_mistyped_command_and_the_two_flags(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_command_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("trian") == 2
     assert "did you mean train" in capsys.readouterr().err
     assert run("--help") == 0
@@ -191,11 +192,11 @@ class Third(gym.Env):
 
 gym.register("Third-v0", Third)
 """
-"""A package of the user's own, with an environment that breaks in the run of seed 2."""
+"""A user's package with an environment that breaks in the run of seed 2."""
 
 
 def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """Start the real command in a folder whose modules it can import."""
+    """Start the command in a folder whose modules it can import."""
     root = Path(main.__code__.co_filename).parents[2]
     return subprocess.Popen(
         [sys.executable, "-m", "rlkl", *arguments],
@@ -208,7 +209,7 @@ def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.slow
-def test_a_job_of_a_sweep_that_breaks_while_it_runs_is_named_and_the_others_finish(
+def test_sweep_job_that_breaks_while_running_is_named(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "third.py").write_text(ENVIRONMENT)
@@ -230,7 +231,7 @@ def test_a_job_of_a_sweep_that_breaks_while_it_runs_is_named_and_the_others_fini
 
 
 @pytest.mark.slow
-def test_two_processes_that_begin_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_simultaneous_runs_get_separate_folders(tmp_path: Path) -> None:
     both = [command(tmp_path, "train", "logger=quiet", *TINY) for _ in range(2)]
     for process in both:
         _, errors = process.communicate(timeout=300)
@@ -245,7 +246,7 @@ def test_two_processes_that_begin_at_once_get_folders_of_their_own(tmp_path: Pat
 
 
 def is_gone(process: int) -> bool:
-    """Whether a process ended; one that nobody asked how is a zombie."""
+    """Return whether a process ended; a zombie has."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -253,19 +254,17 @@ def is_gone(process: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells of children")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists child processes")
 @pytest.mark.parametrize("backend", ["async", "shared"])
-def test_no_process_of_an_environment_outlives_a_trainer_that_is_killed(
-    backend: str, tmp_path: Path
-) -> None:
-    copies = [f"env.backend={backend}", "env.num_envs=4", "env=pendulum", "logger=quiet"]
-    process = command(tmp_path, "train", "run_dir=run", "total_env_steps=100000000", *copies)
+def test_environment_processes_end_with_a_killed_trainer(backend: str, tmp_path: Path) -> None:
+    environment = [f"env.backend={backend}", "env.num_envs=4", "env=pendulum", "logger=quiet"]
+    process = command(tmp_path, "train", "run_dir=run", "total_env_steps=100000000", *environment)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
     try:
         while not (metrics.exists() and metrics.read_text().count("\n") > 2):
             assert time.monotonic() < deadline, "no iteration in two minutes"
-            assert process.poll() is None, "the trainer ended on its own"
+            assert process.poll() is None, "the trainer ended by itself"
             time.sleep(0.1)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     finally:
@@ -273,7 +272,7 @@ def test_no_process_of_an_environment_outlives_a_trainer_that_is_killed(
         process.communicate()
     workers = 4 if backend == "async" else min(4, usable_cores()) - 1
     assert len(children) in {workers, workers + 1}  # the critic may have a process of its own
-    FolderLock(tmp_path / "run").release()  # that of a dead process holds nobody up
+    FolderLock(tmp_path / "run").release()  # the lock of a dead process can be taken
     while not all(is_gone(int(child)) for child in children):
         assert time.monotonic() < deadline, "they live on"
         time.sleep(0.05)
@@ -287,9 +286,7 @@ def test_no_process_of_an_environment_outlives_a_trainer_that_is_killed(
         pytest.param(signal.SIGTERM, "native", marks=pytest.mark.slow),
     ],
 )
-def test_a_stop_signal_ends_cleanly_with_a_summary(
-    number: int, backend: str, tmp_path: Path
-) -> None:
+def test_stop_signal_writes_a_summary(number: int, backend: str, tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "train.py"
     process = subprocess.Popen(
         [

@@ -1,4 +1,4 @@
-"""Every config file composes into a valid config; defaults stand in the dataclasses alone."""
+"""Config files compose to valid configs; the defaults are those of the dataclasses."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,18 +8,12 @@ import pytest
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.cli.compose import (
-    GROUPS,
-    CommandLine,
-    load,
-    load_works,
-    options,
-    overridden,
-    register_schemas,
-    unused_settings,
-)
+from rlkl.cli.command_line import CommandLine
+from rlkl.cli.compose import load, overridden, unused_settings
+from rlkl.cli.compose_tools import load_works
+from rlkl.cli.schema import GROUPS, options, register_schemas
 from rlkl.training.config import changes
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 register_schemas()
 SLOW = pytest.mark.slow
@@ -28,7 +22,7 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group) if g
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_option_of_every_group_is_a_valid_config(choice: str) -> None:
+def test_every_option_of_every_group_composes(choice: str) -> None:
     try:
         config = load([choice])
     except ConfigError as error:
@@ -38,27 +32,27 @@ def test_every_option_of_every_group_is_a_valid_config(choice: str) -> None:
     assert isinstance(config, rlkl.TrainConfig)
 
 
-def test_every_algorithm_of_the_registry_can_be_chosen() -> None:
+def test_every_registered_algorithm_has_an_option() -> None:
     assert set(options("algo")) == set(ALGORITHMS)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_the_command_lines_defaults_are_those_of_the_dataclasses(algo: str) -> None:
+def test_defaults_are_those_of_the_dataclasses(algo: str) -> None:
     config = load([f"algo={algo}"])
     assert config == rlkl.TrainConfig(algo=ALGORITHMS[algo].config())
 
 
-def test_groups_of_a_config_may_be_overridden_key_by_key() -> None:
+def test_keys_override_what_groups_set() -> None:
     config = load(
         ["algo=trpo", "algo.max_kl=0.5", "env=pendulum", "++env.kwargs.g=9.0", "gamma=0.5"]
     )
     assert isinstance(config.algo, rlkl.TRPOConfig)
-    assert (config.algo.max_kl, config.gamma) == (0.5, 0.5)  # above what env=pendulum sets
+    assert (config.algo.max_kl, config.gamma) == (0.5, 0.5)  # overrides what env=pendulum sets
     assert (config.env.id, config.env.kwargs) == ("Pendulum-v1", {"g": 9.0})
 
 
 @pytest.mark.parametrize("name", ["cleanrl_ppo", "sb3_contrib_trpo"])
-def test_setups_of_others_hand_on_raw_actions(name: str) -> None:
+def test_other_libraries_setups_do_not_scale_actions(name: str) -> None:
     register_schemas()
     assert not load([f"experiment={name}", "env=pendulum"]).policy.scale_actions
 
@@ -73,7 +67,7 @@ def test_a_sweep_is_every_combination() -> None:
         list(CommandLine(["gamma=interval(0,1)"]).jobs(multirun=True))
 
 
-def test_whole_floats_and_none_mean_what_they_say() -> None:
+def test_whole_floats_and_none_are_converted() -> None:
     typed = [
         "total_env_steps=1e4", "policy.actor_hidden_sizes=[1e2,8]", "env.kwargs.g=1e1",
         "env.kwargs.x=None", "env.kwargs.y='None'", "clip_rewards=None", "gamma=1e0", "run_dir=2.0",
@@ -92,28 +86,28 @@ def test_whole_floats_and_none_mean_what_they_say() -> None:
     assert load_works(["repetitions=2e0", "num_envs=[4e0]"])[0].num_envs == [4]
 
 
-def test_resumed_runs_take_no_new_constructor_arguments() -> None:
+def test_resumed_runs_reject_new_constructor_arguments() -> None:
     config = rlkl.TrainConfig()
-    with pytest.raises(ConfigError, match=r"^env.kwargs.x=1: .* stays without env.kwargs.x;"):
+    with pytest.raises(ConfigError, match=r"^env.kwargs.x=1: .* cannot add env.kwargs.x;"):
         changes(config, overridden(config, ["env.kwargs.x=1"]))
     assert changes(config, overridden(config, ["gamma=0.5"])) == {"gamma": (0.99, 0.5)}
 
 
-def test_settings_of_an_environment_named_by_id_are_told() -> None:
-    def told(*overrides: str) -> str:
+def test_unused_environment_settings_are_reported() -> None:
+    def note(*overrides: str) -> str:
         return unused_settings(overrides, load(list(overrides)))
 
-    assert told("env.id=Pendulum-v1", "gamma=0.9") == (
-        "env.id=Pendulum-v1 chooses the environment alone; env=pendulum has settings for it: "
+    assert note("env.id=Pendulum-v1", "gamma=0.9") == (
+        "env.id=Pendulum-v1 chooses the environment only; env=pendulum has settings for it: "
         "normalize_observations=true scale_rewards=true"
     )
-    assert told("env.id=Pendulum-v1", "env=pendulum") == ""
-    assert told("env.id=CartPole-v1") == ""  # whose settings are the defaults
-    assert told("env.id=MountainCar-v0") == ""
-    assert told("env=pendulum", "gamma=0.9") == ""
+    assert note("env.id=Pendulum-v1", "env=pendulum") == ""
+    assert note("env.id=CartPole-v1") == ""  # its settings are the defaults
+    assert note("env.id=MountainCar-v0") == ""
+    assert note("env=pendulum", "gamma=0.9") == ""
 
 
-def test_a_glob_is_the_options_of_a_group_that_it_names(tmp_path: Path) -> None:
+def test_glob_selects_options_of_a_group(tmp_path: Path) -> None:
     (tmp_path / "algo").mkdir()
     (tmp_path / "algo" / "ppo_own.yaml").write_text("# Ours.\ndefaults: [ppo_clip]\n")
 
@@ -143,7 +137,6 @@ ABLATIONS["minimal"] = {key: was for part in ABLATIONS.values() for key, was in 
 
 
 def flat(overrides: list[str]) -> dict[str, Any]:
-    """Return a config as key to value."""
     found: dict[str, Any] = {}
     for key, value in asdict(load(overrides)).items():
         inner = value if isinstance(value, dict) else {}
@@ -151,7 +144,7 @@ def flat(overrides: list[str]) -> dict[str, Any]:
     return found
 
 
-def test_there_is_an_ablation_for_each_detail() -> None:
+def test_each_detail_has_an_ablation() -> None:
     assert set(options("ablation")) == set(ABLATIONS)
 
 
@@ -163,7 +156,7 @@ def test_there_is_an_ablation_for_each_detail() -> None:
         for name in ABLATIONS
     ],
 )
-def test_an_ablation_turns_off_its_detail_and_nothing_else(algo: str, name: str) -> None:
+def test_ablation_turns_off_only_its_detail(algo: str, name: str) -> None:
     before = flat([f"algo={algo}", EVERYTHING_ON])
     after = flat([f"algo={algo}", EVERYTHING_ON, f"ablation={name}"])
     changed = {key: (was, after[key]) for key, was in before.items() if was != after[key]}
@@ -181,12 +174,12 @@ def test_an_ablation_turns_off_its_detail_and_nothing_else(algo: str, name: str)
         pytest.param([EVERYTHING_ON, "ablation=[minimal,no_value_clipping]"], marks=SLOW),
     ],
 )
-def test_an_ablation_of_what_is_off_is_refused(overrides: list[str]) -> None:
+def test_ablation_without_effect_is_rejected(overrides: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"changes nothing here.*experiment=code_level_details"):
         load(overrides)
 
 
-def test_no_config_file_can_name_code_to_run() -> None:
+def test_overrides_cannot_name_code_to_run() -> None:
     for override in ("+algo._target_=os.system", "+_target_=os.system"):
         with pytest.raises(ConfigError, match="there is no key"):
             load([override])

@@ -1,19 +1,20 @@
-"""Configs choose how jobs are run; what they say can neither name code nor reach a shell."""
+"""Configs for Hydra choose how jobs run, but name no code and reach no shell."""
 
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from rlkl.cli.compose import load, register_schemas
+from rlkl.cli.compose import load
 from rlkl.cli.hydra_safety import PLUGINS, check_hydra
-from rlkl.utils.validation import ConfigError
+from rlkl.cli.schema import register_schemas
+from rlkl.utils.errors import ConfigError
 
 register_schemas()
 
 
 def settings(slurm: dict[str, Any] | None = None, **more: Any) -> DictConfig:
-    """What Hydra composes, as far as it is looked at."""
+    """Return the part of Hydra's composed config that is checked."""
     launcher = {"_target_": PLUGINS["launcher"]["submitit_slurm"]} | (slurm or {})
     plain: dict[str, Any] = {
         "launcher": launcher,
@@ -31,7 +32,7 @@ NONE = settings()
 
 
 @pytest.mark.parametrize("name", PLUGINS["launcher"])
-def test_every_launcher_may_be_chosen_and_set(name: str) -> None:
+def test_every_launcher_can_be_configured(name: str) -> None:
     launcher = {
         "_target_": PLUGINS["launcher"][name],
         "n_jobs": 4,
@@ -46,13 +47,13 @@ def test_every_launcher_may_be_chosen_and_set(name: str) -> None:
 
 
 @pytest.mark.parametrize("choice", ["default", "disabled", "none", "stdout"])
-def test_the_loggings_of_hydra_may_be_chosen(choice: str) -> None:
+def test_hydra_logging_options_are_allowed(choice: str) -> None:
     load([f"hydra/job_logging={choice}"])
     if choice != "stdout":
         load([f"hydra/hydra_logging={choice}"])
 
 
-def test_where_a_sweep_goes_and_what_a_job_sees_may_be_typed() -> None:
+def test_sweep_folder_and_job_environment_can_be_typed() -> None:
     load(["hydra.sweep.dir=elsewhere", "+hydra.job.env_set.OMP_NUM_THREADS=1", "seed=3"])
 
 
@@ -66,7 +67,7 @@ REACHING = {
 
 
 @pytest.mark.parametrize("key", REACHING)
-def test_what_reaches_a_shell_or_another_machine_is_typed_and_in_no_file(key: str) -> None:
+def test_settings_that_reach_a_shell_must_be_typed(key: str) -> None:
     reaching = settings({key: REACHING[key]})
     check_hydra(reaching, NONE)
     with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.{key}.*: expected on the command l"):
@@ -76,14 +77,14 @@ def test_what_reaches_a_shell_or_another_machine_is_typed_and_in_no_file(key: st
         check_hydra(remote, remote)
 
 
-def test_a_line_break_of_a_launchers_text_is_refused_wherever_it_comes_from() -> None:
+def test_line_breaks_in_launcher_settings_are_rejected() -> None:
     for partition in ("long\nrm -rf x", "${more}"):
         broken = settings({"partition": partition}, more="long\nrm -rf x")
         with pytest.raises(ConfigError, match=r"^hydra\.launcher\.partition=.*line breaks"):
             check_hydra(broken, NONE)
 
 
-def test_a_class_within_the_settings_of_a_launcher_is_refused() -> None:
+def test_nested_targets_in_launcher_settings_are_rejected() -> None:
     for nested in ({"_target_": "os.system"}, {"deep": [{"_target_": "os.system"}]}):
         hidden = settings({"additional_parameters": nested})
         with pytest.raises(ConfigError, match=r"_target_=os\.system: a config cannot name code"):
@@ -100,12 +101,12 @@ NAMING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("key", NAMING)
-def test_code_that_a_config_names_is_refused_by_its_key(key: str) -> None:
+def test_config_that_names_code_is_rejected(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^hydra\.{key}.*: a config cannot name code to run"):
         check_hydra(settings(**NAMING[key]), NONE)
 
 
-def test_the_surroundings_of_a_job_stand_in_no_file() -> None:
+def test_job_environment_variables_must_be_typed() -> None:
     changed = settings(job={"env_set": {"PATH": "own"}})
     check_hydra(changed, NONE)
     with pytest.raises(ConfigError, match=r"^hydra\.job\.env_set\.PATH=own: expected on the comm"):

@@ -1,4 +1,4 @@
-"""The guard of a single copy: what came is what was declared, or an exception says what was not."""
+"""EnvChecker passes declared data, and names undeclared data in an exception."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
-from rlkl.envs.checks import Guard
-from rlkl.utils.validation import BrokenEnvironmentError
+from rlkl.envs.checks import EnvChecker
+from rlkl.utils.errors import BrokenEnvironmentError
 
 
 class Given(gym.Env[Any, Any]):
-    """Shows what it is given."""
+    """Observes what it is given."""
 
     action_space = Discrete(2)
 
@@ -29,7 +29,7 @@ class Given(gym.Env[Any, Any]):
 
 
 class Masked(Given):
-    """Has masks in a method, each call another."""
+    """Has a method that returns another mask at each call."""
 
     calls = 0
 
@@ -41,14 +41,14 @@ class Masked(Given):
 GOOD = np.zeros(2, np.float32)
 
 
-def test_all_passes_through_untouched() -> None:
+def test_declared_data_passes_unchanged() -> None:
     env = Given(Box(-1, 1, (2,)), GOOD, GOOD)
-    guard = Guard(env)
-    observation, info = guard.reset(seed=3, options={"x": 1})
+    checker = EnvChecker(env)
+    observation, info = checker.reset(seed=3, options={"x": 1})
     assert observation is GOOD
     assert info == {"a": 1}
     assert env.options == (3, {"x": 1})
-    assert guard.step(7) == (GOOD, 7, False, True, {"b": 2})
+    assert checker.step(7) == (GOOD, 7, False, True, {"b": 2})
 
 
 @pytest.mark.parametrize(
@@ -67,15 +67,13 @@ def test_all_passes_through_untouched() -> None:
         (Dict(a=Discrete(2), b=Discrete(2)), {"a": 1}, "KeyError: 'b'"),
     ],
 )
-def test_what_the_space_does_not_declare_is_refused_in_reset_and_step(
-    space: gym.Space[Any], bad: Any, words: str
-) -> None:
+def test_undeclared_observations_are_refused(space: gym.Space[Any], bad: Any, words: str) -> None:
     with pytest.raises(BrokenEnvironmentError, match=words):
-        Guard(Given(space, bad, space.sample())).reset()
-    guard = Guard(Given(space, space.sample(), bad))
-    guard.reset()
+        EnvChecker(Given(space, bad, space.sample())).reset()
+    checker = EnvChecker(Given(space, space.sample(), bad))
+    checker.reset()
     with pytest.raises(BrokenEnvironmentError, match=words):
-        guard.step(0)
+        checker.step(0)
 
 
 @pytest.mark.parametrize(
@@ -85,72 +83,72 @@ def test_what_the_space_does_not_declare_is_refused_in_reset_and_step(
         (Box(-1, 1, (2,), np.float32), np.zeros(2, np.float64)),
         (Box(-9, 9, (), np.float32), 3),
         (Discrete(3), np.uint8(2)),
-        (Tuple([Discrete(2), Text(5)]), (True, "what it says is not checked" * 9)),
+        (Tuple([Discrete(2), Text(5)]), (True, "texts are not checked" * 9)),
     ],
 )
-def test_what_casts_to_the_declared_type_passes(space: gym.Space[Any], observation: Any) -> None:
-    guard = Guard(Given(space, observation, observation))
-    assert guard.reset()[0] is observation
-    assert guard.step(0)[0] is observation
+def test_castable_types_pass(space: gym.Space[Any], observation: Any) -> None:
+    checker = EnvChecker(Given(space, observation, observation))
+    assert checker.reset()[0] is observation
+    assert checker.step(0)[0] is observation
 
 
-def test_a_type_that_passed_is_known_and_others_are_refused_as_ever() -> None:
+def test_accepted_type_does_not_admit_others() -> None:
     env = Given(Box(-1, 1, (2,)), GOOD, GOOD.astype(np.float64))
-    guard = Guard(env)
-    guard.reset()
+    checker = EnvChecker(env)
+    checker.reset()
     for dtype in (np.float64, np.float32, np.int8):
         env.then = GOOD.astype(dtype)
         for _ in range(2):
-            assert guard.step(0)[0] is env.then
+            assert checker.step(0)[0] is env.then
     env.then = GOOD.astype(np.complex64)
     for _ in range(2):
         with pytest.raises(BrokenEnvironmentError, match="type complex64"):
-            guard.step(0)
+            checker.step(0)
     env.then = np.zeros(3, np.int8)
     with pytest.raises(BrokenEnvironmentError, match=r"shape \(3,\) and type int8"):
-        guard.step(0)
+        checker.step(0)
 
 
-def test_masks_of_a_method_come_in_the_info_after_the_state_moved() -> None:
-    guard = Guard(Masked(Box(-1, 1, (2,)), GOOD, GOOD))
-    assert guard.reset()[1] == {"a": 1, "action_mask": [True, False]}
-    # Those of several choices may differ in length.
-    first, second = guard.step(0)[4]["action_mask"]
+def test_mask_method_is_called_after_each_step() -> None:
+    checker = EnvChecker(Masked(Box(-1, 1, (2,)), GOOD, GOOD))
+    assert checker.reset()[1] == {"a": 1, "action_mask": [True, False]}
+    # The masks of several dimensions may differ in length.
+    first, second = checker.step(0)[4]["action_mask"]
     assert (first.tolist(), second.tolist()) == ([1, 1], [0, 0, 0])
-    assert guard.step(0)[4]["action_mask"].tolist() == [False, True]
+    assert checker.step(0)[4]["action_mask"].tolist() == [False, True]
 
 
-def test_a_method_behind_a_wrapper_is_found() -> None:
+def test_mask_method_behind_wrapper_is_found() -> None:
     wrapped = gym.wrappers.TimeLimit(Masked(Box(-1, 1, (2,)), GOOD, GOOD), 5)
-    assert Guard(wrapped).reset()[1]["action_mask"] == [True, False]
+    assert EnvChecker(wrapped).reset()[1]["action_mask"] == [True, False]
 
 
 @pytest.mark.parametrize("error", [ValueError("two\nlines"), KeyError("x"), AssertionError()])
-def test_exceptions_become_one_line_with_the_cause_behind(error: Exception) -> None:
+def test_exceptions_become_one_line_with_cause(error: Exception) -> None:
     class Raising(Given):
         def step(self, action: Any) -> Any:
             raise error
 
-    guard = Guard(Raising(Box(-1, 1, (2,)), GOOD, GOOD))
-    guard.reset()
+    checker = EnvChecker(Raising(Box(-1, 1, (2,)), GOOD, GOOD))
+    checker.reset()
     with pytest.raises(BrokenEnvironmentError) as caught:
-        guard.step(0)
+        checker.step(0)
     assert str(caught.value).startswith(f"{type(error).__name__}: ")
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is error
 
 
-def test_the_user_may_still_interrupt() -> None:
+def test_keyboard_interrupt_passes() -> None:
     class Interrupted(Given):
         def step(self, action: Any) -> Any:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Guard(Interrupted(Box(-1, 1, (2,)), GOOD, GOOD)).step(0)
+        EnvChecker(Interrupted(Box(-1, 1, (2,)), GOOD, GOOD)).step(0)
 
 
 class Result(gym.Env[Any, Any]):
-    """Returns what it is given, from reset and from step."""
+    """Returns given results from reset and step."""
 
     observation_space, action_space = Box(-9, 9, (2,)), Discrete(2)
 
@@ -177,8 +175,8 @@ SHOWN = np.zeros(2, np.float32)
         (np.array([[0.5]], np.float32), 1),
     ],
 )
-def test_arrays_of_one_number_are_numbers(reward: Any, end: Any) -> None:
-    found = Guard(Result(step=(SHOWN, reward, end, False, {}))).step(0)
+def test_arrays_of_one_number_become_numbers(reward: Any, end: Any) -> None:
+    found = EnvChecker(Result(step=(SHOWN, reward, end, False, {}))).step(0)
     assert found[1:4] == (0.5, True, False)
     assert [
         isinstance(part, kind) for part, kind in zip(found[1:4], (float, bool, bool), strict=True)
@@ -199,44 +197,47 @@ def test_arrays_of_one_number_are_numbers(reward: Any, end: Any) -> None:
         ((SHOWN, 1.0, False, {}), "it returned 4 values; expected 5: .* old Gym has 4"),
     ],
 )
-def test_other_results_of_a_step_are_named(step: Any, words: str) -> None:
+def test_wrong_step_results_are_named(step: Any, words: str) -> None:
     with pytest.raises(BrokenEnvironmentError, match=words):
-        Guard(Result(step=step)).step(0)
+        EnvChecker(Result(step=step)).step(0)
 
 
 @pytest.mark.parametrize(
     ("reset", "words"),
     [
-        (SHOWN, "old Gym returns the observation alone"),
+        (SHOWN, "old Gym returns only the observation"),
         ((SHOWN, None), "the info is None; expected a dict"),
     ],
 )
-def test_other_results_of_reset_are_named(reset: Any, words: str) -> None:
+def test_wrong_reset_results_are_named(reset: Any, words: str) -> None:
     with pytest.raises(BrokenEnvironmentError, match=words):
-        Guard(Result(reset=reset)).reset()
+        EnvChecker(Result(reset=reset)).reset()
 
 
-def test_copies_outlive_changes_in_place() -> None:
+def test_copied_observations_do_not_change() -> None:
     shown = {"a": np.zeros(2, np.float32), "b": (np.ones(1, np.float32), "text")}
     space = Dict(a=Box(-9, 9, (2,)), b=Tuple((Box(-9, 9, (1,)), Text(4))))
-    guard = Guard(Given(space, shown, shown), copies=True)
-    first, then = guard.reset()[0], guard.step(0)[0]
+    checker = EnvChecker(Given(space, shown, shown), copy_observations=True)
+    first, then = checker.reset()[0], checker.step(0)[0]
     shown["a"][:] = 7
     shown["b"][0][:] = 7
     for kept in (first, then):
         assert (kept["a"].tolist(), kept["b"][0].tolist(), kept["b"][1]) == ([0, 0], [1], "text")
 
 
-def test_masks_are_read_from_attributes_and_plural_infos() -> None:
+def test_masks_come_from_attributes_and_plural_infos() -> None:
     class Attribute(Given):
         @property
         def action_masks(self) -> Any:
             return [True, False]
 
-    guard = Guard(Attribute(Discrete(3), 0, 1))
-    assert guard.reset()[1]["action_mask"] == guard.step(0)[4]["action_mask"] == [True, False]
+    checker = EnvChecker(Attribute(Discrete(3), 0, 1))
+    assert checker.reset()[1]["action_mask"] == checker.step(0)[4]["action_mask"] == [True, False]
     plural = Result(
         (SHOWN, {"action_masks": [1, 0]}), (SHOWN, 0.0, False, False, {"action_masks": [0, 1]})
     )
-    guard = Guard(plural)
-    assert (guard.reset()[1]["action_mask"], guard.step(0)[4]["action_mask"]) == ([1, 0], [0, 1])
+    checker = EnvChecker(plural)
+    assert (checker.reset()[1]["action_mask"], checker.step(0)[4]["action_mask"]) == (
+        [1, 0],
+        [0, 1],
+    )

@@ -1,4 +1,4 @@
-"""Families of environments as they are: made, stepped, learned from; one extra each."""
+"""Real environments of each extra are made, stepped and trained on."""
 
 import importlib.util
 from pathlib import Path
@@ -10,11 +10,12 @@ import pytest
 import torch
 from learning_loop import Loop, config_of
 
-from rlkl.cli.compose import CONFIG_DIR, load, options, register_schemas
+from rlkl.cli.compose import load
+from rlkl.cli.schema import CONFIG_DIR, options, register_schemas
 from rlkl.envs.make import EnvConfig, find_spec, make_vector_env
-from rlkl.envs.spaces import ACTION_MASK, VECTOR
+from rlkl.envs.observations import ACTION_MASK, VECTOR
 from rlkl.models.policy import Policy
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 EXTRAS = {
     "box2d": "Box2D",
@@ -60,9 +61,7 @@ CASES = [
 
 @pytest.mark.parametrize("algo", ["ppo_clip", "trpo"])
 @pytest.mark.parametrize(("config", "policy"), CASES)
-def test_one_update_moves_the_policy_by_a_finite_kl(
-    config: EnvConfig, policy: dict[str, Any], algo: str
-) -> None:
+def test_one_update_gives_finite_kl(config: EnvConfig, policy: dict[str, Any], algo: str) -> None:
     steps = 4 if "ALE/" in config.id else 32
     settings = config_of(algo, num_epochs=1, num_minibatches=2)
     loop = Loop(settings, config, rollout_steps=steps, **policy)
@@ -78,7 +77,7 @@ def test_one_update_moves_the_policy_by_a_finite_kl(
         kl = new.at(batch.old_parameters).kl(new)
     assert torch.isfinite(batch.old_log_prob).all()
     assert torch.isfinite(kl).all()
-    # TRPO leaves the policy as it was where no step is better.
+    # TRPO leaves the policy unchanged if no step is better.
     assert 0 <= kl.mean() < 0.5
     if algo == "ppo_clip":
         assert kl.mean() > 0
@@ -102,39 +101,39 @@ NEEDED = {
         for name in options("env")
     ],
 )
-def test_the_environment_of_every_config_file_can_be_made(name: str) -> None:
+def test_environments_of_all_config_files_are_made(name: str) -> None:
     config = load([f"env={name}", "env.num_envs=1"])
     envs = make_vector_env(config.env)
     Policy(config.policy, envs.encoder, envs.action_space, torch.Generator())
     seen = envs.reset([0])
     envs.close()
     assert all(np.isfinite(part).all() for part in seen.values())
-    # The first comment, which the help shows, names the extra.
+    # The first comment of the file, which the help shows, names the extra.
     extra = NEEDED.get(name)
     assert options("env")[name].endswith(f"(extra: {extra}).") == (extra is not None)
 
 
 @pytest.mark.parametrize("extra", [*EXTRAS, "envs"])
-def test_every_extra_that_messages_name_is_one_of_the_packages(extra: str) -> None:
+def test_extras_in_messages_exist(extra: str) -> None:
     project = (Path(CONFIG_DIR).parent / "pyproject.toml").read_text()
     assert f"\n{extra} = [" in project
 
 
 @needs("minigrid")
 @pytest.mark.parametrize("backend", ["sync", "shared", "async"])
-def test_minigrids_direction_and_image_are_seen_and_its_mission_is_not(backend: str) -> None:
+def test_minigrid_encodes_direction_and_image(backend: str) -> None:
     keys = DIRECTION_AND_IMAGE
     envs = make_vector_env(EnvConfig("MiniGrid-Empty-5x5-v0", 2, backend, observation_keys=keys))
     assert envs.encoder.images == {"image/image": (3, 7, 7)}
     assert envs.encoder.vector_size == 4
-    alone = gym.make("MiniGrid-Empty-5x5-v0")
-    expected, _ = alone.reset(seed=0)
+    single = gym.make("MiniGrid-Empty-5x5-v0")
+    expected, _ = single.reset(seed=0)
     seen = envs.reset([0, 0])
     for action in (1, 2, 0, 2):
         assert seen[VECTOR].tolist() == [[float(k == expected["direction"]) for k in range(4)]] * 2
         image = seen["image/image"][1]
         np.testing.assert_array_equal(image.transpose(1, 2, 0), expected["image"])
-        expected, *_ = alone.step(action)
+        expected, *_ = single.step(action)
         seen = envs.step(np.full(2, action)).observations
     envs.close()
     with pytest.raises(ConfigError, match=r"mission.*env\.observation_keys"):
@@ -156,29 +155,29 @@ def played(seeds: list[int], steps: int, **kwargs: Any) -> tuple[np.ndarray, np.
 
 
 @needs("atari")
-def test_pong_shows_four_frames_and_plays_the_same_for_the_same_seeds() -> None:
+def test_pong_stacks_frames_and_repeats_with_seeds() -> None:
     frames, rewards = played([3, 4], 60)
     assert frames.shape == (61, 2, 4, 84, 84)
     assert frames.dtype == np.uint8
     assert frames.max() > 100
-    # The newest frame comes last: what was last is next to last one step later.
+    # The newest frame comes last.
     np.testing.assert_array_equal(frames[30:-1, :, 1:], frames[31:, :, :-1])
     again, _ = played([3, 4], 30)
     np.testing.assert_array_equal(frames[:31], again)
     other, _ = played([3, 5], 30)
     np.testing.assert_array_equal(frames[:31, 0], other[:, 0])
     assert not np.array_equal(frames[:31, 1], other[:, 1])
-    # The other side scores soon, and a point is a point.
+    # The opponent scores soon.
     assert set(np.unique(rewards)) <= {-1.0, 0.0, 1.0}
     assert rewards.min() == -1
 
 
 @needs("atari")
-def test_rewards_of_atari_are_raw_unless_they_are_asked_to_be_clipped() -> None:
+def test_atari_rewards_are_raw_by_default() -> None:
     def largest(**kwargs: Any) -> float:
         envs = make_vector_env(EnvConfig("ALE/SpaceInvaders-v5", 1, kwargs=kwargs))
         envs.reset([0])
-        # Fire without moving: the invaders above are worth 5 points and more.
+        # Fire without moving: the invaders above give at least 5 points.
         reward = max(envs.step(np.array([1])).rewards[0] for _ in range(120))
         envs.close()
         return float(reward)
@@ -188,7 +187,7 @@ def test_rewards_of_atari_are_raw_unless_they_are_asked_to_be_clipped() -> None:
 
 
 @needs("atari")
-def test_a_lost_game_of_atari_begins_anew_in_the_next_row() -> None:
+def test_atari_resets_in_an_autoreset_step() -> None:
     envs = make_vector_env(EnvConfig("ALE/Pong-v5", 2, kwargs={"max_num_frames_per_episode": 200}))
     envs.reset([0, 1])
     steps = [envs.step(np.zeros(2, np.int64)) for _ in range(120)]
@@ -204,23 +203,23 @@ def test_a_lost_game_of_atari_begins_anew_in_the_next_row() -> None:
 
 
 @needs("mujoco")
-def test_halfcheetahs_numbers_are_gymnasiums_own() -> None:
-    alone = gym.make("HalfCheetah-v5")
-    expected, _ = alone.reset(seed=5)
+def test_halfcheetah_equals_gymnasium() -> None:
+    single = gym.make("HalfCheetah-v5")
+    expected, _ = single.reset(seed=5)
     envs = make_vector_env(EnvConfig("HalfCheetah-v5", 1))
     seen = envs.reset([5])
     action = np.linspace(-1, 1, 6, dtype=np.float32)
     for _ in range(5):
         assert seen[VECTOR].dtype == np.float64
         np.testing.assert_array_equal(seen[VECTOR][0], expected)
-        expected, reward, *_ = alone.step(action)
+        expected, reward, *_ = single.step(action)
         step = envs.step(action[None])
         assert step.rewards[0] == pytest.approx(reward)
         seen = step.observations
     envs.close()
 
 
-def test_frozenlakes_state_is_a_one_hot_code_that_no_normaliser_touches() -> None:
+def test_frozenlake_is_one_hot_and_not_normalised() -> None:
     envs = make_vector_env(EnvConfig("FrozenLake-v1", 2, kwargs={"is_slippery": False}))
     seen = envs.reset([0, 1])
     assert seen[VECTOR].tolist() == [[1.0] + [0.0] * 15] * 2
@@ -231,18 +230,18 @@ def test_frozenlakes_state_is_a_one_hot_code_that_no_normaliser_touches() -> Non
     envs.close()
 
 
-def test_blackjacks_tuple_is_three_one_hot_codes() -> None:
+def test_blackjack_is_three_one_hot_codes() -> None:
     envs = make_vector_env(EnvConfig("Blackjack-v1", 2))
-    alone = gym.make("Blackjack-v1")
-    (total, card, ace), _ = alone.reset(seed=7)
+    single = gym.make("Blackjack-v1")
+    (total, card, ace), _ = single.reset(seed=7)
     (code, _) = envs.reset([7, 8])[VECTOR]
-    sizes = [space.n for space in alone.observation_space]
+    sizes = [space.n for space in single.observation_space]
     assert np.flatnonzero(code).tolist() == [total, sizes[0] + card, sizes[0] + sizes[1] + ace]
     envs.close()
 
 
 @pytest.mark.parametrize("env_id", ["LunarLander-v3", "BipedalWalker-v3", "Walker2d-v5"])
-def test_families_are_found_without_making_an_environment(env_id: str) -> None:
+def test_specs_are_found_without_making_environments(env_id: str) -> None:
     package = "mujoco" if env_id == "Walker2d-v5" else "Box2D"
     if importlib.util.find_spec(package) is None:
         with pytest.raises(ConfigError, match=r"rlkl\["):

@@ -1,25 +1,18 @@
-"""EnvPool's environments keep the contract of the others."""
+"""EnvPool behaves like the other backends."""
 
 import importlib.util
-from typing import Any
 
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
 from rlkl.envs.make import EnvConfig, make_vector_env
-from rlkl.envs.spaces import VECTOR
-from rlkl.utils.validation import ConfigError
+from rlkl.envs.observations import VECTOR
+from rlkl.utils.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("envpool") is None, reason="needs the extra envpool"
 )
-
-
-def pool(env_id: str, num_envs: int = 3, **kwargs: Any) -> Any:
-    from rlkl.envs.envpool_env import Pool
-
-    return Pool(env_id, num_envs, 1, kwargs)
 
 
 def trajectory(seeds: list[int], steps: int = 25) -> np.ndarray:
@@ -30,7 +23,7 @@ def trajectory(seeds: list[int], steps: int = 25) -> np.ndarray:
     return np.stack(rows)
 
 
-def test_the_same_seeds_give_the_same_episodes_and_others_do_not() -> None:
+def test_seeds_determine_episodes() -> None:
     first, again, other = (trajectory(seeds) for seeds in ([3, 4, 5], [3, 4, 5], [3, 9, 5]))
     np.testing.assert_array_equal(first, again)
     same = [np.array_equal(first[:, i], other[:, i]) for i in range(3)]
@@ -38,14 +31,14 @@ def test_the_same_seeds_give_the_same_episodes_and_others_do_not() -> None:
     assert not np.array_equal(first[0, 0], first[0, 1])
 
 
-def test_a_second_reset_begins_the_episodes_of_its_seeds() -> None:
+def test_second_reset_uses_its_seeds() -> None:
     envs = make_vector_env(EnvConfig("CartPole-v1", 3, "envpool"))
     first = envs.reset([3, 4, 5])[VECTOR].copy()
     for _ in range(15):
         step = envs.step(np.ones(3, np.int64))
     other = envs.reset([6, 7, 8])[VECTOR].copy()
     assert not np.array_equal(first, other)
-    # No reset is left behind from before.
+    # No autoreset is pending.
     step = envs.step(np.ones(3, np.int64))
     assert step.is_transition.all()
     assert not step.begins.any()
@@ -53,7 +46,7 @@ def test_a_second_reset_begins_the_episodes_of_its_seeds() -> None:
     envs.close()
 
 
-def test_a_fall_is_terminal_and_the_next_row_only_resets() -> None:
+def test_fall_terminates_and_autoreset_follows() -> None:
     envs = make_vector_env(EnvConfig("CartPole-v1", 2, "envpool"))
     envs.reset([0, 1])
     ends = np.zeros(2, np.bool_)
@@ -79,7 +72,7 @@ def test_a_fall_is_terminal_and_the_next_row_only_resets() -> None:
     envs.close()
 
 
-def test_the_time_limit_cuts_off_and_is_not_terminal() -> None:
+def test_time_limit_truncates() -> None:
     envs = make_vector_env(EnvConfig("Pendulum-v1", 2, "envpool"))
     envs.reset([0, 1])
     steps = [envs.step(np.zeros((2, 1), np.float32)) for _ in range(203)]
@@ -92,7 +85,7 @@ def test_the_time_limit_cuts_off_and_is_not_terminal() -> None:
     envs.close()
 
 
-def test_arguments_reach_envpool_and_the_limit_of_an_episode_is_one() -> None:
+def test_arguments_reach_envpool() -> None:
     envs = make_vector_env(
         EnvConfig("Pendulum-v1", 2, "envpool", kwargs={"max_episode_steps": 7, "num_threads": 1})
     )
@@ -104,7 +97,7 @@ def test_arguments_reach_envpool_and_the_limit_of_an_episode_is_one() -> None:
         make_vector_env(EnvConfig("Pendulum-v1", 2, "envpool", kwargs={"no_such_key": 1}))
 
 
-def test_what_envpool_has_not_is_refused_with_the_nearest() -> None:
+def test_unknown_environments_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"no CartPol-v1 \(did you mean CartPole-v1"):
         make_vector_env(EnvConfig("CartPol-v1", 2, "envpool"))
     with pytest.raises(ConfigError, match=r"EnvPool has no .*use env\.backend=auto"):
@@ -113,8 +106,10 @@ def test_what_envpool_has_not_is_refused_with_the_nearest() -> None:
         make_vector_env(EnvConfig("CartPole-v1", 2, "envpool", frame_stack=4))
 
 
-def test_a_pool_says_how_it_resets_and_closes_twice() -> None:
-    made = pool("CartPole-v1")
+def test_vector_env_has_autoreset_mode_and_closes_twice() -> None:
+    from rlkl.envs.envpool_env import EnvPoolVectorEnv
+
+    made = EnvPoolVectorEnv("CartPole-v1", 3, 1, {})
     assert made.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     assert made.num_envs == 3
     observations, info = made.reset()
@@ -126,7 +121,7 @@ def test_a_pool_says_how_it_resets_and_closes_twice() -> None:
     made.close()
 
 
-def test_atari_games_are_known_by_either_name_and_their_frames_are_stacked() -> None:
+def test_atari_frames_are_stacked() -> None:
     envs = make_vector_env(EnvConfig("ALE/Pong-v5", 2, "envpool", frame_stack=3))
     assert envs.encoder.images == {"image": (3, 84, 84)}
     seen = envs.reset([0, 1])["image"]

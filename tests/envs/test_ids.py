@@ -1,4 +1,4 @@
-"""Ids of environments: what is found, and what a person is told who typed another one."""
+"""Environment ids are found; wrong ones give a message with a suggestion."""
 
 import importlib.util
 import sys
@@ -8,14 +8,14 @@ import gymnasium as gym
 import pytest
 
 from rlkl.envs.ids import find_spec, import_module_of, newest_id
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 MISSING = {"ale_py", "minigrid", "jax", "gymnasium_robotics", "shimmy", "highway_env", "panda_gym"}
 
 
 @pytest.fixture
 def packages_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the packages that bring environments."""
+    """Hide the packages that register environments."""
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name in MISSING else real(name)
@@ -52,7 +52,7 @@ OTHERS = {
     "AntMaze_UMaze-v5": "then env.id=gymnasium_robotics:AntMaze_UMaze-v5",
     "highway-v0": "pip install highway-env, then env.id=highway_env:highway-v0",
     "PandaReach-v3": "pip install panda-gym, then env.id=panda_gym:PandaReach-v3",
-    "Unheard-v0": "one of another package is env.id=MODULE:Unheard-v0",
+    "Unheard-v0": "for one of another package use env.id=MODULE:Unheard-v0",
     "json:Env-v0": "registers none",
     "no_such_package:X-v0": "expected no_such_package.py or no_such_package/ in ",
     "no-such-package:X-v0": "did you mean no_such_package?",
@@ -61,7 +61,7 @@ OTHERS = {
 }
 
 
-def told(env_id: str) -> str:
+def message_for(env_id: str) -> str:
     with pytest.raises(ConfigError) as caught:
         find_spec(env_id)
     assert str(caught.value).startswith(f"env.id={env_id}")
@@ -71,9 +71,11 @@ def told(env_id: str) -> str:
 
 @HAS_ALE
 @pytest.mark.parametrize("env_id", ATARI)
-def test_old_atari_ids_lead_to_ale(env_id: str) -> None:
-    assert f"use env.id={ATARI[env_id]} (extra: atari)" in told(env_id)
-    assert f"use env.id={ATARI[env_id]} (extra: atari)" in told(env_id)  # ale_py is imported now
+def test_old_atari_ids_suggest_ale(env_id: str) -> None:
+    assert f"use env.id={ATARI[env_id]} (extra: atari)" in message_for(env_id)
+    assert f"use env.id={ATARI[env_id]} (extra: atari)" in message_for(
+        env_id
+    )  # with ale_py imported
 
 
 @pytest.mark.usefixtures("packages_missing")
@@ -81,18 +83,18 @@ def test_old_atari_ids_lead_to_ale(env_id: str) -> None:
 def test_atari_ids_are_known_without_ale(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for known in [known for known in gym.registry if "Pong" in known or "BankHeist" in known]:
         monkeypatch.delitem(gym.registry, known)
-    assert "-v5 (extra: atari)" in told(env_id)
+    assert "-v5 (extra: atari)" in message_for(env_id)
 
 
 @pytest.mark.parametrize("env_id", OTHERS)
-def test_wrong_ids_get_the_next_step(env_id: str) -> None:
-    assert OTHERS[env_id] in told(env_id)
+def test_wrong_ids_get_a_suggestion(env_id: str) -> None:
+    assert OTHERS[env_id] in message_for(env_id)
 
 
 @pytest.mark.usefixtures("packages_missing")
 @pytest.mark.parametrize("env_id", ["MiniGrid-Empty-8x8-v0", "BabyAI-GoToLocal-v0"])
 def test_minigrid_names_its_extra(env_id: str) -> None:
-    assert "pip install 'rlkl[minigrid]'" in told(env_id)
+    assert "pip install 'rlkl[minigrid]'" in message_for(env_id)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("minigrid") is None, reason="extra minigrid")
@@ -111,7 +113,7 @@ def test_newest_version_wins() -> None:
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that is not on the path, as for the console script."""
+    """A working directory that is not in sys.path, as for the console script."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [text for text in sys.path if text != ""])
     return tmp_path
@@ -123,11 +125,11 @@ def test_modules_of_the_working_directory_are_found(own_folder: Path) -> None:
     )
     assert find_spec("beside_me:BesideMe-v3").id == "BesideMe-v3"
     assert sys.path[-1] == str(own_folder)
-    assert "did you mean beside_me:BesideMe-v3?" in told("beside_me:BesideMe")
-    assert "did you mean beside_me:BesideMe-v3?" in told("beside_me:Another")
+    assert "did you mean beside_me:BesideMe-v3?" in message_for("beside_me:BesideMe")
+    assert "did you mean beside_me:BesideMe-v3?" in message_for("beside_me:Another")
 
 
-def test_installed_modules_go_before_the_working_directory(own_folder: Path) -> None:
+def test_installed_modules_precede_working_directory(own_folder: Path) -> None:
     (own_folder / "colorsys.py").write_text("raise SystemExit('the wrong one')\n")
     sys.modules.pop("colorsys", None)
     import_module_of("colorsys:X-v0")

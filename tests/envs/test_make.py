@@ -1,4 +1,4 @@
-"""Environments are found, chosen a backend for, made, or refused with words that say what to do."""
+"""Environments are made with the right backend, or refused with a helpful message."""
 
 import importlib.util
 import signal
@@ -12,20 +12,13 @@ import small_environments
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rlkl.envs.ids
-import rlkl.envs.shared_memory_env
 from rlkl.envs.arguments import with_tuples
-from rlkl.envs.checks import Guard
+from rlkl.envs.checks import EnvChecker
 from rlkl.envs.make import EnvConfig, choose_backend, find_spec, make_vector_env
-from rlkl.envs.spaces import VECTOR
-from rlkl.utils.validation import ConfigError
+from rlkl.envs.observations import VECTOR
+from rlkl.utils.errors import ConfigError
 
-
-@pytest.fixture(autouse=True)
-def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Share the copies between this process and another, whatever machine this is."""
-    monkeypatch.setattr(rlkl.envs.shared_memory_env, "usable_cores", lambda: 2)
-
-
+pytestmark = pytest.mark.usefixtures("two_cores")
 HAS_ALE, HAS_ENVPOOL = (
     pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"needs the extra {extra}")
     for package, extra in (("ale_py", "atari"), ("envpool", "envpool"))
@@ -60,7 +53,7 @@ HAS_ALE, HAS_ENVPOOL = (
     ],
 )
 @pytest.mark.parametrize("backend", ["auto", "sync", "shared", "async"])
-def test_what_cannot_be_made_is_refused_with_words(
+def test_impossible_configs_are_refused(
     config: EnvConfig, words: str, backend: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = EnvConfig(config.id, 2, backend, 1, config.observation_keys, config.kwargs)
@@ -71,7 +64,7 @@ def test_what_cannot_be_made_is_refused_with_words(
 
 
 class Speech(small_environments.Trouble):
-    """Takes words."""
+    """Has text actions."""
 
     action_space = gym.spaces.Text(5)
 
@@ -96,7 +89,7 @@ gym.register("SmallNeedy-v0", entry_point="tests_need:something")
         ("frame_stack", 1025, "at most 1024"),
     ],
 )
-def test_configs_check_themselves(key: str, value: Any, words: str) -> None:
+def test_invalid_config_values_are_refused(key: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         EnvConfig(**{key: value})
 
@@ -120,19 +113,17 @@ def test_configs_check_themselves(key: str, value: Any, words: str) -> None:
         pytest.param("ALE/Pong-v5", "auto", 4, "ale", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "ale", 4, "ale", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "envpool", 4, "envpool", marks=HAS_ENVPOOL),
-        pytest.param("whatever EnvPool may have", "envpool", 1, "envpool", marks=HAS_ENVPOOL),
+        pytest.param("any id", "envpool", 1, "envpool", marks=HAS_ENVPOOL),
     ],
 )
-def test_each_environment_has_its_backend(
+def test_backend_is_chosen_for_environment(
     env_id: str, asked: str, frame_stack: int, expected: str
 ) -> None:
     assert choose_backend(EnvConfig(env_id, 8, asked, frame_stack)) == expected
 
 
 @pytest.mark.parametrize(("num_envs", "expected"), [(1, "sync"), (5, "sync"), (6, "native")])
-def test_a_vectorised_form_is_taken_once_there_are_copies_enough(
-    num_envs: int, expected: str
-) -> None:
+def test_native_needs_enough_sub_environments(num_envs: int, expected: str) -> None:
     assert choose_backend(EnvConfig("CartPole-v1", num_envs)) == expected
 
 
@@ -140,18 +131,18 @@ def test_a_vectorised_form_is_taken_once_there_are_copies_enough(
     ("env_id", "asked", "frame_stack", "words"),
     [
         ("Pendulum-v1", "native", 1, "Pendulum-v1 has no vectorised form.*use env.backend=sync"),
-        ("phys2d/CartPole-v1", "native", 1, "no vectorised form .* use env.backend=sync"),
-        ("CartPole-v1", "native", 2, "stacks no frames; use env.backend=sync or env.frame_stack=1"),
+        ("phys2d/CartPole-v1", "native", 1, "no vectorised form; use env.backend=sync"),
+        ("CartPole-v1", "native", 2, "not stack frames; .* env.backend=sync or env.frame_stack=1"),
         ("CartPole-v1", "ale", 1, "CartPole-v1 is not an Atari game .*use env.backend=auto"),
         ("CartPol-v1", "sync", 1, "did you mean CartPole-v1"),
-        pytest.param("ALE/Pong-v5", "sync", 1, "Atari games are stepped by ALE's", marks=HAS_ALE),
+        pytest.param("ALE/Pong-v5", "sync", 1, "Atari games run in ALE's", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "async", 1, "env.backend=async: Atari", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "shared", 1, "env.backend=shared: Atari", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "native", 1, "use env.backend=ale", marks=HAS_ALE),
         pytest.param("ALE/Pnog-v5", "auto", 1, "did you mean ALE/Pong-v5", marks=HAS_ALE),
     ],
 )
-def test_backends_that_do_not_fit_are_refused(
+def test_unsuitable_backends_are_refused(
     env_id: str, asked: str, frame_stack: int, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
@@ -168,7 +159,7 @@ def test_backends_that_do_not_fit_are_refused(
         (EnvConfig("CartPole-v1", backend="envpool"), "envpool", "envpool"),
     ],
 )
-def test_a_missing_extra_is_named_with_how_to_install_it(
+def test_missing_extra_is_named(
     config: EnvConfig, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.util.find_spec
@@ -182,20 +173,17 @@ def test_a_missing_extra_is_named_with_how_to_install_it(
         make_vector_env(config)
     what = "env.backend=envpool" if extra == "envpool" else f"env.id={config.id}"
     assert str(caught.value).startswith(f"{what} needs")
-    # The others are found as ever.
     assert find_spec("CartPole-v1").id == "CartPole-v1"
 
 
-def test_a_module_with_a_mistake_in_it_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_module_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "with_a_mistake.py").write_text("import gymnasium\n1 / 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match="'with_a_mistake' cannot be imported: ZeroDivisionError"):
         choose_backend(EnvConfig("with_a_mistake:X-v0"))
 
 
-def test_a_package_that_an_environment_misses_by_itself_is_named() -> None:
+def test_missing_dependency_of_environment_is_named() -> None:
     with pytest.raises(ConfigError, match=r"SmallNeedy-v0 could not be made: .*tests_need"):
         make_vector_env(EnvConfig("SmallNeedy-v0", 1))
 
@@ -220,26 +208,26 @@ def test_constructor_arguments_reach_the_environment(backend: str) -> None:
 
 
 class Rectangle(small_environments.Trouble):
-    """Takes a tuple alone."""
+    """Accepts only tuples."""
 
     def __init__(self, size=(2, 3), corners=None, limits: tuple[float, float] | None = None):
         super().__init__()
         hash(size)
         hash(limits)
-        self.told = (size, corners, limits)
+        self.arguments = (size, corners, limits)
 
 
 gym.register("SmallRectangle-v0", entry_point=Rectangle, kwargs={"corners": (0, 0)})
 
 
-def test_lists_become_tuples_where_the_constructor_has_tuples() -> None:
+def test_lists_become_tuples_for_tuple_arguments() -> None:
     kwargs = {"size": [4, 5], "corners": [1, 1], "limits": [0.5, 1.5]}
     envs = make_vector_env(EnvConfig("SmallRectangle-v0", 1, "sync", kwargs=kwargs))
-    assert envs._envs.get_attr("told") == (((4, 5), (1, 1), (0.5, 1.5)),)
+    assert envs._envs.get_attr("arguments") == (((4, 5), (1, 1), (0.5, 1.5)),)
     envs.close()
 
 
-def test_lists_stay_lists_elsewhere() -> None:
+def test_other_lists_stay_lists() -> None:
     desc = ["SF", "FG"]
     made = with_tuples(
         {"desc": desc, "map_name": None}, gym.spec("FrozenLake-v1"), vectorized=False
@@ -247,53 +235,53 @@ def test_lists_stay_lists_elsewhere() -> None:
     assert made == {"desc": desc, "map_name": None}
 
 
-def test_jax_environments_name_what_to_install() -> None:
+def test_jax_environments_name_their_package() -> None:
     if importlib.util.find_spec("jax") is not None:
-        pytest.skip("JAX is there")
+        pytest.skip("JAX is installed")
     with pytest.raises(ConfigError, match=r"written in JAX.*pip install 'gymnasium\[jax\]'"):
         make_vector_env(EnvConfig("phys2d/CartPole-v1", 2))
 
 
-def test_every_copy_has_its_guard_below_the_stack_of_frames() -> None:
+def test_checker_is_below_the_frame_stack() -> None:
     envs = make_vector_env(EnvConfig("Pendulum-v1", 2, "sync", frame_stack=2))
     for env in envs._envs.envs:
-        assert isinstance(env.env, Guard)
+        assert isinstance(env.env, EnvChecker)
     envs.close()
 
 
+def trajectory(env_id: str, backend: str, seeds: list[int], actions: Any) -> np.ndarray:
+    envs = make_vector_env(EnvConfig(env_id, 2, backend))
+    rows = [envs.reset(seeds)[VECTOR]]
+    rows += [envs.step(action).observations[VECTOR] for action in actions]
+    envs.close()
+    return np.stack(rows)
+
+
 @pytest.mark.parametrize("backend", ["native", "sync", "shared", "async"])
-def test_the_same_seeds_give_the_same_episodes(backend: str) -> None:
-    def trajectory(seeds: list[int]) -> np.ndarray:
-        envs = make_vector_env(EnvConfig("CartPole-v1", 2, backend))
-        rows = [envs.reset(seeds)[VECTOR]]
-        rows += [envs.step(np.array([t % 2, 0])).observations[VECTOR] for t in range(30)]
-        envs.close()
-        return np.stack(rows)
-
-    first = trajectory([3, 5])
-    np.testing.assert_array_equal(first, trajectory([3, 5]))
+def test_seeds_determine_episodes(backend: str) -> None:
+    actions = np.stack((np.arange(30) % 2, np.zeros(30, np.int64)), -1)
+    first, again, other = (
+        trajectory("CartPole-v1", backend, seeds, actions) for seeds in ([3, 5], [3, 5], [4, 5])
+    )
+    np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first[:, 0], first[:, 1])
-    assert not np.array_equal(first, trajectory([4, 5]))
-    # Where each copy has a seed of its own, the others do not change with it.
+    assert not np.array_equal(first, other)
+    # A seed affects only its own sub-environment.
     if backend != "native":
-        np.testing.assert_array_equal(first[:, 1], trajectory([4, 5])[:, 1])
+        np.testing.assert_array_equal(first[:, 1], other[:, 1])
 
 
-def test_copies_give_the_same_episodes_whatever_processes_they_are_in() -> None:
-    def trajectory(backend: str) -> np.ndarray:
-        envs = make_vector_env(EnvConfig("Pendulum-v1", 2, backend))
-        rows = [envs.reset([3, 5])[VECTOR]]
-        rows += [envs.step(np.full((2, 1), 2.0)).observations[VECTOR] for _ in range(210)]
-        envs.close()
-        return np.stack(rows)
-
-    expected = trajectory("sync")
-    np.testing.assert_array_equal(trajectory("async"), expected)
-    np.testing.assert_array_equal(trajectory("shared"), expected)
+def test_episodes_are_equal_in_all_backends() -> None:
+    expected, *others = (
+        trajectory("Pendulum-v1", backend, [3, 5], np.full((210, 2, 1), 2.0))
+        for backend in ("sync", "async", "shared")
+    )
+    for other in others:
+        np.testing.assert_array_equal(other, expected)
 
 
 @pytest.mark.parametrize("backend", ["shared", "async"])
-def test_processes_ignore_ctrl_c_and_this_one_does_not(backend: str) -> None:
+def test_only_workers_ignore_ctrl_c(backend: str) -> None:
     before = signal.getsignal(signal.SIGINT)
     envs = make_vector_env(EnvConfig("Pendulum-v1", 2, backend))
     assert signal.getsignal(signal.SIGINT) is before

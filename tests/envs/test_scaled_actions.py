@@ -1,4 +1,4 @@
-"""Gaussian actions count from the middle of their bounds; older runs stay as they were."""
+"""Gaussian actions are scaled to their bounds; older runs stay unscaled."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from learning_loop import small_policy
 
 import rlkl
-from rlkl.envs.spaces import ActionDecoder
+from rlkl.envs.actions import ActionDecoder
 from rlkl.tools.compare.runs import Run, read
 from rlkl.training.checkpoint import load_checkpoint, save_checkpoint
 from rlkl.training.config import saved_config
@@ -25,7 +25,7 @@ SAMPLES = [0.0, 1.0, -0.5, 5.0]
 
 
 class Far(gym.Env[Any, Any]):
-    """Rewards actions near 170 of those from 100 to 200."""
+    """Rewards actions near 170, within bounds of 100 and 200."""
 
     observation_space = Box(-1, 1, (2,))
     action_space = Box(100, 200, (1,))
@@ -39,7 +39,7 @@ class Far(gym.Env[Any, Any]):
 
 
 def halved() -> gym.Env[Any, Any]:
-    """Pendulum with torques from -1 to 1, which are doubled."""
+    """Return Pendulum with actions from -1 to 1, which are doubled."""
     return gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), np.float32(-1), np.float32(1))
 
 
@@ -89,7 +89,7 @@ def test_each_dimension_has_its_own_range() -> None:
     assert ActionDecoder(space)(samples).tolist() == [[100, 1, 1.5, 1.5]]
 
 
-def test_bounds_of_one_leave_every_bit() -> None:
+def test_unit_bounds_change_nothing() -> None:
     samples = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
     scaled, raw = (ActionDecoder(Box(-1, 1, (3,)), scale=s) for s in (True, False))
     assert scaled.half_range is None
@@ -99,11 +99,11 @@ def test_bounds_of_one_leave_every_bit() -> None:
     assert ActionDecoder(Discrete(3), scale=True)(np.array([2])).tolist() == [2]
 
 
-def test_scaling_is_that_of_a_wrapper() -> None:
+def test_scaling_equals_a_wrapper() -> None:
     runs = []
     for env, scale in (("Pendulum-v1", True), ("HalvedPendulum-v0", False), ("Pendulum-v1", False)):
         trainer = rlkl.Trainer(config(env, scale_actions=scale))
-        metrics = [trainer.iterate()[1] for _ in range(3)]
+        metrics = [trainer.learner.iterate().scalars for _ in range(3)]
         tags = ("kl/old_new", "ratio/std", "policy/entropy", "policy/std", "value/loss")
         runs.append([m[tag] for m in metrics for tag in tags])
         trainer.close()
@@ -122,16 +122,16 @@ def test_policy_learns_actions_far_from_zero(tmp_path: Path) -> None:
 def test_training_and_acting_take_the_same_actions(
     scale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = config(scale_actions=scale, log_std=-20.0)  # hardly any noise
+    given = config(scale_actions=scale, log_std=-20.0)  # almost deterministic
     trainer = rlkl.Trainer(replace(given, run_dir=str(tmp_path / "run")))
-    observation = trainer.collector._observations["vector"].copy()
+    observation = trainer.learner.collector._observations["vector"].copy()
     taken: list[Any] = []
-    step = trainer.envs.step
-    monkeypatch.setattr(trainer.envs, "step", lambda a: taken.append(a.copy()) or step(a))
+    step = trainer.learner.envs.step
+    monkeypatch.setattr(trainer.learner.envs, "step", lambda a: taken.append(a.copy()) or step(a))
     trainer.policy.actor_parameters.vector.data.mul_(8)
     trainer.policy.actor.head.log_std.data.fill_(-20.0)
-    save_checkpoint(tmp_path / "kept.pt", trainer.state_dict())
-    trainer.collector.collect()
+    save_checkpoint(tmp_path / "kept.pt", trainer.learner.state_dict())
+    trainer.learner.collector.collect()
     trained = rlkl.load_policy(tmp_path / "kept.pt")
     for row, action in zip(observation, taken[0], strict=True):
         np.testing.assert_allclose(trained.act(row), action, atol=1e-5)
@@ -145,11 +145,11 @@ def test_training_and_acting_take_the_same_actions(
         assert float(action[0]) == pytest.approx(float(mean) * (2 if scale else 1), abs=1e-5)
 
 
-# Configs that are older than the key.
+# Configs from before the key.
 
 
 def without_key(path: Path) -> None:
-    """Make a checkpoint one of a run before there was the key."""
+    """Remove the key from a checkpoint."""
     state = load_checkpoint(path)
     for part in (state["config"]["policy"], state["policy_description"]["config"]):
         del part["scale_actions"]
@@ -158,7 +158,7 @@ def without_key(path: Path) -> None:
 
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
-    """A stopped run that never heard of the key."""
+    """A stopped run from before the key."""
     run = tmp_path / "old"
     given = replace(config(scale_actions=False, log_std=1.0), run_dir=str(run))
     rlkl.train(replace(given, total_env_steps=128))
@@ -170,7 +170,7 @@ def old_run(tmp_path: Path) -> Path:
     return run
 
 
-def test_saved_config_without_the_key_is_raw(old_run: Path) -> None:
+def test_config_without_key_is_unscaled(old_run: Path) -> None:
     saved = yaml.safe_load((old_run / "config.yaml").read_text())
     assert "scale_actions" not in saved["policy"]
     assert saved_config(saved).policy.scale_actions is False
@@ -179,7 +179,7 @@ def test_saved_config_without_the_key_is_raw(old_run: Path) -> None:
     assert saved_config(state["config"]).policy.scale_actions is False
 
 
-def test_old_run_resumes_as_it_was(old_run: Path, tmp_path: Path) -> None:
+def test_old_run_resumes_unscaled(old_run: Path, tmp_path: Path) -> None:
     steps = 256
     rlkl.resume(old_run, lambda before: replace(before, total_env_steps=steps))
     new = tmp_path / "new"
@@ -193,7 +193,7 @@ def test_old_run_resumes_as_it_was(old_run: Path, tmp_path: Path) -> None:
     assert torch.equal(*vectors)
 
 
-def test_old_run_is_compared_by_what_it_meant(old_run: Path) -> None:
+def test_old_run_is_compared_as_unscaled(old_run: Path) -> None:
     found = read(old_run)
     assert isinstance(found, Run)
     settings = found.settings
@@ -201,18 +201,18 @@ def test_old_run_is_compared_by_what_it_meant(old_run: Path) -> None:
     assert settings["policy.image_encoder"] == "nature_or_small"
 
 
-def test_old_folder_is_that_of_a_raw_run(old_run: Path) -> None:
+def test_old_folder_matches_an_unscaled_run(old_run: Path) -> None:
     given = replace(config(scale_actions=False, log_std=1.0), total_env_steps=128)
     assert standing(old_run, given) is Standing.FINISHED
-    with pytest.raises(rlkl.ConfigError, match=r"policy\.scale_actions=False, and is asked for"):
+    with pytest.raises(rlkl.ConfigError, match=r"policy\.scale_actions=False, but policy"):
         standing(old_run, config(log_std=1.0))
 
 
-# What is said.
+# Warnings.
 
 
 @pytest.mark.parametrize(
-    ("space", "settings", "told"),
+    ("space", "settings", "warns"),
     [
         (Box(100, 200, (1,)), {"scale_actions": False}, True),
         (Box(np.float32([-1, -9]), np.float32([1, -7])), {"scale_actions": False}, True),
@@ -225,16 +225,16 @@ def test_old_folder_is_that_of_a_raw_run(old_run: Path) -> None:
         (Discrete(3), {"scale_actions": False}, False),
     ],
 )
-def test_raw_actions_far_from_their_bounds_are_told_of(
-    space: Any, settings: dict[str, Any], told: bool
+def test_unscaled_actions_far_from_bounds_warn(
+    space: Any, settings: dict[str, Any], warns: bool
 ) -> None:
     caution = small_policy(2, space, **{"log_std": 0.0} | settings).caution
-    assert ("far from the bounds of Box" in caution) == told
-    assert ("policy.scale_actions=true" in caution) == (told and "scale_actions" in settings)
+    assert ("far from the bounds of Box" in caution) == warns
+    assert ("policy.scale_actions=true" in caution) == (warns and "scale_actions" in settings)
     assert "\n" not in caution
 
 
-def test_run_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_warns_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for scale, lines in ((False, 1), (True, 0)):
         given = config("Far-v0", scale_actions=scale)
         rlkl.train(replace(given, run_dir=str(tmp_path / str(scale))))

@@ -1,12 +1,11 @@
-"""Copies in several processes give what copies in one give, and leave no process behind."""
+"""Shared memory gives the results of one process, and no worker outlives the trainer."""
 
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,71 +15,31 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from small_environments import Counter
-from test_sync_env import HAS_MUJOCO, Sampled, assert_infos_same, assert_same, made
+from test_sync_env import HAS_MUJOCO, Sampled, assert_episodes_same, assert_same, made
 
 import rlkl.envs.shared_memory_env
 from rlkl.envs.make import EnvConfig, make_vector_env
-from rlkl.envs.shared_memory_env import SLEEPS, SharedCopies
-from rlkl.envs.sync_env import Copies
+from rlkl.envs.shared_memory_env import SLEEPING, SPIN_SECONDS, SharedMemoryVectorEnv
+from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.cpu import usable_cores
-from rlkl.utils.validation import BrokenEnvironmentError, ConfigError
+from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
-DEADLINE = 20.0
-"""Seconds after which what should have happened did not."""
-
-
-@pytest.fixture(autouse=True)
-def no_hang() -> Iterator[None]:
-    """End a test that waits for an answer that will never come."""
-
-    def ring(*_: Any) -> None:
-        raise TimeoutError("hung for a minute")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("no_hang")
 
 
 def until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + 20
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.002)
 
 
 def is_gone(process: int) -> bool:
-    """Whether a process ended; one that nobody asked how is a zombie."""
+    """Return whether a process ended; it may be a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def assert_lives_same(
-    found: SharedCopies, expected: Copies, steps: int, dtype: Any = None, pause: float = 0.0
-) -> None:
-    expected.action_space.seed(0)
-    seeds: list[Any] = [list(range(4, 4 + expected.num_envs)), 11]
-    for seed in seeds:
-        first, infos = found.reset(seed=seed, options={"a": 1})
-        other, other_infos = expected.reset(seed=seed, options={"a": 1})
-        assert_same(first, other)
-        assert_infos_same(infos, other_infos, np.zeros(expected.num_envs, np.bool_))
-        kept = []
-        for _ in range(steps):
-            actions = expected.action_space.sample()
-            actions = actions if dtype is None else actions.astype(dtype)
-            step, other_step = found.step(actions), expected.step(actions)
-            kept.append((step, other_step))
-            time.sleep(pause)
-        # After all steps: what one of them returned is written by no later one.
-        for step, other_step in kept:
-            for part, other_part in zip(step[:4], other_step[:4], strict=True):
-                assert_same(part, other_part)
-            assert_infos_same(step[4], other_step[4], step[2] | step[3])
-    found.close()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +47,7 @@ def assert_lives_same(
     [
         (made("CartPole-v1", max_episode_steps=9), None),
         (made("Pendulum-v1", max_episode_steps=9), None),
-        # Not of the space's type, which would be another action to the environment.
+        # Not the type of the space, so the environment must get float64.
         (made("Pendulum-v1", max_episode_steps=9), np.float64),
         (made("Taxi-v4", max_episode_steps=9), None),
         (made("Blackjack-v1"), None),
@@ -101,38 +60,40 @@ def assert_lives_same(
     ],
 )
 @pytest.mark.parametrize(
-    ("copies", "cores"),
+    ("num_envs", "cores"),
     [
         (3, 2),
         (5, 3),
         *(pytest.param(*numbers, marks=pytest.mark.slow) for numbers in ((1, 4), (3, 1), (3, 9))),
     ],
 )
-def test_the_same_lives_are_lived_on_any_number_of_cores(
-    make: Callable[[], gym.Env[Any, Any]], dtype: Any, copies: int, cores: int
+def test_episodes_are_equal_on_any_number_of_cores(
+    make: Callable[[], gym.Env[Any, Any]], dtype: Any, num_envs: int, cores: int
 ) -> None:
-    found = SharedCopies([make] * copies, cores)
+    found = SharedMemoryVectorEnv([make] * num_envs, cores)
     workers = found.processes
-    assert len(workers) == min(copies, cores) - 1
-    assert_lives_same(found, Copies([make] * copies), 60, dtype)
+    assert len(workers) == min(num_envs, cores) - 1
+    assert_episodes_same(found, SyncVectorEnv([make] * num_envs), 60, dtype)
+    found.close()
     assert not any(worker.pid is None or Path(f"/proc/{worker.pid}").exists() for worker in workers)
 
 
-def test_a_worker_that_has_nothing_to_do_sleeps_and_is_woken() -> None:
+def test_idle_worker_sleeps_and_wakes() -> None:
     make = made("Pendulum-v1", max_episode_steps=3)
-    found = SharedCopies([make] * 2, 2)
+    found = SharedMemoryVectorEnv([make] * 2, 2)
     found.reset(seed=1)
     for _ in range(3):
-        until(lambda: found._flags[0][SLEEPS] == 1)
+        until(lambda: found._flags[0][SLEEPING] == 1)
         found.step(np.zeros((2, 1), np.float32))
-    until(lambda: found._flags[0][SLEEPS] == 1)
+    until(lambda: found._flags[0][SLEEPING] == 1)
     found.get_attr("g")
-    # About as long as it looks before it sleeps.
-    assert_lives_same(found, Copies([make] * 2), 60, pause=rlkl.envs.shared_memory_env.PATIENCE)
+    # Pauses of about the time before sleep.
+    assert_episodes_same(found, SyncVectorEnv([make] * 2), 60, pause=SPIN_SECONDS)
+    found.close()
 
 
 class Slow(gym.Env[Any, Any]):
-    """Takes its time in the worker, and ends each step with an observation that no pipe holds."""
+    """Is slow in the worker, and has observations larger than the buffer of a pipe."""
 
     observation_space = Box(-1, 1, (200, 200), np.float64)
     action_space = Discrete(2)
@@ -151,11 +112,11 @@ class Slow(gym.Env[Any, Any]):
         return np.full((200, 200), self.t / 9), 0.0, False, self.t == 2, {}
 
 
-def test_slow_workers_are_waited_for_and_large_final_observations_come_through() -> None:
-    copies = SharedCopies([Slow] * 2, 2)
-    copies.reset(seed=[0, 1])
+def test_slow_workers_return_large_final_observations() -> None:
+    envs = SharedMemoryVectorEnv([Slow] * 2, 2)
+    envs.reset(seed=[0, 1])
     for t in range(1, 5):
-        observations, _, _, truncated, infos = copies.step(np.zeros(2, np.int64))
+        observations, _, _, truncated, infos = envs.step(np.zeros(2, np.int64))
         assert truncated.tolist() == [t % 2 == 0] * 2
         if t % 2 == 0:
             assert (observations == -1).all()
@@ -163,27 +124,27 @@ def test_slow_workers_are_waited_for_and_large_final_observations_come_through()
         else:
             assert (observations == 1 / 9).all()
             assert infos == {}
-    copies.close()
+    envs.close()
 
 
-def test_an_interrupt_in_the_middle_of_a_step_leaves_nothing_behind() -> None:
-    copies = SharedCopies([Slow] * 2, 2)
-    copies.reset(seed=[0, 1])
-    (worker,) = copies.processes
+def test_interrupted_step_leaves_no_worker() -> None:
+    envs = SharedMemoryVectorEnv([Slow] * 2, 2)
+    envs.reset(seed=[0, 1])
+    (worker,) = envs.processes
     with pytest.raises(KeyboardInterrupt):
-        copies.step(np.ones(2, np.int64))
-    copies.close()
+        envs.step(np.ones(2, np.int64))
+    envs.close()
     assert is_gone(worker.pid or 0)
 
 
-def test_workers_end_with_a_trainer_that_is_killed() -> None:
+def test_workers_end_when_the_trainer_is_killed() -> None:
     code = (
         "import os, signal\n"
         "from test_sync_env import made\n"
-        "from rlkl.envs.shared_memory_env import SharedCopies\n"
-        "copies = SharedCopies([made('CartPole-v1')] * 3, 3)\n"
-        "copies.reset()\n"
-        "print(*(worker.pid for worker in copies.processes), flush=True)\n"
+        "from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv\n"
+        "envs = SharedMemoryVectorEnv([made('CartPole-v1')] * 3, 3)\n"
+        "envs.reset()\n"
+        "print(*(worker.pid for worker in envs.processes), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     here = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
@@ -201,56 +162,56 @@ def test_workers_end_with_a_trainer_that_is_killed() -> None:
     assert done.stderr == ""
 
 
-def test_a_copy_that_a_worker_cannot_make_is_told_and_none_is_left() -> None:
+def test_failed_worker_construction_is_reported() -> None:
     def broken() -> gym.Env[Any, Any]:
         raise ValueError("out of\nplace")
 
     make = made("CartPole-v1")
     with pytest.raises(BrokenEnvironmentError, match=r"^ValueError: out of place$"):
-        SharedCopies([make, make, broken], 3)
+        SharedMemoryVectorEnv([make, make, broken], 3)
     with pytest.raises(ValueError, match="place"):
-        SharedCopies([broken, make], 2)
+        SharedMemoryVectorEnv([broken, make], 2)
     assert not multiprocessing.active_children()
 
 
-def test_parts_that_no_array_holds_stay_where_they_are() -> None:
-    copies = SharedCopies([partial(Counter, "dict")] * 3, 2)
-    expected = Copies([partial(Counter, "dict")] * 3)
-    copies.reset(seed=[0, 1, 2])
+def test_parts_without_arrays_are_none() -> None:
+    envs = SharedMemoryVectorEnv([partial(Counter, "dict")] * 3, 2)
+    expected = SyncVectorEnv([partial(Counter, "dict")] * 3)
+    envs.reset(seed=[0, 1, 2])
     expected.reset(seed=[0, 1, 2])
     actions = np.zeros(3, np.int64)
     for _ in range(7):
-        step, other = copies.step(actions), expected.step(actions)
+        step, other = envs.step(actions), expected.step(actions)
         assert step[0]["text"] is None
         assert other[0]["text"] == ("abc",) * 3
         assert_same({**step[0], "text": other[0]["text"]}, other[0])
     final = step[4]["final_obs"]
-    # The third copy is a worker's own.
+    # The third sub-environment belongs to a worker.
     assert [part is None for part in final] == [part is None for part in other[4]["final_obs"]]
     assert final[2]["text"] is None
     assert_same(final[2]["view"], other[4]["final_obs"][2]["view"])
-    copies.close()
+    envs.close()
 
 
-def test_copies_are_reached_in_every_process() -> None:
-    copies = SharedCopies([made("Pendulum-v1", g=0.5)] * 3, 3)
-    assert copies.get_attr("g") == (0.5,) * 3
-    assert copies.call("has_wrapper_attr", "nothing") == (False,) * 3
-    with pytest.raises(ValueError, match="2 seeds for 3 copies"):
-        copies.reset(seed=[1, 2])
-    copies.close()
+def test_calls_reach_every_process() -> None:
+    envs = SharedMemoryVectorEnv([made("Pendulum-v1", g=0.5)] * 3, 3)
+    assert envs.get_attr("g") == (0.5,) * 3
+    assert envs.call("has_wrapper_attr", "nothing") == (False,) * 3
+    with pytest.raises(ValueError, match="2 seeds for 3 sub-environments"):
+        envs.reset(seed=[1, 2])
+    envs.close()
 
 
-def test_other_processors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_architectures_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rlkl.envs.shared_memory_env.platform, "machine", lambda: "aarch64")
     with pytest.raises(ConfigError, match=r"needs a Unix on x86-64.*use env.backend=sync"):
         make_vector_env(EnvConfig("CartPole-v1", 2, "shared"))
 
 
-def test_as_many_cores_are_used_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_usable_cores_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert usable_cores() == len(os.sched_getaffinity(0))
     monkeypatch.setattr(rlkl.envs.shared_memory_env, "usable_cores", lambda: 3)
-    copies = SharedCopies([made("CartPole-v1")] * 7)
-    assert len(copies.processes) == 2
-    assert [span.stop - span.start for span in copies._spans] == [3, 2, 2]
-    copies.close()
+    envs = SharedMemoryVectorEnv([made("CartPole-v1")] * 7)
+    assert len(envs.processes) == 2
+    assert [span.stop - span.start for span in envs._spans] == [3, 2, 2]
+    envs.close()

@@ -1,4 +1,4 @@
-"""A copy put into the state of another lives the same life; what is unknown has no state."""
+"""Environments in a restored state give the same steps; unsupported ones have no state."""
 
 import enum
 import io
@@ -8,12 +8,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import small_environments  # registers its environments
+import small_environments  # noqa: F401 (registers environments)
 import torch
 
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.envs.vector_env import VectorEnvironment
-from rlkl.utils.validation import BrokenEnvironmentError
+from rlkl.utils.errors import BrokenEnvironmentError
 
 KNOWN = [
     "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1",
@@ -30,11 +30,8 @@ ROBOTS = [
     )
     for name in MUJOCO
     for version in (4, 5)
-    if (name, version) != ("Pusher", 4)  # its model wants an older MuJoCo
+    if (name, version) != ("Pusher", 4)  # its model needs an older MuJoCo
 ]
-
-
-assert small_environments
 
 
 def made(env_id: str, seeds: list[int], **more: Any) -> VectorEnvironment:
@@ -43,8 +40,8 @@ def made(env_id: str, seeds: list[int], **more: Any) -> VectorEnvironment:
     return envs
 
 
-def life(envs: VectorEnvironment, steps: int, seed: int) -> list[Any]:
-    """Return all that is seen of some steps."""
+def steps_of(envs: VectorEnvironment, steps: int, seed: int) -> list[Any]:
+    """Return all results of some steps."""
     envs.action_space.seed(seed)
     seen: list[Any] = []
     for _ in range(steps):
@@ -55,8 +52,8 @@ def life(envs: VectorEnvironment, steps: int, seed: int) -> list[Any]:
     return seen
 
 
-def assert_same_life(original: VectorEnvironment, restored: VectorEnvironment, steps: int) -> None:
-    first, second = life(original, steps, 7), life(restored, steps, 7)
+def assert_same_steps(original: VectorEnvironment, restored: VectorEnvironment, steps: int) -> None:
+    first, second = steps_of(original, steps, 7), steps_of(restored, steps, 7)
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
         assert a.dtype == b.dtype
@@ -71,50 +68,50 @@ def through_a_file(state: Any) -> Any:
 
 def check(env_id: str, steps: int = 300, **more: Any) -> None:
     original = made(env_id, [1, 2, 3], **more)
-    life(original, 39, 5)  # with a limit of 9 the step in which all have just ended
+    steps_of(original, 39, 5)  # with a limit of 9 all have just ended
     state = through_a_file(original.state())
     restored = made(env_id, [8, 9, 10], **more)
-    life(restored, 11, 6)
+    steps_of(restored, 11, 6)
     restored.set_state(state)
-    assert_same_life(original, restored, steps)
+    assert_same_steps(original, restored, steps)
     original.close()
     restored.close()
 
 
 @pytest.mark.parametrize("env_id", KNOWN)
-def test_a_copy_in_the_state_of_another_lives_the_same_life(env_id: str) -> None:
+def test_restored_environment_gives_the_same_steps(env_id: str) -> None:
     check(env_id, backend="sync")
 
 
 @pytest.mark.parametrize("env_id", ROBOTS)
 @pytest.mark.filterwarnings("ignore:.*out of date")
-def test_so_does_a_robot(env_id: str) -> None:
+def test_mujoco_is_restored(env_id: str) -> None:
     pytest.importorskip("mujoco")
     check(env_id)
 
 
-def test_so_does_the_vectorised_cartpole_and_a_stack_of_frames() -> None:
+def test_native_cartpole_and_frame_stack_are_restored() -> None:
     check("CartPole-v1", backend="native")
     check("CartPole-v1", backend="native", kwargs={"max_episode_steps": 9})
     check("Pendulum-v1", frame_stack=3)
 
 
-def test_a_time_limit_is_kept() -> None:
+def test_time_limit_is_restored() -> None:
     original = made("Pendulum-v1", [1])
-    life(original, 150, 5)
+    steps_of(original, 150, 5)
     state = original.state()
     assert state is not None
     restored = made("Pendulum-v1", [2])
     restored.set_state(state)
     ends = [restored.step(np.zeros((1, 1), np.float32)).truncated[0] for _ in range(60)]
-    assert ends.index(True) == 49  # the two hundredth step
+    assert ends.index(True) == 49  # step 200
 
 
 class AnotherPendulum(gym.envs.classic_control.PendulumEnv):
-    """Gymnasium's own but for its class: nobody knows what else it keeps."""
+    """A subclass, which may have more state."""
 
 
-def test_what_is_not_known_has_no_state() -> None:
+def test_unknown_environments_have_no_state() -> None:
     gym.register("AnotherPendulum-v0", AnotherPendulum, max_episode_steps=200)
     gym.register("WrappedPendulum-v0", lambda: gym.wrappers.ClipAction(gym.make("Pendulum-v1")))
     try:
@@ -130,8 +127,8 @@ def test_what_is_not_known_has_no_state() -> None:
         envs.close()
 
 
-class Giving(gym.Env[Any, Any]):
-    """A walk that remembers in all kinds of things, and gives all of them but its generator."""
+class Saved(gym.Env[Any, Any]):
+    """A random walk with state of many types, which it returns except its generator."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (6,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -168,8 +165,8 @@ class Giving(gym.Env[Any, Any]):
             setattr(self, name, value)
 
 
-class Tires(gym.Wrapper[Any, Any, Any, Any]):
-    """Rewards less with every step of its life, across episodes."""
+class Fading(gym.Wrapper[Any, Any, Any, Any]):
+    """Divides the reward by the number of all steps so far."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -181,7 +178,7 @@ class Tires(gym.Wrapper[Any, Any, Any, Any]):
         return observation, float(reward) / self.steps, *rest
 
 
-class TiresAndSaysSo(Tires):
+class SavedFading(Fading):
     def get_state(self) -> int:
         return self.steps
 
@@ -189,8 +186,8 @@ class TiresAndSaysSo(Tires):
         self.steps = state
 
 
-class OldChance(Giving):
-    """Draws from a generator of another kind, which is a part of what it gives."""
+class OldGenerator(Saved):
+    """Uses another kind of generator, which is part of its state."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
         if seed is not None:
@@ -198,38 +195,38 @@ class OldChance(Giving):
         return super().reset()
 
     def get_state(self) -> Any:
-        return super().get_state() | {"chance": self.np_random.get_state()}  # type: ignore[attr-defined]
+        return super().get_state() | {"generator": self.np_random.get_state()}  # type: ignore[attr-defined]
 
     def set_state(self, state: Any) -> None:
-        self.np_random.set_state(state.pop("chance"))  # type: ignore[attr-defined]
+        self.np_random.set_state(state.pop("generator"))  # type: ignore[attr-defined]
         super().set_state(state)
 
 
-class Halves(Giving):
+class OnlySetState(Saved):
     get_state = None  # type: ignore[assignment]
 
 
-class WantsPositions(Giving):
+class OtherSetState(Saved):
     def set_state(self, positions: Any, velocities: Any) -> None:  # type: ignore[override]
         pass
 
 
-class Asks(Giving):
+class OtherGetState(Saved):
     def get_state(self, of: Any) -> Any:  # type: ignore[override]
         return super().get_state()
 
 
 @pytest.fixture
-def own() -> Iterator[None]:
+def registered() -> Iterator[None]:
     made = {
-        "Giving": Giving,
-        "GivingTires": lambda: TiresAndSaysSo(Giving()),
-        "GivingHides": lambda: Tires(Giving()),
-        "GivingOldChance": OldChance,
-        "GivingHalves": Halves,
-        "GivingWantsPositions": WantsPositions,
-        "GivingAsks": Asks,
-        "PendulumTires": lambda: TiresAndSaysSo(gym.make("Pendulum-v1", disable_env_checker=True)),
+        "Saved": Saved,
+        "SavedFading": lambda: SavedFading(Saved()),
+        "HiddenFading": lambda: Fading(Saved()),
+        "OldGenerator": OldGenerator,
+        "OnlySetState": OnlySetState,
+        "OtherSetState": OtherSetState,
+        "OtherGetState": OtherGetState,
+        "FadingPendulum": lambda: SavedFading(gym.make("Pendulum-v1", disable_env_checker=True)),
     }
     for name, maker in made.items():
         gym.register(f"{name}-v0", maker, max_episode_steps=60)
@@ -238,17 +235,17 @@ def own() -> Iterator[None]:
         del gym.registry[f"{name}-v0"]
 
 
-@pytest.mark.usefixtures("own")
-def test_so_does_one_of_the_users_own_that_gives_its_state() -> None:
-    for env_id in ("Giving-v0", "GivingTires-v0", "GivingOldChance-v0", "PendulumTires-v0"):
+@pytest.mark.usefixtures("registered")
+def test_user_environments_with_state_are_restored() -> None:
+    for env_id in ("Saved-v0", "SavedFading-v0", "OldGenerator-v0", "FadingPendulum-v0"):
         check(env_id)
-    check("GivingTires-v0", frame_stack=2)
+    check("SavedFading-v0", frame_stack=2)
 
 
-@pytest.mark.usefixtures("own")
-def test_what_is_given_comes_back_as_it_was_and_apart_from_it() -> None:
-    original, restored = made("Giving-v0", [1]), made("Giving-v0", [2])
-    life(original, 9, 3)
+@pytest.mark.usefixtures("registered")
+def test_user_state_keeps_types_and_is_copied() -> None:
+    original, restored = made("Saved-v0", [1]), made("Saved-v0", [2])
+    steps_of(original, 9, 3)
     state = original.state()
     restored.set_state(through_a_file(state))
     first, second = (envs._envs.envs[0].unwrapped for envs in (original, restored))
@@ -260,23 +257,23 @@ def test_what_is_given_comes_back_as_it_was_and_apart_from_it() -> None:
     assert theirs["count"].shape == ()
     assert theirs["place"].dtype == np.float32
     theirs_weight = float(theirs["weight"][0])
-    # What was taken down is not moved by the steps that follow, nor by a life that began from it.
-    life(original, 5, 3)
+    # Further steps of either environment do not change a saved state.
+    steps_of(original, 5, 3)
     restored.set_state(state)
-    life(restored, 5, 3)
+    steps_of(restored, 5, 3)
     restored.set_state(state)
     assert second.get_state()["count"] == theirs["count"] == 9
     assert second.get_state()["weight"][0] == theirs_weight
 
 
-@pytest.mark.usefixtures("own")
-def test_a_wrapper_that_does_not_give_its_state_is_not_lost_in_silence() -> None:
-    for name in ("GivingHides", "GivingHalves", "GivingWantsPositions", "GivingAsks"):
+@pytest.mark.usefixtures("registered")
+def test_wrapper_without_state_makes_none() -> None:
+    for name in ("HiddenFading", "OnlySetState", "OtherSetState", "OtherGetState"):
         envs = made(f"{name}-v0", [1])
         assert envs.state() is None, name
         envs.close()
     for backend in ("async", "shared"):
-        envs = made("Giving-v0", [1, 2], backend=backend)
+        envs = made("Saved-v0", [1, 2], backend=backend)
         assert envs.state() is None
         envs.close()
 
@@ -293,9 +290,9 @@ ITSELF: list[Any] = []
 ITSELF.append(ITSELF)
 
 
-@pytest.mark.usefixtures("own")
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
-    ("returned", "said"),
+    ("returned", "words"),
     [
         ({"seen": [1, {2}]}, r"an object of builtins\.set at \['seen'\]\[1\]; expected numbers"),
         (np.array([object()]), "an array of object; expected"),
@@ -308,32 +305,30 @@ ITSELF.append(ITSELF)
         (ITSELF, "failed: RecursionError"),
     ],
 )
-def test_what_no_checkpoint_may_hold_is_told_by_name(
-    returned: Any, said: str, monkeypatch: pytest.MonkeyPatch
+def test_unsupported_state_types_are_named(
+    returned: Any, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    envs = made("Giving-v0", [1])
-    monkeypatch.setattr(Giving, "get_state", lambda self: returned)
-    told = r"^env\.id=Giving-v0: get_state\(\) of Giving .*"
-    with pytest.raises(BrokenEnvironmentError, match=told + said) as error:
+    envs = made("Saved-v0", [1])
+    monkeypatch.setattr(Saved, "get_state", lambda self: returned)
+    start = r"^env\.id=Saved-v0: get_state\(\) of Saved .*"
+    with pytest.raises(BrokenEnvironmentError, match=start + words) as error:
         envs.state()
     assert "\n" not in str(error.value)
     envs.close()
 
 
-@pytest.mark.usefixtures("own")
-def test_what_fails_while_it_gives_or_takes_is_told_by_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fails(self: Giving, *state: Any) -> Any:
+@pytest.mark.usefixtures("registered")
+def test_failing_state_methods_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Saved, *state: Any) -> Any:
         raise KeyError("lost\nkey")
 
-    envs = made("Giving-v0", [1])
+    envs = made("Saved-v0", [1])
     state = envs.state()
     assert state is not None
-    monkeypatch.setattr(Giving, "set_state", fails)
-    with pytest.raises(BrokenEnvironmentError, match=r"set_state\(\) of Giving failed.*KeyError"):
+    monkeypatch.setattr(Saved, "set_state", fails)
+    with pytest.raises(BrokenEnvironmentError, match=r"set_state\(\) of Saved failed.*KeyError"):
         envs.set_state(state)
-    monkeypatch.setattr(Giving, "get_state", fails)
-    with pytest.raises(BrokenEnvironmentError, match=r"get_state\(\) of Giving failed: KeyError"):
+    monkeypatch.setattr(Saved, "get_state", fails)
+    with pytest.raises(BrokenEnvironmentError, match=r"get_state\(\) of Saved failed: KeyError"):
         envs.state()
     envs.close()

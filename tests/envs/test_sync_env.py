@@ -1,6 +1,7 @@
-"""Copies in this process are stepped as gymnasium's SyncVectorEnv steps them, bit for bit."""
+"""SyncVectorEnv gives bit-for-bit the results of Gymnasium's."""
 
 import importlib.util
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -21,12 +22,12 @@ from gymnasium.spaces import (
     Text,
     Tuple,
 )
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FrameStackObservation
 from small_environments import Counter
 
-from rlkl.envs.checks import Guard
-from rlkl.envs.sync_env import Copies
+from rlkl.envs.checks import EnvChecker
+from rlkl.envs.sync_env import SyncVectorEnv
 
 HAS_MUJOCO = pytest.mark.skipif(
     importlib.util.find_spec("mujoco") is None, reason="needs the extra mujoco"
@@ -34,7 +35,7 @@ HAS_MUJOCO = pytest.mark.skipif(
 
 
 class Odd(gym.Space[Any]):
-    """A space of a user's own, which gymnasium knows nothing of."""
+    """A user's space, unknown to Gymnasium."""
 
     def sample(self, mask: Any = None, probability: Any = None) -> Any:
         return ("odd", int(self.np_random.integers(9)))
@@ -45,16 +46,16 @@ class Odd(gym.Space[Any]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return "Odd()"  # a test's name must not differ from process to process
+        return "Odd()"  # for test names that are equal in all processes
 
 
 class Sampled(gym.Env[Any, Any]):
-    """Shows samples of a space, masks at times, and in the reward what it was told to do."""
+    """Observes samples of a space, has masks at times, and records its calls."""
 
     def __init__(self, shows: gym.Space[Any], takes: gym.Space[Any] | None = None) -> None:
         self.observation_space = shows
         self.action_space = Discrete(2) if takes is None else takes
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
 
     def _shown(self) -> tuple[Any, dict[str, Any]]:
         gives_mask = self.np_random.random() < 0.5
@@ -65,27 +66,27 @@ class Sampled(gym.Env[Any, Any]):
         super().reset(seed=seed)
         if seed is not None:
             self.observation_space.seed(seed)
-        self.told.append(("reset", seed, options))
+        self.calls.append(("reset", seed, options))
         return self._shown()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.told.append(action)
+        self.calls.append(action)
         is_over, is_cut = self.np_random.random(2) < 0.1
         return self._shown()[0], self.np_random.normal(), is_over, is_cut, self._shown()[1]
 
 
 def made(env_id: str, frames: int = 1, **kwargs: Any) -> Callable[[], gym.Env[Any, Any]]:
-    """Return how `env.backend=sync` makes a copy."""
+    """Return a maker of sub-environments as for `env.backend=sync`."""
 
     def make() -> gym.Env[Any, Any]:
-        env: gym.Env[Any, Any] = Guard(gym.make(env_id, disable_env_checker=True, **kwargs))
+        env: gym.Env[Any, Any] = EnvChecker(gym.make(env_id, disable_env_checker=True, **kwargs))
         return FrameStackObservation(env, frames) if frames > 1 else env
 
     return make
 
 
 def assert_same(found: Any, expected: Any) -> None:
-    """Compare nested observations or actions, types and bits."""
+    """Compare nested observations or actions, including types and bits."""
     assert type(found) is type(expected)
     if isinstance(expected, dict):
         assert list(found) == list(expected)
@@ -103,7 +104,7 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 def assert_infos_same(found: dict[str, Any], expected: dict[str, Any], ended: Any) -> None:
-    """Compare the entries that are read: final observations and masks."""
+    """Compare final observations and masks."""
     assert ("final_obs" in found) == ("final_obs" in expected) == ended.any()
     for i in np.flatnonzero(ended):
         assert_same(found["final_obs"][i], expected["final_obs"][i])
@@ -114,31 +115,43 @@ def assert_infos_same(found: dict[str, Any], expected: dict[str, Any], ended: An
             assert_same(found["action_mask"][i], expected["action_mask"][i])
 
 
-def assert_lives_same(
-    make: Callable[[], gym.Env[Any, Any]], steps: int, ends: int, copies: int = 3
-) -> tuple[Copies, SyncVectorEnv]:
-    found = Copies([make] * copies)
-    expected = SyncVectorEnv([make] * copies, autoreset_mode=AutoresetMode.SAME_STEP)
-    for name in ("num_envs", "single_observation_space", "single_action_space", "action_space",
-                 "observation_space", "render_mode", "metadata"):  # fmt: skip
-        assert getattr(found, name) == getattr(expected, name)
+def assert_episodes_same(
+    found: Any, expected: Any, steps: int, dtype: Any = None, pause: float = 0.0
+) -> int:
+    """Compare two vector environments; return the number of episodes that ended."""
     expected.action_space.seed(0)
-    seen = 0
-    seeds: list[Any] = [[5, 6, 7][:copies], 11]
+    ends = 0
+    seeds: list[Any] = [list(range(5, 5 + expected.num_envs)), 11]
     for seed in seeds:
         first, infos = found.reset(seed=seed, options={"a": 1})
         other, other_infos = expected.reset(seed=seed, options={"a": 1})
         assert_same(first, other)
-        assert_infos_same(infos, other_infos, np.zeros(copies, np.bool_))
+        assert_infos_same(infos, other_infos, np.zeros(expected.num_envs, np.bool_))
+        kept = []
         for _ in range(steps):
             actions = expected.action_space.sample()
-            step, other_step = found.step(actions), expected.step(actions)
+            actions = actions if dtype is None else actions.astype(dtype)
+            kept.append((found.step(actions), expected.step(actions)))
+            time.sleep(pause)
+        # Compare after all steps: no step may change earlier results.
+        for step, other_step in kept:
             for part, other_part in zip(step[:4], other_step[:4], strict=True):
                 assert_same(part, other_part)
             ended = step[2] | step[3]
             assert_infos_same(step[4], other_step[4], ended)
-            seen += ended.sum()
-    assert seen >= ends
+            ends += ended.sum()
+    return ends
+
+
+def assert_gym_equal(
+    make: Callable[[], gym.Env[Any, Any]], steps: int, ends: int, num_envs: int = 3
+) -> tuple[SyncVectorEnv, gym.vector.SyncVectorEnv]:
+    makers, mode = [make] * num_envs, AutoresetMode.SAME_STEP
+    found, expected = SyncVectorEnv(makers), gym.vector.SyncVectorEnv(makers, autoreset_mode=mode)
+    for name in ("num_envs", "single_observation_space", "single_action_space", "action_space",
+                 "observation_space", "render_mode", "metadata"):  # fmt: skip
+        assert getattr(found, name) == getattr(expected, name)
+    assert assert_episodes_same(found, expected, steps) >= ends
     return found, expected
 
 
@@ -154,17 +167,17 @@ def assert_lives_same(
         (made("Blackjack-v1"), 100, 100),
         (partial(Counter, "vector", "info"), 200, 100),
         (partial(Counter, "dict", "info"), 200, 100),
-        (lambda: Guard(Counter("image", "method")), 200, 100),
+        (lambda: EnvChecker(Counter("image", "method")), 200, 100),
         pytest.param(
             made("HalfCheetah-v5", max_episode_steps=60), 200, 15, marks=HAS_MUJOCO, id="cheetah"
         ),
     ],
 )
-@pytest.mark.parametrize("copies", [1, 3])
-def test_the_same_lives_are_lived_as_in_gymnasiums_own(
-    make: Callable[[], gym.Env[Any, Any]], steps: int, ends: int, copies: int
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_episodes_equal_gymnasium(
+    make: Callable[[], gym.Env[Any, Any]], steps: int, ends: int, num_envs: int
 ) -> None:
-    assert_lives_same(make, steps, ends // 3 if copies == 1 else ends, copies)
+    assert_gym_equal(make, steps, ends // 3 if num_envs == 1 else ends, num_envs)
 
 
 SPACES: list[gym.Space[Any]] = [
@@ -185,22 +198,20 @@ SPACES: list[gym.Space[Any]] = [
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_observations_of_every_kind_of_space_are_batched_as_gymnasium_does(
-    space: gym.Space[Any],
-) -> None:
-    assert_lives_same(lambda: Sampled(deepcopy(space)), 60, 30)
+def test_observations_are_batched_like_gymnasium(space: gym.Space[Any]) -> None:
+    assert_gym_equal(lambda: Sampled(deepcopy(space)), 60, 30)
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_each_copy_gets_its_action_whatever_its_kind(space: gym.Space[Any]) -> None:
-    found, expected = assert_lives_same(lambda: Sampled(Discrete(2), deepcopy(space)), 30, 15)
-    for told, other in zip(found.get_attr("told"), expected.get_attr("told"), strict=True):
-        assert len(told) > 60
-        assert_same(tuple(told), tuple(other))
+def test_actions_of_all_spaces_reach_their_environment(space: gym.Space[Any]) -> None:
+    found, expected = assert_gym_equal(lambda: Sampled(Discrete(2), deepcopy(space)), 30, 15)
+    for calls, other in zip(found.get_attr("calls"), expected.get_attr("calls"), strict=True):
+        assert len(calls) > 60
+        assert_same(tuple(calls), tuple(other))
 
 
 class Reusing(gym.Env[Any, Any]):
-    """Writes whatever it shows into the same array, and masks into another; 3 steps an episode."""
+    """Returns the same arrays for all observations and masks; episodes have 3 steps."""
 
     observation_space = Dict(a=Box(-9, 9, (2,)))
     action_space = Discrete(2)
@@ -222,11 +233,11 @@ class Reusing(gym.Env[Any, Any]):
         return observation, 0.0, self.t == 3, False, info
 
 
-def test_arrays_that_environments_use_over_and_over_are_copied() -> None:
-    # All copies share their arrays, and the first observation of an episode overwrites the last.
-    copies = Copies([Reusing] * 2)
-    first, _ = copies.reset(seed=[0, 1])
-    steps = [copies.step(np.zeros(2, np.int64)) for _ in range(3)]
+def test_reused_arrays_are_copied() -> None:
+    # All sub-environments share their arrays; a first observation overwrites the last one.
+    envs = SyncVectorEnv([Reusing] * 2)
+    first, _ = envs.reset(seed=[0, 1])
+    steps = [envs.step(np.zeros(2, np.int64)) for _ in range(3)]
     assert first["a"].tolist() == [[0, 0], [1, 0]]
     assert [step[0]["a"][:, 1].tolist() for step in steps] == [[1, 1], [2, 2], [0, 0]]
     finals = [observation["a"].tolist() for observation in steps[2][4]["final_obs"]]
@@ -234,17 +245,17 @@ def test_arrays_that_environments_use_over_and_over_are_copied() -> None:
     assert [mask.tolist() for mask in steps[0][4]["action_mask"]] == [[0, 1], [1, 1]]
 
 
-def test_what_a_step_returns_is_written_by_no_later_step() -> None:
-    copies = Copies([made("Pendulum-v1", max_episode_steps=2)] * 2)
-    copies.reset(seed=1)
-    steps = [copies.step(np.ones((2, 1), np.float32)) for _ in range(4)]
+def test_steps_do_not_change_earlier_results() -> None:
+    envs = SyncVectorEnv([made("Pendulum-v1", max_episode_steps=2)] * 2)
+    envs.reset(seed=1)
+    steps = [envs.step(np.ones((2, 1), np.float32)) for _ in range(4)]
     for part in range(4):
         arrays = [step[part] for step in steps]
         assert not any(np.shares_memory(a, b) for a, b in pairwise(arrays))
     assert [step[3].tolist() for step in steps] == [[False] * 2, [True] * 2] * 2
 
 
-def test_copies_are_reached_and_closed() -> None:
+def test_calls_and_close_reach_sub_environments() -> None:
     class Closing(Reusing):
         is_closed = False
 
@@ -254,34 +265,34 @@ def test_copies_are_reached_and_closed() -> None:
         def add(self, other: int) -> int:
             return self.number + other
 
-    copies = Copies([Closing] * 2)
-    assert copies.get_attr("number") == (7, 7)
-    assert copies.call("add", 3) == copies.call("add", other=3) == (10, 10)
-    assert not copies.closed
-    copies.close()
-    assert copies.get_attr("is_closed") == (True, True)
-    assert copies.closed
+    envs = SyncVectorEnv([Closing] * 2)
+    assert envs.get_attr("number") == (7, 7)
+    assert envs.call("add", 3) == envs.call("add", other=3) == (10, 10)
+    assert not envs.closed
+    envs.close()
+    assert envs.get_attr("is_closed") == (True, True)
+    assert envs.closed
 
 
-def test_copies_that_differ_are_refused() -> None:
+def test_different_spaces_are_refused() -> None:
     two, three = Discrete(2), Discrete(3)
     for spaces in ([(two, two), (three, two)], [(two, two), (two, three)]):
         with pytest.raises(RuntimeError, match=r"differ in .*: Discrete\(3\) is not Discrete\(2\)"):
-            Copies([partial(Sampled, *pair) for pair in spaces])
+            SyncVectorEnv([partial(Sampled, *pair) for pair in spaces])
 
 
-def test_seeds_and_actions_are_as_many_as_copies() -> None:
-    copies = Copies([made("CartPole-v1")] * 2)
+def test_wrong_numbers_of_seeds_or_actions_are_refused() -> None:
+    envs = SyncVectorEnv([made("CartPole-v1")] * 2)
     for seeds in ([1], [1, 2, 3]):
         with pytest.raises(ValueError, match="zip"):
-            copies.reset(seed=seeds)
-    copies.reset()
+            envs.reset(seed=seeds)
+    envs.reset()
     for count in (1, 3):
         with pytest.raises(ValueError, match="zip"):
-            copies.step(np.zeros(count, np.int64))
+            envs.step(np.zeros(count, np.int64))
 
 
-def test_a_reward_that_is_no_number_is_refused() -> None:
+def test_non_numeric_rewards_are_refused() -> None:
     class Rewarding(Reusing):
         reward: Any = "much"
 
@@ -290,9 +301,9 @@ def test_a_reward_that_is_no_number_is_refused() -> None:
             return observation, self.reward, *rest
 
     env = Rewarding()
-    copies = Copies([lambda: env])
-    copies.reset(seed=0)
+    envs = SyncVectorEnv([lambda: env])
+    envs.reset(seed=0)
     with pytest.raises(ValueError, match="much"):
-        copies.step(np.zeros(1, np.int64))
+        envs.step(np.zeros(1, np.int64))
     env.reward = np.array(2)
-    assert copies.step(np.zeros(1, np.int64))[1].tolist() == [2.0]
+    assert envs.step(np.zeros(1, np.int64))[1].tolist() == [2.0]

@@ -1,25 +1,27 @@
-"""A standard deviation that went to its bound comes back when the advantages ask for it."""
+"""A standard deviation at its bound returns to the inside if the advantages favour it."""
 
 from typing import Any
 
 import pytest
 import torch
+from engines_available import ENGINES
 from gymnasium.spaces import Box
-from learning_loop import config_of, seen, small_policy
+from learning_loop import as_inputs, config_of, small_policy
 from torch import Generator
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import PolicyOptimizer
+from rlkl.engines.make import make_engine
 from rlkl.models.policy import Policy
-from rlkl.rollouts.rollout import Batch
+from rlkl.rollouts.batch import Batch
 
 LOWEST, HIGHEST = -0.9, 0.3
 
 
 @torch.no_grad()
-def batch_that_widens(policy: Policy, sign: float, generator: Generator) -> Batch:
-    """Return a batch whose advantages ask for a larger deviation if the sign is positive."""
-    inputs = seen(torch.randn(64, 2, generator=generator))
+def widening_batch(policy: Policy, sign: float, generator: Generator) -> Batch:
+    """Return a batch that favours a larger standard deviation if the sign is positive."""
+    inputs = as_inputs(torch.randn(64, 2, generator=generator))
     old = policy.distribution(inputs)
     noise = torch.randn(64, 1, generator=generator)
     actions, zeros = old.draw(noise), torch.zeros(64)
@@ -30,7 +32,7 @@ def batch_that_widens(policy: Policy, sign: float, generator: Generator) -> Batc
 
 
 def log_std_of(policy: Policy) -> torch.Tensor:
-    return batch_that_widens(policy, 1.0, Generator().manual_seed(1)).old_parameters[:, 1]
+    return widening_batch(policy, 1.0, Generator().manual_seed(1)).old_parameters[:, 1]
 
 
 def made(name: str, **settings: Any) -> tuple[Policy, PolicyOptimizer]:
@@ -45,7 +47,7 @@ def made(name: str, **settings: Any) -> tuple[Policy, PolicyOptimizer]:
         num_epochs=2,
         kl_coefficient=0.1,
     )
-    return policy, make_policy_optimizer(algo, policy, Generator().manual_seed(0))
+    return policy, make_policy_optimizer(algo, make_engine(policy), Generator().manual_seed(0))
 
 
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
@@ -53,27 +55,25 @@ EVERY = pytest.mark.parametrize("name", ALGORITHMS)
 
 @pytest.mark.parametrize("bound", [HIGHEST, LOWEST])
 @pytest.mark.parametrize("of_state", [False, True])
-@pytest.mark.parametrize("differentiation", ["by_hand", "autograd"])
+@pytest.mark.parametrize("engine", ENGINES)
 @EVERY
-def test_std_comes_back_from_its_bound(
-    name: str, differentiation: str, of_state: bool, bound: float
-) -> None:
-    policy, optimizer = made(name, differentiation=differentiation, state_dependent_std=of_state)
+def test_std_returns_from_its_bound(name: str, engine: str, of_state: bool, bound: float) -> None:
+    policy, optimizer = made(name, engine=engine, state_dependent_std=of_state)
     generator = Generator().manual_seed(0)
     outward = 1.0 if bound == HIGHEST else -1.0
     for _ in range(20):
-        optimizer.update(batch_that_widens(policy, outward, generator), 0.0)
+        optimizer.update(widening_batch(policy, outward, generator), 0.0)
     assert float(log_std_of(policy).median()) == pytest.approx(bound, abs=0.02)
     for _ in range(20):
-        optimizer.update(batch_that_widens(policy, -outward, generator), 0.0)
+        optimizer.update(widening_batch(policy, -outward, generator), 0.0)
     assert float(((bound - log_std_of(policy)) * outward).median()) > 0.3
 
 
 @EVERY
-def test_std_far_beyond_its_bound_comes_back_at_once(name: str) -> None:
+def test_std_far_beyond_bound_returns_at_once(name: str) -> None:
     policy, optimizer = made(name)
     policy.actor.head.log_std.data.fill_(HIGHEST + 5)
     generator = Generator().manual_seed(0)
     for _ in range(2):
-        optimizer.update(batch_that_widens(policy, -1.0, generator), 0.0)
+        optimizer.update(widening_batch(policy, -1.0, generator), 0.0)
     assert (log_std_of(policy) < HIGHEST - 0.1).all()

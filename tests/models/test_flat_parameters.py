@@ -1,4 +1,4 @@
-"""One vector that is the modules: whatever is done to the one is done to the others."""
+"""Parameters as one vector that shares memory with the modules, and Adam on it."""
 
 import io
 import math
@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlkl.models.flat_parameters import Adam, FlatParameters, mean_of
+from rlkl.models.adam import Adam, mean_of
+from rlkl.models.flat_parameters import FlatParameters
 from rlkl.models.networks import mlp
 
 
-def test_the_vector_is_the_module_and_its_gradient_the_modules() -> None:
+def test_vector_and_module_share_values_and_gradients() -> None:
     network = mlp(3, [4], 2, "tanh")
     flat = FlatParameters(network.parameters())
     assert flat.vector.numel() == 3 * 4 + 4 + 4 * 2 + 2
@@ -28,7 +29,7 @@ def test_the_vector_is_the_module_and_its_gradient_the_modules() -> None:
     assert flat.gradient.any()
 
 
-def test_the_values_are_those_the_modules_had() -> None:
+def test_vector_keeps_initial_values() -> None:
     layer = nn.GRU(2, 3)
     before = torch.cat([p.detach().flatten().clone() for p in layer.parameters()])
     features = torch.ones(4, 1, 2)
@@ -40,7 +41,7 @@ def test_the_values_are_those_the_modules_had() -> None:
     assert not layer(features)[0].any()
 
 
-def test_parameters_that_were_not_given_stay_out() -> None:
+def test_other_parameters_stay_out() -> None:
     network = mlp(3, [4], 2, "tanh")
     flat = FlatParameters(network[2].parameters())
     first = network[0].weight.detach().clone()
@@ -49,14 +50,14 @@ def test_parameters_that_were_not_given_stay_out() -> None:
     assert not network[2].weight.any()
 
 
-def test_loading_a_state_keeps_the_vector_in_place() -> None:
+def test_loading_state_keeps_vector_in_place() -> None:
     network = mlp(3, [4], 2, "tanh")
     flat = FlatParameters(network.parameters())
     network.load_state_dict({k: torch.ones_like(v) for k, v in network.state_dict().items()})
     assert (flat.vector == 1).all()
 
 
-def test_arrays_are_views_of_a_vector_shaped_as_the_tensors() -> None:
+def test_arrays_are_views_with_parameter_shapes() -> None:
     flat = FlatParameters(mlp(3, [4], 2, "tanh").parameters())
     vector = torch.arange(26.0)
     arrays = flat.arrays(vector)
@@ -76,7 +77,7 @@ def vector_of(size: int = 40, dtype: torch.dtype = torch.float64) -> FlatParamet
 
 
 def gradients(steps: int, size: int = 40) -> Iterator[Tensor]:
-    """Yield gradients whose norms are from far below to far above 1; parts are exactly 0."""
+    """Yield gradients with norms far below to far above 1, and some elements exactly 0."""
     generator = torch.Generator().manual_seed(1)
     for step in range(steps):
         gradient = torch.randn(size, generator=generator, dtype=torch.float64)
@@ -86,9 +87,7 @@ def gradients(steps: int, size: int = 40) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.5, 30.0])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.8)])
-def test_adam_goes_step_by_step_where_torchs_goes(
-    max_grad_norm: float | None, betas: tuple[float, float]
-) -> None:
+def test_adam_matches_torch_adam(max_grad_norm: float | None, betas: tuple[float, float]) -> None:
     flat, theirs = vector_of(), nn.Parameter(vector_of().vector.detach().clone())
     adam = Adam(flat, 1e-2, 1e-5, betas)
     reference = torch.optim.Adam([theirs], 1e-2, betas, 1e-5, foreach=False, fused=False)
@@ -106,7 +105,7 @@ def test_adam_goes_step_by_step_where_torchs_goes(
     assert (flat.vector - vector_of().vector).abs().max() > 0.05
 
 
-def test_a_gradient_within_the_norm_is_left_to_the_bit() -> None:
+def test_gradient_within_norm_is_unchanged() -> None:
     flat = vector_of()
     gradient = torch.linspace(-1, 1, 40, dtype=torch.float64)
     for max_grad_norm in (None, 2 * float(gradient.norm()), 1e9):
@@ -115,14 +114,14 @@ def test_a_gradient_within_the_norm_is_left_to_the_bit() -> None:
         assert torch.equal(flat.gradient, gradient)
 
 
-def test_clipping_reports_the_norm_as_it_was() -> None:
+def test_clipping_reports_unclipped_norm() -> None:
     flat = vector_of(2)
     flat.gradient.copy_(torch.tensor([3.0, 4.0]))
     assert Adam(flat, 1e-3, 1e-5).step(0.5) == 5.0
     torch.testing.assert_close(flat.gradient, torch.tensor([0.3, 0.4]).double())
 
 
-def test_the_first_step_is_the_learning_rate_long_in_every_direction() -> None:
+def test_first_step_has_length_of_learning_rate() -> None:
     flat = vector_of(3)
     before = flat.vector.detach().clone()
     flat.gradient.copy_(torch.tensor([5.0, -0.01, 0.0]))
@@ -131,7 +130,7 @@ def test_the_first_step_is_the_learning_rate_long_in_every_direction() -> None:
     torch.testing.assert_close(flat.vector.detach() - before, expected, rtol=1e-9, atol=0)
 
 
-def test_a_step_at_a_learning_rate_of_0_moves_nothing_but_the_moments() -> None:
+def test_zero_learning_rate_changes_only_moments() -> None:
     flat = vector_of()
     adam, before = Adam(flat, 0.0, 1e-5), flat.vector.detach().clone()
     flat.gradient.fill_(1)
@@ -141,7 +140,7 @@ def test_a_step_at_a_learning_rate_of_0_moves_nothing_but_the_moments() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_restored_adam_goes_on_with_the_same_bits(dtype: torch.dtype) -> None:
+def test_restored_adam_continues_identically(dtype: torch.dtype) -> None:
     first, second = vector_of(dtype=dtype), vector_of(dtype=dtype)
     adam, resumed = Adam(first, 1e-2, 1e-5), Adam(second, 1e-2, 1e-5)
     steps = list(gradients(20))
@@ -154,21 +153,21 @@ def test_a_restored_adam_goes_on_with_the_same_bits(dtype: torch.dtype) -> None:
     second.vector.data.copy_(first.vector.data)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for gradient in steps[10:]:
-        for flat, mover in ((first, adam), (second, resumed)):
+        for flat, optimizer in ((first, adam), (second, resumed)):
             flat.gradient.copy_(gradient)
-            mover.step(0.5)
+            optimizer.step(0.5)
         assert torch.equal(first.vector, second.vector)
-    # What was saved is not what goes on.
-    again = Adam(vector_of(dtype=dtype), 1e-2, 1e-5)
-    again.load_state_dict(adam.state_dict())
+    # A loaded state is a copy.
+    other = Adam(vector_of(dtype=dtype), 1e-2, 1e-5)
+    other.load_state_dict(adam.state_dict())
     adam.step()
-    assert int(again.num_steps) == 20
+    assert int(other.num_steps) == 20
     assert int(adam.num_steps) == 21
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.5])
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_shows_in_the_norm_and_the_parameters(
+def test_nonfinite_gradient_shows_in_norm_and_parameters(
     number: float, max_grad_norm: float | None
 ) -> None:
     flat = vector_of()
@@ -181,7 +180,7 @@ def test_a_gradient_that_is_not_finite_shows_in_the_norm_and_the_parameters(
         assert flat.vector.isnan().all()
 
 
-def test_a_mean_is_that_of_numbers_or_of_tensors_or_nothing_at_all() -> None:
+def test_mean_of_numbers_or_tensors_or_nothing() -> None:
     assert mean_of([1.0, 2.0, 6.0]) == 3.0
     assert mean_of([torch.tensor(1.0), torch.tensor(2.0), torch.tensor(6.0)]) == 3.0
     assert math.isnan(mean_of([]))

@@ -1,4 +1,4 @@
-"""Networks: shapes by hand, initialisation as said, images scaled."""
+"""Networks: shapes, initialisation and scaling of images."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ from rlkl.models.networks import (
 )
 from rlkl.models.policy import Inputs, Network
 from rlkl.models.recurrent import Memory
-from rlkl.utils.saved_keys import as_meant
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.config_upgrades import upgrade_section
+from rlkl.utils.errors import ConfigError
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -38,7 +38,7 @@ def images_of(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=seeded(), dtype=torch.uint8)
 
 
-def test_orthogonal_initialisation_has_the_gains_asked_for() -> None:
+def test_orthogonal_initialisation_has_requested_gains() -> None:
     network = mlp(5, [8, 8], 3, "tanh")
     orthogonal_(network, 2**0.5, 0.01, seeded())
     linears = [layer for layer in network if isinstance(layer, nn.Linear)]
@@ -48,7 +48,7 @@ def test_orthogonal_initialisation_has_the_gains_asked_for() -> None:
         assert not layer.bias.any()
 
 
-def test_orthogonal_initialisation_reaches_kernels_and_memories() -> None:
+def test_orthogonal_initialisation_covers_kernels_and_memories() -> None:
     features = 7
     images = {"image": ImageEncoder((2, 6, 6), "small", features, 255.0)}
     memory = Memory("lstm", features, 5)
@@ -61,7 +61,7 @@ def test_orthogonal_initialisation_reaches_kernels_and_memories() -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             rows = layer.weight.detach().flatten(1)
             found.append(0.2 if layer is network.head[0] else 1.7)
-            # The shorter side of a matrix can be orthogonal.
+            # Only the shorter side of a matrix can be orthonormal.
             gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
             expected = found[-1] ** 2 * torch.eye(len(gram))
             torch.testing.assert_close(gram, expected, rtol=1e-5, atol=1e-5)
@@ -95,7 +95,7 @@ def test_uniform_initialisation_of_kernels_and_memories(layer: nn.Module, bound:
 
 
 @pytest.mark.parametrize("initialize", [lambda n, g: orthogonal_(n, 1.0, 1.0, g), uniform_])
-def test_the_same_generator_gives_the_same_weights(initialize: object) -> None:
+def test_same_generator_gives_same_weights(initialize: object) -> None:
     def network() -> nn.Module:
         images = {"image": ImageEncoder((1, 4, 4), "small", 5, 255.0)}
         return Network(Encoder(None, "v", images), Memory("gru", 5, 3), mlp(3, [4], 2, "tanh"))
@@ -108,7 +108,7 @@ def test_the_same_generator_gives_the_same_weights(initialize: object) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_perceptron_is_linear_layers_with_activations_between(activation: str) -> None:
+def test_mlp_alternates_linear_layers_and_activations(activation: str) -> None:
     network = mlp(3, [4, 5], 2, activation)
     kinds = [nn.Linear, ACTIVATIONS[activation]] * 2 + [nn.Linear]
     assert [type(layer) for layer in network] == kinds
@@ -118,7 +118,7 @@ def test_a_perceptron_is_linear_layers_with_activations_between(activation: str)
     assert [tuple(layer.weight.shape) for layer in mlp(3, [], 2, activation)] == [(2, 3)]
 
 
-def test_nature_has_the_shapes_of_mnih_2015() -> None:
+def test_nature_has_shapes_of_mnih_2015() -> None:
     network = nature_cnn(4)
     assert network(torch.zeros(2, 4, 84, 84)).shape == (2, 64, 7, 7)
     weights = (4 * 8 * 8 * 32 + 32) + (32 * 4 * 4 * 64 + 64) + (64 * 3 * 3 * 64 + 64)
@@ -131,7 +131,7 @@ def test_nature_has_the_shapes_of_mnih_2015() -> None:
         nature_cnn(1)(torch.zeros(1, 1, 35, 35))
 
 
-def test_impala_has_the_shapes_of_espeholt_2018() -> None:
+def test_impala_has_shapes_of_espeholt_2018() -> None:
     network = impala_cnn(4)
     assert network(torch.zeros(2, 4, 84, 84)).shape == (2, 32, 11, 11)
     assert network(torch.zeros(2, 4, 5, 7)).shape == (2, 32, 1, 1)
@@ -144,7 +144,7 @@ def test_impala_has_the_shapes_of_espeholt_2018() -> None:
     assert (network(torch.randn(2, 4, 9, 9)) >= 0).all()
 
 
-def test_small_keeps_the_size_of_the_image() -> None:
+def test_small_keeps_image_size() -> None:
     network = small_cnn(3)
     assert network(torch.zeros(2, 3, 1, 5)).shape == (2, 32, 1, 5)
     assert count(network) == (3 * 9 * 16 + 16) + (16 * 9 * 32 + 32) + (32 * 9 * 32 + 32)
@@ -179,8 +179,8 @@ def test_older_auto_is_nature_or_small() -> None:
     for side, kind in ((35, "small"), (36, "nature"), (256, "nature")):
         assert chosen_encoder("nature_or_small", side, side) == kind
     older, newer = {"image_encoder": "auto"}, {"image_encoder": "auto", "scale_actions": True}
-    assert as_meant("policy", older)["image_encoder"] == "nature_or_small"
-    assert as_meant("policy", newer)["image_encoder"] == "auto"
+    assert upgrade_section("policy", older)["image_encoder"] == "nature_or_small"
+    assert upgrade_section("policy", newer)["image_encoder"] == "auto"
 
 
 def test_images_too_small_for_nature_are_refused() -> None:
@@ -188,12 +188,12 @@ def test_images_too_small_for_nature_are_refused() -> None:
         ImageEncoder((3, 32, 40), "nature", 4, 255.0)
 
 
-def test_a_residual_block_adds_to_what_it_gets() -> None:
+def test_residual_block_adds_to_its_input() -> None:
     block, images = Residual(3), torch.randn(2, 3, 5, 5, generator=seeded())
     first, second = block.first, block.second
     inner = F.conv2d(images.relu(), first.weight, first.bias, padding=1).relu()
-    by_hand = images + F.conv2d(inner, second.weight, second.bias, padding=1)
-    torch.testing.assert_close(block(images), by_hand)
+    expected = images + F.conv2d(inner, second.weight, second.bias, padding=1)
+    torch.testing.assert_close(block(images), expected)
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
     assert torch.equal(block(images), images)
@@ -201,22 +201,20 @@ def test_a_residual_block_adds_to_what_it_gets() -> None:
 
 @pytest.mark.parametrize("kind", ["nature", "impala", "small", "strided"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_images_are_bytes_over_the_scale_then_convolved_and_mixed(
-    kind: str, dtype: torch.dtype
-) -> None:
+def test_images_are_scaled_convolved_and_projected(kind: str, dtype: torch.dtype) -> None:
     encoder = ImageEncoder((3, 40, 40), kind, 6, 100.0).to(dtype)
     images = images_of(2, 3, 40, 40)
     features = encoder(images)
     assert features.dtype == dtype
     assert features.shape == (2, 6)
     flat = encoder.convolutions(images.to(dtype) / 100).reshape(2, -1)
-    by_hand = (flat @ encoder.linear.weight.T + encoder.linear.bias).clamp(min=0)
-    torch.testing.assert_close(features, by_hand, rtol=1e-4, atol=1e-5)
+    expected = (flat @ encoder.linear.weight.T + encoder.linear.bias).clamp(min=0)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(encoder(images[1:]), features[1:], rtol=1e-4, atol=1e-5)
     assert images.dtype == torch.uint8
 
 
-def test_an_encoder_puts_the_vector_before_the_images_in_their_order() -> None:
+def test_encoder_concatenates_vector_then_images_in_order() -> None:
     images = {"image/b": ImageEncoder((1, 3, 3), "small", 4, 1.0)}
     images["image/a"] = ImageEncoder((1, 2, 2), "small", 3, 1.0)
     encoder = Encoder(hidden_layers(5, [2], "tanh"), "vector", images)
@@ -235,7 +233,7 @@ def test_an_encoder_puts_the_vector_before_the_images_in_their_order() -> None:
     torch.testing.assert_close(encoder(observations), torch.cat(parts, -1))
 
 
-def test_a_network_without_sequences_takes_each_row_as_a_step_of_its_own() -> None:
+def test_rows_without_sequences_are_separate_steps() -> None:
     memory = Memory("gru", 2, 3)
     network = Network(Encoder(nn.Sequential(), "vector", {}), memory, mlp(3, [], 1, "tanh"))
     observations = {"vector": torch.randn(4, 2, generator=seeded())}

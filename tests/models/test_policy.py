@@ -1,4 +1,4 @@
-"""The policy: what actor and critic share, how far a standard deviation goes, what is refused."""
+"""The policy: shared encoders, Gaussians, distribution families, and invalid settings."""
 
 import copy
 from dataclasses import replace
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
-from learning_loop import config_of, seen, small_policy, vector_encoder
+from learning_loop import as_inputs, config_of, small_policy, vector_encoder
 from torch import Generator, Tensor
 
 import rlkl
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.critic import CriticConfig, CriticFit
-from rlkl.envs.spaces import ACTION_MASK, ObservationEncoder
+from rlkl.engines.make import make_engine
+from rlkl.envs.observations import ACTION_MASK, ObservationEncoder
 from rlkl.models.policy import Inputs, Policy, PolicyConfig
 from rlkl.models.recurrent import Sequences
 from rlkl.numerics.distributions import (
@@ -24,9 +25,8 @@ from rlkl.numerics.distributions import (
     MultiCategorical,
     TanhGaussian,
 )
-from rlkl.numerics.losses import squared_value_loss
-from rlkl.rollouts.rollout import Batch
-from rlkl.utils.validation import ConfigError
+from rlkl.rollouts.batch import Batch
+from rlkl.utils.errors import ConfigError
 
 FIRST_ORDER = [name for name in ALGORITHMS if name not in ("trpo", "npg")]
 SHARED: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def sharing(kind: str, **settings: Any) -> Policy:
 
 @torch.no_grad()
 def batch_for(policy: Policy, rows: int = 64) -> Batch:
-    inputs = seen(torch.randn(rows, 4, generator=seeded()))
+    inputs = as_inputs(torch.randn(rows, 4, generator=seeded()))
     if policy.encoder.images:
         pixels = torch.randint(0, 256, (rows, 1, 3, 3), generator=seeded(), dtype=torch.uint8)
         inputs = Inputs(dict.fromkeys(policy.encoder.images, pixels))
@@ -75,34 +75,32 @@ def shared_part(policy: Policy) -> torch.nn.Module:
     return torch.nn.ModuleList([m for m in (policy.actor.encoder, policy.actor.memory) if m])
 
 
-# What actor and critic share.
+# Shared encoders.
 
 
 @pytest.mark.parametrize("kind", SHARED)
 @pytest.mark.parametrize("name", FIRST_ORDER)
-def test_the_policy_optimizer_moves_what_is_shared_and_no_bit_of_the_critics_head(
-    name: str, kind: str
-) -> None:
+def test_policy_optimizer_changes_shared_encoder_not_critic_head(name: str, kind: str) -> None:
     policy = sharing(kind)
     batch = batch_for(policy)
-    # The critic's last gradient is still there, for an optimizer that reaches too far.
-    CriticFit(CriticConfig(num_epochs=1), policy, seeded()).update(batch, 0.0)
+    # The critic's gradient is not 0, so an optimizer of all parameters would change it.
+    CriticFit(CriticConfig(num_epochs=1), make_engine(policy), seeded()).update(batch, 0.0)
     parts = (shared_part(policy), policy.actor.head, policy.critic.head)
     before = [numbers(part) for part in parts]
-    make_policy_optimizer(config_of(name), policy, seeded()).update(batch, 0.0)
+    make_policy_optimizer(config_of(name), make_engine(policy), seeded()).update(batch, 0.0)
     moved = [not torch.equal(numbers(part), b) for part, b in zip(parts, before, strict=True)]
     assert moved == [True, True, False]
 
 
 @pytest.mark.parametrize("kind", SHARED)
-def test_the_fit_of_the_critic_moves_its_head_alone(kind: str) -> None:
+def test_critic_fit_changes_only_its_head(kind: str) -> None:
     policy = sharing(kind)
     batch = batch_for(policy)
     parts = (shared_part(policy), policy.actor.head, policy.critic.head)
     before = [numbers(part) for part in parts]
     distributions = policy.distribution(batch.inputs).parameters
-    fit = CriticFit(CriticConfig(learning_rate=0.01), policy, seeded())
-    losses = [fit.update(batch, 0.0)["value/loss"] for _ in range(3)]
+    fit = CriticFit(CriticConfig(learning_rate=0.01), make_engine(policy), seeded())
+    losses = [fit.update(batch, 0.0).metrics["value/loss"] for _ in range(3)]
     moved = [not torch.equal(numbers(part), b) for part, b in zip(parts, before, strict=True)]
     assert moved == [False, False, True]
     assert torch.equal(policy.distribution(batch.inputs).parameters, distributions)
@@ -110,21 +108,19 @@ def test_the_fit_of_the_critic_moves_its_head_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SHARED)
-def test_features_computed_once_give_the_values_of_the_inputs(kind: str) -> None:
+def test_precomputed_features_give_same_values(kind: str) -> None:
     policy = sharing(kind)
     batch = batch_for(policy)
-    once = replace(batch, inputs=policy.critic_inputs(batch.inputs))
-    torch.testing.assert_close(policy.values(once.inputs), policy.values(batch.inputs))
+    precomputed = replace(batch, inputs=policy.critic_inputs(batch.inputs))
+    torch.testing.assert_close(policy.values(precomputed.inputs), policy.values(batch.inputs))
     rows = torch.tensor([5, 0, 17])
     expected = policy.values(batch.inputs)[rows]
-    torch.testing.assert_close(policy.values(once.take(rows).inputs), expected)
+    torch.testing.assert_close(policy.values(precomputed.take(rows).inputs), expected)
 
 
 @pytest.mark.parametrize("kind", SHARED)
 @pytest.mark.parametrize("coefficient", [0.0, 0.5, 3.0])
-def test_what_is_shared_gets_the_gradient_of_values_times_the_coefficient(
-    kind: str, coefficient: float
-) -> None:
+def test_shared_gradient_includes_weighted_value_gradient(kind: str, coefficient: float) -> None:
     policy = sharing(kind, shared_value_coefficient=coefficient)
     batch = batch_for(policy)
     shared = list(shared_part(policy).parameters())
@@ -135,19 +131,19 @@ def test_what_is_shared_gets_the_gradient_of_values_times_the_coefficient(
     if sequences is not None:
         states = sequences.states.chunk(2, -1)[1]
     values = network(batch.inputs, states).squeeze(-1)
-    of_values = torch.autograd.grad(squared_value_loss(values, batch.returns), shared)
+    of_values = torch.autograd.grad(0.5 * (values - batch.returns).square().mean(), shared)
     assert max(g.abs().max() for g in of_values) > 1e-4
     config = config_of(
         "vanilla_pg", advantage_standardization="none", max_grad_norm=None, learning_rate=1e-9
     )
-    optimizer = make_policy_optimizer(config, policy, seeded())
+    optimizer = make_policy_optimizer(config, make_engine(policy), seeded())
     optimizer.update(batch, 0.0)
     found = [p.grad for p in shared]
     for mine, a, b in zip(found, of_policy, of_values, strict=True):
         torch.testing.assert_close(mine, a + coefficient * b, rtol=1e-4, atol=1e-6)
 
 
-def test_values_reach_what_is_shared_only_where_they_are_asked_to() -> None:
+def test_value_gradients_reach_shared_encoder_only_on_request() -> None:
     policy = sharing("vector")
     inputs = batch_for(policy).inputs
     weight = policy.actor.encoder.vector[0].weight
@@ -157,7 +153,7 @@ def test_values_reach_what_is_shared_only_where_they_are_asked_to() -> None:
     assert torch.autograd.grad(values.sum(), weight)[0].any()
 
 
-def test_what_is_shared_belongs_to_the_actor() -> None:
+def test_shared_parameters_belong_to_actor() -> None:
     policy = sharing("memory", encoder_hidden_sizes=[8])
     assert policy.critic.encoder is policy.actor.encoder
     assert policy.critic.memory is policy.actor.memory
@@ -171,10 +167,10 @@ def test_what_is_shared_belongs_to_the_actor() -> None:
 
 
 @pytest.mark.parametrize("name", ["trpo", "npg"])
-def test_natural_gradients_refuse_to_share(name: str) -> None:
+def test_natural_gradients_refuse_shared_encoder(name: str) -> None:
     message = rf"policy\.share_encoder=true is not possible with algo={name}.*ppo_clip"
     with pytest.raises(ConfigError, match=message):
-        make_policy_optimizer(config_of(name), sharing("vector"), seeded())
+        make_policy_optimizer(config_of(name), make_engine(sharing("vector")), seeded())
     with pytest.raises(ConfigError, match=message):
         rlkl.TrainConfig(algo=config_of(name), policy=PolicyConfig(share_encoder=True))
 
@@ -189,7 +185,7 @@ def test_sharing_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("box_distribution", ["gaussian", "tanh_gaussian"])
 @pytest.mark.parametrize("of_state", [False, True])
-def test_log_std_starts_where_it_should_and_stays_within_its_clamps(
+def test_log_std_starts_as_configured_and_stays_bounded(
     of_state: bool, box_distribution: str
 ) -> None:
     policy = small_policy(
@@ -202,7 +198,7 @@ def test_log_std_starts_where_it_should_and_stays_within_its_clamps(
         log_std_max=0.25,
         actor_gain=1e-6,
     )
-    inputs = seen(torch.randn(50, 4, generator=seeded()))
+    inputs = as_inputs(torch.randn(50, 4, generator=seeded()))
 
     def log_std() -> Tensor:
         return policy.distribution(inputs).parameters[:, 2:].detach()
@@ -218,9 +214,9 @@ def test_log_std_starts_where_it_should_and_stays_within_its_clamps(
     assert found == {-1.5, 0.25}
 
 
-def test_a_std_of_the_state_differs_from_state_to_state_and_has_gradients() -> None:
+def test_state_dependent_std_varies_and_has_gradients() -> None:
     policy = small_policy(4, Box(-1, 1, (2,)), state_dependent_std=True)
-    inputs = seen(torch.randn(50, 4, generator=seeded()))
+    inputs = as_inputs(torch.randn(50, 4, generator=seeded()))
     parameters = policy.distribution(inputs).parameters
     assert (parameters[:, 2:].std(0) > 0.01).all()
     gradients = torch.autograd.grad(parameters[:, 2:].sum(), policy.actor_parameters.tensors)
@@ -243,11 +239,11 @@ def test_a_std_of_the_state_differs_from_state_to_state_and_has_gradients() -> N
         (Box(-1, 1, (2,)), {"box_distribution": "tanh_gaussian"}, TanhGaussian, 4),
     ],
 )
-def test_each_space_has_its_family_and_its_actions_come_back_into_it(
+def test_action_space_selects_family_and_contains_actions(
     space: Any, settings: dict[str, Any], family: type, size: int
 ) -> None:
     policy = small_policy(4, space, **settings)
-    inputs = seen(torch.randn(20, 4, generator=seeded()))
+    inputs = as_inputs(torch.randn(20, 4, generator=seeded()))
     distribution = policy.distribution(inputs)
     assert type(distribution) is family
     assert distribution.parameters.shape == (20, size)
@@ -263,7 +259,7 @@ def test_each_space_has_its_family_and_its_actions_come_back_into_it(
 
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
-def test_a_mask_is_kept_in_step_and_in_distribution(memory: str) -> None:
+def test_mask_applies_in_step_and_distribution(memory: str) -> None:
     policy = small_policy(4, Discrete(3), memory=memory)
     mask = torch.tensor([[True, False, True], [False, True, False]])
     observations = {"vector": torch.zeros(2, 4), ACTION_MASK: mask}
@@ -275,11 +271,11 @@ def test_a_mask_is_kept_in_step_and_in_distribution(memory: str) -> None:
     torch.testing.assert_close(again.parameters, distribution.parameters)
 
 
-# Making and keeping.
+# Types, states and invalid settings.
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_everything_is_of_the_type_asked_for(dtype: torch.dtype) -> None:
+def test_parameters_and_outputs_have_requested_dtype(dtype: torch.dtype) -> None:
     space = Dict({"a": Box(-1, 1, (3,)), "b": Box(0, 255, (4, 4), np.uint8)})
     encoder = ObservationEncoder(space)
     config = PolicyConfig([4], [4], memory="lstm", memory_size=3, image_features=4)
@@ -296,7 +292,7 @@ def test_everything_is_of_the_type_asked_for(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_a_state_that_is_loaded_moves_into_the_vectors(share: bool) -> None:
+def test_loaded_state_enters_parameter_vectors(share: bool) -> None:
     settings = {"memory": "gru", "encoder_hidden_sizes": [5], "share_encoder": share}
     first, second = (small_policy(4, Discrete(3), seed, **settings) for seed in (0, 1))
     assert not torch.equal(first.actor_parameters.vector, second.actor_parameters.vector)
@@ -338,13 +334,13 @@ def test_settings_out_of_range_are_refused_by_name(key: str, value: Any) -> None
         PolicyConfig(**{key: value})
 
 
-def test_clamps_that_cross_or_exclude_the_start_are_refused() -> None:
+def test_inconsistent_log_std_bounds_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"policy\.log_std_max"):
         PolicyConfig(log_std_min=0.5, log_std_max=0.0)
     with pytest.raises(ConfigError, match=r"policy\.log_std"):
         PolicyConfig(log_std=-1.0, log_std_min=-0.5)
 
 
-def test_squashing_into_no_bounds_is_refused() -> None:
+def test_squashing_without_finite_bounds_is_refused() -> None:
     with pytest.raises(ConfigError, match="no finite bounds"):
         small_policy(4, Box(-np.inf, np.inf, (2,)), box_distribution="tanh_gaussian")

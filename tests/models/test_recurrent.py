@@ -1,4 +1,4 @@
-"""Memory: the same as a plain loop over torch's cells, and sequences cut where they must be."""
+"""Memory compared with a loop over torch's cells, and how rows are split into sequences."""
 
 import itertools
 from dataclasses import fields, replace
@@ -13,12 +13,14 @@ from learning_loop import small_policy, vector_encoder, vectors_of
 from torch import Generator, Tensor, nn
 from worlds import MODES, PLANS, ROWS, wander
 
+from rlkl.engines.make import make_engine
 from rlkl.models.policy import Inputs, Policy, PolicyConfig
 from rlkl.models.recurrent import Memory, Sequences
 from rlkl.numerics.advantages import generalized_advantages
 from rlkl.numerics.trust_region import fisher_vector_product
+from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.rollouts.collector import Collector
-from rlkl.rollouts.rollout import Batch, Rollout, make_batch
+from rlkl.rollouts.rollout import Rollout
 
 KINDS = pytest.mark.parametrize("kind", ["gru", "lstm"])
 BOTH_MODES = pytest.mark.parametrize("mode", MODES, ids=["same_step", "next_step"])
@@ -32,13 +34,15 @@ def recurrent(kind: str, size: int = 4, **settings: Any) -> Policy:
 def collector_of(kind: str, mode: AutoresetMode, **settings: Any) -> Collector:
     envs = wander(Discrete(3), mode)
     generator = Generator().manual_seed(0)
-    return Collector(envs, recurrent(kind, **settings), 10, generator, [0] * len(PLANS))
+    return Collector(
+        envs, make_engine(recurrent(kind, **settings)), 10, generator, [0] * len(PLANS)
+    )
 
 
 def second_rollout(
     kind: str, mode: AutoresetMode, **settings: Any
 ) -> tuple[Policy, Rollout, Batch]:
-    """Return a rollout that begins amid episodes, after the weights have moved."""
+    """Return a rollout that starts within episodes, collected after a change of the weights."""
     collector = collector_of(kind, mode, **settings)
     policy = collector.policy
     collector.collect()
@@ -47,10 +51,10 @@ def second_rollout(
             noise = torch.randn(len(parameters.vector), generator=Generator().manual_seed(7))
             parameters.vector.add_(0.2 * noise)
     rollout = collector.collect()
-    return policy, rollout, make_batch(rollout, policy, 0.9, 0.8)
+    return policy, rollout, make_batch(rollout, make_engine(policy), 0.9, 0.8)
 
 
-# The oracle: torch's cells, one step of one environment at a time.
+# The reference: torch's cells, one step of one sub-environment at a time.
 
 
 def cell_of(memory: Memory) -> nn.Module:
@@ -72,8 +76,8 @@ def stepped(cell: nn.Module, features: Tensor, state: Tensor) -> tuple[Tensor, T
 
 
 @torch.no_grad()
-def outputs_by_hand(policy: Policy, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the actor's and the critic's output of each cell, and the states after it."""
+def reference_outputs(policy: Policy, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the actor's and the critic's output at each row, and the states after it."""
     steps, num_envs = rollout.rewards.shape
     half = policy.state_size // 2
     networks = (policy.actor, policy.critic)
@@ -99,12 +103,9 @@ def outputs_by_hand(policy: Policy, rollout: Rollout) -> tuple[Tensor, Tensor, T
 
 @KINDS
 @BOTH_MODES
-def test_a_batch_is_what_a_plain_loop_over_cells_makes_of_it(
-    kind: str, mode: AutoresetMode
-) -> None:
+def test_batch_matches_loop_over_torch_cells(kind: str, mode: AutoresetMode) -> None:
     policy, rollout, batch = second_rollout(kind, mode, sequence_length=100)
-    # The states at the start are of the weights that were; all else is of those that are.
-    logits, values, after = outputs_by_hand(policy, rollout)
+    logits, values, after = reference_outputs(policy, rollout)
     rows = torch.as_tensor(rollout.is_transition.flatten())
     close = {"rtol": 1e-5, "atol": 1e-6}
     torch.testing.assert_close(batch.old_parameters, logits[:-1].flatten(0, 1)[rows], **close)
@@ -115,11 +116,9 @@ def test_a_batch_is_what_a_plain_loop_over_cells_makes_of_it(
 
 @KINDS
 @BOTH_MODES
-def test_values_bootstrap_from_what_is_remembered_at_the_cut(
-    kind: str, mode: AutoresetMode
-) -> None:
+def test_truncated_episode_bootstraps_with_memory_state(kind: str, mode: AutoresetMode) -> None:
     policy, rollout, batch = second_rollout(kind, mode)
-    _, values, after = outputs_by_hand(policy, rollout)
+    _, values, after = reference_outputs(policy, rollout)
     following = values[1:].clone()
     half = policy.state_size // 2
     assert policy.critic.memory is not None
@@ -146,17 +145,15 @@ def test_values_bootstrap_from_what_is_remembered_at_the_cut(
 
 
 @KINDS
-def test_both_autoreset_modes_give_the_same_batches(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noise = Policy.noise  # none, so that rows which only reset use up no randomness
+def test_autoreset_modes_give_same_batches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = Policy.noise  # replaced by 0: autoreset steps would use random numbers
     monkeypatch.setattr(Policy, "noise", lambda *given: torch.zeros_like(noise(*given)))
     found: list[list[tuple[Batch, Tensor]]] = []
     for mode in MODES:
         collector = collector_of(kind, mode)
         found.append([])
         for collector.rollout_steps in ROWS[mode]:
-            batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+            batch = make_batch(collector.collect(), make_engine(collector.policy), 0.9, 0.8)
             order = np.lexsort(vectors_of(batch).T.numpy())
             found[-1].append((batch, torch.as_tensor(order)))
     for (a, order_a), (b, order_b) in zip(*found, strict=True):
@@ -167,11 +164,11 @@ def test_both_autoreset_modes_give_the_same_batches(
             one, other = getattr(a, field.name)[order_a], getattr(b, field.name)[order_b]
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(vectors_of(a)[order_a], vectors_of(b)[order_b])
-        assert spelled(a) == spelled(b)
+        assert contents(a) == contents(b)
 
 
-def spelled(batch: Batch) -> set[tuple[tuple[float, ...], ...]]:
-    """Return each sequence as its observations and the state it starts from."""
+def contents(batch: Batch) -> set[tuple[tuple[float, ...], ...]]:
+    """Return the observations and the initial state of each sequence."""
     sequences = batch.inputs.sequences
     assert sequences is not None
     found = set()
@@ -183,19 +180,19 @@ def spelled(batch: Batch) -> set[tuple[tuple[float, ...], ...]]:
     return found
 
 
-# How sequences are cut.
+# How rows are split into sequences.
 
 
 @BOTH_MODES
 @pytest.mark.parametrize("sequence_length", [1, 3, 100])
-def test_sequences_are_cut_at_resets_and_where_they_are_long_enough(
+def test_sequences_end_at_resets_and_maximum_length(
     mode: AutoresetMode, sequence_length: int
 ) -> None:
     _, rollout, batch = second_rollout("gru", mode, sequence_length=sequence_length)
     steps, num_envs = rollout.rewards.shape
     expected: list[list[int]] = []
     for env in range(num_envs):
-        # Independent of the code: words of a text, split at whatever is no transition.
+        # Independent of the tested code: words of a text, split at resets.
         text = ""
         for t in range(steps):
             text += "|" if rollout.begins[t, env] else ""
@@ -221,7 +218,7 @@ def test_sequences_are_cut_at_resets_and_where_they_are_long_enough(
     ]
 
 
-def test_some_of_the_sequences_are_those_sequences() -> None:
+def test_take_selects_sequences() -> None:
     cells = torch.tensor([[4, 0, 3], [1, 0, 2], [5, 0, 0]])
     states = torch.tensor([[0.0], [1.0], [2.0]])
     sequences = Sequences(cells, torch.tensor([3, 1, 2]), states)
@@ -237,7 +234,7 @@ def test_some_of_the_sequences_are_those_sequences() -> None:
 
 
 @KINDS
-def test_minibatches_are_whole_sequences_and_cover_every_row_once(kind: str) -> None:
+def test_minibatches_are_whole_sequences_covering_every_row(kind: str) -> None:
     policy, _, batch = second_rollout(kind, MODES[0])
     numbered = replace(batch, returns=torch.arange(float(len(batch))))
     generator = Generator().manual_seed(0)
@@ -250,18 +247,18 @@ def test_minibatches_are_whole_sequences_and_cover_every_row_once(kind: str) -> 
             chosen = part.returns.long()
             assert torch.equal(vectors_of(part), vectors_of(batch)[chosen])
             assert torch.equal(part.actions, batch.actions[chosen])
-            assert spelled(part) <= spelled(batch)
+            assert contents(part) <= contents(batch)
             new = policy.distribution(part.inputs).parameters
             torch.testing.assert_close(new, batch.old_parameters[chosen], rtol=1e-5, atol=1e-6)
             values = policy.values(part.inputs)
             torch.testing.assert_close(values, batch.old_values[chosen], rtol=1e-5, atol=1e-6)
     sample = numbered.sample(0.5, generator)
     assert len(sample.inputs.sequences or ()) == round(0.5 * len(batch.inputs.sequences or ()))
-    assert spelled(sample) <= spelled(batch)
+    assert contents(sample) <= contents(batch)
     assert len(numbered.sample(1e-9, generator).inputs.sequences or ()) == 1
 
 
-# What has influence on what.
+# What gradients and values depend on.
 
 
 def two_sequences(states: Tensor) -> Sequences:
@@ -271,7 +268,7 @@ def two_sequences(states: Tensor) -> Sequences:
 
 
 @KINDS
-def test_gradients_flow_back_through_a_sequence_and_not_across_its_start(kind: str) -> None:
+def test_gradients_stop_at_sequence_start(kind: str) -> None:
     memory = Memory(kind, 2, 4)
     features = torch.randn(5, 2, generator=Generator().manual_seed(0), requires_grad=True)
     states = torch.zeros(2, memory.state_size)
@@ -283,7 +280,7 @@ def test_gradients_flow_back_through_a_sequence_and_not_across_its_start(kind: s
 
 @KINDS
 @BOTH_MODES
-def test_nothing_that_was_collected_hangs_on_a_graph(kind: str, mode: AutoresetMode) -> None:
+def test_collected_states_have_no_graph(kind: str, mode: AutoresetMode) -> None:
     policy, rollout, batch = second_rollout(kind, mode)
     assert batch.inputs.sequences is not None
     tensors = (rollout.states, rollout.final_states, batch.inputs.sequences.states)
@@ -292,7 +289,7 @@ def test_nothing_that_was_collected_hangs_on_a_graph(kind: str, mode: AutoresetM
 
 
 @KINDS
-def test_padding_has_no_influence_on_values_or_gradients(kind: str) -> None:
+def test_padding_does_not_affect_values_or_gradients(kind: str) -> None:
     policy, _, batch = second_rollout(kind, MODES[0])
     sequences = batch.inputs.sequences
     assert sequences is not None
@@ -300,7 +297,7 @@ def test_padding_has_no_influence_on_values_or_gradients(kind: str) -> None:
     results = []
     for filler in (0, len(batch) - 1, None):
         cells = sequences.cells.clone()
-        if filler is None:  # two empty lines more
+        if filler is None:  # two more steps of padding
             cells = torch.cat((cells, torch.full_like(cells[:2], 5)))
         else:
             cells[~sequences.is_row] = filler
@@ -315,7 +312,7 @@ def test_padding_has_no_influence_on_values_or_gradients(kind: str) -> None:
 
 
 @KINDS
-def test_gradients_over_padded_sequences_are_those_of_a_plain_loop(kind: str) -> None:
+def test_padded_sequence_gradients_match_loop(kind: str) -> None:
     generator = Generator().manual_seed(3)
     memory = Memory(kind, 2, 4).double()
     features = torch.randn(5, 2, generator=generator, dtype=torch.float64)
@@ -334,17 +331,17 @@ def test_gradients_over_padded_sequences_are_those_of_a_plain_loop(kind: str) ->
         torch.testing.assert_close(mine, theirs)
 
 
-def test_what_is_remembered_is_forgotten_where_an_episode_begins() -> None:
+def test_states_are_reset_at_episode_starts() -> None:
     policy = recurrent("gru")
     states = torch.ones(3, policy.state_size)
     kept = policy.forget(states, np.array([False, True, False]))
     assert kept.abs().sum(-1).gt(0).tolist() == [True, False, True]
-    assert bool((states == 1).all()), "what was collected stays as it was"
+    assert bool((states == 1).all()), "the input must not change"
     assert not policy.initial_state(3).any()
 
 
 @pytest.mark.parametrize(("kind", "size"), [("none", 0), ("gru", 12), ("lstm", 24)])
-def test_the_state_has_room_for_actor_and_critic(kind: str, size: int) -> None:
+def test_state_holds_actor_and_critic_memory(kind: str, size: int) -> None:
     policy = recurrent(kind)
     assert policy.state_size == size
     observations = {"vector": torch.zeros(5, 4)}
@@ -352,7 +349,7 @@ def test_the_state_has_room_for_actor_and_critic(kind: str, size: int) -> None:
     assert states.shape == (5, size)
 
 
-# The Fisher matrix of memories and of masked and many-dimensional families, in float64.
+# The Fisher matrix of all families, in float64.
 
 
 def tiny(kind: str) -> tuple[Policy, Inputs]:
@@ -382,7 +379,7 @@ def tiny(kind: str) -> tuple[Policy, Inputs]:
     return policy, Inputs(observations, sequences)
 
 
-def kl_by_hand(kind: str, old: Tensor, new: Tensor) -> Tensor:
+def reference_kl(kind: str, old: Tensor, new: Tensor) -> Tensor:
     """Return the mean KL from the definition, Σ p · log(p / q) or the Gaussian formula."""
     if kind in ("lstm", "of_state", "tanh"):
         (m, s), (n, r) = old.chunk(2, -1), new.chunk(2, -1)
@@ -396,7 +393,7 @@ def kl_by_hand(kind: str, old: Tensor, new: Tensor) -> Tensor:
     total = torch.zeros(len(old), dtype=old.dtype)
     for a, b in zip(old.split(sizes, -1), new.split(sizes, -1), strict=True):
         for row in range(len(old)):
-            # What a mask forbids is left out.
+            # Without masked actions.
             p, q = (logits[row][logits[row].isfinite()].exp() for logits in (a, b))
             p, q = p / p.sum(), q / q.sum()
             total[row] += (p * (p / q).log()).sum()
@@ -406,7 +403,7 @@ def kl_by_hand(kind: str, old: Tensor, new: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "kind", ["gru", "lstm", "masked", "multi", "masked_multi", "bits", "of_state", "tanh"]
 )
-def test_products_with_the_fisher_matrix_are_those_of_the_hessian_of_the_kl(kind: str) -> None:
+def test_fisher_products_match_kl_hessian(kind: str) -> None:
     policy, inputs = tiny(kind)
     parameters = policy.actor_parameters
     new = policy.distribution(inputs)
@@ -419,7 +416,7 @@ def test_products_with_the_fisher_matrix_are_those_of_the_hessian_of_the_kl(kind
     def gradient(vector: Tensor) -> Tensor:
         with torch.no_grad():
             parameters.vector.copy_(vector)
-        kl = kl_by_hand(kind, old, policy.distribution(inputs).parameters)
+        kl = reference_kl(kind, old, policy.distribution(inputs).parameters)
         found = torch.autograd.grad(kl, parameters.tensors)
         with torch.no_grad():
             parameters.vector.copy_(start)

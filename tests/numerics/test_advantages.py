@@ -1,4 +1,4 @@
-"""Advantages against a mixture of n-step returns written as loops, and literal numbers."""
+"""Advantages against mixtures of n-step returns, and literal numbers."""
 
 import math
 from typing import Any
@@ -29,7 +29,7 @@ def mixed_n_step_advantages(
     gamma: float,
     lam: float,
 ) -> Floats:
-    """Return A = (1 - λ) Σ_n λⁿ⁻¹ A⁽ⁿ⁾, the longest n taking what is left: quadratic, in loops."""
+    """Return A = (1 - λ) Σ_n λⁿ⁻¹ A⁽ⁿ⁾ by loops, where the longest n gets the remaining weight."""
     steps, num_envs = rewards.shape
     advantages = np.zeros((steps, num_envs))
     for env in range(num_envs):
@@ -49,7 +49,7 @@ def mixed_n_step_advantages(
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("gamma", [0.9, 1.0])
-def test_advantages_are_the_mixture_of_n_step_advantages(gamma: float, lam: float) -> None:
+def test_advantages_mix_n_step_advantages(gamma: float, lam: float) -> None:
     generator = np.random.default_rng(0)
     shape = (25, 6)
     rewards, values = generator.normal(size=(2, *shape))
@@ -58,7 +58,7 @@ def test_advantages_are_the_mixture_of_n_step_advantages(gamma: float, lam: floa
     terminated[3, 2] = truncated[3, 2] = True
     next_values = np.concatenate((values[1:], generator.normal(size=(1, 6))))
     ended = terminated | truncated
-    next_values[ended] = generator.normal(size=ended.sum())  # of the final, not the next first
+    next_values[ended] = generator.normal(size=ended.sum())  # of final observations
     arguments = (rewards, values, next_values, terminated, truncated, gamma, lam)
     np.testing.assert_allclose(
         generalized_advantages(*arguments), mixed_n_step_advantages(*arguments), atol=1e-12
@@ -72,7 +72,7 @@ def column(*numbers: float) -> Floats:
 def advantages_of_two_steps(
     terminated: tuple[bool, bool], truncated: tuple[bool, bool], gae_lambda: float
 ) -> list[float]:
-    """Rewards 1 and 2, V 10 and 20, V of what the steps led to 100 and 200, γ = .5."""
+    """Return advantages for rewards 1 and 2, V 10 and 20, next V 100 and 200, γ = 0.5."""
     return generalized_advantages(
         column(1, 2),
         column(10, 20),
@@ -87,40 +87,38 @@ def advantages_of_two_steps(
 NEVER = (False, False)
 
 
-def test_lambda_0_is_the_one_step_temporal_difference() -> None:
+def test_lambda_zero_is_temporal_difference() -> None:
     assert advantages_of_two_steps(NEVER, NEVER, 0.0) == [1 + 50 - 10, 2 + 100 - 20]
 
 
-def test_lambda_1_adds_up_all_that_follows() -> None:
+def test_lambda_one_sums_all_deltas() -> None:
     assert advantages_of_two_steps(NEVER, NEVER, 1.0) == [41 + 0.5 * 82, 82]
 
 
-def test_truncation_bootstraps_the_final_observation_and_cuts_the_trace() -> None:
+def test_truncation_bootstraps_and_cuts_the_trace() -> None:
     assert advantages_of_two_steps(NEVER, (True, False), 1.0) == [41, 82]
 
 
-def test_termination_bootstraps_nothing_and_cuts_the_trace() -> None:
+def test_termination_cuts_the_trace_without_bootstrap() -> None:
     assert advantages_of_two_steps((True, False), NEVER, 1.0) == [1 - 10, 82]
 
 
-def test_a_step_both_terminated_and_truncated_bootstraps_nothing() -> None:
+def test_termination_overrides_truncation() -> None:
     assert advantages_of_two_steps((True, False), (True, False), 1.0) == [1 - 10, 82]
 
 
-def test_the_end_of_the_rollout_bootstraps_unless_terminated() -> None:
+def test_rollout_end_bootstraps_unless_terminated() -> None:
     assert advantages_of_two_steps((False, True), NEVER, 1.0) == [41 + 0.5 * -18, -18]
     assert advantages_of_two_steps(NEVER, (False, True), 1.0) == [41 + 0.5 * 82, 82]
 
 
-def test_a_recurrence_has_the_numbers_worked_out_by_hand() -> None:
+def test_recurrence_has_known_values() -> None:
     found = linear_recurrence(column(0.5, 0.0, -2.0), column(1, 2, 3), np.array([4.0]))
     assert found[:, 0].tolist() == [3, 2, -1]
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 4, 40])
-def test_a_recurrence_is_the_filter_of_scipy_and_the_same_bits_in_every_company(
-    num_envs: int,
-) -> None:
+def test_recurrence_agrees_with_scipy(num_envs: int) -> None:
     generator = np.random.default_rng(0)
     terms, start = generator.normal(size=(50, 40)), generator.normal(size=40)
     rates = generator.uniform(-1, 1, size=40)
@@ -135,30 +133,30 @@ def test_a_recurrence_is_the_filter_of_scipy_and_the_same_bits_in_every_company(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("company", [1, 2, 3, 4, 5])
-def test_decays_that_change_give_the_same_bits_to_few_and_to_many(
-    company: int, dtype: type[np.floating[Any]]
+@pytest.mark.parametrize("num_envs", [1, 2, 3, 4, 5])
+def test_recurrence_is_bit_identical_for_any_num_envs(
+    num_envs: int, dtype: type[np.floating[Any]]
 ) -> None:
     generator = np.random.default_rng(0)
     decay, terms = generator.random((2, 30, 20)).astype(dtype)
     start = generator.random(20)
-    # Backwards in time, as advantages are.
-    many = linear_recurrence(decay[::-1], terms[::-1], start)
-    for first in range(0, 20, company):
-        few = slice(first, first + company)
+    # Reversed arrays, as for advantages.
+    together = linear_recurrence(decay[::-1], terms[::-1], start)
+    for first in range(0, 20, num_envs):
+        few = slice(first, first + num_envs)
         found = linear_recurrence(decay[::-1, few], terms[::-1, few], start[few])
-        np.testing.assert_array_equal(found, many[:, few])
-        assert found.dtype == many.dtype == np.float64
-    assert many[0, 3] == decay[-1, 3] * start[3] + terms[-1, 3]
+        np.testing.assert_array_equal(found, together[:, few])
+        assert found.dtype == together.dtype == np.float64
+    assert together[0, 3] == decay[-1, 3] * start[3] + terms[-1, 3]
 
 
-def test_a_recurrence_of_no_steps_is_empty() -> None:
+def test_recurrence_of_no_steps_is_empty() -> None:
     for num_envs in (2, 20):
-        nothing = np.empty((0, num_envs))
-        assert linear_recurrence(nothing, nothing, np.zeros(num_envs)).shape == (0, num_envs)
+        empty = np.empty((0, num_envs))
+        assert linear_recurrence(empty, empty, np.zeros(num_envs)).shape == (0, num_envs)
 
 
-def test_standardized_advantages_have_mean_0_and_sample_deviation_1() -> None:
+def test_standardized_advantages_have_mean_0_and_deviation_1() -> None:
     numbers = np.random.default_rng(0).normal(3, 5, 50)
     found = standardize(torch.tensor(numbers)).numpy()
     np.testing.assert_allclose(found, (numbers - numbers.mean()) / numbers.std(ddof=1), rtol=1e-7)
@@ -186,9 +184,7 @@ def test_advantages_equal_to_rounding_become_zero(constant: float) -> None:
 @pytest.mark.parametrize(
     ("offset", "deviation"), [(1e4, 1.0), (0.1, 1e-5), (0.0, 1e-3), (5.0, 1e4)]
 )
-def test_standardizing_float32_loses_no_digits_to_an_offset(
-    offset: float, deviation: float
-) -> None:
+def test_standardizing_keeps_digits_under_an_offset(offset: float, deviation: float) -> None:
     numbers = np.random.default_rng(0).normal(offset, deviation, 5000).astype(np.float32)
     exact = numbers.astype(np.float64)
     expected = (exact - exact.mean()) / (exact.std(ddof=1) + 1e-8)
@@ -198,7 +194,7 @@ def test_standardizing_float32_loses_no_digits_to_an_offset(
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_standardizing_what_is_not_finite_gives_nan(number: float) -> None:
+def test_standardizing_nonfinite_numbers_gives_nan(number: float) -> None:
     assert standardize(torch.tensor([1.0, number, 2.0])).isnan().all()
 
 
@@ -213,14 +209,14 @@ def test_standardizing_what_is_not_finite_gives_nan(number: float) -> None:
         ([1e6, 1e6 + 1], [1e6, 1e6 + 2], 0.75),
     ],
 )
-def test_explained_variance_has_the_known_values(
+def test_explained_variance_has_known_values(
     values: list[float], returns: list[float], expected: float
 ) -> None:
     (found,) = explained_variance(torch.tensor([values]), torch.tensor(returns))
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_each_critic_has_its_own_share() -> None:
+def test_explained_variance_of_several_critics() -> None:
     values = torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])
     found = explained_variance(values, torch.tensor([1.0, 2.0, 6.0]))
     assert found == pytest.approx([1, 0, 4 / 7])

@@ -1,4 +1,4 @@
-"""The quadratic model and TRPO's bound against literal numbers and random MDPs."""
+"""Quadratic model and TRPO's bound against literal numbers and random MDPs."""
 
 import math
 
@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlkl.numerics.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution
-from rlkl.numerics.improvement_bound import (
-    TabularMDP,
-    improvement_bound,
-    quadratic_kl,
-    solve,
-)
+from rlkl.numerics.improvement_bound import TabularMDP, improvement_bound, quadratic_kl, solve
 from rlkl.numerics.trust_region import fisher_vector_product
 
 
@@ -35,7 +30,7 @@ LAZY = table([[0.7, 0.3], [0.4, 0.6]])
 GREEDY = table([[0.0, 1.0], [1.0, 0.0]])
 
 
-def test_the_uniform_policy_of_the_two_state_mdp() -> None:
+def test_uniform_policy_has_known_values() -> None:
     solved = solve(TWO_STATES, UNIFORM)
     assert solved.values.tolist() == pytest.approx([4.5, 5.5])
     assert solved.advantages.flatten().tolist() == pytest.approx([-0.45, 0.45, 0.45, -0.45])
@@ -43,7 +38,7 @@ def test_the_uniform_policy_of_the_two_state_mdp() -> None:
     assert solved.expected_return == pytest.approx(4.5)
 
 
-def test_from_the_lazy_policy_to_the_greedy_one_nothing_is_promised() -> None:
+def test_bound_is_infinite_where_support_is_lost() -> None:
     bound = improvement_bound(TWO_STATES, LAZY, GREEDY)
     assert bound.old_return == pytest.approx(2.967033, abs=1e-6)
     assert bound.new_return - bound.old_return == pytest.approx(6.032967, abs=1e-6)
@@ -52,7 +47,7 @@ def test_from_the_lazy_policy_to_the_greedy_one_nothing_is_promised() -> None:
     assert bound.lower_bound == -math.inf
 
 
-def test_a_bound_worked_out_by_hand() -> None:
+def test_bound_has_known_value() -> None:
     # ε = 0.45 and 4εγ/(1-γ)² = 162. L = 4.5 + 5.5 · 0.2 · 0.45 = 4.995.
     new = table([[0.4, 0.6], [0.5, 0.5]])
     bound = improvement_bound(TWO_STATES, UNIFORM, new)
@@ -65,7 +60,7 @@ def test_a_bound_worked_out_by_hand() -> None:
     assert bound.new_return == pytest.approx(0.54 / (0.64 * 0.55 - 0.54 * 0.45))
 
 
-def test_a_policy_that_stays_is_bounded_by_its_own_return() -> None:
+def test_bound_of_unchanged_policy_is_its_return() -> None:
     bound = improvement_bound(TWO_STATES, LAZY, LAZY)
     assert bound.max_kl == 0
     for value in (bound.new_return, bound.surrogate, bound.lower_bound):
@@ -73,8 +68,7 @@ def test_a_policy_that_stays_is_bounded_by_its_own_return() -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.9])
-def test_where_nothing_can_be_lost_an_infinite_kl_costs_nothing(gamma: float) -> None:
-    """No discounting of a future, or no advantages: the surrogate is the return."""
+def test_infinite_kl_is_free_without_advantage_or_future(gamma: float) -> None:
     rewards = TWO_STATES.rewards if gamma == 0 else torch.zeros(2, 2, dtype=torch.float64)
     mdp = TabularMDP(TWO_STATES.transitions, rewards, TWO_STATES.start, gamma)
     bound = improvement_bound(mdp, LAZY, GREEDY)
@@ -96,9 +90,7 @@ SMALL_MDPS = st.builds(
 
 
 @given(SMALL_MDPS, st.integers(0, 10**6), st.floats(-6, 1))
-def test_the_bound_holds_and_the_surrogate_is_right_to_first_order(
-    mdp: TabularMDP, seed: int, log10_step: float
-) -> None:
+def test_bound_holds(mdp: TabularMDP, seed: int, log10_step: float) -> None:
     rng = np.random.default_rng(seed)
     logits, change = torch.from_numpy(rng.normal(size=(2, *mdp.rewards.shape)))
     old = logits.softmax(-1)
@@ -106,31 +98,29 @@ def test_the_bound_holds_and_the_surrogate_is_right_to_first_order(
     bound = improvement_bound(mdp, old, new)
     scale = float(mdp.rewards.abs().max()) / (1 - mdp.gamma)
     assert bound.new_return >= bound.lower_bound - 1e-9 * scale
-    # The other way round too: the bound of -J is one from above.
+    # Also as an upper bound, which is the bound of -J.
     penalty = bound.surrogate - bound.lower_bound
     assert abs(bound.new_return - bound.surrogate) <= penalty + 1e-9 * scale
 
 
 @settings(max_examples=20)
 @given(SMALL_MDPS, st.integers(0, 10**6))
-def test_a_solution_obeys_the_equations_it_is_the_solution_of(mdp: TabularMDP, seed: int) -> None:
+def test_solution_satisfies_the_bellman_equations(mdp: TabularMDP, seed: int) -> None:
     policy = np.random.default_rng(seed).dirichlet([0.5] * mdp.rewards.shape[1], len(mdp.rewards))
     solved = solve(mdp, torch.from_numpy(policy))
     scale = float(mdp.rewards.abs().max()) / (1 - mdp.gamma)
     expected_advantages = (policy * solved.advantages.numpy()).sum(-1)
     np.testing.assert_allclose(expected_advantages, 0, atol=1e-10 * scale)
     assert float(solved.visits.sum()) == pytest.approx(1 / (1 - mdp.gamma))
-    # J is what the visits earn, and the state's share of chance follows step by step.
+    # J from the visits, and visits and J from 800 steps of the Markov chain.
     earned = float(solved.visits @ (torch.from_numpy(policy) * mdp.rewards).sum(-1))
     assert solved.expected_return == pytest.approx(earned, rel=1e-9, abs=1e-10 * scale)
-    share, visits, returned, weight = mdp.start.numpy(), 0.0, 0.0, 1.0
+    states, visits, returned, weight = mdp.start.numpy(), 0.0, 0.0, 1.0
     for _ in range(800):
-        pairs = share[:, None] * policy
-        visits, returned = (
-            visits + weight * share,
-            returned + weight * (pairs * mdp.rewards.numpy()).sum(),
-        )
-        share, weight = np.einsum("sa,sat->t", pairs, mdp.transitions.numpy()), weight * mdp.gamma
+        pairs = states[:, None] * policy
+        visits += weight * states
+        returned += weight * (pairs * mdp.rewards.numpy()).sum()
+        states, weight = np.einsum("sa,sat->t", pairs, mdp.transitions.numpy()), weight * mdp.gamma
     np.testing.assert_allclose(solved.visits, visits, rtol=1e-6)
     assert solved.expected_return == pytest.approx(returned, rel=1e-6, abs=1e-8 * scale)
 
@@ -142,9 +132,9 @@ def test_float32_is_solved_in_float64() -> None:
     assert improvement_bound(mdp, UNIFORM.float(), UNIFORM.float()).old_return == pytest.approx(4.5)
 
 
-def test_what_is_no_mdp_and_no_policy_is_refused_in_one_line() -> None:
+def test_invalid_mdps_and_policies_are_rejected() -> None:
     transitions, rewards, start = TWO_STATES.transitions, TWO_STATES.rewards, TWO_STATES.start
-    for parts, words in (
+    for parts, message in (
         ((transitions, rewards[0], start, 0.9), r"rewards of shape \[2\]: expected \[S, A\]"),
         ((transitions[:, :1], rewards, start, 0.9), r"transitions of shape \[2, 1, 2\]"),
         ((transitions, rewards, start[:1], 0.9), r"start of shape \[1\]: expected \[2\]"),
@@ -153,39 +143,35 @@ def test_what_is_no_mdp_and_no_policy_is_refused_in_one_line() -> None:
         ((2 * transitions, rewards, start, 0.9), "sums to 2"),
         ((transitions, rewards, -start, 0.9), "entry -1"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             TabularMDP(*parts)
-    for policy, words in (
-        (UNIFORM[:1], r"shape \[1, 2\]: expected \[2, 2\]"),
-        (LAZY / 2, "sums to"),
-    ):
+    wrong_shape = r"shape \[1, 2\]: expected \[2, 2\]"
+    for policy, message in ((UNIFORM[:1], wrong_shape), (LAZY / 2, "sums to")):
         for call in (
             lambda policy=policy: solve(TWO_STATES, policy),
             lambda policy=policy: improvement_bound(TWO_STATES, LAZY, policy),
             lambda policy=policy: improvement_bound(TWO_STATES, policy, LAZY),
         ):
-            with pytest.raises(ValueError, match=words):
+            with pytest.raises(ValueError, match=message):
                 call()
 
 
 # The quadratic model
 
 
-def test_the_quadratic_model_of_known_fisher_matrices() -> None:
-    # Of logits at (½, ½) it is diag(π) - ππᵀ = ((¼, -¼), (-¼, ¼)); along (1, -1) F d = (½, -½).
+def test_quadratic_model_has_known_values() -> None:
+    # For logits at (½, ½), F = diag(π) - ππᵀ, and F (1, -1) = (½, -½).
     fisher = table([[0.25, -0.25], [-0.25, 0.25]])
     step = torch.tensor([0.141421, -0.141421], dtype=torch.float64)
-    for given_as in (fisher, fisher.matmul):
-        assert float(quadratic_kl(given_as, step)) == pytest.approx(0.01, rel=1e-5)
-    # Of a Gaussian's (μ, log σ) it is diag(1/σ², 2).
+    for matrix in (fisher, fisher.matmul):
+        assert float(quadratic_kl(matrix, step)) == pytest.approx(0.01, rel=1e-5)
+    # For (μ, log σ) of a Gaussian, F = diag(1/σ², 2).
     gaussian = torch.diag(torch.tensor([4.0, 2.0]))
     assert float(quadratic_kl(gaussian, torch.tensor([0.5, 0.3]))) == pytest.approx(0.59)
 
 
 @pytest.mark.parametrize("family", [Categorical, Bernoulli, DiagonalGaussian])
-def test_kl_either_way_tends_to_the_quadratic_model_linearly_in_the_step(
-    family: type[Distribution],
-) -> None:
+def test_both_kls_tend_to_the_quadratic_model(family: type[Distribution]) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(7, 4, generator=generator, dtype=torch.float64)
     weights = torch.randn(4, 6, generator=generator, dtype=torch.float64, requires_grad=True)

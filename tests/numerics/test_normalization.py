@@ -1,4 +1,4 @@
-"""Running moments against numpy over all the data at once, and recomputed returns."""
+"""Running moments against NumPy over all data, and recomputed returns."""
 
 import json
 
@@ -11,9 +11,7 @@ from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler, Run
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 2**32 - 1))
-def test_moments_are_those_of_all_samples_however_they_were_split(
-    sizes: list[int], seed: int
-) -> None:
+def test_moments_do_not_depend_on_batches(sizes: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)
     pieces = [generator.normal(generator.normal(), 2, size=(size, 3)) for size in sizes]
     whole = np.concatenate(pieces)
@@ -34,7 +32,7 @@ def test_moments_keep_their_digits_far_from_zero() -> None:
     np.testing.assert_allclose(moments.variance, (samples - 1e8).var(0), rtol=1e-7)
 
 
-def test_float32_samples_are_added_up_in_float64() -> None:
+def test_float32_samples_are_summed_in_float64() -> None:
     samples = np.full((100_000, 1), 0.1, np.float32)
     moments = RunningMoments((1,))
     moments.update(samples)
@@ -42,7 +40,7 @@ def test_float32_samples_are_added_up_in_float64() -> None:
     np.testing.assert_allclose(moments.mean, np.float64(np.float32(0.1)), rtol=1e-12)
 
 
-def test_variance_is_1_until_two_samples_were_seen() -> None:
+def test_variance_is_1_before_two_samples() -> None:
     moments = RunningMoments((2,))
     assert moments.variance.tolist() == [1, 1]
     moments.update(np.array([[3.0, 5.0]]))
@@ -52,7 +50,7 @@ def test_variance_is_1_until_two_samples_were_seen() -> None:
     assert moments.variance.tolist() == [1, 0]
 
 
-def test_observations_get_mean_0_and_variance_1() -> None:
+def test_normalized_observations_have_mean_0_and_variance_1() -> None:
     samples = np.random.default_rng(0).normal([5, -100], [2, 0.1], size=(1000, 2))
     normalizer = ObservationNormalizer((2,))
     normalizer.update(samples.astype(np.float32))
@@ -63,20 +61,20 @@ def test_observations_get_mean_0_and_variance_1() -> None:
     np.testing.assert_allclose(normalized.std(0), 1, atol=1e-3)
 
 
-def test_normalised_observations_have_the_known_values_and_are_clipped() -> None:
+def test_normalized_observations_have_known_values() -> None:
     normalizer = ObservationNormalizer((1,), clip=3.0)
     normalizer.update(np.array([[1.0], [5.0]]))
     raw = np.array([[[3.0], [5.0]], [[100.0], [-100.0]]], np.float32)
     np.testing.assert_allclose(normalizer(raw), [[[0], [1]], [[3], [-3]]], atol=1e-6)
 
 
-def test_an_observation_that_never_varies_becomes_0() -> None:
+def test_constant_observation_becomes_zero() -> None:
     normalizer = ObservationNormalizer((1,))
     normalizer.update(np.full((10, 1), 7.0, np.float32))
     assert normalizer(np.full((2, 1), 7.0, np.float32)).tolist() == [[0], [0]]
 
 
-def test_calls_do_not_move_the_normalizer_and_updates_do() -> None:
+def test_only_updates_change_the_normalizer() -> None:
     normalizer = ObservationNormalizer((1,))
     normalizer.update(np.array([[0.0], [2.0]]))
     state, probe = normalizer.state_dict(), np.array([[1.5]], np.float32)
@@ -88,7 +86,7 @@ def test_calls_do_not_move_the_normalizer_and_updates_do() -> None:
     assert normalizer(probe) != first
 
 
-def test_only_what_is_measured_is_normalised() -> None:
+def test_only_measured_entries_are_normalized() -> None:
     normalizer = ObservationNormalizer((3,), clip=3.0, is_measured=np.array([True, False, True]))
     samples = np.array([[1, 0, 2], [5, 1, 2], [1, 0, 8], [5, 1, 8]], np.float32)
     normalizer.update(samples)
@@ -97,14 +95,13 @@ def test_only_what_is_measured_is_normalised() -> None:
     np.testing.assert_allclose(
         found, [[-1, 0, -1], [1, 1, -1], [-1, 0, 1], [1, 1, 1]], rtol=1e-6, atol=1e-6
     )
-    # The rest is not clipped away either, as long as it is a code of 0 and 1.
     assert normalizer(np.array([[1e6, 1, -1e6]], np.float32)).tolist() == [[3, 1, -3]]
     resumed = ObservationNormalizer((3,), clip=3.0, is_measured=np.array([True, False, True]))
     resumed.load_state_dict(json.loads(json.dumps(normalizer.state_dict())))
     np.testing.assert_array_equal(resumed(samples), found)
 
 
-def test_nothing_measured_leaves_all_as_it_was() -> None:
+def test_unmeasured_observations_are_unchanged() -> None:
     normalizer = ObservationNormalizer((2,), is_measured=np.zeros(2, np.bool_))
     normalizer.update(np.array([[4, 0], [8, 1]], np.float32))
     assert normalizer(np.array([[0, 1]], np.float32)).tolist() == [[0, 1]]
@@ -113,25 +110,25 @@ def test_nothing_measured_leaves_all_as_it_was() -> None:
 def returns_by_episode(
     rewards: np.ndarray, ends: np.ndarray, valid: np.ndarray, gamma: float
 ) -> list[float]:
-    """Return R at each transition, as a sum over the episode so far."""
-    found = []
+    """Return R of each transition as a sum over its episode."""
+    returns = []
     for env in range(rewards.shape[1]):
         start = 0
         for t in range(len(rewards)):
             so_far = rewards[start : t + 1, env]
             if valid[t, env]:
-                found.append(sum(gamma ** (t - start - k) * r for k, r in enumerate(so_far)))
+                returns.append(sum(gamma ** (t - start - k) * r for k, r in enumerate(so_far)))
             if ends[t, env]:
                 start = t + 1
-    return found
+    return returns
 
 
-def test_rewards_are_divided_by_the_deviation_of_the_discounted_return_across_rollouts() -> None:
+def test_rewards_are_divided_by_return_deviation() -> None:
     generator = np.random.default_rng(0)
     rewards = generator.normal(1, 2, size=(40, 3))
     ends = generator.random((40, 3)) < 0.15
     valid = np.ones((40, 3), bool)
-    valid[1:] = ~ends[:-1]  # the row after an end is a reset: no reward, no sample
+    valid[1:] = ~ends[:-1]  # autoreset steps
     ends &= valid
     valid[1:] = ~ends[:-1]
     rewards[~valid] = 0
@@ -146,7 +143,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return_across_ro
 
 
 @pytest.mark.parametrize("num_envs", [3, 20])
-def test_two_rollouts_move_the_reward_scaler_as_one_long_one_does(num_envs: int) -> None:
+def test_reward_scaler_does_not_depend_on_rollouts(num_envs: int) -> None:
     generator = np.random.default_rng(1)
     rewards = generator.normal(1, 2, size=(30, num_envs))
     ends = generator.random((30, num_envs)) < 0.2
@@ -162,20 +159,20 @@ def test_two_rollouts_move_the_reward_scaler_as_one_long_one_does(num_envs: int)
     assert two.state_dict()["returns"] == one.state_dict()["returns"]
 
 
-def test_observations_are_normalised_into_the_room_they_are_given() -> None:
+def test_observations_are_normalized_into_a_buffer() -> None:
     samples = np.random.default_rng(0).normal([5, -100], [2, 0.1], size=(50, 2)).astype(np.float32)
     normalizer = ObservationNormalizer((2,), clip=1.5)
     normalizer.update(samples)
-    room, before = np.full((3, 50, 2), 7, np.float32), samples.copy()
-    normalizer.write(samples, room[1])
-    np.testing.assert_array_equal(room[1], normalizer(samples))
-    assert (room[[0, 2]] == 7).all()
-    assert room.max() == 7
-    assert np.abs(room[1]).max() == 1.5
+    buffer, before = np.full((3, 50, 2), 7, np.float32), samples.copy()
+    normalizer.write(samples, buffer[1])
+    np.testing.assert_array_equal(buffer[1], normalizer(samples))
+    assert (buffer[[0, 2]] == 7).all()
+    assert buffer.max() == 7
+    assert np.abs(buffer[1]).max() == 1.5
     np.testing.assert_array_equal(samples, before)
 
 
-def test_the_reward_of_a_row_that_only_resets_counts_nowhere() -> None:
+def test_reward_of_autoreset_step_is_ignored() -> None:
     ends = np.array([[False], [True], [False], [False]])
     valid = np.array([[True], [True], [False], [True]])
     quiet, noisy = RewardScaler(1, 0.9), RewardScaler(1, 0.9)
@@ -191,7 +188,7 @@ def test_scaled_rewards_keep_their_sign_and_are_clipped() -> None:
     np.testing.assert_allclose(scaler(np.array([1.0, -1.0, 0.0, 9.0])), [0.5, -0.5, 0, 2])
 
 
-def test_calls_do_not_move_the_reward_scaler() -> None:
+def test_calls_do_not_change_the_reward_scaler() -> None:
     scaler = RewardScaler(1, gamma=0.9)
     scaler.update(np.array([[1.0], [5.0]]), np.zeros((2, 1), bool), np.ones((2, 1), bool))
     state = scaler.state_dict()
@@ -200,7 +197,7 @@ def test_calls_do_not_move_the_reward_scaler() -> None:
 
 
 @pytest.mark.parametrize("kind", ["observations", "rewards"])
-def test_statistics_survive_a_trip_through_json_bit_for_bit(kind: str) -> None:
+def test_state_survives_json_bit_for_bit(kind: str) -> None:
     generator = np.random.default_rng(0)
     before, after = generator.normal(size=(2, 50, 3))
     no_ends, valid = np.zeros((50, 3), bool), np.ones((50, 3), bool)

@@ -1,4 +1,4 @@
-"""Aggregates, comparisons and intervals: against SciPy, rliable, and every resample there is."""
+"""Aggregates, comparisons and intervals against SciPy, rliable and all possible resamples."""
 
 import itertools
 from typing import Any
@@ -24,13 +24,13 @@ SCORES = np.random.default_rng(0).gamma(2.0, size=(3, 40))
 
 
 @pytest.mark.parametrize("count", range(1, 14))
-def test_the_interquartile_mean_is_the_mean_trimmed_by_a_quarter(count: int) -> None:
+def test_interquartile_mean_agrees_with_scipy(count: int) -> None:
     scores = SCORES[:, :count]
     expected = stats.trim_mean(scores, 0.25, axis=-1)
     np.testing.assert_allclose(interquartile_mean(scores), expected, rtol=1e-15)
 
 
-def test_the_interquartile_mean_of_a_few_numbers() -> None:
+def test_interquartile_mean_has_known_values() -> None:
     assert interquartile_mean(np.array([1000.0, 1, 2, 4, -1000])) == 7 / 3
     assert interquartile_mean(np.array([8.0, 1, 3, 2])) == 2.5
     assert interquartile_mean(np.array([3.0])) == 3
@@ -41,7 +41,7 @@ def every_resample(scores: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9])
-def test_an_interval_is_that_of_all_resamples_there_are(confidence: float) -> None:
+def test_interval_agrees_with_all_possible_resamples(confidence: float) -> None:
     strata = [np.array([1.0, 2, 7, 30]), np.array([100.0, 104, 90])]
     means = [every_resample(scores).sum(-1) for scores in strata]
     values = np.add.outer(*means).ravel() / 7
@@ -49,14 +49,14 @@ def test_an_interval_is_that_of_all_resamples_there_are(confidence: float) -> No
     found = bootstrap_interval(
         strata, pooled(mean), np.random.default_rng(1), confidence, resamples=200_000
     )
-    # The share of all resamples below each end, whose statistic takes few hundred values.
+    # The statistic is discrete, so the share of resamples below each end is an interval.
     below = [(np.mean(values < end - 1e-9), np.mean(values <= end + 1e-9)) for end in found]
     for (least, most), share in zip(below, (tail, 1 - tail), strict=True):
         assert least - 0.004 <= share <= most + 0.004
 
 
 @pytest.mark.parametrize("statistic", [mean, interquartile_mean])
-def test_an_interval_agrees_with_scipys(statistic: Any) -> None:
+def test_interval_agrees_with_scipy(statistic: Any) -> None:
     scores = SCORES[0]
     expected = stats.bootstrap(
         (scores,), statistic, method="percentile", n_resamples=40_000, rng=np.random.default_rng(2)
@@ -73,22 +73,22 @@ def test_strata_are_not_mixed() -> None:
     assert found == (60.4, 60.4)
 
 
-def test_blocks_change_nothing_but_the_order_of_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
+def test_resamples_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
 
-    def noted(scores: Any) -> Any:
-        seen.append(scores.shape)
+    def recorded_mean(scores: Any) -> Any:
+        shapes.append(scores.shape)
         return mean(scores)
 
     monkeypatch.setattr(statistics, "BLOCK", 100)
     low, high = bootstrap_interval(
-        [SCORES[0]], pooled(noted), np.random.default_rng(0), resamples=7
+        [SCORES[0]], pooled(recorded_mean), np.random.default_rng(0), resamples=7
     )
-    assert seen == [(2, 40), (2, 40), (2, 40), (1, 40)]
+    assert shapes == [(2, 40), (2, 40), (2, 40), (1, 40)]
     assert SCORES[0].min() < low < high < SCORES[0].max()
 
 
-def test_the_same_generator_gives_the_same_interval() -> None:
+def test_interval_is_reproducible() -> None:
     first, second = (
         bootstrap_interval([SCORES[0]], pooled(interquartile_mean), np.random.default_rng(5))
         for _ in range(2)
@@ -96,21 +96,21 @@ def test_the_same_generator_gives_the_same_interval() -> None:
     assert first == second
 
 
-# Two tasks, with two runs and three.
+# Tasks with two and three runs.
 STRATA = [np.array([0.0, 0.5]), np.array([1.0, 1.5, 2.0])]
 
 
-def test_aggregates_of_a_few_numbers() -> None:
-    assert mean_of_means(STRATA) == 0.875  # of .25 and 1.5, however many runs each has
+def test_aggregates_have_known_values() -> None:
+    assert mean_of_means(STRATA) == 0.875  # of 0.25 and 1.5
     assert median_of_means([*STRATA, np.array([9.0])]) == 1.5
     assert pooled(interquartile_mean)(STRATA) == 1.0
     assert optimality_gap(STRATA) == 1 - (0.25 + 1) / 2
     assert optimality_gap(STRATA, optimum=2) == 2 - 0.875
 
 
-def test_a_profile_is_the_share_of_runs_above_each_threshold() -> None:
+def test_profile_is_share_above_each_threshold() -> None:
     found = performance_profile(STRATA, np.array([-1, 0, 0.5, 1.2, 2]))
-    # At 0 and .5 a score that equals the threshold is not above it.
+    # Scores equal to a threshold, as at 0 and 0.5, are not above it.
     np.testing.assert_allclose(found, [1, 0.75, 0.5, 1 / 3, 0], rtol=1e-15)
 
 
@@ -121,27 +121,27 @@ def test_probability_of_improvement_counts_ties_half() -> None:
     assert probability_of_improvement([x, x], [y, x]) == pytest.approx((0.75 + 0.5) / 2)
 
 
-def test_probability_of_improvement_is_mann_whitneys() -> None:
+def test_probability_of_improvement_agrees_with_mann_whitney() -> None:
     x, y = np.round(SCORES[0], 1), np.round(SCORES[1, :25], 1)
     expected = stats.mannwhitneyu(x, y).statistic / (len(x) * len(y))
     assert probability_of_improvement([x], [y]) == pytest.approx(expected, rel=1e-12)
 
 
-def test_every_statistic_takes_many_resamples_at_once() -> None:
+def test_statistics_accept_many_resamples() -> None:
     many = [np.stack([scores, scores + 1, -scores]) for scores in STRATA]
     thresholds = np.array([0.2, 1.1])
     profiles = performance_profile(many, thresholds)
-    chances = probability_of_improvement(many, many[::-1])
+    probabilities = probability_of_improvement(many, many[::-1])
     for i in range(3):
         one = [scores[i] for scores in many]
         for statistic in (mean_of_means, median_of_means, optimality_gap, pooled(mean)):
             assert statistic(many)[i] == pytest.approx(statistic(one), rel=1e-15)
         np.testing.assert_allclose(profiles[:, i], performance_profile(one, thresholds))
-        assert chances[i] == pytest.approx(probability_of_improvement(one, one[::-1]))
+        assert probabilities[i] == pytest.approx(probability_of_improvement(one, one[::-1]))
 
 
-def test_the_points_of_a_curve_are_resampled_run_by_run() -> None:
-    # Two points that add up to 1 in every run do so in every resample, too.
+def test_curves_are_resampled_by_run() -> None:
+    # Two points that sum to 1 in every run sum to 1 in every resample.
     curves = np.stack([SCORES[0], 1 - SCORES[0]])
     low, high = bootstrap_interval([curves], pooled(mean), np.random.default_rng(0), resamples=500)
     assert low.shape == high.shape == (2,)
@@ -150,15 +150,15 @@ def test_the_points_of_a_curve_are_resampled_run_by_run() -> None:
     np.testing.assert_allclose((low[0], high[0]), alone, rtol=1e-12)
 
 
-RELIABLE_RESAMPLES = 5000
-"""rliable takes seconds for them; an end of an interval then has an error of a few hundredths."""
+RLIABLE_RESAMPLES = 5000
+"""rliable is slow, so its intervals are imprecise."""
 
 
 @pytest.fixture(scope="module")
 def rliable() -> Any:
     library = pytest.importorskip("rliable.library")
     metrics = pytest.importorskip("rliable.metrics")
-    # It draws from NumPy's global chance whatever it is told.
+    # rliable uses NumPy's global generator.
     np.random.seed(0)
     return library, metrics
 
@@ -176,15 +176,11 @@ RUNS_BY_TASKS = SCORES[:, :36].reshape(12, 9)[:, :4] / 3
         ("aggregate_optimality_gap", optimality_gap),
     ],
 )
-def test_aggregates_and_their_intervals_agree_with_rliables(
-    name: str, statistic: Any, rliable: Any
-) -> None:
+def test_aggregates_agree_with_rliable(name: str, statistic: Any, rliable: Any) -> None:
     library, metrics = rliable
     theirs = getattr(metrics, name)
     points, intervals = library.get_interval_estimates(
-        {"x": RUNS_BY_TASKS},
-        lambda scores: np.array([theirs(scores)]),
-        reps=RELIABLE_RESAMPLES,
+        {"x": RUNS_BY_TASKS}, lambda scores: np.array([theirs(scores)]), reps=RLIABLE_RESAMPLES
     )
     strata = list(RUNS_BY_TASKS.T)
     assert statistic(strata) == pytest.approx(points["x"].item(), rel=1e-12)
@@ -194,11 +190,11 @@ def test_aggregates_and_their_intervals_agree_with_rliables(
 
 
 @pytest.mark.slow
-def test_profiles_and_their_bands_agree_with_rliables(rliable: Any) -> None:
+def test_profiles_agree_with_rliable(rliable: Any) -> None:
     library, _ = rliable
     thresholds = np.linspace(0.05, 1.55, 7)
     points, intervals = library.create_performance_profile(
-        {"x": RUNS_BY_TASKS}, thresholds, reps=RELIABLE_RESAMPLES
+        {"x": RUNS_BY_TASKS}, thresholds, reps=RLIABLE_RESAMPLES
     )
     strata = list(RUNS_BY_TASKS.T)
     np.testing.assert_allclose(performance_profile(strata, thresholds), points["x"], rtol=1e-12)
@@ -208,12 +204,12 @@ def test_profiles_and_their_bands_agree_with_rliables(rliable: Any) -> None:
         np.random.default_rng(0),
         resamples=20_000,
     )
-    # A share of 48 runs: percentiles jump from one forty-eighth to the next.
+    # Shares of 48 runs are multiples of 1/48.
     np.testing.assert_allclose(found, intervals["x"], atol=1.01 / 48)
 
 
 @pytest.mark.slow
-def test_probability_of_improvement_agrees_with_rliables(rliable: Any) -> None:
+def test_probability_of_improvement_agrees_with_rliable(rliable: Any) -> None:
     library, metrics = rliable
     x, y = RUNS_BY_TASKS[:7], RUNS_BY_TASKS[7:] * 1.3
     points, intervals = library.get_interval_estimates(

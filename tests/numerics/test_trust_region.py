@@ -1,4 +1,4 @@
-"""Second-order machinery against dense matrices, scores and direct solvers in float64."""
+"""Second-order methods against dense matrices, scores and direct solvers in float64."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from learning_loop import seen, vector_encoder
+from learning_loop import as_inputs, vector_encoder
 from torch import Generator, Tensor
 from torch.distributions import Categorical, Normal
 from torch.func import functional_call
@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("kind", SPACES)
 
 
 def small_policy(kind: str) -> tuple[Policy, Tensor]:
-    """Make a policy of some twenty parameters, far from its tame start, and seven states."""
+    """Make a policy with about twenty perturbed parameters, and seven states."""
     config = PolicyConfig(actor_hidden_sizes=[3], actor_gain=1.0, log_std=-0.5)
     generator = Generator().manual_seed(0)
     policy = Policy(config, vector_encoder(2), SPACES[kind], generator, dtype=torch.float64)
@@ -36,22 +36,22 @@ def small_policy(kind: str) -> tuple[Policy, Tensor]:
 
 
 def mean_kl_at(policy: Policy, states: Tensor, *, reverse: bool = False) -> Tensor:
-    new = policy.distribution(seen(states))
+    new = policy.distribution(as_inputs(states))
     old = new.at(new.parameters.detach())
     return (new.kl(old) if reverse else old.kl(new)).mean()
 
 
 def outputs(policy: Policy, states: Tensor, vector: Tensor) -> Tensor:
-    """Return the distributions' parameters as a function of the flat vector of weights."""
+    """Return the parameters of the distributions for a flat vector of weights."""
     named, offset = {}, 0
     for name, parameter in policy.actor.named_parameters():
         named[name] = vector[offset : offset + parameter.numel()].view_as(parameter)
         offset += parameter.numel()
-    return functional_call(policy.actor, named, (seen(states),))
+    return functional_call(policy.actor, named, (as_inputs(states),))
 
 
 def dense_product(policy: Policy, states: Tensor, damping: float, *, reverse: bool) -> Tensor:
-    """Form the whole matrix, column by column, by products with the unit vectors."""
+    """Return the whole matrix, from products with the unit vectors."""
     tensors = policy.actor_parameters.tensors
     kl = mean_kl_at(policy, states, reverse=reverse)
     product = fisher_vector_product(kl, tensors, damping)
@@ -82,9 +82,7 @@ def expected_outer_product_of_scores(kind: str, policy: Policy, states: Tensor) 
 
 @BOTH
 @pytest.mark.parametrize("reverse", [False, True])
-def test_products_are_those_of_the_fisher_matrix_whatever_the_direction_of_the_kl(
-    kind: str, reverse: bool
-) -> None:
+def test_products_are_those_of_the_fisher_matrix(kind: str, reverse: bool) -> None:
     policy, states = small_policy(kind)
     expected = expected_outer_product_of_scores(kind, policy, states)
     found = dense_product(policy, states, 0.0, reverse=reverse)
@@ -92,7 +90,7 @@ def test_products_are_those_of_the_fisher_matrix_whatever_the_direction_of_the_k
 
 
 @BOTH
-def test_products_are_those_of_the_hessian_of_the_kl(kind: str) -> None:
+def test_products_are_those_of_the_kl_hessian(kind: str) -> None:
     policy, states = small_policy(kind)
     vector = policy.actor_parameters.vector.detach()
     old = outputs(policy, states, vector)
@@ -116,7 +114,7 @@ def test_damping_adds_to_the_diagonal() -> None:
     torch.testing.assert_close(damped - without, 0.25 * torch.eye(len(without)).double())
 
 
-def test_a_product_leaves_its_vector_alone_and_can_be_taken_again() -> None:
+def test_product_is_repeatable_and_keeps_its_vector() -> None:
     policy, states = small_policy("gaussian")
     kl = mean_kl_at(policy, states)
     product = fisher_vector_product(kl, policy.actor_parameters.tensors, 0.1)
@@ -127,7 +125,7 @@ def test_a_product_leaves_its_vector_alone_and_can_be_taken_again() -> None:
 
 
 @BOTH
-def test_gradient_of_the_kl_at_the_old_parameters_is_zero(kind: str) -> None:
+def test_kl_gradient_is_zero_at_old_parameters(kind: str) -> None:
     policy, states = small_policy(kind)
     for reverse in (False, True):
         kl = mean_kl_at(policy, states, reverse=reverse)
@@ -136,7 +134,7 @@ def test_gradient_of_the_kl_at_the_old_parameters_is_zero(kind: str) -> None:
 
 
 @BOTH
-def test_the_quadratic_model_is_off_in_proportion_to_the_step(kind: str) -> None:
+def test_quadratic_model_error_is_linear_in_step(kind: str) -> None:
     policy, states = small_policy(kind)
     vector = policy.actor_parameters.vector.data
     direction = torch.randn(vector.shape, generator=Generator().manual_seed(1)).double()
@@ -144,18 +142,18 @@ def test_the_quadratic_model_is_off_in_proportion_to_the_step(kind: str) -> None
         mean_kl_at(policy, states), policy.actor_parameters.tensors, damping=0.0
     )
     curvature = direction @ product(direction)
-    start, old = vector.clone(), policy.distribution(seen(states))
+    start, old = vector.clone(), policy.distribution(as_inputs(states))
     errors = []
     for size in (4e-4, 2e-4, 1e-4):
         vector.copy_(start + size * direction)
-        kl = old.kl(policy.distribution(seen(states))).mean()
+        kl = old.kl(policy.distribution(as_inputs(states))).mean()
         errors.append((kl / (0.5 * size**2 * curvature) - 1).item())
     assert abs(errors[2]) < 1e-3
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.01)
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.01)
 
 
-def test_flat_gradient_follows_the_order_and_layout_of_the_parameters() -> None:
+def test_flat_gradient_follows_parameter_order() -> None:
     a = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     b = torch.tensor([5.0], requires_grad=True)
     scalar = (a * torch.tensor([[10.0, 20.0], [30.0, 40.0]])).sum() + b.square().sum()
@@ -163,9 +161,9 @@ def test_flat_gradient_follows_the_order_and_layout_of_the_parameters() -> None:
     assert flat_gradient(scalar, [b, a]).tolist() == [10, 10, 20, 30, 40]
 
 
-def test_flat_gradient_follows_the_layout_of_flat_parameters() -> None:
+def test_flat_gradient_matches_flat_parameters() -> None:
     policy, states = small_policy("gaussian")
-    loss = policy.distribution(seen(states)).parameters.square().sum()
+    loss = policy.distribution(as_inputs(states)).parameters.square().sum()
     expected = flat_gradient(loss, policy.actor_parameters.tensors, keep=True)
     loss.backward()
     assert torch.equal(policy.actor_parameters.gradient, expected)
@@ -178,7 +176,7 @@ def positive_definite(size: int) -> tuple[Tensor, Tensor]:
     return matrix, torch.randn(size, generator=generator, dtype=torch.float64)
 
 
-def test_conjugate_gradient_solves_as_the_direct_solver_does() -> None:
+def test_conjugate_gradient_agrees_with_direct_solver() -> None:
     matrix, b = positive_definite(12)
     x, residual = conjugate_gradient(matrix.mv, b.clone(), 30, 0.0)
     torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-8, atol=1e-10)
@@ -186,9 +184,7 @@ def test_conjugate_gradient_solves_as_the_direct_solver_does() -> None:
 
 
 @pytest.mark.parametrize("iterations", [0, 1, 3, 6])
-def test_conjugate_gradient_is_the_best_of_its_krylov_space_and_its_residual_is_true(
-    iterations: int,
-) -> None:
+def test_conjugate_gradient_is_optimal_in_krylov_space(iterations: int) -> None:
     matrix, b = positive_definite(12)
     before = b.clone()
     x, residual = conjugate_gradient(matrix.mv, b, iterations, 0.0)
@@ -202,7 +198,7 @@ def test_conjugate_gradient_is_the_best_of_its_krylov_space_and_its_residual_is_
     assert torch.equal(b, before)
 
 
-def test_conjugate_gradient_stops_once_the_squared_residual_is_below_its_tolerance() -> None:
+def test_conjugate_gradient_stops_at_the_residual_tolerance() -> None:
     matrix, b = positive_definite(12)
     products = 0
 
@@ -220,7 +216,7 @@ def test_conjugate_gradient_stops_once_the_squared_residual_is_below_its_toleran
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-5, 1e9])
-def test_conjugate_gradient_stops_the_same_whatever_the_size(size: float) -> None:
+def test_conjugate_gradient_is_invariant_to_scale(size: float) -> None:
     matrix, b = positive_definite(12)
     x, residual = conjugate_gradient(matrix.mv, b, 100, 1e-4)
     scaled, rest = conjugate_gradient(matrix.mv, size * b, 100, 1e-4)
@@ -229,7 +225,7 @@ def test_conjugate_gradient_stops_the_same_whatever_the_size(size: float) -> Non
     assert 1e-4 < residual.norm() / b.norm() < 1e-2
 
 
-def test_conjugate_gradient_does_the_same_with_arrays() -> None:
+def test_conjugate_gradient_accepts_arrays() -> None:
     matrix, b = positive_definite(12)
     array, before = b.numpy(), b.numpy().copy()
     x, residual = conjugate_gradient(matrix.numpy().__matmul__, array, 5, 0.0)
@@ -239,14 +235,14 @@ def test_conjugate_gradient_does_the_same_with_arrays() -> None:
     np.testing.assert_array_equal(array, before)
 
 
-def test_conjugate_gradient_goes_nowhere_without_curvature() -> None:
+def test_conjugate_gradient_stops_without_curvature() -> None:
     diagonal, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 3.0])
     x, residual = conjugate_gradient(lambda v: diagonal * v, b, 10, 1e-10)
     assert x.tolist() == [0, 0]
     assert residual.tolist() == [0, 3]
 
 
-def test_conjugate_gradient_of_zero_is_zero_without_a_nan() -> None:
+def test_conjugate_gradient_of_zero_is_zero() -> None:
     for tolerance in (1e-10, 0.0):
         x, residual = conjugate_gradient(lambda v: 2 * v, torch.zeros(3), 10, tolerance)
         assert x.tolist() == [0, 0, 0]
@@ -256,25 +252,23 @@ def test_conjugate_gradient_of_zero_is_zero_without_a_nan() -> None:
 def candidates(
     *results: tuple[float, float],
 ) -> tuple[Callable[[float], tuple[float, float]], list[float]]:
-    """Return an `evaluate` that gives these results in turn, and the fractions it was asked for."""
-    asked: list[float] = []
+    """Return an `evaluate` with these results in order, and the fractions that it gets."""
+    fractions: list[float] = []
 
     def evaluate(fraction: float) -> tuple[float, float]:
-        asked.append(fraction)
-        return results[len(asked) - 1]
+        fractions.append(fraction)
+        return results[len(fractions) - 1]
 
-    return evaluate, asked
+    return evaluate, fractions
 
 
 @pytest.mark.parametrize(("improvement", "kl"), [(1e-12, 0.01), (3.0, 0.0), (0.5, -1e-18)])
-def test_a_step_within_the_bound_that_improves_is_taken_whole(
-    improvement: float, kl: float
-) -> None:
-    evaluate, asked = candidates((improvement, kl))
+def test_acceptable_full_step_is_accepted(improvement: float, kl: float) -> None:
+    evaluate, fractions = candidates((improvement, kl))
     found = backtracking_line_search(evaluate, 0.01, 0.5, 10)
     assert (found.accepted, found.step_fraction, found.backtracks) == (True, 1.0, 0)
     assert found.improvement == improvement
-    assert asked == [1.0]
+    assert fractions == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -291,26 +285,26 @@ def test_a_step_within_the_bound_that_improves_is_taken_whole(
         (math.nan, math.nan),
     ],
 )
-def test_a_candidate_that_breaks_one_rule_is_refused(improvement: float, kl: float) -> None:
-    evaluate, asked = candidates((improvement, kl), (1.0, 0.005))
+def test_candidate_that_violates_a_condition_is_rejected(improvement: float, kl: float) -> None:
+    evaluate, fractions = candidates((improvement, kl), (1.0, 0.005))
     found = backtracking_line_search(evaluate, 0.01, 0.5, 10)
     assert (found.accepted, found.step_fraction, found.backtracks) == (True, 0.5, 1)
-    assert asked == [1.0, 0.5]
+    assert fractions == [1.0, 0.5]
 
 
-def test_fractions_are_the_powers_of_the_decay() -> None:
-    evaluate, asked = candidates((-1.0, 0.0), (1.0, 0.5), (-1.0, 0.5), (2.0, 0.01))
+def test_fractions_are_powers_of_the_decay() -> None:
+    evaluate, fractions = candidates((-1.0, 0.0), (1.0, 0.5), (-1.0, 0.5), (2.0, 0.01))
     found = backtracking_line_search(evaluate, 0.01, 0.8, 10)
-    assert asked == pytest.approx([1, 0.8, 0.64, 0.512])
-    assert found.step_fraction == asked[-1]
+    assert fractions == pytest.approx([1, 0.8, 0.64, 0.512])
+    assert found.step_fraction == fractions[-1]
     assert found.backtracks == 3
     assert found.improvement == 2.0
 
 
 @pytest.mark.parametrize("max_backtracks", [0, 4])
-def test_a_search_that_fails_says_so(max_backtracks: int) -> None:
-    evaluate, asked = candidates(*[(1.0, 1.0)] * 5)
+def test_failed_search_is_reported(max_backtracks: int) -> None:
+    evaluate, fractions = candidates(*[(1.0, 1.0)] * 5)
     found = backtracking_line_search(evaluate, 0.01, 0.5, max_backtracks)
-    assert len(asked) == max_backtracks + 1
+    assert len(fractions) == max_backtracks + 1
     assert (found.accepted, found.step_fraction, found.improvement) == (False, 0.0, 0.0)
     assert found.backtracks == max_backtracks + 1

@@ -1,4 +1,4 @@
-"""What is collected is what happened: both autoreset modes alike, actions clipped at the door."""
+"""Collected data compared with what environments record, in both autoreset modes."""
 
 from dataclasses import fields
 from functools import partial
@@ -11,31 +11,33 @@ import small_environments  # registers environments
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from learning_loop import seen, small_policy, vectors_of
+from learning_loop import as_inputs, iterate, small_policy, vectors_of
 from small_environments import Moment
 from torch import Generator
 
 import rlkl
+from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig, make_vector_env
-from rlkl.envs.spaces import ACTION_MASK, VECTOR
+from rlkl.envs.observations import ACTION_MASK, VECTOR
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Policy
 from rlkl.numerics.normalization import ObservationNormalizer, RunningMoments
+from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.rollouts.collector import Collector
-from rlkl.rollouts.rollout import Batch, Rollout, make_batch
+from rlkl.rollouts.rollout import Rollout
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)
 BOTH_MODES = pytest.mark.parametrize("mode", MODES, ids=["same_step", "next_step"])
 
 
 class Diary(gym.Env[np.ndarray, Any]):
-    """Observes (environment, episode, step) / 8 and writes down the actions it gets.
+    """Observes (number, episode, step) / 8 and records its actions.
 
     Args:
-        number: of this environment.
-        plan: each episode's length and ending, over and over: `3T 5L 4B` is terminated after 3
-            steps, cut off by a limit after 5, both after 4.
-        action_space: what it says it takes.
+        number: of this sub-environment.
+        plan: lengths and ends of episodes, repeated: `3T 5L 4B` is terminated after 3 steps,
+            truncated after 5, both after 4.
+        action_space: of the environment.
     """
 
     observation_space = Box(-np.inf, np.inf, (3,), np.float32)
@@ -71,7 +73,7 @@ def reward_of(number: int, t: int, action: Any) -> float:
 
 
 PLANS = ("3T 4L 6T", "4L 3T 6B", "5B 2L 6T")
-# Up to these steps every environment has reset itself equally often, so the modes can be compared.
+# Rows of two rollouts that contain the same transitions in both modes.
 ROWS = {AutoresetMode.SAME_STEP: (10, 8), AutoresetMode.NEXT_STEP: (12, 10)}
 
 
@@ -89,7 +91,9 @@ def collector_of(
     envs = vector([partial(lambda diary: diary, d) for d in diaries], autoreset_mode=mode)
     generator, seeds = Generator().manual_seed(0), [0] * len(plans)
     policy = small_policy(3, space, **policy_settings)
-    collector = Collector(VectorEnvironment(envs), policy, 10, generator, seeds, normalizer)
+    collector = Collector(
+        VectorEnvironment(envs), make_engine(policy), 10, generator, seeds, normalizer
+    )
     return collector, diaries
 
 
@@ -97,30 +101,30 @@ def two_rollouts(collector: Collector, rows: tuple[int, int]) -> list[tuple[Roll
     found = []
     for collector.rollout_steps in rows:
         rollout = collector.collect()
-        found.append((rollout, make_batch(rollout, collector.policy, 0.9, 0.8)))
+        found.append((rollout, make_batch(rollout, make_engine(collector.policy), 0.9, 0.8)))
     return found
 
 
 @pytest.fixture
-def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes policies take their best action, so reset rows use up no randomness."""
+def zero_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make actions deterministic: autoreset steps would use random numbers."""
     noise = Policy.noise
     monkeypatch.setattr(Policy, "noise", lambda *given: torch.zeros_like(noise(*given)))
 
 
-@pytest.mark.usefixtures("no_chance")
+@pytest.mark.usefixtures("zero_noise")
 @pytest.mark.parametrize(
     ("plans", "rows"),
     [
         (PLANS, ROWS),
-        # The rollout ends where the episode is cut off; the next one begins with the reset.
+        # The rollout ends with the episode; the next one begins with the autoreset step.
         (("4L",), {AutoresetMode.SAME_STEP: (4, 4), AutoresetMode.NEXT_STEP: (4, 5)}),
         (("4T",), {AutoresetMode.SAME_STEP: (4, 4), AutoresetMode.NEXT_STEP: (4, 5)}),
-        # The rollout ends with the reset.
+        # The rollout ends with the autoreset step.
         (("4L",), {AutoresetMode.SAME_STEP: (4, 5), AutoresetMode.NEXT_STEP: (5, 6)}),
     ],
 )
-def test_both_autoreset_modes_give_the_same_batches_and_statistics(
+def test_autoreset_modes_give_same_batches_and_statistics(
     plans: tuple[str, ...], rows: dict[AutoresetMode, tuple[int, int]]
 ) -> None:
     same, following = (collector_of(mode, plans)[0] for mode in MODES)
@@ -152,7 +156,7 @@ def test_both_autoreset_modes_give_the_same_batches_and_statistics(
 
 @BOTH_MODES
 @pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
-def test_every_row_is_a_step_that_was_made_and_bootstraps_what_it_truly_led_to(
+def test_every_row_bootstraps_from_true_next_observation(
     mode: AutoresetMode, normalize: bool
 ) -> None:
     normalizer = ObservationNormalizer((3,)) if normalize else None
@@ -162,7 +166,7 @@ def test_every_row_is_a_step_that_was_made_and_bootstraps_what_it_truly_led_to(
     policy, total = collector.policy, 0
     for collector.rollout_steps in ROWS[mode]:
         rollout = collector.collect()
-        batch = make_batch(rollout, policy, 0.9, gae_lambda=0.0)
+        batch = make_batch(rollout, make_engine(policy), 0.9, gae_lambda=0.0)
         assert (rollout.raw_vectors is None) == (normalizer is None)
         raw = rollout.observations[VECTOR][:-1]
         if rollout.raw_vectors is not None:
@@ -174,7 +178,7 @@ def test_every_row_is_a_step_that_was_made_and_bootstraps_what_it_truly_led_to(
             if normalizer is not None:
                 here, there = normalizer(here), normalizer(there)
             with torch.no_grad():
-                value, next_value = policy.values(seen(np.stack((here, there)))).tolist()
+                value, next_value = policy.values(as_inputs(np.stack((here, there)))).tolist()
             terminated, _ = diaries[number].ending(episode, t + 1)
             target = reward_of(number, t + 1, action) + 0.9 * next_value * (not terminated)
             assert vectors_of(batch)[row].tolist() == pytest.approx(here.tolist())
@@ -187,7 +191,7 @@ def test_every_row_is_a_step_that_was_made_and_bootstraps_what_it_truly_led_to(
 
 
 @BOTH_MODES
-def test_batches_hold_each_action_beside_the_observation_it_was_taken_at(
+def test_batch_pairs_actions_with_their_observations(
     mode: AutoresetMode,
 ) -> None:
     collector, diaries = collector_of(mode)
@@ -200,7 +204,7 @@ def test_batches_hold_each_action_beside_the_observation_it_was_taken_at(
 
 
 @BOTH_MODES
-def test_episodes_are_counted_raw_and_whole_across_rollouts(mode: AutoresetMode) -> None:
+def test_episode_returns_are_raw_and_span_rollouts(mode: AutoresetMode) -> None:
     collector, diaries = collector_of(mode)
     (first, _), (second, _) = two_rollouts(collector, ROWS[mode])
     found = sorted(episode[1:] for episode in (*first.episodes, *second.episodes))
@@ -224,7 +228,7 @@ def test_episodes_are_counted_raw_and_whole_across_rollouts(mode: AutoresetMode)
 
 
 class NoisyResets(SyncVectorEnv):
-    """Rewards the rows that only reset, where a reward means nothing."""
+    """Returns rewards at autoreset steps, where they mean nothing."""
 
     def step(self, actions: Any) -> Any:
         resetting = self._autoreset_envs.copy()
@@ -233,7 +237,7 @@ class NoisyResets(SyncVectorEnv):
 
 
 @BOTH_MODES
-def test_episodes_are_those_of_a_count_step_by_step(mode: AutoresetMode) -> None:
+def test_episodes_match_step_by_step_count(mode: AutoresetMode) -> None:
     plans = ("1T 1L 2B 1T 3L", "9T 1L", "2L 1T 1T", "30T")
     collector, _ = collector_of(mode, plans, vector=NoisyResets)
     env_steps, returns, lengths = 0, [0.0] * 4, [0] * 4
@@ -258,7 +262,7 @@ def test_episodes_are_those_of_a_count_step_by_step(mode: AutoresetMode) -> None
     assert {i for _, i in endings} == {0, 1, 2, 3}
 
 
-def test_the_reward_of_a_row_that_only_resets_counts_nowhere() -> None:
+def test_reward_of_autoreset_step_is_ignored() -> None:
     quiet, noisy = (
         collector_of(AutoresetMode.NEXT_STEP, vector=vector)[0]
         for vector in (SyncVectorEnv, NoisyResets)
@@ -268,14 +272,14 @@ def test_the_reward_of_a_row_that_only_resets_counts_nowhere() -> None:
     rollouts = quiet.collect(), noisy.collect()
     assert rollouts[1].rewards.max() == 1e3
     batches = [
-        make_batch(rollout, collector.policy, 0.9, 0.8)
+        make_batch(rollout, make_engine(collector.policy), 0.9, 0.8)
         for rollout, collector in zip(rollouts, (quiet, noisy), strict=True)
     ]
     assert torch.equal(batches[0].advantages, batches[1].advantages)
     assert rollouts[0].episodes == rollouts[1].episodes
 
 
-def test_final_observations_are_those_of_truncated_episodes_alone() -> None:
+def test_final_observations_are_of_truncated_episodes_only() -> None:
     collector, _ = collector_of(AutoresetMode.SAME_STEP)
     rollout = collector.collect()
     finals = {
@@ -284,11 +288,11 @@ def test_final_observations_are_those_of_truncated_episodes_alone() -> None:
             rollout.final_rows, rollout.final_observations[VECTOR], strict=True
         )
     }
-    # Row 3t + i: environment 0 is cut off at t = 6, environment 1 at 3, environment 2 at 6.
+    # Row 3t + i: sub-environment 0 is truncated at t = 6, 1 at t = 3, 2 at t = 6.
     assert finals == {18: [0, 1, 4], 10: [1, 0, 4], 20: [2, 1, 2]}
 
 
-def test_the_normalizer_stands_still_while_a_rollout_is_collected() -> None:
+def test_normalizer_is_unchanged_while_collecting() -> None:
     normalizer = ObservationNormalizer((3,))
     normalizer.update(np.array([[0, 0, 0], [1, 2, 3]], np.float32))
     before = normalizer.state_dict()
@@ -302,10 +306,10 @@ def test_the_normalizer_stands_still_while_a_rollout_is_collected() -> None:
     np.testing.assert_array_equal(found_last, normalizer(last))
 
 
-def test_actions_are_clipped_at_the_door_alone() -> None:
+def test_actions_are_clipped_only_for_environment() -> None:
     box = Box(np.array([-0.5, -0.1], np.float32), np.array([0.2, 3.0], np.float32))
     collector, (diary,) = collector_of(AutoresetMode.SAME_STEP, ("50T",), space=box)
-    batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+    batch = make_batch(collector.collect(), make_engine(collector.policy), 0.9, 0.8)
     received = np.stack(diary.received)
     sampled = batch.actions.numpy()
     # In half-ranges from the middle.
@@ -320,10 +324,10 @@ def test_actions_are_clipped_at_the_door_alone() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_box_actions_get_the_shape_and_type_of_their_space(dtype: type[np.floating[Any]]) -> None:
+def test_box_actions_have_shape_and_dtype_of_space(dtype: type[np.floating[Any]]) -> None:
     box = Box(-9, 9, (2, 3), dtype)
     collector, diaries = collector_of(AutoresetMode.SAME_STEP, ("50T", "50T"), space=box)
-    batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+    batch = make_batch(collector.collect(), make_engine(collector.policy), 0.9, 0.8)
     assert batch.actions.shape == (20, 6)
     for number, diary in enumerate(diaries):
         received = np.stack(diary.received)
@@ -333,17 +337,17 @@ def test_box_actions_get_the_shape_and_type_of_their_space(dtype: type[np.floati
         np.testing.assert_allclose(received.reshape(10, 6), wanted, rtol=2e-3)
 
 
-def test_discrete_actions_are_shifted_to_where_their_space_starts() -> None:
+def test_discrete_actions_are_shifted_to_space_start() -> None:
     collector, (diary,) = collector_of(
         AutoresetMode.SAME_STEP, ("50T",), space=Discrete(3, start=5)
     )
     collector.rollout_steps = 30
-    batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+    batch = make_batch(collector.collect(), make_engine(collector.policy), 0.9, 0.8)
     assert set(batch.actions.tolist()) == {0, 1, 2}
     assert [int(action) for action in diary.received] == [a + 5 for a in batch.actions.tolist()]
 
 
-def test_a_reset_from_outside_leaves_no_reset_behind() -> None:
+def test_outside_reset_clears_pending_autoreset() -> None:
     diary = Diary(0, "2T", Discrete(2))
     envs = VectorEnvironment(SyncVectorEnv([lambda: diary], autoreset_mode=MODES[1]))
     envs.reset([0])
@@ -354,7 +358,7 @@ def test_a_reset_from_outside_leaves_no_reset_behind() -> None:
     assert envs.step(action).is_transition.all()
 
 
-def test_native_cartpole_goes_the_way_of_the_sync_one() -> None:
+def test_native_cartpole_matches_sync() -> None:
     limit = {"max_episode_steps": 12}
     native, sync = (
         make_vector_env(EnvConfig("CartPole-v1", 6, backend=backend, kwargs=limit))
@@ -367,13 +371,13 @@ def test_native_cartpole_goes_the_way_of_the_sync_one() -> None:
     alive = np.ones(6, bool)
     endings = []
     for t in range(12):
-        # Three push one way and fall, three push to and fro and meet the limit.
+        # Three push in one direction and fall, three alternate and reach the time limit.
         actions = np.array([1, 1, 0, t % 2, t % 2, (t + 1) % 2])
         a, b = native.step(actions), sync.step(actions)
-        truth = b.observations[VECTOR].copy()
-        truth[b.final_envs] = b.final_observations[VECTOR]
+        expected = b.observations[VECTOR].copy()
+        expected[b.final_envs] = b.final_observations[VECTOR]
         found = a.observations[VECTOR]
-        np.testing.assert_allclose(found[alive], truth[alive], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[alive], expected[alive], rtol=1e-5, atol=1e-6)
         for name in ("rewards", "terminated", "truncated", "is_transition"):
             np.testing.assert_array_equal(getattr(a, name)[alive], getattr(b, name)[alive])
         ended = a.terminated | a.truncated
@@ -382,12 +386,12 @@ def test_native_cartpole_goes_the_way_of_the_sync_one() -> None:
     assert sorted(endings) == [(i, i < 3) for i in range(6)]
 
 
-def test_native_cartpole_leaves_no_reset_row_in_the_batch() -> None:
+def test_native_cartpole_batch_has_no_autoreset_steps() -> None:
     envs = make_vector_env(EnvConfig("CartPole-v1", 4, backend="native"))
     policy = small_policy(4, Discrete(2))
-    collector = Collector(envs, policy, 100, Generator().manual_seed(0), [0] * 4)
+    collector = Collector(envs, make_engine(policy), 100, Generator().manual_seed(0), [0] * 4)
     rollout = collector.collect()
-    batch = make_batch(rollout, policy, 1.0, 1.0)
+    batch = make_batch(rollout, make_engine(policy), 1.0, 1.0)
     ends = int(rollout.ends[:-1].sum())
     assert ends > 4
     assert len(batch) == 400 - ends == collector.env_steps
@@ -408,9 +412,9 @@ def test_native_cartpole_leaves_no_reset_row_in_the_batch() -> None:
         (MultiBinary([2, 2]), lambda a: a),
     ],
 )
-def test_several_choices_are_shaped_and_shifted_on_their_way(space: Any, received: Any) -> None:
+def test_multi_discrete_actions_are_shaped_and_shifted(space: Any, received: Any) -> None:
     collector, (diary,) = collector_of(AutoresetMode.SAME_STEP, ("50T",), space=space)
-    batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+    batch = make_batch(collector.collect(), make_engine(collector.policy), 0.9, 0.8)
     assert batch.actions.shape == (10, 4)
     assert all(space.contains(action) for action in diary.received)
     flat = np.stack(diary.received).reshape(10, 4)
@@ -418,19 +422,19 @@ def test_several_choices_are_shaped_and_shifted_on_their_way(space: Any, receive
     assert len(np.unique(flat, axis=0)) > 3
 
 
-def test_squashed_actions_are_stored_before_the_squash() -> None:
+def test_squashed_actions_are_stored_before_squashing() -> None:
     box = Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32))
     collector, (diary,) = collector_of(
         AutoresetMode.SAME_STEP, ("50T",), space=box, box_distribution="tanh_gaussian", log_std=0.5
     )
-    batch = make_batch(collector.collect(), collector.policy, 0.9, 0.8)
+    batch = make_batch(collector.collect(), make_engine(collector.policy), 0.9, 0.8)
     expected = [2, 5] * np.tanh(batch.actions.numpy()) + [0, 5]
     np.testing.assert_allclose(np.stack(diary.received), expected, rtol=1e-5, atol=1e-5)
     assert batch.actions.abs().max() > 1
 
 
 @BOTH_MODES
-def test_what_is_remembered_is_forgotten_where_an_episode_begins(mode: AutoresetMode) -> None:
+def test_memory_is_reset_at_episode_starts(mode: AutoresetMode) -> None:
     collector, _ = collector_of(mode, memory="gru", memory_size=4, sequence_length=4)
     policy = collector.policy
     rollouts = []
@@ -442,13 +446,13 @@ def test_what_is_remembered_is_forgotten_where_an_episode_begins(mode: Autoreset
         if mode == AutoresetMode.SAME_STEP:
             np.testing.assert_array_equal(rollout.begins, is_first)
         assert not rollout.states[rollout.begins].any()
-        # Elsewhere the state is what one more step of the policy makes of the one before.
+        # Elsewhere the state is that after one step of the policy.
         with torch.no_grad():
             for t, states in enumerate(rollout.states[:-1]):
                 at_t = policy.tensors({VECTOR: rollout.observations[VECTOR][t]})
                 _, after = policy.step(at_t, states)
-                goes_on = ~rollout.begins[t + 1]
-                torch.testing.assert_close(after[goes_on], rollout.states[t + 1][goes_on])
+                continues = ~rollout.begins[t + 1]
+                torch.testing.assert_close(after[continues], rollout.states[t + 1][continues])
                 for row, state in zip(rollout.final_rows, rollout.final_states, strict=True):
                     if row // 3 == t:
                         torch.testing.assert_close(after[row % 3], state)
@@ -459,7 +463,7 @@ def test_what_is_remembered_is_forgotten_where_an_episode_begins(mode: Autoreset
 
 
 @pytest.mark.parametrize("backend", ["sync", "native"])
-def test_masks_images_and_vectors_stand_beside_each_other_in_the_batch(backend: str) -> None:
+def test_batch_aligns_masks_images_and_vectors(backend: str) -> None:
     config = EnvConfig(
         "SmallNative-v0" if backend == "native" else "SmallCounter-v0",
         3,
@@ -469,21 +473,21 @@ def test_masks_images_and_vectors_stand_beside_each_other_in_the_batch(backend: 
     )
     envs = make_vector_env(config)
     policy = small_policy(envs.encoder, envs.action_space, image_features=8)
-    collector = Collector(envs, policy, 12, Generator().manual_seed(0), [0, 1, 2])
+    collector = Collector(envs, make_engine(policy), 12, Generator().manual_seed(0), [0, 1, 2])
     episodes = set()
     for _ in range(2):
         rollout = collector.collect()
-        batch = make_batch(rollout, policy, 0.9, gae_lambda=0.0)
+        batch = make_batch(rollout, make_engine(policy), 0.9, gae_lambda=0.0)
         observations = batch.inputs.observations
         assert set(observations) == {VECTOR, "image/view", ACTION_MASK}
         assert observations["image/view"].dtype == torch.uint8
         assert rollout.observations[ACTION_MASK].shape == (13, 3, small_environments.ACTIONS)
         for row, action in enumerate(batch.actions.tolist()):
-            *code, copy, episode, t = map(int, observations[VECTOR][row].tolist())
-            moment = Moment(copy, episode, t)
-            episodes.add((copy, episode))
-            assert code == [int(k == copy) for k in range(3)]
-            assert observations["image/view"][row, 0, :, 1].tolist() == [copy, episode, t]
+            *code, number, episode, t = map(int, observations[VECTOR][row].tolist())
+            moment = Moment(number, episode, t)
+            episodes.add((number, episode))
+            assert code == [int(k == number) for k in range(3)]
+            assert observations["image/view"][row, 0, :, 1].tolist() == [number, episode, t]
             assert observations[ACTION_MASK][row].tolist() == moment.mask().astype(bool).tolist()
             assert moment.mask()[action]
             after = moment._replace(t=t + 1)
@@ -500,13 +504,13 @@ def test_masks_images_and_vectors_stand_beside_each_other_in_the_batch(backend: 
 
 
 @BOTH_MODES
-def test_the_same_seeds_give_the_same_rollout(mode: AutoresetMode) -> None:
+def test_same_seeds_give_same_rollout(mode: AutoresetMode) -> None:
     first, second = (collector_of(mode)[0].collect() for _ in range(2))
     np.testing.assert_array_equal(first.actions, second.actions)
     np.testing.assert_array_equal(first.rewards, second.rewards)
 
 
-def test_rollouts_of_resets_alone_are_passed_over() -> None:
+def test_rollouts_of_only_autoreset_steps_are_skipped() -> None:
     config = rlkl.TrainConfig(
         env=rlkl.EnvConfig("CartPole-v1", 1, "native"),
         algo=rlkl.VanillaPGConfig(),
@@ -516,8 +520,8 @@ def test_rollouts_of_resets_alone_are_passed_over() -> None:
         eval_episodes=0,
     )
     trainer = rlkl.Trainer(config)
-    rollouts = [trainer.iterate()[0] for _ in range(40)]
+    rollouts = [iterate(trainer.learner)[0] for _ in range(40)]
     trainer.close()
     assert all(rollout.is_transition.all() for rollout in rollouts)
-    assert trainer.episodes >= 1
-    assert trainer.env_steps == 40
+    assert trainer.learner.tracker.count >= 1
+    assert trainer.learner.env_steps == 40

@@ -1,4 +1,4 @@
-"""A batch is what was collected, and minibatches are a partition of it."""
+"""How a rollout becomes a batch, and a batch minibatches."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,15 @@ import torch
 from gymnasium.spaces import Discrete
 from learning_loop import small_policy, vectors_of
 
-from rlkl.envs.spaces import VECTOR
+from rlkl.engines.make import make_engine
+from rlkl.envs.observations import VECTOR
 from rlkl.numerics.normalization import RewardScaler
-from rlkl.rollouts.rollout import Batch, Rollout, make_batch, minibatches
+from rlkl.rollouts.batch import Batch, make_batch, minibatches
+from rlkl.rollouts.rollout import Rollout
 
 
 @pytest.mark.parametrize(("size", "parts"), [(16, 4), (17, 4), (3, 8), (1, 1)])
-def test_every_row_is_in_exactly_one_minibatch_and_sizes_differ_by_one_at_most(
-    size: int, parts: int
-) -> None:
+def test_minibatches_partition_rows_evenly(size: int, parts: int) -> None:
     made = list(minibatches(size, parts, torch.Generator().manual_seed(0)))
     assert len(made) == min(parts, size)
     assert torch.equal(torch.cat(made).sort().values, torch.arange(size))
@@ -22,7 +22,7 @@ def test_every_row_is_in_exactly_one_minibatch_and_sizes_differ_by_one_at_most(
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_each_pass_is_in_another_order() -> None:
+def test_each_pass_has_new_order() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.cat(list(minibatches(64, 4, generator))) for _ in range(2))
     assert not torch.equal(first, second)
@@ -33,7 +33,7 @@ REWARDS = [[-7.0, 0.5], [0.0, 3.0], [-0.25, 99.0]]
 
 
 def small_batch(**given: object) -> Batch:
-    """Make a batch of 3 steps of 2 environments, of which one row only resets."""
+    """Make a batch of 3 steps of 2 sub-environments, with one autoreset step."""
     policy = small_policy(1, Discrete(2))
     never = np.zeros((3, 2), np.bool_)
     is_transition = ~never
@@ -54,11 +54,11 @@ def small_batch(**given: object) -> Batch:
         episodes=(),
         env_steps=5,
     )
-    # With γ = 0 what the critic learns is the reward itself.
-    return make_batch(rollout, policy, 0.0, 0.95, **given)
+    # With γ = 0 the returns are the rewards.
+    return make_batch(rollout, make_engine(policy), 0.0, 0.95, **given)
 
 
-def test_rows_are_in_time_major_order_without_those_that_only_reset() -> None:
+def test_batch_is_time_major_without_autoreset_steps() -> None:
     batch = small_batch()
     assert vectors_of(batch).flatten().tolist() == [0, 1, 2, 3, 4]
     assert batch.actions.tolist() == [0, 1, 1, 0, 1]
@@ -66,7 +66,7 @@ def test_rows_are_in_time_major_order_without_those_that_only_reset() -> None:
     torch.testing.assert_close(batch.advantages, batch.returns - batch.old_values)
 
 
-def test_rewards_are_clipped_and_scaled_for_learning_alone() -> None:
+def test_rewards_are_scaled_and_clipped_for_learning() -> None:
     clipped = small_batch(reward_clip=1.0)
     torch.testing.assert_close(clipped.returns, torch.tensor([-1, 0.5, 0, 1, -0.25]))
     scaler = RewardScaler(2, gamma=0.0)
@@ -79,7 +79,7 @@ def test_rewards_are_clipped_and_scaled_for_learning_alone() -> None:
     torch.testing.assert_close(both.returns, torch.tensor([-1, 0.25, 0, 1, -0.125]))
 
 
-def test_minibatches_of_a_batch_keep_each_rows_parts_together() -> None:
+def test_minibatches_keep_fields_of_rows_together() -> None:
     batch, generator = small_batch(), torch.Generator().manual_seed(1)
     (only,) = batch.minibatches(1, generator)
     assert only is batch
@@ -94,7 +94,7 @@ def test_minibatches_of_a_batch_keep_each_rows_parts_together() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "size"), [(0.01, 1), (0.4, 2), (1.0, 5)])
-def test_a_sample_is_a_random_share_of_at_least_one_row(fraction: float, size: int) -> None:
+def test_sample_is_random_fraction_of_rows(fraction: float, size: int) -> None:
     batch, generator = small_batch(), torch.Generator().manual_seed(0)
     samples = [batch.sample(fraction, generator) for _ in range(20)]
     found = [tuple(sorted(vectors_of(sample).flatten().tolist())) for sample in samples]

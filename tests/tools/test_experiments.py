@@ -1,4 +1,4 @@
-"""The experiments: what they calculate against oracles, and how their command fails."""
+"""`rlkl show`: results of the experiments against references, and errors of the command."""
 
 import csv
 import importlib.util
@@ -16,7 +16,8 @@ import torch
 from rlkl.algos import make_policy_optimizer
 from rlkl.algos.ppo_kl import PPOKLConfig
 from rlkl.cli import main
-from rlkl.cli.compose import load_experiment, register_schemas
+from rlkl.cli.compose_tools import load_experiment
+from rlkl.cli.schema import register_schemas
 from rlkl.envs.make import EnvConfig
 from rlkl.tools.experiments import (
     EXPERIMENTS,
@@ -28,24 +29,25 @@ from rlkl.tools.experiments import (
     geometry,
     starts,
 )
-from rlkl.tools.experiments.base import Rows, column, distinct, select
 from rlkl.tools.experiments.drawing import new_figure, save
+from rlkl.tools.rows import Rows, column, distinct, select
 from rlkl.training.checkpoint import save_checkpoint
-from rlkl.training.diagnostics import report
+from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.evaluation import evaluate
+from rlkl.training.learner import Learner
 from rlkl.training.trainer import TrainConfig, Trainer, train
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 TINY = TrainConfig(env=EnvConfig(num_envs=2), rollout_steps=32, total_env_steps=64)
 PENDULUM = replace(TINY, env=EnvConfig("Pendulum-v1", num_envs=2), normalize_observations=True)
 
 
 def silent(text: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -57,12 +59,9 @@ def curves() -> Rows:
     return geometry.calculate(geometry.GeometryConfig(kl=0.05, points=24), silent)
 
 
-def test_a_kl_step_of_a_gaussian_has_that_kl_by_quadrature(curves: Rows) -> None:
-    for (mean, std), row in zip(
-        geometry.GAUSSIAN_CENTERS,
-        [select(curves, center=f"σ = {s:g}", curve="equal KL")[5] for s in (0.4, 1, 2)],
-        strict=True,
-    ):
+def test_gaussian_curve_has_its_kl(curves: Rows) -> None:
+    for mean, std in geometry.GAUSSIAN_CENTERS:
+        row = select(curves, center=f"σ = {std:g}", curve="equal KL")[5]
         old = scipy.stats.norm(mean, std)
         new = scipy.stats.norm(float(row["x"]), float(row["y"]))
         kl, _ = scipy.integrate.quad(
@@ -73,7 +72,7 @@ def test_a_kl_step_of_a_gaussian_has_that_kl_by_quadrature(curves: Rows) -> None
         assert kl == pytest.approx(0.05, rel=1e-7)
 
 
-def test_a_kl_step_of_a_softmax_has_that_kl(curves: Rows) -> None:
+def test_softmax_curve_has_its_kl(curves: Rows) -> None:
     for probabilities in geometry.SOFTMAX_CENTERS:
         name = "p = ({:.2f}, {:.2f}, {:.2f})".format(*probabilities)
         for row in select(curves, center=name, curve="equal KL"):
@@ -83,7 +82,7 @@ def test_a_kl_step_of_a_softmax_has_that_kl(curves: Rows) -> None:
             assert scipy.stats.entropy(probabilities, new) == pytest.approx(0.05, rel=1e-7)
 
 
-def test_every_curve_closes_and_the_circle_has_one_radius(curves: Rows) -> None:
+def test_curves_close_and_circles_have_one_radius(curves: Rows) -> None:
     for name in distinct(curves, "center"):
         for curve in distinct(curves, "curve"):
             rows = select(curves, center=name, curve=curve)
@@ -95,22 +94,20 @@ def test_every_curve_closes_and_the_circle_has_one_radius(curves: Rows) -> None:
 
 
 @pytest.mark.parametrize("std", [0.4, 1.0, 2.0])
-def test_the_fisher_matrix_of_a_gaussian_is_diagonal(std: float) -> None:
+def test_fisher_matrix_of_gaussian(std: float) -> None:
     center = torch.tensor([0.3, std], dtype=torch.float64)
     expected = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64) / std**2
     torch.testing.assert_close(geometry.fisher_matrix(geometry.gaussian, center), expected)
 
 
-def test_the_fisher_matrix_of_even_logits_is_a_third_of_the_unit_matrix() -> None:
+def test_fisher_matrix_of_equal_logits() -> None:
     center = torch.zeros(2, dtype=torch.float64)
     expected = torch.eye(2, dtype=torch.float64) / 3
     torch.testing.assert_close(geometry.fisher_matrix(geometry.softmax, center), expected)
 
 
-def test_where_a_gaussian_moves_its_mean_circle_and_ellipse_are_as_they_must_be(
-    curves: Rows,
-) -> None:
-    # Along the mean alone KL is d² / (2σ²): exactly δ at the distance √(2δ) where σ = 1.
+def test_curves_along_the_mean_match_closed_form(curves: Rows) -> None:
+    # If only the mean moves, KL = d² / (2σ²): exactly δ at the distance √(2δ) for σ = 1.
     for std in (0.4, 1.0, 2.0):
         at = {
             curve: select(curves, center=f"σ = {std:g}", curve=curve)[0]
@@ -134,7 +131,7 @@ def fits(descents: Rows) -> Rows:
     return directions.ends(descents)
 
 
-def test_the_forward_fit_is_the_one_with_the_targets_moments(fits: Rows) -> None:
+def test_forward_fit_has_moments_of_target(fits: Rows) -> None:
     forward = select(fits, direction=directions.FORWARD)
     assert len(forward) == len(directions.STARTS)
     for row in forward:
@@ -143,7 +140,7 @@ def test_the_forward_fit_is_the_one_with_the_targets_moments(fits: Rows) -> None
         assert row["kl"] == pytest.approx(0.462, abs=5e-4)
 
 
-def test_the_reverse_fit_depends_on_the_start(fits: Rows) -> None:
+def test_reverse_fit_depends_on_the_start(fits: Rows) -> None:
     found = {
         (round(abs(float(row["mean"])), 2), round(float(row["std"]), 2), round(float(row["kl"]), 3))
         for row in select(fits, direction=directions.REVERSE)
@@ -154,19 +151,19 @@ def test_the_reverse_fit_depends_on_the_start(fits: Rows) -> None:
     assert max(means) > 2.9
 
 
-def test_between_the_peaks_the_reverse_kl_has_a_minimum_and_no_saddle() -> None:
+def test_reverse_kl_has_minimum_between_peaks() -> None:
     def kl(point: torch.Tensor) -> torch.Tensor:
         return directions.kl(directions.REVERSE, point.unsqueeze(0)).squeeze()
 
     point = torch.tensor([0.0, math.log(2.743769)], dtype=torch.float64)
-    slope = torch.autograd.functional.jacobian(kl, point)
+    gradient = torch.autograd.functional.jacobian(kl, point)
     curvature = torch.autograd.functional.hessian(kl, point)
-    assert float(slope.abs().max()) < 1e-5
+    assert float(gradient.abs().max()) < 1e-5
     assert float(torch.linalg.eigvalsh(curvature).min()) > 0.01
 
 
 @pytest.mark.parametrize("direction", [directions.FORWARD, directions.REVERSE])
-def test_the_kl_between_target_and_fit_is_that_of_scipys_quadrature(direction: str) -> None:
+def test_kl_of_fit_matches_quadrature(direction: str) -> None:
     def target(x: float) -> float:
         return float(np.logaddexp(*scipy.stats.norm.logpdf(x, [-3, 3]))) - math.log(2)
 
@@ -184,7 +181,7 @@ def test_the_kl_between_target_and_fit_is_that_of_scipys_quadrature(direction: s
 # Estimators -------------------------------------------------------------------------------------
 
 
-def test_bias_and_spread_at_half_a_nat_are_those_of_the_literature() -> None:
+def test_bias_and_deviation_at_half_a_nat() -> None:
     _, _, moments = estimators.at_kl(estimators.FAMILIES["Gaussian, mean moves"], 0.5)
     bias = [mean / 0.5 - 1 for mean in moments.means]
     assert bias == pytest.approx([0, 0.25, 0], abs=1e-9)
@@ -193,9 +190,7 @@ def test_bias_and_spread_at_half_a_nat_are_those_of_the_literature() -> None:
 
 @pytest.mark.parametrize("family", estimators.FAMILIES)
 @pytest.mark.parametrize("kl", [0.01, 0.08, 0.5])
-def test_every_family_is_at_the_kl_asked_for_and_k1_and_k3_are_unbiased(
-    family: str, kl: float
-) -> None:
+def test_k1_and_k3_are_unbiased(family: str, kl: float) -> None:
     old, new, moments = estimators.at_kl(estimators.FAMILIES[family], kl)
     assert old.kl(new).item() == pytest.approx(kl, rel=1e-9)
     assert moments.means[0] == pytest.approx(kl, rel=1e-9)
@@ -203,7 +198,7 @@ def test_every_family_is_at_the_kl_asked_for_and_k1_and_k3_are_unbiased(
 
 
 @pytest.mark.parametrize(("shift", "std"), [(0.7, 1.0), (0.0, 1.2), (0.0, 0.6), (0.3, 1.1)])
-def test_the_moments_of_gaussians_are_those_of_quadrature(shift: float, std: float) -> None:
+def test_moments_of_gaussians_match_quadrature(shift: float, std: float) -> None:
     _, _, moments = estimators.gaussian_pair(shift, std)
     x = np.linspace(-30, 30, 20_001)
     density = scipy.stats.norm.pdf(x)
@@ -216,22 +211,20 @@ def test_the_moments_of_gaussians_are_those_of_quadrature(shift: float, std: flo
 
 
 @pytest.mark.parametrize(("std", "finite"), [(1.414, True), (1.4143, False)])
-def test_the_variance_of_k3_is_infinite_once_the_std_has_grown_by_root_two(
-    std: float, finite: bool
-) -> None:
+def test_variance_of_k3_is_infinite_beyond_root_two(std: float, finite: bool) -> None:
     _, _, moments = estimators.gaussian_pair(0.0, std)
     assert math.isfinite(moments.stds[2]) == finite
     assert math.isfinite(moments.stds[0])
 
 
-def test_samples_agree_with_the_exact_moments_to_their_standard_errors() -> None:
+def test_samples_agree_with_exact_moments() -> None:
     config = estimators.EstimatorsConfig(kl_min=0.01, kl_max=0.08, points=2, samples=20_000)
     rows = estimators.calculate(config, silent)
     assert len(rows) == 4 * 2 * 3
     for row in rows:
         error = float(row["standard_error"])
-        # The fourth moment of k3 is infinite where σ grows by more than a third, and its standard
-        # error no measure there.
+        # If σ grows by more than a third, the fourth moment of k3 is infinite and its standard
+        # error is meaningless.
         if not (row["family"] == "Gaussian, σ grows" and row["estimator"] == "k3"):
             assert abs(float(row["sampled_bias"]) - float(row["bias"])) < 5 * error
             assert error == pytest.approx(float(row["std"]) / math.sqrt(20_000), rel=0.25)
@@ -241,118 +234,114 @@ def test_samples_agree_with_the_exact_moments_to_their_standard_errors() -> None
 
 
 @pytest.fixture(scope="module")
-def trainer() -> Any:
+def learner() -> Any:
     made = starts.trained(replace(TINY, rollout_steps=64, total_env_steps=256), silent)
     yield made
     made.envs.close()
 
 
-def test_a_restored_trainer_has_the_policy_and_the_statistics_of_the_run(tmp_path: Path) -> None:
+def test_restored_learner_has_policy_and_statistics(tmp_path: Path) -> None:
     config = replace(PENDULUM, scale_rewards=True, run_dir=str(tmp_path / "run"), eval_episodes=1)
     trainer = Trainer(config)
     trainer.train()
+    learner = trainer.learner
     restored = starts.restored(str(tmp_path / "run"))
     try:
         assert restored.config.env.id == "Pendulum-v1"
-        assert torch.equal(starts.actor(restored), starts.actor(trainer))
-        assert restored.normalizer is not None and trainer.normalizer is not None
-        assert restored.normalizer.state_dict() == trainer.normalizer.state_dict()
-        assert restored.reward_scaler is not None and trainer.reward_scaler is not None
-        assert restored.reward_scaler.state_dict() == trainer.reward_scaler.state_dict()
+        assert torch.equal(starts.actor(restored), starts.actor(learner))
+        assert restored.normalizer is not None and learner.normalizer is not None
+        assert restored.normalizer.state_dict() == learner.normalizer.state_dict()
+        assert restored.reward_scaler is not None and learner.reward_scaler is not None
+        assert restored.reward_scaler.state_dict() == learner.reward_scaler.state_dict()
     finally:
         restored.envs.close()
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:-9])
-    with pytest.raises(ConfigError, match=r"last\.pt is not .*; \S+step_0\.pt can be read") as told:
+    with pytest.raises(ConfigError, match=r"last\.pt is not .*; \S+step_0\.pt can be read") as info:
         starts.restored(str(tmp_path / "run"))
-    older = starts.restored(str(told.value).split("; ")[1].split(" ")[0])
-    assert not torch.equal(starts.actor(older), starts.actor(trainer))
+    older = starts.restored(str(info.value).split("; ")[1].split(" ")[0])
+    assert not torch.equal(starts.actor(older), starts.actor(learner))
     older.envs.close()
 
 
-def test_a_checkpoint_of_other_networks_is_refused(trainer: Trainer, tmp_path: Path) -> None:
-    state = trainer.state_dict()
-    state["policy"] = {f"{name}_of_another": part for name, part in state["policy"].items()}
+def test_checkpoint_of_other_networks_is_rejected(learner: Learner, tmp_path: Path) -> None:
+    state = learner.state_dict()
+    state["policy"] = {f"other_{name}": part for name, part in state["policy"].items()}
     save_checkpoint(tmp_path / "x.pt", state)
     with pytest.raises(ConfigError, match=r"x\.pt is not the checkpoint of a run: KeyError"):
         starts.restored(str(tmp_path / "x.pt"))
 
 
-def test_every_optimizer_begins_with_the_same_policy_and_batch(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+def test_collapse_optimizers_share_policy_and_batch(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, seen = starts.actor(trainer).clone(), []
+    start, seen = starts.actor(learner).clone(), []
 
-    def watched(trainer: Trainer, batch: Any, *rest: Any) -> None:
-        seen.append((starts.actor(trainer).clone(), batch))
-        step(trainer, batch, *rest)
+    def watched(learner: Learner, batch: Any, *rest: Any) -> None:
+        seen.append((starts.actor(learner).clone(), batch))
+        step(learner, batch, *rest)
 
     step = collapse.step
     monkeypatch.setattr(collapse, "step", watched)
     monkeypatch.setattr(collapse, "sampled_return", lambda *_: 0.0)
-    monkeypatch.setattr(
-        collapse,
-        "LADDERS",
-        {name: x._replace(least=x.default) for name, x in collapse.LADDERS.items()},
-    )
+    sweeps = {name: sweep._replace(least=sweep.default) for name, sweep in collapse.SWEEPS.items()}
+    monkeypatch.setattr(collapse, "SWEEPS", sweeps)
     config = collapse.CollapseConfig(batches=2, episodes=1, sizes_per_decade=1)
-    rows = list(collapse.updates(trainer, config, silent))
-    assert len(rows) == len(seen) == 2 * sum(len(x.sizes(1)) for x in collapse.LADDERS.values())
+    rows = list(collapse.updates(learner, config, silent))
+    assert len(rows) == len(seen) == 2 * sum(len(sweep.sizes(1)) for sweep in sweeps.values())
     assert all(torch.equal(actor, start) for actor, _ in seen)
-    assert torch.equal(starts.actor(trainer), start)
+    assert torch.equal(starts.actor(learner), start)
     assert len({id(batch) for _, batch in seen}) == 2
-    # Every step did go somewhere, and the longest of an optimizer further than the shortest.
-    for name in collapse.LADDERS:
+    # Every step changes the policy, and the longest of an optimizer more than the shortest.
+    for name in sweeps:
         kl = column(select(rows, optimizer=name, batch=0), "kl_mean")
         assert 0 < kl[0] < kl[-1]
 
 
-@pytest.mark.parametrize("name", collapse.LADDERS)
-def test_a_step_of_size_zero_leaves_return_and_kl_exactly_as_they_were(
-    name: str, trainer: Trainer
-) -> None:
-    start = starts.actor(trainer).clone()
-    (batch,) = starts.batches(trainer, 1)
-    before = starts.sampled_return(trainer, 3)
-    # The least number there is: float32 parameters do not change by it.
-    collapse.step(trainer, batch, collapse.LADDERS[name], 1e-40, 0)
-    metrics, _ = report(trainer.policy, batch, (0.8, 1.2))
-    after = starts.sampled_return(trainer, 3)
-    starts.actor(trainer).copy_(start)
+@pytest.mark.parametrize("name", collapse.SWEEPS)
+def test_step_of_size_zero_changes_nothing(name: str, learner: Learner) -> None:
+    start = starts.actor(learner).clone()
+    (batch,) = starts.batches(learner, 1)
+    before = starts.sampled_return(learner, 3)
+    # Too small to change float32 parameters.
+    collapse.step(learner, batch, collapse.SWEEPS[name], 1e-40, 0)
+    metrics, _ = compare_with_old(learner.engine, batch, (0.8, 1.2))
+    after = starts.sampled_return(learner, 3)
+    starts.actor(learner).copy_(start)
     assert metrics["kl/old_new"] == metrics["kl/max"] == 0.0
     assert after == before
 
 
-def test_the_return_is_that_of_sampled_actions(trainer: Trainer) -> None:
-    env = replace(trainer.config.env, num_envs=5)
-    seeds = trainer.streams.integers("evaluation", 5)
-    greedy = evaluate(trainer.policy, env, 5, seeds).mean_return
-    assert starts.sampled_return(trainer, 5) != greedy
-    generator = trainer.streams.torch("evaluation actions")
-    sampled = evaluate(trainer.policy, env, 5, seeds, generator).mean_return
-    assert starts.sampled_return(trainer, 5) == sampled
+def test_return_is_of_sampled_actions(learner: Learner) -> None:
+    env = replace(learner.config.env, num_envs=5)
+    seeds = learner.streams.integers("evaluation", 5)
+    greedy = evaluate(learner.engine, env, 5, seeds).mean_return
+    assert starts.sampled_return(learner, 5) != greedy
+    generator = learner.streams.torch("evaluation actions")
+    sampled = evaluate(learner.engine, env, 5, seeds, generator).mean_return
+    assert starts.sampled_return(learner, 5) == sampled
 
 
-def test_a_plain_gradient_step_is_that_of_finite_differences(trainer: Trainer) -> None:
-    start = starts.actor(trainer).clone()
-    (batch,) = starts.batches(trainer, 1)
-    collapse.step(trainer, batch, collapse.LADDERS["plain gradient"], 1.0, 0)
-    gradient = (starts.actor(trainer) - start).double()
+def test_plain_gradient_matches_finite_differences(learner: Learner) -> None:
+    start = starts.actor(learner).clone()
+    (batch,) = starts.batches(learner, 1)
+    collapse.step(learner, batch, collapse.SWEEPS["plain gradient"], 1.0, 0)
+    gradient = (starts.actor(learner) - start).double()
     direction = gradient / gradient.norm()
     advantages = (batch.advantages - batch.advantages.mean()) / batch.advantages.std(correction=0)
 
     @torch.no_grad()
     def objective(distance: float) -> float:
-        starts.actor(trainer).copy_(start + distance * direction)
-        log_prob = trainer.policy.distribution(batch.inputs).log_prob(batch.actions)
+        starts.actor(learner).copy_(start + distance * direction)
+        log_prob = learner.policy.distribution(batch.inputs).log_prob(batch.actions)
         return float((log_prob.double() * advantages.double()).mean())
 
-    slope = (objective(1e-2) - objective(-1e-2)) / 2e-2
-    starts.actor(trainer).copy_(start)
-    assert slope == pytest.approx(float(gradient.norm()), rel=1e-2)
+    derivative = (objective(1e-2) - objective(-1e-2)) / 2e-2
+    starts.actor(learner).copy_(start)
+    assert derivative == pytest.approx(float(gradient.norm()), rel=1e-2)
 
 
-def test_the_table_of_collapse_names_the_step_that_does_harm() -> None:
+def test_collapse_table_has_largest_harmless_step() -> None:
     def row(size: float, batch: int, kl: float, value: float) -> dict[str, Any]:
         known = {"optimizer": "trpo", "knob": "max_kl", "start": 100.0, "batch": batch}
         return known | {"size": size, "kl_mean": kl, "return": value}
@@ -373,27 +362,27 @@ def test_the_table_of_collapse_names_the_step_that_does_harm() -> None:
 # Clip -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", clip.CONTESTANTS)
-def test_epochs_one_by_one_are_the_bits_of_one_update(name: str, trainer: Trainer) -> None:
-    start = starts.actor(trainer).clone()
-    (batch,) = starts.batches(trainer, 1)
-    config = clip.CONTESTANTS[name]
-    found = list(clip.epochs(trainer, batch, config, 3, 7))
-    apart = starts.actor(trainer).clone()
-    starts.actor(trainer).copy_(start)
-    generator = trainer.streams.torch("minibatches 7")
-    whole = make_policy_optimizer(replace(config, num_epochs=3), trainer.policy, generator)
+@pytest.mark.parametrize("name", clip.OPTIMIZERS)
+def test_single_epochs_are_identical_to_one_update(name: str, learner: Learner) -> None:
+    start = starts.actor(learner).clone()
+    (batch,) = starts.batches(learner, 1)
+    config = clip.OPTIMIZERS[name]
+    found = list(clip.epochs(learner, batch, config, 3, 7))
+    single_epochs = starts.actor(learner).clone()
+    starts.actor(learner).copy_(start)
+    generator = learner.streams.torch("minibatches 7")
+    whole = make_policy_optimizer(replace(config, num_epochs=3), learner.engine, generator)
     whole.update(batch, 0.0)
-    at_once = starts.actor(trainer).clone()
-    starts.actor(trainer).copy_(start)
-    assert torch.equal(apart, at_once)
-    assert not torch.equal(apart, start)
+    one_update = starts.actor(learner).clone()
+    starts.actor(learner).copy_(start)
+    assert torch.equal(single_epochs, one_update)
+    assert not torch.equal(single_epochs, start)
     assert [row["epoch"] for row in found] == [0, 1, 2, 3]
     assert found[0]["kl_mean"] == found[0]["kl_max"] == 0.0
     assert found[0]["ratio_max"] == found[0]["ratio_min"] == 1.0
 
 
-def test_clip_gives_every_optimizer_the_same_start_and_trpo_one_step_within_its_bound() -> None:
+def test_clip_optimizers_start_alike_and_trpo_is_bounded() -> None:
     config = clip.ClipConfig(
         train=PENDULUM, seeds=1, batches=2, epochs=2, learning_rates=[1e-3, 1e-2]
     )
@@ -408,7 +397,7 @@ def test_clip_gives_every_optimizer_the_same_start_and_trpo_one_step_within_its_
     assert sum(column(far, "kl_mean")) > 2 * sum(column(near, "kl_mean"))
 
 
-def test_clip_starts_from_several_policies_and_shows_their_range() -> None:
+def test_clip_table_has_range_over_policies() -> None:
     def row(seed: int, batch: int, kl: float) -> dict[str, Any]:
         known = {"seed": seed, "batch": batch, "optimizer": "ppo_clip", "learning_rate": 0.1}
         rest = dict.fromkeys(("kl_max", "ratio_max", "ratio_min", "clip_fraction"), 1.0)
@@ -417,14 +406,14 @@ def test_clip_starts_from_several_policies_and_shows_their_range() -> None:
     (found,) = clip.tabulate([row(0, 0, 0.1), row(0, 1, 0.3), row(1, 0, 5.0), row(1, 1, 7.0)])
     assert (found["kl_mean"], found["kl_least"], found["kl_most"]) == (2.65, 0.2, 6.0)
     made = list(starts.starting_policies(clip.ClipConfig(train=TINY, seeds=2), silent))
-    assert [trainer.config.seed for trainer in made] == [TINY.seed, TINY.seed + 1]
+    assert [learner.config.seed for learner in made] == [TINY.seed, TINY.seed + 1]
     assert not torch.equal(*map(starts.actor, made))
 
 
 # Beta -------------------------------------------------------------------------------------------
 
 
-def test_beta_moves_by_schulmans_rule_for_each_target_and_stands_still_where_it_is_fixed() -> None:
+def test_adaptive_beta_moves_and_fixed_beta_does_not() -> None:
     train = replace(TINY, algo=PPOKLConfig(learning_rate=5e-3), total_env_steps=320)
     config = beta.BetaConfig(train=train, targets=[1e-4, 50.0], kl_coefficients=[3.0], seeds=2)
     rows = beta.calculate(config, silent)
@@ -435,13 +424,13 @@ def test_beta_moves_by_schulmans_rule_for_each_target_and_stands_still_where_it_
         assert used == [factor**n for n in range(len(used))]
         assert len(used) >= 5
     assert set(column(select(rows, variant="fixed β = 3"), "kl_coefficient")) == {3.0}
-    # With one seed all variants begin with the same rollout, and the same β gives the same update.
+    # With one seed all variants start with the same rollout; equal β gives equal updates.
     first = [select(rows, variant=name, seed=0)[0]["kl_mean"] for name in distinct(rows, "variant")]
     assert first[0] == first[1] != first[2]
     assert select(rows, variant="target 50", seed=1)[0]["kl_mean"] != first[1]
 
 
-def test_the_table_of_beta_counts_the_updates_within_the_band() -> None:
+def test_beta_table_counts_updates_within_band() -> None:
     kls = [0.01, 0.012, 0.0149, 0.0151, 0.0067, 0.0066, 0.5, 0.001]
     rows: Rows = [
         {"variant": "target 0.01", "seed": 0, "env_steps": 100 * (i + 1), "kl_mean": kl,
@@ -470,17 +459,15 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture
-def short_ladders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let collapse try a decade of step sizes for each optimizer."""
-    short = {
-        name: ladder._replace(most=10 * ladder.least) for name, ladder in collapse.LADDERS.items()
-    }
-    monkeypatch.setattr(collapse, "LADDERS", short)
+def short_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reduce collapse to one decade of step sizes for each optimizer."""
+    sweeps = {name: x._replace(most=10 * x.least) for name, x in collapse.SWEEPS.items()}
+    monkeypatch.setattr(collapse, "SWEEPS", sweeps)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-@pytest.mark.usefixtures("short_ladders")
-def test_every_experiment_has_a_table_and_a_drawing_of_its_rows(name: str, descents: Rows) -> None:
+@pytest.mark.usefixtures("short_sweeps")
+def test_every_experiment_has_table_and_figure(name: str, descents: Rows) -> None:
     experiment = EXPERIMENTS[name]
     rows = descents if name == "directions" else experiment.calculate(SMALL[name], silent)
     assert len({tuple(row) for row in rows}) == 1
@@ -494,7 +481,7 @@ def test_every_experiment_has_a_table_and_a_drawing_of_its_rows(name: str, desce
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_same_figure_gives_the_same_bytes(suffix: str, curves: Rows, tmp_path: Path) -> None:
+def test_saved_figures_are_reproducible(suffix: str, curves: Rows, tmp_path: Path) -> None:
     contents = []
     for _ in range(2):
         figure = new_figure((4, 2))
@@ -546,7 +533,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_what_cannot_be_shown_is_one_line_and_writes_nothing(
+def test_bad_command_line_prints_one_line(
     arguments: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "taken").write_text("")
@@ -559,7 +546,7 @@ def test_what_cannot_be_shown_is_one_line_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_without_matplotlib_a_line_names_the_extra(
+def test_missing_matplotlib_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     found = importlib.util.find_spec
@@ -571,7 +558,7 @@ def test_without_matplotlib_a_line_names_the_extra(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_experiment_leaves_its_figure_and_its_numbers_and_overwrites_nothing(
+def test_show_writes_files_and_overwrites_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert show("geometry", "points=8", "output=out") == 0
@@ -594,14 +581,14 @@ def test_an_experiment_leaves_its_figure_and_its_numbers_and_overwrites_nothing(
     assert (tmp_path / "out" / "geometry.png").read_bytes() == files["geometry.png"]
 
 
-def test_without_an_output_a_new_folder_is_made_below_runs(tmp_path: Path) -> None:
+def test_default_output_is_a_new_folder(tmp_path: Path) -> None:
     assert show("geometry", "points=8") == 0
     (folder,) = (tmp_path / "runs" / "show").iterdir()
     assert folder.name.startswith("geometry-")
     assert len(list(folder.iterdir())) == 3
 
 
-def test_keys_of_rlkl_train_reach_the_training() -> None:
+def test_training_keys_reach_the_experiment() -> None:
     register_schemas()
     found = load_experiment("clip", ["env=cartpole", "env.kwargs.render_mode=null", "epochs=3"])
     assert isinstance(found, clip.ClipConfig)
@@ -615,8 +602,8 @@ def test_keys_of_rlkl_train_reach_the_training() -> None:
         assert getattr(config.algo, "learning_rate_schedule", None) == "constant"
 
 
-@pytest.mark.usefixtures("short_ladders")
-def test_a_checkpoint_of_a_run_is_what_collapse_begins_with(
+@pytest.mark.usefixtures("short_sweeps")
+def test_collapse_starts_from_a_checkpoint(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     train(replace(TINY, run_dir=str(tmp_path / "run"), eval_episodes=1))
@@ -627,7 +614,7 @@ def test_a_checkpoint_of_a_run_is_what_collapse_begins_with(
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
-def test_help_names_every_experiment_and_all_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_experiments_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert show("--help") == 0
     printed = capsys.readouterr().out
     for name, experiment in EXPERIMENTS.items():

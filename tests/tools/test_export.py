@@ -1,4 +1,4 @@
-"""`rlkl export`: the ONNX model acts as the policy does, from observations laid out by hand."""
+"""`rlkl export`: the ONNX model acts like the policy."""
 
 import importlib.util
 import json
@@ -14,11 +14,11 @@ from torch import nn
 
 import rlkl
 from rlkl.cli import main
-from rlkl.envs.spaces import ObservationEncoder
+from rlkl.envs.observations import ObservationEncoder
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.tools import export
 from rlkl.tools.export import export_onnx
-from rlkl.training.checkpoint import TrainedPolicy
+from rlkl.training.trained_policy import TrainedPolicy
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 needs_export = pytest.mark.skipif(
@@ -58,14 +58,14 @@ def session_of(model: Any) -> Any:
 
 
 @needs_export
-def test_the_file_acts_as_the_policy_that_is_loaded(
+def test_exported_file_acts_like_the_policy(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "policy.onnx"
     assert run(runs / "run", "--output", path) == 0
     printed = capsys.readouterr()
     assert "vector: tensor(float) ['batch', 3]" in printed.out
-    assert "opset 18; on 64 random observations the largest difference" in printed.out
+    assert "opset 18; largest difference from the policy on 64 random observations: " in printed.out
     assert printed.out.splitlines()[-1] == str(path)
     assert printed.err == ""
     policy, session = rlkl.load_policy(runs / "run"), session_of(path)
@@ -77,7 +77,7 @@ def test_the_file_acts_as_the_policy_that_is_loaded(
     acted = [policy.act(observation) for observation in observations]
     np.testing.assert_allclose(actions, acted, rtol=1e-5, atol=1e-6)
     assert actions.dtype == acted[0].dtype
-    # Not the policy without its normaliser.
+    # Without its normaliser the policy acts differently.
     bare = TrainedPolicy(policy.policy, None)
     assert np.abs(actions - [bare.act(o) for o in observations]).max() > 1e-4
 
@@ -87,8 +87,8 @@ NESTED = Dict(
 )
 
 
-def laid_out(observations: list[Any], columns: dict[str, list[int]]) -> np.ndarray:
-    """Lay observations of NESTED out as the model's metadata say."""
+def to_vectors(observations: list[Any], columns: dict[str, list[int]]) -> np.ndarray:
+    """Encode observations of NESTED with the columns in the model's metadata."""
     vectors = np.zeros((len(observations), 6), np.float32)
     for vector, observation in zip(vectors, observations, strict=True):
         vector[columns["place"][0] + observation["place"] - 2] = 1
@@ -116,7 +116,7 @@ def laid_out(observations: list[Any], columns: dict[str, list[int]]) -> np.ndarr
             marks=pytest.mark.slow),
     ],
 )  # fmt: skip
-def test_images_memories_and_every_kind_of_action(space: Any, settings: dict[str, Any]) -> None:
+def test_images_memories_and_all_action_spaces(space: Any, settings: dict[str, Any]) -> None:
     encoder = ObservationEncoder(NESTED)
     policy = small_policy(encoder, space, **(settings | {"image_features": 8, "actor_gain": 5.0}))
     normalizer = ObservationNormalizer((6,), is_measured=encoder.is_measured)
@@ -138,13 +138,13 @@ def test_images_memories_and_every_kind_of_action(space: Any, settings: dict[str
     state = np.zeros((5, memory.state_size if memory else 0), np.float32)
     for step in range(3):
         now = [episode[step] for episode in episodes]
-        given = {
-            "vector": laid_out(now, json.loads(metadata["vector_columns"])),
+        inputs = {
+            "vector": to_vectors(now, json.loads(metadata["vector_columns"])),
             "image/view": np.stack([o["view"].transpose(2, 0, 1) for o in now]),
         }
         if memory:
-            given["state"] = state
-        _, actions, *rest = session.run(None, given)
+            inputs["state"] = state
+        _, actions, *rest = session.run(None, inputs)
         state = rest[0] if rest else state
         np.testing.assert_allclose(actions, [acts[step] for acts in expected], atol=1e-4)
         is_inside = all(space.contains(action) for action in actions)
@@ -153,7 +153,7 @@ def test_images_memories_and_every_kind_of_action(space: Any, settings: dict[str
 
 
 @needs_export
-def test_a_model_that_differs_is_not_written(
+def test_model_that_differs_is_not_written(
     runs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,7 +181,7 @@ BAD: dict[str, str] = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_what_cannot_be_exported_is_one_line_and_exit_code_2(
+def test_invalid_export_prints_one_line(
     arguments: str,
     runs: Path,
     tmp_path: Path,
@@ -202,9 +202,7 @@ def test_what_cannot_be_exported_is_one_line_and_exit_code_2(
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_the_default_file_is_not_overwritten(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_default_file_is_not_overwritten(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = runs / "run" / "last.onnx"
     path.touch()
     assert run(runs / "run") == 2
@@ -214,7 +212,7 @@ def test_the_default_file_is_not_overwritten(
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_missing_extra_is_named(
+def test_missing_export_extra_is_named(
     package: str,
     runs: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -231,7 +229,7 @@ def test_a_missing_extra_is_named(
     assert f"needs the package {package}, which the extra 'export' installs" in error
 
 
-def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_help_fits_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     printed = capsys.readouterr().out
     assert printed.startswith("usage: rlkl export RUN_DIR [FLAG ...]\n")

@@ -1,4 +1,4 @@
-"""The playground: a page that shows right numbers, on any screen, from one file; its command."""
+"""The playground: its command, and a page with correct numbers on any screen."""
 
 import math
 import subprocess
@@ -19,7 +19,7 @@ from torch.distributions import Bernoulli, kl_divergence
 
 from rlkl.cli import main
 from rlkl.cli.playground import PAGE
-from rlkl.numerics.divergences import (
+from rlkl.numerics.divergence_formulas import (
     categorical_jensen_shannon,
     categorical_kl,
     categorical_renyi,
@@ -31,7 +31,6 @@ from rlkl.numerics.losses import clipped_surrogate
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-in_a_browser = pytest.mark.browser
 LN2 = math.log(2)
 
 # ---- The command
@@ -44,7 +43,7 @@ def playground(*arguments: str) -> int:
     return end.value.code
 
 
-def test_the_command_opens_the_page_and_prints_where_it_is(
+def test_command_opens_the_page_and_prints_its_path(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened: list[str] = []
@@ -56,7 +55,7 @@ def test_the_command_opens_the_page_and_prints_where_it_is(
     assert printed.err == ""
 
 
-def test_without_a_display_the_command_says_where_the_page_is() -> None:
+def test_command_prints_the_path_without_a_browser() -> None:
     environment = {"PYTHONPATH": str(PAGE.parents[3]), "PATH": "/nonexistent"}
     done = subprocess.run(
         [sys.executable, "-m", "rlkl", "playground"],
@@ -67,7 +66,7 @@ def test_without_a_display_the_command_says_where_the_page_is() -> None:
     assert "no browser" in done.stderr
 
 
-def test_a_copy_is_written_and_nothing_is_opened(
+def test_output_writes_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(webbrowser, "open", lambda url: pytest.fail(f"opened {url}"))
@@ -77,7 +76,9 @@ def test_a_copy_is_written_and_nothing_is_opened(
     assert copy.read_bytes() == PAGE.read_bytes()
 
 
-def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_file_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = tmp_path / "kept.html"
     kept.write_text("kept")
     assert playground("--output", str(kept)) == 2
@@ -94,7 +95,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["page.html"], "expected nothing or --output FILE"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(
+def test_invalid_arguments_print_one_line(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -109,12 +110,12 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_playground_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert playground("--help") == 0
     assert "usage: rlkl playground [--output FILE]" in capsys.readouterr().out
 
 
-def test_the_page_names_no_other_address() -> None:
+def test_page_contains_no_urls() -> None:
     text = PAGE.read_text("utf-8")
     assert "://" not in text
     assert "@import" not in text
@@ -125,14 +126,14 @@ def test_the_page_names_no_other_address() -> None:
 
 @pytest.fixture
 def page(pages: Pages, tmp_path: Path) -> "Page":
-    """The page, opened from a copy that lies alone in its folder, without a network."""
+    """The page, opened from a copy, without a network."""
     copy = tmp_path / "page.html"
     assert playground("--output", str(copy)) == 0
     return pages.open(copy.as_uri(), offline=True)
 
 
 def move(page: "Page", **sliders: float) -> None:
-    """Put sliders where a hand could, one after the other."""
+    """Move sliders, one after the other."""
     values = {name.replace("_", "-"): str(value) for name, value in sliders.items()}
     page.evaluate(
         """values => {
@@ -147,7 +148,7 @@ def move(page: "Page", **sliders: float) -> None:
 
 
 def shown(page: "Page", panel: str) -> dict[str, float]:
-    """The numbers of a panel, after checking that their text is the number, rounded."""
+    """Return the numbers of a panel; check that their text is the rounded number."""
     places = page.locator(f"#{panel} [data-key]").evaluate_all(
         "all => all.map(one => [one.dataset.key, one.firstChild.value, one.innerText])"
     )
@@ -169,7 +170,7 @@ def set_weights(page: "Page", p: list[float], q: list[float], alpha: float) -> N
     move(page, actions=len(p), c_alpha=alpha, **sliders)
 
 
-@in_a_browser
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("p", "q", "alpha"),
     [
@@ -179,7 +180,7 @@ def set_weights(page: "Page", p: list[float], q: list[float], alpha: float) -> N
         ([1, 0.2, 0.07, 0.55, 0.3, 0.9], [0.01, 1, 0.4, 0.15, 0.33, 0.6], 2.7),
     ],
 )
-def test_the_numbers_of_two_categoricals_are_right(
+def test_numbers_of_two_categoricals(
     p: list[float], q: list[float], alpha: float, page: "Page"
 ) -> None:
     set_weights(page, p, q, alpha)
@@ -215,9 +216,9 @@ KEYS = [
     "entropy-q", "cross-entropy", "cross-entropy-reverse",
 ]  # fmt: skip
 INF = math.inf
-# What each number is where probabilities are 0, by hand.
+# Numbers with probabilities of 0, computed manually.
 ZEROS = {
-    # q gives nothing to the second action. m = (.75, .25).
+    # q of the second action is 0. m = (.75, .25).
     "support lost": (
         ([0.5, 0.5], [1, 0], 0.5),
         [INF, LN2, INF, 0.21576156, 0.46450140, LN2, 1.17157288, 0.5, LN2, 0, INF, LN2],
@@ -235,7 +236,7 @@ ZEROS = {
         ([1, 0], [0, 1], 0.5),
         [INF, INF, INF, LN2, math.sqrt(LN2), INF, 4, 1, 0, 0, INF, INF],
     ),
-    "masked in both, else alike": (
+    "masked in both, else equal": (
         ([0.5, 0.5, 0], [0.5, 0.5, 0], 0.5),
         [0, 0, 0, 0, 0, 0, 0, 0, LN2, LN2, LN2, LN2],
     ),
@@ -246,8 +247,8 @@ ZEROS = {
 }
 
 
-@in_a_browser
-def test_a_lost_support_makes_kl_infinite_and_leaves_js_finite(page: "Page") -> None:
+@pytest.mark.browser
+def test_lost_support_gives_infinite_kl_and_finite_js(page: "Page") -> None:
     for name, (setting, numbers) in ZEROS.items():
         set_weights(page, *setting)
         expected = dict(zip(KEYS, numbers, strict=True))
@@ -257,16 +258,16 @@ def test_a_lost_support_makes_kl_infinite_and_leaves_js_finite(page: "Page") -> 
         assert ("KL(q ‖ p) is +∞" in verdict) == math.isinf(expected["reverse"])
 
 
-# Far and fine enough for every Gaussian that the sliders can make.
+# Wide and fine enough for every Gaussian of the sliders.
 AXIS = np.linspace(-45, 45, 900_001)
 
 
 def integral(values: NDArray[np.float64]) -> float:
-    """∫ of a function of which these are the values on the axis."""
+    """∫ of a function from its values on AXIS."""
     return float(np.trapezoid(values, AXIS))
 
 
-@in_a_browser
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("p", "q", "alpha"),
     [
@@ -278,7 +279,7 @@ def integral(values: NDArray[np.float64]) -> float:
         ((1, 2), (1, 0.8), 0.8),
     ],
 )
-def test_the_numbers_of_two_gaussians_are_right(
+def test_numbers_of_two_gaussians(
     p: tuple[float, float], q: tuple[float, float], alpha: float, page: "Page"
 ) -> None:
     move(page, mu_p=p[0], sigma_p=p[1], mu_q=q[0], sigma_q=q[1], g_alpha=alpha)
@@ -315,12 +316,12 @@ def test_the_numbers_of_two_gaussians_are_right(
     assert numbers == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
-@in_a_browser
-def test_renyi_of_two_gaussians_is_infinite_where_the_integral_diverges(page: "Page") -> None:
+@pytest.mark.browser
+def test_renyi_is_infinite_if_the_integral_diverges(page: "Page") -> None:
     # α σ_q² + (1 - α) σ_p² is negative, then 0, then positive.
     for order, finite in ((2, False), (1.5, False), (1.45, True)):
         move(page, mu_p=0, sigma_p=1.5, mu_q=0, sigma_q=1.5 / math.sqrt(3), g_alpha=order)
-        # The slider rounds σ_q to 0.85, where the border is 1.473.
+        # The slider rounds σ_q to 0.85, so the limit of α is 1.473.
         numbers = shown(page, "gaussian")
         assert math.isfinite(numbers["renyi"]) == finite
         assert math.isfinite(numbers["alpha"]) == finite
@@ -328,8 +329,8 @@ def test_renyi_of_two_gaussians_is_infinite_where_the_integral_diverges(page: "P
         assert ("D_α(p ‖ q) is +∞" in verdict) != finite
 
 
-@in_a_browser
-def test_the_estimates_are_those_of_the_samples_shown(page: "Page") -> None:
+@pytest.mark.browser
+def test_estimates_match_the_samples(page: "Page") -> None:
     p, q = (0.5, 0.8), (-0.2, 1.0)
     move(page, mu_p=p[0], sigma_p=p[1], mu_q=q[0], sigma_q=q[1])
     seen = []
@@ -346,22 +347,22 @@ def test_the_estimates_are_those_of_the_samples_shown(page: "Page") -> None:
             assert numbers[f"{name}-error"] == pytest.approx(error, rel=1e-6)
         assert abs(numbers["k1"] - numbers["exact"]) < 4 * numbers["k1-error"]
         assert abs(numbers["k3"] - numbers["exact"]) < 4 * numbers["k3-error"]
-        page.get_by_role("button", name="Draw other samples").click()
+        page.get_by_role("button", name="Draw new samples").click()
     assert len(seen[0]) == 500
     assert not torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[1], seen[2])
 
 
-@in_a_browser
-def test_the_page_warns_where_k3_has_infinite_variance(page: "Page") -> None:
-    # The mean of r² under p is finite below σ_q = √2 σ_p only.
+@pytest.mark.browser
+def test_page_warns_of_infinite_variance_of_k3(page: "Page") -> None:
+    # The mean of r² under p is finite only if σ_q < √2 σ_p.
     for sigma_q, infinite in ((1.4, False), (1.45, True)):
         move(page, mu_p=0, sigma_p=1, mu_q=0, sigma_q=sigma_q)
         verdict = page.locator("#gaussian .verdict").inner_text()
         assert ("k3 has infinite variance" in verdict) == infinite
 
 
-# (advantage, ratio): plain, its slope, clipped, its slope, with ε = 0.2.
+# (advantage, ratio): plain, its derivative, clipped, its derivative; ε = 0.2.
 CLIPPED = {
     (0.5, 1.6): (0.8, 0.5, 0.6, 0),
     (0.5, 1.1): (0.55, 0.5, 0.55, 0.5),
@@ -372,25 +373,25 @@ CLIPPED = {
 }
 
 
-@in_a_browser
-def test_the_clip_takes_the_gradient_away_on_the_side_that_would_pay(page: "Page") -> None:
+@pytest.mark.browser
+def test_clip_removes_the_gradient_on_one_side(page: "Page") -> None:
     for (advantage, ratio), expected in CLIPPED.items():
         move(page, advantage=advantage, ratio=ratio, clip=0.2)
         numbers = shown(page, "objectives")
-        keys = ("plain", "plain-slope", "clipped", "clipped-slope")
+        keys = ("plain", "plain-derivative", "clipped", "clipped-derivative")
         assert [numbers[key] for key in keys] == pytest.approx(expected)
-        objective = clipped_surrogate(scalar(ratio), scalar(advantage), 0.8, 1.2)
+        objective, _ = clipped_surrogate(torch, scalar(ratio), scalar(advantage), 0.8, 1.2)
         assert numbers["clipped"] == pytest.approx(objective.item())
         verdict = page.locator("#objectives .verdict").inner_text()
-        assert ("taken the gradient away" in verdict) == (numbers["clipped-slope"] == 0)
+        assert ("removes the gradient" in verdict) == (numbers["clipped-derivative"] == 0)
 
 
-@in_a_browser
+@pytest.mark.browser
 @pytest.mark.parametrize("direction", ["KL(old ‖ new)", "KL(new ‖ old)"])
 @pytest.mark.parametrize(
     ("old", "ratio", "advantage", "beta"), [(0.5, 1.6, 0.5, 1), (0.3, 0.4, -1.2, 2.5)]
 )
-def test_the_penalised_objective_and_its_slope_are_right(
+def test_penalised_objective_and_its_derivative(
     old: float, ratio: float, advantage: float, beta: float, direction: str, page: "Page"
 ) -> None:
     page.get_by_role("radio", name=direction).check()
@@ -409,11 +410,11 @@ def test_the_penalised_objective_and_its_slope_are_right(
     penalty = forward if direction == "KL(old ‖ new)" else reverse
     assert numbers["penalised"] == pytest.approx(ratio * advantage - beta * penalty, rel=1e-6)
     difference = at(ratio + 0.01)["penalised"] - at(ratio - 0.01)["penalised"]
-    assert numbers["penalised-slope"] == pytest.approx(difference / 0.02, abs=5e-3)
+    assert numbers["penalised-derivative"] == pytest.approx(difference / 0.02, abs=5e-3)
 
 
-@in_a_browser
-def test_the_peak_of_the_penalised_objective_depends_on_the_direction(page: "Page") -> None:
+@pytest.mark.browser
+def test_peak_depends_on_the_direction_of_kl(page: "Page") -> None:
     move(page, old=0.5, advantage=0.5, beta=1, ratio=1.6)
     page.get_by_role("radio", name="KL(old ‖ new)").check()
     numbers = shown(page, "objectives")
@@ -421,32 +422,32 @@ def test_the_peak_of_the_penalised_objective_depends_on_the_direction(page: "Pag
     assert numbers["peak-new"] == pytest.approx(math.sqrt(0.5))
     # KL((.5, .5) ‖ (√½, 1 - √½)).
     assert numbers["peak-kl"] == pytest.approx(0.094113, abs=1e-6)
-    assert numbers["penalised-slope"] == pytest.approx(-0.4375)
+    assert numbers["penalised-derivative"] == pytest.approx(-0.4375)
     assert "pulls r back" in page.locator("#objectives .verdict").inner_text()
     page.get_by_role("radio", name="KL(new ‖ old)").check()
     assert shown(page, "objectives")["peak-new"] == pytest.approx(1 / (1 + math.exp(-1)))
     move(page, ratio=1.2)
-    assert "lets r go on" in page.locator("#objectives .verdict").inner_text()
+    assert "lets r move further" in page.locator("#objectives .verdict").inner_text()
     move(page, beta=0)
     assert math.isnan(shown(page, "objectives")["peak"])
 
 
-@in_a_browser
-def test_a_ratio_cannot_make_a_probability_pass_one(page: "Page") -> None:
+@pytest.mark.browser
+def test_ratio_keeps_probabilities_below_one(page: "Page") -> None:
     move(page, old=0.9, ratio=1.05)
     assert page.locator("#ratio").get_attribute("max") == "1.1"
     page.locator("#ratio").press("End")
     assert shown(page, "objectives")["new"] == pytest.approx(0.99)
-    # A preset may ask for a ratio that only its own π_old allows.
+    # A preset can set a ratio that only its own π_old allows.
     page.get_by_role("button", name="Good action, gone too far").click()
     assert shown(page, "objectives")["ratio"] == 1.7
 
 
-# ---- How the page behaves
+# ---- Behaviour of the page
 
 
-@in_a_browser
-def test_every_slider_has_a_name_and_moves_numbers_or_drawings_by_keyboard(page: "Page") -> None:
+@pytest.mark.browser
+def test_sliders_have_labels_and_work_by_keyboard(page: "Page") -> None:
     sliders = page.locator("input[type=range]:visible")
     names = sliders.evaluate_all("all => all.map(one => one.labels[0].textContent)")
     assert len(names) == 2 + 2 * 3 + 5 + 5
@@ -460,8 +461,8 @@ def test_every_slider_has_a_name_and_moves_numbers_or_drawings_by_keyboard(page:
         assert slider.get_attribute("aria-valuetext") != words
 
 
-@in_a_browser
-def test_every_drawing_follows_its_sliders_and_says_what_it_shows(page: "Page") -> None:
+@pytest.mark.browser
+def test_charts_follow_sliders_and_have_descriptions(page: "Page") -> None:
     moves = {
         "bars": {"p1": 0.2}, "shares": {"q1": 0.9}, "densities": {"mu_p": 1},
         "log-ratio": {"sigma_q": 2}, "estimates": {"mu_q": -2}, "objectives": {"advantage": -1},
@@ -477,8 +478,8 @@ def test_every_drawing_follows_its_sliders_and_says_what_it_shows(page: "Page") 
         assert "NaN" not in drawing.inner_html()
 
 
-@in_a_browser
-def test_every_preset_sets_its_panel(page: "Page") -> None:
+@pytest.mark.browser
+def test_presets_set_their_panels(page: "Page") -> None:
     buttons = page.locator(".presets button").all()
     assert len(buttons) == 17
     numbers = {}
@@ -489,24 +490,24 @@ def test_every_preset_sets_its_panel(page: "Page") -> None:
         drawn = page.locator(f"#{panel} svg").evaluate_all("all => all.map(one => one.innerHTML)")
         assert "NaN" not in "".join(drawn)
         assert "Infinity" not in "".join(drawn)
-    assert numbers["Sure against fair"]["forward"] == pytest.approx(0.3681, abs=5e-5)
-    assert numbers["Sure against fair"]["reverse"] == pytest.approx(0.5108, abs=5e-5)
-    assert numbers["Surer"]["reverse"] == pytest.approx(1.6145, abs=5e-5)
-    assert numbers["Swapped: both ways alike"]["forward"] == pytest.approx(1.7578, abs=5e-5)
+    assert numbers["Confident p, uniform q"]["forward"] == pytest.approx(0.3681, abs=5e-5)
+    assert numbers["Confident p, uniform q"]["reverse"] == pytest.approx(0.5108, abs=5e-5)
+    assert numbers["More confident p"]["reverse"] == pytest.approx(1.6145, abs=5e-5)
+    assert numbers["Swapped: equal KL"]["forward"] == pytest.approx(1.7578, abs=5e-5)
     assert numbers["Support lost"]["forward"] == math.inf
     assert math.isfinite(numbers["Masked in both"]["jeffreys"])
-    assert numbers["Nothing in common"]["js"] == pytest.approx(LN2)
+    assert numbers["Disjoint supports"]["js"] == pytest.approx(LN2)
     assert numbers["Shifted by σ"]["forward"] == pytest.approx(0.5)
     assert numbers["Rényi infinite"]["renyi"] == math.inf
-    assert set(numbers["Alike"].values()) <= {0, norm.entropy()}
-    assert numbers["Good action, gone too far"]["clipped-slope"] == 0
+    assert set(numbers["Equal"].values()) <= {0, norm.entropy()}
+    assert numbers["Good action, gone too far"]["clipped-derivative"] == 0
     assert numbers["Rare action"]["ratio"] == 1.7
 
 
-@in_a_browser
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
-def test_no_screen_scrolls_sideways(width: int, scheme: str, pages: Pages) -> None:
+def test_page_fits_the_screen(width: int, scheme: str, pages: Pages) -> None:
     page = pages.open(PAGE.as_uri(), width, color_scheme=scheme)
     move(page, actions=6)
     assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -1,4 +1,4 @@
-"""The PPO paper's table: its settings, and scores read from runs, on numbers done by hand."""
+"""scripts/ppo_table1.py: settings of the PPO paper's table, and scores of known runs."""
 
 import json
 import subprocess
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rlkl.cli.compose import load, options, register_schemas
+from rlkl.cli.compose import load
+from rlkl.cli.schema import options, register_schemas
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ppo_table1.py"
 EXPERIMENT = "experiment=ppo_table1"
@@ -28,21 +29,21 @@ SETTINGS = {
 }
 
 
-def test_there_is_a_config_for_each_row() -> None:
+def test_every_row_has_a_config() -> None:
     assert set(options("table1")) == set(SETTINGS)
 
 
 @pytest.mark.parametrize(
     "name", [n if n == "no_clipping" else pytest.param(n, marks=pytest.mark.slow) for n in SETTINGS]
 )
-def test_a_row_is_the_papers_setting(name: str) -> None:
+def test_row_has_the_settings_of_the_paper(name: str) -> None:
     pytest.importorskip("mujoco")
     register_schemas()
     config = load([EXPERIMENT, f"table1={name}", "env=reacher"])
     algo: Any = config.algo
     kind, key, value = SETTINGS[name]
     assert (algo.name, getattr(algo, key)) == (kind, value)
-    # Its table 3: horizon 2048, Adam 3e-4, 10 epochs, minibatches of 64, γ 0.99, λ 0.95.
+    # Table 3 of the paper: horizon 2048, Adam 3e-4, 10 epochs, minibatches of 64, γ 0.99, λ 0.95.
     assert (config.env.id, config.env.num_envs, config.rollout_steps) == ("Reacher-v5", 1, 2048)
     assert (algo.learning_rate, algo.learning_rate_schedule, algo.num_epochs) == (
         3e-4, "constant", 10,
@@ -56,7 +57,7 @@ def test_a_row_is_the_papers_setting(name: str) -> None:
 
 
 def make_run(folder: Path, setting: str, env_id: str, seed: int, **result: Any) -> None:
-    """Write what the script reads of a run."""
+    """Write the files that the script reads."""
     algo, key, value = SETTINGS[setting]
     config = {
         "algo": {"name": algo, key: value},
@@ -72,13 +73,13 @@ def make_run(folder: Path, setting: str, env_id: str, seed: int, **result: Any) 
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
-def printed(folder: Path) -> subprocess.CompletedProcess[str]:
+def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_scores_are_0_before_training_and_1_for_the_best_run(tmp_path: Path) -> None:
-    # Before training HalfCheetah scores -650.7 and InvertedPendulum 7.513; the best 1000 of both.
+def test_scores_are_scaled_from_untrained_to_best_run(tmp_path: Path) -> None:
+    # Untrained, HalfCheetah has -650.7 and InvertedPendulum 7.513; the best of both is 1000.
     runs = [
         ("clip_0.2", "HalfCheetah-v5", 0, 1000.0),  # 1
         ("clip_0.2", "HalfCheetah-v5", 1, 174.65),  # 0.5
@@ -90,7 +91,7 @@ def test_scores_are_0_before_training_and_1_for_the_best_run(tmp_path: Path) -> 
     ]
     for number, (setting, env_id, seed, value) in enumerate(runs):
         make_run(tmp_path / str(number), setting, env_id, seed, return_mean=value)
-    # A run of the same kind that did not get as far does not count; nor does another experiment.
+    # A shorter run with the same settings does not count, nor does another experiment.
     early = {"return_mean": 5000.0, "env_steps": 10, "status": "stopped"}
     make_run(tmp_path / "early", "clip_0.2", "HalfCheetah-v5", 0, **early)
     make_run(tmp_path / "worse", "clip_0.1", "Swimmer-v5", 0, return_mean=-3.0)
@@ -98,13 +99,13 @@ def test_scores_are_0_before_training_and_1_for_the_best_run(tmp_path: Path) -> 
     make_run(tmp_path / "begun", "clip_0.2", "Hopper-v5", 0, return_mean=None)
     broken = {"return_mean": -1476.05, "env_steps": 4096, "status": "failed"}
     make_run(tmp_path / "broken", "no_clipping", "HalfCheetah-v5", 2, **broken)
-    done = printed(tmp_path)
+    done = run_script(tmp_path)
     assert done.returncode == 0, done.stderr
     rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if "|" in line}
     assert rows["setting"] == (
         "| setting | paper | here | runs | HalfCheetah | InvertedPendulum | Swimmer |"
     )
-    # Resampled, HalfCheetah's mean is 0.5 or 1 a quarter of the time each.
+    # A quarter of the resampled means of HalfCheetah is 0.5, another quarter 1.
     assert rows["clip_0.2"] == "| clip_0.2 | 0.82 | 0.88 [0.75, 1.00] | 4 of 21 | 0.75 | 1.00 |  |"
     assert rows["no_clipping"] == "| no_clipping | -0.39 | -0.25 | 3 of 21 | -0.50 | 0.00 |  |"
     assert rows["fixed_3"] == "| fixed_3 | 0.72 |  | 1 of 21 | 0.00 |  |  |"
@@ -115,20 +116,20 @@ def test_scores_are_0_before_training_and_1_for_the_best_run(tmp_path: Path) -> 
     assert "stopped" not in done.stdout
 
 
-def test_no_runs_are_told_of(tmp_path: Path) -> None:
-    done = printed(tmp_path)
+def test_missing_runs_are_an_error(tmp_path: Path) -> None:
+    done = run_script(tmp_path)
     assert done.returncode == 1
     assert "no run of experiment=ppo_table1 below" in done.stderr
 
 
 @pytest.mark.slow
-def test_real_runs_find_their_way_into_the_table(tmp_path: Path) -> None:
+def test_real_runs_are_in_the_table(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     overrides = [EXPERIMENT, "env=invertedpendulum", "total_env_steps=2048", "logger=csv"]
     names = ["no_clipping", "clip_0.3", "adaptive_0.003", "fixed_10"]
     command = [sys.executable, "-m", "rlkl", "train", "-m", *overrides, f"table1={','.join(names)}"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    done = printed(tmp_path)
+    done = run_script(tmp_path)
     rows = [line.split("|")[1:5] for line in done.stdout.splitlines() if "| 1 of 21 |" in line]
     assert [row[0].strip() for row in rows] == names
     assert "Environment steps of a run: 2,048; in the paper 1,000,000." in done.stdout

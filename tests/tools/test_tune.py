@@ -1,4 +1,4 @@
-"""The command `rlkl tune`: studies made, stopped, killed and gone on with, and the best trained."""
+"""`rlkl tune`: studies that are run, stopped, killed and resumed, and training the best trial."""
 
 import contextlib
 import csv
@@ -39,7 +39,7 @@ def tune(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "rlkl", "tune", *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -49,8 +49,8 @@ def started(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def mentioned(text: str) -> list[str]:
-    """Command lines of processes that have a text in them."""
+def processes_with(text: str) -> list[str]:
+    """Return the command lines of processes with this argument."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -59,12 +59,12 @@ def mentioned(text: str) -> list[str]:
 
 
 def rows(study: str) -> list[dict[str, str]]:
-    """The trials of a study, without the time they took."""
+    """Return the trials of a study without their durations."""
     read = csv.DictReader(Path(study, "trials.csv").read_text().splitlines())
     return [{key: value for key, value in row.items() if key != "seconds"} for row in read]
 
 
-def test_the_help_names_every_key() -> None:
+def test_help_names_every_key() -> None:
     text = help_text()
     for field in fields(TuneConfig):
         assert f"  {field.name}=" in text
@@ -74,7 +74,7 @@ def test_the_help_names_every_key() -> None:
 
 
 @pytest.mark.parametrize("package", ["optuna", pytest.param("matplotlib", marks=pytest.mark.slow)])
-def test_a_missing_extra_is_told_of_before_anything_is_made(
+def test_missing_tune_extra_is_reported_first(
     package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     found = importlib.util.find_spec
@@ -88,7 +88,7 @@ def test_a_missing_extra_is_told_of_before_anything_is_made(
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_is_no_study_and_a_damaged_one_are_named(
+def test_damaged_study_and_bad_folder_are_named(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     (folder / "s").mkdir()
@@ -103,7 +103,7 @@ def test_a_folder_that_is_no_study_and_a_damaged_one_are_named(
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_and_is_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_study_continues_only_with_same_settings(capsys: pytest.CaptureFixture[str]) -> None:
     settings = [*SMALL, SPACE[1], "study=s", "algo.learning_rate=0.001"]
     assert tune(*settings, "trials=1") == 0
     first = rows("s")
@@ -114,17 +114,17 @@ def test_a_study_goes_on_and_is_no_other(capsys: pytest.CaptureFixture[str]) -> 
     assert rows("s")[:1] == first
     assert len(rows("s")) == 2
     printed = capsys.readouterr()
-    assert "1 of them are there" in printed.out
+    assert "; 1 already done" in printed.out
     assert "[2/2]" in printed.err
     assert "[1/2]" not in printed.err
     assert tune(*settings, "trials=2", "gamma=0.9") == 2
     error = capsys.readouterr().err
-    assert "study=s is one of other settings: there config gamma is 0.99, here 0.9" in error
+    assert "study=s was started with other settings: config gamma was 0.99, now it is 0.9" in error
     assert not Path("runs").exists()
 
 
 @pytest.mark.slow
-def test_the_best_trains_by_the_command_that_was_printed(
+def test_printed_command_trains_the_best_trial(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert tune(*SMALL, *SPACE, "trials=4", "startup_trials=2") == 0
@@ -144,7 +144,7 @@ def test_the_best_trains_by_the_command_that_was_printed(
             best = row
     assert config["algo"]["learning_rate"] == float(best["algo.learning_rate"])
     assert config["algo"]["num_epochs"] == int(best["algo.num_epochs"])
-    # The first seed of a trial is the run itself.
+    # The run equals the trial's first seed.
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["return_mean"] == float(best["returns"].split()[0])
     page = Path("runs/tuning/CartPole-v1/ppo_clip/report.md").read_text()
@@ -153,34 +153,34 @@ def test_the_best_trains_by_the_command_that_was_printed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_study_that_was_stopped_or_killed_ends_as_one_that_was_not(number: int) -> None:
+def test_interrupted_study_equals_uninterrupted_one(number: int) -> None:
     settings = [*SMALL, *SPACE, "trials=6", "startup_trials=2", "total_env_steps=2048"]
     settings.append("parallel=2")
     assert tune(*settings, "study=whole") == 0
-    process = started(*settings, "study=cut")
+    process = start(*settings, "study=cut")
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("[2/6]"):
             break
-    time.sleep(0.05)  # into the third
+    time.sleep(0.05)  # the third trial is running
     process.send_signal(number)
     out, _ = process.communicate()
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
-        ends = time.monotonic() + 20
-        while mentioned("study=cut"):  # its trials end after it
-            assert time.monotonic() < ends
+        deadline = time.monotonic() + 20
+        while processes_with("study=cut"):  # its trials end after it
+            assert time.monotonic() < deadline
             time.sleep(0.1)
     else:
         assert process.returncode == 130
-        assert "the same command goes on: rlkl tune" in out
+        assert "to continue, run it again: rlkl tune" in out
         assert 2 <= len(rows("cut")) < 6
     assert tune(*settings, "study=cut") == 0
     assert rows("cut") == rows("whole")
 
 
 @pytest.mark.slow
-def test_a_study_without_a_complete_trial_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+def test_study_without_complete_trial_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["env=pendulum", "env.num_envs=1", "rollout_steps=16", "gamma=0.9,0.99"]
     # An episode of Pendulum has 200 steps.
     assert tune(*arguments, "total_env_steps=64", "trials=2", "study=s") == 1
@@ -193,7 +193,7 @@ def test_a_study_without_a_complete_trial_says_why(capsys: pytest.CaptureFixture
 @pytest.mark.slow
 def test_two_processes_cannot_share_a_study(capsys: pytest.CaptureFixture[str]) -> None:
     settings = [*SMALL, *SPACE, "total_env_steps=2048", "trials=500", "study=s"]
-    process = started(*settings)
+    process = start(*settings)
     assert process.stderr is not None
     process.stderr.readline()
     assert tune(*settings) == 2

@@ -1,4 +1,4 @@
-"""Spaces as they are typed, what is refused, and experiments that say what was found."""
+"""Search spaces on the command line, invalid ones, and experiments with the best values."""
 
 from pathlib import Path
 from typing import Any
@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 
 import rlkl
-from rlkl.cli.compose import load, options, register_schemas
+from rlkl.cli.compose import load
 from rlkl.cli.compose_tuning import experiment_yaml, load_tuning
+from rlkl.cli.schema import options, register_schemas
 from rlkl.tools.tuning.space import Choice, Interval
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 register_schemas()
 RATE = "algo.learning_rate=tag(log,interval(1e-5,1e-2))"
 
 
-def test_a_space_is_typed_as_values_of_keys() -> None:
+def test_search_space_is_parsed() -> None:
     tuning = load_tuning(
         [
             "env=acrobot",
@@ -77,9 +78,7 @@ def test_a_space_is_typed_as_values_of_keys() -> None:
         pytest.param(["critic.value_clip=interval(0.1,0.9)"], None, marks=pytest.mark.slow),
     ],
 )
-def test_a_study_begins_with_the_config_as_it_stands_if_the_space_holds_it(
-    space: list[str], first: Any
-) -> None:
+def test_first_values_are_those_of_users_config(space: list[str], first: Any) -> None:
     tuning = load_tuning(space)
     assert tuning.first == first
     if "gamma" in tuning.space and first:
@@ -87,21 +86,21 @@ def test_a_study_begins_with_the_config_as_it_stands_if_the_space_holds_it(
 
 
 @pytest.mark.slow
-def test_algorithms_and_other_groups_can_be_tuned_and_the_later_value_counts() -> None:
+def test_groups_can_be_tuned_and_last_value_counts() -> None:
     arguments = ["algo=ppo_clip,trpo", "policy=mlp,mlp_large", "env.kwargs.a=1", "gamma=0.5,0.6"]
     with pytest.raises(ConfigError, match=r"env\.kwargs"):
         load_tuning([*arguments, "env.kwargs.a=1,2"])
     tuning = load_tuning([*arguments[:2], "gamma=0.5,0.6", "gamma=0.7"])
     assert list(tuning.space) == ["algo", "policy"]
     assert tuning.fixed == ["gamma=0.7"]
-    assert tuning.first is None  # what a group chooses is not in the config
+    assert tuning.first is None  # the config does not contain the options of groups
     config = tuning.configure({"algo": "trpo", "policy": "mlp_large"})
     assert (config.algo.name, config.gamma) == ("trpo", 0.7)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", options("tune"))
-def test_every_space_that_comes_with_rlkl_can_be_tuned_and_holds_the_defaults(name: str) -> None:
+def test_search_spaces_of_rlkl_contain_the_defaults(name: str) -> None:
     tuning = load_tuning([f"space={name}"])
     assert tuning.config.algo.name == name
     assert len(tuning.space) >= 5
@@ -109,7 +108,7 @@ def test_every_space_that_comes_with_rlkl_can_be_tuned_and_holds_the_defaults(na
 
 
 @pytest.mark.slow
-def test_a_space_of_ones_own_is_a_file_and_the_command_line_counts_more(tmp_path: Path) -> None:
+def test_command_line_overrides_space_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("# mine\nalgo.num_epochs: 3,10\ngamma: choice(0.9,0.99)\ngae_lambda: 0.9\n")
     tuning = load_tuning([f"space={path}", "gamma=0.8", "trials=3"])
@@ -121,11 +120,11 @@ def test_a_space_of_ones_own_is_a_file_and_the_command_line_counts_more(tmp_path
 
 
 @pytest.mark.slow
-def test_a_value_is_refused_only_where_it_goes_with_no_others() -> None:
-    # 1 environment × 16 steps cannot be cut into 32 minibatches; 2 × 16 can.
+def test_value_without_valid_combination_raises() -> None:
+    # 1 environment × 16 steps cannot be split into 32 minibatches; 2 × 16 can.
     arguments = ["env.num_envs=1,2", "rollout_steps=16", "critic.num_minibatches=4"]
     assert load_tuning([*arguments, "algo.num_minibatches=4,32"]).space
-    with pytest.raises(ConfigError, match=r"algo\.num_minibatches=64, which is to be tried"):
+    with pytest.raises(ConfigError, match=r"algo\.num_minibatches=64 cannot be tried"):
         load_tuning([*arguments, "algo.num_minibatches=4,64"])
 
 
@@ -140,7 +139,7 @@ CASES: dict[str, list[str]] = {
 }
 
 
-def test_an_experiment_overrides_groups_and_nests_keys() -> None:
+def test_experiment_overrides_groups_and_nests_keys() -> None:
     overrides = ["experiment=smoke", "algo=trpo", "algo.max_kl=0.02", "gamma=null", "gamma=0.9"]
     assert experiment_yaml([*overrides, "policy.actor_hidden_sizes=[32,32]"], "found.") == (
         "# @package _global_\n"
@@ -160,13 +159,13 @@ def test_an_experiment_overrides_groups_and_nests_keys() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_an_experiment_stands_for_its_overrides(case: str, tmp_path: Path) -> None:
+def test_experiment_is_equivalent_to_its_overrides(case: str, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     path = tmp_path / "experiment" / "best.yaml"
     path.write_text(experiment_yaml(CASES[case], "what it is."))
     assert load(["experiment=best"], [tmp_path]) == load(CASES[case])
     assert options("experiment", [tmp_path])["best"] == "what it is."
-    # And what is typed beside it counts more.
+    # Overrides beside it take precedence.
     changed: Any = load(["experiment=best", "seed=3", "gamma=0.5"], [tmp_path])
     assert (changed.seed, changed.gamma) == (3, 0.5)
     assert isinstance(changed, rlkl.TrainConfig)

@@ -1,4 +1,4 @@
-"""`rlkl watch`: episodes in a window and in videos, and what cannot be shown."""
+"""`rlkl watch`: episodes in a window and in videos, and environments that cannot be rendered."""
 
 import importlib.util
 import re
@@ -18,9 +18,9 @@ from rlkl.cli import main
 from rlkl.cli.evaluate import run_episodes
 from rlkl.envs.make import EnvConfig, make_rendered_env
 from rlkl.tools.rendering import Video, play
-from rlkl.training.checkpoint import TrainedPolicy, load_run
+from rlkl.training.trained_policy import TrainedPolicy, load_run
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.seeding import RandomStreams
-from rlkl.utils.validation import ConfigError
 
 HAS_VIDEO = all(importlib.util.find_spec(name) for name in ("imageio", "imageio_ffmpeg"))
 needs_video = pytest.mark.skipif(not HAS_VIDEO, reason="needs the extra video")
@@ -31,11 +31,11 @@ SIDE = 32
 
 
 class Painter(gym.Env[Any, Any]):
-    """Paints its step in the brightness of each picture; an episode has seed % 5 + 3 steps.
+    """The brightness of each picture shows the step; an episode has seed % 5 + 3 steps.
 
     Args:
-        render_mode: as gymnasium gives it.
-        trouble: `error` raises in `render`, `nothing` returns none.
+        render_mode: from gymnasium.
+        trouble: with `error`, `render` raises; with `nothing`, it returns None.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
@@ -83,7 +83,7 @@ def tiny(run_dir: Path, env: EnvConfig) -> rlkl.TrainConfig:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short runs: one of CartPole, and some that paint or do not."""
+    """Short runs: CartPole, and Painter with and without trouble."""
     folder = tmp_path_factory.mktemp("watch")
     envs = {
         "cartpole": EnvConfig(num_envs=2),
@@ -97,7 +97,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_a_new_folder(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def new_folder(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for run_dir in runs.iterdir():
         (tmp_path / run_dir.name).symlink_to(run_dir)
@@ -116,23 +116,23 @@ def lengths(seed: int, count: int) -> list[int]:
 
 
 def pictures_of(film: str) -> tuple[np.ndarray, str]:
-    """Return a video's pictures `[F, H, W, 3]`, and what ffmpeg says of it."""
+    """Return a video's pictures `[F, H, W, 3]`, and ffmpeg's messages."""
     import imageio_ffmpeg
 
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", film]
     raw = ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     done = subprocess.run([*ffmpeg, *raw], capture_output=True, check=True)
-    told = done.stderr.decode()
-    size = re.search(r" (\d+)x(\d+)[, ]", told)
+    messages = done.stderr.decode()
+    size = re.search(r" (\d+)x(\d+)[, ]", messages)
     assert size
     shape = -1, int(size[2]), int(size[1]), 3
-    return np.frombuffer(done.stdout, np.uint8).reshape(shape), told
+    return np.frombuffer(done.stdout, np.uint8).reshape(shape), messages
 
 
 @needs_video
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
 @pytest.mark.parametrize("actions", ["deterministic", "sampled"])
-def test_a_video_has_a_picture_of_every_moment(
+def test_video_has_a_picture_of_every_step(
     suffix: str, actions: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"film.{suffix}"
@@ -144,8 +144,8 @@ def test_a_video_has_a_picture_of_every_moment(
         f"mean return {np.mean(expected):.6g}",
         name,
     ]
-    pictures, told = pictures_of(name)
-    assert "20 fps" in told
+    pictures, messages = pictures_of(name)
+    assert "20 fps" in messages
     assert pictures.shape[1:] == (SIDE, SIDE, 3)
     painted = [20 * t for length in expected for t in range(length + 1)]
     np.testing.assert_allclose(pictures.mean((1, 2, 3)), painted, atol=4)
@@ -153,7 +153,7 @@ def test_a_video_has_a_picture_of_every_moment(
 
 @needs_video
 @needs_pygame
-def test_a_real_environment_is_recorded_as_it_is_evaluated(
+def test_recorded_episode_equals_evaluated_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run("cartpole", "--video", "film.mp4", "--episodes", "1", "--seed", "2") == 0
@@ -163,14 +163,14 @@ def test_a_real_environment_is_recorded_as_it_is_evaluated(
     )
     pictures, _ = pictures_of("film.mp4")
     assert len(pictures) == found.lengths[0] + 1
-    # A pole on a cart on a white ground: dark and light, and not the same at the end.
+    # A dark pole and cart on white; the last picture differs from the first.
     assert pictures[0].min() < 60
     assert pictures[0].max() > 240
     assert np.abs(pictures[0].astype(int) - pictures[-1]).max() > 60
 
 
 @needs_pygame
-def test_a_window_shows_episodes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_window_shows_episodes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("cartpole", "--episodes", "1") == 0
     found = run_episodes(load_run("cartpole"), 1, 0, "deterministic")
     assert capsys.readouterr().out == (
@@ -179,7 +179,7 @@ def test_a_window_shows_episodes(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_a_memory_begins_each_episode_anew() -> None:
+def test_memory_is_reset_for_each_episode() -> None:
     env = make_rendered_env(EnvConfig("CartPole-v1"), "rgb_array")
     policy = TrainedPolicy(
         small_policy(vector_encoder(4), env.action_space, memory="gru", actor_gain=20.0), None
@@ -192,13 +192,13 @@ def test_frames_are_stacked_as_in_training() -> None:
     assert env.observation_space.shape == (3, 4)
 
 
-def test_what_was_painted_until_an_error_is_kept(tmp_path: Path) -> None:
+def test_video_is_kept_after_an_error(tmp_path: Path) -> None:
     pytest.importorskip("imageio", reason="needs the extra video")
     env = make_rendered_env(EnvConfig("Painter-v0"), "rgb_array")
     with pytest.raises(KeyboardInterrupt), Video(env, tmp_path / "film.gif") as video:
         env.reset(seed=0)
-        video.look()
-        video.look()
+        video.capture()
+        video.capture()
         raise KeyboardInterrupt
     assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF89a")
 
@@ -217,7 +217,7 @@ BAD: dict[str, str] = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
+def test_invalid_watch_prints_one_line(
     arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there.gif").touch()
@@ -235,7 +235,7 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
 
 
 class Gallery(gym.Env[Any, Any]):
-    """Returns pictures one after the other."""
+    """An environment that renders the given pictures."""
 
     def __init__(self, *pictures: Any) -> None:
         self.pictures = iter(pictures)
@@ -244,7 +244,7 @@ class Gallery(gym.Env[Any, Any]):
         return next(self.pictures)
 
 
-GREY = np.full((2, 6), 51, np.uint8)  # a fifth of 255
+GREY = np.full((2, 6), 51, np.uint8)  # 20% of 255
 COLOR = np.repeat(GREY[:, :, None], 3, 2)
 
 
@@ -264,11 +264,11 @@ COLOR = np.repeat(GREY[:, :, None], 3, 2)
         [COLOR],
     ],
 )
-def test_pictures_of_any_common_form_are_films(picture: Any, tmp_path: Path) -> None:
+def test_common_picture_formats_are_recorded(picture: Any, tmp_path: Path) -> None:
     imageio = pytest.importorskip("imageio.v2", reason="needs the extra video")
     with Video(Gallery(picture, picture), tmp_path / "film.gif") as video:
-        video.look()
-        video.look()
+        video.capture()
+        video.capture()
     (first, *_) = imageio.mimread(tmp_path / "film.gif")
     assert first.shape[:2] == (2, 6)
     assert np.abs(first[:, :, :3].astype(int) - 51).max() <= 2
@@ -287,17 +287,17 @@ def test_pictures_of_any_common_form_are_films(picture: Any, tmp_path: Path) -> 
         ([COLOR, None], "returns no picture"),
     ],
 )
-def test_what_is_no_picture_is_named(pictures: list[Any], words: str, tmp_path: Path) -> None:
+def test_invalid_picture_is_named(pictures: list[Any], words: str, tmp_path: Path) -> None:
     pytest.importorskip("imageio.v2", reason="needs the extra video")
     with (
         Video(Gallery(*pictures), tmp_path / "film.gif") as video,
         pytest.raises(ConfigError, match=words),
     ):
         for _ in pictures:
-            video.look()
+            video.capture()
 
 
-def test_without_a_display_the_video_is_named(
+def test_missing_display_suggests_video(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
@@ -308,7 +308,7 @@ def test_without_a_display_the_video_is_named(
 
 
 @pytest.mark.parametrize("package", ["imageio", "imageio_ffmpeg"])
-def test_a_missing_extra_is_named(
+def test_missing_video_extra_is_named(
     package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else name)
@@ -318,17 +318,17 @@ def test_a_missing_extra_is_named(
     assert error.count("\n") == 1
 
 
-def test_an_environment_without_pictures_is_refused() -> None:
+def test_environment_without_render_modes_raises() -> None:
     import small_environments  # noqa: F401
 
     with pytest.raises(rlkl.ConfigError, match="it offers no render modes"):
         make_rendered_env(EnvConfig("SmallCounter-v0"), "rgb_array")
     if importlib.util.find_spec("ale_py"):
-        with pytest.raises(rlkl.ConfigError, match="which draws nothing"):
+        with pytest.raises(rlkl.ConfigError, match="which does not render"):
             make_rendered_env(EnvConfig("ALE/Pong-v5"), "rgb_array")
 
 
-def test_mujoco_without_a_display_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mujoco_without_display_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mujoco", reason="needs the extra mujoco")
     env = make_rendered_env(EnvConfig("HalfCheetah-v5"), "rgb_array")
     env.reset(seed=0)
@@ -338,11 +338,11 @@ def test_mujoco_without_a_display_says_what_it_needs(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(env, "render", dark)
     with pytest.raises(rlkl.ConfigError, match=r"no OpenGL; .*MUJOCO_GL=egl or MUJOCO_GL=osmesa"):
-        Video(env, Path("film.gif")).look()
+        Video(env, Path("film.gif")).capture()
     env.close()
 
 
-def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_help_fits_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     printed = capsys.readouterr().out
     assert printed.startswith("usage: rlkl watch RUN_DIR [FLAG ...]\n")

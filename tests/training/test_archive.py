@@ -144,11 +144,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "one large tensor many times": (many_times(100), "references in it multiply"),
     "attributes of a function": (
         of_pickle(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b."),
-        "attributes of something else",
+        "attributes of something other",
     ),
     "attributes that hide a method": (
         of_pickle(b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x01sb."),
-        "attributes of something else",
+        "attributes of something other",
     ),
     "no pickle": (b"PK\x05\x06" + b"\x00" * 18, "no data.pkl"),
     "many files": (b"PK\x01\x02" * 100_001, "more than 100,000 files"),
@@ -224,7 +224,8 @@ def test_threads_of_a_checkpoint_are_bounded(tmp_path: Path) -> None:
         algo=rlkl.PPOClipConfig(num_minibatches=1), critic=rlkl.CriticConfig(num_minibatches=1),
     )  # fmt: skip
     rlkl.train(config)
-    from rlkl.training.checkpoint import load_run, save_checkpoint
+    from rlkl.training.checkpoint import save_checkpoint
+    from rlkl.training.trained_policy import load_run
 
     path = tmp_path / "run" / "checkpoints" / "last.pt"
     state = load_checkpoint(path)

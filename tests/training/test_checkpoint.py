@@ -16,19 +16,11 @@ from learning_loop import small_policy
 from torch import Generator
 
 import rlkl
-from rlkl.envs.spaces import ObservationEncoder
+from rlkl.envs.observations import ObservationEncoder
 from rlkl.models.policy import Policy
 from rlkl.numerics.normalization import ObservationNormalizer
-from rlkl.training.checkpoint import (
-    FORMAT,
-    TrainedPolicy,
-    describe_policy,
-    load_checkpoint,
-    load_policy,
-    load_run,
-    newest,
-    save_checkpoint,
-)
+from rlkl.training.checkpoint import FORMAT, load_checkpoint, newest, save_checkpoint
+from rlkl.training.trained_policy import TrainedPolicy, describe_policy, load_policy, load_run
 
 OBSERVATIONS: dict[str, Any] = {
     "vector": Box(-2, 2, (3,), np.float32),
@@ -173,12 +165,12 @@ def test_an_observation_of_another_shape_is_refused(tmp_path: Path) -> None:
     for observation, words in (
         (np.zeros(2, np.float32), r"shape \(2,\) and type float32; its space declares \(3,\)"),
         (np.zeros((5, 3), np.float32), r"shape \(5, 3\)"),
-        ([0, np.nan, 1], "the observation is nan in place 1; expected finite numbers"),
+        ([0, np.nan, 1], "the observation is nan at index 1; expected finite numbers"),
         ({"a": 1}, "the observation is missing|shape"),
     ):
         with pytest.raises(rlkl.ConfigError, match=rf"^act: .*{words}") as told:
             back.act(observation)
-        assert "copy" not in str(told.value)
+        assert "sub-environment" not in str(told.value)
     with pytest.raises(rlkl.ConfigError, match=r"^act: the action mask allows no action$"):
         back.act(np.zeros(3, np.float32), action_mask=[0, 0])
     assert back.act([0, 0, 1]) in (0, 1)
@@ -270,7 +262,7 @@ def test_code_in_a_checkpoint_is_not_run_and_told_of(
     path.parent.mkdir()
     torch.save({"format": FORMAT, "config": RunsCode()}, path)
     for read in (lambda: load_checkpoint(path), lambda: rlkl.resume(tmp_path)):
-        with pytest.raises(rlkl.ConfigError, match="something else than data") as refused:
+        with pytest.raises(rlkl.ConfigError, match="something other than data") as refused:
             read()
         assert "weights_only" not in str(refused.value)
     assert not Path("it_ran").exists()
@@ -319,7 +311,7 @@ def test_the_newest_checkpoint_that_can_be_gone_on_from_is_found(tmp_path: Path)
         state = {"env_steps": env_steps, "resumable": resumable, "whole": whole}
         save_checkpoint(tmp_path / name, state)
 
-    with pytest.raises(rlkl.ConfigError, match="no checkpoint that a run can go on from"):
+    with pytest.raises(rlkl.ConfigError, match="no checkpoint from which a run can resume"):
         newest(tmp_path)
     save("step_80.pt", 80)
     save("step_200.pt", 200)
@@ -335,8 +327,9 @@ def test_the_newest_checkpoint_that_can_be_gone_on_from_is_found(tmp_path: Path)
     path, state, notes = newest(tmp_path)
     assert (path.name, state["env_steps"]) == ("step_200.pt", 200)
     assert "step_300.pt is not a checkpoint that can be read" in notes[0]
-    assert "130 environment steps are made again" in notes[1]
-    assert notes[1].endswith(f"last.pt spares them: rlkl resume {tmp_path.parent} exact=false")
+    assert "the last 130 environment steps will be repeated" in notes[1]
+    command = f"rlkl resume {tmp_path.parent} exact=false"
+    assert notes[1].endswith(f"to continue from last.pt, inexactly: {command}")
     assert newest(tmp_path, exact=False)[0].name == "last.pt"
     save("last.pt", 330, resumable=False, whole=False)
     path, state, notes = newest(tmp_path, exact=False)

@@ -22,7 +22,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the same to the bit" in done.stdout
+    assert "bit-for-bit identical" in done.stdout
     assert "differs" not in done.stdout
     assert "kills=8" in done.stdout
     assert not list(tmp_path.rglob("*.partial"))

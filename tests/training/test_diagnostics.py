@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learning_loop import seen
+from learning_loop import as_inputs, iterate
 from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
@@ -14,10 +14,11 @@ from torch import Tensor
 import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import Metrics
+from rlkl.engines.make import make_engine
 from rlkl.numerics.divergence_formulas import jensen_shannon_estimate
-from rlkl.rollouts.rollout import Batch, make_batch
+from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.training.checkpoint import save_checkpoint
-from rlkl.training.diagnostics import report
+from rlkl.training.diagnostics import compare_with_old
 
 ENVS = ["CartPole-v1", "Pendulum-v1"]
 
@@ -38,7 +39,7 @@ def trainer_for(algo: str, env_id: str) -> rlkl.Trainer:
 def distributions(run_dir: Path, states: Tensor) -> torch.distributions.Distribution:
     """Return what the policy of a checkpoint says, as torch's own distributions in float64."""
     with torch.no_grad():
-        parameters = rlkl.load_policy(run_dir).policy.actor(seen(states)).double()
+        parameters = rlkl.load_policy(run_dir).policy.actor(as_inputs(states)).double()
     if parameters.shape[1] == 2 and states.shape[1] == 4:
         return torch.distributions.Categorical(logits=parameters)
     mean, log_std = parameters.chunk(2, -1)
@@ -51,11 +52,12 @@ def test_the_reported_kl_is_that_of_the_checkpoints_before_and_after(
     algo: str, env_id: str, tmp_path: Path
 ) -> None:
     trainer = trainer_for(algo, env_id)
-    trainer.iterate()
+    trainer.learner.iterate()
     folders = [tmp_path / "before", tmp_path / "after"]
-    save_checkpoint(folders[0] / "checkpoints" / "last.pt", trainer.state_dict())
-    rollout, metrics, histograms = trainer.iterate()
-    save_checkpoint(folders[1] / "checkpoints" / "last.pt", trainer.state_dict())
+    save_checkpoint(folders[0] / "checkpoints" / "last.pt", trainer.learner.state_dict())
+    rollout, report = iterate(trainer.learner)
+    metrics, histograms = report.scalars, report.histograms
+    save_checkpoint(folders[1] / "checkpoints" / "last.pt", trainer.learner.state_dict())
 
     vectors = torch.from_numpy(rollout.observations["vector"][:-1]).flatten(0, 1)
     old, new = (distributions(folder, vectors) for folder in folders)
@@ -80,12 +82,12 @@ def test_the_reported_kl_is_that_of_the_checkpoints_before_and_after(
 
 def collected(env_id: str) -> tuple[rlkl.Trainer, Batch]:
     trainer = trainer_for("ppo_clip", env_id)
-    rollout = trainer.collector.collect()
-    return trainer, make_batch(rollout, trainer.policy, 0.99, 0.95)
+    rollout = trainer.learner.collector.collect()
+    return trainer, make_batch(rollout, make_engine(trainer.policy), 0.99, 0.95)
 
 
 def reported(trainer: rlkl.Trainer, batch: Batch) -> Metrics:
-    return report(trainer.policy, batch, (0.8, 1.2))[0]
+    return compare_with_old(make_engine(trainer.policy), batch, (0.8, 1.2))[0]
 
 
 def test_effective_sample_size_is_kishs_share() -> None:
@@ -111,7 +113,7 @@ def test_squashed_entropy_is_of_what_the_environment_gets() -> None:
     )
     trainer = rlkl.Trainer(config)
     trainer.policy.actor_parameters.vector.data.zero_()  # u is N(0, 1) in every state
-    batch = make_batch(trainer.collector.collect(), trainer.policy, 0.99, 0.95)
+    batch = make_batch(trainer.learner.collector.collect(), make_engine(trainer.policy), 0.99, 0.95)
     trainer.close()
 
     def surprise(a: float) -> float:
@@ -125,7 +127,7 @@ def test_squashed_entropy_is_of_what_the_environment_gets() -> None:
 def test_js_is_exact_for_one_choice_and_an_estimate_for_gaussians() -> None:
     for env_id, exact in zip(ENVS, (True, False), strict=True):
         trainer, batch = collected(env_id)
-        trainer.policy_optimizer.update(batch, 0.0)
+        trainer.learner.policy_optimizer.update(batch, 0.0)
         metrics = reported(trainer, batch)
         assert ("kl/js" in metrics) == exact
         assert ("kl/js_estimate" in metrics) == (not exact)

@@ -22,10 +22,13 @@ from scipy import stats
 import rlkl
 from rlkl.cli import main
 from rlkl.cli.evaluate import run_episodes
-from rlkl.envs.spaces import ObservationEncoder
+from rlkl.engines.make import make_engine
+from rlkl.envs.observations import ObservationEncoder
 from rlkl.models.policy import Policy
-from rlkl.training.checkpoint import load_checkpoint, load_run, save_checkpoint
+from rlkl.training.checkpoint import load_checkpoint, save_checkpoint
 from rlkl.training.evaluation import Evaluation, EvaluationStoppedError, evaluate
+from rlkl.training.learner import Learner
+from rlkl.training.trained_policy import load_run
 from rlkl.utils.seeding import RandomStreams
 
 ROOT = Path(__file__).parents[2]
@@ -113,12 +116,12 @@ def test_episodes_depend_on_the_seed_alone_and_not_on_training(trained: Path) ->
     first, again, other = (run_episodes(known, 4, seed, "sampled").returns for seed in (0, 0, 1))
     assert first == again != other
     trainer = rlkl.Trainer(tiny(Path("unused"), eval_episodes=4))
-    trainer.envs.close()
+    trainer.learner.envs.close()
     assert known.policy.normalizer is not None
     # As the run of the same seed would be evaluated at its end: other episodes.
     trainer.policy.load_state_dict(known.policy.policy.state_dict())
-    trainer.normalizer = known.policy.normalizer
-    assert trainer.evaluate().mean_return != np.mean(
+    trainer.learner.normalizer = known.policy.normalizer
+    assert trainer.learner.evaluate().mean_return != np.mean(
         run_episodes(known, 4, 0, "deterministic").returns
     )
 
@@ -208,8 +211,8 @@ def test_the_best_policy_is_read_where_it_is_asked_for(trained: Path, tmp_path: 
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     trainer = rlkl.Trainer(tiny(folder, seed=9, normalize_observations=True))
-    trainer.envs.close()
-    save_checkpoint(folder / "checkpoints" / "best.pt", trainer.state_dict())
+    trainer.learner.envs.close()
+    save_checkpoint(folder / "checkpoints" / "best.pt", trainer.learner.state_dict())
     assert (load_run(folder).env_steps, load_run(folder, "best").env_steps) == (448, 0)
     best, last = rlkl.load_policy(folder, "best"), rlkl.load_policy(folder)
     expected = trainer.policy.state_dict()["actor"]
@@ -227,7 +230,7 @@ def test_spare_episodes_are_spread_over_environments() -> None:
     encoder = ObservationEncoder(Box(-np.inf, np.inf, (3,)))
     policy = Policy(rlkl.PolicyConfig(), encoder, Discrete(3), torch.Generator())
     config = rlkl.EnvConfig("SmallCounter-v0", num_envs=3, backend="sync")
-    found = evaluate(policy, config, 5, [0, 1, 2])
+    found = evaluate(make_engine(policy), config, 5, [0, 1, 2])
     # Sub-environments 0 and 1 give two episodes each, sub-environment 2 one: of 3 and 4, of 4
     # and 3, and of 5 steps (PLANS).
     assert sorted(found.lengths) == [3, 3, 4, 4, 5]
@@ -258,7 +261,11 @@ def endless(num_envs: int, episodes: int, seeds: list[int], **given: Any) -> Eva
     encoder = ObservationEncoder(Endless.observation_space)
     policy = Policy(rlkl.PolicyConfig(), encoder, Endless.action_space, torch.Generator())
     return evaluate(
-        policy, rlkl.EnvConfig("Endless-v0", num_envs, "sync"), episodes, seeds, **given
+        make_engine(policy),
+        rlkl.EnvConfig("Endless-v0", num_envs, "sync"),
+        episodes,
+        seeds,
+        **given,
     )
 
 
@@ -336,9 +343,7 @@ def test_the_best_of_several_evaluations_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     returns = iter([1.0, 5.0, 5.0, 4.0])
-    monkeypatch.setattr(
-        rlkl.Trainer, "evaluate", lambda trainer, stop: Evaluation([next(returns)], [1])
-    )
+    monkeypatch.setattr(Learner, "evaluate", lambda learner, stop: Evaluation([next(returns)], [1]))
     summary = rlkl.train(tiny(tmp_path / "run", eval_interval=2))
     shown = [row["return/eval"] for row in metrics_of(tmp_path / "run")]
     assert [text and float(text) for text in shown] == ["", 1.0, "", 5.0, "", 5.0, 4.0]
@@ -351,11 +356,11 @@ def test_the_best_of_several_evaluations_is_kept(
 def test_a_run_that_is_stopped_has_no_evaluation_of_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(trainer: rlkl.Trainer, stop: Any) -> Evaluation:
+    def interrupted(learner: Learner, stop: Any) -> Evaluation:
         os.kill(os.getpid(), signal.SIGINT)
         return Evaluation([3.0], [1])
 
-    monkeypatch.setattr(rlkl.Trainer, "evaluate", interrupted)
+    monkeypatch.setattr(Learner, "evaluate", interrupted)
     summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
     assert (summary.status, summary.iterations, summary.eval_return) == ("stopped", 1, None)
 

@@ -97,7 +97,7 @@ def test_training_on_a_full_disk(room: int, tmp_path: Path) -> None:
         load_checkpoint(path)
     assert bool(kept) == (room >= 300) == ("rlkl resume /" in errors)
     if kept:
-        assert f"disk/run/checkpoints/{kept[0].name} is whole" in errors
+        assert f"disk/run/checkpoints/{kept[0].name} is complete" in errors
         summary = rlkl.resume(tmp_path / "kept")
         assert summary.status == "finished"
         assert summary.env_steps >= 3000
@@ -122,6 +122,6 @@ def test_resuming_on_a_disk_that_takes_no_more(
     assert numbered(run / "checkpoints")
     errors = check(on_a_disk(tmp_path, room, "resume disk/run", options), reason)
     newest = numbered(tmp_path / "kept" / "checkpoints")[0]
-    assert f"{newest.name} is whole" in errors
+    assert f"{newest.name} is complete" in errors
     rlkl.resume(tmp_path / "kept")
     assert_same_run(tmp_path / "whole", tmp_path / "kept")

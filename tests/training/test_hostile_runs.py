@@ -19,9 +19,9 @@ from rlkl.tools.compare.report import Comparison, compare
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.grid.call import Status
 from rlkl.tools.grid.display import Job, ending
-from rlkl.utils.found_files import walk
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_markdown, for_terminal
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.untrusted_files import walk
 
 FILES = ("config.yaml", "metrics.csv", "summary.json", "resumed.yaml")
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -139,7 +139,7 @@ def test_settings_beyond_all_bounds_are_named_or_cut(
     found = compared(tmp_path)
     assert words in said(found)
     assert max(map(len, found.labels)) <= 300
-    assert max(len(field.env) for field in found.fields) <= 120
+    assert max(len(env.name) for env in found.environments) <= 120
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_links_to_folders_above_are_named_not_followed(tmp_path: Path) -> None:
     (bad / "y").symlink_to(tmp_path)
     (tmp_path / "good0" / "events.out.tfevents.1").touch()
     assert f"{bad / 'x'}: it leads to a folder above it" in said(compared(tmp_path))
-    shown, notes = board.sound([tmp_path])
+    shown, notes = board.select_folders([tmp_path])
     assert shown == [tmp_path / "good0"]
     assert notes[0] == f"left out: {bad / 'x'}: it leads to a folder above it"
 
@@ -185,7 +185,7 @@ def test_links_that_double_paths_are_followed_once(tmp_path: Path) -> None:
     assert len(list(walk(tmp_path, {}))) == 44  # the place itself, three runs, forty folders
     compared(tmp_path)
     (tmp_path / "good0" / "events.out.tfevents.1").touch()
-    assert board.sound([tmp_path])[0] == [tmp_path / "good0"]
+    assert board.select_folders([tmp_path])[0] == [tmp_path / "good0"]
 
 
 def test_patterns_follow_no_links(tmp_path: Path) -> None:
@@ -205,16 +205,16 @@ def test_a_link_beside_a_run_is_no_warning(tmp_path: Path) -> None:
     assert {row["folder"] for row in found.tables["runs"]} == {
         str(tmp_path / name) for name in ("good0", "good1", "bad")
     }
-    assert board.sound([tmp_path]) == ([tmp_path], [])
+    assert board.select_folders([tmp_path]) == ([tmp_path], [])
 
 
 def test_the_board_opens_regular_files_alone(tmp_path: Path) -> None:
     bad = beside_good_ones(tmp_path)
     os.mkfifo(bad / "events.out.tfevents.1")
-    with pytest.raises(ConfigError, match=r"nothing to show; .*it is no regular file"):
-        board.sound([tmp_path])
+    with pytest.raises(ConfigError, match=r"nothing to show; .*it is not a regular file"):
+        board.select_folders([tmp_path])
     (tmp_path / "good1" / "events.out.tfevents.1").touch()
-    assert board.sound([tmp_path])[0] == [tmp_path / "good1"]
+    assert board.select_folders([tmp_path])[0] == [tmp_path / "good1"]
 
 
 # Names

@@ -73,7 +73,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes | None], str]] = {
     "cut": (lambda content: content[: len(content) // 2], "rows and ends at"),
     "a row less": (lines_without(2), "rows"),
     "another header": (lambda content: b"x" + content, "has other columns"),
-    "another digit": (with_other_digit, "has other rows than when the checkpoint was made"),
+    "another digit": (with_other_digit, "has other rows than when the checkpoint was written"),
 }
 OLDER = [kind for kind in DAMAGE if kind != "another digit"]
 
@@ -146,7 +146,7 @@ def test_a_damaged_record_of_resumes_is_set_aside(
     assert rlkl.resume(run, loud).status == "finished"
     assert (run / "resumed.yaml.damaged-1").read_text() == content
     assert len(yaml.safe_load((run / "resumed.yaml").read_text())) == 1
-    assert "it is now resumed.yaml.damaged-1" in capsys.readouterr().out
+    assert "renamed to resumed.yaml.damaged-1" in capsys.readouterr().out
 
 
 def test_checkpoints_of_another_seed_are_passed_over(

@@ -18,6 +18,7 @@ from rlkl.training.progress import (
     make_progress,
     print_summary,
 )
+from rlkl.training.report import Report
 
 METRICS = {"return/train": 123.4, "kl/old_new": 0.0123}
 
@@ -25,7 +26,7 @@ METRICS = {"return/train": 123.4, "kl/old_new": 0.0123}
 def test_plain_lines_come_at_every_twentieth(capsys: pytest.CaptureFixture[str]) -> None:
     with make_progress("auto", "trpo on X-v0", 10_000) as display:  # no terminal in a test
         for env_steps in range(50, 10_001, 50):
-            display.show(env_steps, METRICS)
+            display.show(Report(env_steps, METRICS, {}))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "trpo on X-v0: 10,000 environment steps"
     assert len(lines) == 21
@@ -37,7 +38,7 @@ def test_the_last_line_never_says_a_hundred_before_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     display = PlainProgress("", 1000)
-    display.show(999, METRICS | {"return/train": math.nan})
+    display.show(Report(999, METRICS | {"return/train": math.nan}, {}))
     assert capsys.readouterr().out.lstrip().startswith("99%")
 
 
@@ -45,7 +46,7 @@ def test_none_is_silence(capsys: pytest.CaptureFixture[str]) -> None:
     display = make_progress("none", "", 10)
     assert isinstance(display, NoProgress)
     with display:
-        display.show(10, METRICS)
+        display.show(Report(10, METRICS, {}))
     assert capsys.readouterr().out == ""
 
 
@@ -53,9 +54,11 @@ def test_none_is_silence(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_gets_one_line_that_moves(columns: int) -> None:
     code = (
         "from rlkl.training.progress import make_progress\n"
+        "from rlkl.training.report import Report\n"
         "with make_progress('auto', 'trpo on X-v0, done in such a way', 1_000) as display:\n"
         "    for steps in (10, 55, 1_000):\n"
-        "        display.show(steps, {'return/train': -1234.5, 'kl/old_new': 0.01})\n"
+        "        scalars = {'return/train': -1234.5, 'kl/old_new': 0.01}\n"
+        "        display.show(Report(steps, scalars, {}))\n"
     )
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)}

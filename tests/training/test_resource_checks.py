@@ -8,7 +8,7 @@ import pytest
 import rlkl
 from rlkl.training import resource_checks as memory_budget
 from rlkl.training.resource_checks import check_memory, check_processes, machine_memory
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 GIB = 2**30
 
@@ -40,7 +40,7 @@ def test_a_rollout_is_refused_from_the_first_transition_that_does_not_fit(
     with pytest.raises(ConfigError) as error:
         check_memory(1_491_309, 10)
     assert str(error.value) == (
-        "rollout_steps=1491309 with num_envs=10: needs at least 1 GiB of memory, and this machine "
+        "rollout_steps=1491309 with num_envs=10: needs at least 1 GiB of memory, but this machine "
         "has 1 GiB; expected less"
     )
 
@@ -91,7 +91,7 @@ def test_copies_in_processes_count_by_what_a_process_takes(one_gibibyte: None) -
     with pytest.raises(ConfigError, match=r"^env\.num_envs=256, each in .* at least 1 GiB"):
         check_memory(8, 256, processes=256)
     rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=256), rollout_steps=8)
-    with pytest.raises(ConfigError, match=r"^env\.num_envs=256, each in a process of its own"):
+    with pytest.raises(ConfigError, match=r"^env\.num_envs=256, each in its own process"):
         rlkl.TrainConfig(env=rlkl.EnvConfig(num_envs=256, backend="async"), rollout_steps=8)
 
 

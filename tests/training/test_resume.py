@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from learning_loop import config_of
+from learning_loop import config_of, iterate
 from same_runs import assert_same_run, rows
 
 import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import main
-from rlkl.rollouts.rollout import Episode
 from rlkl.training.checkpoint import load_checkpoint, numbered, save_checkpoint
 from rlkl.training.evaluation import Evaluation
 from rlkl.training.learner import Learner
+from rlkl.training.report import Report
 from rlkl.utils.atomic_files import FolderLock
-from rlkl.utils.validation import BrokenEnvironmentError
+from rlkl.utils.errors import BrokenEnvironmentError
 
 QUIET = rlkl.LoggerConfig(tensorboard=False, progress="none")
 
@@ -154,13 +154,10 @@ class Falls:
         self.left = at
         self.error = error
 
-    def log(self, env_steps: int, metrics: Any, histograms: Any) -> None:
+    def log(self, report: Any) -> None:
         self.left -= 1
         if self.left == 0:
             raise self.error
-
-    def log_episodes(self, episodes: Iterable[Episode]) -> None:
-        pass
 
     def close(self, status: str) -> None:
         pass
@@ -258,9 +255,9 @@ def test_checkpoints_are_kept_by_the_rule(tmp_path: Path) -> None:
     means: dict[int, float] = {}
 
     class Watches(Falls):
-        def log(self, env_steps: int, metrics: Any, histograms: Any) -> None:
+        def log(self, report: Any) -> None:
             self.left += 1
-            means[self.left] = metrics["return/train"]
+            means[self.left] = report.scalars["return/train"]
 
     trainer.train(also=[Watches(0, SystemExit())])
     folder = tmp_path / "run" / "checkpoints"
@@ -283,7 +280,7 @@ def test_where_state_can_be_had_checkpoints_change_nothing_and_elsewhere_episode
                 **WORLDS[world],
             )
         )
-        assert ("environments reset every" in trainer.title) == (world == "image")
+        assert ("environments reset every" in trainer.learner.title) == (world == "image")
         trainer.train()
         return trainer.policy.actor_parameters.vector.detach().clone()
 
@@ -323,7 +320,7 @@ def test_an_environment_that_gives_its_state_goes_on_and_one_that_fails_to_is_to
         checkpoint = rlkl.CheckpointConfig(interval)
         given = config(tmp_path / f"{interval}", checkpoint=checkpoint, **WORLDS["own"])
         trainer = rlkl.Trainer(given)
-        assert "environments reset every" not in trainer.title
+        assert "environments reset every" not in trainer.learner.title
         trainer.train()
         return trainer.policy.actor_parameters.vector.detach().clone()
 
@@ -333,7 +330,7 @@ def test_an_environment_that_gives_its_state_goes_on_and_one_that_fails_to_is_to
     with monkeypatch.context() as patch:
         patch.delattr(TellingScreen, "set_state")
         patch.delattr(TellingScreen, "get_state")
-        with pytest.raises(rlkl.ConfigError, match=r"set_state\(\) of TellingScreen .*mend it, or"):
+        with pytest.raises(rlkl.ConfigError, match=r"set_state\(\) of TellingScreen .*fix it, or"):
             rlkl.resume(run)
     assert {path: path.read_bytes() for path in run.rglob("*.*") if path.name != ".lock"} == before
 
@@ -365,7 +362,9 @@ def test_a_checkpoint_without_the_environments_state_begins_them_anew_whatever_t
     learner = Learner(config(run, **WORLDS["own"]))
     path = numbered(run / "checkpoints")[0]
     before, begun = learner.envs, []
-    monkeypatch.setattr(learner, "begin_anew", lambda: begun.append(learner.envs is before))
+    monkeypatch.setattr(
+        learner, "recreate_environments", lambda: begun.append(learner.envs is before)
+    )
     learner.load_state_dict(load_checkpoint(path))
     assert begun == [True]
     learner.envs.close()
@@ -378,13 +377,13 @@ def test_episodes_that_are_cut_are_not_counted_and_rewards_scale_as_if_they_ende
     assert collector._lengths_under_way.any()
     assert scaler is not None
     assert scaler._returns.any()
-    learner.begin_anew()
+    learner.recreate_environments()
     assert not collector._lengths_under_way.any()
     assert not scaler._returns.any()
-    rollout, _, _ = learner.iterate()
+    rollout, _ = iterate(learner)
     assert rollout.begins[0].all()
     (image,) = rollout.observations.values()
-    learner.begin_anew()
+    learner.recreate_environments()
     (other,) = learner.collector.collect().observations.values()
     assert not np.array_equal(other[0], image[0])
 
@@ -397,7 +396,7 @@ REFUSED = {
     "algo.max_kl=1": "has no such key",
     "seed=4": "keeps seed=0",
     "env.num_envs=4": "keeps env.num_envs=2",
-    "env.kwargs.x=4": "stays without env.kwargs.x",
+    "env.kwargs.x=4": "cannot add env.kwargs.x",
     "rollout_steps=4": "keeps rollout_steps=8",
     "scale_rewards=true": "keeps scale_rewards=False",
     "run_dir=elsewhere": "keeps run_dir",
@@ -443,7 +442,7 @@ def test_a_finished_run_says_so_and_is_trained_on_when_given_more(
     more = ("total_env_steps=400", "algo.learning_rate=0.001", "logger.progress=plain")
     assert command(*more) == 0
     printed = capfd.readouterr().out
-    assert "algo.learning_rate: 0.001, before 0.0007" in printed
+    assert "algo.learning_rate: 0.001, was 0.0007" in printed
     assert (tmp_path / "run" / "config.yaml").read_bytes() == original
     (entry,) = yaml.safe_load((tmp_path / "run" / "resumed.yaml").read_text())
     assert entry["changed"]["total_env_steps"] == {"before": 104, "now": 400}
@@ -462,7 +461,7 @@ def test_a_folder_without_a_run_and_one_that_is_at_work_are_refused(
 ) -> None:
     with pytest.raises(rlkl.ConfigError, match="there is no such folder"):
         rlkl.resume(tmp_path / "nowhere")
-    with pytest.raises(rlkl.ConfigError, match="no checkpoint that a run can go on from"):
+    with pytest.raises(rlkl.ConfigError, match="no checkpoint from which a run can resume"):
         rlkl.resume(tmp_path)
     for arguments, code in ((["--help"], 0), ([], 0), (["seed=1"], 2)):
         with pytest.raises(SystemExit) as end:
@@ -472,7 +471,7 @@ def test_a_folder_without_a_run_and_one_that_is_at_work_are_refused(
     lock = FolderLock(run)
     code = f"import rlkl; rlkl.resume({str(run)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"is in use by process {os.getpid()}; wait for its end" in done.stderr
+    assert f"is in use by process {os.getpid()}; wait until it has ended" in done.stderr
     lock.release()
 
 
@@ -535,7 +534,7 @@ def test_best_policy_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
     seen: list[int] = []
 
     class Looks(Falls):
-        def log(self, env_steps: int, metrics: Any, histograms: Any) -> None:
+        def log(self, report: Any) -> None:
             seen.append(load_checkpoint(folder / "best.pt")["env_steps"])
 
     rlkl.resume(run, lambda before: replace(before, gamma=0.9), also=[Looks(0, SystemExit())])
@@ -571,10 +570,10 @@ def test_a_full_disk_is_told_of_in_one_line_and_keeps_what_was_good(
         else:
             log = CSVLogger.log
 
-            def fails(self: CSVLogger, env_steps: int, *given: Any) -> None:
-                if env_steps > 100:
+            def fails(self: CSVLogger, report: Report) -> None:
+                if report.env_steps > 100:
                     raise full
-                log(self, env_steps, *given)
+                log(self, report)
 
             patch.setattr(CSVLogger, "log", fails)
         rlkl.train(config(tmp_path / "run"))

@@ -17,7 +17,7 @@ import rlkl
 from rlkl.training.config import differences
 from rlkl.training.run_status import ForeignFolderError, Standing, set_aside, standing
 from rlkl.training.trainer import complete
-from rlkl.utils.atomic_files import FolderLock, FolderTakenError, make_locked
+from rlkl.utils.atomic_files import FolderLock, FolderTakenError, make_locked_folder
 from rlkl.utils.field_types import plain_data
 
 
@@ -38,7 +38,7 @@ def test_a_folder_says_where_its_run_stands(tmp_path: Path) -> None:
     given = config(run)
     steps = given.total_env_steps
     assert standing(run, given) is Standing.MISSING
-    make_locked(run)
+    make_locked_folder(run)
     (run / "log.txt").write_text("what it printed\n")
     assert standing(run, given) is Standing.MISSING
     for name, summary, expected in (
@@ -78,7 +78,7 @@ def test_another_config_is_refused_and_what_was_left_open_is_not(tmp_path: Path)
     resolved = replace(
         given,
         env=replace(given.env, backend="native"),
-        policy=replace(given.policy, differentiation="by_hand"),
+        policy=replace(given.policy, engine="numpy"),
         checkpoint=replace(given.checkpoint, interval=50),
     )
     written(run, resolved)
@@ -87,7 +87,7 @@ def test_another_config_is_refused_and_what_was_left_open_is_not(tmp_path: Path)
     for alike in (left_open, elsewhere, resolved):
         assert standing(run, alike) is Standing.UNFINISHED
     for other, said in (
-        (replace(left_open, gamma=0.5), "gamma=0.99, and is asked for with gamma=0.5; give"),
+        (replace(left_open, gamma=0.5), "gamma=0.99, but gamma=0.5 is requested; use"),
         (replace(left_open, gamma=0.5, seed=7), "and 1 more keys differ"),
         (replace(left_open, env=replace(given.env, backend="sync")), r"env\.backend=native"),
         (replace(left_open, env=replace(given.env, kwargs={"a": 1})), r"env\.kwargs"),
@@ -97,7 +97,7 @@ def test_another_config_is_refused_and_what_was_left_open_is_not(tmp_path: Path)
 
 
 def test_what_cannot_go_on_is_kept_aside(tmp_path: Path) -> None:
-    make_locked(tmp_path / "run")
+    make_locked_folder(tmp_path / "run")
     run = tmp_path / "run"
     for name in ("log.txt", "config.yaml"):
         (run / name).write_text(name)
@@ -160,7 +160,7 @@ def someone_else_in(folder: Path) -> Iterator[int]:
 
 def test_nobody_completes_what_another_process_is_at(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    make_locked(run)
+    make_locked_folder(run)
     told: list[Path] = []
     with (
         someone_else_in(run) as child,
@@ -173,10 +173,10 @@ def test_nobody_completes_what_another_process_is_at(tmp_path: Path) -> None:
 
 def test_a_folder_never_appears_without_its_lock(tmp_path: Path) -> None:
     run = tmp_path / "a" / "run"
-    make_locked(run)
+    make_locked_folder(run)
     assert [path.name for path in run.iterdir()] == [".lock"]
     (run / "config.yaml").write_text("here")
-    make_locked(run)  # somebody was faster
+    make_locked_folder(run)  # somebody was faster
     assert {path.name for path in run.iterdir()} == {".lock", "config.yaml"}
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 

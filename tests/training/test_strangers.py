@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 import rlkl
 from rlkl.cli import main
 from rlkl.envs import ids as env_ids
-from rlkl.rollouts.rollout import Episode
-from rlkl.training.run import FolderError
+from rlkl.training.run_folder import FolderError
 from rlkl.training.run_status import clean_up
 from rlkl.training.trainer import complete
 from rlkl.utils.atomic_files import FolderTakenError
@@ -47,13 +46,10 @@ class Calls:
     def __init__(self, what: Any) -> None:
         self.what, self.iterations = what, 0
 
-    def log(self, env_steps: int, metrics: Any, histograms: Any) -> None:
+    def log(self, report: Any) -> None:
         self.iterations += 1
         if self.iterations == 3:
             self.what()
-
-    def log_episodes(self, episodes: Iterable[Episode]) -> None:
-        pass
 
     def close(self, status: str) -> None:
         pass
@@ -102,8 +98,8 @@ def test_resume_refuses_files_that_are_links_or_pipes(name: str, kind: str, tmp_
     path.unlink(missing_ok=True)
     os.mkfifo(path) if kind == "pipe" else path.symlink_to(victim)
     before = contents(run)
-    words = "something else" if kind == "pipe" else "a symbolic link"
-    with pytest.raises(rlkl.ConfigError, match=rf"/{name} is {words}, and rlkl writes to a file"):
+    words = "not a file" if kind == "pipe" else "a symbolic link"
+    with pytest.raises(rlkl.ConfigError, match=rf"/{name} is {words}: replace it with a real file"):
         rlkl.resume(run)
     assert contents(run) == before
     assert victim.exists() == (kind == "link")
@@ -122,7 +118,7 @@ def test_resume_refuses_folders_that_are_links(name: str, tmp_path: Path) -> Non
     (run / name).symlink_to(elsewhere)
     before = contents(elsewhere)
     with pytest.raises(
-        rlkl.ConfigError, match=rf"/{name} is a symbolic link, .* folder of its own"
+        rlkl.ConfigError, match=rf"/{name} is a symbolic link: replace it with a real folder"
     ):
         rlkl.resume(run)
     assert contents(elsewhere) == before
@@ -254,7 +250,7 @@ def test_no_module_of_the_run_folder_is_imported(
     assert code == 2, capsys.readouterr()
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
-    assert "of which no code is run" in errors or way == "the working directory"
+    assert "from which no code is run" in errors or way == "the working directory"
     assert not witness.exists()
     # Nor may any later import look there.
     assert way != "the working directory" or not {"", str(strange)} & set(sys.path)

@@ -13,16 +13,16 @@ import pytest
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.training.diagnostics import TAGS
+from rlkl.training.report import TAGS
 from rlkl.training.tensorboard import (
     KL_BOUNDS,
     KL_OF_RUN,
-    LAYOUT,
     METRICS,
     SHOWN_FIRST,
     _records,
     columns,
     hyperparameters,
+    layout,
 )
 
 LOGGER = rlkl.LoggerConfig(progress="none", histogram_interval=3)
@@ -110,7 +110,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Logdir:
 def test_every_tag_of_the_page_is_one_that_runs_write() -> None:
     written = {*TAGS, *KL_BOUNDS, KL_OF_RUN}
     assert not set(TAGS) & {*KL_BOUNDS, KL_OF_RUN}
-    for charts in LAYOUT.values():
+    for charts in layout().values():
         for title, (kind, tags) in charts.items():
             if kind == "Margin":  # these are no regular expressions
                 assert set(tags) <= written, title
@@ -125,7 +125,7 @@ def test_the_page_has_each_chart_once_however_many_runs_bring_it(logdir: Logdir)
         category["title"]: [chart["title"] for chart in category["chart"]]
         for category in logdir.layout()["category"]
     }
-    assert categories == {category: list(charts) for category, charts in LAYOUT.items()}
+    assert categories == {category: list(charts) for category, charts in layout().items()}
     assert list(categories) == [
         "Return", "KL", "Ratio", "Trust region", "Policy", "Value", "Speed",
     ]  # fmt: skip
@@ -243,14 +243,14 @@ def test_the_table_says_how_a_run_ended(
     from tensorboard.plugins.hparams import api_pb2
 
     trainer = rlkl.Trainer(config("ppo_clip", run_dir=str(tmp_path / "run")))
-    iterate = trainer.iterate
+    iterate = trainer.learner.iterate
 
     def ended() -> Any:
-        if trainer.iterations == 2:
+        if trainer.learner.iterations == 2:
             raise end
         return iterate()
 
-    monkeypatch.setattr(trainer, "iterate", ended)
+    monkeypatch.setattr(trainer.learner, "iterate", ended)
     with suppress(RuntimeError):
         trainer.train()
     _, rows = Logdir(tmp_path).table()
@@ -272,7 +272,7 @@ def test_the_table_says_how_a_run_ended(
     assert later.start_time_secs == session.start_time_secs
     assert later.end_time_secs > session.end_time_secs
     steps = [int(row["env_steps"]) for row in resumed.csv("run")]
-    assert len(steps) == trainer.iterations + 3
+    assert len(steps) == trainer.learner.iterations + 3
     assert resumed.steps("run", "kl/old_new") == steps
 
 
@@ -280,7 +280,7 @@ def test_a_run_that_ends_before_its_first_iteration_has_no_mean_kl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = rlkl.Trainer(config("ppo_clip", run_dir=str(tmp_path / "run")))
-    monkeypatch.setattr(trainer, "iterate", lambda: (_ for _ in ()).throw(RuntimeError))
+    monkeypatch.setattr(trainer.learner, "iterate", lambda: (_ for _ in ()).throw(RuntimeError))
     with pytest.raises(RuntimeError):
         trainer.train()
     _, rows = Logdir(tmp_path).table()

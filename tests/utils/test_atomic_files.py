@@ -1,4 +1,4 @@
-"""What is to be on the disk is there, and a folder is one process's at a time."""
+"""Files are written atomically, and one process at a time uses a folder."""
 
 import os
 import re
@@ -14,14 +14,14 @@ import pytest
 from rlkl.utils.atomic_files import (
     FolderLock,
     FolderTakenError,
-    open_unlinked,
+    open_nofollow,
     remove_partials,
     sync,
     write_durably,
 )
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
-HOLDS = (
+LOCK_UNTIL_EOF = (
     "import fcntl, sys\n"
     "file = open(sys.argv[1], 'a')\n"
     "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
@@ -30,27 +30,25 @@ HOLDS = (
     "print('held', flush=True)\n"
     "sys.stdin.read()\n"
 )
-"""Another process that takes the lock of a folder, until nobody writes to it any more."""
 
 
-def holder(folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", HOLDS, str(folder / ".lock")]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def lock_in_another_process(folder: Path) -> "subprocess.Popen[str]":
+    """Start a process that holds the lock of a folder until its standard input is closed."""
+    command = [sys.executable, "-c", LOCK_UNTIL_EOF, str(folder / ".lock")]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def assert_locked(folder: Path) -> None:
+    _, errors = lock_in_another_process(folder).communicate("")
+    assert "BlockingIOError" in errors
 
 
 def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-def test_all_of_a_file_is_there_when_it_is_put_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whole_file_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda number: sizes.append(os.fstat(number).st_size))
     write_durably(tmp_path / "file", b"x" * 77)
@@ -63,7 +61,7 @@ def test_all_of_a_file_is_there_when_it_is_put_on_the_disk(
     assert sizes == [33]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.mkdir()
     (path / "inside").touch()
@@ -73,7 +71,7 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> 
     assert [inside.name for inside in path.iterdir()] == ["inside"]
 
 
-def test_a_writer_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writer_follows_no_symbolic_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "start-up"
     victim.write_text("mine")
     folder = tmp_path / "run"
@@ -83,44 +81,41 @@ def test_a_writer_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_durably(folder / "file", b"theirs")
     assert victim.read_text() == "mine"
     assert not (folder / "file").is_symlink()
-    # Even under the right name nothing is written through a link.
+    # Not even if the temporary name is guessed.
     monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 16)
     (folder / "file.0000000000000000.partial").symlink_to(victim)
     with pytest.raises(FileExistsError):
         write_durably(folder / "file", b"theirs again")
     assert victim.read_text() == "mine"
     (folder / ".lock").symlink_to(victim)
-    with pytest.raises(ConfigError, match=r"\.lock is a symbolic link, and rlkl writes to"):
+    with pytest.raises(ConfigError, match=r"\.lock is a symbolic link: replace it"):
         FolderLock(folder)
     assert victim.read_text() == "mine"
     with pytest.raises(OSError, match="symbolic"):
-        open_unlinked(folder / ".lock", os.O_WRONLY | os.O_CREAT, "w")
+        open_nofollow(folder / ".lock", os.O_WRONLY | os.O_CREAT, "w")
 
 
 def test_partial_names_cannot_be_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    names: list[str] = []
     monkeypatch.setattr(
-        os, "fsync", lambda number: seen.extend(path.name for path in tmp_path.glob("*.partial"))
+        os, "fsync", lambda number: names.extend(path.name for path in tmp_path.glob("*.partial"))
     )
     for _ in range(2):
         write_durably(tmp_path / "last.pt", b"x")
-    assert len(set(seen)) == 2
-    assert all(re.fullmatch(r"last\.pt\.[0-9a-f]{16}\.partial", name) for name in seen)
+    assert len(set(names)) == 2
+    assert all(re.fullmatch(r"last\.pt\.[0-9a-f]{16}\.partial", name) for name in names)
 
 
-def test_left_overs_of_killed_writers_alone_are_removed(tmp_path: Path) -> None:
+def test_only_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     for name in ("last.pt.0123456789abcdef.partial", "mine.partial", "last.pt", "x.partial.pt"):
         (tmp_path / name).touch()
     (tmp_path / f"y.{'f' * 16}.partial").symlink_to(tmp_path / "last.pt")
     remove_partials(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "last.pt",
-        "mine.partial",
-        "x.partial.pt",
-    ]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["last.pt", "mine.partial", "x.partial.pt"]
 
 
-def test_a_file_keeps_the_permissions_of_its_creator(tmp_path: Path) -> None:
+def test_written_file_respects_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_durably(tmp_path / "file", b"")
@@ -129,14 +124,13 @@ def test_a_file_keeps_the_permissions_of_its_creator(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
+def test_lock_excludes_other_processes(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
-    _, errors = holder(tmp_path).communicate("")
-    assert "BlockingIOError" in errors
-    # Not before: a process that closes a file loses its locks of it.
+    assert_locked(tmp_path)
+    # Read only now: a process that closes a file releases its locks of it.
     assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
     lock.release()
-    other = holder(tmp_path)
+    other = lock_in_another_process(tmp_path)
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
     files = open_files()
@@ -147,7 +141,7 @@ def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
     FolderLock(tmp_path).release()
 
 
-def test_a_folder_is_one_training_at_a_time_within_a_process(
+def test_lock_excludes_other_trainings_of_its_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, link = tmp_path / "run", tmp_path / "link"
@@ -157,51 +151,45 @@ def test_a_folder_is_one_training_at_a_time_within_a_process(
     lock = FolderLock(folder)
     files = open_files()
     for spelling in (folder, link, Path("run"), Path("run/../link")):
-        with pytest.raises(FolderTakenError, match=rf"process {os.getpid()}, which is this one"):
+        with pytest.raises(FolderTakenError, match=rf"by this process \({os.getpid()}\)"):
             FolderLock(spelling)
     assert open_files() == files
-    # A refused second call does not free it for another process.
-    _, errors = holder(folder).communicate("")
-    assert "BlockingIOError" in errors
+    assert_locked(folder)  # also after a rejected second lock
     lock.release()
     again = FolderLock(link)
-    lock.release()  # a second time; the folder is not its own any more
+    lock.release()  # does nothing, because it does not hold the folder any more
     with pytest.raises(FolderTakenError):
         FolderLock(folder)
-    del again  # one that was dropped holds nothing up
+    del again  # releases the lock
     FolderLock(folder).release()
 
 
-def test_a_fork_has_no_lock_of_its_parent(tmp_path: Path) -> None:
+def test_fork_inherits_no_lock(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of other tests' threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of other tests
         child = os.fork()
-    if child == 0:  # nothing of pytest may run in it
-        said = "taken"
+    if child == 0:  # no code of pytest may run in it
         try:
             FolderLock(tmp_path)
-            said = "held"
+            message = "not locked"
         except FolderTakenError as error:
-            said = str(error)
-        os.write(write, said.encode())
+            message = str(error)
+        os.write(write, message.encode())
         lock.release()
         os._exit(0)
     os.waitpid(child, 0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        assert pipe.read().endswith(
-            f"in use by process {os.getpid()}; wait for its end, or stop it"
-        )
-    _, errors = holder(tmp_path).communicate("")
-    assert "BlockingIOError" in errors
+        assert f"in use by process {os.getpid()}; wait until it has ended" in pipe.read()
+    assert_locked(tmp_path)
     lock.release()
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"rm -rf\n", b"", b"9" * 5000])
-def test_a_lock_of_strange_content_is_of_an_unknown_process(content: bytes, tmp_path: Path) -> None:
-    other = holder(tmp_path)
+def test_lock_with_invalid_content_still_excludes(content: bytes, tmp_path: Path) -> None:
+    other = lock_in_another_process(tmp_path)
     assert other.stdout is not None
     other.stdout.readline()
     (tmp_path / ".lock").write_bytes(content)
@@ -210,15 +198,12 @@ def test_a_lock_of_strange_content_is_of_an_unknown_process(content: bytes, tmp_
     other.communicate("")
 
 
-def test_a_lock_that_cannot_say_whose_it_is_is_held_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_holds_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> int:
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", full)
         lock = FolderLock(tmp_path)
-    _, errors = holder(tmp_path).communicate("")
-    assert "BlockingIOError" in errors
+    assert_locked(tmp_path)
     lock.release()

@@ -1,4 +1,4 @@
-"""Cores: those that affinity leaves, counted the same for grids, environments and the critic."""
+"""Usable CPU cores are limited by affinity."""
 
 import os
 
@@ -12,7 +12,7 @@ needs_affinity = pytest.mark.skipif(
 
 
 @needs_affinity
-def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
+def test_affinity_to_one_core_leaves_one() -> None:
     before = os.sched_getaffinity(0)
     assert 1 <= usable_cores() <= len(before)
     os.sched_setaffinity(0, {min(before)})
@@ -24,7 +24,7 @@ def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
     assert has_another_core() == (len(before) > 1)
 
 
-def test_without_affinity_the_machine_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_all_cores_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for cores, another in ((1, False), (2, True), (None, False)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)

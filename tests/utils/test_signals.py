@@ -1,4 +1,4 @@
-"""Signals that ask to stop, and what they leave behind."""
+"""Stop signals set an event, and handlers are restored."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from rlkl.utils.signals import STOPS, ignore_stops, stop_signal
+from rlkl.utils.signals import STOP_SIGNALS, ignore_stop_signals, stop_signal
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Any:
-    before = {number: signal.getsignal(number) for number in STOPS}
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored where the tests run
-    yield {number: signal.getsignal(number) for number in STOPS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the test runner may ignore it
+    yield {number: signal.getsignal(number) for number in STOP_SIGNALS}
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_first_signal_sets_the_event(number: int) -> None:
     with stop_signal() as stop:
         assert not stop.is_set()
@@ -34,7 +34,7 @@ def test_first_signal_sets_the_event(number: int) -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_second_signal_goes_to_the_handler_from_before(first: int, second: int) -> None:
+def test_second_signal_calls_the_previous_handler(first: int, second: int) -> None:
     seen = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: seen.append(number))
@@ -45,7 +45,7 @@ def test_second_signal_goes_to_the_handler_from_before(first: int, second: int) 
     assert seen == [second]
 
 
-def test_second_hangup_ends_nothing() -> None:
+def test_second_hangup_is_ignored() -> None:
     seen = []
     signal.signal(signal.SIGHUP, lambda *_: seen.append(1))
     with stop_signal() as stop:
@@ -55,9 +55,7 @@ def test_second_hangup_ends_nothing() -> None:
     assert seen == []
 
 
-def test_signal_during_the_first_ones_handler_sets_no_event_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_signal_within_a_handler_sets_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     class Event(threading.Event):
@@ -74,7 +72,7 @@ def test_signal_during_the_first_ones_handler_sets_no_event_again(
     assert calls == [1]
 
 
-def test_hangup_that_is_ignored_stays_ignored() -> None:
+def test_ignored_hangup_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_signal() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
@@ -82,13 +80,13 @@ def test_hangup_that_is_ignored_stays_ignored() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_handlers_are_put_back_after_an_error(handlers: dict[int, Any]) -> None:
+def test_handlers_are_restored_after_an_error(handlers: dict[int, Any]) -> None:
     with pytest.raises(RuntimeError), stop_signal():
         raise RuntimeError
-    assert {number: signal.getsignal(number) for number in STOPS} == handlers
+    assert {number: signal.getsignal(number) for number in STOP_SIGNALS} == handlers
 
 
-def test_another_thread_gets_an_event_without_handlers(handlers: dict[int, Any]) -> None:
+def test_other_threads_install_no_handlers(handlers: dict[int, Any]) -> None:
     found = []
 
     def use() -> None:
@@ -99,41 +97,42 @@ def test_another_thread_gets_an_event_without_handlers(handlers: dict[int, Any])
     thread.start()
     thread.join()
     assert found == [False]
-    assert {number: signal.getsignal(number) for number in STOPS} == handlers
+    assert {number: signal.getsignal(number) for number in STOP_SIGNALS} == handlers
 
 
-def test_workers_ignore_all_of_them() -> None:
-    ignore_stops()
-    for number in STOPS:
+def test_workers_ignore_stop_signals() -> None:
+    ignore_stop_signals()
+    for number in STOP_SIGNALS:
         os.kill(os.getpid(), number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["-m", "seed=0,1"]])
-def test_a_terminal_that_is_closed_saves_the_run(arguments: list[str], tmp_path: Path) -> None:
-    many = ["total_env_steps=100000000", "env.num_envs=2", "rollout_steps=32"]
-    ours, theirs = os.openpty()
+def test_closed_terminal_saves_the_run(arguments: list[str], tmp_path: Path) -> None:
+    settings = ["total_env_steps=100000000", "env.num_envs=2", "rollout_steps=32"]
+    command = [sys.executable, "-m", "rlkl", "train", *settings, *arguments]
+    master, terminal = os.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", sys.executable, "-m", "rlkl", "train", *many, *arguments],
+        ["setsid", "--ctty", "--wait", *command],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
     )  # fmt: skip
-    os.close(theirs)
+    os.close(terminal)
     runs = 2 if arguments else 1
     deadline = time.monotonic() + 120
 
-    def are_begun() -> bool:
+    def have_started() -> bool:
         tables = list(tmp_path.rglob("metrics.csv"))
         return len(tables) == runs and all(t.read_text().count("\n") > 2 for t in tables)
 
-    os.set_blocking(ours, False)
-    while not are_begun():
+    os.set_blocking(master, False)
+    while not have_started():
         assert time.monotonic() < deadline
         try:
-            os.read(ours, 65536)
+            os.read(master, 65536)
         except BlockingIOError:
             time.sleep(0.1)
-    os.close(ours)  # a hangup
+    os.close(master)  # a hangup
     process.wait(timeout=100)
     summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
     assert [(s["status"], s["reason"]) for s in summaries] == [("stopped", "interrupted")] * runs

@@ -1,4 +1,4 @@
-"""A broken display: what is shown may be lost, and nothing else."""
+"""A broken output stream loses its text and stops nothing."""
 
 import io
 import json
@@ -11,15 +11,16 @@ import pytest
 
 from rlkl.cli import main
 from rlkl.training.progress import make_progress
-from rlkl.utils.streams import SteadyStream, steady_streams, tell
+from rlkl.training.report import Report
+from rlkl.utils.streams import FailsafeStream, failsafe_streams, tell
 
-METRICS = {"return/train": 123.4, "kl/old_new": 0.0123}
+REPORT = Report(100, {"return/train": 123.4, "kl/old_new": 0.0123}, {})
 RLKL = [sys.executable, "-m", "rlkl"]
 TRAIN = ["train", "run_dir=run", "total_env_steps=2048", "eval_episodes=0"]
 
 
 class Broken(io.StringIO):
-    """Fails as a pipe does that nothing reads."""
+    """Fails like a pipe without a reader."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError(32, "Broken pipe")
@@ -32,7 +33,7 @@ class Broken(io.StringIO):
 def test_broken_display_raises_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Broken())
     with make_progress(kind, "a run", 100) as display:
-        display.show(100, METRICS)
+        display.show(REPORT)
 
 
 @pytest.mark.parametrize("stream", [Broken(), None])
@@ -42,7 +43,7 @@ def test_broken_stderr_raises_nothing(stream: object, monkeypatch: pytest.Monkey
 
 
 def test_nothing_is_written_after_a_failure() -> None:
-    stream = SteadyStream(Broken())
+    stream = FailsafeStream(Broken())
     assert stream.write("lost") == 4
     assert isinstance(stream.error, BrokenPipeError)
     stream._stream = io.StringIO()
@@ -50,26 +51,26 @@ def test_nothing_is_written_after_a_failure() -> None:
     assert stream._stream.getvalue() == ""
 
 
-def test_characters_that_an_encoding_lacks_are_replaced() -> None:
+def test_characters_missing_in_the_encoding_are_replaced() -> None:
     raw = io.BytesIO()
-    stream = SteadyStream(io.TextIOWrapper(raw, "ascii"))
+    stream = FailsafeStream(io.TextIOWrapper(raw, "ascii"))
     stream.write("2 × 3 = σ")
     stream.flush()
     assert raw.getvalue() == b"2 x 3 = ?"
 
 
-def test_closed_stream_is_no_error_of_ours() -> None:
+def test_closed_stream_raises_nothing() -> None:
     closed = io.StringIO()
     closed.close()
-    stream = SteadyStream(closed)
+    stream = FailsafeStream(closed)
     print("lost", file=stream, flush=True)
     assert not stream.isatty()
 
 
-def test_streams_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_streams_are_restored(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
-    with steady_streams():
-        assert isinstance(sys.stdout, SteadyStream)
+    with failsafe_streams():
+        assert isinstance(sys.stdout, FailsafeStream)
         print("shown")
     assert (sys.stdout, sys.stderr) == before
     assert capsys.readouterr().out == "shown\n"
@@ -84,7 +85,7 @@ def test_streams_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.param('"$@" 2>err', {"PYTHONIOENCODING": "ascii"}, id="ascii"),
     ],
 )
-def test_training_outlives_its_display(
+def test_training_survives_broken_output(
     shell: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = ["bash", "-c", shell, "bash", *RLKL, *TRAIN]
@@ -97,7 +98,7 @@ def test_training_outlives_its_display(
 
 
 @pytest.mark.parametrize(("target", "code"), [("/dev/full", 1), ("/dev/null", 0)])
-def test_output_that_is_lost_is_a_failure(target: str, code: int) -> None:
+def test_lost_output_of_a_command_fails(target: str, code: int) -> None:
     with Path(target).open("w") as out:
         done = subprocess.run(
             [*RLKL, "--help"], stdout=out, stderr=subprocess.PIPE, text=True, check=False
@@ -107,7 +108,7 @@ def test_output_that_is_lost_is_a_failure(target: str, code: int) -> None:
     assert done.stderr == lost * code
 
 
-def test_a_pipe_of_a_worker_that_breaks_is_told(
+def test_broken_pipe_of_a_worker_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(arguments: list[str]) -> int:
@@ -117,5 +118,5 @@ def test_a_pipe_of_a_worker_that_breaks_is_told(
     with pytest.raises(SystemExit) as end:
         main(["train"])
     assert end.value.code == 1
-    told = "rlkl: BrokenPipeError: [Errno 32] Broken pipe (RLKL_FULL_ERROR=1 shows where)\n"
-    assert capsys.readouterr().err == told
+    message = "rlkl: BrokenPipeError: [Errno 32] Broken pipe (RLKL_FULL_ERROR=1 shows where)\n"
+    assert capsys.readouterr().err == message

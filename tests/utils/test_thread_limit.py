@@ -1,4 +1,4 @@
-"""The threads that a program had are there again after training."""
+"""Numbers of threads are restored after training."""
 
 import threading
 
@@ -11,7 +11,7 @@ from rlkl.utils.thread_limit import ThreadLimit
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> object:
-    # Learners of other tests that were never closed hold limits of their own.
+    # Learners that other tests never closed still hold limits.
     monkeypatch.setattr(ThreadLimit, "_own", threading.local())
     monkeypatch.setattr(ThreadLimit, "_users", 0)
     monkeypatch.setattr(ThreadLimit, "_blas", None)
@@ -26,27 +26,27 @@ def config(**given: object) -> TrainConfig:
     return TrainConfig(total_env_steps=64, rollout_steps=8, eval_episodes=0, logger=quiet, **given)
 
 
-def test_training_puts_torch_threads_back(tmp_path: object) -> None:
+def test_training_restores_torch_threads(tmp_path: object) -> None:
     trainer = Trainer(config(run_dir=f"{tmp_path}/run"))
     assert torch.get_num_threads() == 1
     trainer.train()
     assert torch.get_num_threads() == 2
 
 
-def test_failed_construction_puts_torch_threads_back() -> None:
+def test_failed_construction_restores_torch_threads() -> None:
     with pytest.raises(ConfigError):
         Trainer(config(env=EnvConfig(id="NoSuchThing-v0")))
     assert torch.get_num_threads() == 2
 
 
-def test_taken_folder_puts_torch_threads_back(tmp_path: object) -> None:
+def test_taken_folder_restores_torch_threads(tmp_path: object) -> None:
     made = Trainer(config(run_dir=str(tmp_path)))
     with pytest.raises(ConfigError):
         made.train()
     assert torch.get_num_threads() == 2
 
 
-def test_first_of_two_limits_leaves_the_other() -> None:
+def test_release_keeps_another_limit() -> None:
     first, second = ThreadLimit(1), ThreadLimit(1)
     first.release()
     first.release()
@@ -55,7 +55,7 @@ def test_first_of_two_limits_leaves_the_other() -> None:
     assert torch.get_num_threads() == 2
 
 
-def test_limit_in_another_thread_leaves_this_one() -> None:
+def test_limit_of_another_thread_changes_nothing_here() -> None:
     thread = threading.Thread(target=lambda: ThreadLimit(1).release())
     thread.start()
     thread.join()

@@ -1,1 +1,1 @@
-"""The NumPy engine: perceptrons on a CPU, several times as fast as torch."""
+"""The NumPy engine: MLPs on a CPU, several times as fast as torch."""

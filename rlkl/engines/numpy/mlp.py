@@ -1,4 +1,4 @@
-"""Perceptrons differentiated by hand, in NumPy, on the very memory of their torch modules."""
+"""MLPs with analytic gradients in NumPy, in the memory of their torch modules."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
@@ -9,18 +9,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 
-# For rows of 64 units and minibatches of 64 rows, one pass forward and back takes 78 µs here,
-# 140 µs as the same calls of torch and 420 µs by autograd: what counts at these sizes is the
-# overhead of a call. Larger batches are evaluated in parts, which stay in the processor's cache.
 ROWS_AT_ONCE = 512
+"""Larger batches are evaluated in parts of this size, which fit in the processor's cache."""
 
 
 class Activation(NamedTuple):
-    """A function applied to each unit, and its derivative from its own output.
+    """An activation function, and its derivative as a function of the output.
 
     Attributes:
-        apply: writes the outputs for inputs to the second argument, which may be the same array.
-        derivative: of outputs, written to the second argument.
+        apply: takes inputs, and writes outputs to the second argument, which may be the same array.
+        derivative: takes outputs, and writes derivatives to the second argument.
     """
 
     apply: Callable[[Array, Array], object]
@@ -41,55 +39,55 @@ def _elu_derivative(outputs: Array, out: Array) -> None:
     np.add(out, 1, out=out)
 
 
-BY_HAND: dict[str, Activation] = {
+SUPPORTED_ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(np.tanh, _tanh_derivative),
     "relu": Activation(lambda inputs, out: np.maximum(inputs, 0, out=out), np.sign),
     "elu": Activation(_elu, _elu_derivative),
 }
-"""Activations whose derivative follows from their output alone."""
+"""Activations whose derivative is a function of their output."""
 
 
-class Room(NamedTuple):
-    """Where passes over B rows write.
+class Buffers(NamedTuple):
+    """Buffers for passes over B rows.
 
     Attributes:
         outputs: of each layer, `[B, units]`.
-        derivatives: of the activation at those outputs.
-        slopes: ∂loss/∂outputs.
+        derivatives: of the activations.
+        gradients: ∂loss/∂outputs.
         ones: `[B]`; a product with it is a sum over rows.
     """
 
     outputs: list[Array]
     derivatives: list[Array]
-    slopes: list[Array]
+    gradients: list[Array]
     ones: Array
 
 
 class RowGradients:
-    """G, `[B, n]`: each row the gradient of a number that one input's f makes, as its factors.
+    """G, `[B, n]`, stored as factors: the gradient of a scalar function of f(x) for each row.
 
-    A row of a layer's part is the outer product of slopes and inputs. So G v and Gᵀ u take one
-    product of matrices for each layer, half of what a directional derivative and a backward pass
-    take, and G is never formed.
+    In each row, the gradient of a layer's weight is the outer product of output gradients and
+    inputs. So G v and Gᵀ u take one matrix product for each layer, half as many as a tangent and a
+    backward pass.
 
     Args:
         below: inputs of each layer, `[B, inputs]`.
-        slopes: of that number with respect to each layer's outputs before the activation,
+        gradients: of the scalar with respect to each layer's outputs before the activation,
             `[B, outputs]`.
     """
 
-    def __init__(self, below: Sequence[Array], slopes: Sequence[Array]) -> None:
-        self._layers = [_Factors.of(*pair) for pair in zip(below, slopes, strict=True)]
+    def __init__(self, below: Sequence[Array], gradients: Sequence[Array]) -> None:
+        self._layers = [_Factors.of(*pair) for pair in zip(below, gradients, strict=True)]
 
     def times(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
-        """Return G v, `[B]`, for v given as the parts of each layer."""
-        total: Array = np.zeros(len(self._layers[0].slopes), biases[0].dtype)
+        """Return G v, `[B]`; v is given as each layer's weight and bias."""
+        total: Array = np.zeros(len(self._layers[0].gradients), biases[0].dtype)
         for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
-            # Σ_ij slopes_i W_ij below_j
-            np.dot(factors.wide, weight if factors.is_fed_by_few else weight.T, out=factors.room)
-            np.multiply(factors.room, factors.narrow, out=factors.room)
-            total += np.dot(factors.room, factors.ones)
-            total += np.dot(factors.slopes, bias)
+            # Σ_ij gradients_i W_ij below_j
+            np.dot(factors.wide, weight if factors.has_few_inputs else weight.T, out=factors.buffer)
+            np.multiply(factors.buffer, factors.narrow, out=factors.buffer)
+            total += np.dot(factors.buffer, factors.ones)
+            total += np.dot(factors.gradients, bias)
         return total
 
     def transposed_times(
@@ -99,135 +97,135 @@ class RowGradients:
 
         Args:
             numbers: u, `[B]`.
-            weights: where its part of each layer's weight goes.
-            biases: where its part of each layer's bias goes.
+            weights: output arrays, each layer's weight.
+            biases: output arrays, each layer's bias.
         """
         column = torch.from_numpy(numbers)[:, None]
         for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
-            # NumPy takes twice the time to multiply rows of 64 by a number each.
-            torch.mul(torch.from_numpy(factors.narrow), column, out=torch.from_numpy(factors.room))
-            if factors.is_fed_by_few:
-                np.dot(factors.wide.T, factors.room, out=weight)
+            # Torch is faster than NumPy here.
+            torch.mul(
+                torch.from_numpy(factors.narrow), column, out=torch.from_numpy(factors.buffer)
+            )
+            if factors.has_few_inputs:
+                np.dot(factors.wide.T, factors.buffer, out=weight)
             else:
-                np.dot(factors.room.T, factors.wide, out=weight)
-            np.dot(numbers, factors.slopes, out=bias)
+                np.dot(factors.buffer.T, factors.wide, out=weight)
+            np.dot(numbers, factors.gradients, out=bias)
 
 
 class _Factors(NamedTuple):
-    """A layer's part of `RowGradients`: what is multiplied elementwise is the narrower factor.
+    """A layer's part of `RowGradients`; the narrower factor is multiplied elementwise.
 
     Attributes:
-        slopes: `[B, outputs]`.
-        is_fed_by_few: whether the layer has fewer inputs than outputs.
-        narrow: the inputs if so, else the slopes.
-        wide: the other.
-        room: as large as `narrow`, to write to.
-        ones: as many as `narrow` has columns; a product with them is a sum over rows.
+        gradients: `[B, outputs]`.
+        has_few_inputs: whether the layer has fewer inputs than outputs.
+        narrow: the inputs if so, else the gradients.
+        wide: the other factor.
+        buffer: in the shape of `narrow`.
+        ones: one for each column of `narrow`; a product with it sums each row.
     """
 
-    slopes: Array
-    is_fed_by_few: bool
+    gradients: Array
+    has_few_inputs: bool
     narrow: Array
     wide: Array
-    room: Array
+    buffer: Array
     ones: Array
 
     @classmethod
-    def of(cls, below: Array, slopes: Array) -> Self:
-        few = below.shape[1] < slopes.shape[1]
-        narrow, wide = (below, slopes) if few else (slopes, below)
+    def of(cls, below: Array, gradients: Array) -> Self:
+        few = below.shape[1] < gradients.shape[1]
+        narrow, wide = (below, gradients) if few else (gradients, below)
         ones = np.ones(narrow.shape[1], narrow.dtype)
-        return cls(slopes, few, narrow, wide, np.empty_like(narrow, order="C"), ones)
+        return cls(gradients, few, narrow, wide, np.empty_like(narrow, order="C"), ones)
 
 
 class Perceptron:
-    """f(x) = W_L φ(… φ(W_1 x + b_1) …) + b_L, its gradients and its directional derivatives.
+    """MLP f(x) = W_L φ(… φ(W_1 x + b_1) …) + b_L, with its gradients and tangents.
 
-    All numbers of rows share one room, as large as the largest; what `forward` returns holds until
-    the next call.
+    All batch sizes share one set of buffers; the result of `forward` is valid until the next call.
 
     Args:
         weights: of each layer, `[outputs, inputs]`.
         biases: of each layer, `[outputs]`.
-        activation: behind each layer but the last, a name of `BY_HAND`.
+        activation: after each layer except the last, a name of `SUPPORTED_ACTIVATIONS`.
     """
 
     def __init__(self, weights: Sequence[Array], biases: Sequence[Array], activation: str) -> None:
         self.weights = list(weights)
         self.biases = list(biases)
-        self.activation = BY_HAND[activation]
+        self.activation = SUPPORTED_ACTIVATIONS[activation]
         self._transposed = [weight.T for weight in self.weights]
         self._inputs: Array = np.empty((0, 0))
-        self._whole = self._room = self._made_room(0)
-        self._rooms: dict[int, Room] = {}
-        self._derivatives_stand = False
+        self._whole = self._buffers = self._new_buffers(0)
+        self._buffers_by_rows: dict[int, Buffers] = {}
+        self._has_derivatives = False
         self._changes: list[Array] = []
         self._products: list[Array] = []
 
     @property
     def num_inputs(self) -> int:
-        """I, columns of the inputs."""
+        """I, the size of x."""
         return int(self.weights[0].shape[1])
 
-    def _made_room(self, rows: int) -> Room:
-        outputs, derivatives, slopes = (self._outputs_for(rows) for _ in range(3))
-        return Room(outputs, derivatives, slopes, np.ones(rows, self.biases[0].dtype))
+    def _new_buffers(self, rows: int) -> Buffers:
+        outputs, derivatives, gradients = (self._outputs_for(rows) for _ in range(3))
+        return Buffers(outputs, derivatives, gradients, np.ones(rows, self.biases[0].dtype))
 
     def _outputs_for(self, rows: int) -> list[Array]:
         return [np.empty((rows, len(bias)), bias.dtype) for bias in self.biases]
 
-    def _room_for(self, rows: int) -> Room:
-        room = self._rooms.get(rows)
-        if room is None:
-            if rows > len(self._whole.ones) or len(self._rooms) > 100:
-                self._whole = self._made_room(max(rows, len(self._whole.ones)))
-                self._rooms.clear()
-            outputs, derivatives, slopes = (
+    def _buffers_for(self, rows: int) -> Buffers:
+        buffers = self._buffers_by_rows.get(rows)
+        if buffers is None:
+            if rows > len(self._whole.ones) or len(self._buffers_by_rows) > 100:
+                self._whole = self._new_buffers(max(rows, len(self._whole.ones)))
+                self._buffers_by_rows.clear()
+            outputs, derivatives, gradients = (
                 [array[:rows] for array in arrays] for arrays in self._whole[:3]
             )
             ones = self._whole.ones[:rows]
-            room = self._rooms[rows] = Room(outputs, derivatives, slopes, ones)
-        return room
+            buffers = self._buffers_by_rows[rows] = Buffers(outputs, derivatives, gradients, ones)
+        return buffers
 
     def __call__(self, inputs: Array) -> Array:
-        """Return f(x), `[B, I]` to `[B, O]`, in an array of its own."""
+        """Return f(x), `[B, I]` to `[B, O]`, in a new array."""
         outputs = np.empty((len(inputs), len(self.biases[-1])), self.biases[-1].dtype)
-        room = self._outputs_for(min(len(inputs), ROWS_AT_ONCE))
+        buffers = self._outputs_for(min(len(inputs), ROWS_AT_ONCE))
         for start in range(0, len(inputs), ROWS_AT_ONCE):
             part = inputs[start : start + ROWS_AT_ONCE]
-            outputs[start : start + len(part)] = self._pass(part, [o[: len(part)] for o in room])
+            outputs[start : start + len(part)] = self._pass(part, [o[: len(part)] for o in buffers])
         return outputs
 
     def fixed(self, rows: int) -> Callable[[Array], Array]:
-        """Return f for B rows as a function of its own, for the parameters' present memory.
+        """Return f for a fixed number of rows, with its own buffers, for the steps of a rollout.
 
-        It looks nothing up and makes nothing, for the step after step of a rollout. What it returns
-        holds until its next call.
+        Its result is valid until its next call.
         """
         layers = zip(self._transposed, self.biases, self._outputs_for(rows), strict=True)
         *hidden, (last_weight, last_bias, outputs) = layers
         dot, add, apply = np.dot, np.add, self.activation.apply
 
         def f(units: Array) -> Array:
-            for weight, bias, room in hidden:
-                dot(units, weight, room)
-                add(room, bias, room)
-                apply(room, room)
-                units = room
+            for weight, bias, buffers in hidden:
+                dot(units, weight, buffers)
+                add(buffers, bias, buffers)
+                apply(buffers, buffers)
+                units = buffers
             dot(units, last_weight, outputs)
             return add(outputs, last_bias, outputs)
 
         return f
 
     def forward(self, inputs: Array) -> Array:
-        """Return f(x), `[B, I]` to `[B, O]`, and keep what `backward` and `tangent` need."""
-        self._inputs, self._room = inputs, self._room_for(len(inputs))
-        self._derivatives_stand = False
-        return self._pass(inputs, self._room.outputs)
+        """Return f(x), `[B, I]` to `[B, O]`, and store what `backward` and `tangent` need."""
+        self._inputs, self._buffers = inputs, self._buffers_for(len(inputs))
+        self._has_derivatives = False
+        return self._pass(inputs, self._buffers.outputs)
 
-    def _pass(self, inputs: Array, room: list[Array]) -> Array:
-        units, last = inputs, len(room) - 1
-        for layer, outputs in enumerate(room):
+    def _pass(self, inputs: Array, buffers: list[Array]) -> Array:
+        units, last = inputs, len(buffers) - 1
+        for layer, outputs in enumerate(buffers):
             np.dot(units, self._transposed[layer], out=outputs)
             np.add(outputs, self.biases[layer], out=outputs)
             if layer < last:
@@ -235,58 +233,60 @@ class Perceptron:
             units = outputs
         return units
 
-    def backward(self, slopes: Array, weights: Sequence[Array], biases: Sequence[Array]) -> None:
+    def backward(self, gradients: Array, weights: Sequence[Array], biases: Sequence[Array]) -> None:
         """Write the gradient of a loss at the last `forward`.
 
         Args:
-            slopes: ∂loss/∂f of each row, `[B, O]`.
-            weights: where ∂loss/∂W goes, for each layer.
-            biases: where ∂loss/∂b goes, for each layer.
+            gradients: ∂loss/∂f of each row, `[B, O]`.
+            weights: output arrays, ∂loss/∂W of each layer.
+            biases: output arrays, ∂loss/∂b of each layer.
         """
-        for layer, below, at_outputs in self._backward(slopes):
+        for layer, below, at_outputs in self._backward(gradients):
             np.dot(at_outputs.T, below, out=weights[layer])
-            np.dot(self._room.ones, at_outputs, out=biases[layer])
+            np.dot(self._buffers.ones, at_outputs, out=biases[layer])
 
-    def row_gradients(self, slopes: Array) -> RowGradients:
-        """Return the gradient of Σ_o slopes_o · f_o(x) for each row of the last `forward`.
+    def row_gradients(self, gradients: Array) -> RowGradients:
+        """Return the gradient of Σ_o gradients_o · f_o(x) for each row of the last `forward`.
 
-        They hold until the next call of any other method.
+        Valid until the next call of any other method.
 
         Args:
-            slopes: `[B, O]`.
+            gradients: `[B, O]`.
         """
-        layers = list(self._backward(slopes))[::-1]
+        layers = list(self._backward(gradients))[::-1]
         return RowGradients([below for _, below, _ in layers], [of for _, _, of in layers])
 
-    def _backward(self, slopes: Array) -> Iterator[tuple[int, Array, Array]]:
-        """Yield each layer from the last down, its inputs and the slopes at its outputs."""
-        room, derivatives = self._room, self._derivatives()
-        for layer in reversed(range(len(room.outputs))):
-            yield layer, room.outputs[layer - 1] if layer else self._inputs, slopes
+    def _backward(self, gradients: Array) -> Iterator[tuple[int, Array, Array]]:
+        """Yield each layer from the last down, its inputs and the gradients at its outputs."""
+        buffers, derivatives = self._buffers, self._derivatives()
+        for layer in reversed(range(len(buffers.outputs))):
+            yield layer, buffers.outputs[layer - 1] if layer else self._inputs, gradients
             if layer:
-                np.dot(slopes, self.weights[layer], out=room.slopes[layer - 1])
-                slopes = room.slopes[layer - 1]
-                np.multiply(slopes, derivatives[layer - 1], out=slopes)
+                np.dot(gradients, self.weights[layer], out=buffers.gradients[layer - 1])
+                gradients = buffers.gradients[layer - 1]
+                np.multiply(gradients, derivatives[layer - 1], out=gradients)
 
     def _derivatives(self) -> list[Array]:
-        """Return those of the last `forward`: computed once, however many passes follow."""
-        room = self._room
-        if not self._derivatives_stand:
-            for outputs, derivatives in zip(room.outputs[:-1], room.derivatives, strict=False):
+        """Return the activations' derivatives at the last `forward`; computed once."""
+        buffers = self._buffers
+        if not self._has_derivatives:
+            for outputs, derivatives in zip(
+                buffers.outputs[:-1], buffers.derivatives, strict=False
+            ):
                 self.activation.derivative(outputs, derivatives)
-            self._derivatives_stand = True
-        return room.derivatives
+            self._has_derivatives = True
+        return buffers.derivatives
 
     def tangent(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
-        """Return how f changes at the last `forward` if the parameters move, `[B, O]`.
+        """Return the tangent of f at the last `forward`, `[B, O]`, valid until the next call.
 
-        df = Σ_layers (∂f/∂W) dW + (∂f/∂b) db, to first order; it holds until the next call.
+        df = Σ_layers (∂f/∂W) dW + (∂f/∂b) db.
 
         Args:
             weights: dW of each layer.
             biases: db of each layer.
         """
-        room, derivatives, below = self._room, self._derivatives(), self._inputs
+        buffers, derivatives, below = self._buffers, self._derivatives(), self._inputs
         if not self._changes or len(self._changes[0]) != len(below):
             self._changes, self._products = (self._outputs_for(len(below)) for _ in range(2))
         for layer, change in enumerate(self._changes):
@@ -298,5 +298,5 @@ class Perceptron:
             np.add(change, biases[layer], out=change)
             if layer < len(weights) - 1:
                 np.multiply(change, derivatives[layer], out=change)
-            below = room.outputs[layer]
+            below = buffers.outputs[layer]
         return self._changes[-1]

@@ -1,1 +1,1 @@
-"""The benchmark: how fast rlkl trains, side by side with other libraries and with no learning."""
+"""The benchmark: training speed of rlkl, of other libraries, and of the environments alone."""

@@ -1,4 +1,4 @@
-"""Measures one training run: start-up apart, the warm-up excluded, counted iterations whole."""
+"""Clock that measures whole iterations of one training run after its start-up and warm-up."""
 
 import resource
 import sys
@@ -11,23 +11,20 @@ from typing import Any
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 PHASES = ("collect", "prepare", "update", "report", "log")
-"""Parts of an iteration of rlkl, in their order."""
+"""Phases of an iteration of rlkl, in order."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run came to.
+    """Speed and memory of one run; steps, iterations and seconds are those after the warm-up.
 
     Attributes:
         startup_seconds: from the launch of the process, imports included, to the first step.
-        env_steps: that were measured.
-        iterations: that were measured.
-        seconds: that they took.
-        optimizer_steps: of one iteration.
-        start_megabytes: most memory that the process had had by its first environment step.
-        peak_megabytes: most memory that it ever had.
-        rollout_megabytes: arrays of one rollout; None where it is not known.
-        phases: seconds that each of `PHASES` took; empty where they are not known.
+        optimizer_steps: per iteration.
+        start_megabytes: peak memory of the process before its first environment step.
+        peak_megabytes: peak memory of the process.
+        rollout_megabytes: arrays of one rollout; None if unknown.
+        phases: seconds of each of `PHASES`; empty if unknown.
     """
 
     startup_seconds: float
@@ -47,16 +44,15 @@ class Measurement:
 
 
 class Clock:
-    """Is told when the first environment step begins and when an iteration ends.
+    """Measures time and memory of a run that reports its first step and each iteration.
 
-    The clock runs from the end of the last iteration of the warm-up to that of the last measured
-    one, so each counts with everything it does. Steps of optimizers are counted in the warm-up
-    alone: counting costs time.
+    The time runs from the end of the last warm-up iteration to the end of the last measured one.
+    Optimizer steps are counted only during the warm-up, because counting takes time.
 
     Args:
         launched: `time.monotonic()` when the process was launched.
-        warmup: iterations that do not count.
-        measured: iterations that do.
+        warmup: number of iterations that are not measured.
+        measured: number of iterations that are measured.
     """
 
     def __init__(self, launched: float, warmup: int, measured: int) -> None:
@@ -66,16 +62,16 @@ class Clock:
         self.iterations = 0
         self.env_steps = 0
         self.optimizer_steps = 0
-        self.startup_seconds = self.start_megabytes = self.began = self.ended = 0.0
+        self.startup_seconds = self.start_megabytes = self.started = self.ended = 0.0
         self._hook: Any = None
 
     @property
-    def counts(self) -> bool:
-        """Whether the iteration under way is measured."""
+    def is_measuring(self) -> bool:
+        """Whether the current iteration is measured."""
         return self.warmup <= self.iterations < self.warmup + self.measured
 
     def start(self) -> None:
-        """Note that the first environment step begins."""
+        """Record that the first environment step begins."""
         self.startup_seconds = time.monotonic() - self.launched
         self.start_megabytes = peak_megabytes()
         self._hook = register_optimizer_step_post_hook(self._count)
@@ -84,28 +80,24 @@ class Clock:
         self.optimizer_steps += 1
 
     def tick(self, env_steps: int) -> None:
-        """Note that an iteration has ended.
-
-        Args:
-            env_steps: that it made.
-        """
+        """Record the end of an iteration with this number of environment steps."""
         now = time.perf_counter()
-        if self.counts:
+        if self.is_measuring:
             self.env_steps += env_steps
             self.ended = now
         self.iterations += 1
         if self.iterations == self.warmup:
             self._hook.remove()
-            self.began = time.perf_counter()
+            self.started = time.perf_counter()
 
     def measurement(self, **known: Any) -> Measurement:
-        """Return what was measured.
+        """Return the measurement.
 
         Args:
-            **known: fields of `Measurement` that the clock does not know.
+            **known: the optional fields of `Measurement`.
 
         Raises:
-            RuntimeError: training ended before the last iteration that should count.
+            RuntimeError: training ended before the last iteration to be measured.
         """
         expected = self.warmup + self.measured
         if self.iterations < expected:
@@ -114,7 +106,7 @@ class Clock:
             startup_seconds=self.startup_seconds,
             env_steps=self.env_steps,
             iterations=self.measured,
-            seconds=self.ended - self.began,
+            seconds=self.ended - self.started,
             optimizer_steps=self.optimizer_steps / self.warmup,
             start_megabytes=self.start_megabytes,
             peak_megabytes=peak_megabytes(),
@@ -123,8 +115,8 @@ class Clock:
 
 
 def peak_megabytes() -> float:
-    """Return the most memory that this process ever had resident, in megabytes (10⁶ bytes)."""
-    # On Linux, ru_maxrss of a new process begins with what its parent had when it was launched.
+    """Return the peak resident memory of this process in megabytes (10⁶ bytes)."""
+    # On Linux, ru_maxrss of a new process starts at the memory of its parent.
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -135,23 +127,23 @@ def peak_megabytes() -> float:
 
 
 def before_first_call(owner: Any, name: str, action: Callable[[], None]) -> None:
-    """Let `action` happen before an object's method is first called, and cost nothing later."""
+    """Call `action` before the first call of an object's method, without a cost later."""
     method = getattr(owner, name)
 
-    def first(*given: Any, **named: Any) -> Any:
+    def first(*args: Any, **kwargs: Any) -> Any:
         delattr(owner, name)
         action()
-        return method(*given, **named)
+        return method(*args, **kwargs)
 
     setattr(owner, name, first)
 
 
 def after_each_call(owner: Any, name: str, action: Callable[[Any], None]) -> None:
-    """Let `action` happen after each call of an object's method, with what that returned."""
+    """Call `action` with the result of each call of an object's method."""
     method = getattr(owner, name)
 
-    def every(*given: Any, **named: Any) -> Any:
-        result = method(*given, **named)
+    def every(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
         action(result)
         return result
 

@@ -1,4 +1,4 @@
-"""Measures all who take part in a work in turns, and compares what they made of it."""
+"""Measures all participants of a work in turns and compares their results."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rlkl.tools.bench.clock import Measurement
-from rlkl.tools.bench.work import RLKL, ROOFS, BenchConfig, Entry
+from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig, Entry
 
 
 class MeasurementError(Exception):
@@ -19,12 +19,12 @@ class MeasurementError(Exception):
 
 @dataclass
 class Result:
-    """What one who took part came to.
+    """Measurements of one participant.
 
     Attributes:
-        entry: who.
-        measurements: one for each repetition, as far as it came.
-        error: why it came no further; empty if it did all.
+        entry: the participant.
+        measurements: one per repetition, until an error.
+        error: why a measurement failed; empty if none did.
     """
 
     entry: Entry
@@ -32,7 +32,7 @@ class Result:
     error: str = ""
 
     def median(self, value: Callable[[Measurement], float]) -> float:
-        """Return the median of something measured, over the repetitions."""
+        """Return the median of a value over the repetitions."""
         return statistics.median(map(value, self.measurements))
 
     @property
@@ -43,13 +43,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Spread:
-    """Several values of the same thing.
-
-    Attributes:
-        median: of them.
-        least: of them.
-        most: of them.
-    """
+    """Median and range of several values."""
 
     median: float
     least: float
@@ -57,26 +51,25 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Return the spread of values, at least one."""
+        """Return the spread of at least one value."""
         values = list(values)
         return cls(statistics.median(values), min(values), max(values))
 
     def text(self, form: str) -> str:
-        """Return `median [least, most]`, each in a format such as `.2f`."""
+        """Return `median [least, most]` in a format such as `.2f`."""
         return f"{self.median:{form}} [{self.least:{form}}, {self.most:{form}}]"
 
 
 def rates(result: Result) -> Spread:
-    """Return the environment steps per second of each repetition."""
+    """Return the spread of the environment steps per second over the repetitions."""
     return Spread.of(measurement.rate for measurement in result.measurements)
 
 
 def ratios(one: Result, other: Result) -> Spread:
-    """Return how many times as fast `one` was as `other`, repetition by repetition.
+    """Return how many times as fast `one` was as `other`, over the repetitions of both.
 
-    Both ran right after each other in each repetition, so what else the machine did in the
-    meantime falls out of their ratio to a large part. Repetitions that only one of them has are
-    left out; there is at least one that both have.
+    In each repetition both run shortly after each other, so most of the other load on the machine
+    cancels out in the ratio. Both must have at least one measurement.
     """
     pairs = zip(one.measurements, other.measurements, strict=False)
     return Spread.of(first.rate / second.rate for first, second in pairs)
@@ -88,13 +81,13 @@ def interleave(
     run: Callable[[Entry], Measurement],
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Result]:
-    """Measure everyone once, then everyone again, and so on.
+    """Measure every participant once per repetition.
 
     Args:
-        entries: who takes part, in the order of each repetition.
-        repetitions: of every measurement.
-        run: measures one once; `MeasurementError` ends its part, and the others go on.
-        tell: is told of each measurement in one line.
+        entries: the participants, in the order of each repetition.
+        repetitions: number of measurements of each.
+        run: measures once. A participant that raises `MeasurementError` is not measured again.
+        tell: reports each measurement in one line.
     """
     results = [Result(entry) for entry in entries]
     for repetition in range(repetitions):
@@ -104,26 +97,26 @@ def interleave(
             try:
                 measurement = run(result.entry)
                 result.measurements.append(measurement)
-                said = f"{measurement.rate:,.0f} environment steps per second"
+                outcome = f"{measurement.rate:,.0f} environment steps per second"
             except MeasurementError as error:
-                result.error = said = str(error)
-            who = f"{result.entry} × {result.entry.num_envs}"
-            tell(f"{repetition + 1}/{repetitions} {who}: {said}")
+                result.error = outcome = str(error)
+            name = f"{result.entry} × {result.entry.num_envs}"
+            tell(f"{repetition + 1}/{repetitions} {name}: {outcome}")
     return results
 
 
-def run_apart(config: BenchConfig, entry: Entry) -> Measurement:
-    """Measure in a fresh process.
+def run_in_process(config: BenchConfig, entry: Entry) -> Measurement:
+    """Measure once in a new process.
 
     Raises:
-        MeasurementError: the process failed; the message is the last line of its error.
+        MeasurementError: the process failed; the message is the last line of its stderr.
     """
-    asked = {
+    request = {
         "config": asdict(replace(config, output=None)),
         "entry": asdict(entry),
         "launched": time.monotonic(),
     }
-    command = [sys.executable, "-m", "rlkl.tools.bench.measure", json.dumps(asked)]
+    command = [sys.executable, "-m", "rlkl.tools.bench.measure", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -131,46 +124,46 @@ def run_apart(config: BenchConfig, entry: Entry) -> Measurement:
     return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def reference(results: list[Result], num_envs: int) -> Result | None:
-    """Return rlkl's first result with so many environments, which the others are compared with."""
+def reference(results: list[Result], num_envs: int, contestant: str = RLKL) -> Result | None:
+    """Return the first result with `num_envs` sub-environments, or None if it was not measured."""
     for result in results:
-        if (result.entry.contestant, result.entry.num_envs) == (RLKL, num_envs):
+        if (result.entry.contestant, result.entry.num_envs) == (contestant, num_envs):
             return result if result.measurements else None
     return None
 
 
 def conclusions(config: BenchConfig, results: list[Result]) -> list[str]:
-    """Return the sentences that a work comes down to."""
-    said = []
+    """Return sentences that sum up a work."""
+    sentences = []
     done = [result for result in results if result.measurements]
     for num_envs in config.num_envs:
         first = reference(results, num_envs)
         if first is None:
             continue
         others = [r for r in done if r.entry.num_envs == num_envs and r is not first]
-        peers = [r for r in others if r.entry.contestant not in (RLKL, *ROOFS)]
+        peers = [r for r in others if r.entry.contestant not in (RLKL, *UPPER_BOUNDS)]
         peers = [r for r in peers if r.entry.algo == first.entry.algo]
         own = [r for r in others if r.entry.contestant == RLKL]
-        copies = f" on {num_envs} environments" if len(config.num_envs) > 1 else ""
+        where = f" on {num_envs} environments" if len(config.num_envs) > 1 else ""
         if peers:
             fastest = max(peers, key=lambda result: result.rate)
             ratio = ratios(first, fastest).text(".2f")
-            said.append(
+            sentences.append(
                 f"{first.entry} makes {ratio} times the steps per second of {fastest.entry}, "
-                f"the fastest peer{copies}."
+                f"the fastest peer{where}."
             )
         if own:
             slowest = min(own, key=lambda result: result.rate)
             ratio = ratios(slowest, first).text(".2f")
-            said.append(
-                f"{slowest.entry}, the slowest of the others{copies}, makes {ratio} times the "
+            sentences.append(
+                f"{slowest.entry}, the slowest of the others{where}, makes {ratio} times the "
                 f"steps per second of {first.entry}."
             )
-    return said + _memory(config, results)
+    return sentences + _memory(config, results)
 
 
 def _memory(config: BenchConfig, results: list[Result]) -> list[str]:
-    """Say how memory grows from the fewest environments to the most."""
+    """Return a sentence on how memory grows with the number of environments."""
     few, many = (reference(results, number(config.num_envs)) for number in (min, max))
     if few is None or many is None or few is many:
         return []
@@ -182,16 +175,16 @@ def _memory(config: BenchConfig, results: list[Result]) -> list[str]:
     return [
         f"From {few.entry.num_envs} to {many.entry.num_envs} environments "
         f"({many.entry.num_envs / few.entry.num_envs:g} times) the rollout of {many.entry} grows "
-        f"by {grown[1]:.1f} MB, its peak memory by {grown[0]:.1f} MB; what training adds to the "
-        f"memory of its start goes from {ends[0]:.1f} to {ends[1]:.1f} MB."
+        f"by {grown[1]:.1f} MB, its peak memory by {grown[0]:.1f} MB. The memory that training "
+        f"adds after its start rises from {ends[0]:.1f} to {ends[1]:.1f} MB."
     ]
 
 
 def added_megabytes(measurement: Measurement) -> float:
-    """Return by how much the peak is above what the first environment step found."""
+    """Return the peak minus the memory at the first environment step."""
     return measurement.peak_megabytes - measurement.start_megabytes
 
 
 def as_json(config: BenchConfig, results: list[Result]) -> dict[str, Any]:
-    """Return a work and everything measured."""
+    """Return a work and all measurements."""
     return {"config": asdict(config), "results": [asdict(result) for result in results]}

@@ -1,4 +1,4 @@
-"""`python -m rlkl.tools.bench.measure`: one measurement, in its own process, as a JSON line."""
+"""`python -m rlkl.tools.bench.measure`: makes one measurement and prints it as a JSON line."""
 
 import json
 import sys
@@ -10,13 +10,11 @@ from rlkl.tools.bench.work import BenchConfig, Entry
 
 
 def main() -> None:
-    """Measure what the one argument, a JSON object, describes."""
-    asked = json.loads(sys.argv[1])
-    # Some peers print as they go; the last line of standard output is the measurement's alone.
-    with redirect_stdout(sys.stderr):
-        measurement = measure(
-            BenchConfig(**asked["config"]), Entry(**asked["entry"]), asked["launched"]
-        )
+    """Measure what the only argument, a JSON object, describes."""
+    request = json.loads(sys.argv[1])
+    config, entry = BenchConfig(**request["config"]), Entry(**request["entry"])
+    with redirect_stdout(sys.stderr):  # some peers print
+        measurement = measure(config, entry, request["launched"])
     print(json.dumps(asdict(measurement)))
 
 

@@ -9,17 +9,12 @@ from rich.table import Table as ScreenTable
 
 from rlkl.tools.bench.clock import PHASES, Measurement
 from rlkl.tools.bench.compare import Result, added_megabytes, conclusions, rates, ratios, reference
-from rlkl.tools.bench.work import RLKL, ROOFS, BenchConfig
+from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text.
-
-    Attributes:
-        columns: headings.
-        rows: as many cells each.
-    """
+    """Headings and rows of text, for Markdown and the screen."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -40,10 +35,10 @@ class Table:
 
 
 def speed_table(config: BenchConfig, results: list[Result]) -> Table:
-    """Return who made how many environment steps per second, and what rlkl makes of each's."""
+    """Return speed, ratio to rlkl, start-up time and peak memory of each participant."""
     columns = [
-        "", "envs", "steps/s", f"{RLKL} {config.algos[0]} / this", "of the roof", "start-up s",
-        "peak MB",
+        "", "envs", "steps/s", f"{RLKL} {config.algos[0]} / this", "of the upper bound",
+        "start-up s", "peak MB",
     ]  # fmt: skip
     rows = []
     for result in results:
@@ -53,13 +48,13 @@ def speed_table(config: BenchConfig, results: list[Result]) -> Table:
             rows.append([*cells, f"failed: {result.error}", "", "", "", ""])
             continue
         first = reference(results, entry.num_envs)
-        roof = _roof(results, entry.num_envs)
+        bound = reference(results, entry.num_envs, UPPER_BOUNDS[0])
         rows.append(
             [
                 *cells,
                 rates(result).text(",.0f"),
                 "" if first in (None, result) else ratios(first, result).text(".2f"),
-                "" if roof is None else f"{ratios(result, roof).median:.0%}",
+                "" if bound is None else f"{ratios(result, bound).median:.0%}",
                 f"{result.median(lambda m: m.startup_seconds):.1f}",
                 f"{result.median(lambda m: m.peak_megabytes):.0f}",
             ]
@@ -67,17 +62,8 @@ def speed_table(config: BenchConfig, results: list[Result]) -> Table:
     return Table(columns, rows)
 
 
-def _roof(results: list[Result], num_envs: int) -> Result | None:
-    """Return the measurement of rlkl's own environments without learning."""
-    name = next(iter(ROOFS))
-    for result in results:
-        if (result.entry.contestant, result.entry.num_envs) == (name, num_envs):
-            return result if result.measurements else None
-    return None
-
-
 def split_table(results: list[Result]) -> Table:
-    """Return what an iteration of rlkl is made of: milliseconds, and share of the whole."""
+    """Return the phases of an iteration of rlkl: milliseconds and share of the iteration."""
     columns = ["", "envs", "iteration ms", *PHASES, "rollout MB", "training adds MB"]
     rows = []
     for result in results:
@@ -99,29 +85,29 @@ def split_table(results: list[Result]) -> Table:
 
 
 def _seconds(phase: str, measurement: Measurement) -> float:
-    """Return what a phase takes of an iteration."""
+    """Return the seconds per iteration of a phase."""
     return measurement.phases[phase] / measurement.iterations
 
 
 def failures(results: Iterable[Result]) -> list[str]:
-    """Return a line for each who did not come to the end."""
+    """Return a line for each participant that failed."""
     return [f"{r.entry} × {r.entry.num_envs} failed: {r.error}" for r in results if r.error]
 
 
 def markdown(config: BenchConfig, title: str, results: list[Result], left_out: list[str]) -> str:
-    """Return a work's section of the page."""
+    """Return the section of a work."""
     lines = [f"### {config.work}", "", title, ""]
     lines += [speed_table(config, results).markdown(), "", split_table(results).markdown(), ""]
-    said = [*conclusions(config, results), *failures(results)]
-    said += [f"Left out: {line}." for line in left_out]
-    lines += [f"- {sentence}" for sentence in said]
+    sentences = [*conclusions(config, results), *failures(results)]
+    sentences += [f"Left out: {line}." for line in left_out]
+    lines += [f"- {sentence}" for sentence in sentences]
     return "\n".join(lines) + "\n"
 
 
 def show(
     console: Console, config: BenchConfig, title: str, results: list[Result], left_out: list[str]
 ) -> None:
-    """Print a work's tables and what they come down to; rlkl against the fastest peer is last."""
+    """Print the tables of a work, then what was left out or failed, then the conclusions."""
     console.print(f"\n{config.work}: {title}\n")
     for table in (speed_table(config, results), split_table(results)):
         table.show(console)

@@ -1,4 +1,4 @@
-"""What the benchmark measures: a work, and who takes part in it."""
+"""A work of the benchmark and its participants."""
 
 import importlib.util
 import math
@@ -11,14 +11,15 @@ import gymnasium as gym
 from rlkl.algos import ALGORITHMS
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.training.resource_checks import check_memory
-from rlkl.utils.validation import ConfigError, check_choice, check_range
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_choice, check_range
 
 RLKL = "rlkl"
-ROOFS = {
-    "roof": "no learning, rlkl's environments",
-    "roof_sync": "no learning, SyncVectorEnv",
-}
-"""Random actions on the same environments: what training could reach if it cost nothing."""
+HIDDEN_SIZES = (64, 64)
+SEED = 0
+
+UPPER_BOUNDS = ("upper_bound", "upper_bound_sync")
+"""Random actions without learning, in rlkl's environments and in Gymnasium's SyncVectorEnv."""
 
 PEERS = {
     "sb3": "stable_baselines3",
@@ -27,42 +28,38 @@ PEERS = {
     "tianshou": "tianshou",
     "rsl_rl": "rsl_rl",
 }
-"""Other libraries, and the packages that they are imported from."""
+"""Other libraries and their packages."""
 
 Value = TypeVar("Value")
 
-LEAST_ITERATIONS = 10
-"""Histograms are written every ten iterations by default, so every measurement holds as many."""
+MIN_ITERATIONS = 10
+"""Histograms are written every ten iterations by default; every measurement includes one."""
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """A work, done alike by everyone who takes part, and how often.
+    """A work, which is the same for all participants, and how often it is measured.
 
-    Networks are those of rlkl's default policy, two hidden layers of 64 tanh units for the actor
-    and as many for the critic; there is no entropy bonus; all run on one thread of the CPU.
+    Actor and critic have two hidden layers of 64 tanh units each, as in rlkl's default policy.
+    There is no entropy bonus. All run on one thread of the CPU.
 
     Attributes:
-        work: set by the choice of the work (`work=...`), never by hand.
-        algos: algorithms of rlkl; `ppo_clip` and `trpo` are those that peers take part in.
-        env_id: Gymnasium id.
-        num_envs: copies stepped together, each number measured on its own.
+        work: name, set by `work=...`.
+        algos: algorithms of rlkl; peers support `ppo_clip` and `trpo`.
+        num_envs: numbers of sub-environments, each measured separately.
         rollout_steps: T, steps of each environment in one rollout.
         minibatch_size: rows of a minibatch; a rollout with fewer is one minibatch.
-        num_epochs: passes over the rollout, by the critic and by algorithms that make several.
+        num_epochs: passes over the rollout, of the critic and of algorithms with several.
         learning_rate: of Adam, constant.
-        max_grad_norm: gradients are scaled down to this norm; null leaves them.
-        value_coefficient: of the values in the joint loss that peers have for PPO; rlkl has none.
-        gamma: discount factor.
-        gae_lambda: λ of generalised advantage estimation.
-        clip_ratio: ε of PPO-clip.
+        max_grad_norm: limit to which gradients are scaled down; null for none.
+        value_coefficient: weight of the value loss in the joint PPO loss of peers.
         max_kl: δ of TRPO and NPG, in nats.
-        cg_iterations: products of conjugate gradient in TRPO and NPG.
+        cg_iterations: conjugate gradient iterations of TRPO and NPG.
         warmup_env_steps: environment steps before the measurement, at least one iteration.
         env_steps: environment steps that are measured, at least ten iterations.
-        repetitions: of every measurement, each in a process of its own.
+        repetitions: of every measurement, each in a new process.
         peers: libraries to compare with; null for all that are installed.
-        output: results are written to `<output>.md` and `<output>.json`; null writes nothing.
+        output: writes `<output>.md` and `<output>.json`; null writes nothing.
     """
 
     work: str = ""
@@ -87,7 +84,7 @@ class BenchConfig:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        for algo in _several("algos", self.algos):
+        for algo in _non_empty("algos", self.algos):
             check_choice("algos", algo, ALGORITHMS)
         for key in ("rollout_steps", "minibatch_size"):
             check_range(key, getattr(self, key), at_least=1)
@@ -102,7 +99,7 @@ class BenchConfig:
         check_range("gamma", self.gamma, at_least=0, at_most=1)
         check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         check_range("clip_ratio", self.clip_ratio, above=0, below=1)
-        for number in _several("num_envs", self.num_envs):
+        for number in _non_empty("num_envs", self.num_envs):
             check_range("num_envs", number, at_least=1, at_most=65536)
             check_memory(self.rollout_steps, number)
             rows = self.rows(number)
@@ -120,35 +117,35 @@ class BenchConfig:
                 raise ConfigError(f"output={self.output}: there is no folder {path.parent}")
 
     def rows(self, num_envs: int) -> int:
-        """Return how many rows a rollout of so many environments has."""
+        """Return the number of rows of a rollout."""
         return num_envs * self.rollout_steps
 
     def num_minibatches(self, num_envs: int) -> int:
-        """Return how many minibatches a pass over such a rollout has."""
+        """Return the number of minibatches per epoch."""
         return max(1, self.rows(num_envs) // self.minibatch_size)
 
     def warmup_iterations(self, num_envs: int) -> int:
-        """Return how many iterations do not count."""
+        """Return the number of iterations before the measurement."""
         return math.ceil(self.warmup_env_steps / self.rows(num_envs))
 
     def measured_iterations(self, num_envs: int) -> int:
-        """Return how many iterations count."""
-        return max(LEAST_ITERATIONS, math.ceil(self.env_steps / self.rows(num_envs)))
+        """Return the number of measured iterations."""
+        return max(MIN_ITERATIONS, math.ceil(self.env_steps / self.rows(num_envs)))
 
     @property
     def files(self) -> list[Path]:
-        """What `output` names: the Markdown and the JSON, in this order."""
+        """Output files: the Markdown, then the JSON."""
         return [] if self.output is None else [Path(f"{self.output}.{x}") for x in ("md", "json")]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One who takes part in a work.
+    """A participant of a work.
 
     Attributes:
-        contestant: rlkl, a peer, or one of the roofs.
-        num_envs: copies stepped together.
-        algo: by rlkl's name; empty for a roof.
+        contestant: rlkl, a peer or an upper bound.
+        num_envs: number of sub-environments.
+        algo: rlkl's name of the algorithm; empty for an upper bound.
     """
 
     contestant: str
@@ -159,12 +156,11 @@ class Entry:
         return f"{self.contestant} {self.algo}".rstrip()
 
 
-def contest(config: BenchConfig) -> tuple[list[Entry], list[str]]:
-    """Return who takes part, in the order of each repetition, and a line for each who does not.
+def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
+    """Return the participants in order, and for each peer that is left out a line with the reason.
 
     Raises:
-        ConfigError: an environment that cannot be made, or a peer asked for by name that is not
-            installed.
+        ConfigError: the environment cannot be made, or a peer in `peers` is not installed.
     """
     envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=1))
     discrete = not isinstance(envs.action_space, gym.spaces.Box)
@@ -191,36 +187,33 @@ def contest(config: BenchConfig) -> tuple[list[Entry], list[str]]:
                     entries.append(Entry(peer, num_envs, algo))
                 else:
                     left_out[f"{peer} {algo}: {reason}"] = None
-        entries += [Entry(roof, num_envs) for roof in ROOFS]
+        entries += [Entry(bound, num_envs) for bound in UPPER_BOUNDS]
     return entries, list(left_out)
 
 
 def refusal(peer: str, algo: str, *, discrete: bool) -> str | None:
-    """Return why a peer cannot do an algorithm's work as rlkl does it; None if it can.
+    """Return why a peer cannot do a work in the same way as rlkl; None if it can.
 
     Args:
         peer: one of `PEERS`.
-        algo: by rlkl's name.
-        discrete: whether actions are anything but a Box.
+        algo: rlkl's name of the algorithm.
+        discrete: whether the action space is not a Box.
     """
     if algo not in ("ppo_clip", "trpo"):
-        return "peers are measured with ppo_clip and trpo alone"
-    if algo == "ppo_clip":
-        reasons = {"sb3_contrib": "its PPO is that of stable-baselines3"}
-        if discrete:
-            reasons["rsl_rl"] = "it has distributions of continuous actions alone"
-    else:
-        reasons = {
-            "sb3": "it has no TRPO; sb3-contrib has",
-            "tianshou": "its TRPO fits the critic to whole batches, never to minibatches",
-            "rsl_rl": "it has no TRPO",
-        }
-        if discrete:
-            reasons["skrl"] = "its TRPO is for continuous actions alone"
-    return reasons.get(peer)
+        return "peers are measured only with ppo_clip and trpo"
+    reasons = {
+        ("sb3", "trpo"): "it has no TRPO; sb3-contrib has",
+        ("sb3_contrib", "ppo_clip"): "its PPO is that of stable-baselines3",
+        ("tianshou", "trpo"): "its TRPO fits the critic to whole batches, never to minibatches",
+        ("rsl_rl", "trpo"): "it has no TRPO",
+    }
+    if discrete:
+        reasons["rsl_rl", "ppo_clip"] = "it supports only continuous actions"
+        reasons["skrl", "trpo"] = "its TRPO supports only continuous actions"
+    return reasons.get((peer, algo))
 
 
-def _several(key: str, values: list[Value]) -> list[Value]:
+def _non_empty(key: str, values: list[Value]) -> list[Value]:
     if not values:
         raise ConfigError(f"{key}=[]: expected at least one")
     return values

@@ -1,1 +1,1 @@
-"""What several runs say together: which algorithm is better, by how much, how surely, and why."""
+"""Compares groups of runs: which is better, by how much, how certain that is, and why."""

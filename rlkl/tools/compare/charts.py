@@ -1,4 +1,4 @@
-"""What a chart is, before anybody draws it: lines with bands, or dots with intervals, as data."""
+"""Charts as data, before they are drawn: lines with bands, or dots with intervals."""
 
 import math
 import textwrap
@@ -8,30 +8,40 @@ from typing import Literal, NamedTuple
 
 from rlkl.tools.experiments.drawing import BLACK, COLORS
 
+Dashes = Literal["-", "--", "-.", ":"]
+
 
 class Style(NamedTuple):
-    """How a group looks everywhere: told apart by colour, by dashes and by markers, each alone."""
+    """The look of a group in all charts."""
 
     color: str
-    dashes: Literal["-", "--", "-.", ":"]
+    dashes: Dashes
     marker: str
 
 
 _NAMES = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
 _COLORS = [*(COLORS[name] for name in _NAMES), BLACK]
-_DASHES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
+_DASHES: tuple[Dashes, ...] = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
+
+MARKERS_PER_LINE = 8
 
 
 def style(number: int) -> Style:
-    """Return the look of a group by its place; from the ninth on colours come again.
+    """Return the look of a group by its place; from the ninth on, colours repeat.
 
-    Dashes and markers then pair differently with colours, so that 32 groups look different, also
-    where there is but a marker to see.
+    They then have other dashes and markers, so that 32 groups look different, also by colour and
+    marker only.
     """
     turn, place = divmod(number, len(_COLORS))
     marker = _MARKERS[(place + 3 * turn) % len(_MARKERS)]
     return Style(_COLORS[place], _DASHES[(place + turn) % len(_DASHES)], marker)
+
+
+def marked(points: int, number: int, groups: int) -> slice:
+    """Return which points of a group's line have a marker; groups have theirs at other places."""
+    every = max(1, points // MARKERS_PER_LINE)
+    return slice(number * every // max(1, groups), None, every)
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,8 @@ class Line:
     """A group's curve.
 
     Attributes:
-        group: its label.
-        x, y: points.
-        low, high: of the band at each point; empty for none, NaN where there is none.
-        thin: points of each seed's own curve.
+        low, high: of the band at each point; empty or NaN for no band.
+        seeds: x and y of each seed's curve.
     """
 
     group: str
@@ -50,7 +58,12 @@ class Line:
     y: list[float]
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
-    thin: list[tuple[list[float], list[float]]] = field(default_factory=list)
+    seeds: list[tuple[list[float], list[float]]] = field(default_factory=list)
+
+    @property
+    def has_band(self) -> bool:
+        """Whether it has a band."""
+        return bool(self.low) and not math.isnan(self.low[0])
 
 
 @dataclass(frozen=True)
@@ -58,14 +71,11 @@ class LineChart:
     """Curves of several groups.
 
     Attributes:
-        title: what is seen, usually the environment.
-        x_label, y_label: names of the axes, with units.
-        lines: one for each group.
         env: the environment, or empty.
-        log: whether the vertical axis is logarithmic; points at 0 and below are then left out.
-        level: a value to draw across, and what it is.
-        y_range: of the vertical axis; None for what the points need.
-        steps: whether lines go in steps.
+        log: whether the y axis is logarithmic; values of 0 and below are then left out.
+        level: value of a horizontal line, and its name.
+        y_range: None to fit the points.
+        steps: whether to draw step functions.
     """
 
     title: str
@@ -85,31 +95,26 @@ class Dot:
 
     Attributes:
         group: whose look it has.
-        text: written beside it.
-        value: the dot.
         low, high: the interval; NaN for none.
-        seeds: numbers of single runs, drawn small.
+        seeds: numbers of single runs.
     """
 
     group: str
     text: str
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
     seeds: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class DotChart:
-    """Numbers one below the other.
+    """Numbers with intervals, one row each.
 
     Attributes:
-        title: what is seen.
-        x_label: name of the axis, with its unit.
-        dots: from the top down.
         env: the environment, or empty.
-        level: a value to draw across, and what it is.
-        x_range: of the axis; None for what the dots need.
+        level: value of a vertical line, and its name.
+        x_range: None to fit the dots.
     """
 
     title: str
@@ -120,69 +125,66 @@ class DotChart:
     x_range: tuple[float, float] | None = None
 
 
+Chart = LineChart | DotChart
+
+
 @dataclass(frozen=True)
 class Figure:
-    """Charts that belong together.
+    """Charts side by side.
 
     Attributes:
         name: of its files.
-        title: above it on the page.
         caption: how to read it.
-        charts: side by side.
-        narrow: whether four of them go side by side, and not three.
+        narrow: whether four charts go side by side instead of three.
     """
 
     name: str
     title: str
     caption: str
-    charts: Sequence[LineChart | DotChart]
+    charts: Sequence[Chart]
     narrow: bool = False
 
 
-LEVEL_WITHIN = 0.3
-"""A level is drawn if it lies no further beyond the points than this share of their range; one far
-off would leave the curves a strip of the chart."""
+LEVEL_MARGIN = 0.3
+"""A level is drawn if it lies at most this share of the points' range beyond them; farther away, it
+would leave little of the chart for the curves."""
 
 
-def extent(chart: LineChart | DotChart, axis: str) -> tuple[float, float]:
-    """Return the least and the greatest number of an axis, with some room, or the range set.
-
-    Args:
-        chart: which.
-        axis: `x` or `y`.
-    """
-    numbers: list[float] = []
-    if isinstance(chart, DotChart):
-        if chart.x_range is not None:
-            return chart.x_range
-        for dot in chart.dots:
-            numbers += [dot.value, dot.low, dot.high, *dot.seeds]
-    else:
-        if axis == "y" and chart.y_range is not None:
-            return chart.y_range
-        for line in chart.lines:
-            numbers += line.x if axis == "x" else [*line.y, *line.low, *line.high]
-            for x, y in line.thin:
-                numbers += x if axis == "x" else y
+def extent(chart: Chart, axis: str) -> tuple[float, float]:
+    """Return the range of an axis, `x` or `y`: the one that was set, or the data with a margin."""
     log = isinstance(chart, LineChart) and chart.log and axis == "y"
-    finite = [n for n in numbers if math.isfinite(n) and (n > 0 or not log)]
+    fixed = chart.x_range if isinstance(chart, DotChart) else chart.y_range if axis == "y" else None
+    if fixed is not None:
+        return fixed
+    finite = [n for n in _numbers(chart, axis) if math.isfinite(n) and (n > 0 or not log)]
     if not finite:
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = min(finite), max(finite)
-    if chart.level is not None and not (isinstance(chart, LineChart) and axis == "x"):
-        reach, level = LEVEL_WITHIN * (high - low) or abs(high), chart.level[0]
+    if isinstance(chart, LineChart) and axis == "x":
+        return (min(0.0, low), high if high > low else low + 1)
+    if chart.level is not None:
+        reach, level = LEVEL_MARGIN * (high - low) or abs(high), chart.level[0]
         if low - reach <= level <= high + reach:
             low, high = min(low, level), max(high, level)
     if log:
         return low / 1.3, high * 1.3
-    if isinstance(chart, LineChart) and axis == "x":
-        return (min(0.0, low), high if high > low else low + 1)
-    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - room, high + room
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - margin, high + margin
 
 
-def beyond(chart: LineChart) -> str:
-    """Return what is written at the upper edge of a chart whose level lies above it, or nothing."""
+def _numbers(chart: Chart, axis: str) -> list[float]:
+    if isinstance(chart, DotChart):
+        return [n for dot in chart.dots for n in (dot.value, dot.low, dot.high, *dot.seeds)]
+    numbers = []
+    for line in chart.lines:
+        numbers += line.x if axis == "x" else [*line.y, *line.low, *line.high]
+        for x, y in line.seeds:
+            numbers += x if axis == "x" else y
+    return numbers
+
+
+def level_note(chart: LineChart) -> str:
+    """Return a note for the upper edge of a chart if the level lies above it, or nothing."""
     if chart.level is None or chart.level[0] <= extent(chart, "y")[1]:
         return ""
     value, name = chart.level
@@ -190,13 +192,10 @@ def beyond(chart: LineChart) -> str:
 
 
 def ticks(low: float, high: float, log: bool = False, most: int = 6) -> list[float]:
-    """Return round numbers within an interval: multiples of 1, 2, 2.5 or 5 times a power of ten.
+    """Return at most `most` round numbers within an interval.
 
-    Args:
-        low: lower end.
-        high: upper end, above it.
-        log: whether to return powers of ten instead, with 2 and 5 between where they are few.
-        most: how many there may be.
+    They are multiples of 1, 2, 2.5 or 5 times a power of ten. For a logarithmic axis they are
+    powers of ten, with 2 and 5 in between if those are few.
     """
     if log:
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -212,7 +211,7 @@ def ticks(low: float, high: float, log: bool = False, most: int = 6) -> list[flo
 
 
 def tick_text(value: float) -> str:
-    """Return a number as it stands at an axis: 20k, 1.5M, 0.01, 1e−5."""
+    """Return a number as it is written at an axis: 20k, 1.5M, 0.01, 1e−5."""
     size = abs(value)
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if size >= unit:
@@ -224,14 +223,12 @@ def tick_text(value: float) -> str:
     return f"{float(f'{value:.6g}'):g}".replace("-", "−")
 
 
-def wrapped(text: str, letters: int) -> list[str]:
-    """Return a text in lines of so many letters; a pair that needs several breaks between the two.
+def wrap(text: str, width: int) -> list[str]:
+    """Return a label, or a pair `FIRST > SECOND`, in lines of limited width.
 
-    Args:
-        text: a label, or `FIRST > SECOND`.
-        letters: at most, in a line.
+    A pair that does not fit on one line breaks before the `>`.
     """
-    if len(text) <= letters:
+    if len(text) <= width:
         return [text]
     first, arrow, second = text.partition(" > ")
-    return [*textwrap.wrap(first, letters), *textwrap.wrap(arrow.lstrip() + second, letters)]
+    return [*textwrap.wrap(first, width), *textwrap.wrap(arrow.lstrip() + second, width)]

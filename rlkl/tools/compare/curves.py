@@ -1,146 +1,130 @@
-"""Curves along training: returns by steps and by wall time, and what the updates did meanwhile."""
+"""Curves along training: returns by steps and by wall time, and the diagnostics of updates."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from rlkl.numerics.statistics import pooled
-from rlkl.tools.compare.rows import Row, Rows
 from rlkl.tools.compare.runs import Array, Run
-from rlkl.tools.compare.scores import STATISTICS, Entry, Field, common, interval
+from rlkl.tools.compare.scores import CENTERS, Entry, Environment, band_rows, common, group_rows
 from rlkl.tools.compare.settings import CompareConfig
+from rlkl.tools.rows import Rows
 
 POINTS = 101
-"""Of a curve: enough for a figure of this size, however many iterations a run made."""
+"""Points of a curve, however many iterations a run made."""
 
 BINS = 40
-"""Of what updates did, which differs from one to the next: their mean in each stretch is drawn."""
+"""Equal parts of the steps, in each of which diagnostics of updates are averaged."""
 
-UPDATES = ("kl/old_new", "ratio/std", "policy/entropy", "value/explained_variance")
-"""What is drawn of updates, side by side."""
-
-
-def tag_of(run: Run, tag: str) -> Array:
-    """Return a column, or the estimate that stands for it where it has no closed form."""
-    column = run.columns[tag]
-    estimate = run.columns.get(f"{tag}_estimate")
-    return estimate if estimate is not None and np.isnan(column).all() else column
+UPDATES = {
+    "kl/old_new": ("KL", "KL(π_old ‖ π_θ), nats"),
+    "ratio/std": ("ratio", "its standard deviation"),
+    "policy/entropy": ("entropy", "entropy, nats"),
+    "value/explained_variance": ("critic", "explained variance"),
+}
+"""Diagnostics of updates by tag: title and axis label of their charts."""
 
 
-def thin(run: Run, axis: str) -> tuple[Array, Array]:
-    """Return a run's training return along steps or seconds, at no more points than are drawn."""
-    values = run.columns["return/train"]
-    x = run.steps if axis == "steps" else run.seconds
-    there = np.flatnonzero(np.isfinite(values))
-    if len(there) > POINTS:
-        there = there[np.linspace(0, len(there) - 1, POINTS).round().astype(int)]
-    return x[there], values[there]
+def training_curve(run: Run, axis: str, length: int | None = None) -> tuple[Array, Array]:
+    """Return the `steps` or `seconds`, and the training returns, of iterations with a return."""
+    x = (run.steps if axis == "steps" else run.seconds)[:length]
+    returns = run.columns["return/train"][:length]
+    finite = np.isfinite(returns)
+    return x[finite], returns[finite]
 
 
-def curve_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+def seed_curve(run: Run, axis: str) -> tuple[list[float], list[float]]:
+    """Return the whole training curve of a run, reduced to at most `POINTS` points."""
+    x, returns = training_curve(run, axis)
+    if len(x) > POINTS:
+        kept = np.linspace(0, len(x) - 1, POINTS).round().astype(int)
+        x, returns = x[kept], returns[kept]
+    return x.tolist(), returns.tolist()
+
+
+def curve_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return the training return of each group along steps and along wall time, with its band.
 
-    A curve begins where each of its runs has ended an episode and ends where the first of them
-    ends, so that every point is made from all runs: none drops out on the way.
-
-    Args:
-        found: environments.
-        config: settings.
+    A curve starts where all of its runs have ended an episode, and ends where the first of them
+    ends, so that every point includes all runs.
     """
-    rows: Rows = []
-    for field in found:
-        for label in field.labels:
-            for axis in ("steps", "seconds"):
-                lines = [_line(entry, axis) for entry in field.of(label)]
-                lines = [line for line in lines if len(line[0])]
-                if not lines:
-                    continue
-                start = max(float(x[0]) for x, _ in lines)
-                end = min(float(x[-1]) for x, _ in lines)
-                if not start < end:
-                    continue
+
+    def curves(_: Environment, entries: list[Entry]) -> Rows:
+        rows = []
+        for axis in ("steps", "seconds"):
+            lines = [line for line in _until_horizon(entries, axis) if len(line[0])]
+            start = max((float(x[0]) for x, _ in lines), default=0.0)
+            end = min((float(x[-1]) for x, _ in lines), default=0.0)
+            if start < end:
                 grid = np.linspace(start, end, POINTS)
-                values = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
-                here: Row = {"environment": field.env, "group": label, "axis": axis}
-                rows += _banded(here, grid, [values], config)
-    return rows
+                returns = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
+                rows += [{"axis": axis, **row} for row in _center_rows(grid, [returns], config)]
+        return rows
+
+    return group_rows(envs, curves)
 
 
-def together_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+def together_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return each group's normalised score along steps, over all environments, with its band.
 
-    It is the sample-efficiency curve of Agarwal et al. 2021 (section 4.3): at each point the
-    statistic of all runs. It begins where every run has ended an episode. Where environments are
+    This is the sample-efficiency curve of Agarwal et al. 2021 (section 4.3): at each point the
+    statistic of all runs. It starts where every run has ended an episode. If environments are
     compared at different steps, the axis is the share of them.
-
-    Args:
-        found: environments.
-        config: settings.
     """
-    shared, labels = common(found)
+    shared, labels = common(envs)
     if len(shared) < 2:
         return []
-    horizons = {field.horizon for field in shared}
-    length = horizons.pop() if len(horizons) == 1 else 1
-    lines = {(f, x): [_line(e, "steps") for e in field.of(x)]
-             for f, field in enumerate(shared) for x in labels}  # fmt: skip
     start = max(
-        x[0] / shared[f].horizon if len(x) else 1.0 for (f, _), of in lines.items() for x, _ in of
+        x[0] / env.horizon if len(x) else 1.0
+        for env in shared
+        for label in labels
+        for x, _ in _until_horizon(env.scored(label), "steps")
     )
     if not start < 1:
         return []
+    horizons = {env.horizon for env in shared}
     grid, rows = np.linspace(start, 1, POINTS), []
+    length = horizons.pop() if len(horizons) == 1 else 1
     for label in labels:
         strata = []
-        for f, field in enumerate(shared):
-            assert field.reference is not None
-            returns = [np.interp(grid * field.horizon, x, y) for x, y in lines[f, label]]
-            low, span = field.reference.low, field.reference.range
-            strata.append((np.stack(returns, axis=-1) - low) / span)
-        rows += _banded({"group": label}, grid * length, strata, config)
+        for env in shared:
+            assert env.reference is not None
+            lines = _until_horizon(env.scored(label), "steps")
+            returns = np.stack([np.interp(grid * env.horizon, x, y) for x, y in lines], axis=-1)
+            strata.append(env.reference.normalized(returns))
+        rows += [{"group": label, **row} for row in _center_rows(grid * length, strata, config)]
     return rows
 
 
-def _line(entry: Entry, axis: str) -> tuple[Array, Array]:
-    run = entry.run
-    x = entry.until(run.steps if axis == "steps" else run.seconds)
-    values = entry.until(run.columns["return/train"])
-    there = np.isfinite(values)
-    return x[there], values[there]
+def _until_horizon(entries: Sequence[Entry], axis: str) -> list[tuple[Array, Array]]:
+    return [training_curve(entry.run, axis, entry.last + 1) for entry in entries]
 
 
-def update_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
-    """Return what updates did along steps, in the mean of each of `BINS` stretches, with bands.
+def update_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
+    """Return the diagnostics of updates along steps, averaged in each of `BINS` parts, with bands.
 
-    Values that are not finite, such as the KL of a policy that left out what π_old did, are left
-    out here; `stability_rows` counts them.
-
-    Args:
-        found: environments.
-        config: settings.
+    Values that are not finite, such as an infinite KL, are left out; `stability_rows` counts them.
     """
-    rows: Rows = []
-    for field in found:
-        edges = np.linspace(0, field.horizon, BINS + 1)
-        for label in field.labels:
-            for tag in UPDATES:
-                lines = [_binned(entry, tag, edges) for entry in field.of(label)]
-                if not lines:
-                    continue
-                values = np.stack(lines, axis=-1)
-                there = np.isfinite(values).all(-1)
-                if there.any():
-                    here: Row = {"environment": field.env, "group": label, "tag": tag}
-                    middles = (edges[:-1] + edges[1:]) / 2
-                    rows += _banded(here, middles[there], [values[there]], config)
-    return rows
+
+    def updates(env: Environment, entries: list[Entry]) -> Rows:
+        edges = np.linspace(0, env.horizon, BINS + 1)
+        middles = (edges[:-1] + edges[1:]) / 2
+        rows = []
+        for tag in UPDATES:
+            values = np.stack([_binned(entry, tag, edges) for entry in entries], axis=-1)
+            finite = np.isfinite(values).all(-1)
+            if finite.any():
+                bands = _center_rows(middles[finite], [values[finite]], config)
+                rows += [{"tag": tag, **row} for row in bands]
+        return rows
+
+    return group_rows(envs, updates)
 
 
 def _binned(entry: Entry, tag: str, edges: Array) -> Array:
-    """Return the mean of a column in each bin; between bins that have updates, along a line."""
-    steps, values = entry.until(entry.run.steps), entry.until(tag_of(entry.run, tag))
+    """Return the mean of a column in each bin; empty bins between others are interpolated."""
+    steps, values = entry.until(entry.run.steps), entry.until(_column(entry.run, tag))
     finite = np.isfinite(values)
-    # An update belongs to the steps before it; the last may lie behind the horizon.
+    # An update counts for the steps before it; the last one may lie beyond the horizon.
     places = np.clip(np.searchsorted(edges, steps[finite]) - 1, 0, BINS - 1)
     counts = np.bincount(places, minlength=BINS)
     sums = np.bincount(places, values[finite], minlength=BINS)
@@ -152,12 +136,13 @@ def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     )
 
 
-def _banded(here: Row, grid: Array, strata: Sequence[Array], config: CompareConfig) -> Rows:
+def _column(run: Run, tag: str) -> Array:
+    """Return a column, or its Monte Carlo estimate if the exact value has no closed form."""
+    column = run.columns[tag]
+    estimate = run.columns.get(f"{tag}_estimate")
+    return estimate if estimate is not None and np.isnan(column).all() else column
+
+
+def _center_rows(grid: Array, strata: Sequence[Array], config: CompareConfig) -> Rows:
     """Return a row for each point of a grid: center and band over runs, `[M, N_k]` each."""
-    center = pooled(STATISTICS[config.statistic])
-    low, high = interval(strata, center, config)
-    columns = np.broadcast_arrays(grid, center(strata), low, high)
-    return [
-        here | dict(zip(("x", "value", "low", "high"), point, strict=True))
-        for point in np.transpose(columns).tolist()
-    ]
+    return band_rows(("x", "value"), grid, strata, CENTERS[config.statistic], config)

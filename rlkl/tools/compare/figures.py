@@ -1,226 +1,189 @@
-"""From rows to charts: which figures a comparison has, and how each is to be read."""
+"""The figures of a comparison: from rows to charts with captions."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from rlkl.tools.compare import curves
-from rlkl.tools.compare.charts import Dot, DotChart, Figure, Line, LineChart
+from rlkl.tools.compare.charts import Chart, Dot, DotChart, Figure, Line, LineChart
+from rlkl.tools.compare.curves import UPDATES, seed_curve
 from rlkl.tools.compare.references import threshold
-from rlkl.tools.compare.report import Comparison, number
-from rlkl.tools.compare.rows import Row, Rows, column, distinct, select
-from rlkl.tools.compare.scores import FEW, Field, common
+from rlkl.tools.compare.report import STATISTIC_NAMES, Comparison
+from rlkl.tools.compare.scores import MIN_SEEDS, Environment, common
 from rlkl.tools.compare.stability import reached_at
+from rlkl.tools.compare.text import number, time_unit
+from rlkl.tools.rows import Row, Rows, column, distinct, select
 
-MOST_PAIRS = 28
-"""Of a figure; of more, those with the best group are drawn."""
+MAX_PAIRS = 28
+"""Pairs of a figure; of more, those with the best group are drawn."""
 
-AGGREGATE_TITLES = {
-    "iqm": "interquartile mean",
-    "median": "median",
-    "mean": "mean",
-    "optimality_gap": "optimality gap (less is better)",
-}
-UPDATE_TITLES = {
-    "kl/old_new": ("KL", "KL(π_old ‖ π_θ), nats"),
-    "ratio/std": ("ratio", "its standard deviation"),
-    "policy/entropy": ("entropy", "entropy, nats"),
-    "value/explained_variance": ("critic", "explained variance"),
-}
-SECONDS = ((1.0, "seconds"), (60.0, "minutes"), (3600.0, "hours"))
+SHARE = (-0.03, 1.03)
+"""Range of an axis of shares or probabilities."""
 
 
 def figures(comparison: Comparison) -> list[Figure]:
-    """Return all figures that there is something to draw in."""
+    """Return all figures that have something to draw."""
     made = [make(comparison) for make in MAKERS]
     return [figure for figure in made if figure.charts]
 
 
-def _center(comparison: Comparison) -> str:
-    return {"iqm": "interquartile mean", "mean": "mean"}[comparison.config.statistic]
+def _figure(
+    name: str, title: str, caption: str, charts: Iterable[Chart], narrow: bool = False
+) -> Figure:
+    """Return a figure of the charts that have something to draw."""
+    drawn = [c for c in charts if (c.lines if isinstance(c, LineChart) else c.dots)]
+    return Figure(name, title, caption, drawn, narrow)
 
 
-def _line(rows: Rows, group: str, scale: float = 1.0) -> Line:
-    return Line(
-        group,
-        [x / scale for x in column(rows, "x")],
-        column(rows, "value"),
-        column(rows, "low"),
-        column(rows, "high"),
-    )
+def _line(rows: Rows, label: str, x: str = "x", y: str = "value", unit: float = 1.0) -> Line:
+    own = select(rows, group=label)
+    places = [value / unit for value in column(own, x)]
+    return Line(label, places, column(own, y), column(own, "low"), column(own, "high"))
+
+
+def _dot(
+    row: Row, key: str, low: str = "low", high: str = "high", seeds: Iterable[float] = ()
+) -> Dot:
+    return Dot(row["group"], row["group"], row[key], row[low], row[high], list(seeds))
 
 
 def _learning(comparison: Comparison, axis: str) -> list[LineChart]:
     charts = []
     rows = select(comparison.tables["curves"], axis=axis)
-    for field in comparison.fields:
-        here = select(rows, environment=field.env)
-        single = {entry.member.label for entry in field.entries}
-        thin = {label: _thin(field, label, axis) for label in single}
-        longest = max((x[-1] for lines in thin.values() for x, _ in lines), default=0.0)
-        unit, name = 1.0, "environment steps"
+    for env in comparison.environments:
+        curves = [(e.label, seed_curve(e.run, axis)) for e in env.entries]
+        unit, x_label = 1.0, "environment steps"
         if axis == "seconds":
-            unit, name = next(
-                ((u, n) for u, n in reversed(SECONDS) if longest >= 3 * u), SECONDS[0]
-            )
-            name = f"wall time, {name}"
+            longest = max((x[-1] for _, (x, _) in curves if x), default=0.0)
+            unit, name, _ = time_unit(longest)
+            x_label = f"wall time, {name}"
         lines = []
-        for label in comparison.labels:
-            if label not in thin:
-                continue
-            line = _line(select(here, group=label), label, unit)
-            line.thin.extend(([v / unit for v in x], y) for x, y in thin[label])
+        for label in (x for x in comparison.labels if x in env.labels):
+            line = _line(select(rows, environment=env.name), label, unit=unit)
+            seeds = ((x, y) for own, (x, y) in curves if own == label and x)
+            line.seeds.extend(([value / unit for value in x], y) for x, y in seeds)
             lines.append(line)
-        goal = threshold(field.env, comparison.config)
+        goal = threshold(env.name, comparison.config)
         level = (goal[0], "threshold") if goal else None
-        charts.append(LineChart(field.env, name, "training return", lines, field.env, level=level))
+        charts.append(LineChart(env.name, x_label, "training return", lines, env.name, level=level))
     return charts
 
 
-def _thin(field: Field, label: str, axis: str) -> list[tuple[list[float], list[float]]]:
-    lines = []
-    for entry in field.entries:
-        x, y = curves.thin(entry.run, axis)
-        if entry.member.label == label and len(x):
-            lines.append((x.tolist(), y.tolist()))
-    return lines
-
-
-def learning_by_steps(comparison: Comparison) -> Figure:
-    """Training return along environment steps, a chart for each environment."""
-    return Figure(
+def _learning_by_steps(comparison: Comparison) -> Figure:
+    return _figure(
         "learning_by_steps",
         "Learning curves by environment steps",
-        f"Thick: the {_center(comparison)} over seeds of the training return (mean return of the "
-        "last 100 episodes); band: its 95% bootstrap interval, point by point; thin: each seed, as "
-        "far as it got. Thick lines are made from all seeds at every point, so they end where the "
-        "first of them does.",
+        f"Thick: the {comparison.statistic} over seeds of the training return (mean return of the "
+        "last 100 episodes); band: its 95% bootstrap interval at each point; thin: each seed, as "
+        "far as it got. A thick line ends with its shortest seed, so every point includes all "
+        "seeds.",
         _learning(comparison, "steps"),
     )
 
 
-def learning_together(comparison: Comparison) -> Figure:
-    """Normalised score of all environments together along environment steps."""
+def _learning_together(comparison: Comparison) -> Figure:
     rows = comparison.tables["together"]
-    lines = [_line(select(rows, group=label), label) for label in distinct(rows, "group")]
-    shared, _ = common(comparison.fields)
-    alike = len({field.horizon for field in shared}) == 1
+    shared, _ = common(comparison.environments)
+    alike = len({env.horizon for env in shared}) == 1
     chart = LineChart(
-        "All environments", "environment steps" if alike else "share of the environment steps",
-        "normalised score", lines,
-    )  # fmt: skip
-    return Figure(
+        "All environments",
+        "environment steps" if alike else "share of the environment steps",
+        "normalised score",
+        [_line(rows, label) for label in distinct(rows, "group")],
+    )
+    return _figure(
         "learning_together",
         "Learning curves of all environments together",
-        f"The {_center(comparison)} of the normalised training returns of all runs in "
-        f"{', '.join(field.env for field in shared)}, with 95% stratified bootstrap intervals: how "
-        "soon, where the scores above say how far.",
-        [chart] if lines else [],
+        f"The {comparison.statistic} of the normalised training returns of all runs in "
+        f"{_names(shared)}, with 95% stratified bootstrap intervals. It shows how fast groups "
+        "learn; the scores above show how far they get.",
+        [chart],
     )
 
 
-def learning_by_time(comparison: Comparison) -> Figure:
-    """Training return along wall time, a chart for each environment."""
-    return Figure(
+def _names(envs: Sequence[Environment]) -> str:
+    return ", ".join(env.name for env in envs)
+
+
+def _learning_by_time(comparison: Comparison) -> Figure:
+    return _figure(
         "learning_by_time",
         "Learning curves by wall time",
-        "The same returns along the time that training took, evaluations not counted. Comparable "
-        "only between runs on the same hardware that had it to themselves.",
+        "The same returns along the wall time of training, without evaluations. Comparable only "
+        "between runs that had the same hardware to themselves.",
         _learning(comparison, "seconds"),
     )
 
 
-def results(comparison: Comparison) -> Figure:
-    """Return of each group at the horizon, a chart for each environment."""
+def _results(comparison: Comparison) -> Figure:
     charts = []
-    for field in comparison.fields:
-        rows = select(comparison.tables["results"], environment=field.env)
-        dots = [
-            Dot(row["group"], row["group"], row[comparison.config.statistic], row["low"],
-                row["high"], field.scores(row["group"]).tolist())
-            for row in rows
-        ]  # fmt: skip
-        if dots:
-            x_label = f"return at {field.horizon:,} steps"
-            charts.append(DotChart(field.env, x_label, dots, field.env))
-    return Figure(
+    for env in comparison.environments:
+        rows = select(comparison.tables["results"], environment=env.name)
+        key = comparison.config.statistic
+        dots = [_dot(row, key, seeds=env.scores(row["group"]).tolist()) for row in rows]
+        charts.append(DotChart(env.name, f"return at {env.horizon:,} steps", dots, env.name))
+    return _figure(
         "results",
         "Returns at the end",
-        f"Large: the {_center(comparison)} over seeds, with its 95% bootstrap interval; small: "
+        f"Large: the {comparison.statistic} over seeds, with its 95% bootstrap interval; small: "
         "each seed.",
         charts,
     )
 
 
-def aggregates(comparison: Comparison) -> Figure:
-    """Normalised scores of all environments together, a chart for each aggregate."""
+def _aggregates(comparison: Comparison) -> Figure:
     charts = []
-    for name, title in AGGREGATE_TITLES.items():
+    for name, title in STATISTIC_NAMES.items():
         rows = select(comparison.tables["aggregates"], aggregate=name)
-        dots = [Dot(r["group"], r["group"], r["value"], r["low"], r["high"]) for r in rows]
-        if dots:
-            charts.append(DotChart(title, "normalised score", dots))
-    shared, _ = common(comparison.fields)
-    over = ", ".join(field.env for field in shared)
-    return Figure(
+        charts.append(DotChart(title, "normalised score", [_dot(row, "value") for row in rows]))
+    return _figure(
         "aggregates",
         "Normalised scores",
-        f"Normalised returns over {over}, with 95% stratified bootstrap intervals. The "
-        "interquartile mean leaves out the best and the worst quarter of runs; the median is "
-        "over environments; the optimality gap says how far runs fall short of 1, where more "
-        "than 1 counts as 1.",
+        f"Normalised returns over {_names(common(comparison.environments)[0])}, with 95% "
+        "stratified bootstrap intervals. The interquartile mean leaves out the best and the worst "
+        "quarter of runs. The median is over environments. The optimality gap is the mean "
+        "shortfall below 1, with scores above 1 counted as 1.",
         charts,
         narrow=True,
     )
 
 
-def profiles(comparison: Comparison) -> Figure:
-    """Share of runs above each normalised score."""
+def _profiles(comparison: Comparison) -> Figure:
     rows = comparison.tables["profiles"]
-    lines = [
-        Line(
-            label,
-            column(select(rows, group=label), "score"),
-            column(select(rows, group=label), "share"),
-            column(select(rows, group=label), "low"),
-            column(select(rows, group=label), "high"),
-        )
-        for label in distinct(rows, "group")
-    ]
+    lines = [_line(rows, label, "score", "share") for label in distinct(rows, "group")]
     chart = LineChart(
-        "All environments", "normalised score τ", "share of runs above τ", lines,
-        y_range=(-0.03, 1.03),
-    )  # fmt: skip
-    return Figure(
+        "All environments", "normalised score τ", "share of runs above τ", lines, y_range=SHARE
+    )
+    return _figure(
         "profiles",
         "Performance profiles",
-        "How likely a run scores more than τ. A curve that lies above another everywhere is better "
-        "whatever score one asks for; where curves cross, the better one depends on τ. Bands: 95% "
-        "stratified bootstrap intervals.",
-        [chart] if lines else [],
+        "The share of runs that score more than τ. A curve above another everywhere is better at "
+        "every score; where curves cross, the better one depends on τ. Bands: 95% stratified "
+        "bootstrap intervals.",
+        [chart],
     )
 
 
-def improvement(comparison: Comparison) -> Figure:
-    """Probability of improvement, pair by pair."""
+def _improvement(comparison: Comparison) -> Figure:
     rows = comparison.tables["improvement"]
     note = ""
-    if len(rows) > MOST_PAIRS:
+    if len(rows) > MAX_PAIRS:
         best = _best(comparison)
         rows = [row for row in rows if best in (row["first"], row["second"])]
         note = f" Of all pairs, those with {best} are drawn; the table has the others."
-    dots = [_pair(row) for row in rows]
     chart = DotChart(
-        "Probability that the first beats the second", "probability", dots,
-        level=(0.5, "neither"), x_range=(-0.03, 1.03),
-    )  # fmt: skip
-    return Figure(
+        "Probability that the first beats the second",
+        "probability",
+        [_pair(row) for row in rows],
+        level=(0.5, "neither"),
+        x_range=SHARE,
+    )
+    return _figure(
         "improvement",
         "Probability of improvement",
-        "How likely a run of the first group has a higher return than a run of the second in "
-        "the same environment, ties counted half, with 95% stratified bootstrap intervals. It "
-        f"says how surely, not by how much. An interval that holds 0.5 tells nothing apart, "
-        f"nor does one from fewer than {FEW} seeds.{note}",
-        [chart] if dots else [],
+        "The probability that a run of the first group has a higher return than a run of the "
+        "second in the same environment, with ties counted half, and its 95% stratified bootstrap "
+        "interval. It does not say by how much. The two groups cannot be told apart if the "
+        f"interval contains 0.5, or if one has fewer than {MIN_SEEDS} seeds.{note}",
+        [chart],
     )
 
 
@@ -234,7 +197,7 @@ def _best(comparison: Comparison) -> str:
 
 
 def _pair(row: Row) -> Dot:
-    """Return a pair with the one in front that is ahead."""
+    """Return a pair, the better group first."""
     first, second = row["first"], row["second"]
     value, low, high = row["probability"], row["low"], row["high"]
     if value < 0.5:
@@ -242,124 +205,84 @@ def _pair(row: Row) -> Dot:
     return Dot(first, f"{first} > {second}", value, low, high)
 
 
-def efficiency(comparison: Comparison) -> Figure:
-    """Share of runs that have reached the threshold, along steps."""
+def _efficiency(comparison: Comparison) -> Figure:
     charts = []
-    for field in comparison.fields:
-        goal = threshold(field.env, comparison.config)
+    for env in comparison.environments:
+        goal = threshold(env.name, comparison.config)
         if goal is None:
             continue
         lines = []
         for label in comparison.labels:
-            entries = field.of(label)
-            taken = sorted(reached_at(entries, goal[0]).tolist()) if entries else []
-            if not taken:
-                continue
-            x, y = [0.0], [0.0]
-            for place, steps in enumerate(taken, 1):
-                if math.isfinite(steps):
-                    x.append(steps)
-                    y.append(place / len(taken))
-            lines.append(Line(label, [*x, float(field.horizon)], [*y, y[-1]]))
-        if lines:
-            charts.append(
-                LineChart(
-                    f"{field.env}: a return of {number(goal[0])}", "environment steps",
-                    "share of runs that reached it", lines, field.env, y_range=(-0.03, 1.03),
-                    steps=True,
-                )
-            )  # fmt: skip
-    return Figure(
+            steps = sorted(reached_at(env.scored(label), goal[0]).tolist())
+            if steps:
+                x = [0.0, *filter(math.isfinite, steps)]
+                y = [place / len(steps) for place in range(len(x))]
+                lines.append(Line(label, [*x, float(env.horizon)], [*y, y[-1]]))
+        charts.append(
+            LineChart(
+                f"{env.name}: a return of {number(goal[0])}", "environment steps",
+                "share of runs that reached it", lines, env.name, y_range=SHARE, steps=True,
+            )
+        )  # fmt: skip
+    return _figure(
         "efficiency",
         "Sample efficiency",
-        "The share of runs whose training return has reached the threshold by each step; "
-        "further left is sooner, and a line that does not come to 1 has runs that never did.",
+        "The share of runs whose training return has reached the threshold by each step. Further "
+        "left is faster; a line that ends below 1 has runs that never reached it.",
         charts,
     )
 
 
-def stability(comparison: Comparison) -> Figure:
-    """Falls from a running best, and updates beyond their KL bound."""
-    falls, overs = [], []
-    for field in comparison.fields:
-        rows = select(comparison.tables["stability"], environment=field.env)
-        drops = [
-            Dot(
-                row["group"], row["group"], row["median_drop"], row["least_drop"], row["worst_drop"]
-            )
-            for row in rows
-        ]
-        falls.append(
-            DotChart(
-                f"{field.env}: worst drop", "return lost from a running best", drops, field.env
-            )
-        )
-        nan = math.nan
-        shares = [
-            Dot(row["group"], row["group"], row["over_bound"], nan, nan)
-            for row in rows
-            if not math.isnan(row["over_bound"])
-        ]
-        if shares:
-            overs.append(
-                DotChart(
-                    f"{field.env}: KL over its bound", "share of updates", shares, field.env,
-                    x_range=(-0.03, 1.03),
-                )
-            )  # fmt: skip
-    return Figure(
+def _stability(comparison: Comparison) -> Figure:
+    drops, exceeded = [], []
+    for env in comparison.environments:
+        rows = select(comparison.tables["stability"], environment=env.name)
+        dots = [_dot(row, "median_drop", "least_drop", "worst_drop") for row in rows]
+        title = f"{env.name}: worst drop"
+        drops.append(DotChart(title, "return lost from a running best", dots, env.name))
+        bounded = [row for row in rows if not math.isnan(row["over_bound"])]
+        dots = [Dot(row["group"], row["group"], row["over_bound"]) for row in bounded]
+        title = f"{env.name}: KL over its bound"
+        exceeded.append(DotChart(title, "share of updates", dots, env.name, x_range=SHARE))
+    return _figure(
         "stability",
         "Stability",
-        "Worst drop: how far the training return fell from the best it had been, median over "
-        "seeds, with a line from the least to the worst of them. KL over its bound: the share "
-        "of updates whose KL(π_old ‖ π_θ) passed δ (TRPO, NPG) or 1.5 times its target "
-        "(adaptive β, early stop); groups that bound no KL are not in it.",
-        [chart for chart in (*falls, *overs) if chart.dots],
+        "Worst drop: the largest fall of the training return from its previous best, median over "
+        "seeds, with a line from the smallest to the largest. KL over its bound: the share of "
+        "updates whose KL(π_old ‖ π_θ) exceeded δ (TRPO, NPG) or 1.5 times its target (adaptive "
+        "β, early stop). Groups without a bound are not shown there.",
+        [*drops, *exceeded],
     )
 
 
-def updates(comparison: Comparison) -> Figure:
-    """KL, ratio, entropy and explained variance along steps, side by side."""
+def _updates(comparison: Comparison) -> Figure:
     charts = []
-    for field in comparison.fields:
-        rows = select(comparison.tables["updates"], environment=field.env)
-        for tag, (title, y_label) in UPDATE_TITLES.items():
-            found = select(rows, tag=tag)
-            lines = [
-                _line(select(found, group=label), label)
-                for label in comparison.labels
-                if select(found, group=label)
-            ]
-            if not lines:
-                continue
+    for env in comparison.environments:
+        rows = select(comparison.tables["updates"], environment=env.name)
+        for tag, (title, y_label) in UPDATES.items():
+            own = select(rows, tag=tag)
+            groups = distinct(own, "group")
+            lines = [_line(own, label) for label in comparison.labels if label in groups]
             charts.append(
                 LineChart(
-                    f"{field.env}: {title}", "environment steps", y_label, lines, field.env,
+                    f"{env.name}: {title}", "environment steps", y_label, lines, env.name,
                     log=tag in ("kl/old_new", "ratio/std"),
                     y_range=(-1.0, 1.05) if tag == "value/explained_variance" else None,
                 )
             )  # fmt: skip
-    return Figure(
+    return _figure(
         "updates",
-        "Why: what each update did",
-        f"The {_center(comparison)} over seeds, each point the mean of a fortieth of the steps, "
-        "with 95% bootstrap bands. How far the policy moved (KL), how unevenly (the ratio's "
-        "deviation), how much chance it keeps (entropy), and how well values are known "
-        "(explained variance: 1 is perfect, 0 no better than a constant; below −1 is cut off).",
+        "Causes: what each update did",
+        f"The {comparison.statistic} over seeds, each point the mean of a fortieth of the steps, "
+        "with 95% bootstrap bands: how far the policy moved (KL), how unevenly (standard deviation "
+        "of the ratio), how random it still is (entropy), and how good the critic is (explained "
+        "variance: 1 is perfect, 0 no better than a constant; cut off below −1).",
         charts,
         narrow=True,
     )
 
 
 MAKERS: Sequence[Callable[[Comparison], Figure]] = (
-    aggregates,
-    learning_together,
-    learning_by_steps,
-    learning_by_time,
-    results,
-    profiles,
-    improvement,
-    efficiency,
-    stability,
-    updates,
-)
+    _aggregates, _learning_together, _learning_by_steps, _learning_by_time, _results, _profiles,
+    _improvement, _efficiency, _stability, _updates,
+)  # fmt: skip

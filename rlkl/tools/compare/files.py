@@ -1,4 +1,4 @@
-"""Writes a report's folder: the page, Markdown, figures, and a CSV file for each set of rows."""
+"""Writes the folder of a report: page, Markdown, figures, and a CSV file for each table."""
 
 import csv
 import math
@@ -11,23 +11,23 @@ from rlkl.tools.compare.drawing import draw
 from rlkl.tools.compare.figures import figures
 from rlkl.tools.compare.page import page, title
 from rlkl.tools.compare.report import Comparison
-from rlkl.tools.compare.rows import Rows
 from rlkl.tools.experiments.drawing import save
+from rlkl.tools.rows import Rows
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_markdown
-from rlkl.utils.validation import ConfigError
 
 NAMES = ("report.html", "report.md", "figures", "data")
-"""What a report's folder holds."""
+"""Content of a report folder."""
 
 
 def check_free(folder: Path) -> None:
-    """Raise if a report cannot be written to a folder, for it is none or holds one.
+    """Raise unless a report can be written to a folder.
 
     Raises:
-        ConfigError: naming what is there.
+        ConfigError: it is a file, or contains a report.
     """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output={folder} is a file; expected a folder, or one to be made")
+        raise ConfigError(f"output={folder} is a file; expected a new or an existing folder")
     for name in NAMES:
         if (folder / name).exists():
             raise ConfigError(
@@ -36,19 +36,14 @@ def check_free(folder: Path) -> None:
 
 
 def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
-    """Write everything, or nothing; return the files that are to be opened first.
-
-    Args:
-        comparison: what is written.
-        folder: exists.
-        command: that the report is made by, named in it.
+    """Write everything or nothing to an existing folder; return the page and the Markdown file.
 
     Raises:
-        ConfigError: the folder holds a report.
+        ConfigError: the folder contains a report.
     """
     with TemporaryDirectory(prefix=".report-", dir=folder) as unfinished:
         _write(comparison, Path(unfinished), command)
-        check_free(folder)  # again: it took a while
+        check_free(folder)  # again, because another command may have written a report meanwhile
         for name in NAMES:
             Path(unfinished, name).rename(folder / name)
     return [folder / name for name in NAMES[:2]]
@@ -74,7 +69,7 @@ def _write(comparison: Comparison, folder: Path, command: str) -> None:
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
-    """Write rows; numbers so that they are read back to the last bit, NaN as an empty field."""
+    """Write rows: numbers with all digits, NaN as an empty field."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -87,30 +82,17 @@ def _field(value: object) -> object:
 
 
 def markdown(comparison: Comparison, made: list[Figure], command: str) -> str:
-    """Return findings, cautions, figures and tables in Markdown.
-
-    Args:
-        comparison: what is shown.
-        made: its figures.
-        command: that the report is made by.
-    """
+    """Return the report in Markdown, with the command line that made it."""
     shown = tables.tables(comparison)
     parts = [f"# {for_markdown(title(comparison))}", f"    {command}", "## In short"]
-    parts.append(
-        "\n".join(f"- {for_markdown(finding)}" for finding in comparison.findings)
-        or "Nothing to compare."
-    )
+    findings = [f"- {for_markdown(finding)}" for finding in comparison.findings]
+    parts.append("\n".join(findings) or "Nothing to compare.")
     if comparison.cautions:
-        parts.append("## Be wary")
-        parts.append(
-            "\n".join(f"- **{c.kind}**: {for_markdown(c.text)}" for c in comparison.cautions)
-        )
+        cautions = [f"- **{c.kind}**: {for_markdown(c.text)}" for c in comparison.cautions]
+        parts += ["## Warnings", "\n".join(cautions)]
     for figure in made:
-        parts += [
-            f"## {figure.title}",
-            f"![{figure.title}](figures/{figure.name}.svg)",
-            for_markdown(figure.caption),
-        ]
+        image = f"![{figure.title}](figures/{figure.name}.svg)"
+        parts += [f"## {figure.title}", image, for_markdown(figure.caption)]
         parts += _tables(tables.of(figure.name, shown))
     for name, heading in (("compared", "What was compared"), ("runs", "Runs")):
         parts += [f"## {heading}", *_tables(tables.of(name, shown))]
@@ -120,9 +102,7 @@ def markdown(comparison: Comparison, made: list[Figure], command: str) -> str:
 def _tables(shown: list[tables.Table]) -> list[str]:
     parts = []
     for table in shown:
-        parts += [
-            f"### {table.title}",
-            tables.markdown(table),
-            *filter(None, [for_markdown(table.note)]),
-        ]
+        parts += [f"### {table.title}", tables.markdown(table)]
+        if table.note:
+            parts.append(for_markdown(table.note))
     return parts

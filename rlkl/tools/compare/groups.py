@@ -1,4 +1,4 @@
-"""Sorts runs into groups that differ in their seed alone, and names what tells groups apart."""
+"""Groups runs that differ only in their seed, and names groups after what distinguishes them."""
 
 import hashlib
 import re
@@ -10,38 +10,26 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from rlkl.algos import ALGORITHMS
-from rlkl.tools.compare.runs import Run, leaves
+from rlkl.tools.compare.runs import Run, flatten
+from rlkl.tools.rows import Rows
 from rlkl.training.config import TrainConfig
 
 NOT_COMPARED = (
-    "seed",
-    "run_dir",
-    "logger",
-    "checkpoint",
-    "device",
-    "threads",
-    "max_bad_updates",
-    "eval_episodes",
-    "eval_max_episode_steps",
-    "eval_interval",
-    "total_env_steps",
-    "algo.name",
-    "env.id",
-    "env.kwargs",
-    "env.backend",
-    "policy.differentiation",
-)
-"""Parts of a config that do not make another group: where and how a run is kept, shown and
-computed, and what a comparison says in words of its own."""
+    "seed", "run_dir", "logger", "checkpoint", "device", "threads", "max_bad_updates",
+    "eval_episodes", "eval_max_episode_steps", "eval_interval", "total_env_steps", "algo.name",
+    "env.id", "env.kwargs", "env.backend", "policy.engine",
+)  # fmt: skip
+"""Parts of a config that do not split a group: where and how a run is computed, logged and stored,
+and what a comparison reports separately."""
 
-MOST_KEYS = 3
-"""Keys that all labels show; where more are needed, each shows those that set its group apart."""
+MAX_SHOWN_KEYS = 3
+"""Keys that all labels show. If more are needed, labels leave out the most common values."""
 
-MOST_VARYING = 30
-"""Keys among which the fewest are looked for; of more, all are taken."""
+MAX_SEARCHED_KEYS = 30
+"""Keys among which the smallest subset is searched; of more keys, all are used."""
 
-MOST_TEXT, MOST_ENV, MOST_LABEL = 200, 120, 300
-"""Characters of a setting, of an environment and of a label; a digest stands for the rest."""
+MAX_TEXT, MAX_ENV, MAX_LABEL = 200, 120, 300
+"""Characters of a setting, of an environment and of a label; a digest replaces the rest."""
 
 Texts = dict[str, str]
 """Settings as they are typed, by key."""
@@ -49,102 +37,92 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A run in its place.
-
-    Attributes:
-        run: as it was read.
-        env: the environment it is compared in.
-        label: the group it belongs to.
-    """
+    """A run, the environment it is compared in, and the label of its group."""
 
     run: Run
     env: str
     label: str
 
 
-def sort(runs: Sequence[Run]) -> list[Member]:
-    """Return the runs with their places: by environment, then label, then seed.
+def group_runs(runs: Sequence[Run]) -> list[Member]:
+    """Return the runs with their groups, sorted by environment, label and seed.
 
-    A label is the algorithm's name, and the fewest settings that tell groups of one environment
-    apart: those of the algorithm where runs of that algorithm differ in them, and those that all
-    algorithms share where any runs do. Where a setting varies in some environments only, its
-    default goes without saying, so that plain runs elsewhere belong to the plain group; where more
-    than `MOST_KEYS` are needed, so does what is most usual among the groups. An environment's name
-    has its arguments behind it where runs of it differ in them.
-
-    Args:
-        runs: all of them.
+    A label is the algorithm's name, and the fewest settings that distinguish the groups of each
+    environment: settings of the algorithm if runs of that algorithm differ in them, and common
+    settings if any runs do. Defaults are left out for a setting that does not vary in every
+    environment, so that plain runs of the others belong to the plain group. If more than
+    `MAX_SHOWN_KEYS` settings are needed, the most common values are left out. The name of an
+    environment includes its arguments if its runs differ in them.
     """
-    known: dict[str, list[Any]] = {}
+    arguments: dict[str, list[Any]] = {}
     for run in runs:
-        known.setdefault(run.env_id, []).append(_arguments(run))
+        arguments.setdefault(run.env_id, []).append(_arguments(run))
     # An older config that lacks a key has the default.
-    places = [
-        _Place(run, _env(run, known[run.env_id]), _texts(_defaults(run.algo) | run.settings))
+    candidates = [
+        _Candidate(
+            run, _env_name(run, arguments[run.env_id]), _texts(_defaults(run.algo) | run.settings)
+        )
         for run in runs
     ]
-    shared = _Telling(places, lambda key: not key.startswith("algo."))
-    by_algo: dict[str, list[_Place]] = {}
-    for place in places:
-        by_algo.setdefault(place.run.algo, []).append(place)
-    own = {algo: _Telling(of, lambda key: key.startswith("algo.")) for algo, of in by_algo.items()}
-    brief = len(shared.keys) + max(len(telling.keys) for telling in own.values()) > MOST_KEYS
+    common = _LabelKeys(candidates, lambda key: not key.startswith("algo."))
+    by_algo: dict[str, list[_Candidate]] = {}
+    for candidate in candidates:
+        by_algo.setdefault(candidate.run.algo, []).append(candidate)
+    own = {
+        algo: _LabelKeys(some, lambda key: key.startswith("algo."))
+        for algo, some in by_algo.items()
+    }
+    is_brief = len(common.keys) + max(len(keys.keys) for keys in own.values()) > MAX_SHOWN_KEYS
     members = []
-    for place in places:
-        algo = place.run.algo
-        told = [*own[algo].shown(place, brief=brief), *shared.shown(place, brief=brief)]
-        members.append(Member(place.run, place.env, _cut(" ".join([algo, *told]), MOST_LABEL)))
-    return sorted(members, key=lambda m: (m.env, *order(m.run.algo, m.label), m.run.seed))
+    for candidate in candidates:
+        algo = candidate.run.algo
+        shown = [label_keys.shown(candidate, is_brief) for label_keys in (own[algo], common)]
+        label = _shorten(" ".join([algo, *shown[0], *shown[1]]), MAX_LABEL)
+        members.append(Member(candidate.run, candidate.env, label))
+    return sorted(members, key=lambda m: (m.env, *sort_key(m.run.algo, m.label), m.run.seed))
 
 
-class _Place(NamedTuple):
+class _Candidate(NamedTuple):
     run: Run
     env: str
     texts: Texts
 
 
-class _Telling:
-    """The fewest keys that tell the runs of each environment apart.
+class _LabelKeys:
+    """The fewest of the admitted keys that distinguish the runs of each environment."""
 
-    Args:
-        places: of the runs among which keys are looked for.
-        admits: which keys may be shown.
-    """
-
-    def __init__(self, places: Sequence[_Place], admits: Callable[[str], bool]) -> None:
+    def __init__(self, candidates: Sequence[_Candidate], admits: Callable[[str], bool]) -> None:
         by_env: dict[str, list[Texts]] = {}
-        for place in places:
-            by_env.setdefault(place.env, []).append(place.texts)
+        for candidate in candidates:
+            by_env.setdefault(candidate.env, []).append(candidate.texts)
         tables = list(by_env.values())
-        keys = [key for key in _keys(place.run for place in places) if admits(key)]
+        keys = [key for key in _compared_keys(c.run for c in candidates) if admits(key)]
         keys = [key for key in keys if any(_varies(key, table) for table in tables)]
         self.keys = _fewest(tables, keys)
-        self.everywhere = {key for key in self.keys if all(_varies(key, t) for t in tables)}
+        self._everywhere = {key for key in self.keys if all(_varies(key, t) for t in tables)}
         groups = {tuple(texts.get(key) for key in self.keys) for t in tables for texts in t}
         self._counts = {
             key: Counter(values[number] for values in groups)
             for number, key in enumerate(self.keys)
         }
 
-    def shown(self, place: _Place, *, brief: bool) -> list[str]:
-        """Return `key=value` of each key that is worth saying of a run.
+    def shown(self, candidate: _Candidate, is_brief: bool) -> list[str]:
+        """Return `key=value` of each key that the label of a run shows.
 
-        Args:
-            place: of the run.
-            brief: leave out what is most usual among the groups; of two equally usual values, the
-                default, or else the one that is sorted first.
+        A brief label leaves out the most common value among the groups; of two equally common
+        values, the default, or else the first in order.
         """
-        defaults = _texts(_defaults(place.run.algo))
-        told = []
+        defaults = _texts(_defaults(candidate.run.algo))
+        shown = []
         for key in self.keys:
-            value, unsaid = place.texts.get(key), defaults.get(key)
-            if key in self.everywhere:
+            value, implied = candidate.texts.get(key), defaults.get(key)
+            if key in self._everywhere:
                 counts = self._counts[key]
-                usual = min(counts, key=lambda v: (-counts[v], v != unsaid, str(v)))
-                unsaid = usual if brief else None
-            if value != unsaid:
-                told.append(f"{_short(key, self.keys)}={'–' if value is None else value}")
-        return told
+                usual = min(counts, key=lambda v: (-counts[v], v != implied, str(v)))
+                implied = usual if is_brief else None
+            if value != implied:
+                shown.append(f"{_short(key, self.keys)}={'–' if value is None else value}")
+        return shown
 
 
 @cache
@@ -152,32 +130,32 @@ def _defaults(algo: str) -> dict[str, Any]:
     config = TrainConfig()
     if algo in ALGORITHMS:
         config = TrainConfig(algo=ALGORITHMS[algo].config())
-    return dict(leaves(asdict(config)))
+    return dict(flatten(asdict(config)))
 
 
 def _texts(settings: dict[str, Any]) -> Texts:
-    return {key: text(value) for key, value in settings.items()}
+    return {key: setting_text(value) for key, value in settings.items()}
 
 
-def order(algo: str, label: str) -> tuple[int, list[str | float]]:
-    """Return what a group is sorted by: its algorithm's place in the registry, then its label.
+def sort_key(algo: str, label: str) -> tuple[int, list[str | float]]:
+    """Return the sort key of a group: its algorithm's place in the registry, then its label.
 
-    Algorithms that the registry lacks come last. Numbers in labels are sorted as numbers.
+    Unknown algorithms come last. Numbers in labels are sorted as numbers.
     """
     known = list(ALGORITHMS)
     place = known.index(algo) if algo in known else len(known)
-    # Text and numbers take turns, so that like is compared with like.
+    # Text and numbers alternate, so texts are compared with texts and numbers with numbers.
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
     return place, [float(part) if turn % 2 else part for turn, part in enumerate(parts)]
 
 
-def _env(run: Run, arguments: Sequence[Any]) -> str:
-    """Return an environment's name, with its arguments if those of other runs of it differ."""
+def _env_name(run: Run, arguments: Sequence[Any]) -> str:
+    """Return an environment's name, with its arguments if they differ between its runs."""
     own = _arguments(run)
     if not own or all(other == own for other in arguments):
         return run.env_id
-    told = ", ".join(f"{key}={text(own[key])}" for key in sorted(own))
-    return _cut(f"{run.env_id} ({told})", MOST_ENV)
+    shown = ", ".join(f"{key}={setting_text(own[key])}" for key in sorted(own))
+    return _shorten(f"{run.env_id} ({shown})", MAX_ENV)
 
 
 def _arguments(run: Run) -> dict[str, Any]:
@@ -185,8 +163,8 @@ def _arguments(run: Run) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {}
 
 
-def _keys(runs: Iterable[Run]) -> list[str]:
-    """Return all keys that may tell groups apart, the most telling first."""
+def _compared_keys(runs: Iterable[Run]) -> list[str]:
+    """Return all keys that may distinguish groups, keys of the algorithm first."""
     values = {key: value for run in runs for key, value in run.settings.items()}
     compared = [
         key for key in values if not any(f"{key}.".startswith(f"{part}.") for part in NOT_COMPARED)
@@ -199,76 +177,69 @@ def _varies(key: str, settings: Iterable[Texts]) -> bool:
 
 
 def _fewest(tables: Sequence[Sequence[Texts]], keys: Sequence[str]) -> list[str]:
-    """Return the fewest keys that tell apart, in each environment, what all of them do."""
+    """Return the fewest keys that distinguish as many groups in each environment as all keys."""
 
-    def kinds(some: Sequence[str]) -> list[int]:
+    def group_counts(some: Sequence[str]) -> list[int]:
         return [len({tuple(texts.get(key) for key in some) for texts in t}) for t in tables]
 
-    if len(keys) > MOST_VARYING:
+    if len(keys) > MAX_SEARCHED_KEYS:
         return list(keys)
-    wanted = kinds(keys)
-    for count in range(min(MOST_KEYS, len(keys))):
+    wanted = group_counts(keys)
+    for count in range(min(MAX_SHOWN_KEYS, len(keys))):
         for some in combinations(keys, count + 1):
-            if kinds(some) == wanted:
+            if group_counts(some) == wanted:
                 return list(some)
     return list(keys)
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """Return the last part of a key, unless another one shown ends alike."""
+    """Return the last part of a key, unless another key ends with the same part."""
     name = key.rpartition(".")[2]
     alike = [other for other in keys if other.rpartition(".")[2] == name]
     return name if len(alike) == 1 and key.startswith(("algo.", "policy.")) else key
 
 
-def text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """Return a setting as it is typed on the command line."""
-    if isinstance(value, list | dict):
-        return _cut(str(value) if isinstance(value, dict) else f"[{','.join(map(text, value))}]")
+    if isinstance(value, dict):
+        return _shorten(str(value))
+    if isinstance(value, list):
+        return _shorten(f"[{','.join(map(setting_text, value))}]")
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
-    return f"{value:.12g}" if isinstance(value, float) else _cut(str(value))
+    return f"{value:.12g}" if isinstance(value, float) else _shorten(str(value))
 
 
-def _cut(shown: str, longest: int = MOST_TEXT) -> str:
-    """Return a text of bounded length, from which others of the same beginning differ."""
-    if len(shown) <= longest:
-        return shown
-    digest = hashlib.sha256(shown.encode()).hexdigest()[:8]
-    return f"{shown[: longest - 20]}... ({digest})"
+def _shorten(text: str, longest: int = MAX_TEXT) -> str:
+    """Return a text of bounded length; a digest distinguishes texts that begin alike."""
+    if len(text) <= longest:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{text[: longest - 20]}... ({digest})"
 
 
-def differences(members: Sequence[Member]) -> list[dict[str, str]]:
-    """Return the keys that differ between runs of one environment, and each group's values.
-
-    Args:
-        members: all of them.
+def differences(members: Sequence[Member]) -> Rows:
+    """Return the keys that differ between runs of one environment, with the values of each group.
 
     Returns:
-        Rows of `key`, `environments`, and a column for each group, where values of one group are
-        listed with commas and a dash stands for a key that it does not have. Environments where
-        all of that is alike share a row.
+        Rows of `key`, `environments`, and a column for each group. Commas separate several values
+        of a group; a dash means that the group does not have the key. Environments with the same
+        values share a row.
     """
     rows: dict[tuple[str, ...], list[str]] = {}
     algos = {member.label: member.run.algo for member in members}
-    labels = sorted(algos, key=lambda label: order(algos[label], label))
+    labels = sorted(algos, key=lambda label: sort_key(algos[label], label))
     for env in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == env]
-        everywhere = [_texts(member.run.settings) for member in here]
-        for key in [*_keys(member.run for member in here), "total_env_steps", "device", "threads"]:
-            # A config that lacks a key is older, and says nothing.
-            if not _varies(key, everywhere):
+        settings = [(member.label, _texts(member.run.settings)) for member in here]
+        for key in [*_compared_keys(m.run for m in here), "total_env_steps", "device", "threads"]:
+            # Older configs may lack a key.
+            if not _varies(key, (texts for _, texts in settings)):
                 continue
-            values = [
-                ", ".join(
-                    dict.fromkeys(
-                        text(member.run.settings[key])
-                        for member in here
-                        if member.label == label and key in member.run.settings
-                    )
-                )
+            values = (
+                ", ".join(dict.fromkeys(t[key] for own, t in settings if own == label and key in t))
                 for label in labels
-            ]
+            )
             rows.setdefault((key, *(value or "–" for value in values)), []).append(env)
     return [
         {"key": key, "environments": ", ".join(envs), **dict(zip(labels, values, strict=True))}

@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it hides groups and environments, and reads curves off.
+// Hides groups and environments, and shows the values of curves. The page is complete without it.
 const every = (selector) => document.querySelectorAll(selector);
 const hidden = new Set();
 
@@ -32,7 +32,7 @@ const text = (value) => {
 };
 
 const nearest = (chart, line, x) => {
-  // A step holds until the next one; elsewhere the nearest point is read.
+  // A step function holds its value until the next point; other curves use the nearest point.
   let found = -1;
   for (let i = 0; i < line.x.length; i++) {
     if (chart.steps ? line.x[i] <= x : found < 0 || Math.abs(line.x[i] - x) < Math.abs(line.x[found] - x)) found = i;
@@ -69,9 +69,9 @@ const read = (svg, chart, event) => {
   head.textContent = `${chart.name}: ${text(x)}`;
   reading.append(head, ...rows);
   figure.append(reading);
-  // Below the chart, so that it hides nothing of what it tells of.
-  const room = figure.clientWidth - reading.offsetWidth;
-  reading.style.left = `${Math.max(0, Math.min(place / scale - reading.offsetWidth / 2, room))}px`;
+  // Below the chart, so that it covers no curve.
+  const most = figure.clientWidth - reading.offsetWidth;
+  reading.style.left = `${Math.max(0, Math.min(place / scale - reading.offsetWidth / 2, most))}px`;
   reading.style.top = `${figure.clientHeight}px`;
 };
 
@@ -83,7 +83,7 @@ for (const svg of every("svg[data-chart]")) {
   const chart = JSON.parse(svg.dataset.chart);
   for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, (event) => read(svg, chart, event));
   svg.addEventListener("pointerleave", (event) => {
-    // A finger that is lifted leaves, too; what it pointed at stays until it points elsewhere.
+    // Lifting a finger is also a leave event; the reading then stays until the next touch.
     if (event.pointerType !== "touch") clear(svg.closest("figure"));
   });
 }

@@ -1,4 +1,4 @@
-"""The report as one HTML file: style, script and charts inside, nothing asked of a network."""
+"""The report as one HTML file with style, script and charts, which needs no network."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,49 +6,43 @@ from html import escape
 from pathlib import Path
 
 from rlkl.tools.compare import svg, tables
-from rlkl.tools.compare.cautions import Caution, listed, plural
+from rlkl.tools.compare.cautions import Caution
 from rlkl.tools.compare.charts import Figure, style
 from rlkl.tools.compare.report import Comparison
 from rlkl.tools.compare.tables import Table
+from rlkl.tools.compare.text import listed, plural
 from rlkl.version import __version__
 
 HERE = Path(__file__).parent
 FOLDED = ("improvement", "runs")
-"""Long tables that open on request."""
+"""Long tables that are collapsed at first."""
 
-
-LONGEST_TITLE = 100
-"""Letters in which a title names the groups; where they do not fit it counts them."""
+MAX_TITLE = 100
+"""Letters of the groups in a title; longer lists are replaced by their number."""
 
 
 def title(comparison: Comparison) -> str:
-    """Return what was compared, in a line."""
-    envs = listed((field.env for field in comparison.fields), 4)
+    """Return a title of one line: groups and environments."""
+    envs = listed((env.name for env in comparison.environments), 4)
     named = listed(comparison.labels)
-    if len(named) > LONGEST_TITLE:
-        entries = (entry for field in comparison.fields for entry in field.entries)
+    if len(named) > MAX_TITLE:
+        entries = (entry for env in comparison.environments for entry in env.entries)
         algos = listed(dict.fromkeys(entry.run.algo for entry in entries))
         named = f"{plural(len(comparison.labels), 'group')} of {algos}"
     return f"{named} in {envs}"
 
 
 def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str:
-    """Return the page.
-
-    Args:
-        comparison: what is shown.
-        figures: in order.
-        command: that made the report.
-    """
+    """Return the page, which also shows the command line that made it."""
     made = tables.tables(comparison)
     sections = [_findings(comparison), _cautions(comparison.cautions)]
     sections += [_figure(figure, tables.of(figure.name, made), comparison) for figure in figures]
-    shown = {figure.name for figure in figures}
-    rest = {table.name: None for table in made if table.name not in shown}
-    names = {"aggregates": "Scores", "compared": "What was compared", "runs": "Runs"}
-    sections += [_section(name, names[name], _tables(tables.of(name, made))) for name in rest]
+    with_figure = {figure.name for figure in figures}
+    headings = {"aggregates": "Scores", "compared": "What was compared", "runs": "Runs"}
+    for name in dict.fromkeys(table.name for table in made if table.name not in with_figure):
+        sections.append(_section(name, headings[name], _tables(tables.of(name, made))))
     heading = escape(title(comparison))
-    runs = sum(len(field.entries) for field in comparison.fields)
+    runs = sum(len(env.entries) for env in comparison.environments)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -87,8 +81,7 @@ def _asset(name: str) -> str:
 
 
 def _section(name: str, heading: str, content: str, kind: str = "") -> str:
-    top = f"<h2>{escape(heading)}</h2>\n" if heading else ""
-    return f'<section id="{name}"{kind}>\n{top}{content}</section>\n'
+    return f'<section id="{name}"{kind}>\n<h2>{escape(heading)}</h2>\n{content}</section>\n'
 
 
 def _controls(comparison: Comparison) -> str:
@@ -98,7 +91,7 @@ def _controls(comparison: Comparison) -> str:
         f"{svg.sample(number)}<span>{escape(label)}</span></button>"
         for number, label in enumerate(comparison.labels)
     )
-    envs = [field.env for field in comparison.fields]
+    envs = [env.name for env in comparison.environments]
     choice = ""
     if len(envs) > 1:
         options = "".join(f"<option>{escape(env)}</option>" for env in envs)
@@ -113,23 +106,21 @@ def _controls(comparison: Comparison) -> str:
 
 
 def _findings(comparison: Comparison) -> str:
-    told = comparison.findings or ["There is one group in each environment: nothing to compare."]
-    return _section("findings", "In short", _list(map(escape, told)))
+    nothing = ["There is one group in each environment: nothing to compare."]
+    return _section("findings", "In short", _list(map(escape, comparison.findings or nothing)))
 
 
 def _cautions(cautions: Sequence[Caution]) -> str:
     parts = ""
-    for heading, grave in (("Be wary", True), ("Good to know", False)):
-        these = [caution for caution in cautions if caution.grave == grave]
+    for name, heading, is_warning in (("cautions", "Warnings", True), ("notes", "Notes", False)):
+        these = [caution for caution in cautions if caution.is_warning == is_warning]
         if these:
-            kind = ' class="grave"' if grave else ' class="mild"'
-            items = (f"<b>{escape(_sentence(c.kind))}.</b> {escape(c.text)}" for c in these)
-            parts += _section("cautions" if grave else "notes", heading, _list(items), kind)
+            items = (
+                f"<b>{escape(c.kind[:1].upper() + c.kind[1:])}.</b> {escape(c.text)}" for c in these
+            )
+            kind = ' class="warning"' if is_warning else ""
+            parts += _section(name, heading, _list(items), kind)
     return parts
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def _list(items: Iterable[str]) -> str:
@@ -167,7 +158,7 @@ def _table(table: Table) -> str:
     )
     note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
     heading = escape(table.title)
-    # What scrolls can be reached and named without a mouse, too.
+    # Scrollable areas are accessible by keyboard.
     whole = (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{heading}"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n{note}"
@@ -178,5 +169,5 @@ def _table(table: Table) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """Return whether a cell is a number, perhaps with its unit, its interval or its deviation."""
+    """Return whether a cell is a number, with or without unit, interval or deviation."""
     return re.fullmatch(r"[−–∞\d.,%\[\] ±]*( to [−\d.,]+| of \d+| min| h| s)?", text) is not None

@@ -1,7 +1,8 @@
-"""What a return means: random play and a good policy, for the environments where they are known."""
+"""The scale of returns: random play and a good policy, for environments where they are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 
@@ -21,19 +22,18 @@ RANDOM_AND_GOOD: dict[str, tuple[float, float]] = {
     "Walker2d-v5": (2.0, 3500.0),
     "Ant-v5": (-54.0, 6000.0),
 }
-"""Mean return of uniformly random actions, and Gymnasium's threshold or, where it has none, a
-return that is called good."""
+"""Mean return of uniformly random actions; Gymnasium's threshold or, if there is none, a return
+that is considered good."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The two ends of a normalised score.
+    """The scale of normalised scores.
 
     Attributes:
-        low: return that is 0.
-        high: return that is 1.
-        source: where they come from, in words.
-        relative: whether they are the ends of the very runs that are compared.
+        low, high: returns whose scores are 0 and 1.
+        source: where they come from.
+        relative: whether they are the worst and best of the compared runs.
     """
 
     low: float
@@ -43,22 +43,16 @@ class Reference:
 
     @property
     def range(self) -> float:
-        """From one end to the other, in returns."""
+        """Difference between the two returns."""
         return self.high - self.low
 
-    def normalized(self, value: float) -> float:
-        """Return the score of a return: (value - low) / (high - low)."""
+    def normalized(self, value: Any) -> Any:
+        """Return the score of a return, or of an array: (value - low) / (high - low)."""
         return (value - self.low) / self.range
 
 
 def reference(env: str, returns: Sequence[float], config: CompareConfig) -> Reference | None:
-    """Return the ends of an environment's scale; None if nothing is known, and all ended alike.
-
-    Args:
-        env: as it is compared, perhaps with its arguments behind it.
-        returns: of the runs that are compared.
-        config: may set them.
-    """
+    """Return an environment's scale; None if none is known and all runs have the same return."""
     if env in config.references:
         low, high = config.references[env]
         return Reference(low, high, "set by references=")
@@ -73,7 +67,7 @@ def reference(env: str, returns: Sequence[float], config: CompareConfig) -> Refe
 
 
 def threshold(env: str, config: CompareConfig) -> tuple[float, str] | None:
-    """Return the return that counts as solved, and where it comes from; None if there is none."""
+    """Return the return that counts as solved, and its source; None if there is none."""
     chosen = config.threshold_of(env)
     if chosen is not None:
         return chosen, "set by threshold="
@@ -86,6 +80,6 @@ def threshold(env: str, config: CompareConfig) -> tuple[float, str] | None:
 
 
 def gymnasium_threshold(env: str) -> float | None:
-    """Return an environment's reward threshold, if Gymnasium itself registers it and has one."""
+    """Return an environment's reward threshold, if Gymnasium itself registers one."""
     spec = gymnasium.registry.get(env)
     return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)

@@ -1,14 +1,14 @@
-"""Finds the folders of runs, and reads their CSV files, configs and summaries.
+"""Finds run folders, and reads their CSV files, configs and summaries.
 
-Nothing else of a run is looked at, so folders can be copied from other machines, and runs that are
-still being written are read as far as they got.
+No other files of a run are read, so folders may come from other machines. Of runs that are still
+being written, the complete rows are read.
 """
 
 import glob
 import hashlib
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,71 +16,58 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkl.utils.found_files import MissingFileError, read_json, read_lines, read_yaml, walk
-from rlkl.utils.safe_text import LONGEST, for_terminal
-from rlkl.utils.saved_keys import config_as_meant
-from rlkl.utils.validation import ConfigError, one_line
+from rlkl.utils.config_upgrades import upgrade_config
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.safe_text import MAX_LENGTH, for_terminal
+from rlkl.utils.untrusted_files import MissingFileError, read_json, read_lines, read_yaml, walk
+from rlkl.utils.validation import one_line
 
 Array = NDArray[np.float64]
 
-MARKS = ("metrics.csv", "summary.json", "config.yaml")
-"""A folder with any of them is a run's."""
+RUN_FILES = {"metrics.csv", "summary.json", "config.yaml"}
+"""A folder with any of these is a run folder."""
 
 TAGS = (
-    "return/train",
-    "return/eval",
-    "kl/old_new",
-    "kl/max",
-    "kl/target",
-    "ratio/std",
-    "ratio/clip_fraction",
-    "policy/entropy",
-    "policy/entropy_estimate",
-    "value/explained_variance",
+    "return/train", "return/eval", "kl/old_new", "kl/max", "kl/target", "ratio/std",
+    "ratio/clip_fraction", "policy/entropy", "policy/entropy_estimate", "value/explained_variance",
     "time/env_steps_per_second",
-)
+)  # fmt: skip
 """Columns of `metrics.csv` that are read."""
 
-RUNNING = "unfinished"
-"""Status of a run whose end nothing tells of: it goes on, or was killed."""
+UNFINISHED = "unfinished"
+"""Status of a run that is still running or was killed."""
 
 UNKNOWN = "unknown"
-"""Status of a run whose summary.json is there, and cannot be read."""
+"""Status of a run whose summary.json exists but cannot be read."""
 
-ENDS = ("finished", "stopped", "failed")
+STATUSES = ("finished", "stopped", "failed", UNFINISHED)
 
-MOST_KEYS, MOST_NAME, MOST_TABLE = 1000, 120, 20
+MAX_KEYS, MAX_NAME, MAX_SCALARS = 1000, 120, 20
 """Keys of a config; characters of the name of an environment or an algorithm; versions."""
 
-MOST_ROWS, MOST_DAMAGED, MOST_COLUMNS, MOST_FIELD = 2_000_000, 10_000, 1000, 100
-"""Of `metrics.csv`: rows, lines that cannot be read, columns, bytes of a field."""
+MAX_ROWS, MAX_DAMAGED, MAX_COLUMNS, MAX_FIELD = 2_000_000, 10_000, 1000, 100
+"""Of `metrics.csv`: rows, unreadable lines, columns, bytes of a field."""
 
-LARGEST = 3.5e38
-"""A finite value beyond what float32 has is none that a run wrote."""
-
-WHOLE = 2**63
-"""Above all whole numbers of a run."""
+MAX_FLOAT, MAX_INT = 3.5e38, 2**63
+"""Finite numbers beyond float32, and integers beyond 64 bits, were not written by a run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run as its folder shows it.
+    """A run, read from its folder.
 
     Attributes:
-        folder: where it was found.
         env_id: Gymnasium id, without the module that registers it.
-        algo: name of the algorithm.
-        seed: of everything random.
-        settings: the config, flat, keys as on the command line; empty if it is missing.
+        settings: the flat config, keys as on the command line; empty if the config is missing.
         status: `finished`, `stopped`, `failed`, `unfinished`, or `unknown`.
-        reason: why it stopped or failed, else empty.
-        budget: environment steps that it was to make; 0 if that is not known.
-        columns: `env_steps` and `TAGS`, each `[iterations]`; NaN where a field is empty.
-        damaged: lines of `metrics.csv` that could not be read; one without an end does not count.
-        eval_return: mean return of the evaluation at the end, or NaN.
-        versions: of rlkl and of what it stands on.
-        revision: of rlkl's checkout, or empty.
-        hardware: what it ran on, as far as it was noted down.
+        reason: why it stopped or failed, or empty.
+        budget: environment steps that it was to make; 0 if unknown.
+        columns: `env_steps` and `TAGS`, each `[iterations]`; NaN for an empty field.
+        damaged: unreadable lines of `metrics.csv`, not counting an incomplete last line.
+        eval_return: mean return of the final evaluation, or NaN.
+        versions: of rlkl and its dependencies.
+        revision: git revision of rlkl, or empty.
+        hardware: as far as it was recorded.
     """
 
     folder: Path
@@ -104,6 +91,15 @@ class Run:
         return for_terminal(str(self.folder))
 
     @property
+    def provenance(self) -> dict[str, str]:
+        """Versions, revision and hardware as text; empty if not recorded."""
+        return {
+            "versions": ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+            "revision": self.revision[:12],
+            "hardware": ", ".join(map(str, self.hardware.values())),
+        }
+
+    @property
     def steps(self) -> Array:
         """Environment steps at the end of each iteration."""
         return self.columns["env_steps"]
@@ -115,7 +111,7 @@ class Run:
 
     @property
     def seconds(self) -> Array:
-        """Wall time at the end of each iteration: of training alone, evaluations not counted."""
+        """Wall time of training at the end of each iteration, without evaluations."""
         rate = self.columns["time/env_steps_per_second"]
         made = np.diff(self.steps, prepend=0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -123,24 +119,24 @@ class Run:
         return np.cumsum(np.where(np.isfinite(taken), taken, 0.0))
 
 
-def find(paths: Iterable[str], passed: dict[Path, str] | None = None) -> list[Path]:
-    """Return the folders of runs at, or below, some paths, each once, in order.
+def find(paths: Iterable[str], skipped_links: dict[Path, str] | None = None) -> list[Path]:
+    """Return the run folders at or below some paths, each once, in order.
 
     Args:
-        paths: folders of runs, folders that hold such folders, or patterns with `*`.
-        passed: gets the links that were not followed to their end, and why.
+        paths: run folders, folders that contain run folders, or patterns with `*`.
+        skipped_links: gets the links that were not followed completely, and why.
 
     Raises:
-        ConfigError: nothing is there, or no run.
+        ConfigError: a path does not exist, or has no run.
     """
     found: dict[Path, Path] = {}
-    passed = {} if passed is None else passed
+    skipped_links = {} if skipped_links is None else skipped_links
     for text in paths:
-        for place in _places(text):
-            runs = sorted(_below(place, passed))
+        for place in _folders(text):
+            runs = sorted(_run_folders(place, skipped_links))
             if not runs:
                 raise ConfigError(
-                    f"{place} has no runs in or below it; a run's folder holds metrics.csv, as "
+                    f"{place} has no runs in or below it; a run folder contains metrics.csv, as "
                     "`rlkl train` writes it"
                 )
             for run in runs:
@@ -148,36 +144,36 @@ def find(paths: Iterable[str], passed: dict[Path, str] | None = None) -> list[Pa
     return list(found.values())
 
 
-def _places(text: str) -> list[Path]:
+def _folders(text: str) -> list[Path]:
     try:
-        there = [text] if Path(text).exists() else _matches(text)
-        folders = [Path(path) for path in there if Path(path).is_dir()]
-    except (OSError, ValueError):  # a name longer than names can be, or with NUL
-        there, folders = [], []
-    if not there:
+        paths = [text] if Path(text).exists() else _matches(text)
+        folders = [Path(path) for path in paths if Path(path).is_dir()]
+    except (OSError, ValueError):  # a name that is too long, or contains NUL
+        paths, folders = [], []
+    if not paths:
         raise ConfigError(f"{text}: there is no such folder; `rlkl train` makes runs below runs/")
     if not folders:
-        raise ConfigError(f"{text} is a file; expected a run's folder, or a folder of runs")
+        raise ConfigError(f"{text} is a file; expected a run folder, or a folder of runs")
     return folders
 
 
 def _matches(pattern: str) -> list[str]:
     if "**" not in pattern:
         return sorted(glob.glob(pattern))  # noqa: PTH207 (of whole paths)
-    # It follows no links, two of which to a folder above would have no end.
+    # Unlike glob.glob, Path.glob does not follow links, which may be circular.
     path = Path(pattern)
     return sorted(map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor)))))
 
 
-def _below(place: Path, passed: dict[Path, str]) -> Iterator[Path]:
-    for folder, inside, others in walk(place, passed):
-        if set(MARKS) & set(others):
-            inside.clear()
+def _run_folders(place: Path, skipped_links: dict[Path, str]) -> Iterator[Path]:
+    for folder, subfolders, others in walk(place, skipped_links):
+        if not RUN_FILES.isdisjoint(others):
+            subfolders.clear()
             yield folder
 
 
 def read(folder: Path) -> Run | str:
-    """Return the run in a folder, or in words why it cannot be compared."""
+    """Return the run in a folder, or the reason why it cannot be compared."""
     try:
         return _read(folder)
     except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
@@ -185,29 +181,33 @@ def read(folder: Path) -> Run | str:
 
 
 def _read(folder: Path) -> Run | str:
-    config, summary = _config(folder), _summary(folder)
+    summary = _sanitized(_read_dict(read_json, folder / "summary.json"))
+    saved = upgrade_config(_read_dict(read_yaml, folder / "config.yaml"))
+    config = dict(flatten(_sanitized(saved)))
     if not config and not summary:
-        return "it has neither a config.yaml nor a summary.json that can be read"
-    if len(config) > MOST_KEYS:
-        return f"its config.yaml has more than {MOST_KEYS:,} keys"
+        return "it has neither a readable config.yaml nor a readable summary.json"
+    if len(config) > MAX_KEYS:
+        return f"its config.yaml has more than {MAX_KEYS:,} keys"
     env_id = config.get("env.id") or summary.get("env_id")
     algo = config.get("algo.name") or summary.get("algo")
     seed = config.get("seed", summary.get("seed"))
-    if not isinstance(env_id, str) or not isinstance(algo, str) or not _is_whole(seed):
+    if not isinstance(env_id, str) or not isinstance(algo, str) or not _is_count(seed):
         return "its config.yaml does not say which environment, algorithm and seed it had"
-    if max(len(env_id), len(algo)) > MOST_NAME:
-        return f"the name of its environment or algorithm has more than {MOST_NAME} characters"
+    if max(len(env_id), len(algo)) > MAX_NAME:
+        return f"the name of its environment or algorithm has more than {MAX_NAME} characters"
     try:
-        columns, damaged = _metrics(folder / "metrics.csv")
+        columns, damaged = _read_metrics(folder / "metrics.csv")
     except ConfigError as error:
         return one_line(error)
     if not len(columns["env_steps"]):
         return "it has no rows yet: no iteration had ended"
-    told = (folder / "summary.json").exists()
-    status = str(summary.get("status", UNKNOWN)) if told else RUNNING
-    status = status if status in (*ENDS, RUNNING) else UNKNOWN
-    if status != UNKNOWN and not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
-        status = RUNNING  # it was resumed after the summary was written
+    status = UNFINISHED
+    if (folder / "summary.json").exists():
+        status = str(summary.get("status"))
+        if status not in STATUSES:
+            status = UNKNOWN
+        elif not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
+            status = UNFINISHED  # it was resumed after the summary was written
     return Run(
         folder=folder,
         env_id=env_id.rpartition(":")[2],
@@ -215,93 +215,84 @@ def _read(folder: Path) -> Run | str:
         seed=seed,
         settings=config,
         status=status,
-        reason=str(summary.get("reason") or "") if status != RUNNING else "",
-        budget=_budget(folder, config),
+        reason=str(summary.get("reason") or "") if status != UNFINISHED else "",
+        budget=_read_budget(folder, config),
         columns=columns,
         damaged=damaged,
         eval_return=_number(summary.get("eval_return")),
-        versions=_table(summary.get("versions")),
+        versions=_scalars(summary.get("versions")),
         revision=str(summary.get("git_revision") or ""),
-        hardware=_table(summary.get("hardware")),
+        hardware=_scalars(summary.get("hardware")),
     )
 
 
-def _is_whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < WHOLE
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_INT
 
 
 def _number(value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < LARGEST else math.nan
+    return float(value) if is_number and abs(value) < MAX_FLOAT else math.nan
 
 
-def _table(value: Any) -> dict[str, Any]:
+def _scalars(value: Any) -> dict[str, Any]:
     table = value if isinstance(value, dict) else {}
-    told = [(key, entry) for key, entry in table.items() if isinstance(entry, str | int | float)]
-    return dict(told[:MOST_TABLE])
+    scalars = [(key, entry) for key, entry in table.items() if isinstance(entry, str | int | float)]
+    return dict(scalars[:MAX_SCALARS])
 
 
-def _plain(value: Any) -> Any:
-    """Return what was read, with texts that are safe to show and numbers that can be computed."""
+def _sanitized(value: Any) -> Any:
+    """Return file content with texts that are safe to show, and numbers of bounded size."""
     if isinstance(value, dict):
-        return {_plain(str(key)): _plain(entry) for key, entry in value.items()}
+        return {_sanitized(str(key)): _sanitized(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_plain(entry) for entry in value]
-    if value is None or isinstance(value, bool | float) or _is_small(value):
+        return [_sanitized(entry) for entry in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -MAX_INT < value < MAX_INT:
         return value
     text = str(value)
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_LENGTH:
         return for_terminal(text)
-    # What was cut off still tells texts apart.
+    # The digest distinguishes texts that begin alike.
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
-    return for_terminal(text[:LONGEST]) + f"... ({len(text):,} characters, digest {digest})"
+    return for_terminal(text[:MAX_LENGTH]) + f"... ({len(text):,} characters, digest {digest})"
 
 
-def _is_small(value: Any) -> bool:
-    return isinstance(value, int) and -WHOLE < value < WHOLE
-
-
-def _config(folder: Path) -> dict[str, Any]:
+def _read_dict(read: Callable[[Path], Any], path: Path) -> dict[str, Any]:
+    """Return the content of a file; empty if it cannot be read or is something else."""
     try:
-        content = read_yaml(folder / "config.yaml")
+        content = read(path)
     except ConfigError:
         return {}
-    return dict(leaves(_plain(config_as_meant(content)))) if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of a config, keys as on the command line."""
+def flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of a config, keys as on the command line; `kwargs` stay dicts."""
     for key, value in node.items():
         if isinstance(value, dict) and key != "kwargs":
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        content = read_json(folder / "summary.json")
-    except ConfigError:
-        return {}
-    return _plain(content) if isinstance(content, dict) else {}
-
-
-def _budget(folder: Path, config: dict[str, Any]) -> int:
-    """Return the training budget: that of `config.yaml`, or what the run was resumed to."""
+def _read_budget(folder: Path, config: dict[str, Any]) -> int:
+    """Return the budget of `config.yaml`, or the one that the run was resumed with."""
     budget = config.get("total_env_steps", 0)
     try:
         for entry in read_yaml(folder / "resumed.yaml"):
             budget = entry["changed"].get("total_env_steps", {}).get("now", budget)
     except (ConfigError, TypeError, KeyError, AttributeError):
         pass
-    return budget if _is_whole(budget) else 0
+    return budget if _is_count(budget) else 0
 
 
-def _metrics(path: Path) -> tuple[dict[str, Array], int]:
-    """Return the columns, and how many lines are damaged. A last line without an end is left.
+def _read_metrics(path: Path) -> tuple[dict[str, Array], int]:
+    """Return the columns, and the number of damaged lines. An incomplete last line is ignored.
 
     Raises:
-        ConfigError: it is none that a run wrote, or exceeds a bound.
+        ConfigError: the file was not written by a run, or exceeds a bound.
     """
     names = ("env_steps", *TAGS)
     try:
@@ -309,42 +300,39 @@ def _metrics(path: Path) -> tuple[dict[str, Array], int]:
         keys = next(lines, b"").decode(errors="replace").split(",")
     except MissingFileError:
         lines, keys = iter(()), []
-    if len(keys) > MOST_COLUMNS:
-        raise ConfigError(f"its metrics.csv has more than {MOST_COLUMNS:,} columns")
-    # Numbers alone, so that nothing is quoted; what is no number makes a damaged line.
+    if len(keys) > MAX_COLUMNS:
+        raise ConfigError(f"its metrics.csv has more than {MAX_COLUMNS:,} columns")
+    # All fields are numbers, so none is quoted; a line with anything else is damaged.
     places = {name: keys.index(name) for name in names if name in keys}
     numbers = array("d")
     damaged, before = 0, 0.0
     for line in lines if "env_steps" in places else ():
-        row = _row(line, len(keys), list(places.values()))
-        # Environment steps grow; where they do not, the line is not one that a run wrote.
-        if row and before < row[0] < WHOLE:
+        row = _parse_row(line, len(keys), list(places.values()))
+        # Environment steps always grow in the file of a run.
+        if row and before < row[0] < MAX_INT:
             numbers.extend(row)
             before = row[0]
         else:
             damaged += 1
-        if damaged > MOST_DAMAGED or len(numbers) > MOST_ROWS * len(places):
-            most = (
-                f"{MOST_DAMAGED:,} damaged lines"
-                if damaged > MOST_DAMAGED
-                else f"{MOST_ROWS:,} rows"
-            )
-            raise ConfigError(f"its metrics.csv has more than {most}")
+        if damaged > MAX_DAMAGED:
+            raise ConfigError(f"its metrics.csv has more than {MAX_DAMAGED:,} damaged lines")
+        if len(numbers) > MAX_ROWS * len(places):
+            raise ConfigError(f"its metrics.csv has more than {MAX_ROWS:,} rows")
     table = np.array(numbers).reshape(-1, max(1, len(places)))
     columns = {name: np.full(len(table), np.nan) for name in names}
     columns |= dict(zip(places, table.T.copy(), strict=False))
     return columns, damaged
 
 
-def _row(line: bytes, count: int, places: list[int]) -> list[float]:
+def _parse_row(line: bytes, count: int, places: list[int]) -> list[float]:
     """Return the fields at some places; nothing if the line is damaged."""
     fields = line.split(b",")
     wanted = [fields[place] for place in places] if len(fields) == count else []
     try:
-        row = [float(field[: MOST_FIELD + 1] or b"nan") for field in wanted]
+        row = [float(field[: MAX_FIELD + 1] or b"nan") for field in wanted]
     except ValueError:
         return []
-    is_sound = all(len(field) <= MOST_FIELD for field in wanted) and all(
-        abs(x) < LARGEST or not math.isfinite(x) for x in row
+    is_valid = all(len(field) <= MAX_FIELD for field in wanted) and all(
+        abs(x) < MAX_FLOAT or not math.isfinite(x) for x in row
     )
-    return row if is_sound else []
+    return row if is_valid else []

@@ -1,80 +1,62 @@
-"""The score of each run, and what scores say of a group, of a pair of groups, and of all together.
-
-Everything here is rows: what is drawn and printed is made from them alone.
-"""
+"""Scores of runs, of groups, of pairs of groups, and over all environments, as rows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from rlkl.numerics.statistics import (
-    Floats,
-    Statistic,
-    bootstrap_interval,
-    interquartile_mean,
-    mean,
-    mean_of_means,
-    median_of_means,
-    optimality_gap,
-    performance_profile,
-    pooled,
-    probability_of_improvement,
-)
-from rlkl.tools.compare.groups import Member, order
+from rlkl.numerics import statistics
+from rlkl.numerics.statistics import Floats, Statistic, pooled
+from rlkl.tools.compare.groups import Member, sort_key
 from rlkl.tools.compare.references import Reference, reference
-from rlkl.tools.compare.rows import Rows
 from rlkl.tools.compare.runs import Array, Run
 from rlkl.tools.compare.settings import CompareConfig
+from rlkl.tools.rows import Row, Rows
 
-STATISTICS: dict[str, Any] = {"iqm": interquartile_mean, "mean": mean}
+CENTERS: dict[str, Statistic] = {
+    "iqm": pooled(statistics.interquartile_mean),
+    "mean": pooled(statistics.mean),
+}
+"""Center over seeds, by `statistic=`."""
+
 PROFILE_POINTS = 101
 
-FEW = 5
-"""Seeds of a group in an environment; nothing is said to differ of groups with fewer."""
+MIN_SEEDS = 5
+"""Seeds of a group in an environment below which no difference is claimed."""
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """A run that is compared.
+class Entry(Member):
+    """A run with its group and its score.
 
     Attributes:
-        member: the run in its place.
-        at: index of the iteration that the comparison is made at; its last if it got no further.
-        score: its return there; NaN if it did not get there, or no episode had ended.
-        left_out: in words, why it has no score; empty if it has one.
+        last: index of the iteration at the horizon, or of the run's last one before it.
+        score: return at the horizon; NaN if the run did not reach it, or no episode had ended.
+        left_out: reason why it has no score, or empty.
     """
 
-    member: Member
-    at: int
+    last: int
     score: float
     left_out: str
 
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self.member.run
-
     def until(self, values: Array) -> Array:
-        """Return what there is of a column up to the comparison."""
-        return values[: self.at + 1]
+        """Return a column up to the horizon."""
+        return values[: self.last + 1]
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
+class Environment:
     """All runs of one environment.
 
     Attributes:
-        env: its name.
-        horizon: environment steps that the comparison is made at.
-        entries: every run.
-        reference: the ends of the normalised score, or None.
+        horizon: environment steps at which runs are compared.
+        reference: the scale of normalised scores, or None.
     """
 
-    env: str
+    name: str
     horizon: int
     entries: list[Entry]
     reference: Reference | None
@@ -82,264 +64,264 @@ class Field:
     @property
     def labels(self) -> list[str]:
         """Groups that have a run here."""
-        return list(dict.fromkeys(entry.member.label for entry in self.entries))
+        return list(dict.fromkeys(entry.label for entry in self.entries))
 
-    def of(self, label: str) -> list[Entry]:
+    def scored(self, label: str) -> list[Entry]:
         """Return the runs of a group that have a score."""
-        found = [entry for entry in self.entries if entry.member.label == label]
-        return [entry for entry in found if not entry.left_out]
+        return [entry for entry in self.entries if entry.label == label and not entry.left_out]
 
     def scores(self, label: str) -> Array:
         """Return the returns of a group, `[N]`."""
-        return np.array([entry.score for entry in self.of(label)])
+        return np.array([entry.score for entry in self.scored(label)])
 
     def normalized(self, label: str) -> Array:
         """Return the normalised scores of a group, `[N]`; the environment has a reference."""
         assert self.reference is not None
-        return np.array([self.reference.normalized(x) for x in self.scores(label)])
+        return np.asarray(self.reference.normalized(self.scores(label)))
 
 
-def fields(members: Sequence[Member], config: CompareConfig) -> list[Field]:
-    """Return every environment with the score of each of its runs.
+def environments(members: Sequence[Member], config: CompareConfig) -> list[Environment]:
+    """Return every environment with the scores of its runs.
 
-    A run's score is its return at the end of the first rollout that reaches the horizon: the rule
-    by which a run of that budget ends.
-
-    Args:
-        members: all runs.
-        config: settings.
+    A run's score is its return at the end of the first rollout that reaches the horizon, which is
+    where a run of that budget ends.
     """
-    found = []
-    for env in dict.fromkeys(member.env for member in members):
-        here = [member for member in members if member.env == env]
-        copies = _copies(here)
-        alone = [member.run for member in here if id(member) not in copies]
-        horizon = config.steps or _horizon(alone)
-        copies = _copies(here, horizon)
-        entries = [_entry(member, horizon, copies, config) for member in here]
+    envs = []
+    for name in dict.fromkeys(member.env for member in members):
+        here = [member for member in members if member.env == name]
+        duplicates = _duplicates(here)
+        unique = [member.run for member in here if id(member) not in duplicates]
+        horizon = config.steps or _smallest_budget(unique)
+        duplicates = _duplicates(here, horizon)
+        entries = [_entry(member, horizon, id(member) in duplicates, config) for member in here]
         scores = [entry.score for entry in entries if not entry.left_out]
-        found.append(Field(env, horizon, entries, reference(env, scores, config)))
-    return found
+        envs.append(Environment(name, horizon, entries, reference(name, scores, config)))
+    return envs
 
 
-def groups(found: Sequence[Field]) -> list[str]:
+def all_labels(envs: Sequence[Environment]) -> list[str]:
     """Return the labels of all groups, in the order of the registry of algorithms."""
-    algos = {entry.member.label: entry.run.algo for field in found for entry in field.entries}
-    return sorted(algos, key=lambda label: order(algos[label], label))
+    algos = {entry.label: entry.run.algo for env in envs for entry in env.entries}
+    return sorted(algos, key=lambda label: sort_key(algos[label], label))
 
 
-def _horizon(runs: Sequence[Run]) -> int:
-    # Budgets, not rows: a finished run whose rows were lost cuts nothing off from the others.
+def _smallest_budget(runs: Sequence[Run]) -> int:
+    # Budgets, not rows, so that a finished run with lost rows does not shorten the others.
     finished = [run.budget or run.env_steps for run in runs if run.status == "finished"]
     return min(finished or [run.env_steps for run in runs])
 
 
-def _copies(members: Sequence[Member], horizon: int | None = None) -> set[int]:
-    """Return the runs that another one of their group and seed stands for.
+def _duplicates(members: Sequence[Member], horizon: int | None = None) -> set[int]:
+    """Return the ids of members that another member of the same group and seed replaces.
 
-    One that was to end at the horizon stands for those whose schedules were to go on, and else the
-    one that got on.
+    A finished run whose budget is the horizon is preferred, because its schedules ended there;
+    then the longest run.
     """
 
-    def worth(run: Run) -> tuple[bool, int]:
+    def preference(run: Run) -> tuple[bool, int]:
         return run.status == "finished" and run.budget == horizon, run.env_steps
 
     best: dict[tuple[str, int], Member] = {}
-    copies = set()
+    duplicates = set()
     for member in members:
         key = (member.label, member.run.seed)
         other = best.setdefault(key, member)
         if other is not member:
-            ahead = worth(member.run) > worth(other.run)
-            copies.add(id(other if ahead else member))
-            best[key] = member if ahead else other
-    return copies
+            is_better = preference(member.run) > preference(other.run)
+            duplicates.add(id(other if is_better else member))
+            best[key] = member if is_better else other
+    return duplicates
 
 
-def _entry(member: Member, horizon: int, copies: set[int], config: CompareConfig) -> Entry:
+def _entry(member: Member, horizon: int, is_duplicate: bool, config: CompareConfig) -> Entry:
     run = member.run
     reached = int(np.searchsorted(run.steps, horizon))
-    at = min(reached, len(run.steps) - 1)
+    last = min(reached, len(run.steps) - 1)
     column = run.columns["return/train" if config.score == "train" else "return/eval"]
-    finite = np.flatnonzero(np.isfinite(column[: at + 1]))
-    score = float(column[finite[-1]]) if len(finite) else math.nan
-    if id(member) in copies:
-        left_out = f"another run of seed {run.seed} stands for it"
-    elif reached > at and run.status == "finished":
+    finite = np.flatnonzero(np.isfinite(column[: last + 1]))
+    if is_duplicate:
+        left_out = f"another run of seed {run.seed} counts instead"
+    elif reached > last and run.status == "finished":
         left_out = f"its metrics.csv ends at {run.env_steps:,} of {horizon:,} environment steps"
-    elif reached > at:
+    elif reached > last:
         left_out = f"it made {run.env_steps:,} of {horizon:,} environment steps"
     elif not len(finite):
         left_out = "no episode had ended" if config.score == "train" else "it was not evaluated"
     else:
-        left_out = ""
-    return Entry(member, at, math.nan if left_out else score, left_out)
+        return Entry(run, member.env, member.label, last, float(column[finite[-1]]), "")
+    return Entry(run, member.env, member.label, last, math.nan, left_out)
 
 
 def interval(
     strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
 ) -> tuple[Any, Any]:
-    """Return a 95% interval; NaN at both ends where no stratum has a second run.
+    """Return a 95% interval; NaN at both ends if no stratum, `[..., N_k]`, has a second run.
 
-    Each begins with the same chance, so that no interval hangs on what else is compared.
-
-    Args:
-        strata: `[..., N_k]` each.
-        statistic: of them.
-        config: settings of the bootstrap.
+    All intervals use the same seed, so none depends on what else is compared.
     """
     if all(scores.shape[-1] < 2 for scores in strata):
         return math.nan, math.nan
     generator = np.random.default_rng(config.seed)
-    return bootstrap_interval(strata, statistic, generator, resamples=config.resamples)
+    return statistics.bootstrap_interval(strata, statistic, generator, resamples=config.resamples)
 
 
-def run_rows(found: Sequence[Field]) -> Rows:
-    """Return a row for each run: what it is, its score, and why it has none."""
+def _estimate(
+    key: str, strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
+) -> Row:
+    """Return a number with its interval, as the columns `key`, `low` and `high`."""
+    low, high = interval(strata, statistic, config)
+    return {key: float(statistic(strata)), "low": float(low), "high": float(high)}
+
+
+def band_rows(
+    names: tuple[str, str],
+    grid: Array,
+    strata: Sequence[Floats],
+    statistic: Statistic,
+    config: CompareConfig,
+) -> Rows:
+    """Return a row for each point of a grid, `[M]`: a statistic, `[M]`, and its 95% interval."""
+    low, high = interval(strata, statistic, config)
+    columns = np.broadcast_arrays(grid, statistic(strata), low, high)
+    keys = (*names, "low", "high")
+    return [dict(zip(keys, point, strict=True)) for point in np.transpose(columns).tolist()]
+
+
+def group_rows(
+    envs: Sequence[Environment], make: Callable[[Environment, list[Entry]], Rows]
+) -> Rows:
+    """Return the rows that `make` returns for the scored runs of each group and environment."""
+    return [
+        {"environment": env.name, "group": label, **row}
+        for env in envs
+        for label in env.labels
+        if env.scored(label)
+        for row in make(env, env.scored(label))
+    ]
+
+
+def run_rows(envs: Sequence[Environment]) -> Rows:
+    """Return a row for each run."""
     return [
         {
-            "environment": field.env,
-            "group": entry.member.label,
+            "environment": env.name,
+            "group": entry.label,
             "seed": entry.run.seed,
             "status": entry.run.status,
             "env_steps": entry.run.env_steps,
             "return": entry.score,
-            "normalized": field.reference.normalized(entry.score) if field.reference else math.nan,
+            "normalized": env.reference.normalized(entry.score) if env.reference else math.nan,
             "evaluation": entry.run.eval_return,
-            "wall_seconds": float(entry.run.seconds[entry.at]),
+            "wall_seconds": float(entry.run.seconds[entry.last]),
             "left_out": entry.left_out,
             "folder": entry.run.shown,
         }
-        for field in found
-        for entry in field.entries
+        for env in envs
+        for entry in env.entries
     ]
 
 
-def result_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+def result_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return a row for each group of each environment: its returns at the horizon."""
-    rows = []
-    for field in found:
-        for label in field.labels:
-            scores, entries = field.scores(label), field.of(label)
-            if not len(scores):
-                continue
-            center = pooled(STATISTICS[config.statistic])
-            low, high = interval([scores], center, config)
-            ends = np.array([entry.run.seconds[entry.at] for entry in entries])
-            evaluations = [entry.run.eval_return for entry in entries]
-            evaluated = [x for x in evaluations if math.isfinite(x)]
-            rows.append(
-                {
-                    "environment": field.env,
-                    "group": label,
-                    "seeds": len(scores),
-                    config.statistic: float(center([scores])),
-                    "low": float(low),
-                    "high": float(high),
-                    "mean": float(scores.mean()),
-                    "std": float(scores.std(ddof=1)) if len(scores) > 1 else math.nan,
-                    "min": float(scores.min()),
-                    "max": float(scores.max()),
-                    "evaluation": float(np.mean(evaluated)) if evaluated else math.nan,
-                    "wall_seconds": float(np.median(ends)),
-                }
-            )
-    return rows
+    return group_rows(envs, lambda _, entries: [_result(entries, config)])
 
 
-def common(found: Sequence[Field]) -> tuple[list[Field], list[str]]:
-    """Return the environments where every group has a score, and all groups that have one.
+def _result(entries: Sequence[Entry], config: CompareConfig) -> Row:
+    scores = np.array([entry.score for entry in entries])
+    evaluated = [x for x in (entry.run.eval_return for entry in entries) if math.isfinite(x)]
+    return {
+        "seeds": len(entries),
+        **_estimate(config.statistic, [scores], CENTERS[config.statistic], config),
+        "mean": float(scores.mean()),
+        "std": float(scores.std(ddof=1)) if len(scores) > 1 else math.nan,
+        "min": float(scores.min()),
+        "max": float(scores.max()),
+        "evaluation": float(np.mean(evaluated)) if evaluated else math.nan,
+        "wall_seconds": float(np.median([entry.run.seconds[entry.last] for entry in entries])),
+    }
 
-    Only there can scores of all groups be put together; environments without a scale are not.
+
+def common(envs: Sequence[Environment]) -> tuple[list[Environment], list[str]]:
+    """Return the environments where all groups have normalised scores, and all groups with a score.
+
+    Only there can scores be aggregated over environments.
     """
-    labels = [x for x in groups(found) if any(field.of(x) for field in found)]
+    labels = [x for x in all_labels(envs) if any(env.scored(x) for env in envs)]
     shared = [
-        field
-        for field in found
-        if field.reference is not None and all(field.of(label) for label in labels)
+        env
+        for env in envs
+        if env.reference is not None and all(env.scored(label) for label in labels)
     ]
     return shared, labels
 
 
 AGGREGATES: dict[str, Statistic] = {
-    "mean": mean_of_means,
-    "median": median_of_means,
-    "iqm": pooled(interquartile_mean),
-    "optimality_gap": optimality_gap,
+    "mean": statistics.mean_of_means,
+    "median": statistics.median_of_means,
+    "iqm": pooled(statistics.interquartile_mean),
+    "optimality_gap": statistics.optimality_gap,
 }
 
 
-def aggregate_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+def aggregate_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return a row for each group and aggregate of its normalised scores over environments."""
-    shared, labels = common(found)
+    shared, labels = common(envs)
     rows = []
     for label in labels if shared else []:
-        strata = [field.normalized(label) for field in shared]
+        strata = [env.normalized(label) for env in shared]
+        counts = {"environments": len(shared), "runs": sum(map(len, strata))}
         for name, statistic in AGGREGATES.items():
-            low, high = interval(strata, statistic, config)
-            rows.append(
-                {
-                    "group": label,
-                    "aggregate": name,
-                    "value": float(statistic(strata)),
-                    "low": float(low),
-                    "high": float(high),
-                    "environments": len(shared),
-                    "runs": sum(map(len, strata)),
-                }
-            )
+            estimate = _estimate("value", strata, statistic, config)
+            rows.append({"group": label, "aggregate": name} | estimate | counts)
     return rows
 
 
-def profile_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+def profile_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return for each group the share of its runs above each normalised score."""
-    shared, labels = common(found)
+    shared, labels = common(envs)
     if not shared:
         return []
-    every = np.concatenate([field.normalized(label) for field in shared for label in labels])
-    ends = min(0.0, every.min()), max(1.0, every.max())
-    thresholds = np.linspace(ends[0], ends[1], PROFILE_POINTS)
+    scores = np.concatenate([env.normalized(label) for env in shared for label in labels])
+    thresholds = np.linspace(min(0.0, scores.min()), max(1.0, scores.max()), PROFILE_POINTS)
+
+    def profile(strata: Sequence[Floats]) -> Any:
+        return statistics.performance_profile(strata, thresholds)
+
+    return [
+        {"group": label, **row}
+        for label in labels
+        for row in band_rows(
+            ("score", "share"),
+            thresholds,
+            [env.normalized(label) for env in shared],
+            profile,
+            config,
+        )
+    ]
+
+
+def pair_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
+    """Return for each pair of groups how likely a run of the first beats one of the second."""
     rows = []
-    for label in labels:
-        strata = [field.normalized(label) for field in shared]
-
-        def profile(drawn: Sequence[Floats]) -> Any:
-            return performance_profile(drawn, thresholds)
-
-        low, high = interval(strata, profile, config)
-        columns = np.broadcast_arrays(thresholds, profile(strata), low, high)
-        rows += [
-            dict(zip(("group", "score", "share", "low", "high"), (label, *point), strict=True))
-            for point in np.transpose(columns).tolist()
-        ]
-    return rows
-
-
-def pair_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
-    """Return for each two groups how likely a run of the one beats a run of the other."""
-    rows = []
-    for first, second in combinations(groups(found), 2):
-        shared = [field for field in found if field.of(first) and field.of(second)]
+    for first, second in combinations(all_labels(envs), 2):
+        shared = [env for env in envs if env.scored(first) and env.scored(second)]
         if not shared:
             continue
-        strata = [field.scores(first) for field in shared]
-        strata += [field.scores(second) for field in shared]
+        strata = [env.scores(label) for label in (first, second) for env in shared]
 
-        def chance(drawn: Sequence[Floats], count: int = len(shared)) -> Any:
-            return probability_of_improvement(drawn[:count], drawn[count:])
+        def probability(drawn: Sequence[Floats], count: int = len(shared)) -> Any:
+            return statistics.probability_of_improvement(drawn[:count], drawn[count:])
 
-        low, high = interval(strata, chance, config)
-        # Intervals from few runs are too narrow to say anything by.
+        estimate = _estimate("probability", strata, probability, config)
+        # Intervals from few runs are too narrow to show a difference.
         seeds = min(len(scores) for scores in strata)
-        told_apart = seeds >= FEW and bool(low > 0.5 or high < 0.5)
+        differs = estimate["low"] > 0.5 or estimate["high"] < 0.5
         rows.append(
             {
                 "first": first,
                 "second": second,
-                "probability": float(chance(strata)),
-                "low": float(low),
-                "high": float(high),
-                "told_apart": told_apart,
+                **estimate,
+                "told_apart": seeds >= MIN_SEEDS and differs,
                 "seeds": seeds,
                 "environments": len(shared),
             }

@@ -1,10 +1,11 @@
-"""What can be set of a comparison."""
+"""Settings of a comparison."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlkl.utils.validation import ConfigError, check_choice, check_range
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_choice, check_range
 
 STATISTICS = ("iqm", "mean")
 SCORES = ("train", "eval")
@@ -13,21 +14,19 @@ NORMALIZATIONS = ("references", "runs")
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Settings.
+    """Settings of `rlkl compare`.
 
     Attributes:
-        output: folder for the report; null for a new one below runs/compare.
-        statistic: of runs that differ in their seed alone: `iqm`, the interquartile mean, or
-            `mean`.
+        output: folder of the report; null creates one below runs/compare.
+        statistic: over seeds: `iqm`, the interquartile mean, or `mean`.
         score: of a run: `train`, its training return (mean of the last 100 episodes), or `eval`,
             its last evaluation.
-        steps: environment steps at which runs are compared; null for the smallest budget that any
-            finished run of an environment had.
-        threshold: return that counts as solved, a number or {ENV: number}; null for Gymnasium's,
-            where the environment has one.
-        normalize: what is 0 and what is 1: `references`, or the worst and best of the `runs`.
-        references: {ENV: [return that is 0, return that is 1]}, instead of those that are known.
-        resamples: of the bootstrap.
+        steps: environment steps at which runs are compared; null for the smallest budget of a
+            finished run of each environment.
+        threshold: return that counts as solved, a number or {ENV: number}; null for Gymnasium's.
+        normalize: meaning of 0 and 1: `references`, or the worst and best of the `runs`.
+        references: {ENV: [LOW, HIGH]}, returns that are 0 and 1, instead of the known ones.
+        resamples: number of bootstrap resamples.
         seed: of the bootstrap.
     """
 
@@ -47,9 +46,9 @@ class CompareConfig:
         check_choice("normalize", self.normalize, NORMALIZATIONS)
         if self.steps is not None:
             check_range("steps", self.steps, at_least=1)
-        many = isinstance(self.threshold, dict)
-        given = list(self.threshold.values()) if many else [self.threshold]
-        if not all(map(_is_number, given)) and self.threshold is not None:
+        by_env = isinstance(self.threshold, dict)
+        thresholds = list(self.threshold.values()) if by_env else [self.threshold]
+        if not all(map(_is_number, thresholds)) and self.threshold is not None:
             raise ConfigError(
                 f"threshold={self.threshold}: expected a return, such as threshold=475, "
                 "or one for each environment: threshold={CartPole-v1: 475}"
@@ -58,14 +57,14 @@ class CompareConfig:
             numbers = isinstance(pair, list) and all(map(_is_number, pair))
             if not numbers or len(pair) != 2 or not pair[0] < pair[1]:
                 raise ConfigError(
-                    f"references={{{env}: {pair}}}: expected two returns, that which is 0 and a "
-                    "larger one which is 1"
+                    f"references={{{env}: {pair}}}: expected two returns [LOW, HIGH] with "
+                    "LOW < HIGH, whose scores are 0 and 1"
                 )
         check_range("resamples", self.resamples, at_least=100, at_most=1_000_000)
         check_range("seed", self.seed, at_least=0)
 
     def threshold_of(self, env: str) -> float | None:
-        """Return the threshold that was set for an environment, if one was."""
+        """Return the threshold that was set for an environment, or None."""
         if isinstance(self.threshold, dict):
             return self.threshold.get(env)
         return None if self.threshold is None else float(self.threshold)

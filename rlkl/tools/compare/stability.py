@@ -1,4 +1,4 @@
-"""How soon a run solves its task, how far it falls back, and whether its KL kept its bound."""
+"""Steps to the threshold, drops of the return, and updates that exceeded their KL bound."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,52 +8,40 @@ import numpy as np
 
 from rlkl.algos import ALGORITHMS
 from rlkl.tools.compare.references import Reference, threshold
-from rlkl.tools.compare.rows import Row, Rows
 from rlkl.tools.compare.runs import Array, Run
-from rlkl.tools.compare.scores import Entry, Field
+from rlkl.tools.compare.scores import Entry, Environment, group_rows
 from rlkl.tools.compare.settings import CompareConfig
+from rlkl.tools.rows import Row, Rows
 
-SLACK = 1e-3
-"""Of a bound, relative: the line search evaluates the network in float32, the report in float64."""
+TOLERANCE = 1e-3
+"""Of a bound, relative. The line search computes the KL in float32, the report in float64."""
 
 
 def steps_to(run: Run, goal: float) -> float:
-    """Return environment steps until the training return first reaches a goal; inf if never.
-
-    Args:
-        run: whose.
-        goal: for the mean return of the last 100 training episodes.
-    """
+    """Return the environment steps until the training return first reaches a goal, or inf."""
     with np.errstate(invalid="ignore"):
         reached = np.flatnonzero(run.columns["return/train"] >= goal)
     return float(run.steps[reached[0]]) if len(reached) else math.inf
 
 
 def worst_drop(values: Array) -> float:
-    """Return the largest fall from a running best: max over s < t of y_s - y_t; never below 0.
-
-    Args:
-        values: y, `[T]`; NaN counts as no value.
-    """
-    there = values[np.isfinite(values)]
-    if not len(there):
+    """Return the largest drop from the best so far: max over s ≤ t of y_s - y_t, without NaNs."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return math.nan
-    return float(np.max(np.maximum.accumulate(there) - there))
+    return float(np.max(np.maximum.accumulate(finite) - finite))
 
 
 def kl_bounds(run: Run) -> Array:
-    """Return up to where the KL of each update should lie, in nats; NaN where nothing bounds it.
+    """Return the upper bound of the KL of each update, in nats; NaN if there is none.
 
-    That is the column `kl/target`, which follows its schedule, times what the algorithm takes for
-    broken: 1 for TRPO's and NPG's δ, 1.5 where an adaptive β doubles or an early stop comes.
-
-    Args:
-        run: whose.
+    It is the column `kl/target`, which follows its schedule, times the factor of the algorithm: 1
+    for the δ of TRPO and NPG, 1.5 by default for an adaptive β or an early stop.
     """
-    return run.columns["kl/target"] * _multiple(run)
+    return run.columns["kl/target"] * _bound_factor(run)
 
 
-def _multiple(run: Run) -> float:
+def _bound_factor(run: Run) -> float:
     if run.algo not in ALGORITHMS:
         return 1.0
     prefix = "algo."
@@ -65,61 +53,44 @@ def _multiple(run: Run) -> float:
     return config.kl_bounds[1]
 
 
-def threshold_rows(found: Sequence[Field], config: CompareConfig) -> Rows:
+def threshold_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return for each group how many runs reached the threshold within the horizon, and when.
 
-    The median is over all runs, where one that did not reach it counts as later than any other: it
-    is infinite unless more than half of them did.
-
-    Args:
-        found: environments; those without a threshold are left out.
-        config: settings.
+    The median includes runs that did not reach it as infinite, so it is infinite unless more than
+    half of the runs reached it. Environments without a threshold are left out.
     """
-    rows: Rows = []
-    for field in found:
-        goal = threshold(field.env, config)
+
+    def reached(env: Environment, entries: list[Entry]) -> Rows:
+        goal = threshold(env.name, config)
         if goal is None:
-            continue
-        for label in field.labels:
-            taken = reached_at(field.of(label), goal[0])
-            if not len(taken):
-                continue
-            in_time = taken[np.isfinite(taken)]
-            rows.append(
-                {
-                    "environment": field.env,
-                    "group": label,
-                    "threshold": goal[0],
-                    "source": goal[1],
-                    "seeds": len(taken),
-                    "reached": len(in_time),
-                    "median_steps": float(np.median(taken)),
-                    "first_steps": float(in_time.min()) if len(in_time) else math.inf,
-                    "last_steps": float(taken.max()),
-                }
-            )
-    return rows
+            return []
+        steps = reached_at(entries, goal[0])
+        in_time = steps[np.isfinite(steps)]
+        return [
+            {
+                "threshold": goal[0],
+                "source": goal[1],
+                "seeds": len(steps),
+                "reached": len(in_time),
+                "median_steps": float(np.median(steps)),
+                "first_steps": float(in_time.min()) if len(in_time) else math.inf,
+                "last_steps": float(steps.max()),
+            }
+        ]
+
+    return group_rows(envs, reached)
 
 
 def reached_at(entries: Sequence[Entry], goal: float) -> Array:
-    """Return the steps to a goal of each run that is compared, inf for those beyond the horizon."""
-    taken = np.array([steps_to(entry.run, goal) for entry in entries])
-    ends = np.array([entry.run.steps[entry.at] for entry in entries])
-    return np.where(taken <= ends, taken, math.inf) if len(entries) else taken
+    """Return the steps of each run to a goal, `[N]`; inf if not within the horizon."""
+    steps = np.array([steps_to(entry.run, goal) for entry in entries])
+    ends = np.array([entry.run.steps[entry.last] for entry in entries])
+    return np.where(steps <= ends, steps, math.inf)
 
 
-def stability_rows(found: Sequence[Field]) -> Rows:
-    """Return for each group its falls from a running best, and how its updates kept their KL bound.
-
-    Args:
-        found: environments.
-    """
-    return [
-        {"environment": field.env, "group": label, **_stability(field.of(label), field.reference)}
-        for field in found
-        for label in field.labels
-        if field.of(label)
-    ]
+def stability_rows(envs: Sequence[Environment]) -> Rows:
+    """Return for each group the drops of its returns, and its updates beyond their KL bound."""
+    return group_rows(envs, lambda env, entries: [_stability(entries, env.reference)])
 
 
 def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
@@ -129,10 +100,10 @@ def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
         for tag in ("kl/old_new", "kl/max")
     )
     bounds = np.concatenate([entry.until(kl_bounds(entry.run)) for entry in entries])
-    # NaN is an update that was taken back, which cannot have kept a bound; infinity broke it.
+    # NaN is an update that was rolled back; it does not count. Infinity exceeds every bound.
     bounded = np.isfinite(bounds) & ~np.isnan(kl)
-    broken = kl[bounded] > bounds[bounded] * (1 + SLACK)
-    # Between runs that end nearly alike, any fall on the way would look huge.
+    exceeds = kl[bounded] > bounds[bounded] * (1 + TOLERANCE)
+    # On the scale of runs that end nearly alike, any drop would look huge.
     scale = math.nan if reference is None or reference.relative else reference.range
     return {
         "seeds": len(entries),
@@ -141,15 +112,15 @@ def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
         "worst_drop": max(drops),
         "worst_drop_normalized": max(drops) / scale,
         "updates": len(kl),
-        "over_bound": float(broken.mean()) if bounded.any() else math.nan,
-        "median_kl": _of_numbers(np.median, kl),
-        "largest_kl": _of_numbers(np.max, kl),
-        "largest_kl_of_a_state": _of_numbers(np.max, largest),
+        "over_bound": float(exceeds.mean()) if bounded.any() else math.nan,
+        "median_kl": _ignoring_nan(np.median, kl),
+        "largest_kl": _ignoring_nan(np.max, kl),
+        "largest_kl_of_a_state": _ignoring_nan(np.max, largest),
         "not_finite": int((~np.isfinite(kl)).sum()),
     }
 
 
-def _of_numbers(statistic: Callable[[Array], Any], values: Array) -> float:
-    """Return a statistic of what is not NaN; NaN if nothing is."""
-    there = values[~np.isnan(values)]
-    return float(statistic(there)) if len(there) else math.nan
+def _ignoring_nan(statistic: Callable[[Array], Any], values: Array) -> float:
+    """Return a statistic of the values that are not NaN; NaN if there are none."""
+    numbers = values[~np.isnan(values)]
+    return float(statistic(numbers)) if len(numbers) else math.nan

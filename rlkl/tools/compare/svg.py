@@ -1,4 +1,4 @@
-"""Draws charts as SVG for the page: letters stay letters, groups can be hidden and read off."""
+"""Draws charts as SVG for the page: with text, groups that can be hidden, and readable values."""
 
 import json
 import math
@@ -6,58 +6,58 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from rlkl.tools.compare.charts import (
-    Dot,
-    DotChart,
-    LineChart,
-    beyond,
-    extent,
-    style,
-    tick_text,
-    ticks,
-    wrapped,
-)
+from rlkl.tools.compare import charts
 
 WIDE, NARROW = (400, 285), (300, 235)
-"""Width and height of a chart, in the units of a page; the page scales it to the room there is."""
+"""Width and height of a chart, in units of the SVG; the page scales it."""
 
 LETTER = 7.4
-"""Width of a letter, on average."""
+"""Average width of a letter."""
 
-MARKS = 8
-"""Markers along a line, so that lines are told apart without colour."""
+ROW, TEXT_ROW = 27, 15
+"""Height of a row of dots, and of each line of text above one."""
 
 DASH_ARRAYS = {"-": "", "--": "8 4", "-.": "9 3 2 3", ":": "2 3"}
 
+Point = tuple[float, float]
+
 
 class Frame(NamedTuple):
-    """Where the data lie in a chart, and how numbers become places."""
+    """The area of the data in a chart, and the ranges of its axes."""
 
     left: float
     right: float
     top: float
     bottom: float
-    x: tuple[float, float]
-    y: tuple[float, float]
+    x_range: tuple[float, float]
+    y_range: tuple[float, float] = (0, 1)
     log: bool = False
 
-    def across(self, value: float) -> float:
-        """Return the horizontal place of a number."""
-        low, high = self.x
+    def x(self, value: float) -> float:
+        """Return the horizontal position of a number."""
+        low, high = self.x_range
         return self.left + (value - low) / (high - low) * (self.right - self.left)
 
-    def up(self, value: float) -> float:
-        """Return the vertical place of a number."""
-        low, high = self.y
+    def y(self, value: float) -> float:
+        """Return the vertical position of a number."""
+        low, high = self.y_range
         if self.log:
             low, high, value = math.log10(low), math.log10(high), math.log10(value)
         return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
 
+    def across(self, kind: str, y: float) -> str:
+        """Return a horizontal line."""
+        return f'<path class="{kind}" d="M{self.left:.1f} {y:.1f}H{self.right:.1f}"/>'
+
+    def down(self, kind: str, x: float) -> str:
+        """Return a vertical line."""
+        return f'<path class="{kind}" d="M{x:.1f} {self.top}V{self.bottom:.1f}"/>'
+
 
 def marker(shape: str, x: float, y: float, size: float, color: str) -> str:
-    """Return a marker around a place."""
+    """Return a marker."""
     s = size
-    shapes: dict[str, list[tuple[float, float]]] = {
+    shapes: dict[str, list[Point]] = {
         "s": [(-s, -s), (s, -s), (s, s), (-s, s)],
         "^": [(0, -1.2 * s), (1.15 * s, s), (-1.15 * s, s)],
         "v": [(0, 1.2 * s), (1.15 * s, -s), (-1.15 * s, -s)],
@@ -79,8 +79,8 @@ def marker(shape: str, x: float, y: float, size: float, color: str) -> str:
 
 
 def sample(number: int) -> str:
-    """Return a stretch of a group's line, for the legend."""
-    look = style(number)
+    """Return a sample of a group's line, for the legend."""
+    look = charts.style(number)
     return (
         f'<svg class="sample" viewBox="0 0 44 14" width="44" height="14" aria-hidden="true">'
         f'<line x1="1" x2="43" y1="7" y2="7" stroke="{look.color}" stroke-width="2.4" '
@@ -89,22 +89,19 @@ def sample(number: int) -> str:
     )
 
 
-def draw(chart: LineChart | DotChart, labels: Sequence[str], *, narrow: bool = False) -> str:
+def draw(chart: charts.Chart, labels: Sequence[str], *, narrow: bool = False) -> str:
     """Return a chart as an SVG element.
 
-    Args:
-        chart: what to draw.
-        labels: of all groups, whose place decides their look and their class, `g0`, `g1`, ...
-        narrow: whether it is one of four side by side.
+    The order of `labels`, of all groups, determines their looks and their classes `g0`, `g1`, ...
     """
     width, height = NARROW if narrow else WIDE
-    if isinstance(chart, LineChart):
+    if isinstance(chart, charts.LineChart):
         return _lines(chart, labels, width, height)
     return _dots(chart, labels, width)
 
 
 def _element(
-    chart: LineChart | DotChart, width: int, height: float, content: Iterable[str], data: str = ""
+    chart: charts.Chart, width: int, height: float, content: Iterable[str], data: str = ""
 ) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height:.0f}" role="img" '
@@ -112,9 +109,9 @@ def _element(
     )
 
 
-def _described(chart: LineChart | DotChart) -> str:
-    """Return a chart in words, for those who do not see it: what it shows, and where lines end."""
-    if isinstance(chart, DotChart):
+def _described(chart: charts.Chart) -> str:
+    """Return a chart in words, for screen readers."""
+    if isinstance(chart, charts.DotChart):
         parts = [
             f"{dot.text} {dot.value:.4g}"
             + ("" if math.isnan(dot.low) else f" ({dot.low:.4g} to {dot.high:.4g})")
@@ -131,99 +128,95 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "ti
     )
 
 
-def _lines(chart: LineChart, labels: Sequence[str], width: int, height: int) -> str:
-    x_range, y_range = extent(chart, "x"), extent(chart, "y")
-    y_ticks = ticks(*y_range, log=chart.log)
-    widest = max((len(tick_text(tick)) for tick in y_ticks), default=0)
-    frame = Frame(
-        left=30 + LETTER * widest, right=width - 19, top=14, bottom=height - 42,
-        x=x_range, y=y_range, log=chart.log,
-    )  # fmt: skip
-    parts = [*_axes(frame, y_ticks), _text((frame.left + frame.right) / 2, height - 6,
-             chart.x_label, kind="name")]  # fmt: skip
+def _group(number: int, content: Iterable[str]) -> str:
+    color = charts.style(number).color
+    return f'<g class="g{number}" stroke="{color}" fill="{color}">{"".join(content)}</g>'
+
+
+def _axes(
+    frame: Frame, x_label: str, height: float, y_ticks: Sequence[float] | None = None
+) -> list[str]:
+    """Return grid, axes and the name of the x axis; without `y_ticks` there is no y axis."""
+    parts = []
+    for tick in y_ticks or ():
+        y = frame.y(tick)
+        parts += [
+            frame.across("grid", y),
+            _text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"),
+        ]
+    for tick in charts.ticks(*frame.x_range, most=5):
+        x = frame.x(tick)
+        parts += [frame.down("grid", x), _text(x, frame.bottom + 17, charts.tick_text(tick))]
+    start = f"{frame.left:.1f} " + ("" if y_ticks is None else f"{frame.top}V")
+    parts.append(f'<path class="axis" d="M{start}{frame.bottom:.1f}H{frame.right:.1f}"/>')
+    parts.append(_text((frame.left + frame.right) / 2, height - 6, x_label, kind="name"))
+    return parts
+
+
+def _lines(chart: charts.LineChart, labels: Sequence[str], width: int, height: int) -> str:
+    y_range = charts.extent(chart, "y")
+    y_ticks = charts.ticks(*y_range, log=chart.log)
+    widest = max((len(charts.tick_text(tick)) for tick in y_ticks), default=0)
+    left = 30 + LETTER * widest
+    frame = Frame(left, width - 19, 14, height - 42, charts.extent(chart, "x"), y_range, chart.log)
     middle = (frame.top + frame.bottom) / 2
+    parts = _axes(frame, chart.x_label, height, y_ticks)
     parts.append(
         f'<text class="name" transform="translate(13 {middle:.1f}) rotate(-90)" '
         f'text-anchor="middle">{escape(chart.y_label)}</text>'
     )
-    if chart.level is not None and frame.y[0] <= chart.level[0] <= frame.y[1]:
-        y = frame.up(chart.level[0])
-        parts.append(f'<path class="level" d="M{frame.left:.1f} {y:.1f}H{frame.right:.1f}"/>')
-    for line in chart.lines:
-        number = labels.index(line.group)
-        look = style(number)
-        drawn = [_thin(frame, thin) for thin in line.thin]
-        if line.low and not math.isnan(line.low[0]):
-            drawn.append(_band(frame, line.x, line.low, line.high))
-        points = _places(frame, line.x, line.y)
-        if points:
-            path = _path(points, chart.steps)
-            dashes = DASH_ARRAYS[look.dashes]
-            drawn.append(f'<path class="line" stroke-dasharray="{dashes}" d="{path}"/>')
-            every = max(1, len(points) // MARKS)
-            start = number * every // max(1, len(labels))
-            drawn += [marker(look.marker, x, y, 3.2, look.color) for x, y in points[start::every]]
-        parts.append(
-            f'<g class="g{number}" stroke="{look.color}" fill="{look.color}">{"".join(drawn)}</g>'
-        )
-    if chart.level is not None and frame.y[0] <= chart.level[0] <= frame.y[1]:
-        y = frame.up(chart.level[0])
-        parts.append(_text(frame.left + 5, y - 4, chart.level[1], "start", "levelname"))
-    elif told := beyond(chart):
-        parts.append(_text(frame.left + 5, frame.top + 10, told, "start", "levelname"))
+    note_y, note = frame.top + 10, charts.level_note(chart)
+    if chart.level is not None and y_range[0] <= chart.level[0] <= y_range[1]:
+        y = frame.y(chart.level[0])
+        parts.append(frame.across("level", y))
+        note_y, note = y - 4, chart.level[1]
+    parts += [_line(frame, chart, line, labels) for line in chart.lines]
+    if note:
+        parts.append(_text(frame.left + 5, note_y, note, "start", "levelname"))
     return _element(chart, width, height, parts, _data(chart, frame, labels))
 
 
-def _axes(frame: Frame, y_ticks: Sequence[float]) -> list[str]:
-    parts = []
-    for tick in y_ticks:
-        y = frame.up(tick)
-        parts.append(f'<path class="grid" d="M{frame.left:.1f} {y:.1f}H{frame.right:.1f}"/>')
-        parts.append(_text(frame.left - 5, y + 4.5, tick_text(tick), "end"))
-    for tick in ticks(*frame.x, most=5):
-        x = frame.across(tick)
-        parts.append(f'<path class="grid" d="M{x:.1f} {frame.top}V{frame.bottom:.1f}"/>')
-        parts.append(_text(x, frame.bottom + 17, tick_text(tick)))
-    parts.append(
-        f'<path class="axis" d="M{frame.left:.1f} {frame.top}V{frame.bottom:.1f}'
-        f'H{frame.right:.1f}"/>'
-    )
-    return parts
+def _line(frame: Frame, chart: charts.LineChart, line: charts.Line, labels: Sequence[str]) -> str:
+    number = labels.index(line.group)
+    look = charts.style(number)
+    drawn = []
+    for x, y in line.seeds:
+        points = _points(frame, x, y)
+        drawn.append(f'<path class="thin" d="{_path(points)}"/>' if len(points) > 1 else "")
+    if line.has_band:
+        upper, lower = _points(frame, line.x, line.high), _points(frame, line.x, line.low)
+        if upper and lower:
+            drawn.append(f'<path class="band" d="{_path([*upper, *reversed(lower)])}Z"/>')
+    points = _points(frame, line.x, line.y)
+    if points:
+        dashes, path = DASH_ARRAYS[look.dashes], _path(points, chart.steps)
+        drawn.append(f'<path class="line" stroke-dasharray="{dashes}" d="{path}"/>')
+        where = charts.marked(len(points), number, len(labels))
+        drawn += [marker(look.marker, x, y, 3.2, look.color) for x, y in points[where]]
+    return _group(number, drawn)
 
 
-def _places(frame: Frame, x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
-    """Return where points lie; what is beyond the chart is put at its edge."""
-    found = []
+def _points(frame: Frame, x: Sequence[float], y: Sequence[float]) -> list[Point]:
+    """Return the positions of points; those beyond the chart are moved to its edge."""
+    points = []
     for value_x, value_y in zip(x, y, strict=True):
         if math.isfinite(value_y) and (value_y > 0 or not frame.log):
-            inside = min(max(value_y, frame.y[0]), frame.y[1])
-            found.append((frame.across(value_x), frame.up(inside)))
-    return found
+            inside = min(max(value_y, frame.y_range[0]), frame.y_range[1])
+            points.append((frame.x(value_x), frame.y(inside)))
+    return points
 
 
-def _path(points: Sequence[tuple[float, float]], steps: bool = False) -> str:
+def _path(points: Sequence[Point], steps: bool = False) -> str:
     (x, y), *rest = points
     if steps:
         return f"M{x:.1f} {y:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in rest)
     return f"M{x:.1f} {y:.1f}L" + " ".join(f"{x:.1f} {y:.1f}" for x, y in rest)
 
 
-def _thin(frame: Frame, points: tuple[list[float], list[float]]) -> str:
-    places = _places(frame, *points)
-    return f'<path class="thin" d="{_path(places)}"/>' if len(places) > 1 else ""
+def _data(chart: charts.LineChart, frame: Frame, labels: Sequence[str]) -> str:
+    """Return what the script of the page needs to read off values: the frame and all curves."""
 
-
-def _band(frame: Frame, x: Sequence[float], low: Sequence[float], high: Sequence[float]) -> str:
-    upper, lower = _places(frame, x, high), _places(frame, x, low)
-    if not upper or not lower:
-        return ""
-    return f'<path class="band" d="{_path([*upper, *reversed(lower)])}Z"/>'
-
-
-def _data(chart: LineChart, frame: Frame, labels: Sequence[str]) -> str:
-    """Return what the page's script needs to read points off: the frame, and each group's curve."""
-
-    def shown(numbers: Iterable[float]) -> list[float | None]:
+    def rounded(numbers: Iterable[float]) -> list[float | None]:
         return [float(f"{n:.5g}") if math.isfinite(n) else None for n in numbers]
 
     content = {
@@ -231,69 +224,51 @@ def _data(chart: LineChart, frame: Frame, labels: Sequence[str]) -> str:
         "right": frame.right,
         "top": frame.top,
         "bottom": frame.bottom,
-        "x": frame.x,
+        "x": frame.x_range,
         "name": chart.x_label,
         "steps": chart.steps,
         "lines": [
-            {"group": labels.index(line.group), "x": shown(line.x), "y": shown(line.y),
-             "low": shown(line.low), "high": shown(line.high)}
-            for line in chart.lines if line.x
+            {"group": labels.index(line.group)}
+            | {key: rounded(getattr(line, key)) for key in ("x", "y", "low", "high")}
+            for line in chart.lines
+            if line.x
         ],
-    }  # fmt: skip
+    }
     return f' data-chart="{escape(json.dumps(content, separators=(",", ":")))}"'
 
 
-ROW, TEXT_ROW = 27, 15
-"""Height of a row of dots, and of each line of text above one."""
-
-
-def _dots(chart: DotChart, labels: Sequence[str], width: int) -> str:
+def _dots(chart: charts.DotChart, labels: Sequence[str], width: int) -> str:
     longest = max(len(dot.text) for dot in chart.dots)
-    # Long texts stand above their rows, on as many lines as they need.
+    # Long texts are written above their rows, in as many lines as they need.
     above = LETTER * longest > 0.45 * width
-    texts = [wrapped(dot.text, int((width - 28) / LETTER)) if above else [] for dot in chart.dots]
+    texts = [
+        charts.wrap(dot.text, int((width - 28) / LETTER)) if above else [] for dot in chart.dots
+    ]
     height = 52 + ROW * len(texts) + TEXT_ROW * sum(map(len, texts))
-    frame = Frame(
-        left=14 if above else 14 + LETTER * longest, right=width - 19, top=4, bottom=height - 44,
-        x=extent(chart, "x"), y=(0, 1),
-    )  # fmt: skip
-    parts = []
-    for tick in ticks(*frame.x, most=5):
-        x = frame.across(tick)
-        parts.append(f'<path class="grid" d="M{x:.1f} {frame.top}V{frame.bottom:.1f}"/>')
-        parts.append(_text(x, frame.bottom + 17, tick_text(tick)))
-    parts.append(f'<path class="axis" d="M{frame.left:.1f} {frame.bottom:.1f}H{frame.right:.1f}"/>')
-    parts.append(_text((frame.left + frame.right) / 2, height - 6, chart.x_label, kind="name"))
+    left = 14 if above else 14 + LETTER * longest
+    frame = Frame(left, width - 19, 4, height - 44, charts.extent(chart, "x"))
+    parts = _axes(frame, chart.x_label, height)
     if chart.level is not None:
-        x = frame.across(chart.level[0])
-        parts.append(f'<path class="level" d="M{x:.1f} {frame.top}V{frame.bottom:.1f}"/>')
+        parts.append(frame.down("level", frame.x(chart.level[0])))
     top = frame.top
-    for dot, text in zip(chart.dots, texts, strict=True):
-        number = labels.index(dot.group)
-        y = top + TEXT_ROW * len(text) + ROW / 2
-        written = (
-            [_text(frame.left, top + TEXT_ROW * (i + 1), words, "start", "row")
-             for i, words in enumerate(text)]
-            if above
-            else [_text(frame.left - 7, y + 4.5, dot.text, "end", "row")]
-        )  # fmt: skip
-        parts.append(_dot(frame, dot, y, number, written))
+    for dot, lines in zip(chart.dots, texts, strict=True):
+        y = top + TEXT_ROW * len(lines) + ROW / 2
+        written = [
+            _text(frame.left, top + TEXT_ROW * i, line, "start", "row")
+            for i, line in enumerate(lines, 1)
+        ] or [_text(frame.left - 7, y + 4.5, dot.text, "end", "row")]
+        parts.append(_group(labels.index(dot.group), [*_dot(frame, dot, y, labels), *written]))
         top = y + ROW / 2
     return _element(chart, width, height, parts)
 
 
-def _dot(frame: Frame, dot: Dot, y: float, number: int, written: Sequence[str]) -> str:
-    look = style(number)
-    drawn = [
-        f'<path class="seed" d="M{frame.across(value):.1f} {y - 5:.1f}v10"/>' for value in dot.seeds
-    ]
+def _dot(frame: Frame, dot: charts.Dot, y: float, labels: Sequence[str]) -> list[str]:
+    look = charts.style(labels.index(dot.group))
+    drawn = [f'<path class="seed" d="M{frame.x(seed):.1f} {y - 5:.1f}v10"/>' for seed in dot.seeds]
     tip = f"{dot.text}: {dot.value:.4g}"
     if not math.isnan(dot.low):
-        low, high = frame.across(dot.low), frame.across(dot.high)
+        low, high = frame.x(dot.low), frame.x(dot.high)
         drawn.append(f'<path class="interval" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
         tip += f" [{dot.low:.4g}, {dot.high:.4g}]"
-    drawn.append(marker(look.marker, frame.across(dot.value), y, 4.6, look.color))
-    return (
-        f'<g class="g{number}" stroke="{look.color}" fill="{look.color}">'
-        f"<title>{escape(tip)}</title>{''.join(drawn)}{''.join(written)}</g>"
-    )
+    drawn.append(marker(look.marker, frame.x(dot.value), y, 4.6, look.color))
+    return [f"<title>{escape(tip)}</title>", *drawn]

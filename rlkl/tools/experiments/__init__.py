@@ -1,4 +1,4 @@
-"""Experiments that show what KL is and does, by name: one line of `EXPERIMENTS` each."""
+"""Experiments that show what KL measures, by name."""
 
 from rlkl.tools.experiments import beta, clip, collapse, directions, estimators, geometry
 from rlkl.tools.experiments.base import Experiment

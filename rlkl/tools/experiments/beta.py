@@ -1,4 +1,4 @@
-"""Experiment `beta`: what an adaptive β does for three targets, beside a β that stands still."""
+"""Experiment `beta`: PPO-KL with an adaptive β for several targets, and with a fixed β."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
-from rlkl.tools.experiments.base import (
-    Experiment,
-    Row,
-    Rows,
-    Tell,
-    TrainingExperimentConfig,
-    column,
-    distinct,
-    select,
-    several,
-)
+from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, non_empty
 from rlkl.tools.experiments.drawing import COLORS, Line, label
+from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.training.config import TrainConfig
-from rlkl.training.trainer import Trainer
-from rlkl.utils.validation import ConfigError, check_range
+from rlkl.training.learner import Learner
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +25,8 @@ class BetaConfig(TrainingExperimentConfig):
 
     Attributes:
         targets: of the adaptive β, in nats.
-        kl_coefficients: β that stand still.
-        seeds: how many runs of each, with the seeds `train.seed` and those behind it.
+        kl_coefficients: values of the fixed β.
+        seeds: runs of each variant; the first has `train.seed`, the others the seeds after it.
     """
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(algo=PPOKLConfig()))
@@ -50,15 +42,15 @@ class BetaConfig(TrainingExperimentConfig):
         if self.train.algo.target_kl != PPOKLConfig.target_kl:
             target = self.train.algo.target_kl
             raise ConfigError(f"algo.target_kl={target:g}: beta takes targets=[{target:g}] instead")
-        for target in several("targets", self.targets):
+        for target in non_empty("targets", self.targets):
             check_range("targets", target, above=0)
-        for kl_coefficient in several("kl_coefficients", self.kl_coefficients):
+        for kl_coefficient in non_empty("kl_coefficients", self.kl_coefficients):
             check_range("kl_coefficients", kl_coefficient, at_least=0)
         check_range("seeds", self.seeds, at_least=1, at_most=10_000)
 
 
 def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """Yield the name and the configuration of each variant, but for its seed."""
+    """Yield the name and the config of each variant; the caller sets the seed."""
     algo = config.train.algo
     assert isinstance(algo, PPOKLConfig)
     for target in config.targets:
@@ -72,12 +64,12 @@ def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:
 
 def run(config: TrainConfig) -> Iterator[Row]:
     """Train, and yield a row for each iteration."""
-    trainer = Trainer(config)
+    learner = Learner(config)
     try:
-        while trainer.env_steps < config.total_env_steps:
-            _, metrics, _ = trainer.iterate()
+        while learner.env_steps < config.total_env_steps:
+            metrics = learner.iterate().scalars
             yield {
-                "env_steps": trainer.env_steps,
+                "env_steps": learner.env_steps,
                 "kl_coefficient": metrics["kl/coefficient"],
                 "kl_mean": metrics["kl/old_new"],
                 "kl_max": metrics["kl/max"],
@@ -86,7 +78,7 @@ def run(config: TrainConfig) -> Iterator[Row]:
                 "return": metrics["return/train"],
             }
     finally:
-        trainer.close()
+        learner.close()
 
 
 def calculate(config: BetaConfig, tell: Tell) -> Rows:
@@ -95,13 +87,13 @@ def calculate(config: BetaConfig, tell: Tell) -> Rows:
     for name, train in variants(config):
         for seed in range(train.seed, train.seed + config.seeds):
             row: Row = {"variant": name, "seed": seed}
-            rows += [row | found for found in run(replace(train, seed=seed))]
+            rows += [row | iteration for iteration in run(replace(train, seed=seed))]
             tell(f"{name}, seed {seed}: return {rows[-1]['return']:.1f}")
     return rows
 
 
 def tabulate(rows: Rows) -> Rows:
-    """Return how well each variant held its target in both halves, over all seeds."""
+    """Return how close each variant was to its target, for each half of training."""
     table: Rows = []
     middle = max(column(rows, "env_steps")) / 2
     for name in distinct(rows, "variant"):
@@ -127,11 +119,11 @@ SEED_LINES = (
     Line(COLORS["green"], "-.", ""),
     Line(COLORS["orange"], ":", ""),
 )
-"""In turn; more seeds than lines share them."""
+"""Used in turn; seeds share them if there are more."""
 
 
 def draw(figure: "Figure", rows: Rows) -> None:
-    """Draw KL, β and return along training, a column for each variant, a line for each seed."""
+    """Draw KL, β and return over training: a column per variant, a line per seed."""
     names = distinct(rows, "variant")
     panels = figure.subplots(3, len(names), squeeze=False, sharex=True, sharey="row")
     keys = {
@@ -162,18 +154,13 @@ def draw(figure: "Figure", rows: Rows) -> None:
     panels[0, 0].set_ylim(1e-5, 1)
     panels[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.suptitle(
-        "β goes after its target (grey: where it stays as it is); while the learning rate shrinks "
-        "to 0, no β reaches it",
+        "β follows its target (β is constant in the grey band); "
+        "as the learning rate falls to 0, no β reaches it",
         fontsize=12,
     )
 
 
 EXPERIMENT = Experiment(
-    "an adaptive β, its KL and its target over training, beside a β that stands still",
-    BetaConfig,
-    calculate,
-    tabulate,
-    draw,
-    (13.0, 7.5),
-    ("algo=ppo_kl", "total_env_steps=80000"),
-)
+    "an adaptive β, its KL and its target over training, and a fixed β",
+    BetaConfig, calculate, tabulate, draw, (13.0, 7.5), ("algo=ppo_kl", "total_env_steps=80000"),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Experiment `clip`: how far PPO-clip goes on one batch if nobody stops it."""
+"""Experiment `clip`: how far PPO-clip moves the policy in many epochs on one batch."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,32 +12,24 @@ from rlkl.algos.base import MinibatchConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
-from rlkl.rollouts.rollout import Batch
-from rlkl.tools.experiments.base import (
-    Experiment,
-    Row,
-    Rows,
-    Tell,
-    column,
-    distinct,
-    select,
-    several,
-)
+from rlkl.rollouts.batch import Batch
+from rlkl.tools.experiments.base import Experiment, Tell, non_empty
 from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, label
 from rlkl.tools.experiments.starts import StartConfig, actor, batches, starting_policies
-from rlkl.training.diagnostics import report
-from rlkl.training.trainer import Trainer
+from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.training.diagnostics import compare_with_old
+from rlkl.training.learner import Learner
 from rlkl.utils.validation import check_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CONTESTANTS: dict[str, MinibatchConfig] = {
+OPTIMIZERS: dict[str, MinibatchConfig] = {
     "ppo_clip": PPOClipConfig(),
     "ppo_kl_fixed": PPOKLFixedConfig(),
     "no limit": PPOKLFixedConfig(kl_coefficient=0.0),
 }
-"""Who goes over the batch epoch by epoch; `no limit` is the bare surrogate E[r · A]."""
+"""Optimizers that make several epochs; `no limit` is the surrogate E[r · A] without a penalty."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class ClipConfig(StartConfig):
     Attributes:
         checkpoint, seeds, batches: see `StartConfig`.
         epochs: of an update.
-        learning_rates: of Adam, each with updates of its own.
+        learning_rates: of Adam; every batch is used with each.
     """
 
     epochs: int = 80
@@ -56,37 +48,37 @@ class ClipConfig(StartConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("epochs", self.epochs, at_least=1, at_most=10_000)
-        for rate in several("learning_rates", self.learning_rates):
+        for rate in non_empty("learning_rates", self.learning_rates):
             check_range("learning_rates", rate, above=0)
 
 
 def epochs(
-    trainer: Trainer, batch: Batch, config: MinibatchConfig, count: int, number: int
-) -> Iterator[dict[str, Any]]:
-    """Yield what an update has come to after each of its epochs.
+    learner: Learner, batch: Batch, config: MinibatchConfig, count: int, number: int
+) -> Iterator[Row]:
+    """Yield the epoch and `distances` before an update and after each of its epochs.
 
-    An update of n epochs is n updates of one, on the same batch: Adam, the stream of minibatches
-    and π_old, which is data of the batch, go on. Only β would adapt, and here it is fixed.
+    An update of n epochs equals n updates of one epoch on the same batch: Adam and the stream of
+    minibatches continue, and π_old is part of the batch. Only β would adapt, and it is fixed here.
 
     Args:
-        trainer: whose policy collected the batch.
-        batch: to learn from.
+        learner: its policy collected the batch.
+        batch: training data.
         config: of the optimizer.
         count: n.
-        number: of the batch; it names the stream of minibatches.
+        number: number of the batch; names the stream of minibatches.
     """
-    policy = trainer.policy
-    generator = trainer.streams.torch(f"minibatches {number}", policy.device)
-    optimizer = make_policy_optimizer(replace(config, num_epochs=1), policy, generator)
+    policy = learner.policy
+    generator = learner.streams.torch(f"minibatches {number}", policy.device)
+    optimizer = make_policy_optimizer(replace(config, num_epochs=1), learner.engine, generator)
     for epoch in range(count + 1):
         if epoch:
             optimizer.update(batch, progress=0.0)
-        yield {"epoch": epoch} | measured(trainer, batch)
+        yield {"epoch": epoch} | distances(learner, batch)
 
 
-def measured(trainer: Trainer, batch: Batch) -> dict[str, float]:
-    """Return how far the policy is from the one that collected the batch."""
-    metrics, _ = report(trainer.policy, batch, PPOClipConfig().ratio_bounds)
+def distances(learner: Learner, batch: Batch) -> dict[str, float]:
+    """Return KL and ratios between the policy and the one that collected the batch."""
+    metrics, _ = compare_with_old(learner.engine, batch, PPOClipConfig().ratio_bounds)
     return {
         "kl_mean": metrics["kl/old_new"],
         "kl_max": metrics["kl/max"],
@@ -96,43 +88,40 @@ def measured(trainer: Trainer, batch: Batch) -> dict[str, float]:
     }
 
 
-def updates(trainer: Trainer, config: ClipConfig, tell: Tell) -> Iterator[dict[str, Any]]:
+def updates(learner: Learner, config: ClipConfig, tell: Tell) -> Iterator[Row]:
     """Yield a row for each batch, learning rate, optimizer and epoch.
 
-    TRPO has no learning rate and one step: one row for each batch, with a rate of 0.
+    TRPO makes one step without a learning rate: one row per batch, with a rate of 0.
     """
-    start, seed = actor(trainer).clone(), trainer.config.seed
-    for number, batch in enumerate(batches(trainer, config.batches)):
+    start, seed = actor(learner).clone(), learner.config.seed
+    for number, batch in enumerate(batches(learner, config.batches)):
         known = {"seed": seed, "batch": number}
-        for rate, (name, optimizer) in itertools.product(
-            config.learning_rates, CONTESTANTS.items()
-        ):
+        for rate, (name, optimizer) in itertools.product(config.learning_rates, OPTIMIZERS.items()):
             settings = replace(optimizer, learning_rate=rate)
-            for row in epochs(trainer, batch, settings, config.epochs, number):
+            for row in epochs(learner, batch, settings, config.epochs, number):
                 yield known | {"optimizer": name, "learning_rate": rate} | row
-            actor(trainer).copy_(start)
-        generator = trainer.streams.torch(f"minibatches {number}", trainer.policy.device)
-        make_policy_optimizer(TRPOConfig(), trainer.policy, generator).update(batch, progress=0.0)
+            actor(learner).copy_(start)
+        generator = learner.streams.torch(f"minibatches {number}", learner.policy.device)
+        make_policy_optimizer(TRPOConfig(), learner.engine, generator).update(batch, progress=0.0)
         one = {"optimizer": "trpo", "learning_rate": 0.0, "epoch": 1}
-        yield known | one | measured(trainer, batch)
-        actor(trainer).copy_(start)
+        yield known | one | distances(learner, batch)
+        actor(learner).copy_(start)
         tell(f"batch {number + 1} of {config.batches}")
 
 
 def calculate(config: ClipConfig, tell: Tell) -> Rows:
     """Train or restore policies, then make all updates from each of them."""
-    return [
-        row for trainer in starting_policies(config, tell) for row in updates(trainer, config, tell)
-    ]
+    learners = starting_policies(config, tell)
+    return [row for learner in learners for row in updates(learner, config, tell)]
 
 
 KEYS = ("kl_mean", "kl_max", "ratio_max", "ratio_min", "clip_fraction")
 
 
 def tabulate(rows: Rows) -> Rows:
-    """Return how far each optimizer is after some of the epochs: medians over all updates.
+    """Return the medians over all updates after 1, 10 and all epochs.
 
-    `kl_least` and `kl_most` are those of the starting policies, each the median of its batches.
+    `kl_least` and `kl_most` are the range over starting policies of the median over batches.
     """
     table: Rows = []
     for rate in distinct(rows, "learning_rate"):
@@ -160,13 +149,13 @@ PANELS = {
 
 
 def draw(figure: "Figure", rows: Rows) -> None:
-    """Draw ratios and KL over the epochs, a row for each learning rate; thin lines are updates."""
+    """Draw ratios and KL over the epochs, a row per learning rate; thin lines are updates."""
     rates = [rate for rate in distinct(rows, "learning_rate") if rate]
     panels = figure.subplots(len(rates), len(PANELS), squeeze=False, sharex=True, sharey="col")
     high = PPOClipConfig().ratio_bounds[1]
     for rate, of_rate in zip(rates, panels, strict=True):
         for axes, (key, name_of_axis) in zip(of_rate, PANELS.items(), strict=True):
-            for name in CONTESTANTS:
+            for name in OPTIMIZERS:
                 line = ALGORITHM_LINES[name]
                 found = select(rows, learning_rate=rate, optimizer=name)
                 ticks = distinct(found, "epoch")
@@ -188,18 +177,13 @@ def draw(figure: "Figure", rows: Rows) -> None:
         axes.set_ylim(1e-3, None)
     panels[0, 0].legend(frameon=False, loc="upper left", fontsize=9)
     figure.suptitle(
-        "The clip bounds neither ratio nor KL: it nearly does at a small learning rate; "
-        "at a large one some policies do not come back, as they do with a penalty",
+        "The clip bounds neither ratio nor KL. It almost does at a small learning rate; "
+        "at a large one some policies return only with a penalty",
         fontsize=12,
     )
 
 
 EXPERIMENT = Experiment(
-    "how far PPO-clip goes on one batch if nobody stops it",
-    ClipConfig,
-    calculate,
-    tabulate,
-    draw,
-    (13.0, 7.0),
-    ("env=pendulum", "total_env_steps=50000"),
-)
+    "how far PPO-clip moves the policy in many epochs on one batch",
+    ClipConfig, calculate, tabulate, draw, (13.0, 7.0), ("env=pendulum", "total_env_steps=50000"),
+)  # fmt: skip

@@ -7,17 +7,9 @@ import torch
 from torch import Tensor
 
 from rlkl.numerics.distributions import DiagonalGaussian
-from rlkl.tools.experiments.base import (
-    Experiment,
-    ExperimentConfig,
-    Row,
-    Rows,
-    Tell,
-    column,
-    distinct,
-    select,
-)
+from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, label
+from rlkl.tools.rows import Row, Rows, column, distinct, select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +19,10 @@ PEAKS = (-3.0, 3.0)
 """The target is ½ N(-3, 1) + ½ N(3, 1)."""
 
 STARTS = ((-6.0, 1.0), (-1.0, 3.0), (0.0, 1.0), (0.5, 5.0), (5.0, 1.0))
-"""μ and σ that the descents begin with."""
+"""μ and σ at which the descents start."""
 
 STEPS, STEP_SIZE = 400, 0.05
-"""Of each descent; steps of this size leave no start for ever wider Gaussians."""
+"""Of each descent; larger steps can lead to ever wider Gaussians."""
 
 FORWARD, REVERSE = "KL(target ‖ fit)", "KL(fit ‖ target)"
 _GRID = torch.linspace(-30, 30, 1501, dtype=torch.float64)
@@ -69,7 +61,7 @@ def descend(direction: str) -> Rows:
     parameters = torch.tensor([(mean, math.log(std)) for mean, std in STARTS], dtype=torch.float64)
     for step in range(STEPS + 1):
         values = kl(direction, parameters.requires_grad_())
-        slopes = torch.autograd.grad(values.sum(), parameters)[0]
+        gradients = torch.autograd.grad(values.sum(), parameters)[0]
         parameters = parameters.detach()
         means, stds = parameters[:, 0], parameters[:, 1].exp()
         for i, start in enumerate(STARTS):
@@ -77,7 +69,7 @@ def descend(direction: str) -> Rows:
             row |= {"step": step, "mean": float(means[i]), "std": float(stds[i])}
             rows.append(row | {"kl": float(values[i].detach())})
         inverse_fisher = torch.stack((stds.square(), torch.full_like(stds, 0.5)), -1)
-        parameters = parameters - STEP_SIZE * inverse_fisher * slopes
+        parameters = parameters - STEP_SIZE * inverse_fisher * gradients
     return rows
 
 
@@ -93,7 +85,7 @@ def landscape(direction: str) -> Rows:
 
 
 def calculate(config: ExperimentConfig, tell: Tell) -> Rows:
-    """Return all descents of both directions, and both landscapes."""
+    """Return all descents and the landscape of each direction."""
     rows = []
     for direction in (FORWARD, REVERSE):
         rows += descend(direction) + landscape(direction)
@@ -113,7 +105,7 @@ def tabulate(rows: Rows) -> Rows:
 
 
 def draw(figure: "Figure", rows: Rows) -> None:
-    """Draw the densities of target and fits, and both descents on their landscapes."""
+    """Draw the densities of target and fits, and the descents on both landscapes."""
     panels = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
     x = torch.linspace(-8, 8, 401, dtype=torch.float64)
     panels[0].fill_between(
@@ -164,9 +156,5 @@ def _draw_descents(axes: "Axes", rows: Rows) -> None:
 
 EXPERIMENT = Experiment(
     "the Gaussian nearest to two peaks depends on the direction of the KL",
-    ExperimentConfig,
-    calculate,
-    tabulate,
-    draw,
-    (13.0, 4.4),
-)
+    ExperimentConfig, calculate, tabulate, draw, (13.0, 4.4),
+)  # fmt: skip

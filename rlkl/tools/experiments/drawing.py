@@ -1,4 +1,4 @@
-"""How figures of experiments look: colours that the colour-blind tell apart, dashes and markers."""
+"""Style of the figures: colours for the colour-blind, dashes and markers."""
 
 import io
 from pathlib import Path
@@ -18,11 +18,11 @@ COLORS = {
     "purple": "#CC79A7",
     "grey": "#777777",
 }
-"""Okabe and Ito's (2008), less their yellow, which paper swallows; and a grey."""
+"""The palette of Okabe and Ito (2008) without yellow, which is too pale on paper, plus a grey."""
 
 
 class Line(NamedTuple):
-    """How a line is told from others without colour: by dashes and markers."""
+    """Colour, dashes and marker of a line; the last two work without colour."""
 
     color: str
     dashes: str
@@ -50,7 +50,7 @@ def new_figure(inches: tuple[float, float]) -> "Figure":
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as .png or .svg; the same figure gives the same bytes."""
     import matplotlib as mpl  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415 (matplotlib stands on it)
+    from PIL import Image  # noqa: PLC0415 (matplotlib depends on it)
 
     if path.suffix == ".svg":
         with mpl.rc_context({"svg.hashsalt": path.stem}):
@@ -58,13 +58,13 @@ def save(figure: "Figure", path: Path) -> None:
         return
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110)
-    # A palette is enough for lines and letters, in a third of the bytes.
+    # A palette is enough for lines and text, and the file is smaller.
     palette = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     palette.save(path, optimize=True)
 
 
 def label(axes: "Axes", title: str, x: str, y: str) -> None:
-    """Put a title and the names of both axes, with units, and a light grid."""
+    """Set the title and both axis labels, and add a light grid."""
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(x)
     axes.set_ylabel(y)

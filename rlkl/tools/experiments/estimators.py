@@ -11,18 +11,10 @@ from numpy.polynomial.polynomial import polypow
 from torch import Tensor
 
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
-from rlkl.numerics.divergences import kl_estimates
-from rlkl.tools.experiments.base import (
-    Experiment,
-    ExperimentConfig,
-    Row,
-    Rows,
-    Tell,
-    column,
-    distinct,
-    select,
-)
+from rlkl.numerics.divergence_formulas import kl_estimates
+from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, Line, label
+from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.validation import check_range
 
@@ -35,14 +27,14 @@ _DIRECTION = torch.tensor([[1.0, -1.0, 0.5, -0.5]], dtype=torch.float64)
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of k1, k2 and k3, exact, each of one sample."""
+    """Exact mean and standard deviation of one sample of k1, k2 and k3."""
 
     means: tuple[float, float, float]
     stds: tuple[float, float, float]
 
 
 Pair = tuple[Distribution, Distribution, Moments]
-"""π_old, π_new, and what the estimators of their KL come to."""
+"""π_old, π_new, and the moments of the estimators of their KL."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +42,9 @@ class EstimatorsConfig(ExperimentConfig):
     """Settings.
 
     Attributes:
-        kl_min: least true KL, in nats.
-        kl_max: largest true KL, in nats.
-        points: how many values of the true KL, evenly in its logarithm.
-        samples: of the sampled check at each of them.
+        kl_min, kl_max: range of the true KL, in nats.
+        points: number of values of the true KL, spaced evenly in its logarithm.
+        samples: samples at each value, drawn to check the exact moments.
         seed: of the samples.
     """
 
@@ -75,13 +66,13 @@ def gaussian_pair(shift: float, std: float) -> Pair:
     """Return N(0, 1), N(shift, std²) and the exact moments of the estimators.
 
     log r = c + b ε + ½ a ε² with ε ~ N(0, 1), a = 1 - 1/std², b = shift/std² and
-    c = -log std - ½ shift²/std². Moments of it come from polynomials; those of r from
-    E[r] = 1, E[r log r] = KL(new ‖ old) and E[r²] = e^{2c} (1 - 2a)^{-½} exp(2b²/(1 - 2a)), which
-    is infinite for a ≥ ½, that is for std² ≥ 2.
+    c = -log std - ½ shift²/std². The moments of log r are those of a polynomial in ε; those of r
+    follow from E[r] = 1, E[r log r] = KL(new ‖ old) and E[r²] = e^{2c} (1 - 2a)^{-½}
+    exp(2b²/(1 - 2a)), which is infinite for a ≥ ½, that is for std² ≥ 2.
     """
     a, b = 1 - std**-2, shift / std**2
     c = -math.log(std) - 0.5 * (shift / std) ** 2
-    # Coefficients of a polynomial in ε times E[ε^n] = 1, 0, 1, 0, 3, ... give its mean.
+    # The mean of a polynomial in ε is the product of its coefficients with E[ε^n].
     normal = np.array([1.0, 0, 1, 0, 3, 0, 15, 0, 105])
     powers = [polypow([c, b, a / 2], power) for power in (1, 2, 4)]
     first, second, fourth = (float(power @ normal[: len(power)]) for power in powers)
@@ -106,7 +97,7 @@ def gaussian_pair(shift: float, std: float) -> Pair:
 
 
 def categorical_pair(distance: float) -> Pair:
-    """Return two policies over four actions whose logits lie this far apart, and exact moments."""
+    """Return two policies over four actions with logits at this distance, and exact moments."""
     old, new = Categorical(_LOGITS), Categorical(_LOGITS + distance * _DIRECTION)
     probabilities = old.log_probabilities.exp()[0]
     values = torch.stack(kl_estimates((new.log_probabilities - old.log_probabilities)[0]))
@@ -123,7 +114,7 @@ FAMILIES: dict[str, Callable[[float], Pair]] = {
     "Gaussian, σ shrinks": lambda x: gaussian_pair(0.0, math.exp(-x)),
     "four actions": categorical_pair,
 }
-"""How far the new policy is from the old one, at least 0, to both."""
+"""Functions from a distance ≥ 0 between the policies to the pair."""
 
 
 def at_kl(family: Callable[[float], Pair], kl: float) -> Pair:
@@ -137,7 +128,7 @@ def at_kl(family: Callable[[float], Pair], kl: float) -> Pair:
 
 
 def sampled(pair: Pair, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return means of k1, k2 and k3 over samples of π_old, and their standard errors, `[3]`."""
+    """Return the means of k1, k2 and k3 over samples of π_old and their standard errors, `[3]`."""
     old, new = (of_pair.at(of_pair.parameters.expand(samples, -1)) for of_pair in pair[:2])
     actions = old.sample(generator)
     values = torch.stack(kl_estimates(new.log_prob(actions) - old.log_prob(actions)))
@@ -145,7 +136,7 @@ def sampled(pair: Pair, samples: int, generator: torch.Generator) -> tuple[Tenso
 
 
 def calculate(config: EstimatorsConfig, tell: Tell) -> Rows:
-    """Return bias and spread for each family, true KL and estimator."""
+    """Return bias and standard deviation for each family, true KL and estimator."""
     generator = RandomStreams(config.seed).torch("samples")
     logs = torch.linspace(math.log(config.kl_min), math.log(config.kl_max), config.points)
     rows: Rows = []
@@ -163,7 +154,7 @@ def calculate(config: EstimatorsConfig, tell: Tell) -> Rows:
 
 
 def tabulate(rows: Rows) -> Rows:
-    """Return bias and spread over the true KL, at the true KL nearest to 0.01, 0.1 and 0.5 nats."""
+    """Return relative bias and deviation at the true KLs nearest to 0.01, 0.1 and 0.5 nats."""
     table: Rows = []
     values = distinct(rows, "kl")
     for kl in dict.fromkeys(min(values, key=lambda v: abs(v - kl)) for kl in (0.01, 0.1, 0.5)):
@@ -184,7 +175,7 @@ LINES = {
 
 
 def draw(figure: "Figure", rows: Rows) -> None:
-    """Draw relative bias above, relative spread below, a column for each family."""
+    """Draw relative bias above and relative deviation below, a column per family."""
     families = distinct(rows, "family")
     panels = figure.subplots(2, len(families), sharex=True, sharey="row", squeeze=False)
     for family, (above, below) in zip(families, panels.T, strict=True):
@@ -202,10 +193,10 @@ def draw(figure: "Figure", rows: Rows) -> None:
                 markerfacecolor="white", elinewidth=1,
             )  # fmt: skip
             below.plot(kl, std, **style, linewidth=2, label=estimator)
-            wild = [value for value, spread in zip(kl, std, strict=True) if math.isinf(spread)]
-            if wild:
-                below.axvspan(wild[0], kl[-1], color=line.color, alpha=0.12, linewidth=0)
-                below.text(wild[0], 30, f" {estimator}: infinite\n variance", fontsize=9)
+            infinite = [value for value, s in zip(kl, std, strict=True) if math.isinf(s)]
+            if infinite:
+                below.axvspan(infinite[0], kl[-1], color=line.color, alpha=0.12, linewidth=0)
+                below.text(infinite[0], 30, f" {estimator}: infinite\n variance", fontsize=9)
         label(above, family, "", "")
         label(below, "", "true KL(old ‖ new), nats", "")
         above.axhline(0, color=BLACK, linewidth=0.8)
@@ -225,9 +216,5 @@ def draw(figure: "Figure", rows: Rows) -> None:
 
 EXPERIMENT = Experiment(
     "bias and spread of the estimators k1, k2 and k3 as the true KL grows",
-    EstimatorsConfig,
-    calculate,
-    tabulate,
-    draw,
-    (13.0, 5.6),
-)
+    EstimatorsConfig, calculate, tabulate, draw, (13.0, 5.6),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Experiment `geometry`: the same step in parameters is not the same step in policy."""
+"""Experiment `geometry`: steps of equal length in the parameters have different KLs."""
 
 import math
 from collections.abc import Callable
@@ -9,17 +9,9 @@ import torch
 from torch import Tensor
 
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
-from rlkl.tools.experiments.base import (
-    Experiment,
-    ExperimentConfig,
-    Row,
-    Rows,
-    Tell,
-    column,
-    distinct,
-    select,
-)
+from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, label
+from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.utils.validation import check_range
 
 if TYPE_CHECKING:
@@ -27,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GAUSSIAN_CENTERS = ((-2.6, 0.4), (-1.1, 1.0), (1.2, 2.0))
-"""μ and σ. The means only keep the curves apart: KL knows differences of means alone."""
+"""μ and σ. KL depends only on differences of means; these keep the curves apart."""
 
 SOFTMAX_CENTERS = ((1 / 3, 1 / 3, 1 / 3), (0.70, 0.15, 0.15), (0.04, 0.92, 0.04))
 """Probabilities of three actions."""
 
 _PLANE = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]], dtype=torch.float64)
 _PLANE /= torch.linalg.vector_norm(_PLANE, dim=1, keepdim=True)
-"""Two orthonormal directions of logits; along the third, (1, 1, 1), the policy does not change."""
+"""Two orthonormal directions of logits; the policy is constant along the third, (1, 1, 1)."""
 
 Family = Callable[[Tensor], Distribution]
-"""Points `[N, 2]` of a plane of parameters to N distributions."""
+"""Function from N points `[N, 2]` of a parameter plane to N distributions."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class GeometryConfig(ExperimentConfig):
 
     Attributes:
         kl: δ of the curves of equal KL, in nats.
-        points: of each curve.
+        points: number of points per curve.
     """
 
     kl: float = 0.05
@@ -63,7 +55,7 @@ def gaussian(points: Tensor) -> DiagonalGaussian:
 
 
 def softmax(points: Tensor) -> Categorical:
-    """Return policies over three actions, from logits as coordinates `[N, 2]` of their plane."""
+    """Return policies over three actions; their logits are given as plane coordinates `[N, 2]`."""
     return Categorical(points @ _PLANE)
 
 
@@ -91,8 +83,8 @@ def level_set(
         family: of the distributions.
         center: `[2]`.
         kl: δ in nats.
-        directions: of length 1, `[N, 2]`.
-        limits: distances at which KL exceeds δ or the parameters end, `[N]`.
+        directions: unit vectors, `[N, 2]`.
+        limits: distances at which KL exceeds δ or the parameters become invalid, `[N]`.
     """
     near, far = torch.zeros_like(limits), limits
     for _ in range(100):
@@ -103,16 +95,16 @@ def level_set(
 
 
 def calculate(config: GeometryConfig, tell: Tell) -> Rows:
-    """Return the curves around every centre: equal distance, equal KL, equal ½ dᵀFd.
+    """Return the curves of equal distance, equal KL and equal ½ dᵀFd around each centre.
 
-    The distance is √(2δ), at which a Gaussian with σ = 1 has KL δ if its mean moves.
+    The distance is √(2δ): if the mean of a Gaussian with σ = 1 moves this far, KL is δ.
     """
     angles = torch.linspace(0, 2 * math.pi, config.points + 1, dtype=torch.float64)
     directions = torch.stack((angles.cos(), angles.sin()), -1)
     rows = []
     for mean, std in GAUSSIAN_CENTERS:
         center = torch.tensor([mean, std], dtype=torch.float64)
-        # Downwards the parameters end at σ = 0; elsewhere KL has passed 1 long before.
+        # σ must stay positive; in the other directions KL exceeds 1 before the limit.
         limits = torch.where(directions[:, 1] < 0, -std / directions[:, 1], math.inf)
         limits = limits.clamp(max=20 * std)
         rows += _curves("gaussian", f"σ = {std:g}", gaussian, center, config, directions, limits)
@@ -153,7 +145,7 @@ def _curves(
 
 
 def _place(panel: str, point: Tensor) -> tuple[float, float]:
-    """Return where a point is drawn: (μ, σ) as it is, probabilities in an equilateral triangle."""
+    """Return the coordinates of the figure: (μ, σ), or a point in an equilateral triangle."""
     if panel == "gaussian":
         return float(point[0]), float(point[1])
     _, second, third = softmax(point.unsqueeze(0)).log_probabilities[0].exp().tolist()
@@ -161,7 +153,7 @@ def _place(panel: str, point: Tensor) -> tuple[float, float]:
 
 
 def tabulate(rows: Rows) -> Rows:
-    """Return for each centre how unequal each kind of step is in the other's terms."""
+    """Return for each centre the ranges of KL and distance along the curves."""
     return [
         {
             "policy": name,
@@ -186,7 +178,7 @@ STYLES = {
 
 
 def draw(figure: "Figure", rows: Rows) -> None:
-    """Draw the plane of (μ, σ), and the triangle of three probabilities."""
+    """Draw the (μ, σ) plane and the triangle of three probabilities."""
     left, right = figure.subplots(1, 2, width_ratios=(1.45, 1))
     for axes, panel in ((left, "gaussian"), (right, "softmax")):
         of_panel = select(rows, panel=panel)
@@ -245,10 +237,6 @@ def _triangle(axes: "Axes") -> None:
 
 
 EXPERIMENT = Experiment(
-    "the same step in parameters is not the same step in policy",
-    GeometryConfig,
-    calculate,
-    tabulate,
-    draw,
-    (11.5, 5.0),
-)
+    "steps of equal length in the parameters have different KLs",
+    GeometryConfig, calculate, tabulate, draw, (11.5, 5.0),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where experiments begin: a trained policy, and batches that it collects standing still."""
+"""Starting points of experiments: trained policies and the batches that they collect."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,26 +7,25 @@ from functools import partial
 import torch
 
 from rlkl.envs.ids import check_module
-from rlkl.rollouts.rollout import Batch, make_batch
+from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig
 from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
 from rlkl.training.config import TrainConfig, saved_config
 from rlkl.training.evaluation import evaluate
-from rlkl.training.trainer import Trainer
+from rlkl.training.learner import Learner
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_range
 
 
 @dataclass(frozen=True)
 class StartConfig(TrainingExperimentConfig):
-    """Settings of every experiment that moves one policy in several ways.
+    """Settings of experiments that update a trained policy in several ways.
 
     Attributes:
-        checkpoint: folder of a run whose policy to begin with, or one of its checkpoints; null
-            trains policies.
-        seeds: how many policies are trained, with the seeds `train.seed` and those behind it; a
-            checkpoint is one policy whatever this says.
-        batches: how many each policy collects, each with updates of its own.
+        checkpoint: run folder, or one of its checkpoints, with the policy; null trains policies.
+        seeds: number of trained policies; the first has `train.seed`, the others the seeds after
+            it. Without effect if `checkpoint` is set.
+        batches: batches per policy; all updates are made on each.
     """
 
     checkpoint: str | None = None
@@ -38,7 +37,7 @@ class StartConfig(TrainingExperimentConfig):
         check_range("batches", self.batches, at_least=1, at_most=10_000)
 
 
-def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Trainer]:
+def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Learner]:
     """Yield each trained or restored policy, and close its environments afterwards."""
     if config.checkpoint is not None:
         makers = [partial(restored, config.checkpoint)]
@@ -47,27 +46,27 @@ def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Trainer]:
         seeds = range(first, first + config.seeds)
         makers = [partial(trained, replace(config.train, seed=seed), tell) for seed in seeds]
     for make in makers:
-        trainer = make()
+        learner = make()
         try:
-            yield trainer
+            yield learner
         finally:
-            trainer.close()
+            learner.close()
 
 
-def trained(config: TrainConfig, tell: Tell) -> Trainer:
-    """Train to the end of the budget, in memory."""
-    trainer = Trainer(config)
-    while trainer.env_steps < config.total_env_steps:
-        trainer.iterate()
+def trained(config: TrainConfig, tell: Tell) -> Learner:
+    """Train until `total_env_steps`, without a run folder."""
+    learner = Learner(config)
+    while learner.env_steps < config.total_env_steps:
+        learner.iterate()
     tell(
         f"{config.algo.name} on {config.env.id}, seed {config.seed}: "
-        f"{trainer.env_steps} environment steps, return {trainer.return_mean:.1f}"
+        f"{learner.env_steps} environment steps, return {learner.tracker.return_mean:.1f}"
     )
-    return trainer
+    return learner
 
 
-def restored(run_dir: str) -> Trainer:
-    """Build the trainer of a run, its policy and statistics as the run left them.
+def restored(run_dir: str) -> Learner:
+    """Return the learner of a run with its last policy and statistics.
 
     Raises:
         ConfigError: the folder has no checkpoint that can be read.
@@ -76,50 +75,50 @@ def restored(run_dir: str) -> Trainer:
     state = load_checkpoint(path)
     with taking_from(path):
         config = saved_config(state["config"])
-        if told := check_module(config.env.id, folder_of(run_dir)):
-            tell(told)
-        trainer = Trainer(config)
+        if warning := check_module(config.env.id, folder_of(run_dir)):
+            tell(warning)
+        learner = Learner(config)
         try:
-            trainer.load_policy(state)
+            learner.load_policy(state)
         except BaseException:
-            trainer.close()
+            learner.close()
             raise
-    return trainer
+    return learner
 
 
-def batches(trainer: Trainer, count: int) -> Iterator[Batch]:
-    """Collect successive batches by a policy that does not learn from them.
+def batches(learner: Learner, count: int) -> Iterator[Batch]:
+    """Collect successive batches with a fixed policy.
 
-    The caller may move the actor in between, if it moves it back.
+    The caller may change the actor in between if it restores the parameters.
     """
-    config = trainer.config
+    config = learner.config
     for _ in range(count):
         yield make_batch(
-            trainer.collector.collect(),
-            trainer.policy,
+            learner.collector.collect(),
+            learner.engine,
             config.gamma,
             config.gae_lambda,
-            trainer.reward_scaler,
+            learner.reward_scaler,
             config.clip_rewards,
         )
 
 
-def sampled_return(trainer: Trainer, episodes: int) -> float:
-    """Return the mean return of episodes with sampled actions, whose chance is always the same.
+def sampled_return(learner: Learner, episodes: int) -> float:
+    """Return the mean return of episodes with sampled actions.
 
-    The same policy gets the same number, however often it is asked for.
+    Seeds and action noise are always the same, so the result depends only on the policy.
     """
-    config, streams = trainer.config, trainer.streams
+    config, streams = learner.config, learner.streams
     return evaluate(
-        trainer.policy,
+        learner.engine,
         replace(config.env, num_envs=episodes),
         episodes,
         streams.integers("evaluation", episodes),
-        streams.torch("evaluation actions", trainer.policy.device),
-        trainer.normalizer,
+        streams.torch("evaluation actions", learner.policy.device),
+        learner.normalizer,
     ).mean_return
 
 
-def actor(trainer: Trainer) -> torch.Tensor:
-    """Return the actor's parameters, which may be written to, `[n]`."""
-    return trainer.policy.actor_parameters.vector.data
+def actor(learner: Learner) -> torch.Tensor:
+    """Return the actor's writable parameters, `[n]`."""
+    return learner.policy.actor_parameters.vector.data

@@ -1,1 +1,1 @@
-"""Many runs as one grid: a folder that holds them, a process for each, and one display of all."""
+"""Grids: many runs in one folder, each in a separate process, with one display."""

@@ -1,4 +1,4 @@
-"""The record of one call of a grid: what it asked for, how each job stands, whether to stop."""
+"""The folder of one call of a grid: what was requested, the status of each job, stop requests."""
 
 import json
 from contextlib import suppress
@@ -12,98 +12,87 @@ import yaml
 from rlkl.training.config import TrainConfig, saved_config
 from rlkl.training.loggers import as_yaml, write_json
 from rlkl.utils.atomic_files import write_durably
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 CALLS = "calls"
-"""The folder in a grid's folder that has one for each call."""
+"""Folder of a grid that contains a folder for each call."""
 
 RECORD = "call"
-"""In a call's folder, what was asked for; jobs have files of their own names beside it."""
+"""File name in a call's folder for what was requested; jobs have files beside it."""
 
-MOST_STOPS = 3
-"""A job is asked to end after its iteration, then told to end at once, then killed."""
+MAX_STOP_REQUESTS = 3
+"""The first lets a job end its iteration, the second ends it at once, the third kills it."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a job stands.
-
-    Attributes:
-        name: `waiting`, `running`, or how it ended: `finished`, `stopped`, `failed`, or `taken`
-            by another process, which is at it.
-        reason: why it stopped or failed, else empty.
-    """
+    """Status of a job."""
 
     name: str
+    """`waiting`, `running`, `finished`, `stopped`, `failed`; `taken` by another process."""
+
     reason: str = ""
 
     @property
     def has_ended(self) -> bool:
-        """Whether no process of this call is at it, or will be."""
+        """Whether no process of this call runs the job or will run it."""
         return self.name not in ("waiting", "running")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call's folder, which its jobs see too, on whatever machine they run.
+    """A call's folder, shared with its jobs on all machines."""
 
-    Attributes:
-        folder: exists; absolute.
-    """
-
-    folder: Path
+    folder: Path  # absolute
 
     def write_record(self, record: dict[str, Any]) -> None:
-        """Write down what was asked for."""
+        """Write what was requested."""
         write_durably(self.folder / f"{RECORD}.yaml", as_yaml(record).encode())
 
     def write_config(self, job: str, config: TrainConfig) -> None:
-        """Write down what a job is to run."""
+        """Write the config of a job."""
         write_durably(self.folder / f"{job}.yaml", as_yaml(asdict(config)).encode())
 
     def config(self, job: str) -> TrainConfig:
-        """Return what a job is to run."""
+        """Read the config of a job."""
         return saved_config(yaml.safe_load((self.folder / f"{job}.yaml").read_text()))
 
     def write_status(self, job: str, status: Status) -> None:
-        """Tell how a job stands."""
+        """Write the status of a job."""
         write_json(self.folder / f"{job}.json", asdict(status))
 
     def status(self, job: str) -> Status:
-        """Return how a job stands."""
+        """Read the status of a job."""
         try:
             return Status(**json.loads((self.folder / f"{job}.json").read_text()))
         except FileNotFoundError:
             return Status("waiting")
 
-    def told(self) -> set[str]:
-        """Return the jobs that are not just waiting."""
+    def started_jobs(self) -> set[str]:
+        """Return the names of the jobs that are no longer waiting."""
         return {path.stem for path in self.folder.glob("*.json")}
 
-    def ask_to_stop(self) -> None:
-        """Ask all jobs to stop; the next time, to be quicker about it."""
-        asked = min(MOST_STOPS, self.stops_asked() + 1)
-        write_durably(self.folder / "stop", str(asked).encode())
+    def request_stop(self) -> None:
+        """Ask all jobs to stop; each further request is more urgent."""
+        count = min(MAX_STOP_REQUESTS, self.stop_requests() + 1)
+        write_durably(self.folder / "stop", str(count).encode())
 
-    def stops_asked(self) -> int:
-        """Return how often that was asked."""
+    def stop_requests(self) -> int:
+        """Return the number of stop requests."""
         with suppress(FileNotFoundError):
             return int((self.folder / "stop").read_text())
         return 0
 
 
 def new_call(grid_dir: Path) -> Call:
-    """Make the folder of a call.
-
-    Args:
-        grid_dir: of the grid; made if it is not there.
+    """Create the folder of a call, and the grid's folder if necessary.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be created.
     """
-    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for number in range(1, 1000):
-        folder = grid_dir / CALLS / (moment if number == 1 else f"{moment}-{number}")
+        folder = grid_dir / CALLS / (now if number == 1 else f"{now}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -111,4 +100,4 @@ def new_call(grid_dir: Path) -> Call:
         except OSError as error:
             raise ConfigError(f"{folder} cannot be made: {error.strerror}") from error
         return Call(folder.resolve())
-    raise ConfigError(f"{folder} exists already, as do a thousand others of this second")
+    raise ConfigError(f"{folder} exists already; a thousand calls were made in this second")

@@ -1,4 +1,4 @@
-"""How far a grid is: one overview of all its jobs, while they run."""
+"""The display of a grid: progress of all jobs while they run."""
 
 import os
 import threading
@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
 from rich.console import Console, Group
@@ -17,53 +16,40 @@ from rich.table import Table
 from rich.text import Text
 
 from rlkl.tools.grid.call import Call, Status
-from rlkl.training.run_status import LOG, read_summary
-from rlkl.utils.atomic_files import open_unlinked
+from rlkl.training.run_status import read_summary
+from rlkl.utils.atomic_files import open_nofollow
 from rlkl.utils.safe_text import for_terminal
-from rlkl.utils.streams import steady_stdout
+from rlkl.utils.streams import failsafe_stdout
 
-TICK = 0.25
-"""Seconds from one look at the jobs to the next."""
+POLL_SECONDS = 0.25
+MIN_SECONDS = 3.0
+"""Time after which the remaining time is estimated."""
 
-SETTLING = 3.0
-"""Seconds before which a rate says little."""
+TAIL_BYTES = 8192
+"""Bytes at the end of `metrics.csv` that contain its last row."""
 
-LAST_BYTES = 8192
-"""Of `metrics.csv` at its end, which hold its last row."""
+MAX_SHOWN = 1e12
+"""Larger numbers in a summary are not from a run."""
 
-LARGEST_SHOWN = 1e12
-"""Of the numbers of a summary; larger ones are none of a run."""
-
-MOST_LINES = 12
-"""Of running jobs, on a terminal."""
+MAX_ROWS = 12
+"""Running jobs that the live table shows."""
 
 
 @dataclass
 class Job:
-    """A job of a grid, as it is seen from outside.
+    """A job of a grid, read from its files."""
 
-    Attributes:
-        name: of its folder in the grid's.
-        label: its overrides as typed.
-        run_dir: the run's folder.
-        total_env_steps: its training budget.
-        status: how it stands.
-        env_steps: made so far.
-        before: environment steps made before this call.
-        return_mean: training return at the end of the last iteration, as `metrics.csv` has it.
-    """
-
-    name: str
-    label: str
+    name: str  # of its folder
+    label: str  # its overrides as typed
     run_dir: Path
     total_env_steps: int
     status: Status = field(default_factory=lambda: Status("waiting"))
     env_steps: int = 0
-    before: int = 0
-    return_mean: str = ""
+    before: int = 0  # environment steps made before this call
+    return_mean: str = ""  # last training return, as text of `metrics.csv`
 
-    def look(self, call: Call) -> bool:
-        """Read how the job stands; return whether it has ended since the last look."""
+    def update(self, call: Call) -> bool:
+        """Read status and progress; return whether the job has ended since the last update."""
         if self.status.has_ended:
             return False
         self.status = call.status(self.name)
@@ -72,30 +58,24 @@ class Job:
         return self.status.has_ended
 
     def read_progress(self) -> None:
-        """Read the last whole row of the run's metrics."""
+        """Read the last complete row of the run's metrics."""
         try:
-            with open_unlinked(self.run_dir / "metrics.csv", os.O_RDONLY, "rb") as file:
-                header = file.readline(LAST_BYTES).decode().rstrip().split(",")
-                file.seek(max(len(",".join(header)), file.seek(0, 2) - LAST_BYTES))
-                rows = file.read(LAST_BYTES).decode().split("\n")[1:-1]
+            with open_nofollow(self.run_dir / "metrics.csv", os.O_RDONLY, "rb") as file:
+                header = file.readline(TAIL_BYTES).decode().rstrip().split(",")
+                file.seek(max(len(",".join(header)), file.seek(0, 2) - TAIL_BYTES))
+                rows = file.read(TAIL_BYTES).decode().split("\n")[1:-1]
             if rows:
                 row = dict(zip(header, rows[-1].rstrip().split(","), strict=True))
                 return_mean = row["return/train"]
                 float(return_mean or "nan")
                 self.env_steps, self.return_mean = int(row["env_steps"]), return_mean
-        except (OSError, ValueError, KeyError):  # not there, or damaged: its own run will say so
+        except (OSError, ValueError, KeyError):  # missing or damaged; the run itself will report it
             return
 
 
 @dataclass
 class Grid:
-    """All jobs of a grid.
-
-    Attributes:
-        name: of the grid.
-        jobs: that this call runs.
-        finished_before: training budgets of those that were finished before it.
-    """
+    """The jobs of this call, and the training budgets of those that were finished before it."""
 
     name: str
     jobs: list[Job]
@@ -103,12 +83,12 @@ class Grid:
     _start: float | None = field(default=None, repr=False)
 
     def counts(self) -> Counter[str]:
-        """Return how many jobs stand how."""
+        """Return the number of jobs by status."""
         return Counter(job.status.name for job in self.jobs)
 
     @property
-    def share(self) -> float:
-        """How much of the environment steps of all jobs that did not fail is made."""
+    def progress(self) -> float:
+        """Fraction of the environment steps that is made, over all jobs that did not fail."""
         alive = [job for job in self.jobs if job.status.name != "failed"]
         before = sum(self.finished_before)
         total = before + sum(job.total_env_steps for job in alive)
@@ -116,10 +96,9 @@ class Grid:
         return made / max(1, total)
 
     def seconds_left(self, now: float) -> float | None:
-        """Return an estimate from the steps that were made in this call, None before the first.
+        """Estimate the remaining time from this call's steps; None if it is too early.
 
-        Args:
-            now: of a clock that only goes forward, in seconds.
+        `now` is the time of a monotonic clock.
         """
         counts = self.counts()
         if self._start is None and len(self.jobs) > counts["waiting"]:
@@ -130,12 +109,12 @@ class Grid:
             for job in self.jobs
             if not job.status.has_ended
         )
-        if self._start is None or made <= 0 or now - self._start < SETTLING:
+        if self._start is None or made <= 0 or now - self._start < MIN_SECONDS:
             return None
         return left * (now - self._start) / made
 
     def overview(self, now: float) -> str:
-        """Return the line that says how far all is."""
+        """Return one line with progress, job counts and remaining time."""
         counts = self.counts()
         done = counts["finished"] + len(self.finished_before)
         parts = [f"{done} done", f"{counts['running']} running"]
@@ -144,105 +123,97 @@ class Grid:
         parts.append(f"{counts['waiting']} waiting")
         seconds = self.seconds_left(now)
         left = f"  about {timedelta(seconds=round(seconds))} left" if seconds is not None else ""
-        return f"{100 * self.share:3.0f}%  {', '.join(parts)}{left}"
+        return f"{100 * self.progress:3.0f}%  {', '.join(parts)}{left}"
 
 
 def ending(job: Job) -> str:
-    """Return the line that says how a job ended."""
+    """Return one line about how a job ended."""
     text = f"{job.status.name:<8}  {job.name}"
     if job.status.name == "finished" and (summary := read_summary(job.run_dir)):
-        told = {"return": "return_mean", "evaluation": "eval_return"}
-        numbers = [
-            f"{name} {summary[key]:.1f}" for name, key in told.items() if _fits(summary, key)
-        ]
-        numbers += [f"{summary['wall_seconds']:.0f} s"] if _fits(summary, "wall_seconds") else []
+        keys = {"return": "return_mean", "evaluation": "eval_return"}
+        numbers = [f"{name} {summary[k]:.1f}" for name, k in keys.items() if _is_shown(summary, k)]
+        if _is_shown(summary, "wall_seconds"):
+            numbers.append(f"{summary['wall_seconds']:.0f} s")
         return "  ".join([text, *numbers])
     return f"{text}  {for_terminal(job.status.reason)}".rstrip()
 
 
-def _fits(summary: dict[str, Any], key: str) -> bool:
+def _is_shown(summary: dict[str, Any], key: str) -> bool:
     value = summary.get(key)
-    return isinstance(value, int | float) and abs(value) < LARGEST_SHOWN
+    return isinstance(value, int | float) and abs(value) < MAX_SHOWN
 
 
-class Watch(threading.Thread):
-    """Looks at the jobs while the command's main thread waits for a launcher; a context manager.
+class Display(threading.Thread):
+    """Thread that shows the jobs while the main thread waits for a launcher; a context manager.
 
-    Args:
-        grid: to look at.
-        call: whose jobs they are.
-        kind: of display: `live`, `plain`, `none` or `auto`, as in `logger.progress`.
+    `kind` is `live`, `plain`, `none` or `auto`, as in `logger.progress`.
     """
 
     def __init__(self, grid: Grid, call: Call, kind: str) -> None:
         super().__init__(daemon=True)
         self._grid, self._call = grid, call
-        self._kind = ("live" if steady_stdout().isatty() else "plain") if kind == "auto" else kind
-        self._over = threading.Event()
+        self._kind = ("live" if failsafe_stdout().isatty() else "plain") if kind == "auto" else kind
+        self._ended = threading.Event()
         self._console = Console(
-            file=cast("TextIO", steady_stdout()), soft_wrap=self._kind == "plain"
+            file=cast("TextIO", failsafe_stdout()), soft_wrap=self._kind == "plain"
         )
-        self._stops = 0
-        self._last_part, self._last_time = int(20 * grid.share), time.monotonic()
+        self._stop_requests = 0
+        self._last_part, self._last_time = int(20 * grid.progress), time.monotonic()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
         self.join()
 
     def run(self) -> None:
-        """Look again and again, and show what is seen."""
+        """Update the display until the context ends."""
         if self._kind != "live":
-            while not self._over.wait(TICK):
-                self._look()
-            self._look()
+            while not self._ended.wait(POLL_SECONDS):
+                self._update()
+            self._update()
             return
         with Live(console=self._console, auto_refresh=False) as live:
-            while not self._over.wait(TICK):
-                self._look()
+            while not self._ended.wait(POLL_SECONDS):
+                self._update()
                 live.update(self._table(), refresh=True)
-            self._look()
+            self._update()
             live.update(self._table(), refresh=True)
 
-    def _look(self) -> None:
-        told = self._call.told()  # one look at a folder for thousands of jobs that wait
+    def _update(self) -> None:
+        started = self._call.started_jobs()  # listed once, since thousands of jobs may be waiting
         for job in self._grid.jobs:
-            if job.name in told and job.look(self._call):
-                self._say(ending(job))
-        asked = self._call.stops_asked()
-        if asked > self._stops:
-            self._stops = asked
-            self._say(
-                "stopping: each running job saves after its iteration; once more ends them at once"
-                if asked == 1
+            if job.name in started and job.update(self._call):
+                self._print(ending(job))
+        requests = self._call.stop_requests()
+        if requests > self._stop_requests:
+            self._stop_requests = requests
+            self._print(
+                "stopping: running jobs finish their iteration and save; interrupt again to end "
+                "them at once"
+                if requests == 1
                 else "stopping at once"
             )
         now = time.monotonic()
-        part = int(20 * self._grid.share)
+        part = int(20 * self._grid.progress)
         if self._kind == "plain" and (part > self._last_part or now - self._last_time > 30):
             self._last_part, self._last_time = part, now
-            self._say(self._grid.overview(now))
+            self._print(self._grid.overview(now))
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if self._kind != "none":
             self._console.print(Text(f"  {line}"))
 
     def _table(self) -> Group:
         overview = self._grid.overview(time.monotonic())
-        room = self._console.width - len(self._grid.name) - len(overview) - 2
+        space = self._console.width - len(self._grid.name) - len(overview) - 2
         bar = Table.grid(padding=(0, 1))
-        # In a narrow terminal the bar has a line of its own, so that nothing is wrapped.
-        beside = [overview] if room >= 10 else []
-        width = min(20, room) if beside else 20
-        progress = ProgressBar(total=1.0, completed=self._grid.share, width=width)
+        # In a narrow terminal the overview has a separate line, so that nothing is wrapped.
+        beside = [overview] if space >= 10 else []
+        width = min(20, space) if beside else 20
+        progress = ProgressBar(total=1.0, completed=self._grid.progress, width=width)
         bar.add_row(Text(self._grid.name, "bold"), progress, *beside)
         running = [job for job in self._grid.jobs if job.status.name == "running"]
         rows = Table.grid(padding=(0, 2))
@@ -250,16 +221,10 @@ class Watch(threading.Thread):
         rows.add_column(no_wrap=True, overflow="ellipsis", max_width=longest)
         for _ in range(3):
             rows.add_column(no_wrap=True)
-        for job in running[:MOST_LINES]:
+        for job in running[:MAX_ROWS]:
             share = min(100, 100 * job.env_steps // job.total_env_steps)
             shown = f"return {float(job.return_mean):.1f}" if job.return_mean else ""
             rows.add_row(f"  {job.name}", f"{share}%", f"{job.env_steps:,} steps", shown)
-        if len(running) > MOST_LINES:
-            rows.add_row(f"  and {len(running) - MOST_LINES} more")
+        if len(running) > MAX_ROWS:
+            rows.add_row(f"  and {len(running) - MAX_ROWS} more")
         return Group(bar, rows) if beside else Group(bar, Text(overview), rows)
-
-
-def log_of(job: Job) -> Path | None:
-    """Return the file that has what a job printed, if it came so far."""
-    path = job.run_dir / LOG
-    return path if path.exists() else None

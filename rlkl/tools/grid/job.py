@@ -1,4 +1,4 @@
-"""One job of a grid, in a process of its own: what breaks it breaks nothing else."""
+"""One job of a grid, in a separate process, so that a crash affects no other job."""
 
 import multiprocessing
 import os
@@ -18,144 +18,131 @@ from rlkl.tools.grid.call import Call, Status
 from rlkl.training.run_status import LOG
 from rlkl.training.trainer import complete
 from rlkl.utils.atomic_files import FolderTakenError
-from rlkl.utils.signals import STOPS
-from rlkl.utils.validation import ConfigError, one_line
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.signals import STOP_SIGNALS
+from rlkl.utils.validation import one_line
 
-SIGNALS = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
-"""What a job is sent when it is asked to stop, asked again, and again."""
+ESCALATION = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
+"""Signals that a job gets at the first, second and third stop request."""
 
-PATIENCE = 60.0
-"""Seconds that a job has to save and end after whoever started it is gone."""
+SHUTDOWN_SECONDS = 60.0
+"""Time that a job has to save and end if its parent process is gone."""
 
 
 @dataclass(frozen=True)
 class JobRunner:
-    """What Hydra's launchers call, on whatever process or machine they chose, with a job's name.
+    """The function that Hydra's launchers call in their worker processes.
 
-    It starts the job's process and waits, so a job that crashes or is killed takes no worker of the
-    launcher with it.
-
-    Attributes:
-        call: the jobs' call.
-        working_dir: where the command was given.
-        command: the process that it was given to.
+    It starts a process for the job and waits, so a job that crashes does not end the worker.
     """
 
     call: Call
     working_dir: Path
-    command: int
+    command: int  # process id of `rlkl train`
 
     def __call__(self, composed: Any) -> None:
-        """Run the job `composed.job`, and tell how it ended."""
+        """Run the job `composed.job`, and write its status."""
         name = str(composed.job)
-        if self.call.stops_asked():
+        if self.call.stop_requests():
             return
         os.chdir(self.working_dir)
         if os.getpid() != self.command:
-            # A worker that a terminal ended would take the launcher with it, and the jobs.
-            for number in set(STOPS) - {signal.SIGTERM}:
+            # If a terminal's signal ended this worker, the launcher and all jobs would end too.
+            for number in set(STOP_SIGNALS) - {signal.SIGTERM}:
                 signal.signal(number, signal.SIG_IGN)
         launcher = os.getppid()
         self.call.write_status(name, Status("running"))
         self.call.write_status(name, self._run(name, launcher))
         if os.getppid() != launcher:
-            os._exit(1)  # nobody is left to give this worker another job
+            os._exit(1)  # no launcher is left to send this worker another job
 
     def _run(self, name: str, launcher: int) -> Status:
-        # A worker that did nothing but import may be forked, which spares each job the seconds of
-        # importing; the command itself has a display's thread, and has computed.
-        context: Any = multiprocessing.get_context(
-            "spawn" if os.getpid() == self.command else "fork"
-        )
+        # Forking a worker is safe, because it has only imported rlkl, and saves each job that
+        # import. The command itself has a display thread and has computed, so it spawns.
+        method = "spawn" if os.getpid() == self.command else "fork"
+        context: Any = multiprocessing.get_context(method)
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(self.call, name, theirs, ours))
+        process = context.Process(target=_run_job, args=(self.call, name, theirs, ours))
         process.start()
         theirs.close()
         try:
-            asked = self._wait(process, launcher)
+            stop_requests = self._wait(process, launcher)
         except BaseException:
-            # A launcher takes its worker back, as submitit does when the job's time is up.
+            # The launcher interrupts its worker, as submitit does at the job's time limit.
             process.terminate()
-            process.join(PATIENCE)
+            process.join(SHUTDOWN_SECONDS)
             raise
         with suppress(EOFError):
             if ours.poll():
                 status: Status = ours.recv()
                 return status
-        if asked:
+        if stop_requests:
             return Status("stopped", "before its first iteration")
-        return Status("failed", how_it_died(process.exitcode))
+        return Status("failed", describe_exit(process.exitcode))
 
     def _wait(self, process: BaseProcess, launcher: int) -> int:
-        """Wait for the end of a job's process; return how often it was asked to stop."""
+        """Wait until a job's process ends; return how many stop requests were passed on."""
         sent = 0
         while True:
             process.join(0.2)
             if process.exitcode is not None:
                 return sent
             orphaned = os.getppid() != launcher
-            wanted = max(self.call.stops_asked(), orphaned)
+            wanted = max(self.call.stop_requests(), orphaned)
             while sent < wanted:
-                os.kill(process.pid or 0, SIGNALS[sent])
+                os.kill(process.pid or 0, ESCALATION[sent])
                 sent += 1
 
 
-def _work(call: Call, name: str, to_runner: Connection, other_end: Connection) -> None:
-    """Run a job in the process that was made for it.
-
-    Args:
-        call: the job's call.
-        name: of the job.
-        to_runner: takes the status at the end, and breaks when whoever waits for it is gone.
-        other_end: the runner's, of which a fork leaves a copy here too.
-    """
-    other_end.close()
-    os.setsid()  # a terminal's Ctrl-C reaches the command, which asks the jobs
+def _run_job(call: Call, name: str, to_runner: Connection, other_end: Connection) -> None:
+    """Run a job in its process, and send its status to the runner."""
+    other_end.close()  # a fork duplicates it; open, it would hide that the runner is gone
+    os.setsid()  # Ctrl-C in a terminal reaches only the command, which asks the jobs to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):  # for the launcher's worker
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
-    threading.Thread(target=_follow, args=(to_runner,), daemon=True).start()
+    threading.Thread(target=_end_after_runner, args=(to_runner,), daemon=True).start()
     try:
         config = call.config(name)
-        summary = complete(config, claimed=_print_into_log)
+        summary = complete(config, claimed=_redirect_output)
         status = Status(summary.status, summary.reason)
     except FolderTakenError as error:
         status = Status("taken", str(error))
     except BaseException as error:
-        if not isinstance(error, ConfigError):  # whose message says it all
+        if not isinstance(error, ConfigError):  # its message is enough
             traceback.print_exc()
         status = Status("failed", f"{type(error).__name__}: {one_line(error)}")
     sys.stdout.flush()
     to_runner.send(status)
 
 
-def _print_into_log(run_dir: Path) -> None:
-    """Let all that this process and its own print go to a file in the run's folder."""
+def _redirect_output(run_dir: Path) -> None:
+    """Append the output of this process and its children to a file in the run's folder."""
     sys.stdout.flush()
     log = os.open(run_dir / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
-    # A launcher may have put something of its own in their place.
+    # A launcher may have replaced them.
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def _follow(to_runner: Connection) -> None:
-    """End this process, with what it has saved, after the one that waits for it."""
+def _end_after_runner(to_runner: Connection) -> None:
+    """Wait until the runner is gone, then let this process save and end."""
     with suppress(EOFError, OSError):
         to_runner.recv()
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(PATIENCE)
+        time.sleep(SHUTDOWN_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def how_it_died(exit_code: int | None) -> str:
-    """Say how a process ended that should have told it itself."""
+def describe_exit(exit_code: int | None) -> str:
+    """Describe how a process ended that reported no result."""
     if exit_code is not None and exit_code < 0:
-        hint = " (for want of memory?)" if exit_code == -signal.SIGKILL else ""
+        hint = " (out of memory?)" if exit_code == -signal.SIGKILL else ""
         return f"its process was killed by {signal.Signals(-exit_code).name}{hint}"
-    return f"its process ended with exit code {exit_code}, and said nothing"
+    return f"its process ended with exit code {exit_code} and no message"

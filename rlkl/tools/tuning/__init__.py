@@ -1,1 +1,1 @@
-"""Tuning: which values of a config's keys train best, tried one after the other."""
+"""Hyperparameter tuning: trials of a search space, run by Optuna."""

@@ -1,4 +1,4 @@
-"""What a study came to: a page with figures, a table of all trials, and warnings where due."""
+"""The report of a study: a page with figures and warnings, and a table of all trials."""
 
 import csv
 import io
@@ -23,18 +23,18 @@ STYLES = {
     "failed": (COLORS["vermilion"], "x"),
 }
 EDGE = 0.02
-"""Share of an interval at its ends that counts as its edge."""
+"""Fraction of an interval at each end that counts as its edge."""
 SHOWN = 10
 
 
 def write_report(study: Study, folder: Path, command: str, use: list[str]) -> None:
-    """Write `report.md`, its figures and `trials.csv` into a folder, over those of earlier calls.
+    """Write `report.md`, its figures and `trials.csv`, replacing those of earlier calls.
 
     Args:
         study: with at least one trial.
-        folder: exists.
-        command: that the study was made with.
-        use: how the best config is used, as lines of Markdown; none without one.
+        folder: an existing folder.
+        command: the command line of the study.
+        use: lines of Markdown about how to use the best config, if there is one.
     """
     trials, shares = study.trials, importances(study)
     figures = {"history": _history(trials, study.config.seeds)}
@@ -47,7 +47,7 @@ def write_report(study: Study, folder: Path, command: str, use: list[str]) -> No
         if name in figures:
             save(figures[name], path)
         else:
-            path.unlink(missing_ok=True)  # of an earlier call, before trials were added
+            path.unlink(missing_ok=True)  # from an earlier call
     write_durably(folder / "trials.csv", _csv(trials, study.space).encode())
     page = _page(study, trials, shares, list(figures), command, use)
     write_durably(folder / "report.md", page.encode())
@@ -65,34 +65,30 @@ def _page(
     count = {state: sum(trial.state == state for trial in trials) for state in STYLES}
     seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
     parts = [
-        "# A study of `rlkl tune`",
+        "# Study of `rlkl tune`",
         f"    {command}",
-        f"{len(trials)} of {max(len(trials), config.trials)} trials: "
-        f"{count['complete']} complete, "
+        f"{len(trials)} of {max(len(trials), config.trials)} trials: {count['complete']} complete, "
         f"{count['pruned']} pruned, {count['failed']} failed; {seeds} each; "
         f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
-        "over its seeds of the training return, the last 100 episodes.",
+        "over its seeds of the training return (last 100 episodes).",
     ]
     parts += [f"**{for_markdown(warning)}**" for warning in warnings(study, trials)]
     if best is not None:
-        parts += ["## The best", _best(best, trials, study), *use]
-    parts += ["## The space", "\n".join(f"- `{k}`: {d}" for k, d in study.space.items())]
+        parts += ["## Best trial", _best(best, trials, study), *use]
+    parts += ["## Search space", "\n".join(f"- `{k}`: {d}" for k, d in study.space.items())]
     parts += [f"## The {min(SHOWN, len(trials))} best trials", _table(trials, study.space)]
     if failed := [trial for trial in trials if trial.state == "failed"]:
-        lines = [
-            f"- {trial.number}: {for_markdown(for_terminal(trial.reason))}" for trial in failed
-        ]
-        parts += ["## Failed", "\n".join(lines)]
+        lines = [f"- {t.number}: {for_markdown(for_terminal(t.reason))}" for t in failed]
+        parts += ["## Failed trials", "\n".join(lines)]
     if shares:
         lines = [f"| `{key}` | {share:.2f} |" for key, share in shares.items()]
         parts += [
             "## Importance",
-            "Which keys tell the better quarter of the complete trials from the rest (PED-ANOVA, "
-            "Watanabe 2023), in shares of 1. Pruned trials are left out.",
+            "How much each key separates the best quarter of the complete trials from the rest "
+            "(PED-ANOVA, Watanabe et al. 2023). Shares sum to 1. Pruned trials are left out.",
             "\n".join(["| key | share |", "|---|---|", *lines]),
         ]
-    titles = {"history": "History", "importance": "Importance", "values": "Values"}
-    parts += ["## Figures", *(f"![{titles[name]}]({name}.png)" for name in figures)]
+    parts += ["## Figures", *(f"![{name.title()}]({name}.png)" for name in figures)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,36 +98,36 @@ def _best(best: Trial, trials: list[Trial], study: Study) -> str:
         text += f" (seeds {', '.join(map(_number, best.returns))})"
     first = trials[0]
     if study.first is not None and first.state == "complete":
-        text += f"; the config as it stood, trial 1: {_number(first.value)}"
+        text += f"; your config, trial 1: {_number(first.value)}"
     values = "\n".join(f"- `{key}={value}`" for key, value in best.values.items())
     return f"{text}.\n\n{values}"
 
 
 def warnings(study: Study, trials: list[Trial]) -> list[str]:
-    """Return what has to be known before the best is believed."""
+    """Return reasons not to rely on the best trial."""
     found, best, seeds = [], best_of(trials), study.config.seeds
     if best is None:
-        return ["No trial was completed: there is no best."]
+        return ["No trial was completed, so there is no best one."]
     found.append(
-        f"The best of {len(trials)} trials was chosen by the seeds it was measured with, so its "
-        "value is too good to expect again. Train it with other seeds before you believe it."
+        f"The best of {len(trials)} trials was selected by its value, so the value is "
+        "optimistic. Train it with other seeds before you rely on it."
     )
     if seeds < 3:
-        found.append(f"{seeds} seed{'s' * (seeds > 1)} per trial tell little; seeds=3 or more.")
+        found.append(f"Values of {seeds} seed{'s' * (seeds > 1)} vary much; use seeds=3 or more.")
     failed = sum(trial.state == "failed" for trial in trials)
     if failed > len(trials) / 4:
         reason = next(trial.reason for trial in trials if trial.state == "failed")
         found.append(
             f"{failed} of {len(trials)} trials failed, the first because of {reason.rstrip('.')}. "
-            "The space is wider than it should, or the budget too small."
+            "The search space may be too wide, or the budget too small."
         )
     for key, dimension in study.space.items():
         if isinstance(dimension, Interval):
             position = dimension.position(best.params[key])
             if not EDGE < position < 1 - EDGE:
                 found.append(
-                    f"{key}={best.values[key]} lies at the edge of {dimension}: better ones may "
-                    "lie beyond it."
+                    f"{key}={best.values[key]} is at the edge of {dimension}; better values may "
+                    "lie outside."
                 )
     return found
 
@@ -147,7 +143,7 @@ def _table(trials: list[Trial], space: Space) -> str:
     head = ["trial", "state", "value", "at step", *(f"`{key}`" for key in space)]
     rows = [
         [
-            *(str(t.number), t.state, _number(t.value), f"{max(t.course, default=0):,}"),
+            *(str(t.number), t.state, _number(t.value), f"{max(t.curve, default=0):,}"),
             *(_short(t.values.get(key, "")) for key in space),
         ]
         for t in _ranked(trials)[:SHOWN]
@@ -159,17 +155,15 @@ def _table(trials: list[Trial], space: Space) -> str:
 def _csv(trials: list[Trial], space: Space) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["trial", "state", "value", "returns", "env_steps", "seconds", *space, "reason"]
-    )
+    head = ["trial", "state", "value", "returns", "env_steps", "seconds", *space, "reason"]
+    writer.writerow(head)
     for t in trials:
-        steps = max(t.course, default=0)
+        steps = max(t.curve, default=0)
         returns = " ".join(map(repr, t.returns))
         value = "" if math.isnan(t.value) else repr(t.value)
         values = [t.values.get(key, "") for key in space]
-        writer.writerow(
-            [t.number, t.state, value, returns, steps, f"{t.seconds:.1f}", *values, t.reason]
-        )
+        row = [t.number, t.state, value, returns, steps, f"{t.seconds:.1f}", *values, t.reason]
+        writer.writerow(row)
     return text.getvalue()
 
 
@@ -178,7 +172,7 @@ def _number(value: float) -> str:
 
 
 def _short(text: str) -> str:
-    """Return a number with four digits, and anything else as it is."""
+    """Return numbers with four digits, and other text unchanged."""
     try:
         return text if text.lstrip("-").isdecimal() else f"{float(text):.4g}"
     except ValueError:
@@ -187,11 +181,11 @@ def _short(text: str) -> str:
 
 def _history(trials: list[Trial], seeds: int) -> "Figure":
     figure = new_figure((9, 4))
-    values, courses = figure.subplots(1, 2)
+    values, curves = figure.subplots(1, 2)
     _scatter(values, trials, {trial.number: float(trial.number) for trial in trials})
     for trial in trials:
-        steps, course = list(trial.course), list(trial.course.values())
-        courses.plot(steps, course, color=STYLES[trial.state][0], linewidth=0.8, alpha=0.6)
+        steps, curve = list(trial.curve), list(trial.curve.values())
+        curves.plot(steps, curve, color=STYLES[trial.state][0], linewidth=0.8, alpha=0.6)
     so_far, best = [], -math.inf
     for trial in trials:
         best = max(best, trial.value) if trial.state == "complete" else best
@@ -200,22 +194,19 @@ def _history(trials: list[Trial], seeds: int) -> "Figure":
     values.legend(frameon=False, fontsize=9)
     return_name = f"training return, mean of {seeds} seed{'s' * (seeds > 1)}"
     label(values, "Trials", "trial", return_name)
-    label(courses, "Their courses", "environment steps", return_name)
+    label(curves, "Learning curves", "environment steps", return_name)
     return figure
 
 
 def _scatter(axes: "Axes", trials: list[Trial], places: dict[int, float]) -> None:
-    """Put trials at their values, pruned ones at the last before that, failed ones at the edge.
-
-    A trial that failed may have a value from before, which says nothing of its end.
-    """
+    """Draw trials at their last values; failed ones at the edge, without a value."""
     for state, (color, marker) in STYLES.items():
         shown = [trial for trial in trials if trial.state == state]
         if not shown:
             continue
         at = [places[trial.number] for trial in shown]
         if state != "failed":
-            name = "pruned, value there" if state == "pruned" else state
+            name = "pruned, last value" if state == "pruned" else state
             axes.plot(at, [t.value for t in shown], marker, color=color, label=name, alpha=0.8)
         else:
             edge, height = axes.get_xaxis_transform(), [0.03] * len(at)

@@ -1,26 +1,19 @@
-"""What may be tried: for each key an interval or a choice, values as a command line types them."""
+"""Search spaces: an interval or a choice for each key, with values in command-line syntax."""
 
 import math
 from dataclasses import dataclass
 
-from rlkl.utils.validation import ConfigError
+from rlkl.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`, both among them.
-
-    Attributes:
-        low: the least.
-        high: the greatest.
-        log: whether small and large ones are as likely: uniform in the logarithm.
-        step: 0 for real numbers; else whole ones, so far apart.
-    """
+    """Numbers from `low` to `high`, both included."""
 
     low: float
     high: float
-    log: bool = False
-    step: int = 0
+    log: bool = False  # uniform in the logarithm
+    step: int = 0  # distance of whole numbers; 0 for real numbers
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
@@ -37,15 +30,15 @@ class Interval:
 
     @property
     def corners(self) -> tuple[str, ...]:
-        """The values that are checked before anything is tried."""
+        """Values that are checked before the study starts."""
         return self.text(self.low), self.text(self.high)
 
     def text(self, value: float) -> str:
-        """Return a value as a command line has it."""
+        """Return a value in command-line syntax."""
         return repr(int(value) if self.step else float(value))
 
     def position(self, value: float) -> float:
-        """Return where a value lies, 0 at `low` and 1 at `high`."""
+        """Return the relative position of a value: 0 at `low`, 1 at `high`."""
         low, high = self.low, self.high
         if self.log:
             return math.log(value / low) / math.log(high / low)
@@ -54,11 +47,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, none nearer to another than the rest.
-
-    Attributes:
-        values: as a command line has them.
-    """
+    """One of several unordered values, in command-line syntax."""
 
     values: tuple[str, ...]
 
@@ -71,14 +60,14 @@ class Choice:
 
     @property
     def corners(self) -> tuple[str, ...]:
-        """The values that are checked before anything is tried."""
+        """Values that are checked before the study starts."""
         return self.values
 
     def text(self, value: str) -> str:
-        """Return a value as a command line has it."""
+        """Return a value in command-line syntax."""
         return value
 
 
 Dimension = Interval | Choice
 Space = dict[str, Dimension]
-"""By key of the config."""
+"""Dimensions by key of the config."""

@@ -1,4 +1,4 @@
-"""A study: trials that learn from those before them, kept on the disk, so that it can go on."""
+"""A study: trials chosen by the results of earlier ones, stored so that it can resume."""
 
 import math
 import os
@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlkl.tools.tuning.space import Interval, Space
-from rlkl.tools.tuning.training import Outcome, Plan, Stop, train, train_at_once
+from rlkl.tools.tuning.space import Dimension, Interval, Space
+from rlkl.tools.tuning.training import Outcome, Plan, Stop, train, train_in_parallel
 from rlkl.training.config import TrainConfig
-from rlkl.utils.atomic_files import check_own
+from rlkl.utils.atomic_files import check_plain_path
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.seeding import RandomStreams
-from rlkl.utils.validation import ConfigError, check_choice, check_range, check_text, one_line
+from rlkl.utils.validation import check_choice, check_range, check_text, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -27,29 +28,16 @@ STUDY = "rlkl"
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """How is searched.
+    """Search settings; docs/tuning.md describes them."""
 
-    Attributes:
-        trials: of the whole study, those of earlier calls included.
-        seeds: runs of each trial, with seeds from `seed` on; a trial is as good as their mean.
-        sampler: `tpe` draws where good trials were (Bergstra 2011), `random` anywhere.
-        pruner: `median` ends a trial that has never been as good as the median of finished trials
-            was at the same step; `none` lets every trial end.
-        startup_trials: so many are drawn at random, and so many finish, before either judges.
-        reports: times that a trial's return is looked at; the first quarter prunes nothing.
-        parallel: trials at a time, which know nothing of each other; null for as many as there are
-            cores when the study begins.
-        study: folder of the study; null for runs/tuning/<env>/<algo>.
-    """
-
-    trials: int = 30
-    seeds: int = 2
+    trials: int = 30  # of the whole study, including earlier calls
+    seeds: int = 2  # runs of each trial, with the seeds from `seed` on
     sampler: str = "tpe"
     pruner: str = "median"
-    startup_trials: int = 8
-    reports: int = 20
-    parallel: int | None = None
-    study: str | None = None
+    startup_trials: int = 8  # random trials; complete trials before the first pruning
+    reports: int = 20  # of each trial; the first quarter prunes nothing
+    parallel: int | None = None  # trials at a time; None for one per core
+    study: str | None = None  # folder; None for runs/tuning/<env>/<algo>
 
     def __post_init__(self) -> None:
         check_range("trials", self.trials, at_least=1, at_most=100_000)
@@ -66,46 +54,32 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried, and what came of it.
+    """A trial that has ended."""
 
-    Attributes:
-        number: from 1.
-        state: `complete`, `pruned` or `failed`.
-        values: of each key, as a command line has them.
-        params: of each key, as the sampler drew them.
-        value: mean over seeds of the training return (mean of the last 100 episodes): at the end,
-            or where it was pruned; NaN if it failed before the first.
-        course: the same at each report, by environment steps.
-        returns: of each seed, at the end.
-        reason: why it failed.
-        seconds: that it took.
-    """
-
-    number: int
-    state: str
-    values: dict[str, str]
-    params: dict[str, Any]
-    value: float
-    course: dict[int, float]
-    returns: list[float]
-    reason: str
+    number: int  # from 1
+    state: str  # `complete`, `pruned` or `failed`
+    values: dict[str, str]  # value of each key in command-line syntax
+    params: dict[str, Any]  # value of each key from the sampler
+    value: float  # mean over seeds of the training return at the last report, or NaN
+    curve: dict[int, float]  # this mean at each report, by environment steps
+    returns: list[float]  # of each seed, if complete
+    reason: str  # why it failed
     seconds: float
 
 
 class Study:
-    """Trials of a space, in a folder.
+    """The trials of a search space, stored in a folder.
 
-    Each trial's chance comes from the seed and from how many trials there were before it, and what
-    it knows are the trials that had ended when its `parallel` were drawn. So a study that was
-    interrupted ends as one that was not.
+    The sampler of a trial depends on the seed, the number of the trial, and the trials that ended
+    before its batch of `parallel` trials. So an interrupted study gives the same trials.
 
     Args:
-        folder: exists, and belongs to this process.
-        config: how is searched.
-        space: what may be tried.
-        seed: of the search, and the first of each trial's.
-        configure: values of the space's keys to the config of a run.
-        first: values to begin with, if any: those of the config as it stands.
+        folder: an existing folder that this process has locked.
+        config: search settings.
+        space: search space.
+        seed: of the search, and of each trial's first run.
+        configure: returns the config of a run for values of the space's keys.
+        first: values of the first trial: those of the user's config, if the space contains them.
     """
 
     def __init__(
@@ -141,7 +115,7 @@ class Study:
             )
         except ValueError as error:
             raise ConfigError(
-                f"{folder / JOURNAL} cannot be read ({one_line(error)}); put it back, or name "
+                f"{folder / JOURNAL} cannot be read ({one_line(error)}); restore it, or name "
                 "another study"
             ) from error
         for trial in self.study.get_trials(deepcopy=False, states=[self._states.RUNNING]):
@@ -149,7 +123,7 @@ class Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """Those that came to an end of their own: one that was interrupted has no reason."""
+        """The trials that were not interrupted; a failed one has a reason."""
         ended = [
             trial
             for trial in self.study.get_trials(deepcopy=False)
@@ -159,11 +133,11 @@ class Study:
         return [self._read(number, trial) for number, trial in enumerate(ended, 1)]
 
     def _read(self, number: int, trial: "optuna.trial.FrozenTrial") -> Trial:
-        told = trial.user_attrs
-        budget = told.get("budget", 0)
-        course = {
-            round(budget * mark / self.config.reports): value
-            for mark, value in sorted(trial.intermediate_values.items())
+        attributes = trial.user_attrs
+        budget = attributes.get("budget", 0)
+        curve = {
+            round(budget * report / self.config.reports): value
+            for report, value in sorted(trial.intermediate_values.items())
         }
         states = {self._states.COMPLETE: "complete", self._states.PRUNED: "pruned"}
         return Trial(
@@ -171,54 +145,45 @@ class Study:
             states.get(trial.state, "failed"),
             {key: self.space[key].text(value) for key, value in trial.params.items()},
             dict(trial.params),
-            list(course.values())[-1] if course else math.nan,
-            course,
-            told.get("returns", []),
-            told.get("reason", ""),
-            told.get("seconds", 0.0),
+            list(curve.values())[-1] if curve else math.nan,
+            curve,
+            attributes.get("returns", []),
+            attributes.get("reason", ""),
+            attributes.get("seconds", 0.0),
         )
 
-    def go(self, stop: Stop, tell: Callable[[Trial, Trial | None], None]) -> None:
-        """Try until there are as many trials as wanted, or the user wants an end.
-
-        Args:
-            stop: looked at before each iteration.
-            tell: called after each trial, with it and the best so far.
-        """
+    def run(self, stop: Stop, report: Callable[[Trial, Trial | None], None]) -> None:
+        """Run the missing trials; call `report` after each with it and the best so far."""
         trials = self.trials
-        while len(trials) < self.config.trials and not stop.is_set():
+        while len(trials) < self.config.trials and not stop():
             before = len(trials)
             at_once = min(self._parallel, self.config.trials - before)
-            if not self._try(range(before, before + at_once), stop):
+            if not self._run_batch(range(before, before + at_once), stop):
                 return
             trials = self.trials
             for trial in trials[before:]:
-                tell(trial, best_of(trials[: trial.number]))
+                report(trial, best_of(trials[: trial.number]))
 
-    def _try(self, numbers: range, stop: Stop) -> bool:
-        """Make trials at the same time; return whether all came to an end of their own.
+    def _run_batch(self, numbers: range, stop: Stop) -> bool:
+        """Run trials in parallel; return False if they were stopped.
 
-        Otherwise none of them counts: those that come next would have known of some of them alone.
-
-        Args:
-            numbers: from 0.
-            stop: looked at before each iteration.
+        Stopped batches do not count: the next one would have been sampled from only some of them.
         """
         waiting = self.study.get_trials(deepcopy=False, states=(self._states.WAITING,))
         if numbers[0] == 0 and self.first is not None and not waiting:
-            # Also where an attempt at it was cut off before.
-            self.study.enqueue_trial(self.first)
-        drawn = []
+            self.study.enqueue_trial(self.first)  # again if it was interrupted
+        sampled = []
         for number in numbers:
             self.study.sampler = self._sampler(number)
-            drawn.append(self.study.ask(self._distributions()))
-        outcomes = self._made(drawn, stop)
+            space = {key: self._distribution(d) for key, d in self.space.items()}
+            sampled.append(self.study.ask(space))
+        outcomes = self._train(sampled, stop)
         if any(outcome.state == "stopped" for outcome in outcomes):
-            for trial in drawn:
+            for trial in sampled:
                 self.study.tell(trial, state=self._states.FAIL)
             return False
         states = {"complete": self._states.COMPLETE, "pruned": self._states.PRUNED}
-        for trial, outcome in zip(drawn, outcomes, strict=True):
+        for trial, outcome in zip(sampled, outcomes, strict=True):
             if outcome.reason:
                 trial.set_user_attr("reason", outcome.reason)
             trial.set_user_attr("returns", outcome.returns)
@@ -227,34 +192,34 @@ class Study:
             self.study.tell(trial, value, state=states.get(outcome.state, self._states.FAIL))
         return True
 
-    def _made(self, drawn: "list[optuna.Trial]", stop: Stop) -> list[Outcome]:
-        """Train what was drawn; what makes no config has failed."""
+    def _train(self, trials: "list[optuna.Trial]", stop: Stop) -> list[Outcome]:
+        """Train trials; those without a valid config fail."""
         outcomes: dict[int, Outcome] = {}
         plans: dict[int, Plan] = {}
-        for place, trial in enumerate(drawn):
+        for index, trial in enumerate(trials):
             texts = {key: self.space[key].text(value) for key, value in trial.params.items()}
             try:
                 config = self.configure(texts)
-            except Exception as error:  # one trial's end is not the study's
+            except Exception as error:  # a failed trial does not end the study
                 reason = f"{type(error).__name__}: {one_line(error)}"
-                outcomes[place] = Outcome("failed", reason=reason)
+                outcomes[index] = Outcome("failed", reason=reason)
                 continue
             trial.set_user_attr("budget", config.total_env_steps)
-            plans[place] = Plan(config, self.config.seeds, self.config.reports)
-        places = list(plans)
+            plans[index] = Plan(config, self.config.seeds, self.config.reports)
+        indices = list(plans)
 
-        def is_worth_it(plan: int, mark: int, value: float) -> bool:
-            trial = drawn[places[plan]]
-            trial.report(value, mark)
+        def should_continue(plan: int, report: int, value: float) -> bool:
+            trial = trials[indices[plan]]
+            trial.report(value, report)
             return not trial.should_prune()
 
         if self._parallel == 1:
             with chdir(Path.cwd()):  # an environment may change it
-                made = [train(plan, partial(is_worth_it, 0), stop) for plan in plans.values()]
+                done = [train(plan, partial(should_continue, 0), stop) for plan in plans.values()]
         else:
-            made = train_at_once(list(plans.values()), is_worth_it, stop)
-        outcomes |= zip(places, made, strict=True)
-        return [outcomes[place] for place in range(len(drawn))]
+            done = train_in_parallel(list(plans.values()), should_continue, stop)
+        outcomes |= zip(indices, done, strict=True)
+        return [outcomes[index] for index in range(len(trials))]
 
     def _sampler(self, count: int) -> "optuna.samplers.BaseSampler":
         (seed,) = self._streams.integers(f"trial {count}", 1)
@@ -263,55 +228,50 @@ class Study:
         return self._optuna.samplers.TPESampler(
             n_startup_trials=self.config.startup_trials,
             seed=seed,
-            constant_liar=self._parallel > 1,  # keeps those of a time apart
+            constant_liar=self._parallel > 1,  # spreads the trials of a batch
         )
 
-    def _distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
-        kinds, found = self._optuna.distributions, {}
-        for key, dimension in self.space.items():
-            kind: optuna.distributions.BaseDistribution
-            if not isinstance(dimension, Interval):
-                kind = kinds.CategoricalDistribution(dimension.values)
-            elif dimension.step:
-                low, high = int(dimension.low), int(dimension.high)
-                kind = kinds.IntDistribution(low, high, dimension.log, dimension.step)
-            else:
-                kind = kinds.FloatDistribution(dimension.low, dimension.high, dimension.log)
-            found[key] = kind
-        return found
+    def _distribution(self, dimension: Dimension) -> Any:
+        kinds = self._optuna.distributions
+        if not isinstance(dimension, Interval):
+            return kinds.CategoricalDistribution(dimension.values)
+        low, high, log = dimension.low, dimension.high, dimension.log
+        if dimension.step:
+            return kinds.IntDistribution(int(low), int(high), log, dimension.step)
+        return kinds.FloatDistribution(low, high, log)
 
 
 def _storage(path: Path) -> "optuna.storages.BaseStorage":
-    """Return the storage of a study: a journal, a line for all that happens, written through.
+    """Return the storage of a study: Optuna's journal.
 
-    A process that was killed may leave a part of a line at the end, which nobody has relied on, and
-    Optuna's lock, which nobody else can hold, for the folder belongs to this process.
+    A killed process may leave an incomplete last line, and Optuna's lock file. Both are removed,
+    because this process has locked the folder.
     """
     from optuna.storages import JournalStorage  # noqa: PLC0415 (an extra)
     from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415 (an extra)
 
     path = path.absolute()
-    check_own(path)
+    check_plain_path(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists():
         content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            os.truncate(path, complete)
     return JournalStorage(JournalFileBackend(str(path)))
 
 
 def best_of(trials: list[Trial]) -> Trial | None:
-    """Return the best of the trials that were completed."""
+    """Return the best complete trial."""
     complete = [trial for trial in trials if trial.state == "complete"]
     return max(complete, key=lambda trial: trial.value, default=None)
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Return how much of the difference between good trials and the rest each key makes.
+    """Return the share of each key in separating good trials from the rest; shares sum to 1.
 
-    PED-ANOVA (Watanabe 2023) with the better quarter of the completed trials; shares that add up
-    to 1. Empty with fewer than 8 of them, or fewer than two keys: there is nothing to divide.
+    PED-ANOVA (Watanabe et al. 2023) of the best quarter of the complete trials. Empty if fewer than
+    8 trials are complete, or with a single key.
     """
     import optuna  # noqa: PLC0415 (an extra)
 

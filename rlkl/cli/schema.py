@@ -1,0 +1,100 @@
+"""The config of the command line: Hydra's schemas, the groups with their options, the keys."""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, IntegerNode, ListConfig, OmegaConf
+
+from rlkl.algos import ALGORITHMS
+from rlkl.tools.bench.work import BenchConfig
+from rlkl.training.config import TrainConfig, leaves
+
+_PACKAGE = Path(__file__).parents[1]
+CONFIG_DIR = (
+    _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+)
+"""Inside the installed package, or beside it in a checkout."""
+
+GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "table1", "ablation")
+OF_AN_EXPERIMENT = ("table1",)
+"""Groups that belong to one experiment, so `rlkl train --help` does not list them."""
+STACKED = ("experiment", "ablation")
+"""Groups that take a list of options; the others take exactly one."""
+
+FREE_KEY = "env.kwargs."
+"""Any key is allowed below it: it is passed to the environment's constructor."""
+
+
+@cache
+def register_schemas() -> None:
+    """Register the config dataclasses with Hydra, for types and defaults."""
+    store = ConfigStore.instance()
+    root = structured(TrainConfig)
+    root.algo = MISSING  # set by the group; the type of the default would reject the others
+    store.store(group="schema", name="train", node=root, package="_global_")
+    for name, algorithm in ALGORITHMS.items():
+        store.store(group="schema/algo", name=name, node=structured(algorithm.config))
+    store.store(group="schema", name="bench", node=structured(BenchConfig), package="_global_")
+
+
+def structured(dataclass_type: type[Any]) -> DictConfig:
+    """Return a typed config of a dataclass that can be overridden even if the class is frozen."""
+    schema: DictConfig = OmegaConf.structured(dataclass_type)
+
+    def unlock(node: DictConfig) -> None:
+        OmegaConf.set_readonly(node, None)
+        for key in node:
+            child = node._get_node(key)
+            if isinstance(child, DictConfig):
+                unlock(child)
+
+    unlock(schema)
+    return schema
+
+
+def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
+    """Return the options of a group and their descriptions, the first comment of each file."""
+    found = {}
+    for directory in (CONFIG_DIR, *config_dirs):
+        for path in sorted((directory / group).glob("*.yaml")):
+            comments = [
+                line.lstrip("# ").rstrip()
+                for line in path.read_text().splitlines()
+                if line.startswith("#") and "@package" not in line
+            ]
+            found[path.stem] = comments[0] if comments else ""
+    return found
+
+
+@cache
+def env_settings() -> dict[str, dict[str, Any]]:
+    """Return the keys and values that each option of the group `env` sets."""
+    found = {}
+    for name in options("env"):
+        content = yaml.safe_load((CONFIG_DIR / "env" / f"{name}.yaml").read_text())
+        found[name] = dict(leaves(content))
+    return found
+
+
+@cache
+def known_keys() -> dict[str, bool]:
+    """Return every key of `rlkl train`, for all algorithms, and whether it holds whole numbers."""
+    keys = dict(typed_keys(OmegaConf.structured(TrainConfig)))
+    for algorithm in ALGORITHMS.values():
+        keys |= dict(typed_keys(OmegaConf.structured(algorithm.config), "algo."))
+    return keys
+
+
+def typed_keys(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the keys of a typed config, and whether each holds a whole number or a list of them."""
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and child._metadata.object_type is not dict:
+            yield from typed_keys(child, f"{prefix}{key}.")
+        else:
+            is_list = isinstance(child, ListConfig) and child._metadata.element_type is int
+            yield f"{prefix}{key}", is_list or isinstance(child, IntegerNode)

@@ -1,0 +1,281 @@
+"""The contract between a policy-optimizer and an engine: objectives, their losses, and `Engine`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, Self
+
+import torch
+from torch import Generator, Tensor
+
+from rlkl.envs.observations import Observations
+from rlkl.models.policy import Inputs, Policy
+from rlkl.numerics.distributions import Distribution
+
+Array = Any
+"""A NumPy array or a torch tensor: objectives use operations that both have."""
+
+Acting = Callable[[int, Observations, Tensor], tuple[Any, Tensor]]
+"""Maps step t of a rollout, observations of N environments and memory states `[N, state_size]` to
+sampled actions and the states after the step."""
+
+
+class Minibatch(Protocol):
+    """B transitions that a policy-optimizer learns from, in an engine's own form."""
+
+    @property
+    def actions(self) -> Array:
+        """Sampled actions, `[B]` or `[B, A]`."""
+        ...
+
+    @property
+    def advantages(self) -> Array:
+        """`[B]`."""
+        ...
+
+    @property
+    def returns(self) -> Array:
+        """Targets of the critic, `[B]`."""
+        ...
+
+    @property
+    def old_log_prob(self) -> Array:
+        """Log π_old(a|s), `[B]`."""
+        ...
+
+    @property
+    def old_values(self) -> Array:
+        """`[B]`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator[Self]:
+        """Yield random minibatches; the batch itself if only one is requested."""
+        ...
+
+    def standardized(self) -> Self:
+        """Return the same rows with standardised advantages."""
+        ...
+
+
+class TensorBatch(Minibatch, Protocol):
+    """A batch as tensors; see `rollouts.batch.Batch`."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """Inputs of the policy."""
+        ...
+
+    @property
+    def old_parameters(self) -> Tensor:
+        """Parameters of the distributions π_old(·|s), `[B, P]`."""
+        ...
+
+
+class NewPolicy(Protocol):
+    """π_θ at the rows of a minibatch: all that an objective may depend on."""
+
+    @property
+    def xp(self) -> Any:
+        """`numpy` or `torch`, for functions such as `xp.exp` and `xp.minimum`."""
+        ...
+
+    @property
+    def log_prob(self) -> Array:
+        """Log π_θ(a|s), `[B]`."""
+        ...
+
+    @property
+    def ratio(self) -> Array:
+        """R = π_θ(a|s) / π_old(a|s), `[B]`."""
+        ...
+
+    @property
+    def kl(self) -> Array:
+        """KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
+        ...
+
+    @property
+    def entropy(self) -> Array:
+        """H(π_θ) of each state in nats, `[B]`."""
+        ...
+
+    @property
+    def distribution(self) -> Distribution:
+        """π_θ with a graph, for objectives with `uses_distribution`."""
+        ...
+
+    def mean_kl(self) -> Any:
+        """Return the mean of `kl`."""
+        ...
+
+    def mean_entropy(self) -> Any:
+        """Return the mean of `entropy`."""
+        ...
+
+
+class Loss(NamedTuple):
+    """A loss and its derivatives; an engine backpropagates them to the parameters.
+
+    Attributes:
+        value: a scalar.
+        log_prob: ∂loss/∂log π_θ(a|s) of each row, `[B]`.
+        kl: ∂loss/∂KL(π_old ‖ π_θ): one number, or one for each row.
+        entropy: ∂loss/∂H(π_θ): one number, or one for each row.
+        torch_term: part of `value` that torch differentiates, computed from `new.distribution`.
+    """
+
+    value: Any
+    log_prob: Array
+    kl: float | Array = 0.0
+    entropy: float | Array = 0.0
+    torch_term: Tensor | None = None
+
+
+class Objective(Protocol):
+    """A loss that depends on the policy only through `NewPolicy`.
+
+    Attributes:
+        uses_kl: whether the loss depends on KL(π_old ‖ π_θ).
+        uses_entropy: whether it depends on the entropy.
+        uses_distribution: whether it depends on `new.distribution` in another way; then the rows
+            are tensors, and torch differentiates the loss down to the network's output.
+    """
+
+    uses_kl: bool
+    uses_entropy: bool
+    uses_distribution: bool
+
+    def loss(self, new: NewPolicy, batch: Any) -> Loss:
+        """Return the loss and its derivatives.
+
+        Args:
+            new: π_θ at the rows of the minibatch.
+            batch: a `Minibatch`, with advantages standardised as configured.
+        """
+        ...
+
+
+class EntropyBonus:
+    """An objective's loss minus c · E[H(π_θ)].
+
+    Args:
+        objective: without the bonus.
+        coefficient: c.
+    """
+
+    uses_entropy = True
+
+    def __init__(self, objective: Objective, coefficient: float) -> None:
+        self.objective = objective
+        self.coefficient = coefficient
+        self.uses_kl, self.uses_distribution = objective.uses_kl, objective.uses_distribution
+
+    def loss(self, new: NewPolicy, batch: Any) -> Loss:
+        """Return the loss and its derivatives."""
+        loss = self.objective.loss(new, batch)
+        value = loss.value - self.coefficient * new.mean_entropy()
+        return loss._replace(value=value, entropy=loss.entropy - self.coefficient / len(batch))
+
+
+class Engine(Protocol):
+    """Evaluates the networks of a policy and differentiates them.
+
+    All engines give the same numbers, up to rounding.
+
+    Attributes:
+        name: `numpy` or `torch`.
+        reason: why `auto` chose torch; else empty.
+        policy: whose networks it evaluates.
+        can_fork: whether a forked process can fit the critic.
+    """
+
+    name: str
+    reason: str
+    policy: Policy
+    can_fork: bool
+
+    def act(self, noise: Tensor) -> Acting:
+        """Return a function that samples actions during a rollout, while the policy is fixed.
+
+        Args:
+            noise: action noise of the whole rollout, `[T, N, ...]`.
+        """
+        ...
+
+    def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Distribution, Tensor]:
+        """Return π(·|s) for one step of N environments, and the memory states after it.
+
+        Args:
+            observations: encoded, N rows.
+            states: of the memory before the step, `[N, state_size]`.
+        """
+        ...
+
+    def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
+        """Return π(·|s) of each row, without a graph.
+
+        Args:
+            inputs: of the policy.
+            dtype: of the distribution; None for the policy's own.
+        """
+        ...
+
+    def values(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
+        """Return V(s) of each row, `[B]`, without a graph; see `Policy.values`."""
+        ...
+
+    def rows(self, batch: Any, objective: Objective) -> Any:
+        """Return a batch in the engine's own form, a `Minibatch`, for a whole update.
+
+        Args:
+            batch: a `TensorBatch`.
+            objective: of the update.
+        """
+        ...
+
+    def policy_gradient(self, objective: Objective, rows: Any) -> Any:
+        """Write the gradient of an objective's loss to the actor's gradient; return the loss.
+
+        Args:
+            objective: to differentiate at the current policy.
+            rows: from `rows`, or a minibatch of them.
+        """
+        ...
+
+    def mean_kl(self, rows: Any) -> float:
+        """Return KL(π_old ‖ π_θ) in nats, averaged over the states of `rows`, in float64."""
+        ...
+
+    def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
+        """Return the Fisher-vector product v ↦ (F + damping · I) v, `[n]`.
+
+        Args:
+            rows: the states. If they are those of the last `policy_gradient`, the networks are not
+                evaluated again.
+            damping: added to the diagonal of F.
+        """
+        ...
+
+    def vector(self, tensor: Tensor) -> Array:
+        """Return a vector in the form that `fisher_product` takes."""
+        ...
+
+    def value_rows(self, batch: Any) -> Any:
+        """Return the critic's inputs and targets in the engine's own form, a `Minibatch`."""
+        ...
+
+    def value_gradient(self, rows: Any, value_clip: float | None) -> Any:
+        """Write the gradient of the value loss to the critic's gradient; return the loss.
+
+        Args:
+            rows: from `value_rows`, or a minibatch of them.
+            value_clip: see `numerics.losses.value_loss`.
+        """
+        ...
+
+
+def full_batch_kl(engine: Engine, batch: TensorBatch) -> float:
+    """Return KL(π_old ‖ π_θ) in nats, averaged over all states of the batch, in float64."""
+    old = engine.policy.family(batch.old_parameters.double())
+    new = old.at(engine.distribution(batch.inputs).parameters.double())
+    return float(old.kl(new).mean())

@@ -1,0 +1,34 @@
+"""Chooses the engine of a policy when a run is built."""
+
+from rlkl.engines.base import Engine
+from rlkl.engines.torch import TorchEngine
+from rlkl.models.policy import Policy
+from rlkl.utils.errors import ConfigError
+
+try:
+    from rlkl.engines.numpy import engine as numpy_engine
+except ModuleNotFoundError:  # rlkl works without this package, only slower
+    numpy_engine = None  # type: ignore[assignment]
+
+
+def make_engine(policy: Policy) -> Engine:
+    """Return the engine of `policy.engine`; `auto` selects NumPy where possible.
+
+    Raises:
+        ConfigError: `policy.engine=numpy`, but that engine cannot evaluate the networks.
+    """
+    wanted = policy.config.engine
+    if wanted == "torch":
+        return TorchEngine(policy)
+    if numpy_engine is None:
+        reason = "engines.numpy is not installed"
+    else:
+        reason = numpy_engine.unsupported(policy)
+        if not reason:
+            return numpy_engine.NumpyEngine(policy)
+    if wanted == "numpy":
+        raise ConfigError(
+            f"policy.engine=numpy: the NumPy engine cannot evaluate {reason}; "
+            "use policy.engine=auto"
+        )
+    return TorchEngine(policy, reason)

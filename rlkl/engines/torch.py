@@ -1,0 +1,173 @@
+"""The torch engine: any network, any device. It defines what every engine computes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlkl.engines.base import Acting, Array, Loss, Objective, full_batch_kl
+from rlkl.envs.observations import Observations
+from rlkl.models.policy import Inputs, Policy
+from rlkl.numerics.distributions import Distribution
+from rlkl.numerics.losses import value_loss
+from rlkl.numerics.trust_region import fisher_vector_product
+
+
+class TorchPolicy:
+    """`NewPolicy` as tensors that are detached from the graph.
+
+    Args:
+        distribution: π_θ at the rows of a minibatch, with a graph.
+        batch: the minibatch, with tensors.
+    """
+
+    xp = torch
+
+    def __init__(self, distribution: Distribution, batch: Any) -> None:
+        self.distribution, self.batch = distribution, batch
+
+    @cached_property
+    def _log_prob(self) -> Tensor:
+        return self.distribution.log_prob(self.batch.actions)
+
+    @cached_property
+    def _kl(self) -> Tensor:
+        return self.distribution.at(self.batch.old_parameters).kl(self.distribution)
+
+    @cached_property
+    def _entropy(self) -> Tensor:
+        return self.distribution.entropy()
+
+    @property
+    def log_prob(self) -> Tensor:
+        """Return log π_θ(a|s), `[B]`."""
+        return self._log_prob.detach()
+
+    @cached_property
+    def ratio(self) -> Tensor:
+        """Return π_θ(a|s) / π_old(a|s), `[B]`."""
+        ratio: Tensor = (self.log_prob - self.batch.old_log_prob).exp()
+        return ratio
+
+    @property
+    def kl(self) -> Tensor:
+        """Return KL(π_old ‖ π_θ) in nats, `[B]`."""
+        return self._kl.detach()
+
+    @property
+    def entropy(self) -> Tensor:
+        """Return the entropy in nats, `[B]`."""
+        return self._entropy.detach()
+
+    def mean_kl(self) -> Tensor:
+        """Return the mean of `kl`."""
+        return self.kl.mean()
+
+    def mean_entropy(self) -> Tensor:
+        """Return the mean of `entropy`."""
+        return self.entropy.mean()
+
+    def backward(self, loss: Loss) -> None:
+        """Backpropagate a loss from its derivatives."""
+        roots, derivatives = [self._log_prob], [loss.log_prob]
+        for name, derivative in (("_kl", loss.kl), ("_entropy", loss.entropy)):
+            if isinstance(derivative, Tensor) or derivative:
+                root = getattr(self, name)
+                roots.append(root)
+                derivatives.append(root.new_ones(root.shape) * derivative)
+        if loss.torch_term is not None:
+            roots.append(loss.torch_term)
+            derivatives.append(torch.ones_like(loss.torch_term))
+        torch.autograd.backward(roots, derivatives)
+
+
+class TorchEngine:
+    """Evaluates and differentiates with torch; see `Engine`.
+
+    Args:
+        policy: whose networks it evaluates.
+        reason: why `auto` chose this engine; else empty.
+    """
+
+    name = "torch"
+    can_fork = False
+
+    def __init__(self, policy: Policy, reason: str = "") -> None:
+        self.policy = policy
+        self.reason = reason
+
+    def act(self, noise: Tensor) -> Acting:
+        """Return a function that samples actions; see `Engine.act`."""
+
+        def act(t: int, observations: Observations, states: Tensor) -> tuple[Any, Tensor]:
+            distribution, states = self.step(self.policy.tensors(observations), states)
+            return distribution.draw(noise[t]).cpu().numpy(), states
+
+        return act
+
+    @torch.no_grad()
+    def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Distribution, Tensor]:
+        """Return π(·|s) of one step; see `Engine.step`."""
+        return self.policy.step(observations, states)
+
+    @torch.no_grad()
+    def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
+        """Return π(·|s) of each row; see `Engine.distribution`."""
+        return self.policy.distribution(inputs, dtype)
+
+    @torch.no_grad()
+    def values(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
+        """Return V(s) of each row, `[B]`."""
+        return self.policy.values(inputs, states)
+
+    def rows(self, batch: Any, objective: Objective) -> Any:
+        """Return the batch."""
+        return batch
+
+    def policy_gradient(self, objective: Objective, rows: Any) -> Any:
+        """Write the actor's gradient; return the loss."""
+        policy = self.policy
+        policy.actor_parameters.gradient.zero_()
+        new = TorchPolicy(policy.distribution(rows.inputs), rows)
+        loss = objective.loss(new, rows)
+        new.backward(loss)
+        if not policy.config.share_encoder:
+            return loss.value
+        weight = policy.config.shared_value_coefficient
+        values = policy.values(rows.inputs, through_encoder=True)
+        value_term, derivative = value_loss(torch, values.detach(), rows.old_values, rows.returns)
+        torch.autograd.backward(values, weight * derivative)
+        return loss.value + weight * value_term
+
+    def mean_kl(self, rows: Any) -> float:
+        """Return the mean KL(π_old ‖ π_θ) in nats."""
+        return full_batch_kl(self, rows)
+
+    def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
+        """Return products with F, the Hessian of the mean KL(π_old ‖ π_θ) at θ_old."""
+        policy = self.policy
+        with policy.past_bounds():
+            new = policy.distribution(rows.inputs)
+        mean_kl = new.at(rows.old_parameters).kl(new).mean()
+        return fisher_vector_product(mean_kl, policy.actor_parameters.tensors, damping)
+
+    def vector(self, tensor: Tensor) -> Array:
+        """Return the tensor."""
+        return tensor
+
+    def value_rows(self, batch: Any) -> Any:
+        """Return the batch; with a shared encoder, features replace the observations."""
+        return replace(batch, inputs=self.policy.critic_inputs(batch.inputs))
+
+    def value_gradient(self, rows: Any, value_clip: float | None) -> Any:
+        """Write the critic's gradient; return the loss."""
+        self.policy.critic_parameters.gradient.zero_()
+        values = self.policy.values(rows.inputs)
+        loss, derivative = value_loss(
+            torch, values.detach(), rows.old_values, rows.returns, value_clip
+        )
+        torch.autograd.backward(values, derivative)
+        return loss

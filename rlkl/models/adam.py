@@ -1,0 +1,118 @@
+"""Adam on one parameter vector, with clipping of the gradient's norm."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlkl.models.flat_parameters import FlatParameters, in_shared_memory
+
+
+class Adam:
+    """Adam on one parameter vector (Kingma & Ba 2015, algorithm 1), after gradient clipping.
+
+    With the step number t: m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²,
+    θ ← θ - learning_rate · m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + ε).
+
+    It calls the kernel of `torch.optim.Adam(fused=True)` directly, without that class's overhead.
+    Its state is in memory that forked processes share.
+
+    Args:
+        parameters: updated from their gradient.
+        learning_rate: may change between steps.
+        epsilon: ε.
+        betas: β₁ and β₂.
+    """
+
+    def __init__(
+        self,
+        parameters: FlatParameters,
+        learning_rate: float,
+        epsilon: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self.epsilon = epsilon
+        self.betas = betas
+        vector = parameters.vector.data
+        self.first_moment = in_shared_memory(torch.zeros_like(vector))
+        self.second_moment = in_shared_memory(torch.zeros_like(vector))
+        self.num_steps = in_shared_memory(torch.zeros((), device=vector.device))
+        self._counter = self.num_steps.numpy() if vector.device.type == "cpu" else None
+        self._tensors: tuple[list[Tensor], ...] = (
+            [vector],
+            [parameters.gradient],
+            [self.first_moment],
+            [self.second_moment],
+            [],  # for AMSGrad, which rlkl does not use
+            [self.num_steps],
+        )
+
+    def step(self, max_grad_norm: float | None = None) -> Tensor | float:
+        """Take one descent step with the parameters' gradient.
+
+        Args:
+            max_grad_norm: a larger gradient is scaled down to this norm; None does not clip.
+
+        Returns:
+            The norm before clipping; on a GPU a scalar tensor, which avoids a synchronisation.
+        """
+        norm = self._clip(max_grad_norm)
+        if self._counter is None:
+            self.num_steps.add_(1)
+        else:
+            self._counter += 1  # faster than torch
+        torch._fused_adam_(
+            *self._tensors,
+            lr=self.learning_rate,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
+        return norm
+
+    def _clip(self, max_grad_norm: float | None) -> Tensor | float:
+        gradient = self.parameters.gradient
+        if gradient.device.type != "cpu":
+            norm: Tensor = torch.linalg.vector_norm(gradient)
+            if max_grad_norm is not None:
+                gradient.mul_((max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+            return norm
+        # Python and NumPy are faster here. Unlike `@`, `vdot` does not warn about an overflow.
+        array = gradient.numpy()
+        length = math.sqrt(np.vdot(array, array))
+        if max_grad_norm is not None:
+            scale = max_grad_norm / (length + 1e-6)
+            if not scale >= 1:  # also for a norm of NaN, which then reaches the parameters
+                with np.errstate(invalid="ignore"):
+                    array *= scale
+        return length
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments and the number of steps."""
+        return {
+            "first_moment": self.first_moment,
+            "second_moment": self.second_moment,
+            "num_steps": self.num_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])
+
+
+def mean_of(scalars: Sequence[Tensor | float]) -> float:
+    """Return the mean of tensors or of numbers; NaN if there are none."""
+    if not scalars:
+        return math.nan
+    tensors = [scalar for scalar in scalars if isinstance(scalar, Tensor)]
+    numbers = [scalar for scalar in scalars if not isinstance(scalar, Tensor)]
+    return float(torch.stack(tensors).mean()) if tensors else sum(numbers) / len(numbers)

@@ -1,0 +1,111 @@
+"""The settings of a policy's networks."""
+
+from dataclasses import dataclass, field
+
+from rlkl.envs.actions import BOX_DISTRIBUTIONS
+from rlkl.models.networks import ACTIVATIONS, IMAGE_ENCODERS
+from rlkl.models.recurrent import MEMORIES
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.field_types import check_fields
+from rlkl.utils.validation import check_choice, check_range
+
+ENGINES = ("auto", "numpy", "torch")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Networks of the actor and the critic, and the distribution of actions.
+
+    Each network is an encoder, an optional memory and an MLP. The two share nothing unless
+    `share_encoder` is true.
+
+    Attributes:
+        actor_hidden_sizes: units of the hidden layers of the actor's MLP.
+        critic_hidden_sizes: units of the hidden layers of the critic's MLP.
+        encoder_hidden_sizes: units of the encoder's layers for vectors; empty for no layers.
+        image_encoder: for images: `nature` (Mnih 2015), `impala` (residual, Espeholt 2018), `small`
+            (for grids of a few cells), `strided` (halves any image to 8 × 8 or less), or `auto`:
+            nature from 36 to 128 pixels a side, small for grids of up to 10 cells, else strided.
+            `nature_or_small` is `auto` of older runs.
+        image_features: number of features of each image.
+        pixel_scale: divisor of the bytes of images.
+        share_encoder: actor and critic have one encoder and one memory. The policy-optimizer trains
+            them with its own loss plus `shared_value_coefficient` times the value loss; only
+            first-order algorithms can.
+        shared_value_coefficient: see `share_encoder`.
+        memory: `none`, `gru` or `lstm`.
+        memory_size: units of the memory.
+        sequence_length: maximal number of steps of backpropagation through time.
+        activation: between layers: tanh, relu, elu, gelu or silu.
+        initialization: `orthogonal` with the gains below, or `uniform` within ±1/√fan_in.
+        hidden_gain: of hidden layers.
+        actor_gain: of the actor's output; small, so the first policy hardly depends on the state.
+        critic_gain: of the critic's output.
+        box_distribution: for Box actions: `gaussian`, clipped to the bounds before the environment
+            gets it, or `tanh_gaussian`, squashed into them.
+        clip_actions: whether actions of a `gaussian` are clipped; false leaves it to the
+            environment.
+        scale_actions: whether a `gaussian` is in half-ranges from the middle of finite bounds: the
+            environment gets middle + half-range · sample. Mean, standard deviation and entropy are
+            in these units; KL and ratios do not depend on them. False passes on the sample itself.
+        state_dependent_std: the standard deviation is an output of the actor, not a parameter.
+        log_std: initial logarithm of a Gaussian's standard deviation, in half-ranges with
+            `scale_actions`.
+        log_std_min: lower bound of the log standard deviation.
+        log_std_max: upper bound of the log standard deviation.
+        engine: `numpy` evaluates MLPs on a CPU with analytic gradients, several times as fast;
+            `torch` evaluates every network on every device; `auto` is numpy where possible. Both
+            give the same numbers, up to rounding.
+    """
+
+    actor_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
+    critic_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
+    encoder_hidden_sizes: list[int] = field(default_factory=list)
+    image_encoder: str = "auto"
+    image_features: int = 512
+    pixel_scale: float = 255.0
+    share_encoder: bool = False
+    shared_value_coefficient: float = 0.5
+    memory: str = "none"
+    memory_size: int = 64
+    sequence_length: int = 32
+    activation: str = "tanh"
+    initialization: str = "orthogonal"
+    hidden_gain: float = 2**0.5
+    actor_gain: float = 0.01
+    critic_gain: float = 1.0
+    box_distribution: str = "gaussian"
+    clip_actions: bool = True
+    scale_actions: bool = True
+    state_dependent_std: bool = False
+    log_std: float = 0.0
+    log_std_min: float = -20.0
+    log_std_max: float = 2.0
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "policy.")
+        for key in ("actor_hidden_sizes", "critic_hidden_sizes", "encoder_hidden_sizes"):
+            for size in getattr(self, key):
+                check_range(f"policy.{key}", size, at_least=1, at_most=65536)
+        for key in ("image_features", "memory_size", "sequence_length"):
+            check_range(f"policy.{key}", getattr(self, key), at_least=1, at_most=65536)
+        check_choice("policy.image_encoder", self.image_encoder, IMAGE_ENCODERS)
+        check_choice("policy.memory", self.memory, MEMORIES)
+        check_choice("policy.activation", self.activation, ACTIVATIONS)
+        check_choice("policy.initialization", self.initialization, ("orthogonal", "uniform"))
+        check_choice("policy.box_distribution", self.box_distribution, BOX_DISTRIBUTIONS)
+        if not self.clip_actions and self.box_distribution == "tanh_gaussian":
+            raise ConfigError(
+                "policy.clip_actions=false: has no effect with policy.box_distribution="
+                "tanh_gaussian, which squashes actions into their bounds; leave one of them out"
+            )
+        check_choice("policy.engine", self.engine, ENGINES)
+        for key in ("pixel_scale", "hidden_gain", "actor_gain", "critic_gain"):
+            check_range(f"policy.{key}", getattr(self, key), above=0)
+        check_range("policy.shared_value_coefficient", self.shared_value_coefficient, at_least=0)
+        check_range("policy.log_std_min", self.log_std_min, at_least=-20, at_most=5)
+        check_range("policy.log_std_max", self.log_std_max, at_least=self.log_std_min, at_most=5)
+        check_range(
+            "policy.log_std", self.log_std, at_least=self.log_std_min, at_most=self.log_std_max
+        )

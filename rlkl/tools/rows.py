@@ -1,0 +1,21 @@
+"""Rows of named values, from which tables, figures and CSV files are made."""
+
+from typing import Any
+
+Row = dict[str, Any]
+Rows = list[Row]
+
+
+def select(rows: Rows, **wanted: str | float) -> Rows:
+    """Return the rows whose columns have these values."""
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def column(rows: Rows, key: str) -> list[float]:
+    """Return a column of numbers."""
+    return [float(row[key]) for row in rows]
+
+
+def distinct(rows: Rows, key: str) -> list[Any]:
+    """Return the different values of a column in order of first appearance."""
+    return list(dict.fromkeys(row[key] for row in rows))

@@ -1,0 +1,178 @@
+"""Load trained policies from checkpoints."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from rlkl.engines.make import make_engine
+from rlkl.envs.actions import mask_rows
+from rlkl.envs.make import EnvConfig
+from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations, normalized
+from rlkl.envs.spaces import describe_space, described_space
+from rlkl.models.policy import Policy, PolicyConfig
+from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.training.archive import check_described
+from rlkl.training.checkpoint import checkpoint_path, load_checkpoint, taking_from
+from rlkl.training.evaluation import MAX_EPISODE_STEPS
+from rlkl.utils.config_upgrades import upgrade_section
+from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
+from rlkl.utils.validation import check_range
+
+
+class TrainedPolicy:
+    """A trained policy that acts on raw observations.
+
+    Args:
+        policy: the networks.
+        normalizer: of observations, if training normalised them.
+    """
+
+    def __init__(self, policy: Policy, normalizer: ObservationNormalizer | None) -> None:
+        self.policy = policy
+        self.engine = make_engine(policy)
+        self.normalizer = normalizer
+        self._states: Tensor | None = None
+
+    def reset(self) -> None:
+        """Reset the memory; call this at the start of each episode if the policy has one."""
+        self._states = None
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Any,
+        generator: Generator | None = None,
+        action_mask: Any | None = None,
+    ) -> Any:
+        """Return an action for the environment.
+
+        Args:
+            observation: raw, as the environment returns it.
+            generator: random numbers for a sampled action; None for the deterministic action.
+            action_mask: which actions are allowed, as the environment returns it.
+
+        Raises:
+            ConfigError: the observation or the mask does not fit the spaces of training.
+        """
+        policy = self.policy
+        encoded = self._encoded(observation, action_mask)
+        seen = policy.tensors(normalized(encoded, self.normalizer))
+        states = policy.initial_state(1) if self._states is None else self._states
+        distribution, self._states = self.engine.step(seen, states)
+        chosen = distribution.mode() if generator is None else distribution.sample(generator)
+        return policy.decoder(chosen.cpu().numpy())[0]
+
+    def _encoded(self, observation: Any, action_mask: Any | None) -> Observations:
+        encoder, decoder = self.policy.encoder, self.policy.decoder
+        is_masked = isinstance(observation, dict) and ACTION_MASK in observation
+        if action_mask is None and is_masked and ACTION_MASK not in encoder.keys and encoder.keys:
+            action_mask = observation[ACTION_MASK]
+        try:
+            encoder.check_single(observation)
+            encoded = encoder.stack([observation], "the observation")
+            if action_mask is not None:
+                none = np.zeros(1, np.bool_)
+                masks = mask_rows(decoder.space, [action_mask], none, "the observation")
+                encoded[ACTION_MASK] = masks
+        except BrokenEnvironmentError as error:  # the caller passed it, not an environment
+            text = str(error).removeprefix("the observation: ").replace(" of sub-environment 0", "")
+            raise ConfigError(f"act: {text}") from None
+        return encoded
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """Return what `load_policy` needs besides the weights, as plain numbers, lists and strings."""
+    return {
+        "config": asdict(policy.config),
+        "observation_space": describe_space(policy.encoder.space),
+        "observation_keys": list(policy.encoder.keys),
+        "action_space": describe_space(policy.decoder.space),
+    }
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained policy, and what is needed to evaluate it as in its run.
+
+    Attributes:
+        policy: the policy.
+        env: the environments of its training.
+        env_steps: environment steps of training at the checkpoint.
+        threads: number of threads in training.
+        max_episode_steps: limit of an evaluation episode.
+    """
+
+    policy: TrainedPolicy
+    env: EnvConfig
+    env_steps: int
+    threads: int
+    max_episode_steps: int
+
+
+def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
+    """Load the policy of a run, and what is needed to evaluate it.
+
+    Args:
+        run_dir: the run's folder, or a checkpoint.
+        checkpoint: `last` or `best`.
+
+    Raises:
+        ConfigError: the checkpoint is missing or cannot be read.
+    """
+    path = checkpoint_path(run_dir, checkpoint)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        config = state["config"]
+        env = EnvConfig(**config["env"])
+        threads = config["threads"]
+        if not isinstance(threads, int) or not 1 <= threads <= 1024:
+            raise ValueError(f"threads={threads}; expected 1 to 1024")
+        limit = int(config.get("eval_max_episode_steps", MAX_EPISODE_STEPS))
+        check_range("eval_max_episode_steps", limit, at_least=1)
+        return TrainedRun(_policy_from(state), env, int(state["env_steps"]), threads, limit)
+
+
+def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
+    """Load the policy of a run.
+
+    Args:
+        run_dir: the run's folder, or a checkpoint.
+        checkpoint: `last`, or `best` for the policy with the best return.
+
+    Raises:
+        ConfigError: the checkpoint is missing or cannot be read.
+    """
+    path = checkpoint_path(run_dir, checkpoint)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        return _policy_from(state)
+
+
+def _policy_from(state: dict[str, Any]) -> TrainedPolicy:
+    description = state["policy_description"]
+    check_described(description, state["policy"])
+    encoder = ObservationEncoder(
+        described_space(description["observation_space"]), description["observation_keys"]
+    )
+    check_described(description, state["policy"], encoder.vector_size)
+    config = PolicyConfig(**upgrade_section("policy", description["config"]))
+    action_space = described_space(description["action_space"])
+    policy = Policy(config, encoder, action_space, torch.Generator())
+    policy.load_state_dict(state["policy"])
+    normalizer = None
+    if state["normalizer"] is not None:
+        normalizer = ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
+        normalizer.load_state_dict(state["normalizer"])
+    numbers: list[Tensor] = [policy.actor_parameters.vector, policy.critic_parameters.vector]
+    if normalizer is not None:
+        numbers += [torch.as_tensor(normalizer.mean), torch.as_tensor(normalizer.scale)]
+    if not all(bool(part.isfinite().all()) for part in numbers):
+        raise ConfigError(
+            "the policy has numbers that are not finite, so it cannot act; use an earlier "
+            "checkpoint of the run"
+        )
+    return TrainedPolicy(policy, normalizer)

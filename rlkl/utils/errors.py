@@ -1,0 +1,16 @@
+"""Exceptions that several packages raise and catch."""
+
+
+class ConfigError(ValueError):
+    """The user asked for something that cannot be done.
+
+    The message is one line: what was given, what was expected, how to fix it. Commands print it
+    without a traceback and exit with a code other than 0.
+    """
+
+
+class BrokenEnvironmentError(Exception):
+    """An environment failed while it ran: it raised, or returned NaN or undeclared data.
+
+    The message is one line and names the environment.
+    """
