@@ -21,14 +21,11 @@ def make_engine(policy: Policy) -> Engine:
     if wanted == "torch":
         return TorchEngine(policy)
     if numpy_engine is None:
-        reason = "engines.numpy is not installed"
+        reason = "the NumPy engine is not installed"
+    elif part := numpy_engine.unsupported(policy):
+        reason = f"the NumPy engine cannot evaluate {part}"
     else:
-        reason = numpy_engine.unsupported(policy)
-        if not reason:
-            return numpy_engine.NumpyEngine(policy)
+        return numpy_engine.NumpyEngine(policy)
     if wanted == "numpy":
-        raise ConfigError(
-            f"policy.engine=numpy: the NumPy engine cannot evaluate {reason}; "
-            "use policy.engine=auto"
-        )
+        raise ConfigError(f"policy.engine=numpy: {reason}; use policy.engine=auto")
     return TorchEngine(policy, reason)

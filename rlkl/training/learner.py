@@ -133,7 +133,7 @@ class Learner:
         config, engine = self.config, self.engine
         backend = self.envs.backend + ", auto" * (config.env.backend == "auto")
         name = {"numpy": "NumPy", "torch": "torch"}[engine.name]
-        reason = f" (auto: NumPy cannot do {engine.reason})" if engine.reason else ""
+        reason = f" ({engine.reason})" if engine.reason else ""
         resets = (
             f"; environments reset every {self.checkpoint_interval} iterations, after checkpoints"
             if self.resets_at_checkpoints

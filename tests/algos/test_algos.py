@@ -135,14 +135,14 @@ def in_torch(parameters: Tensor, kind: str) -> InTorch:
 @torch.no_grad()
 def true_kl(policy: Policy, batch: Batch, kind: str) -> float:
     """Return the mean of KL(π_old ‖ π_θ) over the full batch, by torch.distributions."""
-    new = policy.distribution(batch.inputs).parameters
+    new = make_engine(policy).distribution(batch.inputs).parameters
     return float(in_torch(batch.old_parameters, kind).kl(in_torch(new, kind)).mean())
 
 
 @torch.no_grad()
 def true_surrogate(policy: Policy, batch: Batch, kind: str) -> float:
     """Return the mean of r · A with standardised advantages, by torch.distributions."""
-    new = in_torch(policy.distribution(batch.inputs).parameters, kind)
+    new = in_torch(make_engine(policy).distribution(batch.inputs).parameters, kind)
     old = in_torch(batch.old_parameters, kind)
     ratio = (new.log_prob(batch.actions) - old.log_prob(batch.actions)).exp()
     advantages = batch.advantages.double()
