@@ -967,6 +967,8 @@ def test_constant_advantages_keep_policy(name: str, kind: str, constant: float) 
     algo = config_of(name, kl_coefficient=1.0)
     make_policy_optimizer(algo, make_engine(policy), Generator().manual_seed(0)).update(batch, 0.0)
     if algo.name in ("ppo_kl", "ppo_kl_fixed"):  # the gradient of a KL of 0 is 0 to rounding
-        torch.testing.assert_close(policy.actor_parameters.vector, before, rtol=0, atol=1e-6)
+        # Adam enlarges rounding errors of a gradient of 0; NumPy's KL gradient has none.
+        atol = 1e-6 if HAS_NUMPY_ENGINE else 1e-4
+        torch.testing.assert_close(policy.actor_parameters.vector, before, rtol=0, atol=atol)
     else:
         assert torch.equal(policy.actor_parameters.vector, before)

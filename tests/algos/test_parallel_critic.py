@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from engines_available import HAS_NUMPY_ENGINE
 
 import rlkl
 from rlkl.algos import ALGORITHMS, parallel_critic
@@ -24,6 +25,8 @@ from rlkl.rollouts.batch import Batch
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
+
+pytestmark = pytest.mark.skipif(not HAS_NUMPY_ENGINE, reason="only the NumPy engine can fork")
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a Unix")
 

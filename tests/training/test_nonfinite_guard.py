@@ -99,7 +99,7 @@ def in_step(actor: bool, *, gradient: bool, value: float) -> Spoil:
             if gradient:
                 parameters.gradient[7] = value
                 return loss
-            return value
+            return loss * 0 + value  # of the engine's own kind
 
         patch.setattr(run.learner.engine, method, spoiled)
 
