@@ -26,9 +26,9 @@ from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
 
-pytestmark = pytest.mark.skipif(not HAS_NUMPY_ENGINE, reason="only the NumPy engine can fork")
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a Unix")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork") or not HAS_NUMPY_ENGINE, reason="needs a Unix and the NumPy engine"
+)
 
 
 def config(worker: str, algo: str = "ppo_clip", env_id: str = "CartPole-v1") -> TrainConfig:
