@@ -84,7 +84,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "early stop of epochs": ("ppo_clip", "categorical", {"target_kl": 0.002}),
     "entropy": ("ppo_kl", "gaussian", {"entropy_coefficient": 0.01}),
     "entropy of a squash": ("ppo_clip", "tanh", {"entropy_coefficient": 0.01}),
-    "standardised minibatches": ("ppo_clip", "masked", {"advantage_standardization": "minibatch"}),
+    "standardized minibatches": ("ppo_clip", "masked", {"advantage_standardization": "minibatch"}),
     "part of the states": ("trpo", "gaussian", {"fisher_fraction": 0.5}),
     "part of the sequences": ("npg", "gru", {"fisher_fraction": 0.5}),
 }  # fmt: skip

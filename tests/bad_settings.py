@@ -208,7 +208,7 @@ CONFLICTS = {
     ("algo=trpo", "policy=gru", "policy.share_encoder=true"): "share_encoder",
     ("env.backend=native", "env.frame_stack=4"): "stacks no frames",
     ("env.backend=ale",): "not an Atari game",
-    ("env=taxi", "normalize_observations=true"): "nothing to normalise",
+    ("env=taxi", "normalize_observations=true"): "nothing to normalize",
     ("policy=gru", "policy.engine=by_hand"): "policy.engine=by_hand",
     ("algo=ppo_clip,trpo",): "add --multirun",
     ("algo=ppo_kl", "algo.kl_coefficient_min=5", "algo.kl_coefficient_max=1"): "kl_coefficient",

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation with a clipped ratio."""
+"""Proximal policy optimization with a clipped ratio."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation with a KL penalty whose coefficient is adaptive or fixed."""
+"""Proximal policy optimization with a KL penalty whose coefficient is adaptive or fixed."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Trust region policy optimisation: a natural-gradient step, shortened until the KL bound holds."""
+"""Trust region policy optimization: a natural-gradient step, shortened until the KL bound holds."""
 
 from dataclasses import dataclass
 from typing import Any

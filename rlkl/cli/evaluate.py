@@ -26,7 +26,7 @@ from rlkl.version import __version__
 
 COMMAND = RunCommand(
     "evaluate",
-    "Runs a trained policy in fresh environments, made as in training, with a fixed normaliser,\n"
+    "Runs a trained policy in fresh environments, made as in training, with a fixed normalizer,\n"
     "with deterministic actions (the most probable, or the mean) and with sampled ones.",
     {
         "rlkl evaluate RUN_DIR": "100 episodes with each kind of actions",

@@ -11,7 +11,7 @@ COMMAND = RunCommand(
     "export",
     "Writes a trained policy as an ONNX model from raw observations to the parameters of the\n"
     "action distribution and the deterministic action, and compares it with the policy in ONNX\n"
-    "Runtime (extra: export). The normaliser is part of the model.",
+    "Runtime (extra: export). The normalizer is part of the model.",
     {
         "rlkl export RUN_DIR": "RUN_DIR/last.onnx",
         "rlkl export RUN_DIR --checkpoint best --output FILE.onnx": "the best policy",

@@ -38,7 +38,7 @@ COUNTERPARTS: dict[str, tuple[Counterpart, ...]] = {
         Counterpart("buffer_size", "rollout_steps",
                     "the batch has rollout_steps × env.num_envs steps"),
     ),
-    "Optimisation": (
+    "Optimization": (
         Counterpart("lr learning_rate learningrate step_size",
                     "algo.learning_rate critic.learning_rate"),
         Counterpart("pi_lr policy_lr actor_lr", "algo.learning_rate"),

@@ -32,7 +32,7 @@ from rlkl.utils.streams import tell
 
 COMMAND = RunCommand(
     "watch",
-    "Shows a trained policy in a fresh environment, made as in training, with a fixed normaliser:\n"
+    "Shows a trained policy in a fresh environment, made as in training, with a fixed normalizer:\n"
     "in a window, or with --video in a file, which needs no display.",
     {
         "rlkl watch RUN_DIR": "three episodes in a window",

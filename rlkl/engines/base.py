@@ -53,7 +53,7 @@ class Minibatch(Protocol):
         ...
 
     def standardized(self) -> Self:
-        """Return the same rows with standardised advantages."""
+        """Return the same rows with standardized advantages."""
         ...
 
 
@@ -150,7 +150,7 @@ class Objective(Protocol):
 
         Args:
             new: π_θ at the rows of the minibatch.
-            batch: a `Minibatch`, with advantages standardised as configured.
+            batch: a `Minibatch`, with advantages standardized as configured.
         """
         ...
 

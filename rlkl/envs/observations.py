@@ -19,7 +19,7 @@ Observations = dict[str, NDArray[Any]]
 
 VECTOR = "vector"
 """All numbers and one-hot codes side by side, `[N, D]`: float32, or float64 if the space contains
-wider numbers, so that the normaliser subtracts the mean before rounding."""
+wider numbers, so that the normalizer subtracts the mean before rounding."""
 
 ACTION_MASK = "action_mask"
 """Which actions are allowed, bool `[N, M]`, if the environment has action masks."""
@@ -40,7 +40,7 @@ class ObservationEncoder:
     Attributes:
         vector_size: D, columns of the vector; 0 if there is none.
         images: channels, height and width of each image, by its key in the encoded observations.
-        is_measured: which columns come from Boxes and are normalised, `[D]`.
+        is_measured: which columns come from Boxes and are normalized, `[D]`.
         dtype: of the vector.
 
     Raises:
@@ -174,7 +174,7 @@ class ObservationEncoder:
                 leaf.check(part.shape, part.dtype, "the observation")
 
     def empty(self, *shape: int) -> Observations:
-        """Return uninitialised buffers for encoded observations, `[*shape, ...]` each."""
+        """Return uninitialized buffers for encoded observations, `[*shape, ...]` each."""
         buffers: Observations = {
             name: np.empty((*shape, *size), np.uint8) for name, size in self.images.items()
         }
@@ -186,7 +186,7 @@ class ObservationEncoder:
 def normalized(
     observations: Observations, normalizer: ObservationNormalizer | None
 ) -> Observations:
-    """Return observations with normalised vectors; unchanged without a normaliser."""
+    """Return observations with normalized vectors; unchanged without a normalizer."""
     if normalizer is None:
         return observations
     return observations | {VECTOR: normalizer(observations[VECTOR])}

@@ -1,4 +1,4 @@
-"""MLPs and convolutional encoders of a policy, and weight initialisation."""
+"""MLPs and convolutional encoders of a policy, and weight initialization."""
 
 from collections.abc import Sequence
 
@@ -194,7 +194,7 @@ class Encoder(nn.Module):
 def orthogonal_(
     network: nn.Module, hidden_gain: float, output_gain: float, generator: Generator
 ) -> None:
-    """Initialise weights as scaled orthogonal matrices and biases as 0 (Saxe 2014).
+    """Initialize weights as scaled orthogonal matrices and biases as 0 (Saxe 2014).
 
     A kernel is a matrix with a row for each output channel. Matrices of a memory have gain 1.
 
@@ -220,7 +220,7 @@ def orthogonal_(
 
 
 def uniform_(network: nn.Module, generator: Generator) -> None:
-    """Initialise weights and biases uniformly within ±1/√fan_in, as torch does by default.
+    """Initialize weights and biases uniformly within ±1/√fan_in, as torch does by default.
 
     The fan-in of a memory is its hidden size.
     """

@@ -91,7 +91,7 @@ class Policy:
     memory, then the critic's. It is 0 at an episode start.
 
     Args:
-        config: networks and initialisation.
+        config: networks and initialization.
         encoder: of raw observations.
         action_space: Discrete, MultiDiscrete, MultiBinary or a Box of floats.
         generator: source of the initial weights.

@@ -1,1 +1,1 @@
-"""Mathematics of policy optimisation, as pure functions."""
+"""Mathematics of policy optimization, as pure functions."""

@@ -203,7 +203,7 @@ class MultiCategorical(_IndependentChoices):
         return type(self)(parameters, self.sizes)
 
     def masked(self, mask: Tensor) -> Self:
-        """Return each categorical renormalised over the actions that a mask `[B, Σ A_d]` allows."""
+        """Return each categorical renormalized over the actions that a mask `[B, Σ A_d]` allows."""
         return self.at(torch.where(mask, self.parameters, -math.inf))
 
 

@@ -158,7 +158,7 @@ def diagonal_gaussian_kl(
 def diagonal_gaussian_kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Kullback-Leibler divergence of a diagonal Gaussian from N(0, 1), in nats.
 
-    KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ_d [μ² + σ² - log σ² - 1], the regulariser of a variational
+    KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ_d [μ² + σ² - log σ² - 1], the regularizer of a variational
     autoencoder (Kingma & Welling 2014, appendix B).
 
     Args:

@@ -50,7 +50,7 @@ def from_probabilities(
     """Return the categorical distributions with these probabilities, which may be 0.
 
     Args:
-        probabilities: `[B, A]`, or `[A]` for one state. Lists become float64. Rows are normalised.
+        probabilities: `[B, A]`, or `[A]` for one state. Lists become float64. Rows are normalized.
 
     Raises:
         ValueError: if an entry is negative or NaN, or a row does not sum to 1 within 1e-5.

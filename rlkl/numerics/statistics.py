@@ -65,7 +65,7 @@ def optimality_gap(strata: Sequence[Floats], optimum: float = 1.0) -> Any:
     gap = γ - mean over tasks of mean over runs of min(x, γ) (Agarwal 2021, section 4.3).
 
     Args:
-        strata: normalised scores, `[..., N_k]` each.
+        strata: normalized scores, `[..., N_k]` each.
         optimum: γ.
     """
     return optimum - mean_of_means([np.minimum(scores, optimum) for scores in strata])

@@ -24,7 +24,7 @@ class Batch:
     Attributes:
         inputs: observations, and for a policy with memory the sequences they form.
         actions: as sampled, `[B]` or `[B, A]`.
-        advantages: not standardised, `[B]`.
+        advantages: not standardized, `[B]`.
         returns: targets of the critic, advantages + old values, `[B]`.
         old_parameters: of the distributions π_old(·|s), `[B, P]`.
         old_log_prob: log π_old(a|s), `[B]`.
@@ -49,7 +49,7 @@ class Batch:
         return len(self) if sequences is None else len(sequences)
 
     def standardized(self) -> Self:
-        """Return the batch with its advantages standardised over it."""
+        """Return the batch with its advantages standardized over it."""
         return replace(self, advantages=standardize(self.advantages))
 
     def take(self, chosen: Tensor) -> Self:

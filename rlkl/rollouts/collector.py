@@ -135,7 +135,7 @@ class Collector:
         return buffers
 
     def _write(self, buffers: Observations, t: int) -> Observations:
-        """Write the current observations, normalised, into row t; return the row."""
+        """Write the current observations, normalized, into row t; return the row."""
         written = {key: rows[t] for key, rows in buffers.items()}
         for key, rows in self._observations.items():
             if key == VECTOR and self.normalizer is not None:

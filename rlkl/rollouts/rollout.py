@@ -29,9 +29,9 @@ class Rollout:
     """T steps of N sub-environments.
 
     Attributes:
-        observations: of the policy: encoded, normalised if training normalises, and those after
+        observations: of the policy: encoded, normalized if training normalizes, and those after
             the last step, `[T + 1, N, ...]` each.
-        raw_vectors: the first T vectors before normalisation, `[T, N, D]`; None without it.
+        raw_vectors: the first T vectors before normalization, `[T, N, D]`; None without it.
         states: memory states before each observation, `[T + 1, N, state_size]`.
         actions: as sampled, `[T, N, ...]`.
         rewards: raw, `[T, N]`.

@@ -52,7 +52,7 @@ def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
     an observation.
 
     Args:
-        trained: the policy; its normaliser becomes part of the model.
+        trained: the policy; its normalizer becomes part of the model.
         num_observations: number of random observations for the comparison.
 
     Raises:

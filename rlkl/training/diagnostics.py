@@ -20,7 +20,7 @@ def compare_with_old(
 
     Args:
         engine: of π_θ after the update.
-        batch: of the update; its advantages are not standardised.
+        batch: of the update; its advantages are not standardized.
         ratio_bounds: outside them a ratio counts as clipped.
 
     Returns:

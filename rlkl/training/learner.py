@@ -111,7 +111,7 @@ class Learner:
         encoder = self.envs.encoder
         if not encoder.is_measured.any():
             raise ConfigError(
-                f"normalize_observations=true: {self.config.env.id} has nothing to normalise, only "
+                f"normalize_observations=true: {self.config.env.id} has nothing to normalize, only "
                 "images (see policy.pixel_scale) or one-hot codes; leave it out"
             )
         return ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
@@ -185,7 +185,7 @@ class Learner:
         compared, histograms, bad = self.guard.check(rollout, batch, outcomes, self.iterations + 1)
         if bad is None:
             self.policy_optimizer.adapt(compared["kl/old_new"])
-            # Updated only now, so that π_old and π_θ see the same normalised observations.
+            # Updated only now, so that π_old and π_θ see the same normalized observations.
             if self.normalizer is not None and rollout.raw_vectors is not None:
                 self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
         self.iterations += 1

@@ -126,7 +126,7 @@ TAGS: dict[str, Tag] = {
         "improvement of the surrogate by the linear model", "", UP, (_IMPROVEMENT,)
     ),
     "trust_region/actual_improvement": Tag(
-        "improvement of the surrogate, with standardised advantages", "", UP, (_IMPROVEMENT,)
+        "improvement of the surrogate, with standardized advantages", "", UP, (_IMPROVEMENT,)
     ),
     "trust_region/cg_residual": Tag(
         "norm of conjugate gradient's residual",

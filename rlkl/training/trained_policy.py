@@ -28,7 +28,7 @@ class TrainedPolicy:
 
     Args:
         policy: the networks.
-        normalizer: of observations, if training normalised them.
+        normalizer: of observations, if training normalized them.
     """
 
     def __init__(self, policy: Policy, normalizer: ObservationNormalizer | None) -> None:

@@ -141,7 +141,7 @@ def true_kl(policy: Policy, batch: Batch, kind: str) -> float:
 
 @torch.no_grad()
 def true_surrogate(policy: Policy, batch: Batch, kind: str) -> float:
-    """Return the mean of r · A with standardised advantages, by torch.distributions."""
+    """Return the mean of r · A with standardized advantages, by torch.distributions."""
     new = in_torch(make_engine(policy).distribution(batch.inputs).parameters, kind)
     old = in_torch(batch.old_parameters, kind)
     ratio = (new.log_prob(batch.actions) - old.log_prob(batch.actions)).exp()

@@ -126,12 +126,12 @@ def test_glob_selects_options_of_a_group(tmp_path: Path) -> None:
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "none": {},
-    "no_observation_normalisation": {"normalize_observations": (True, False)},
+    "no_observation_normalization": {"normalize_observations": (True, False)},
     "no_reward_scaling": {"scale_rewards": (True, False)},
     "no_value_clipping": {"critic.value_clip": (0.2, None)},
-    "no_orthogonal_initialisation": {"policy.initialization": ("orthogonal", "uniform")},
+    "no_orthogonal_initialization": {"policy.initialization": ("orthogonal", "uniform")},
     "no_learning_rate_annealing": {"anneal": (True, False)},
-    "no_advantage_standardisation": {"algo.advantage_standardization": ("batch", "none")},
+    "no_advantage_standardization": {"algo.advantage_standardization": ("batch", "none")},
 }
 ABLATIONS["minimal"] = {key: was for part in ABLATIONS.values() for key, was in part.items()}
 
@@ -167,7 +167,7 @@ def test_ablation_turns_off_only_its_detail(algo: str, name: str) -> None:
     "overrides",
     [
         ["ablation=no_reward_scaling"],
-        pytest.param(["ablation=[no_orthogonal_initialisation,no_value_clipping]"], marks=SLOW),
+        pytest.param(["ablation=[no_orthogonal_initialization,no_value_clipping]"], marks=SLOW),
         pytest.param(
             [EVERYTHING_ON, "ablation=no_reward_scaling", "scale_rewards=true"], marks=SLOW
         ),

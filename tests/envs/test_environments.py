@@ -219,7 +219,7 @@ def test_halfcheetah_equals_gymnasium() -> None:
     envs.close()
 
 
-def test_frozenlake_is_one_hot_and_not_normalised() -> None:
+def test_frozenlake_is_one_hot_and_not_normalized() -> None:
     envs = make_vector_env(EnvConfig("FrozenLake-v1", 2, kwargs={"is_slippery": False}))
     seen = envs.reset([0, 1])
     assert seen[VECTOR].tolist() == [[1.0] + [0.0] * 15] * 2

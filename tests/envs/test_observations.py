@@ -283,7 +283,7 @@ def test_castable_types_are_cast() -> None:
         assert encoded.dtype == np.float32
 
 
-def test_normalisation_changes_only_boxes() -> None:
+def test_normalization_changes_only_boxes() -> None:
     space = Dict(a=Box(-9, 9, (1,)), d=Discrete(2), i=Box(0, 255, (3, 3), np.uint8))
     encoder = ObservationEncoder(space)
     normalizer = ObservationNormalizer((3,), is_measured=encoder.is_measured)
@@ -297,7 +297,7 @@ def test_normalisation_changes_only_boxes() -> None:
     assert normalized(encoded, None) is encoded
 
 
-def test_float64_is_kept_until_normalisation() -> None:
+def test_float64_is_kept_until_normalization() -> None:
     encoder = ObservationEncoder(Box(-np.inf, np.inf, (1,), np.float64))
     rows = 5e6 + 0.3 + np.array([[-0.1], [0.1]])
     normalizer = ObservationNormalizer((1,))

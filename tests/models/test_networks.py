@@ -1,4 +1,4 @@
-"""Networks: shapes, initialisation and scaling of images."""
+"""Networks: shapes, initialization and scaling of images."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def images_of(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=seeded(), dtype=torch.uint8)
 
 
-def test_orthogonal_initialisation_has_requested_gains() -> None:
+def test_orthogonal_initialization_has_requested_gains() -> None:
     network = mlp(5, [8, 8], 3, "tanh")
     orthogonal_(network, 2**0.5, 0.01, seeded())
     linears = [layer for layer in network if isinstance(layer, nn.Linear)]
@@ -48,7 +48,7 @@ def test_orthogonal_initialisation_has_requested_gains() -> None:
         assert not layer.bias.any()
 
 
-def test_orthogonal_initialisation_covers_kernels_and_memories() -> None:
+def test_orthogonal_initialization_covers_kernels_and_memories() -> None:
     features = 7
     images = {"image": ImageEncoder((2, 6, 6), "small", features, 255.0)}
     memory = Memory("lstm", features, 5)
@@ -75,7 +75,7 @@ def test_orthogonal_initialisation_covers_kernels_and_memories() -> None:
             torch.testing.assert_close(gram, torch.eye(len(gram)), rtol=1e-5, atol=1e-5)
 
 
-def test_uniform_initialisation_stays_within_its_bound() -> None:
+def test_uniform_initialization_stays_within_its_bound() -> None:
     network = mlp(16, [64], 4, "relu")
     uniform_(network, seeded())
     weight = network[0].weight
@@ -88,7 +88,7 @@ def test_uniform_initialisation_stays_within_its_bound() -> None:
     ("layer", "bound"),
     [(nn.Conv2d(4, 32, 3), 1 / 6), (Memory("gru", 3, 25), 0.2), (Memory("lstm", 3, 25), 0.2)],
 )
-def test_uniform_initialisation_of_kernels_and_memories(layer: nn.Module, bound: float) -> None:
+def test_uniform_initialization_of_kernels_and_memories(layer: nn.Module, bound: float) -> None:
     uniform_(layer, seeded())
     for parameter in layer.parameters():
         assert 0.85 * bound < parameter.abs().max() <= bound

@@ -77,7 +77,7 @@ def test_exported_file_acts_like_the_policy(
     acted = [policy.act(observation) for observation in observations]
     np.testing.assert_allclose(actions, acted, rtol=1e-5, atol=1e-6)
     assert actions.dtype == acted[0].dtype
-    # Without its normaliser the policy acts differently.
+    # Without its normalizer the policy acts differently.
     bare = TrainedPolicy(policy.policy, None)
     assert np.abs(actions - [bare.act(o) for o in observations]).max() > 1e-4
 

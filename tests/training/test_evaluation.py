@@ -48,7 +48,7 @@ def tiny(run_dir: Path, **settings: Any) -> rlkl.TrainConfig:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run on CartPole, with a normaliser."""
+    """A short run on CartPole, with a normalizer."""
     run_dir = tmp_path_factory.mktemp("evaluate") / "run"
     rlkl.train(tiny(run_dir, normalize_observations=True))
     return run_dir

@@ -85,7 +85,7 @@ class Rows:
         return self._each(torch.from_numpy)
 
     def standardized(self) -> "Rows":
-        """Return the rows with standardised advantages."""
+        """Return the rows with standardized advantages."""
         advantages = standardize(torch.from_numpy(self.advantages)).numpy()
         return replace(self, advantages=advantages)
 

@@ -181,7 +181,7 @@ def _environments(envs: Sequence[Environment]) -> Iterator[Caution]:
     if no_scale:
         text = (
             f"{listed(no_scale)}: no two runs ended with different returns, so there is no scale "
-            "for normalised scores; references={ENV: [LOW, HIGH]} sets one."
+            "for normalized scores; references={ENV: [LOW, HIGH]} sets one."
         )
         yield Caution("no scale", text, is_warning=False)
     lacking = []

@@ -64,7 +64,7 @@ def curve_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
 
 
 def together_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return each group's normalised score along steps, over all environments, with its band.
+    """Return each group's normalized score along steps, over all environments, with its band.
 
     This is the sample-efficiency curve of Agarwal et al. 2021 (section 4.3): at each point the
     statistic of all runs. It starts where every run has ended an episode. If environments are

@@ -86,13 +86,13 @@ def _learning_together(comparison: Comparison) -> Figure:
     chart = LineChart(
         "All environments",
         "environment steps" if alike else "share of the environment steps",
-        "normalised score",
+        "normalized score",
         [_line(rows, label) for label in distinct(rows, "group")],
     )
     return _figure(
         "learning_together",
         "Learning curves of all environments together",
-        f"The {comparison.statistic} of the normalised training returns of all runs in "
+        f"The {comparison.statistic} of the normalized training returns of all runs in "
         f"{_names(shared)}, with 95% stratified bootstrap intervals. It shows how fast groups "
         "learn; the scores above show how far they get.",
         [chart],
@@ -133,11 +133,11 @@ def _aggregates(comparison: Comparison) -> Figure:
     charts = []
     for name, title in STATISTIC_NAMES.items():
         rows = select(comparison.tables["aggregates"], aggregate=name)
-        charts.append(DotChart(title, "normalised score", [_dot(row, "value") for row in rows]))
+        charts.append(DotChart(title, "normalized score", [_dot(row, "value") for row in rows]))
     return _figure(
         "aggregates",
-        "Normalised scores",
-        f"Normalised returns over {_names(common(comparison.environments)[0])}, with 95% "
+        "Normalized scores",
+        f"Normalized returns over {_names(common(comparison.environments)[0])}, with 95% "
         "stratified bootstrap intervals. The interquartile mean leaves out the best and the worst "
         "quarter of runs. The median is over environments. The optimality gap is the mean "
         "shortfall below 1, with scores above 1 counted as 1.",
@@ -150,7 +150,7 @@ def _profiles(comparison: Comparison) -> Figure:
     rows = comparison.tables["profiles"]
     lines = [_line(rows, label, "score", "share") for label in distinct(rows, "group")]
     chart = LineChart(
-        "All environments", "normalised score τ", "share of runs above τ", lines, y_range=SHARE
+        "All environments", "normalized score τ", "share of runs above τ", lines, y_range=SHARE
     )
     return _figure(
         "profiles",

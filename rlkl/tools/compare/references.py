@@ -28,7 +28,7 @@ that is considered good."""
 
 @dataclass(frozen=True)
 class Reference:
-    """The scale of normalised scores.
+    """The scale of normalized scores.
 
     Attributes:
         low, high: returns whose scores are 0 and 1.

@@ -134,7 +134,7 @@ def findings(
     shared, labels = scores.common(envs)
     aggregates = select(tables["aggregates"], aggregate=config.statistic)
     if len(labels) > 1 and aggregates and len(shared) > 1:
-        place, what = f"Over {plural(len(shared), 'environment')}", f"{center} of normalised scores"
+        place, what = f"Over {plural(len(shared), 'environment')}", f"{center} of normalized scores"
         seeds = {label: min(len(env.scored(label)) for env in shared) for label in labels}
         pairs = tables["improvement"]
         sentences.append(_finding(place, what, "value", aggregates, seeds, pairs))

@@ -53,7 +53,7 @@ class Environment:
 
     Attributes:
         horizon: environment steps at which runs are compared.
-        reference: the scale of normalised scores, or None.
+        reference: the scale of normalized scores, or None.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Environment:
         return np.array([entry.score for entry in self.scored(label)])
 
     def normalized(self, label: str) -> Array:
-        """Return the normalised scores of a group, `[N]`; the environment has a reference."""
+        """Return the normalized scores of a group, `[N]`; the environment has a reference."""
         assert self.reference is not None
         return np.asarray(self.reference.normalized(self.scores(label)))
 
@@ -242,7 +242,7 @@ def _result(entries: Sequence[Entry], config: CompareConfig) -> Row:
 
 
 def common(envs: Sequence[Environment]) -> tuple[list[Environment], list[str]]:
-    """Return the environments where all groups have normalised scores, and all groups with a score.
+    """Return the environments where all groups have normalized scores, and all groups with a score.
 
     Only there can scores be aggregated over environments.
     """
@@ -264,7 +264,7 @@ AGGREGATES: dict[str, Statistic] = {
 
 
 def aggregate_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return a row for each group and aggregate of its normalised scores over environments."""
+    """Return a row for each group and aggregate of its normalized scores over environments."""
     shared, labels = common(envs)
     rows = []
     for label in labels if shared else []:
@@ -277,7 +277,7 @@ def aggregate_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
 
 
 def profile_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return for each group the share of its runs above each normalised score."""
+    """Return for each group the share of its runs above each normalized score."""
     shared, labels = common(envs)
     if not shared:
         return []

@@ -79,7 +79,7 @@ def _scales(comparison: Comparison) -> Table:
                 "compared at step": env.horizon,
             }
         )
-    return _table("aggregates", "What a normalised score is", rows)
+    return _table("aggregates", "What a normalized score is", rows)
 
 
 def _results(comparison: Comparison) -> Table:
@@ -143,7 +143,7 @@ def _stability(comparison: Comparison) -> Table:
         {
             "environment": "environment", "group": "group",
             "worst drop, median seed": "median_drop", "worst drop, worst seed": "worst_drop",
-            "as normalised score": "worst_drop_normalized",
+            "as normalized score": "worst_drop_normalized",
             "updates over the KL bound": lambda row: share(row["over_bound"]),
             "median KL": "median_kl", "largest KL": "largest_kl",
             "largest KL of a state": "largest_kl_of_a_state",
@@ -176,7 +176,7 @@ def _runs(comparison: Comparison) -> Table:
         {
             "environment": "environment", "group": "group", "seed": lambda row: str(row["seed"]),
             "status": "status", "steps made": "env_steps", "return": "return",
-            "normalised": "normalized", "score": lambda row: row["left_out"] or "compared",
+            "normalized": "normalized", "score": lambda row: row["left_out"] or "compared",
             "folder": "folder",
         },
     )  # fmt: skip

@@ -92,7 +92,7 @@ def test_unrecorded_provenance_is_no_difference(tmp_path: Path) -> None:
 def test_equal_returns_have_no_scale(tmp_path: Path) -> None:
     finals = {"Unknown-v0": {"ppo_clip": [5.0, 5], "trpo": [5.0, 5]}}
     found = compared(make_grid(tmp_path, finals))
-    assert "no scale for normalised scores" in text_of(found, "no scale")
+    assert "no scale for normalized scores" in text_of(found, "no scale")
     assert found.tables["aggregates"] == []
     (pair,) = found.tables["improvement"]
     assert (pair["probability"], pair["low"], pair["told_apart"]) == (0.5, 0.5, False)

@@ -35,7 +35,7 @@ def test_time_curves_end_with_the_first_seed(tmp_path: Path) -> None:
     assert rows[-1]["value"] == pytest.approx((30 + (10 + 10 * 5 / 3)) / 2)
 
 
-def test_overall_curve_has_normalised_scores(tmp_path: Path) -> None:
+def test_overall_curve_has_normalized_scores(tmp_path: Path) -> None:
     found = compared(make_grid(tmp_path, FINALS))
     rows = select(found.tables["together"], group="trpo")
     assert [rows[i]["x"] for i in (0, 50, -1)] == pytest.approx([100, 650, 1200])

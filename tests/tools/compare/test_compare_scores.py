@@ -1,4 +1,4 @@
-"""Scores of runs and of groups, normalised and over environments."""
+"""Scores of runs and of groups, normalized and over environments."""
 
 import math
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_evaluations_can_be_the_score(tmp_path: Path) -> None:
     assert compared(tmp_path, score="eval", steps=300).environments[0].scores("ppo_clip") == [50]
 
 
-def test_scores_are_normalised_by_random_and_good_returns(tmp_path: Path) -> None:
+def test_scores_are_normalized_by_random_and_good_returns(tmp_path: Path) -> None:
     found = compared(make_grid(tmp_path, FINALS))
     by_env = {env.name: env for env in found.environments}
     expected = (np.array(FINALS["CartPole-v1"]["trpo"]) - 22) / (475 - 22)

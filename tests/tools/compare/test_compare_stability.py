@@ -59,7 +59,7 @@ def test_rolled_back_updates_do_not_count_for_bounds(tmp_path: Path) -> None:
     assert (row["over_bound"], row["updates"], row["not_finite"]) == (0.5, 4, 3)
 
 
-def test_drop_is_not_normalised_by_similar_returns(tmp_path: Path) -> None:
+def test_drop_is_not_normalized_by_similar_returns(tmp_path: Path) -> None:
     for seed, last in enumerate((5.0, 5.001)):
         make_run(tmp_path / str(seed), [5.0, 1.0, last], env="Unknown-v0", seed=seed)
     (row,) = compared(tmp_path).tables["stability"]
