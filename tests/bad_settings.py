@@ -118,7 +118,7 @@ TYPES = {
 UNKNOWN = {
     "algo.learning_rat=1": "did you mean algo.learning_rate",
     "algo.max_kl=1": "ppo_clip has no such key; it has",
-    "algo.optimizer.lr=1": "there is no key 'algo.optimizer.lr'",
+    "algo.optimizer.lr=1": "here it is algo.learning_rate and critic.learning_rate",
     "tottal_env_steps=9": "did you mean total_env_steps",
     "TOTAL_ENV_STEPS=9": "did you mean total_env_steps",
     "critic.lr=1": "here it is critic.learning_rate",
@@ -178,7 +178,7 @@ UNKNOWN = {
     "policy.initialization=xavier": "expected one of orthogonal, uniform",
     "policy.image_encoder=resnet": "expected one of auto, nature, impala, small",
     "policy.box_distribution=beta": "policy.box_distribution=beta",
-    "policy.engine=jax": "expected one of auto, by_hand, autograd",
+    "policy.engine=jax": "expected one of auto, numpy, torch",
     "algo.learning_rate_schedule=cosine": "expected one of",
     "algo.advantage_standardization=always": "expected one of batch, minibatch, none",
     "algo.target_kl_scope=step": "expected one of minibatch, epoch",
@@ -193,7 +193,7 @@ UNKNOWN = {
 }
 
 CONFLICTS = {
-    ("algo.name=trpo",): "set by the choice of the algorithm",
+    ("algo.name=trpo",): "cannot be set; use algo=NAME",
     ("ablation=no_reward_scaling",): "changes nothing here",
     ("policy.clip_actions=false",): "policy.clip_actions=false: changes nothing, actions Discrete",
     ("policy=squashed", "env=pendulum", "policy.clip_actions=false"): "leave one of them out",
@@ -206,7 +206,7 @@ CONFLICTS = {
     ("policy.log_std=3",): "at most 2",
     ("policy.share_encoder=true",): "there is nothing to share",
     ("algo=trpo", "policy=gru", "policy.share_encoder=true"): "share_encoder",
-    ("env.backend=native", "env.frame_stack=4"): "stacks no frames",
+    ("env.backend=native", "env.frame_stack=4"): "does not stack frames",
     ("env.backend=ale",): "not an Atari game",
     ("env=taxi", "normalize_observations=true"): "nothing to normalize",
     ("policy=gru", "policy.engine=by_hand"): "policy.engine=by_hand",
