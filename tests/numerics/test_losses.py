@@ -1,4 +1,4 @@
-"""Objectives and value losses against numbers worked by hand, finite differences and optima."""
+"""Surrogates and value losses: literal numbers, derivatives against autograd, and optima."""
 
 import math
 from typing import Any

@@ -361,12 +361,12 @@ def test_a_checkpoint_without_the_environments_state_begins_them_anew_whatever_t
         rlkl.train(config(run, **WORLDS["own"]))
     learner = Learner(config(run, **WORLDS["own"]))
     path = numbered(run / "checkpoints")[0]
-    before, begun = learner.envs, []
+    before, recreated = learner.envs, []
     monkeypatch.setattr(
-        learner, "recreate_environments", lambda: begun.append(learner.envs is before)
+        learner, "recreate_environments", lambda: recreated.append(learner.envs is before)
     )
     learner.load_state_dict(load_checkpoint(path))
-    assert begun == [True]
+    assert recreated == [True]
     learner.envs.close()
 
 
