@@ -4,34 +4,26 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from itertools import chain
 
 from rlkl.tools.experiments.drawing import BLACK, COLORS
-
-Dashes = Literal["-", "--", "-.", ":"]
-
-
-class Style(NamedTuple):
-    """The look of a group in all charts."""
-
-    color: str
-    dashes: Dashes
-    marker: str
-
+from rlkl.tools.experiments.drawing import Line as Style
 
 _NAMES = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
 _COLORS = [*(COLORS[name] for name in _NAMES), BLACK]
-_DASHES: tuple[Dashes, ...] = ("-", "--", "-.", ":")
+_DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
 
 MARKERS_PER_LINE = 8
 
+LEVEL_MARGIN = 0.3
+"""A level is drawn if it lies at most this share of the points' range beyond them."""
+
 
 def style(number: int) -> Style:
-    """Return the look of a group by its place; from the ninth on, colours repeat.
+    """Return the look of a group by its place.
 
-    They then have other dashes and markers, so that 32 groups look different, also by colour and
-    marker only.
+    From the ninth group on, colours repeat with other dashes and markers, so 32 groups differ.
     """
     turn, place = divmod(number, len(_COLORS))
     marker = _MARKERS[(place + 3 * turn) % len(_MARKERS)]
@@ -46,12 +38,7 @@ def marked(points: int, number: int, groups: int) -> slice:
 
 @dataclass(frozen=True)
 class Line:
-    """A group's curve.
-
-    Attributes:
-        low, high: of the band at each point; empty or NaN for no band.
-        seeds: x and y of each seed's curve.
-    """
+    """A group's curve, its band (empty or NaN for none), and x and y of each seed's curve."""
 
     group: str
     x: list[float]
@@ -73,7 +60,7 @@ class LineChart:
     Attributes:
         env: the environment, or empty.
         log: whether the y axis is logarithmic; values of 0 and below are then left out.
-        level: value of a horizontal line, and its name.
+        level: value of a horizontal line, the threshold.
         y_range: None to fit the points.
         steps: whether to draw step functions.
     """
@@ -84,20 +71,14 @@ class LineChart:
     lines: list[Line]
     env: str = ""
     log: bool = False
-    level: tuple[float, str] | None = None
+    level: float | None = None
     y_range: tuple[float, float] | None = None
     steps: bool = False
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A number with its interval.
-
-    Attributes:
-        group: whose look it has.
-        low, high: the interval; NaN for none.
-        seeds: numbers of single runs.
-    """
+    """A number of a group, its interval (NaN for none), and the numbers of single runs."""
 
     group: str
     text: str
@@ -109,19 +90,13 @@ class Dot:
 
 @dataclass(frozen=True)
 class DotChart:
-    """Numbers with intervals, one row each.
-
-    Attributes:
-        env: the environment, or empty.
-        level: value of a vertical line, and its name.
-        x_range: None to fit the dots.
-    """
+    """Numbers with intervals, one row each; `level` is the value of a vertical line."""
 
     title: str
     x_label: str
     dots: list[Dot]
     env: str = ""
-    level: tuple[float, str] | None = None
+    level: float | None = None
     x_range: tuple[float, float] | None = None
 
 
@@ -130,24 +105,13 @@ Chart = LineChart | DotChart
 
 @dataclass(frozen=True)
 class Figure:
-    """Charts side by side.
-
-    Attributes:
-        name: of its files.
-        caption: how to read it.
-        narrow: whether four charts go side by side instead of three.
-    """
+    """Charts side by side: four if they are narrow, else three."""
 
     name: str
     title: str
     caption: str
     charts: Sequence[Chart]
     narrow: bool = False
-
-
-LEVEL_MARGIN = 0.3
-"""A level is drawn if it lies at most this share of the points' range beyond them; farther away, it
-would leave little of the chart for the curves."""
 
 
 def extent(chart: Chart, axis: str) -> tuple[float, float]:
@@ -163,9 +127,9 @@ def extent(chart: Chart, axis: str) -> tuple[float, float]:
     if isinstance(chart, LineChart) and axis == "x":
         return (min(0.0, low), high if high > low else low + 1)
     if chart.level is not None:
-        reach, level = LEVEL_MARGIN * (high - low) or abs(high), chart.level[0]
-        if low - reach <= level <= high + reach:
-            low, high = min(low, level), max(high, level)
+        reach = LEVEL_MARGIN * (high - low) or abs(high)
+        if low - reach <= chart.level <= high + reach:
+            low, high = min(low, chart.level), max(high, chart.level)
     if log:
         return low / 1.3, high * 1.3
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
@@ -175,27 +139,22 @@ def extent(chart: Chart, axis: str) -> tuple[float, float]:
 def _numbers(chart: Chart, axis: str) -> list[float]:
     if isinstance(chart, DotChart):
         return [n for dot in chart.dots for n in (dot.value, dot.low, dot.high, *dot.seeds)]
-    numbers = []
-    for line in chart.lines:
-        numbers += line.x if axis == "x" else [*line.y, *line.low, *line.high]
-        for x, y in line.seeds:
-            numbers += x if axis == "x" else y
-    return numbers
+    if axis == "x":
+        return [n for line in chart.lines for n in chain(line.x, *(x for x, _ in line.seeds))]
+    ys = (chain(line.y, line.low, line.high, *(y for _, y in line.seeds)) for line in chart.lines)
+    return list(chain.from_iterable(ys))
 
 
 def level_note(chart: LineChart) -> str:
     """Return a note for the upper edge of a chart if the level lies above it, or nothing."""
-    if chart.level is None or chart.level[0] <= extent(chart, "y")[1]:
-        return ""
-    value, name = chart.level
-    return f"{name} {value:,.4g} is above"
+    is_above = chart.level is not None and chart.level > extent(chart, "y")[1]
+    return f"threshold {chart.level:,.4g} is above" if is_above else ""
 
 
 def ticks(low: float, high: float, log: bool = False, most: int = 6) -> list[float]:
     """Return at most `most` round numbers within an interval.
 
-    They are multiples of 1, 2, 2.5 or 5 times a power of ten. For a logarithmic axis they are
-    powers of ten, with 2 and 5 in between if those are few.
+    On a logarithmic axis they are powers of ten, with 2 and 5 in between if those are few.
     """
     if log:
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

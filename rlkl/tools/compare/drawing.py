@@ -21,6 +21,8 @@ MAX_LETTERS, MAX_TITLE_LETTERS = 40, 27
 ROW, TEXT_ROW, LEGEND_ROW = 0.3, 0.2, 0.21
 """Inches from a dot to the next, of each further line of its text, and of a line of a legend."""
 
+LEVEL = {"color": "#555555", "linewidth": 0.9, "dashes": (1, 2)}
+
 
 def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
     """Return a figure with all its charts; the order of `labels` determines the looks of groups."""
@@ -32,7 +34,7 @@ def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
     rows = math.ceil(count / columns)
     width, height = (2.8, 2.3) if figure.narrow else (3.3, 2.6)
     if dots:
-        texts = [charts.wrap(dot.text, MAX_LETTERS) for chart in dots for dot in chart.dots]
+        texts = [_wrapped(dot) for chart in dots for dot in chart.dots]
         width = 2.4 + max(len(line) for text in texts for line in text) / LETTERS_PER_INCH
         height = 1.0 + ROW * max(_places(chart)[-1] for chart in dots)
     width = max(width * columns, 4.5)
@@ -49,7 +51,8 @@ def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
     for axes in panels.flat[count:]:
         axes.set_visible(False)
     if groups:
-        _draw_legend(drawing, names, legend_columns, [labels.index(group) for group in groups])
+        looks = [charts.style(labels.index(group)) for group in groups]
+        _draw_legend(drawing, names, legend_columns, looks)
     # Compute the layout once. Otherwise each file would, which takes as long as drawing it.
     layout = drawing.get_layout_engine()
     assert layout is not None
@@ -76,18 +79,17 @@ def _draw_lines(axes: "Axes", chart: charts.LineChart, labels: list[str]) -> Non
             drawstyle="steps-post" if chart.steps else "default",
         )  # fmt: skip
     if chart.level is not None:
-        axes.axhline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
+        axes.axhline(chart.level, **LEVEL)
         axes.text(
-            0.02, 0.97, _plain(charts.level_note(chart)), transform=axes.transAxes, va="top",
-            color="#555555", fontsize=8,
+            0.02, 0.97, charts.level_note(chart), transform=axes.transAxes, va="top",
+            color=LEVEL["color"], fontsize=8,
         )  # fmt: skip
     if chart.log:
         axes.set_yscale("log")
     axes.set_ylim(charts.extent(chart, "y"))
     # Long titles would overlap those beside them.
-    title = (
-        chart.title.replace(": ", ":\n") if len(chart.title) > MAX_TITLE_LETTERS else chart.title
-    )
+    is_long = len(chart.title) > MAX_TITLE_LETTERS
+    title = chart.title.replace(": ", ":\n") if is_long else chart.title
     _label(axes, chart, title, chart.y_label)
 
 
@@ -98,13 +100,13 @@ def _label(axes: "Axes", chart: charts.Chart, title: str, y_label: str) -> None:
     label(axes, *map(_plain, (title, chart.x_label, y_label)))
 
 
-def _places(chart: charts.DotChart) -> list[float]:
-    """Return the places of dots from top to bottom, and the end, in rows of one line of text.
+def _wrapped(dot: charts.Dot) -> list[str]:
+    return charts.wrap(dot.text, MAX_LETTERS)
 
-    A dot is in the middle of its text.
-    """
-    lines = [len(charts.wrap(dot.text, MAX_LETTERS)) for dot in chart.dots]
-    heights = [1 + (count - 1) * TEXT_ROW / ROW for count in lines]
+
+def _places(chart: charts.DotChart) -> list[float]:
+    """Return the places of dots, each in the middle of its text, and the end, in rows."""
+    heights = [1 + (len(_wrapped(dot)) - 1) * TEXT_ROW / ROW for dot in chart.dots]
     ends = list(accumulate(heights))
     middles = [end - height / 2 - 0.5 for end, height in zip(ends, heights, strict=True)]
     return [*middles, ends[-1]]
@@ -119,12 +121,11 @@ def _draw_dots(axes: "Axes", chart: charts.DotChart, labels: list[str]) -> None:
         if not math.isnan(dot.low):
             axes.plot([dot.low, dot.high], [place, place], color=look.color, linewidth=2.2)
         axes.plot([dot.value], [place], look.marker, color=look.color, markersize=7)
-    texts = [_plain("\n".join(charts.wrap(dot.text, MAX_LETTERS))) for dot in chart.dots]
-    axes.set_yticks(places, texts)
+    axes.set_yticks(places, [_plain("\n".join(_wrapped(dot))) for dot in chart.dots])
     axes.set_ylim(end - 0.4, -0.6)
     if chart.level is not None:
-        axes.axvline(chart.level[0], color="#555555", linewidth=0.9, dashes=(1, 2))
-    _label(axes, chart, "\n".join(textwrap.wrap(chart.title, MAX_TITLE_LETTERS + 4)), "")
+        axes.axvline(chart.level, **LEVEL)
+    _label(axes, chart, textwrap.fill(chart.title, MAX_TITLE_LETTERS + 4), "")
     axes.grid(visible=False, axis="y")
 
 
@@ -141,12 +142,14 @@ def _legend(groups: list[str], width: float) -> tuple[list[str], int, float]:
     return ["\n".join(text) for text in lines], columns, LEGEND_ROW * tallest
 
 
-def _draw_legend(drawing: "Drawing", names: list[str], columns: int, numbers: list[int]) -> None:
+def _draw_legend(
+    drawing: "Drawing", names: list[str], columns: int, looks: list[charts.Style]
+) -> None:
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
     handles = [
         Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, linewidth=1.9)
-        for look in map(charts.style, numbers)
+        for look in looks
     ]
     drawing.legend(
         handles, list(map(_plain, names)), loc="outside lower center", ncols=columns,

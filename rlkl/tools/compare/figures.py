@@ -1,13 +1,14 @@
 """The figures of a comparison: from rows to charts with captions."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
-from rlkl.tools.compare.charts import Chart, Dot, DotChart, Figure, Line, LineChart
+from rlkl.tools.compare.charts import Dot, DotChart, Figure, Line, LineChart
 from rlkl.tools.compare.curves import UPDATES, seed_curve
 from rlkl.tools.compare.references import threshold
 from rlkl.tools.compare.report import STATISTIC_NAMES, Comparison
-from rlkl.tools.compare.scores import MIN_SEEDS, Environment, common
+from rlkl.tools.compare.scores import MIN_SEEDS, common
 from rlkl.tools.compare.stability import reached_at
 from rlkl.tools.compare.text import number, time_unit
 from rlkl.tools.rows import Row, Rows, column, distinct, select
@@ -20,23 +21,25 @@ SHARE = (-0.03, 1.03)
 
 
 def figures(comparison: Comparison) -> list[Figure]:
-    """Return all figures that have something to draw."""
-    made = [make(comparison) for make in MAKERS]
-    return [figure for figure in made if figure.charts]
+    """Return all figures that have something to draw, with the charts that have."""
+    made = []
+    for figure in (
+        _aggregates(comparison), _learning_together(comparison), *_learning(comparison),
+        _results(comparison), _profiles(comparison), _improvement(comparison),
+        _efficiency(comparison), _stability(comparison), _updates(comparison),
+    ):  # fmt: skip
+        charts = [c for c in figure.charts if (c.lines if isinstance(c, LineChart) else c.dots)]
+        if charts:
+            made.append(replace(figure, charts=charts))
+    return made
 
 
-def _figure(
-    name: str, title: str, caption: str, charts: Iterable[Chart], narrow: bool = False
-) -> Figure:
-    """Return a figure of the charts that have something to draw."""
-    drawn = [c for c in charts if (c.lines if isinstance(c, LineChart) else c.dots)]
-    return Figure(name, title, caption, drawn, narrow)
-
-
-def _line(rows: Rows, label: str, x: str = "x", y: str = "value", unit: float = 1.0) -> Line:
-    own = select(rows, group=label)
-    places = [value / unit for value in column(own, x)]
-    return Line(label, places, column(own, y), column(own, "low"), column(own, "high"))
+def _lines(rows: Rows, x: str = "x", y: str = "value") -> list[Line]:
+    by_group = {label: select(rows, group=label) for label in distinct(rows, "group")}
+    return [
+        Line(label, *(column(own, key) for key in (x, y, "low", "high")))
+        for label, own in by_group.items()
+    ]
 
 
 def _dot(
@@ -45,72 +48,82 @@ def _dot(
     return Dot(row["group"], row["group"], row[key], row[low], row[high], list(seeds))
 
 
-def _learning(comparison: Comparison, axis: str) -> list[LineChart]:
+def _aggregates(comparison: Comparison) -> Figure:
     charts = []
-    rows = select(comparison.tables["curves"], axis=axis)
-    for env in comparison.environments:
-        curves = [(e.label, seed_curve(e.run, axis)) for e in env.entries]
-        unit, x_label = 1.0, "environment steps"
-        if axis == "seconds":
-            longest = max((x[-1] for _, (x, _) in curves if x), default=0.0)
-            unit, name, _ = time_unit(longest)
-            x_label = f"wall time, {name}"
-        lines = []
-        for label in (x for x in comparison.labels if x in env.labels):
-            line = _line(select(rows, environment=env.name), label, unit=unit)
-            seeds = ((x, y) for own, (x, y) in curves if own == label and x)
-            line.seeds.extend(([value / unit for value in x], y) for x, y in seeds)
-            lines.append(line)
-        goal = threshold(env.name, comparison.config)
-        level = (goal[0], "threshold") if goal else None
-        charts.append(LineChart(env.name, x_label, "training return", lines, env.name, level=level))
-    return charts
-
-
-def _learning_by_steps(comparison: Comparison) -> Figure:
-    return _figure(
-        "learning_by_steps",
-        "Learning curves by environment steps",
-        f"Thick: the {comparison.statistic} over seeds of the training return (mean return of the "
-        "last 100 episodes); band: its 95% bootstrap interval at each point; thin: each seed, as "
-        "far as it got. A thick line ends with its shortest seed, so every point includes all "
-        "seeds.",
-        _learning(comparison, "steps"),
+    for name, title in STATISTIC_NAMES.items():
+        rows = select(comparison.tables["aggregates"], aggregate=name)
+        charts.append(DotChart(title, "normalized score", [_dot(row, "value") for row in rows]))
+    shared, _ = common(comparison.environments)
+    return Figure(
+        "aggregates",
+        "Normalized scores",
+        f"Normalized returns over {', '.join(env.name for env in shared)}, with 95% stratified "
+        "bootstrap intervals. The interquartile mean leaves out the best and the worst quarter of "
+        "runs. The median is over environments. The optimality gap is the mean shortfall below 1, "
+        "with scores above 1 counted as 1.",
+        charts,
+        narrow=True,
     )
 
 
 def _learning_together(comparison: Comparison) -> Figure:
-    rows = comparison.tables["together"]
     shared, _ = common(comparison.environments)
     alike = len({env.horizon for env in shared}) == 1
     chart = LineChart(
         "All environments",
         "environment steps" if alike else "share of the environment steps",
         "normalized score",
-        [_line(rows, label) for label in distinct(rows, "group")],
+        _lines(comparison.tables["together"]),
     )
-    return _figure(
+    return Figure(
         "learning_together",
         "Learning curves of all environments together",
         f"The {comparison.statistic} of the normalized training returns of all runs in "
-        f"{_names(shared)}, with 95% stratified bootstrap intervals. It shows how fast groups "
-        "learn; the scores above show how far they get.",
+        f"{', '.join(env.name for env in shared)}, with 95% stratified bootstrap intervals. It "
+        "shows how fast groups learn; the scores above show how far they get.",
         [chart],
     )
 
 
-def _names(envs: Sequence[Environment]) -> str:
-    return ", ".join(env.name for env in envs)
-
-
-def _learning_by_time(comparison: Comparison) -> Figure:
-    return _figure(
-        "learning_by_time",
-        "Learning curves by wall time",
-        "The same returns along the wall time of training, without evaluations. Comparable only "
-        "between runs that had the same hardware to themselves.",
-        _learning(comparison, "seconds"),
+def _learning(comparison: Comparison) -> list[Figure]:
+    by_steps = (
+        f"Thick: the {comparison.statistic} over seeds of the training return (mean return of the "
+        "last 100 episodes); band: its 95% bootstrap interval at each point; thin: each seed, as "
+        "far as it got. A thick line ends with its shortest seed, so every point includes all "
+        "seeds."
     )
+    by_time = (
+        "The same returns along the wall time of training, without evaluations. Comparable only "
+        "between runs that had the same hardware to themselves."
+    )
+    title = "Learning curves by"
+    return [
+        Figure("learning_by_steps", f"{title} environment steps", by_steps,
+               _learning_charts(comparison, "steps")),
+        Figure("learning_by_time", f"{title} wall time", by_time,
+               _learning_charts(comparison, "seconds")),
+    ]  # fmt: skip
+
+
+def _learning_charts(comparison: Comparison, axis: str) -> list[LineChart]:
+    charts = []
+    for env in comparison.environments:
+        seeds = [(e.label, *seed_curve(e.run, axis)) for e in env.entries]
+        unit, x_label = 1.0, "environment steps"
+        if axis == "seconds":
+            unit, name, _ = time_unit(max((x[-1] for _, x, _ in seeds if x), default=0.0))
+            x_label = f"wall time, {name}"
+        rows = select(comparison.tables["curves"], axis=axis, environment=env.name)
+        centers = {line.group: line for line in _lines(rows)}
+        lines = []
+        for label in env.labels:
+            line = centers.get(label, Line(label, [], []))
+            thin = [([n / unit for n in x], y) for own, x, y in seeds if own == label and x]
+            lines.append(replace(line, x=[n / unit for n in line.x], seeds=thin))
+        goal = threshold(env.name, comparison.config)
+        level = goal[0] if goal else None
+        charts.append(LineChart(env.name, x_label, "training return", lines, env.name, level=level))
+    return charts
 
 
 def _results(comparison: Comparison) -> Figure:
@@ -120,7 +133,7 @@ def _results(comparison: Comparison) -> Figure:
         key = comparison.config.statistic
         dots = [_dot(row, key, seeds=env.scores(row["group"]).tolist()) for row in rows]
         charts.append(DotChart(env.name, f"return at {env.horizon:,} steps", dots, env.name))
-    return _figure(
+    return Figure(
         "results",
         "Returns at the end",
         f"Large: the {comparison.statistic} over seeds, with its 95% bootstrap interval; small: "
@@ -129,30 +142,12 @@ def _results(comparison: Comparison) -> Figure:
     )
 
 
-def _aggregates(comparison: Comparison) -> Figure:
-    charts = []
-    for name, title in STATISTIC_NAMES.items():
-        rows = select(comparison.tables["aggregates"], aggregate=name)
-        charts.append(DotChart(title, "normalized score", [_dot(row, "value") for row in rows]))
-    return _figure(
-        "aggregates",
-        "Normalized scores",
-        f"Normalized returns over {_names(common(comparison.environments)[0])}, with 95% "
-        "stratified bootstrap intervals. The interquartile mean leaves out the best and the worst "
-        "quarter of runs. The median is over environments. The optimality gap is the mean "
-        "shortfall below 1, with scores above 1 counted as 1.",
-        charts,
-        narrow=True,
-    )
-
-
 def _profiles(comparison: Comparison) -> Figure:
-    rows = comparison.tables["profiles"]
-    lines = [_line(rows, label, "score", "share") for label in distinct(rows, "group")]
+    lines = _lines(comparison.tables["profiles"], "score", "share")
     chart = LineChart(
         "All environments", "normalized score τ", "share of runs above τ", lines, y_range=SHARE
     )
-    return _figure(
+    return Figure(
         "profiles",
         "Performance profiles",
         "The share of runs that score more than τ. A curve above another everywhere is better at "
@@ -169,21 +164,16 @@ def _improvement(comparison: Comparison) -> Figure:
         best = _best(comparison)
         rows = [row for row in rows if best in (row["first"], row["second"])]
         note = f" Of all pairs, those with {best} are drawn; the table has the others."
-    chart = DotChart(
-        "Probability that the first beats the second",
-        "probability",
-        [_pair(row) for row in rows],
-        level=(0.5, "neither"),
-        x_range=SHARE,
-    )
-    return _figure(
+    title = "Probability that the first beats the second"
+    dots = [_pair(row) for row in rows]
+    return Figure(
         "improvement",
         "Probability of improvement",
         "The probability that a run of the first group has a higher return than a run of the "
         "second in the same environment, with ties counted half, and its 95% stratified bootstrap "
         "interval. It does not say by how much. The two groups cannot be told apart if the "
         f"interval contains 0.5, or if one has fewer than {MIN_SEEDS} seeds.{note}",
-        [chart],
+        [DotChart(title, "probability", dots, level=0.5, x_range=SHARE)],
     )
 
 
@@ -212,7 +202,7 @@ def _efficiency(comparison: Comparison) -> Figure:
         if goal is None:
             continue
         lines = []
-        for label in comparison.labels:
+        for label in env.labels:
             steps = sorted(reached_at(env.scored(label), goal[0]).tolist())
             if steps:
                 x = [0.0, *filter(math.isfinite, steps)]
@@ -224,7 +214,7 @@ def _efficiency(comparison: Comparison) -> Figure:
                 "share of runs that reached it", lines, env.name, y_range=SHARE, steps=True,
             )
         )  # fmt: skip
-    return _figure(
+    return Figure(
         "efficiency",
         "Sample efficiency",
         "The share of runs whose training return has reached the threshold by each step. Further "
@@ -244,7 +234,7 @@ def _stability(comparison: Comparison) -> Figure:
         dots = [Dot(row["group"], row["group"], row["over_bound"]) for row in bounded]
         title = f"{env.name}: KL over its bound"
         exceeded.append(DotChart(title, "share of updates", dots, env.name, x_range=SHARE))
-    return _figure(
+    return Figure(
         "stability",
         "Stability",
         "Worst drop: the largest fall of the training return from its previous best, median over "
@@ -258,19 +248,16 @@ def _stability(comparison: Comparison) -> Figure:
 def _updates(comparison: Comparison) -> Figure:
     charts = []
     for env in comparison.environments:
-        rows = select(comparison.tables["updates"], environment=env.name)
         for tag, (title, y_label) in UPDATES.items():
-            own = select(rows, tag=tag)
-            groups = distinct(own, "group")
-            lines = [_line(own, label) for label in comparison.labels if label in groups]
+            rows = select(comparison.tables["updates"], environment=env.name, tag=tag)
             charts.append(
                 LineChart(
-                    f"{env.name}: {title}", "environment steps", y_label, lines, env.name,
+                    f"{env.name}: {title}", "environment steps", y_label, _lines(rows), env.name,
                     log=tag in ("kl/old_new", "ratio/std"),
                     y_range=(-1.0, 1.05) if tag == "value/explained_variance" else None,
                 )
             )  # fmt: skip
-    return _figure(
+    return Figure(
         "updates",
         "Causes: what each update did",
         f"The {comparison.statistic} over seeds, each point the mean of a fortieth of the steps, "
@@ -280,9 +267,3 @@ def _updates(comparison: Comparison) -> Figure:
         charts,
         narrow=True,
     )
-
-
-MAKERS: Sequence[Callable[[Comparison], Figure]] = (
-    _aggregates, _learning_together, _learning_by_steps, _learning_by_time, _results, _profiles,
-    _improvement, _efficiency, _stability, _updates,
-)  # fmt: skip

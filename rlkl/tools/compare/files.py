@@ -60,49 +60,34 @@ def _write(comparison: Comparison, folder: Path, command: str) -> None:
     for name, rows in comparison.tables.items():
         if rows:
             _write_rows(folder / "data" / f"{name}.csv", rows)
-    texts = {
-        "report.html": page(comparison, made, command),
-        "report.md": markdown(comparison, made, command),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, make in (("report.html", page), ("report.md", markdown)):
+        (folder / name).write_text(make(comparison, made, command), encoding="utf-8")
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
     """Write rows: numbers with all digits, NaN as an empty field."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0])
         for row in rows:
-            writer.writerow({key: _field(value) for key, value in row.items()})
-
-
-def _field(value: object) -> object:
-    return "" if isinstance(value, float) and math.isnan(value) else value
+            values = row.values()
+            writer.writerow("" if isinstance(v, float) and math.isnan(v) else v for v in values)
 
 
 def markdown(comparison: Comparison, made: list[Figure], command: str) -> str:
     """Return the report in Markdown, with the command line that made it."""
-    shown = tables.tables(comparison)
     parts = [f"# {for_markdown(title(comparison))}", f"    {command}", "## In short"]
     findings = [f"- {for_markdown(finding)}" for finding in comparison.findings]
     parts.append("\n".join(findings) or "Nothing to compare.")
     if comparison.cautions:
         cautions = [f"- **{c.kind}**: {for_markdown(c.text)}" for c in comparison.cautions]
         parts += ["## Warnings", "\n".join(cautions)]
-    for figure in made:
-        image = f"![{figure.title}](figures/{figure.name}.svg)"
-        parts += [f"## {figure.title}", image, for_markdown(figure.caption)]
-        parts += _tables(tables.of(figure.name, shown))
-    for name, heading in (("compared", "What was compared"), ("runs", "Runs")):
-        parts += [f"## {heading}", *_tables(tables.of(name, shown))]
+    for name, heading, figure, shown in tables.sections(comparison, made):
+        parts.append(f"## {heading}")
+        if figure:
+            parts += [f"![{heading}](figures/{name}.svg)", for_markdown(figure.caption)]
+        for table in shown:
+            parts += [f"### {table.title}", tables.markdown(table)]
+            if table.note:
+                parts.append(for_markdown(table.note))
     return "\n\n".join(parts) + "\n"
-
-
-def _tables(shown: list[tables.Table]) -> list[str]:
-    parts = []
-    for table in shown:
-        parts += [f"### {table.title}", tables.markdown(table)]
-        if table.note:
-            parts.append(for_markdown(table.note))
-    return parts

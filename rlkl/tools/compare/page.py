@@ -1,7 +1,7 @@
 """The report as one HTML file with style, script and charts, which needs no network."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,9 +13,8 @@ from rlkl.tools.compare.tables import Table
 from rlkl.tools.compare.text import listed, plural
 from rlkl.version import __version__
 
-HERE = Path(__file__).parent
 FOLDED = ("improvement", "runs")
-"""Long tables that are collapsed at first."""
+"""Sections whose long tables are collapsed at first."""
 
 MAX_TITLE = 100
 """Letters of the groups in a title; longer lists are replaced by their number."""
@@ -34,13 +33,12 @@ def title(comparison: Comparison) -> str:
 
 def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str:
     """Return the page, which also shows the command line that made it."""
-    made = tables.tables(comparison)
-    sections = [_findings(comparison), _cautions(comparison.cautions)]
-    sections += [_figure(figure, tables.of(figure.name, made), comparison) for figure in figures]
-    with_figure = {figure.name for figure in figures}
-    headings = {"aggregates": "Scores", "compared": "What was compared", "runs": "Runs"}
-    for name in dict.fromkeys(table.name for table in made if table.name not in with_figure):
-        sections.append(_section(name, headings[name], _tables(tables.of(name, made))))
+    nothing = ["There is one group in each environment: nothing to compare."]
+    findings = _list(map(escape, comparison.findings or nothing))
+    sections = [_section("findings", "In short", findings), *_cautions(comparison.cautions)]
+    for name, shown, figure, below in tables.sections(comparison, figures):
+        content = _charts(figure, comparison.labels) if figure else ""
+        sections.append(_section(name, shown, content + "".join(map(_table, below))))
     heading = escape(title(comparison))
     runs = sum(len(env.entries) for env in comparison.environments)
     return f"""<!doctype html>
@@ -77,7 +75,7 @@ statistical precipice</i>. All numbers behind the figures lie beside this page, 
 
 
 def _asset(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _section(name: str, heading: str, content: str, kind: str = "") -> str:
@@ -88,7 +86,7 @@ def _controls(comparison: Comparison) -> str:
     buttons = "".join(
         f'<button type="button" aria-pressed="true" data-group="{number}" '
         f'data-color="{style(number).color}" title="{escape(label)}">'
-        f"{svg.sample(number)}<span>{escape(label)}</span></button>"
+        f"{svg.sample(style(number))}<span>{escape(label)}</span></button>"
         for number, label in enumerate(comparison.labels)
     )
     envs = [env.name for env in comparison.environments]
@@ -105,42 +103,31 @@ def _controls(comparison: Comparison) -> str:
     )
 
 
-def _findings(comparison: Comparison) -> str:
-    nothing = ["There is one group in each environment: nothing to compare."]
-    return _section("findings", "In short", _list(map(escape, comparison.findings or nothing)))
-
-
-def _cautions(cautions: Sequence[Caution]) -> str:
-    parts = ""
+def _cautions(cautions: Sequence[Caution]) -> Iterator[str]:
     for name, heading, is_warning in (("cautions", "Warnings", True), ("notes", "Notes", False)):
-        these = [caution for caution in cautions if caution.is_warning == is_warning]
-        if these:
-            items = (
-                f"<b>{escape(c.kind[:1].upper() + c.kind[1:])}.</b> {escape(c.text)}" for c in these
-            )
+        items = [
+            f"<b>{escape(c.kind[:1].upper() + c.kind[1:])}.</b> {escape(c.text)}"
+            for c in cautions
+            if c.is_warning == is_warning
+        ]
+        if items:
             kind = ' class="warning"' if is_warning else ""
-            parts += _section(name, heading, _list(items), kind)
-    return parts
+            yield _section(name, heading, _list(items), kind)
 
 
 def _list(items: Iterable[str]) -> str:
     return "<ul>\n" + "".join(f"<li>{item}</li>\n" for item in items) + "</ul>\n"
 
 
-def _figure(figure: Figure, below: Sequence[Table], comparison: Comparison) -> str:
+def _charts(figure: Figure, labels: Sequence[str]) -> str:
     charts = "".join(
         f'<figure data-env="{escape(chart.env)}"><figcaption>{escape(chart.title)}</figcaption>'
-        f"{svg.draw(chart, comparison.labels, narrow=figure.narrow)}</figure>\n"
+        f"{svg.draw(chart, labels, narrow=figure.narrow)}</figure>\n"
         for chart in figure.charts
     )
     grid = "charts many" if figure.narrow else "charts"
-    content = f'<p class="caption">{escape(figure.caption)}</p>\n'
-    content += f'<div class="{grid}">\n{charts}</div>\n'
-    return _section(figure.name, figure.title, content + _tables(below))
-
-
-def _tables(below: Sequence[Table]) -> str:
-    return "".join(map(_table, below))
+    caption = f'<p class="caption">{escape(figure.caption)}</p>\n'
+    return f'{caption}<div class="{grid}">\n{charts}</div>\n'
 
 
 def _table(table: Table) -> str:
@@ -163,7 +150,7 @@ def _table(table: Table) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{heading}"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n{note}"
     )
-    if table.name in FOLDED:
+    if table.section in FOLDED:
         return f"<details><summary>{heading}</summary>\n{whole}</details>\n"
     return f"<h3>{heading}</h3>\n{whole}"
 

@@ -1,8 +1,4 @@
-"""Finds run folders, and reads their CSV files, configs and summaries.
-
-No other files of a run are read, so folders may come from other machines. Of runs that are still
-being written, the complete rows are read.
-"""
+"""Finds run folders, and reads their CSV files, configs and summaries, and no other files."""
 
 import glob
 import hashlib
@@ -25,7 +21,6 @@ from rlkl.utils.validation import one_line
 Array = NDArray[np.float64]
 
 RUN_FILES = {"metrics.csv", "summary.json", "config.yaml"}
-"""A folder with any of these is a run folder."""
 
 TAGS = (
     "return/train", "return/eval", "kl/old_new", "kl/max", "kl/target", "ratio/std",
@@ -34,11 +29,8 @@ TAGS = (
 )  # fmt: skip
 """Columns of `metrics.csv` that are read."""
 
-UNFINISHED = "unfinished"
-"""Status of a run that is still running or was killed."""
-
-UNKNOWN = "unknown"
-"""Status of a run whose summary.json exists but cannot be read."""
+UNFINISHED, UNKNOWN = "unfinished", "unknown"
+"""Status of a run that is still running or was killed, or whose summary.json cannot be read."""
 
 STATUSES = ("finished", "stopped", "failed", UNFINISHED)
 
@@ -59,15 +51,13 @@ class Run:
     Attributes:
         env_id: Gymnasium id, without the module that registers it.
         settings: the flat config, keys as on the command line; empty if the config is missing.
-        status: `finished`, `stopped`, `failed`, `unfinished`, or `unknown`.
+        status: one of `STATUSES`, or `UNKNOWN`.
         reason: why it stopped or failed, or empty.
         budget: environment steps that it was to make; 0 if unknown.
         columns: `env_steps` and `TAGS`, each `[iterations]`; NaN for an empty field.
         damaged: unreadable lines of `metrics.csv`, not counting an incomplete last line.
         eval_return: mean return of the final evaluation, or NaN.
-        versions: of rlkl and its dependencies.
-        revision: git revision of rlkl, or empty.
-        hardware: as far as it was recorded.
+        provenance: versions, revision and hardware as text; empty if not recorded.
     """
 
     folder: Path
@@ -81,23 +71,12 @@ class Run:
     columns: dict[str, Array]
     damaged: int
     eval_return: float
-    versions: dict[str, str]
-    revision: str
-    hardware: dict[str, Any]
+    provenance: dict[str, str]
 
     @property
     def shown(self) -> str:
         """The folder as text that is safe to show."""
         return for_terminal(str(self.folder))
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """Versions, revision and hardware as text; empty if not recorded."""
-        return {
-            "versions": ", ".join(f"{name} {version}" for name, version in self.versions.items()),
-            "revision": self.revision[:12],
-            "hardware": ", ".join(map(str, self.hardware.values())),
-        }
 
     @property
     def steps(self) -> Array:
@@ -133,13 +112,17 @@ def find(paths: Iterable[str], skipped_links: dict[Path, str] | None = None) -> 
     skipped_links = {} if skipped_links is None else skipped_links
     for text in paths:
         for place in _folders(text):
-            runs = sorted(_run_folders(place, skipped_links))
+            runs = []
+            for folder, subfolders, others in walk(place, skipped_links):
+                if not RUN_FILES.isdisjoint(others):
+                    subfolders.clear()
+                    runs.append(folder)
             if not runs:
                 raise ConfigError(
                     f"{place} has no runs in or below it; a run folder contains metrics.csv, as "
                     "`rlkl train` writes it"
                 )
-            for run in runs:
+            for run in sorted(runs):
                 found.setdefault(run.resolve(), run)
     return list(found.values())
 
@@ -165,42 +148,36 @@ def _matches(pattern: str) -> list[str]:
     return sorted(map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor)))))
 
 
-def _run_folders(place: Path, skipped_links: dict[Path, str]) -> Iterator[Path]:
-    for folder, subfolders, others in walk(place, skipped_links):
-        if not RUN_FILES.isdisjoint(others):
-            subfolders.clear()
-            yield folder
-
-
 def read(folder: Path) -> Run | str:
     """Return the run in a folder, or the reason why it cannot be compared."""
     try:
         return _read(folder)
+    except ConfigError as error:
+        return one_line(error)
     except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         return f"its files cannot be read: {type(error).__name__}: {one_line(error)}"
 
 
-def _read(folder: Path) -> Run | str:
+def _read(folder: Path) -> Run:
     summary = _sanitized(_read_dict(read_json, folder / "summary.json"))
     saved = upgrade_config(_read_dict(read_yaml, folder / "config.yaml"))
     config = dict(flatten(_sanitized(saved)))
     if not config and not summary:
-        return "it has neither a readable config.yaml nor a readable summary.json"
+        raise ConfigError("it has neither a readable config.yaml nor a readable summary.json")
     if len(config) > MAX_KEYS:
-        return f"its config.yaml has more than {MAX_KEYS:,} keys"
+        raise ConfigError(f"its config.yaml has more than {MAX_KEYS:,} keys")
     env_id = config.get("env.id") or summary.get("env_id")
     algo = config.get("algo.name") or summary.get("algo")
     seed = config.get("seed", summary.get("seed"))
     if not isinstance(env_id, str) or not isinstance(algo, str) or not _is_count(seed):
-        return "its config.yaml does not say which environment, algorithm and seed it had"
+        raise ConfigError("its config.yaml does not say which environment, algorithm and seed it had")
     if max(len(env_id), len(algo)) > MAX_NAME:
-        return f"the name of its environment or algorithm has more than {MAX_NAME} characters"
-    try:
-        columns, damaged = _read_metrics(folder / "metrics.csv")
-    except ConfigError as error:
-        return one_line(error)
+        raise ConfigError(
+            f"the name of its environment or algorithm has more than {MAX_NAME} characters"
+        )
+    columns, damaged = _read_metrics(folder / "metrics.csv")
     if not len(columns["env_steps"]):
-        return "it has no rows yet: no iteration had ended"
+        raise ConfigError("it has no rows yet: no iteration had ended")
     status = UNFINISHED
     if (folder / "summary.json").exists():
         status = str(summary.get("status"))
@@ -220,9 +197,11 @@ def _read(folder: Path) -> Run | str:
         columns=columns,
         damaged=damaged,
         eval_return=_number(summary.get("eval_return")),
-        versions=_scalars(summary.get("versions")),
-        revision=str(summary.get("git_revision") or ""),
-        hardware=_scalars(summary.get("hardware")),
+        provenance={
+            "versions": ", ".join(" ".join(map(str, v)) for v in _scalars(summary, "versions")),
+            "revision": str(summary.get("git_revision") or "")[:12],
+            "hardware": ", ".join(str(value) for _, value in _scalars(summary, "hardware")),
+        },
     )
 
 
@@ -235,10 +214,10 @@ def _number(value: Any) -> float:
     return float(value) if is_number and abs(value) < MAX_FLOAT else math.nan
 
 
-def _scalars(value: Any) -> dict[str, Any]:
-    table = value if isinstance(value, dict) else {}
-    scalars = [(key, entry) for key, entry in table.items() if isinstance(entry, str | int | float)]
-    return dict(scalars[:MAX_SCALARS])
+def _scalars(summary: dict[str, Any], key: str) -> list[tuple[str, Any]]:
+    table = summary.get(key)
+    items = table.items() if isinstance(table, dict) else ()
+    return [item for item in items if isinstance(item[1], str | int | float)][:MAX_SCALARS]
 
 
 def _sanitized(value: Any) -> Any:
@@ -289,11 +268,7 @@ def _read_budget(folder: Path, config: dict[str, Any]) -> int:
 
 
 def _read_metrics(path: Path) -> tuple[dict[str, Array], int]:
-    """Return the columns, and the number of damaged lines. An incomplete last line is ignored.
-
-    Raises:
-        ConfigError: the file was not written by a run, or exceeds a bound.
-    """
+    """Return the columns, and the number of damaged lines. An incomplete last line is ignored."""
     names = ("env_steps", *TAGS)
     try:
         lines = read_lines(path)
@@ -327,12 +302,10 @@ def _read_metrics(path: Path) -> tuple[dict[str, Array], int]:
 def _parse_row(line: bytes, count: int, places: list[int]) -> list[float]:
     """Return the fields at some places; nothing if the line is damaged."""
     fields = line.split(b",")
-    wanted = [fields[place] for place in places] if len(fields) == count else []
+    if len(fields) != count or max(len(fields[place]) for place in places) > MAX_FIELD:
+        return []
     try:
-        row = [float(field[: MAX_FIELD + 1] or b"nan") for field in wanted]
+        row = [float(fields[place] or b"nan") for place in places]
     except ValueError:
         return []
-    is_valid = all(len(field) <= MAX_FIELD for field in wanted) and all(
-        abs(x) < MAX_FLOAT or not math.isfinite(x) for x in row
-    )
-    return row if is_valid else []
+    return row if all(abs(x) < MAX_FLOAT or not math.isfinite(x) for x in row) else []

@@ -19,6 +19,16 @@ ROW, TEXT_ROW = 27, 15
 
 DASH_ARRAYS = {"-": "", "--": "8 4", "-.": "9 3 2 3", ":": "2 3"}
 
+_TIPS = ((1.5 if i % 2 == 0 else 0.6, math.pi * i / 5) for i in range(10))
+POLYGONS = {
+    "s": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
+    "^": [(0, -1.2), (1.15, 1), (-1.15, 1)],
+    "v": [(0, 1.2), (1.15, -1), (-1.15, -1)],
+    "D": [(0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)],
+    "*": [(r * math.sin(angle), -r * math.cos(angle)) for r, angle in _TIPS],
+}
+"""Corners of markers of size 1."""
+
 Point = tuple[float, float]
 
 
@@ -29,8 +39,8 @@ class Frame(NamedTuple):
     right: float
     top: float
     bottom: float
-    x_range: tuple[float, float]
-    y_range: tuple[float, float] = (0, 1)
+    x_range: Point
+    y_range: Point = (0, 1)
     log: bool = False
 
     def x(self, value: float) -> float:
@@ -54,38 +64,27 @@ class Frame(NamedTuple):
         return f'<path class="{kind}" d="M{x:.1f} {self.top}V{self.bottom:.1f}"/>'
 
 
-def marker(shape: str, x: float, y: float, size: float, color: str) -> str:
-    """Return a marker."""
-    s = size
-    shapes: dict[str, list[Point]] = {
-        "s": [(-s, -s), (s, -s), (s, s), (-s, s)],
-        "^": [(0, -1.2 * s), (1.15 * s, s), (-1.15 * s, s)],
-        "v": [(0, 1.2 * s), (1.15 * s, -s), (-1.15 * s, -s)],
-        "D": [(0, -1.4 * s), (1.4 * s, 0), (0, 1.4 * s), (-1.4 * s, 0)],
-    }
-    tips = ((s * (1.5 if i % 2 == 0 else 0.6), math.pi * i / 5) for i in range(10))
-    shapes["*"] = [(r * math.sin(angle), -r * math.cos(angle)) for r, angle in tips]
-    if shape == "o":
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{1.1 * s:.1f}" fill="{color}"/>'
-    if shape in shapes:
-        points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in shapes[shape])
-        return f'<polygon points="{points}" fill="{color}"/>'
-    d = s * (1.0 if shape == "X" else 1.3)
-    arms = f"M{-d} {-d}L{d} {d}M{-d} {d}L{d} {-d}" if shape == "X" else f"M{-d} 0H{d}M0 {-d}V{d}"
+def _marker(look: charts.Style, x: float, y: float, size: float) -> str:
+    if look.marker == "o":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{1.1 * size:.1f}" fill="{look.color}"/>'
+    if look.marker in POLYGONS:
+        corners = POLYGONS[look.marker]
+        points = " ".join(f"{x + size * dx:.1f},{y + size * dy:.1f}" for dx, dy in corners)
+        return f'<polygon points="{points}" fill="{look.color}"/>'
+    d = size * (1.0 if look.marker == "X" else 1.3)
+    cross = {"X": f"M{-d} {-d}L{d} {d}M{-d} {d}L{d} {-d}", "P": f"M{-d} 0H{d}M0 {-d}V{d}"}
     return (
-        f'<path transform="translate({x:.1f} {y:.1f})" d="{arms}" stroke="{color}" '
-        f'stroke-width="2.6" fill="none"/>'
+        f'<path transform="translate({x:.1f} {y:.1f})" d="{cross[look.marker]}" '
+        f'stroke="{look.color}" stroke-width="2.6" fill="none"/>'
     )
 
 
-def sample(number: int) -> str:
+def sample(look: charts.Style) -> str:
     """Return a sample of a group's line, for the legend."""
-    look = charts.style(number)
     return (
         f'<svg class="sample" viewBox="0 0 44 14" width="44" height="14" aria-hidden="true">'
         f'<line x1="1" x2="43" y1="7" y2="7" stroke="{look.color}" stroke-width="2.4" '
-        f'stroke-dasharray="{DASH_ARRAYS[look.dashes]}"/>'
-        f"{marker(look.marker, 22, 7, 4, look.color)}</svg>"
+        f'stroke-dasharray="{DASH_ARRAYS[look.dashes]}"/>{_marker(look, 22, 7, 4)}</svg>'
     )
 
 
@@ -100,26 +99,12 @@ def draw(chart: charts.Chart, labels: Sequence[str], *, narrow: bool = False) ->
     return _dots(chart, labels, width)
 
 
-def _element(
-    chart: charts.Chart, width: int, height: float, content: Iterable[str], data: str = ""
-) -> str:
+def _element(width: int, height: float, words: str, content: Iterable[str], data: str = "") -> str:
+    """Return an SVG element; `words` describe it for screen readers."""
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height:.0f}" role="img" '
-        f'aria-label="{escape(_described(chart))}"{data}>{"".join(content)}</svg>'
+        f'aria-label="{escape(words)}"{data}>{"".join(content)}</svg>'
     )
-
-
-def _described(chart: charts.Chart) -> str:
-    """Return a chart in words, for screen readers."""
-    if isinstance(chart, charts.DotChart):
-        parts = [
-            f"{dot.text} {dot.value:.4g}"
-            + ("" if math.isnan(dot.low) else f" ({dot.low:.4g} to {dot.high:.4g})")
-            for dot in chart.dots
-        ]
-        return f"{chart.title}, {chart.x_label}: {'; '.join(parts)}"
-    ends = [f"{line.group} ends at {line.y[-1]:.4g}" for line in chart.lines if line.y]
-    return f"{chart.title}: {chart.y_label} along {chart.x_label}. {'; '.join(ends)}"
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "tick") -> str:
@@ -140,10 +125,8 @@ def _axes(
     parts = []
     for tick in y_ticks or ():
         y = frame.y(tick)
-        parts += [
-            frame.across("grid", y),
-            _text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"),
-        ]
+        parts.append(frame.across("grid", y))
+        parts.append(_text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"))
     for tick in charts.ticks(*frame.x_range, most=5):
         x = frame.x(tick)
         parts += [frame.down("grid", x), _text(x, frame.bottom + 17, charts.tick_text(tick))]
@@ -166,14 +149,16 @@ def _lines(chart: charts.LineChart, labels: Sequence[str], width: int, height: i
         f'text-anchor="middle">{escape(chart.y_label)}</text>'
     )
     note_y, note = frame.top + 10, charts.level_note(chart)
-    if chart.level is not None and y_range[0] <= chart.level[0] <= y_range[1]:
-        y = frame.y(chart.level[0])
+    if chart.level is not None and y_range[0] <= chart.level <= y_range[1]:
+        y = frame.y(chart.level)
         parts.append(frame.across("level", y))
-        note_y, note = y - 4, chart.level[1]
+        note_y, note = y - 4, "threshold"
     parts += [_line(frame, chart, line, labels) for line in chart.lines]
     if note:
         parts.append(_text(frame.left + 5, note_y, note, "start", "levelname"))
-    return _element(chart, width, height, parts, _data(chart, frame, labels))
+    ends = [f"{line.group} ends at {line.y[-1]:.4g}" for line in chart.lines if line.y]
+    words = f"{chart.title}: {chart.y_label} along {chart.x_label}. {'; '.join(ends)}"
+    return _element(width, height, words, parts, _data(chart, frame, labels))
 
 
 def _line(frame: Frame, chart: charts.LineChart, line: charts.Line, labels: Sequence[str]) -> str:
@@ -192,18 +177,18 @@ def _line(frame: Frame, chart: charts.LineChart, line: charts.Line, labels: Sequ
         dashes, path = DASH_ARRAYS[look.dashes], _path(points, chart.steps)
         drawn.append(f'<path class="line" stroke-dasharray="{dashes}" d="{path}"/>')
         where = charts.marked(len(points), number, len(labels))
-        drawn += [marker(look.marker, x, y, 3.2, look.color) for x, y in points[where]]
+        drawn += [_marker(look, x, y, 3.2) for x, y in points[where]]
     return _group(number, drawn)
 
 
 def _points(frame: Frame, x: Sequence[float], y: Sequence[float]) -> list[Point]:
     """Return the positions of points; those beyond the chart are moved to its edge."""
-    points = []
-    for value_x, value_y in zip(x, y, strict=True):
-        if math.isfinite(value_y) and (value_y > 0 or not frame.log):
-            inside = min(max(value_y, frame.y_range[0]), frame.y_range[1])
-            points.append((frame.x(value_x), frame.y(inside)))
-    return points
+    low, high = frame.y_range
+    return [
+        (frame.x(value_x), frame.y(min(max(value_y, low), high)))
+        for value_x, value_y in zip(x, y, strict=True)
+        if math.isfinite(value_y) and (value_y > 0 or not frame.log)
+    ]
 
 
 def _path(points: Sequence[Point], steps: bool = False) -> str:
@@ -219,11 +204,7 @@ def _data(chart: charts.LineChart, frame: Frame, labels: Sequence[str]) -> str:
     def rounded(numbers: Iterable[float]) -> list[float | None]:
         return [float(f"{n:.5g}") if math.isfinite(n) else None for n in numbers]
 
-    content = {
-        "left": frame.left,
-        "right": frame.right,
-        "top": frame.top,
-        "bottom": frame.bottom,
+    content = {key: getattr(frame, key) for key in ("left", "right", "top", "bottom")} | {
         "x": frame.x_range,
         "name": chart.x_label,
         "steps": chart.steps,
@@ -238,37 +219,38 @@ def _data(chart: charts.LineChart, frame: Frame, labels: Sequence[str]) -> str:
 
 
 def _dots(chart: charts.DotChart, labels: Sequence[str], width: int) -> str:
-    longest = max(len(dot.text) for dot in chart.dots)
+    longest = LETTER * max(len(dot.text) for dot in chart.dots)
     # Long texts are written above their rows, in as many lines as they need.
-    above = LETTER * longest > 0.45 * width
-    texts = [
-        charts.wrap(dot.text, int((width - 28) / LETTER)) if above else [] for dot in chart.dots
-    ]
+    above = longest > 0.45 * width
+    most = int((width - 28) / LETTER)
+    texts = [charts.wrap(dot.text, most) if above else [] for dot in chart.dots]
     height = 52 + ROW * len(texts) + TEXT_ROW * sum(map(len, texts))
-    left = 14 if above else 14 + LETTER * longest
+    left = 14 if above else 14 + longest
     frame = Frame(left, width - 19, 4, height - 44, charts.extent(chart, "x"))
     parts = _axes(frame, chart.x_label, height)
     if chart.level is not None:
-        parts.append(frame.down("level", frame.x(chart.level[0])))
-    top = frame.top
+        parts.append(frame.down("level", frame.x(chart.level)))
+    top, words = frame.top, []
     for dot, lines in zip(chart.dots, texts, strict=True):
         y = top + TEXT_ROW * len(lines) + ROW / 2
         written = [
             _text(frame.left, top + TEXT_ROW * i, line, "start", "row")
             for i, line in enumerate(lines, 1)
         ] or [_text(frame.left - 7, y + 4.5, dot.text, "end", "row")]
-        parts.append(_group(labels.index(dot.group), [*_dot(frame, dot, y, labels), *written]))
+        number = labels.index(dot.group)
+        parts.append(_group(number, [*_dot(frame, dot, y, charts.style(number)), *written]))
+        known = "" if math.isnan(dot.low) else f" ({dot.low:.4g} to {dot.high:.4g})"
+        words.append(f"{dot.text} {dot.value:.4g}{known}")
         top = y + ROW / 2
-    return _element(chart, width, height, parts)
+    return _element(width, height, f"{chart.title}, {chart.x_label}: {'; '.join(words)}", parts)
 
 
-def _dot(frame: Frame, dot: charts.Dot, y: float, labels: Sequence[str]) -> list[str]:
-    look = charts.style(labels.index(dot.group))
+def _dot(frame: Frame, dot: charts.Dot, y: float, look: charts.Style) -> list[str]:
     drawn = [f'<path class="seed" d="M{frame.x(seed):.1f} {y - 5:.1f}v10"/>' for seed in dot.seeds]
     tip = f"{dot.text}: {dot.value:.4g}"
     if not math.isnan(dot.low):
         low, high = frame.x(dot.low), frame.x(dot.high)
         drawn.append(f'<path class="interval" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
         tip += f" [{dot.low:.4g}, {dot.high:.4g}]"
-    drawn.append(marker(look.marker, frame.x(dot.value), y, 4.6, look.color))
+    drawn.append(_marker(look, frame.x(dot.value), y, 4.6))
     return [f"<title>{escape(tip)}</title>", *drawn]

@@ -1,9 +1,10 @@
-"""The tables of a comparison as text, the same on the page and in Markdown."""
+"""The tables of a comparison as text, and the sections of the page and of the Markdown file."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from rlkl.tools.compare.charts import Figure
 from rlkl.tools.compare.report import Comparison
 from rlkl.tools.compare.scores import MIN_SEEDS
 from rlkl.tools.compare.text import duration, number, share, spread
@@ -11,51 +12,126 @@ from rlkl.tools.rows import Row, Rows, distinct, select
 from rlkl.utils.safe_text import for_markdown
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as text.
+class Table(NamedTuple):
+    """A table as text: rows of cells, and a note below them, or empty."""
 
-    Attributes:
-        name: of the figure below which it is shown, or of its own section.
-        cells: rows of text.
-        note: below it, or empty.
-    """
-
-    name: str
+    section: str
     title: str
     headings: list[str]
     cells: list[list[str]]
-    note: str = ""
+    note: str
 
 
-Column = str | Callable[[Row], str]
-"""Key of the rows, or a function that returns the text of a row's cell."""
+class Section(NamedTuple):
+    """A figure, if any, with the tables below it."""
+
+    name: str
+    title: str
+    figure: Figure | None
+    tables: list[Table]
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """Return all tables that have a row."""
-    made = [make(comparison) for make in MAKERS]
-    return [table for table in made if table.cells]
+TITLES = {"aggregates": "Scores", "compared": "What was compared", "runs": "Runs"}
+"""Titles of the sections that may have no figure."""
 
 
-def _table(
-    name: str, title: str, rows: Rows, columns: dict[str, Column] | None = None, note: str = ""
-) -> Table:
-    """Return a table with columns by heading; without them, of all columns of the rows."""
-    if columns is None:
-        columns = {key: key for key in rows[0]} if rows else {}
-    cells = [
-        [number(row[c]) if isinstance(c, str) else c(row) for c in columns.values()] for row in rows
+def sections(comparison: Comparison, figures: Sequence[Figure]) -> list[Section]:
+    """Return a section for each figure, and then for the tables that belong to none."""
+    made = tables(comparison)
+    by_name = {figure.name: figure for figure in figures}
+    names = dict.fromkeys([*by_name, *(table.section for table in made)])
+    return [
+        Section(
+            name,
+            by_name[name].title if name in by_name else TITLES[name],
+            by_name.get(name),
+            [table for table in made if table.section == name],
+        )
+        for name in names
     ]
-    return Table(name, title, list(columns), cells, note)
+
+
+Columns = dict[str, str | Callable[[Row], str]]
+"""By heading: the key of the rows, or a function that returns the text of a row's cell."""
 
 
 def _interval(key: str) -> Callable[[Row], str]:
     return lambda row: spread(row[key], row["low"], row["high"])
 
 
-def _aggregates(comparison: Comparison) -> Table:
-    rows = comparison.tables["aggregates"]
+def _told_apart(row: Row) -> str:
+    return number(row["told_apart"]) if row["seeds"] >= MIN_SEEDS else "too few seeds"
+
+
+IMPROVEMENT: Columns = {
+    "first": "first", "second": "second", "P(first > second)": _interval("probability"),
+    "told apart": _told_apart, "environments": "environments",
+}  # fmt: skip
+
+THRESHOLDS: Columns = {
+    "environment": "environment", "threshold": "threshold", "from": "source", "group": "group",
+    "reached by": lambda row: f"{row['reached']} of {row['seeds']}",
+    "median steps": "median_steps", "first": "first_steps", "last": "last_steps",
+}  # fmt: skip
+
+STABILITY: Columns = {
+    "environment": "environment", "group": "group",
+    "worst drop, median seed": "median_drop", "worst drop, worst seed": "worst_drop",
+    "as normalized score": "worst_drop_normalized",
+    "updates over the KL bound": lambda row: share(row["over_bound"]),
+    "median KL": "median_kl", "largest KL": "largest_kl",
+    "largest KL of a state": "largest_kl_of_a_state", "updates without a finite KL": "not_finite",
+}  # fmt: skip
+
+RUNS: Columns = {
+    "environment": "environment", "group": "group", "seed": lambda row: str(row["seed"]),
+    "status": "status", "steps made": "env_steps", "return": "return", "normalized": "normalized",
+    "score": lambda row: row["left_out"] or "compared", "folder": "folder",
+}  # fmt: skip
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """Return all tables that have a row."""
+    rows = comparison.tables
+    made = [
+        _table("aggregates", "All environments together", _aggregates(rows["aggregates"])),
+        _table("aggregates", "What a normalized score is", _scales(comparison)),
+        _results(comparison),
+        _table("improvement", "Every pair", rows["improvement"], IMPROVEMENT),
+        _table(
+            "efficiency", "Steps to the threshold", rows["thresholds"], THRESHOLDS,
+            "∞: not within the steps of the comparison; the median counts such runs as infinite.",
+        ),
+        _table(
+            "stability", "Stability", rows["stability"], STABILITY,
+            "KL is KL(π_old ‖ π_θ) of an update in nats, averaged over states unless it says of a "
+            "state.",
+        ),
+        _table(
+            "compared", "Settings that differ", rows["settings"], None,
+            "Only settings that differ between runs of one environment, without seeds. –: the "
+            "group does not have the key, or was not run there.",
+        ),
+        _table("compared", "Versions, revisions, hardware, seeds", rows["provenance"]),
+        _table("runs", "Every run", rows["runs"], RUNS),
+    ]  # fmt: skip
+    return [table for table in made if table.cells]
+
+
+def _table(
+    section: str, title: str, rows: Rows, columns: Columns | None = None, note: str = ""
+) -> Table:
+    """Return a table; without `columns`, of all columns of the rows."""
+    if columns is None:
+        columns = {key: key for key in rows[0]} if rows else {}
+    cells = [
+        [number(row[c]) if isinstance(c, str) else c(row) for c in columns.values()] for row in rows
+    ]
+    return Table(section, title, list(columns), cells, note)
+
+
+def _aggregates(rows: Rows) -> Rows:
+    """Return a row for each group, with a column for each aggregate."""
     names = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
     merged = []
     for label in distinct(rows, "group"):
@@ -63,23 +139,20 @@ def _aggregates(comparison: Comparison) -> Table:
         values = {heading: _interval("value")(own[name]) for name, heading in names.items()}
         counts = {key: own["iqm"][key] for key in ("environments", "runs")}
         merged.append({"group": label} | values | counts)
-    return _table("aggregates", "All environments together", merged)
+    return merged
 
 
-def _scales(comparison: Comparison) -> Table:
-    rows = []
-    for env in comparison.environments:
-        scale = env.reference
-        rows.append(
-            {
-                "environment": env.name,
-                "return that is 0": scale.low if scale else "–",
-                "return that is 1": scale.high if scale else "–",
-                "from": scale.source if scale else "none",
-                "compared at step": env.horizon,
-            }
-        )
-    return _table("aggregates", "What a normalized score is", rows)
+def _scales(comparison: Comparison) -> Rows:
+    return [
+        {
+            "environment": env.name,
+            "return that is 0": env.reference.low if env.reference else "–",
+            "return that is 1": env.reference.high if env.reference else "–",
+            "from": env.reference.source if env.reference else "none",
+            "compared at step": env.horizon,
+        }
+        for env in comparison.environments
+    ]
 
 
 def _results(comparison: Comparison) -> Table:
@@ -89,103 +162,19 @@ def _results(comparison: Comparison) -> Table:
         "train": "training return (mean of the last 100 episodes, sampled actions)",
         "eval": "last evaluation (deterministic actions)",
     }[comparison.config.score]
-    return _table(
-        "results",
-        "Returns at the end",
-        comparison.tables["results"],
-        {
-            "environment": "environment", "group": "group", "seeds": "seeds",
-            f"{center} [95%]": _interval(statistic),
-            "mean ± std": lambda row: number(row["mean"])
-            + ("" if math.isnan(row["std"]) else f" ± {number(row['std'])}"),
-            "range": lambda row: f"{number(row['min'])} to {number(row['max'])}",
-            "evaluation": "evaluation", "wall time": lambda row: duration(row["wall_seconds"]),
-        },
-        f"Returns: {score} at the step of the comparison. Evaluation: the mean of the runs' final "
-        "evaluations with deterministic actions, at the end of each run. Wall time: the median.",
-    )  # fmt: skip
-
-
-def _improvement(comparison: Comparison) -> Table:
-    def told_apart(row: Row) -> str:
-        return number(row["told_apart"]) if row["seeds"] >= MIN_SEEDS else "too few seeds"
-
-    return _table(
-        "improvement",
-        "Every pair",
-        comparison.tables["improvement"],
-        {
-            "first": "first", "second": "second", "P(first > second)": _interval("probability"),
-            "told apart": told_apart, "environments": "environments",
-        },
-    )  # fmt: skip
-
-
-def _thresholds(comparison: Comparison) -> Table:
-    return _table(
-        "efficiency",
-        "Steps to the threshold",
-        comparison.tables["thresholds"],
-        {
-            "environment": "environment", "threshold": "threshold", "from": "source",
-            "group": "group", "reached by": lambda row: f"{row['reached']} of {row['seeds']}",
-            "median steps": "median_steps", "first": "first_steps", "last": "last_steps",
-        },
-        "∞: not within the steps of the comparison; the median counts such runs as infinite.",
-    )  # fmt: skip
-
-
-def _stability(comparison: Comparison) -> Table:
-    return _table(
-        "stability",
-        "Stability",
-        comparison.tables["stability"],
-        {
-            "environment": "environment", "group": "group",
-            "worst drop, median seed": "median_drop", "worst drop, worst seed": "worst_drop",
-            "as normalized score": "worst_drop_normalized",
-            "updates over the KL bound": lambda row: share(row["over_bound"]),
-            "median KL": "median_kl", "largest KL": "largest_kl",
-            "largest KL of a state": "largest_kl_of_a_state",
-            "updates without a finite KL": "not_finite",
-        },
-        "KL is KL(π_old ‖ π_θ) of an update in nats, averaged over states unless it says of a "
-        "state.",
-    )  # fmt: skip
-
-
-def _settings(comparison: Comparison) -> Table:
+    columns: Columns = {
+        "environment": "environment", "group": "group", "seeds": "seeds",
+        f"{center} [95%]": _interval(statistic),
+        "mean ± std": lambda row: number(row["mean"])
+        + ("" if math.isnan(row["std"]) else f" ± {number(row['std'])}"),
+        "range": lambda row: f"{number(row['min'])} to {number(row['max'])}",
+        "evaluation": "evaluation", "wall time": lambda row: duration(row["wall_seconds"]),
+    }  # fmt: skip
     note = (
-        "Only settings that differ between runs of one environment, without seeds. –: the group "
-        "does not have the key, or was not run there."
+        f"Returns: {score} at the step of the comparison. Evaluation: the mean of the runs' final "
+        "evaluations with deterministic actions, at the end of each run. Wall time: the median."
     )
-    rows = comparison.tables["settings"]
-    return _table("compared", "Settings that differ", rows, note=note)
-
-
-def _provenance(comparison: Comparison) -> Table:
-    rows = comparison.tables["provenance"]
-    return _table("compared", "Versions, revisions, hardware, seeds", rows)
-
-
-def _runs(comparison: Comparison) -> Table:
-    return _table(
-        "runs",
-        "Every run",
-        comparison.tables["runs"],
-        {
-            "environment": "environment", "group": "group", "seed": lambda row: str(row["seed"]),
-            "status": "status", "steps made": "env_steps", "return": "return",
-            "normalized": "normalized", "score": lambda row: row["left_out"] or "compared",
-            "folder": "folder",
-        },
-    )  # fmt: skip
-
-
-MAKERS = (
-    _aggregates, _scales, _results, _improvement, _thresholds, _stability, _settings, _provenance,
-    _runs,
-)  # fmt: skip
+    return _table("results", "Returns at the end", comparison.tables["results"], columns, note)
 
 
 def markdown(table: Table) -> str:
@@ -196,8 +185,3 @@ def markdown(table: Table) -> str:
 
     separator = "|" + "---|" * len(table.headings)
     return "\n".join([line(table.headings), separator, *map(line, table.cells)])
-
-
-def of(name: str, made: Sequence[Table]) -> list[Table]:
-    """Return the tables of a figure or section."""
-    return [table for table in made if table.name == name]

@@ -55,7 +55,7 @@ def test_long_pairs_break_between_the_groups() -> None:
 )
 def test_far_level_is_written_instead_of_drawn(level: float, greatest: float, note: str) -> None:
     line = Line("a", [0, 1], [0.0, 100.0])
-    chart = LineChart("", "", "", [line], level=(level, "threshold"))
+    chart = LineChart("", "", "", [line], level=level)
     low, high = extent(chart, "y")
     assert -15 < low < 0
     assert high == pytest.approx(greatest, rel=0.1)

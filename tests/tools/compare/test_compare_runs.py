@@ -106,7 +106,8 @@ def test_unreadable_run_gives_a_reason(content: dict[str, str], words: str, tmp_
 def test_summary_values_of_wrong_types_are_ignored(tmp_path: Path) -> None:
     odd = {"env_steps": "many", "eval_return": [1], "versions": "0.1", "hardware": 7, "reason": 3}
     run = read(make_run(tmp_path / "a", [1.0], summary=odd))
-    assert (run.status, run.versions, run.hardware) == ("unfinished", {}, {})
+    assert run.status == "unfinished"
+    assert run.provenance == {"versions": "", "revision": "abc", "hardware": ""}
     assert math.isnan(run.eval_return)
     settings = {"algo.clip_ratio": [1], "env.kwargs": "x", "total_env_steps": "many"}
     assert read(make_run(tmp_path / "b", [1.0], settings=settings)).budget == 0
