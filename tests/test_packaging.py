@@ -59,6 +59,7 @@ def test_wheel_holds_package_and_configs_only(wheel: Path) -> None:
     assert {
         "rlkl/tools/playground/index.html",
         "rlkl/tools/compare/page.css",
+        "rlkl/tools/compare/page.html",
         "rlkl/tools/compare/page.js",
     } <= set(names)
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"

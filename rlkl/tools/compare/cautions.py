@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,8 @@ MAX_UNREAD = 50
 """Folders that a sentence names because they cannot be compared."""
 
 
-@dataclass(frozen=True)
-class Caution:
-    """A warning or a note.
-
-    Attributes:
-        kind: its subject, in a few words.
-        text: what was found, and what follows from it.
-        is_warning: whether it may overturn a conclusion.
-    """
+class Caution(NamedTuple):
+    """A warning, which may overturn a conclusion, or a note."""
 
     kind: str
     text: str
@@ -38,36 +31,26 @@ def cautions(envs: Sequence[Environment], pairs: Rows, unread: Mapping[str, str]
     """Return all cautions, warnings first; `pairs` are `pair_rows`, `unread` reasons by folder."""
     entries = [entry for env in envs for entry in env.entries]
     found = [
-        *_one_group(envs),
-        *_few_seeds(envs),
-        *_unequal_seeds(envs),
-        *_unequal_steps(envs),
-        *_not_finished(entries),
-        *_left_out(entries, unread),
-        *_environments(envs),
-        *_overlaps(pairs),
-        *_damaged(entries),
+        *_few_seeds(envs), *_unequal_seeds(envs), *_unequal_steps(envs), *_not_finished(entries),
+        *_left_out(entries, unread), *_environments(envs), *_overlaps(pairs), *_damaged(entries),
         *_differences(entries),
-    ]
+    ]  # fmt: skip
     return sorted(found, key=lambda caution: not caution.is_warning)
 
 
-def _one_group(envs: Sequence[Environment]) -> Iterator[Caution]:
+def _few_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
     if len(all_labels(envs)) < 2:
         yield Caution("one group", "There is only one group, so nothing to compare it with.")
-
-
-def _few_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
     counts = {(env.name, label): len(env.scored(label)) for env in envs for label in env.labels}
     counts = {place: count for place, count in counts.items() if count}
     least = min(counts.values(), default=SEEDS_TO_RANK)
-    if MIN_SEEDS <= least < SEEDS_TO_RANK:
-        text = (
-            f"{_which_lack(counts, SEEDS_TO_RANK)}. This is enough to claim a large difference; "
-            f"ranking close groups needs {SEEDS_TO_RANK} or more."
-        )
-        yield Caution("seeds", text, is_warning=False)
     if least >= MIN_SEEDS:
+        if least < SEEDS_TO_RANK:
+            text = (
+                f"{_which_lack(counts, SEEDS_TO_RANK)}. This is enough to claim a large "
+                f"difference; ranking close groups needs {SEEDS_TO_RANK} or more."
+            )
+            yield Caution("seeds", text, is_warning=False)
         return
     text = f"{_which_lack(counts, MIN_SEEDS)}; a claim needs {MIN_SEEDS} or more."
     if least == 1:
@@ -88,19 +71,18 @@ def _which_lack(counts: dict[tuple[str, str], int], wanted: int) -> str:
     few = {place: count for place, count in counts.items() if count < wanted}
     if len(few) == len(counts) and len(set(few.values())) == 1:
         return f"All groups have {plural(next(iter(few.values())), 'seed')} in each environment"
-    named = listed(
-        f"{label} in {env} has {plural(count, 'seed')}" for (env, label), count in few.items()
-    )
-    return f"{len(few)} of {len(counts)} have fewer than {wanted} seeds: {named}"
+    named = (f"{label} in {env} has {plural(n, 'seed')}" for (env, label), n in few.items())
+    return f"{len(few)} of {len(counts)} have fewer than {wanted} seeds: {listed(named)}"
 
 
 def _unequal_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
     texts = []
     for env in envs:
-        by_label = {x: sorted(entry.run.seed for entry in env.scored(x)) for x in env.labels}
-        shown = [f"{label} {seeds_text(seeds)}" for label, seeds in by_label.items() if seeds]
-        if len({tuple(seeds) for seeds in by_label.values() if seeds}) > 1:
-            texts.append(f"{env.name}: {listed(shown)}")
+        labels = filter(env.scored, env.labels)
+        by_label = {x: sorted(entry.run.seed for entry in env.scored(x)) for x in labels}
+        if len(set(map(tuple, by_label.values()))) > 1:
+            shown = listed(f"{label} {seeds_text(seeds)}" for label, seeds in by_label.items())
+            texts.append(f"{env.name}: {shown}")
     if texts:
         text = (
             f"The groups do not have the same seeds ({'; '.join(texts)}). Seeds determine the "
@@ -234,24 +216,22 @@ def _damaged(entries: Sequence[Entry]) -> Iterator[Caution]:
         yield Caution("damaged lines", f"{lines} of metrics.csv could not be read ({where}).")
 
 
-def _device(run: Run) -> str:
-    keys = [key for key in ("device", "threads") if key in run.settings]
-    return ", ".join(f"{key} {run.settings[key]}" for key in keys)
-
-
 def _differences(entries: Sequence[Entry]) -> Iterator[Caution]:
-    checks: list[tuple[str, Callable[[Run], str], str, bool]] = [
-        ("versions", lambda run: run.provenance["versions"],
-         "The same config and seed may give other numbers in another version", True),
-        ("revisions", lambda run: run.provenance["revision"],
-         "CHANGELOG.md lists changes of results between revisions", True),
-        ("hardware", lambda run: run.provenance["hardware"],
-         "Wall times of different machines cannot be compared", False),
-        ("devices", _device, "Wall times cannot be compared", False),
-    ]  # fmt: skip
-    for name, value, meaning, is_warning in checks:
-        counts = Counter(value(entry.run) for entry in entries)
+    checks = (
+        ("versions", "The same config and seed may give other numbers in another version", True),
+        ("revisions", "CHANGELOG.md lists changes of results between revisions", True),
+        ("hardware", "Wall times of different machines cannot be compared", False),
+        ("devices", "Wall times cannot be compared", False),
+    )
+    found = [(*entry.run.provenance.values(), _device(entry.run)) for entry in entries]
+    for (name, meaning, is_warning), values in zip(checks, zip(*found, strict=True), strict=True):
+        counts = Counter(values)
         del counts[""]  # not recorded, so perhaps the same
         if len(counts) > 1:
             which = listed(f"{text} ({plural(count, 'run')})" for text, count in counts.items())
             yield Caution(f"different {name}", f"{which}. {meaning}.", is_warning)
+
+
+def _device(run: Run) -> str:
+    keys = [key for key in ("device", "threads") if key in run.settings]
+    return ", ".join(f"{key} {run.settings[key]}" for key in keys)

@@ -66,9 +66,9 @@ def curve_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
 def together_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return each group's normalized score along steps, over all environments, with its band.
 
-    This is the sample-efficiency curve of Agarwal et al. 2021 (section 4.3): at each point the
-    statistic of all runs. It starts where every run has ended an episode. If environments are
-    compared at different steps, the axis is the share of them.
+    This is the sample-efficiency curve of Agarwal et al. 2021 (section 4.3). It starts where every
+    run has ended an episode. If environments are compared at different steps, the axis is the share
+    of them.
     """
     shared, labels = common(envs)
     if len(shared) < 2:
@@ -139,10 +139,8 @@ def _binned(entry: Entry, tag: str, edges: Array) -> Array:
 def _column(run: Run, tag: str) -> Array:
     """Return a column, or its Monte Carlo estimate if the exact value has no closed form."""
     column = run.columns[tag]
-    estimate = run.columns.get(f"{tag}_estimate")
-    return estimate if estimate is not None and np.isnan(column).all() else column
+    return run.columns.get(f"{tag}_estimate", column) if np.isnan(column).all() else column
 
 
 def _center_rows(grid: Array, strata: Sequence[Array], config: CompareConfig) -> Rows:
-    """Return a row for each point of a grid: center and band over runs, `[M, N_k]` each."""
     return band_rows(("x", "value"), grid, strata, CENTERS[config.statistic], config)

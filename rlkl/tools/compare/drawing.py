@@ -34,14 +34,15 @@ def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
     rows = math.ceil(count / columns)
     width, height = (2.8, 2.3) if figure.narrow else (3.3, 2.6)
     if dots:
-        texts = [_wrapped(dot) for chart in dots for dot in chart.dots]
-        width = 2.4 + max(len(line) for text in texts for line in text) / LETTERS_PER_INCH
+        texts = [line for chart in dots for dot in chart.dots for line in _wrapped(dot)]
+        width = 2.4 + max(map(len, texts)) / LETTERS_PER_INCH
         height = 1.0 + ROW * max(_places(chart)[-1] for chart in dots)
-    width = max(width * columns, 4.5)
+    drawing = new_figure((max(width * columns, 4.5), height * rows + 0.6))
     drawn = {line.group for chart in lines for line in chart.lines}
-    groups = [name for name in labels if name in drawn]
-    names, legend_columns, legend_height = _legend(groups, width)
-    drawing = new_figure((width, height * rows + max(0.6, 0.2 + legend_height)))
+    groups = [label for label in labels if label in drawn]
+    if groups:
+        legend_height = _add_legend(drawing, groups, labels)
+        drawing.set_figheight(height * rows + max(0.6, 0.2 + legend_height))
     panels = drawing.subplots(rows, columns, squeeze=False)
     for chart, axes in zip(figure.charts, panels.flat, strict=False):
         if isinstance(chart, charts.LineChart):
@@ -50,9 +51,6 @@ def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
             _draw_dots(axes, chart, labels)
     for axes in panels.flat[count:]:
         axes.set_visible(False)
-    if groups:
-        looks = [charts.style(labels.index(group)) for group in groups]
-        _draw_legend(drawing, names, legend_columns, looks)
     # Compute the layout once. Otherwise each file would, which takes as long as drawing it.
     layout = drawing.get_layout_engine()
     assert layout is not None
@@ -129,32 +127,27 @@ def _draw_dots(axes: "Axes", chart: charts.DotChart, labels: list[str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _legend(groups: list[str], width: float) -> tuple[list[str], int, float]:
-    """Return texts, columns and height of a legend; width and height in inches."""
-    letters = int(width * LETTERS_PER_INCH)
-    lines = [charts.wrap(group, min(MAX_LETTERS, letters - HANDLE_LETTERS)) for group in groups]
-    widest = HANDLE_LETTERS + max((len(line) for text in lines for line in text), default=0)
-    columns = max(1, min(letters // widest, len(groups)))
-    # matplotlib fills one column after the other.
-    per_column = max(1, math.ceil(len(groups) / columns))
-    starts = range(0, len(groups), per_column)
-    tallest = max((sum(map(len, lines[i : i + per_column])) for i in starts), default=0)
-    return ["\n".join(text) for text in lines], columns, LEGEND_ROW * tallest
-
-
-def _draw_legend(
-    drawing: "Drawing", names: list[str], columns: int, looks: list[charts.Style]
-) -> None:
+def _add_legend(drawing: "Drawing", groups: list[str], labels: list[str]) -> float:
+    """Add a legend below all charts and return its height in inches."""
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
+    letters = int(drawing.get_figwidth() * LETTERS_PER_INCH)
+    texts = [charts.wrap(group, min(MAX_LETTERS, letters - HANDLE_LETTERS)) for group in groups]
+    widest = HANDLE_LETTERS + max(len(line) for text in texts for line in text)
+    columns = max(1, min(letters // widest, len(groups)))
+    looks = [charts.style(labels.index(group)) for group in groups]
     handles = [
         Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, linewidth=1.9)
         for look in looks
     ]
     drawing.legend(
-        handles, list(map(_plain, names)), loc="outside lower center", ncols=columns,
-        frameon=False, handlelength=3,
+        handles, [_plain("\n".join(text)) for text in texts], loc="outside lower center",
+        ncols=columns, frameon=False, handlelength=3,
     )  # fmt: skip
+    # matplotlib fills one column after the other.
+    most = math.ceil(len(groups) / columns)
+    heights = [sum(map(len, texts[i : i + most])) for i in range(0, len(groups), most)]
+    return LEGEND_ROW * max(heights)
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import combinations
@@ -50,34 +50,25 @@ def group_runs(runs: Sequence[Run]) -> list[Member]:
     A label is the algorithm's name, and the fewest settings that distinguish the groups of each
     environment: settings of the algorithm if runs of that algorithm differ in them, and common
     settings if any runs do. Defaults are left out for a setting that does not vary in every
-    environment, so that plain runs of the others belong to the plain group. If more than
-    `MAX_SHOWN_KEYS` settings are needed, the most common values are left out. The name of an
-    environment includes its arguments if its runs differ in them.
+    environment. If more than `MAX_SHOWN_KEYS` settings are needed, the most common values are left
+    out. The name of an environment includes its arguments if its runs differ in them.
     """
-    arguments: dict[str, list[Any]] = {}
-    for run in runs:
-        arguments.setdefault(run.env_id, []).append(_arguments(run))
     # An older config that lacks a key has the default.
     candidates = [
-        _Candidate(
-            run, _env_name(run, arguments[run.env_id]), _texts(_defaults(run.algo) | run.settings)
-        )
+        _Candidate(run, _env_name(run, runs), _defaults(run.algo) | _texts(run.settings))
         for run in runs
     ]
-    common = _LabelKeys(candidates, lambda key: not key.startswith("algo."))
-    by_algo: dict[str, list[_Candidate]] = {}
-    for candidate in candidates:
-        by_algo.setdefault(candidate.run.algo, []).append(candidate)
+    common = _LabelKeys(candidates, own=False)
     own = {
-        algo: _LabelKeys(some, lambda key: key.startswith("algo."))
-        for algo, some in by_algo.items()
+        algo: _LabelKeys([c for c in candidates if c.run.algo == algo], own=True)
+        for algo in {run.algo for run in runs}
     }
     is_brief = len(common.keys) + max(len(keys.keys) for keys in own.values()) > MAX_SHOWN_KEYS
     members = []
     for candidate in candidates:
         algo = candidate.run.algo
-        shown = [label_keys.shown(candidate, is_brief) for label_keys in (own[algo], common)]
-        label = _shorten(" ".join([algo, *shown[0], *shown[1]]), MAX_LABEL)
+        shown = [*own[algo].shown(candidate, is_brief), *common.shown(candidate, is_brief)]
+        label = _shorten(" ".join([algo, *shown]), MAX_LABEL)
         members.append(Member(candidate.run, candidate.env, label))
     return sorted(members, key=lambda m: (m.env, *sort_key(m.run.algo, m.label), m.run.seed))
 
@@ -89,22 +80,23 @@ class _Candidate(NamedTuple):
 
 
 class _LabelKeys:
-    """The fewest of the admitted keys that distinguish the runs of each environment."""
+    """The fewest keys, of the algorithm or common ones, that distinguish the runs of each env."""
 
-    def __init__(self, candidates: Sequence[_Candidate], admits: Callable[[str], bool]) -> None:
+    def __init__(self, candidates: Sequence[_Candidate], *, own: bool) -> None:
         by_env: dict[str, list[Texts]] = {}
         for candidate in candidates:
             by_env.setdefault(candidate.env, []).append(candidate.texts)
         tables = list(by_env.values())
-        keys = [key for key in _compared_keys(c.run for c in candidates) if admits(key)]
-        keys = [key for key in keys if any(_varies(key, table) for table in tables)]
+        keys = [
+            key
+            for key in _compared_keys(c.run for c in candidates)
+            if key.startswith("algo.") == own and any(_varies(key, table) for table in tables)
+        ]
         self.keys = _fewest(tables, keys)
         self._everywhere = {key for key in self.keys if all(_varies(key, t) for t in tables)}
         groups = {tuple(texts.get(key) for key in self.keys) for t in tables for texts in t}
-        self._counts = {
-            key: Counter(values[number] for values in groups)
-            for number, key in enumerate(self.keys)
-        }
+        columns = zip(*groups, strict=True)
+        self._counts = dict(zip(self.keys, map(Counter, columns), strict=False))
 
     def shown(self, candidate: _Candidate, is_brief: bool) -> list[str]:
         """Return `key=value` of each key that the label of a run shows.
@@ -112,7 +104,7 @@ class _LabelKeys:
         A brief label leaves out the most common value among the groups; of two equally common
         values, the default, or else the first in order.
         """
-        defaults = _texts(_defaults(candidate.run.algo))
+        defaults = _defaults(candidate.run.algo)
         shown = []
         for key in self.keys:
             value, implied = candidate.texts.get(key), defaults.get(key)
@@ -126,11 +118,9 @@ class _LabelKeys:
 
 
 @cache
-def _defaults(algo: str) -> dict[str, Any]:
-    config = TrainConfig()
-    if algo in ALGORITHMS:
-        config = TrainConfig(algo=ALGORITHMS[algo].config())
-    return dict(flatten(asdict(config)))
+def _defaults(algo: str) -> Texts:
+    known = {"algo": ALGORITHMS[algo].config()} if algo in ALGORITHMS else {}
+    return _texts(dict(flatten(asdict(TrainConfig(**known)))))
 
 
 def _texts(settings: dict[str, Any]) -> Texts:
@@ -149,10 +139,10 @@ def sort_key(algo: str, label: str) -> tuple[int, list[str | float]]:
     return place, [float(part) if turn % 2 else part for turn, part in enumerate(parts)]
 
 
-def _env_name(run: Run, arguments: Sequence[Any]) -> str:
+def _env_name(run: Run, runs: Sequence[Run]) -> str:
     """Return an environment's name, with its arguments if they differ between its runs."""
     own = _arguments(run)
-    if not own or all(other == own for other in arguments):
+    if not own or all(_arguments(other) == own for other in runs if other.env_id == run.env_id):
         return run.env_id
     shown = ", ".join(f"{key}={setting_text(own[key])}" for key in sorted(own))
     return _shorten(f"{run.env_id} ({shown})", MAX_ENV)
@@ -219,12 +209,10 @@ def _shorten(text: str, longest: int = MAX_TEXT) -> str:
 
 
 def differences(members: Sequence[Member]) -> Rows:
-    """Return the keys that differ between runs of one environment, with the values of each group.
+    """Return the keys that differ between runs of one environment, with a column for each group.
 
-    Returns:
-        Rows of `key`, `environments`, and a column for each group. Commas separate several values
-        of a group; a dash means that the group does not have the key. Environments with the same
-        values share a row.
+    Commas separate several values of a group; a dash means that the group does not have the key.
+    Environments with the same values share a row.
     """
     rows: dict[tuple[str, ...], list[str]] = {}
     algos = {member.label: member.run.algo for member in members}

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 
 from rlkl.tools.compare import svg, tables
 from rlkl.tools.compare.cautions import Caution
@@ -39,39 +40,17 @@ def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str
     for name, shown, figure, below in tables.sections(comparison, figures):
         content = _charts(figure, comparison.labels) if figure else ""
         sections.append(_section(name, shown, content + "".join(map(_table, below))))
-    heading = escape(title(comparison))
     runs = sum(len(env.entries) for env in comparison.environments)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="rlkl {__version__}">
-<title>{heading}</title>
-<link rel="icon" href="data:,">
-<style>
-{_asset("page.css")}</style>
-</head>
-<body>
-<header>
-<h1>{heading}</h1>
-<p class="soft">{plural(runs, "run")}, compared by rlkl {__version__}:
-<code>{escape(command)}</code></p>
-</header>
-{_controls(comparison)}
-<main>
-{"".join(sections)}
-</main>
-<footer>
-<p>The statistics follow Agarwal et al. 2021, <i>Deep reinforcement learning at the edge of the
-statistical precipice</i>. All numbers behind the figures lie beside this page, in
-<code>data/</code>, and the figures as PNG and SVG in <code>figures/</code>.</p>
-</footer>
-<script>
-{_asset("page.js")}</script>
-</body>
-</html>
-"""
+    return Template(_asset("page.html")).substitute(
+        title=escape(title(comparison)),
+        version=__version__,
+        style=_asset("page.css"),
+        script=_asset("page.js"),
+        runs=plural(runs, "run"),
+        command=escape(command),
+        controls=_controls(comparison),
+        sections="".join(sections),
+    )
 
 
 def _asset(name: str) -> str:
@@ -97,10 +76,7 @@ def _controls(comparison: Comparison) -> str:
             '<select aria-label="Environment"><option value="">all environments</option>'
             f"{options}</select>"
         )
-    return (
-        '<nav class="controls" aria-label="Groups: press one to hide or show it"><div>'
-        f"{choice}{buttons}</div></nav>"
-    )
+    return choice + buttons
 
 
 def _cautions(cautions: Sequence[Caution]) -> Iterator[str]:

@@ -28,13 +28,7 @@ that is considered good."""
 
 @dataclass(frozen=True)
 class Reference:
-    """The scale of normalized scores.
-
-    Attributes:
-        low, high: returns whose scores are 0 and 1.
-        source: where they come from.
-        relative: whether they are the worst and best of the compared runs.
-    """
+    """The returns whose scores are 0 and 1, where they come from, and whether from these runs."""
 
     low: float
     high: float

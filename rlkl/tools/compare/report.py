@@ -63,9 +63,9 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
     members = groups.group_runs(readable)
     _check_environments(config, [member.env for member in members])
     envs = scores.environments(members, config)
-    if all(entry.left_out for env in envs for entry in env.entries):
-        why = {entry.run.shown: entry.left_out for env in envs for entry in env.entries}
-        raise ConfigError(f"no run has a score to compare; {listed_items(why)}")
+    left_out = {entry.run.shown: entry.left_out for env in envs for entry in env.entries}
+    if all(left_out.values()):
+        raise ConfigError(f"no run has a score to compare; {listed_items(left_out)}")
     tables = {
         "runs": scores.run_rows(envs),
         "results": scores.result_rows(envs, config),
@@ -80,18 +80,12 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
         "settings": groups.differences(members),
         "provenance": provenance_rows(envs),
     }
-    return Comparison(
-        config,
-        envs,
-        scores.all_labels(envs),
-        cautions(envs, tables["improvement"], unread),
-        tables,
-        findings(envs, tables, config),
-    )
+    warnings = cautions(envs, tables["improvement"], unread)
+    found = findings(envs, tables, config)
+    return Comparison(config, envs, scores.all_labels(envs), warnings, tables, found)
 
 
 def _check_environments(config: CompareConfig, envs: Sequence[str]) -> None:
-    """Raise unless the environments that settings name are among those compared."""
     by_env = config.threshold if isinstance(config.threshold, dict) else {}
     for key, named in (("threshold", by_env), ("references", config.references)):
         for env in named:
@@ -113,7 +107,7 @@ def provenance_rows(envs: Sequence[Environment]) -> Rows:
     keys = ("versions", "revision", "hardware", "device")
     return [
         {
-            **{key: text or "–" for key, text in zip(keys, kind, strict=True)},
+            **dict(zip(keys, (text or "–" for text in kind), strict=True)),
             "runs": len(entries),
             "seeds": seeds_text(sorted({entry.run.seed for entry in entries})),
             "groups": ", ".join(dict.fromkeys(entry.label for entry in entries)),
@@ -125,10 +119,7 @@ def provenance_rows(envs: Sequence[Environment]) -> Rows:
 def findings(
     envs: Sequence[Environment], tables: dict[str, Rows], config: CompareConfig
 ) -> list[str]:
-    """Return the results in sentences that claim no more than the intervals show.
-
-    Only groups with at least `MIN_SEEDS` seeds are ranked.
-    """
+    """Return the results in sentences that claim no more than the intervals show."""
     sentences = []
     center = STATISTIC_NAMES[config.statistic]
     shared, labels = scores.common(envs)

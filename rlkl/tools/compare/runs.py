@@ -170,7 +170,9 @@ def _read(folder: Path) -> Run:
     algo = config.get("algo.name") or summary.get("algo")
     seed = config.get("seed", summary.get("seed"))
     if not isinstance(env_id, str) or not isinstance(algo, str) or not _is_count(seed):
-        raise ConfigError("its config.yaml does not say which environment, algorithm and seed it had")
+        raise ConfigError(
+            "its config.yaml does not say which environment, algorithm and seed it had"
+        )
     if max(len(env_id), len(algo)) > MAX_NAME:
         raise ConfigError(
             f"the name of its environment or algorithm has more than {MAX_NAME} characters"

@@ -1,7 +1,7 @@
 """Scores of runs, of groups, of pairs of groups, and over all environments, as rows."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,7 @@ from rlkl.numerics import statistics
 from rlkl.numerics.statistics import Floats, Statistic, pooled
 from rlkl.tools.compare.groups import Member, sort_key
 from rlkl.tools.compare.references import Reference, reference
-from rlkl.tools.compare.runs import Array, Run
+from rlkl.tools.compare.runs import Array
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.rows import Row, Rows
 
@@ -34,7 +34,7 @@ class Entry(Member):
 
     Attributes:
         last: index of the iteration at the horizon, or of the run's last one before it.
-        score: return at the horizon; NaN if the run did not reach it, or no episode had ended.
+        score: return at the horizon, or NaN.
         left_out: reason why it has no score, or empty.
     """
 
@@ -83,17 +83,14 @@ class Environment:
 def environments(members: Sequence[Member], config: CompareConfig) -> list[Environment]:
     """Return every environment with the scores of its runs.
 
-    A run's score is its return at the end of the first rollout that reaches the horizon, which is
-    where a run of that budget ends.
+    A run's score is its return at the end of the first rollout that reaches the horizon.
     """
     envs = []
     for name in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == name]
-        duplicates = _duplicates(here)
-        unique = [member.run for member in here if id(member) not in duplicates]
-        horizon = config.steps or _smallest_budget(unique)
-        duplicates = _duplicates(here, horizon)
-        entries = [_entry(member, horizon, id(member) in duplicates, config) for member in here]
+        horizon = config.steps or _smallest_budget(_unique(here))
+        unique = _unique(here, horizon)
+        entries = [_entry(member, horizon, member not in unique, config) for member in here]
         scores = [entry.score for entry in entries if not entry.left_out]
         envs.append(Environment(name, horizon, entries, reference(name, scores, config)))
     return envs
@@ -105,40 +102,37 @@ def all_labels(envs: Sequence[Environment]) -> list[str]:
     return sorted(algos, key=lambda label: sort_key(algos[label], label))
 
 
-def _smallest_budget(runs: Sequence[Run]) -> int:
+def _smallest_budget(members: Iterable[Member]) -> int:
+    runs = [member.run for member in members]
     # Budgets, not rows, so that a finished run with lost rows does not shorten the others.
     finished = [run.budget or run.env_steps for run in runs if run.status == "finished"]
     return min(finished or [run.env_steps for run in runs])
 
 
-def _duplicates(members: Sequence[Member], horizon: int | None = None) -> set[int]:
-    """Return the ids of members that another member of the same group and seed replaces.
+def _unique(members: Sequence[Member], horizon: int | None = None) -> set[Member]:
+    """Return one member for each group and seed.
 
     A finished run whose budget is the horizon is preferred, because its schedules ended there;
-    then the longest run.
+    then the longest run, then the first.
     """
 
-    def preference(run: Run) -> tuple[bool, int]:
+    def preference(member: Member) -> tuple[bool, int]:
+        run = member.run
         return run.status == "finished" and run.budget == horizon, run.env_steps
 
-    best: dict[tuple[str, int], Member] = {}
-    duplicates = set()
+    alike: dict[tuple[str, int], list[Member]] = {}
     for member in members:
-        key = (member.label, member.run.seed)
-        other = best.setdefault(key, member)
-        if other is not member:
-            is_better = preference(member.run) > preference(other.run)
-            duplicates.add(id(other if is_better else member))
-            best[key] = member if is_better else other
-    return duplicates
+        alike.setdefault((member.label, member.run.seed), []).append(member)
+    return {max(some, key=preference) for some in alike.values()}
 
 
 def _entry(member: Member, horizon: int, is_duplicate: bool, config: CompareConfig) -> Entry:
     run = member.run
     reached = int(np.searchsorted(run.steps, horizon))
     last = min(reached, len(run.steps) - 1)
-    column = run.columns["return/train" if config.score == "train" else "return/eval"]
-    finite = np.flatnonzero(np.isfinite(column[: last + 1]))
+    column = run.columns[f"return/{config.score}"][: last + 1]
+    finite = column[np.isfinite(column)]
+    score, left_out = math.nan, ""
     if is_duplicate:
         left_out = f"another run of seed {run.seed} counts instead"
     elif reached > last and run.status == "finished":
@@ -148,29 +142,32 @@ def _entry(member: Member, horizon: int, is_duplicate: bool, config: CompareConf
     elif not len(finite):
         left_out = "no episode had ended" if config.score == "train" else "it was not evaluated"
     else:
-        return Entry(run, member.env, member.label, last, float(column[finite[-1]]), "")
-    return Entry(run, member.env, member.label, last, math.nan, left_out)
-
-
-def interval(
-    strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
-) -> tuple[Any, Any]:
-    """Return a 95% interval; NaN at both ends if no stratum, `[..., N_k]`, has a second run.
-
-    All intervals use the same seed, so none depends on what else is compared.
-    """
-    if all(scores.shape[-1] < 2 for scores in strata):
-        return math.nan, math.nan
-    generator = np.random.default_rng(config.seed)
-    return statistics.bootstrap_interval(strata, statistic, generator, resamples=config.resamples)
+        score = float(finite[-1])
+    return Entry(run, member.env, member.label, last, score, left_out)
 
 
 def _estimate(
+    strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
+) -> tuple[Any, Any, Any]:
+    """Return a statistic of strata, `[..., N_k]`, and both ends of its 95% interval.
+
+    The ends are NaN if no stratum has a second run. All intervals use the same seed, so none
+    depends on what else is compared.
+    """
+    low = high = math.nan
+    if any(scores.shape[-1] > 1 for scores in strata):
+        generator = np.random.default_rng(config.seed)
+        low, high = statistics.bootstrap_interval(
+            strata, statistic, generator, resamples=config.resamples
+        )
+    return statistic(strata), low, high
+
+
+def _estimated(
     key: str, strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
 ) -> Row:
-    """Return a number with its interval, as the columns `key`, `low` and `high`."""
-    low, high = interval(strata, statistic, config)
-    return {key: float(statistic(strata)), "low": float(low), "high": float(high)}
+    estimate = _estimate(strata, statistic, config)
+    return dict(zip((key, "low", "high"), map(float, estimate), strict=True))
 
 
 def band_rows(
@@ -181,8 +178,7 @@ def band_rows(
     config: CompareConfig,
 ) -> Rows:
     """Return a row for each point of a grid, `[M]`: a statistic, `[M]`, and its 95% interval."""
-    low, high = interval(strata, statistic, config)
-    columns = np.broadcast_arrays(grid, statistic(strata), low, high)
+    columns = np.broadcast_arrays(grid, *_estimate(strata, statistic, config))
     keys = (*names, "low", "high")
     return [dict(zip(keys, point, strict=True)) for point in np.transpose(columns).tolist()]
 
@@ -231,7 +227,7 @@ def _result(entries: Sequence[Entry], config: CompareConfig) -> Row:
     evaluated = [x for x in (entry.run.eval_return for entry in entries) if math.isfinite(x)]
     return {
         "seeds": len(entries),
-        **_estimate(config.statistic, [scores], CENTERS[config.statistic], config),
+        **_estimated(config.statistic, [scores], CENTERS[config.statistic], config),
         "mean": float(scores.mean()),
         "std": float(scores.std(ddof=1)) if len(scores) > 1 else math.nan,
         "min": float(scores.min()),
@@ -242,16 +238,9 @@ def _result(entries: Sequence[Entry], config: CompareConfig) -> Row:
 
 
 def common(envs: Sequence[Environment]) -> tuple[list[Environment], list[str]]:
-    """Return the environments where all groups have normalized scores, and all groups with a score.
-
-    Only there can scores be aggregated over environments.
-    """
-    labels = [x for x in all_labels(envs) if any(env.scored(x) for env in envs)]
-    shared = [
-        env
-        for env in envs
-        if env.reference is not None and all(env.scored(label) for label in labels)
-    ]
+    """Return the environments with normalized scores of all groups, and the groups with scores."""
+    labels = [label for label in all_labels(envs) if any(env.scored(label) for env in envs)]
+    shared = [env for env in envs if env.reference and all(map(env.scored, labels))]
     return shared, labels
 
 
@@ -271,7 +260,7 @@ def aggregate_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
         strata = [env.normalized(label) for env in shared]
         counts = {"environments": len(shared), "runs": sum(map(len, strata))}
         for name, statistic in AGGREGATES.items():
-            estimate = _estimate("value", strata, statistic, config)
+            estimate = _estimated("value", strata, statistic, config)
             rows.append({"group": label, "aggregate": name} | estimate | counts)
     return rows
 
@@ -287,17 +276,12 @@ def profile_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     def profile(strata: Sequence[Floats]) -> Any:
         return statistics.performance_profile(strata, thresholds)
 
-    return [
-        {"group": label, **row}
-        for label in labels
-        for row in band_rows(
-            ("score", "share"),
-            thresholds,
-            [env.normalized(label) for env in shared],
-            profile,
-            config,
-        )
-    ]
+    rows = []
+    for label in labels:
+        strata = [env.normalized(label) for env in shared]
+        band = band_rows(("score", "share"), thresholds, strata, profile, config)
+        rows += [{"group": label, **row} for row in band]
+    return rows
 
 
 def pair_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
@@ -312,7 +296,7 @@ def pair_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
         def probability(drawn: Sequence[Floats], count: int = len(shared)) -> Any:
             return statistics.probability_of_improvement(drawn[:count], drawn[count:])
 
-        estimate = _estimate("probability", strata, probability, config)
+        estimate = _estimated("probability", strata, probability, config)
         # Intervals from few runs are too narrow to show a difference.
         seeds = min(len(scores) for scores in strata)
         differs = estimate["low"] > 0.5 or estimate["high"] < 0.5

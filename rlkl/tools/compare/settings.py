@@ -7,10 +7,6 @@ from typing import Any
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_choice, check_range
 
-STATISTICS = ("iqm", "mean")
-SCORES = ("train", "eval")
-NORMALIZATIONS = ("references", "runs")
-
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -41,9 +37,9 @@ class CompareConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("statistic", self.statistic, STATISTICS)
-        check_choice("score", self.score, SCORES)
-        check_choice("normalize", self.normalize, NORMALIZATIONS)
+        check_choice("statistic", self.statistic, ("iqm", "mean"))
+        check_choice("score", self.score, ("train", "eval"))
+        check_choice("normalize", self.normalize, ("references", "runs"))
         if self.steps is not None:
             check_range("steps", self.steps, at_least=1)
         by_env = isinstance(self.threshold, dict)

@@ -1,8 +1,7 @@
 """Steps to the threshold, drops of the return, and updates that exceeded their KL bound."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,13 +14,6 @@ from rlkl.tools.rows import Row, Rows
 
 TOLERANCE = 1e-3
 """Of a bound, relative. The line search computes the KL in float32, the report in float64."""
-
-
-def steps_to(run: Run, goal: float) -> float:
-    """Return the environment steps until the training return first reaches a goal, or inf."""
-    with np.errstate(invalid="ignore"):
-        reached = np.flatnonzero(run.columns["return/train"] >= goal)
-    return float(run.steps[reached[0]]) if len(reached) else math.inf
 
 
 def worst_drop(values: Array) -> float:
@@ -38,26 +30,23 @@ def kl_bounds(run: Run) -> Array:
     It is the column `kl/target`, which follows its schedule, times the factor of the algorithm: 1
     for the δ of TRPO and NPG, 1.5 by default for an adaptive β or an early stop.
     """
-    return run.columns["kl/target"] * _bound_factor(run)
-
-
-def _bound_factor(run: Run) -> float:
+    targets = run.columns["kl/target"]
     if run.algo not in ALGORITHMS:
-        return 1.0
-    prefix = "algo."
-    own = {key[len(prefix) :]: v for key, v in run.settings.items() if key.startswith(prefix)}
+        return targets
+    settings = run.settings.items()
+    own = {key.removeprefix("algo."): value for key, value in settings if key.startswith("algo.")}
     try:
         config = ALGORITHMS[run.algo].config(**own)
     except (TypeError, ValueError):  # of another version of rlkl
         config = ALGORITHMS[run.algo].config()
-    return config.kl_bounds[1]
+    return targets * config.kl_bounds[1]
 
 
 def threshold_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
     """Return for each group how many runs reached the threshold within the horizon, and when.
 
-    The median includes runs that did not reach it as infinite, so it is infinite unless more than
-    half of the runs reached it. Environments without a threshold are left out.
+    The median counts runs that did not reach it as infinite. Environments without a threshold are
+    left out.
     """
 
     def reached(env: Environment, entries: list[Entry]) -> Rows:
@@ -82,10 +71,15 @@ def threshold_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
 
 
 def reached_at(entries: Sequence[Entry], goal: float) -> Array:
-    """Return the steps of each run to a goal, `[N]`; inf if not within the horizon."""
-    steps = np.array([steps_to(entry.run, goal) for entry in entries])
-    ends = np.array([entry.run.steps[entry.last] for entry in entries])
-    return np.where(steps <= ends, steps, math.inf)
+    """Return the steps of each run until its training return first reaches a goal, `[N]`.
+
+    They are infinite if it does not within the horizon.
+    """
+    first = []
+    for entry in entries:
+        reached = np.flatnonzero(entry.until(entry.run.columns["return/train"]) >= goal)
+        first.append(entry.run.steps[reached[0]] if len(reached) else math.inf)
+    return np.array(first)
 
 
 def stability_rows(envs: Sequence[Environment]) -> Rows:
@@ -113,14 +107,14 @@ def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
         "worst_drop_normalized": max(drops) / scale,
         "updates": len(kl),
         "over_bound": float(exceeds.mean()) if bounded.any() else math.nan,
-        "median_kl": _ignoring_nan(np.median, kl),
-        "largest_kl": _ignoring_nan(np.max, kl),
-        "largest_kl_of_a_state": _ignoring_nan(np.max, largest),
+        "median_kl": float(np.median(_known(kl))),
+        "largest_kl": float(np.max(_known(kl))),
+        "largest_kl_of_a_state": float(np.max(_known(largest))),
         "not_finite": int((~np.isfinite(kl)).sum()),
     }
 
 
-def _ignoring_nan(statistic: Callable[[Array], Any], values: Array) -> float:
-    """Return a statistic of the values that are not NaN; NaN if there are none."""
-    numbers = values[~np.isnan(values)]
-    return float(statistic(numbers)) if len(numbers) else math.nan
+def _known(values: Array) -> Array:
+    """Return the values that are not NaN, or one NaN."""
+    known = values[~np.isnan(values)]
+    return known if len(known) else np.array([math.nan])

@@ -19,15 +19,11 @@ ROW, TEXT_ROW = 27, 15
 
 DASH_ARRAYS = {"-": "", "--": "8 4", "-.": "9 3 2 3", ":": "2 3"}
 
-_TIPS = ((1.5 if i % 2 == 0 else 0.6, math.pi * i / 5) for i in range(10))
-POLYGONS = {
-    "s": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
-    "^": [(0, -1.2), (1.15, 1), (-1.15, 1)],
-    "v": [(0, 1.2), (1.15, -1), (-1.15, -1)],
-    "D": [(0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)],
-    "*": [(r * math.sin(angle), -r * math.cos(angle)) for r, angle in _TIPS],
-}
-"""Corners of markers of size 1."""
+MARKERS = {
+    "o": "circle", "s": "square", "^": "up", "v": "down", "D": "diamond", "X": "cross",
+    "P": "plus", "*": "star",
+}  # fmt: skip
+"""Ids of their shapes in page.html."""
 
 Point = tuple[float, float]
 
@@ -65,26 +61,17 @@ class Frame(NamedTuple):
 
 
 def _marker(look: charts.Style, x: float, y: float, size: float) -> str:
-    if look.marker == "o":
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{1.1 * size:.1f}" fill="{look.color}"/>'
-    if look.marker in POLYGONS:
-        corners = POLYGONS[look.marker]
-        points = " ".join(f"{x + size * dx:.1f},{y + size * dy:.1f}" for dx, dy in corners)
-        return f'<polygon points="{points}" fill="{look.color}"/>'
-    d = size * (1.0 if look.marker == "X" else 1.3)
-    cross = {"X": f"M{-d} {-d}L{d} {d}M{-d} {d}L{d} {-d}", "P": f"M{-d} 0H{d}M0 {-d}V{d}"}
-    return (
-        f'<path transform="translate({x:.1f} {y:.1f})" d="{cross[look.marker]}" '
-        f'stroke="{look.color}" stroke-width="2.6" fill="none"/>'
-    )
+    place = f"translate({x:.1f} {y:.1f}) scale({size})"
+    return f'<use href="#{MARKERS[look.marker]}" transform="{place}"/>'
 
 
 def sample(look: charts.Style) -> str:
     """Return a sample of a group's line, for the legend."""
     return (
-        f'<svg class="sample" viewBox="0 0 44 14" width="44" height="14" aria-hidden="true">'
-        f'<line x1="1" x2="43" y1="7" y2="7" stroke="{look.color}" stroke-width="2.4" '
-        f'stroke-dasharray="{DASH_ARRAYS[look.dashes]}"/>{_marker(look, 22, 7, 4)}</svg>'
+        f'<svg class="sample" viewBox="0 0 44 14" width="44" height="14" aria-hidden="true" '
+        f'stroke="{look.color}" fill="{look.color}"><line x1="1" x2="43" y1="7" y2="7" '
+        f'stroke-width="2.4" stroke-dasharray="{DASH_ARRAYS[look.dashes]}"/>'
+        f"{_marker(look, 22, 7, 4)}</svg>"
     )
 
 

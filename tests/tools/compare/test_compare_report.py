@@ -1,6 +1,7 @@
 """Findings of a comparison."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,12 @@ def test_below_five_seeds_no_difference_is_claimed(
     printed = capsys.readouterr().out
     captions = r"(?s)<(style|script)>.*?</\1>|<p class=.caption.*?</p>"
     page_text = re.sub(captions, "", page(found, figures(found), ""))
-    in_words = [printed, " ".join(found.findings), page_text, markdown(found, [], "")]
+    uncaptioned = [replace(figure, caption="") for figure in figures(found)]
+    in_words = [printed, " ".join(found.findings), page_text, markdown(found, uncaptioned, "")]
     assert [bool(re.search(RANKING, text)) for text in in_words] == [seeds >= 5] * 4
     (pair,) = found.tables["improvement"]
     assert (pair["seeds"], pair["told_apart"]) == (seeds, seeds >= 5)
-    (cells,) = next(t for t in tables.tables(found) if t.name == "improvement").cells
+    (cells,) = next(t for t in tables.tables(found) if t.section == "improvement").cells
     assert cells[3] == ("yes" if seeds >= 5 else "too few seeds")
 
 
