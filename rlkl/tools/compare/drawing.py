@@ -3,7 +3,7 @@
 import math
 import textwrap
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlkl.tools.compare import charts
 from rlkl.tools.experiments.drawing import label, new_figure
@@ -21,7 +21,7 @@ MAX_LETTERS, MAX_TITLE_LETTERS = 40, 27
 ROW, TEXT_ROW, LEGEND_ROW = 0.3, 0.2, 0.21
 """Inches from a dot to the next, of each further line of its text, and of a line of a legend."""
 
-LEVEL = {"color": "#555555", "linewidth": 0.9, "dashes": (1, 2)}
+LEVEL: dict[str, Any] = {"color": "#555555", "linewidth": 0.9, "dashes": (1, 2)}
 
 
 def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":

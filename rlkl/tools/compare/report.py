@@ -63,9 +63,10 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
     members = groups.group_runs(readable)
     _check_environments(config, [member.env for member in members])
     envs = scores.environments(members, config)
-    left_out = {entry.run.shown: entry.left_out for env in envs for entry in env.entries}
-    if all(left_out.values()):
-        raise ConfigError(f"no run has a score to compare; {listed_items(left_out)}")
+    entries = [entry for env in envs for entry in env.entries]
+    if all(entry.left_out for entry in entries):
+        why = {entry.run.shown: entry.left_out for entry in entries}
+        raise ConfigError(f"no run has a score to compare; {listed_items(why)}")
     tables = {
         "runs": scores.run_rows(envs),
         "results": scores.result_rows(envs, config),
