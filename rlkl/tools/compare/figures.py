@@ -37,7 +37,7 @@ def figures(comparison: Comparison) -> list[Figure]:
 def _lines(rows: Rows, x: str = "x", y: str = "value") -> list[Line]:
     by_group = {label: select(rows, group=label) for label in distinct(rows, "group")}
     return [
-        Line(label, *(column(own, key) for key in (x, y, "low", "high")))
+        Line(label, column(own, x), column(own, y), column(own, "low"), column(own, "high"))
         for label, own in by_group.items()
     ]
 

@@ -119,8 +119,9 @@ class _LabelKeys:
 
 @cache
 def _defaults(algo: str) -> Texts:
-    known = {"algo": ALGORITHMS[algo].config()} if algo in ALGORITHMS else {}
-    return _texts(dict(flatten(asdict(TrainConfig(**known)))))
+    known = algo in ALGORITHMS
+    config = TrainConfig(algo=ALGORITHMS[algo].config()) if known else TrainConfig()
+    return _texts(dict(flatten(asdict(config))))
 
 
 def _texts(settings: dict[str, Any]) -> Texts:
