@@ -28,6 +28,9 @@ PARAMETERS, ACTION = "parameters", "action"
 TOLERANCE = 1e-3
 """Largest relative difference between model and policy."""
 
+NUM_OBSERVATIONS = 64
+"""Random observations on which they are compared."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -41,8 +44,8 @@ class Exported:
     num_observations: int  # number of observations compared
 
 
-def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
-    """Return a policy as an ONNX model, and compare the two.
+def export_onnx(trained: TrainedPolicy) -> Exported:
+    """Return a policy with its normalizer as an ONNX model, and compare the two.
 
     Inputs: `vector` `[batch, D]` float32, the concatenated numbers of a raw observation with
     Discrete parts one-hot encoded; each image, uint8 `[batch, C, H, W]`; with a memory, `state`
@@ -50,10 +53,6 @@ def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
     distribution; `action`, the deterministic action in the environment's format, without masks;
     with a memory, `next_state`. The model's metadata contain the vector's columns of each part of
     an observation.
-
-    Args:
-        trained: the policy; its normalizer becomes part of the model.
-        num_observations: number of random observations for the comparison.
 
     Raises:
         ConfigError: the packages of the extra `export` are missing.
@@ -83,9 +82,16 @@ def export_onnx(trained: TrainedPolicy, num_observations: int = 64) -> Exported:
         )
     assert program is not None
     model: Any = program.model_proto
-    for key, text in _metadata(trained).items():
+    encoder = trained.policy.encoder
+    metadata = {
+        "rlkl": __version__,
+        "observation_space": str(encoder.space),
+        "action_space": str(trained.policy.decoder.space),
+        "vector_columns": json.dumps(encoder.columns),
+    }
+    for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
-    return _compared(model.SerializeToString(), trained, actor.state_size, num_observations)
+    return _compared(model.SerializeToString(), trained, actor.state_size)
 
 
 class _DeterministicActor(nn.Module):
@@ -159,36 +165,24 @@ def _random_observations(trained: TrainedPolicy, count: int) -> dict[str, NDArra
     return encoder.stack([encoder.space.sample() for _ in range(count)])
 
 
-def _metadata(trained: TrainedPolicy) -> dict[str, str]:
-    encoder = trained.policy.encoder
-    return {
-        "rlkl": __version__,
-        "observation_space": str(encoder.space),
-        "action_space": str(trained.policy.decoder.space),
-        "vector_columns": json.dumps(encoder.columns),
-    }
-
-
 @torch.no_grad()
-def _compared(model: bytes, trained: TrainedPolicy, state_size: int, count: int) -> Exported:
+def _compared(model: bytes, trained: TrainedPolicy, state_size: int) -> Exported:
     """Compare the model with the policy; with a memory, over several steps."""
     import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415 (an extra)
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     policy = trained.policy
-    observations = _random_observations(trained, count)
+    observations = _random_observations(trained, NUM_OBSERVATIONS)
     normalized_observations = policy.tensors(normalized(observations, trained.normalizer))
-    states = policy.initial_state(count)
-    model_states = np.zeros((count, state_size), np.float32)
+    states = policy.initial_state(NUM_OBSERVATIONS)
+    model_states = np.zeros((NUM_OBSERVATIONS, state_size), np.float32)
     difference = action_difference = 0.0
     for _ in range(4 if state_size else 1):
         distribution, states = trained.engine.step(normalized_observations, states)
-        inputs: dict[str, Any] = dict(observations)
-        if state_size:
-            inputs[STATE] = model_states
-        parameters, actions, *rest = session.run(None, inputs)
-        if state_size:
-            model_states = rest[0]
+        inputs = observations | ({STATE: model_states} if state_size else {})
+        parameters, actions, *new_states = session.run(None, inputs)
+        if new_states:
+            (model_states,) = new_states
         expected = distribution.parameters.numpy()
         difference = max(difference, float(np.abs(parameters - expected).max()))
         errors = np.abs(actions.astype(np.float64) - policy.decoder(distribution.mode().numpy()))
@@ -201,7 +195,9 @@ def _compared(model: bytes, trained: TrainedPolicy, state_size: int, count: int)
         {value.name: f"{value.type} {value.shape}" for value in values}
         for values in (session.get_inputs(), session.get_outputs())
     )
-    return Exported(model, model_inputs, model_outputs, difference, action_difference, count)
+    return Exported(
+        model, model_inputs, model_outputs, difference, action_difference, NUM_OBSERVATIONS
+    )
 
 
 @contextmanager
@@ -211,8 +207,7 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(before)

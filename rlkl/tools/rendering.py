@@ -15,9 +15,7 @@ from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import check_installed, one_line
 
-CHANNELS = (1, 3, 4)
-"""Channels of a picture: grey, RGB, RGB with transparency."""
-
+CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 VIDEO_SUFFIXES = (".mp4", ".gif")
 
 
@@ -37,15 +35,10 @@ def play(
     capture: Callable[[], None] = lambda: None,
     max_steps: int = MAX_EPISODE_STEPS,
 ) -> Episode:
-    """Run one episode to its end, or to the step limit.
+    """Run one episode of `make_rendered_env` to its end, or to the step limit.
 
-    Args:
-        policy: the policy; its memory is reset.
-        env: from `make_rendered_env`.
-        seed: of the environment.
-        generator: samples actions; None for deterministic actions.
-        capture: called at the start and after each step.
-        max_steps: the step limit.
+    The policy's memory is reset; without a generator its actions are deterministic. `capture` is
+    called at the start and after each step.
     """
     policy.reset()
     observation, info = env.reset(seed=seed)
@@ -62,30 +55,22 @@ def play(
 
 
 def check_video(path: Path) -> None:
-    """Check that the packages that write a video of this type are installed.
-
-    Raises:
-        ConfigError: one is missing.
-    """
+    """Raise ConfigError unless the packages that write a video of this type are installed."""
     packages = ["imageio", "imageio_ffmpeg"] if path.suffix.lower() == ".mp4" else ["imageio"]
     for package in packages:
         check_installed(package, "video", f"a video {path.suffix}")
 
 
 class Video:
-    """A video of an environment; a context manager that closes the file.
+    """A video of an environment from `make_rendered_env` in a new .mp4 or .gif file.
 
-    The file is created with the first picture, so a failing environment leaves none.
-
-    Args:
-        env: from `make_rendered_env` with `rgb_array`.
-        path: a new file that ends in .mp4 or .gif.
+    It is a context manager. The file is created with the first picture, so a failing environment
+    leaves none.
     """
 
     def __init__(self, env: gym.Env[Any, Any], path: Path) -> None:
         self.env = env
         self.path = path
-        self.frames_per_second = float(env.metadata.get("render_fps") or 30)
         self._writer: Any = None
         self._size: tuple[int, ...] = ()
         self._highest = 0.0  # white in pictures of floats: 1 or 255
@@ -98,11 +83,7 @@ class Video:
             self._writer.close()
 
     def capture(self) -> None:
-        """Add a picture of the environment.
-
-        Raises:
-            ConfigError: rendering fails or returns no picture, or one of another size.
-        """
+        """Add a picture; raise ConfigError if there is none, or one of another size."""
         try:
             rendered: Any = self.env.render()
         except Exception as error:
@@ -117,18 +98,12 @@ class Video:
                 self._writer, self._size = self._open(), pixels.shape
             if pixels.shape != self._size:
                 before, now = (f"{size[0]} × {size[1]}" for size in (self._size, pixels.shape))
-                raise ConfigError(
-                    f"{_name(self.env)}: its pictures change from {before} to {now} pixels; a "
-                    "video needs one size"
-                )
+                change = f"its pictures change from {before} to {now} pixels"
+                raise ConfigError(f"{_name(self.env)}: {change}; a video needs one size")
             self._writer.append_data(pixels)
 
     def _pixels(self, picture: Any) -> NDArray[np.uint8]:
-        """Return a picture as bytes, `[H, W, 3]`.
-
-        Raises:
-            ConfigError: it is not a picture.
-        """
+        """Return a picture as bytes, `[H, W, 3]`, or raise ConfigError."""
         array = np.asarray(picture)
         if array.ndim == 3 and array.shape[-1] not in CHANNELS and array.shape[0] in CHANNELS:
             array = np.moveaxis(array, 0, -1)
@@ -161,13 +136,12 @@ class Video:
     def _open(self) -> Any:
         import imageio.v2 as imageio  # noqa: PLC0415 (an extra)
 
+        fps = float(self.env.metadata.get("render_fps") or 30)
         if self.path.suffix.lower() == ".gif":
-            milliseconds = 1000 / self.frames_per_second
-            return imageio.get_writer(self.path, mode="I", duration=milliseconds, loop=0)
+            return imageio.get_writer(self.path, mode="I", duration=1000 / fps, loop=0)
         # The codec needs even sides; by default imageio resizes to multiples of 16.
-        return imageio.get_writer(
-            self.path, fps=self.frames_per_second, macro_block_size=2, ffmpeg_log_level="error"
-        )
+        quiet = {"ffmpeg_log_level": "error"}
+        return imageio.get_writer(self.path, fps=fps, macro_block_size=2, **quiet)
 
 
 def cannot_render(env: gym.Env[Any, Any], error: Exception) -> ConfigError:

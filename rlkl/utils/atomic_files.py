@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +16,6 @@ except ImportError as error:
         "rlkl runs on POSIX systems, such as Linux and macOS; on Windows use it within WSL"
     ) from error
 
-PARTIAL = ".partial"
-"""Ending of a file that is being written."""
-
-_PARTIAL_NAME = re.compile(r"\.[0-9a-f]{16}\.partial$")
-
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file atomically: write and sync a temporary file in its folder, then rename it.
@@ -30,7 +24,7 @@ def write_durably(path: Path, content: bytes) -> None:
         OSError: the file cannot be written; an older version of it is unchanged.
     """
     # The name is random, because in an untrusted folder a known name could be a symbolic link.
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     try:
         with open_nofollow(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
             file.write(content)
@@ -49,13 +43,9 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def check_plain_path(path: Path, *, folder: bool = False) -> None:
-    """Raise unless a path to write to is unused, or a regular file (or a real folder).
+    """Raise ConfigError unless a path to write to is unused, or a regular file (or a real folder).
 
-    In an untrusted folder it could be a symbolic link to a file elsewhere, or a pipe that blocks
-    the writer.
-
-    Raises:
-        ConfigError: the path is something else.
+    In an untrusted folder it could be a link to a file elsewhere, or a pipe that blocks the writer.
     """
     is_link = path.is_symlink()
     if is_link or (path.exists() and not (path.is_dir() if folder else path.is_file())):
@@ -65,16 +55,10 @@ def check_plain_path(path: Path, *, folder: bool = False) -> None:
 
 
 def open_nofollow(path: Path, flags: int, mode: str, **kwargs: Any) -> IO[Any]:
-    """Open a file, but no symbolic link.
-
-    Args:
-        path: of the file.
-        flags: as `os.open` takes them.
-        mode: as `open` takes it.
-        **kwargs: of `open`.
+    """Open a file with the flags of `os.open`, and the mode and keywords of `open`.
 
     Raises:
-        OSError: it is a link, or cannot be opened.
+        OSError: it is a symbolic link, or cannot be opened.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     return os.fdopen(descriptor, mode, **kwargs)
@@ -90,9 +74,8 @@ def unused_name(path: Path, word: str) -> Path:
 
 def remove_partials(folder: Path) -> None:
     """Remove temporary files of killed writers from a folder that this process owns."""
-    for path in folder.glob(f"*{PARTIAL}"):
-        if _PARTIAL_NAME.search(path.name):
-            path.unlink(missing_ok=True)
+    for path in folder.glob(f"*.{'[0-9a-f]' * 16}.partial"):  # as `write_durably` names them
+        path.unlink(missing_ok=True)
 
 
 def sync(file: IO[Any]) -> None:

@@ -24,22 +24,16 @@ def check_fields(config: Any, prefix: str = "") -> None:
     """Convert the fields of a dataclass in place to their declared types.
 
     NumPy numbers become Python numbers, whole floats ints, paths strings, enums their values,
-    tuples and arrays lists. The config can then be written to a file.
-
-    Args:
-        config: a dataclass. Fields other than numbers, strings, lists of them and dicts are not
-            changed.
-        prefix: of its keys, such as `env.`.
+    tuples and arrays lists. The config can then be written to a file. Fields other than numbers,
+    strings, lists of them and dicts are not changed.
 
     Raises:
-        ConfigError: naming the key, the value and the expected type.
+        ConfigError: naming the key, such as `env.id` with the prefix `env.`.
     """
     kind: Any = type(config)
     for name, convert in _converters(kind).items():
-        value = getattr(config, name)
-        converted = convert(f"{prefix}{name}", value)
-        if converted is not value:
-            object.__setattr__(config, name, converted)
+        converted = convert(f"{prefix}{name}", getattr(config, name))
+        object.__setattr__(config, name, converted)
 
 
 @cache
@@ -60,16 +54,12 @@ def _converter(hint: Any) -> Callable[[str, Any], Any] | None:
         return lambda key, value: _scalar(key, value, hint)
     if origin is list:
         return lambda key, value: _list(key, value, inner[0])
-    if origin is dict:
-        return _dict
-    return None
+    return _dict if origin is dict else None
 
 
 def _scalar(key: str, value: Any, expected: Any) -> Any:
     plain = _plain(value)
-    if type(plain) is expected:
-        return plain
-    if expected is float and type(plain) is int:
+    if type(plain) is expected or (expected is float and type(plain) is int):
         return plain
     if expected is int and type(plain) is float and plain.is_integer():
         return int(plain)

@@ -9,8 +9,7 @@ import torch
 class RandomStreams:
     """Random numbers that depend only on the seed, an int of at least 0, and the stream's name.
 
-    Streams do not affect each other. So an algorithm that draws more numbers than another sees
-    the same environments, initial weights and minibatches of the critic.
+    Streams do not affect each other.
     """
 
     def __init__(self, seed: int) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
-"""Sent to the processes of a terminal that is closed; not on Windows."""
+HANGUP = signal.SIGHUP
+"""Sent to the processes of a terminal that is closed."""
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *((HANGUP,) if HANGUP is not None else ()))
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, HANGUP)
 
 
 @contextmanager
@@ -25,7 +25,6 @@ def stop_signal() -> Iterator[threading.Event]:
         yield stop
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in active_stop_signals()}
-
     is_set = is_stopping = False
 
     def handle(number: int, frame: Any) -> None:

@@ -8,45 +8,44 @@ from typing import Any
 
 
 class FailsafeStream:
-    """A text stream that discards all text after its first failure.
+    """A text stream that discards all text after its first `error`, or if `stream` is None.
 
     Characters that the encoding lacks are replaced.
-
-    Args:
-        stream: to write to; None if the process has none.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.error: Exception | None = None
-        """The first failure."""
+
+    def _call(self, method: str, *arguments: str) -> Any:
+        """Call a method of the stream, unless there is none or it has failed."""
+        if self.error is not None or self._stream is None:
+            return None
+        try:
+            return getattr(self._stream, method)(*arguments)
+        except UnicodeEncodeError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            self.error = error
+            return None
 
     def write(self, text: str) -> int:
         """Write or discard a text."""
-        if self.error is None and self._stream is not None:
-            try:
-                try:
-                    self._stream.write(text)
-                except UnicodeEncodeError:
-                    self._stream.write(_encodable(text, self._stream.encoding))
-            except (OSError, ValueError) as error:  # ValueError: it is closed
-                self.error = error
+        try:
+            self._call("write", text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            plain = text.replace("×", "x").encode(encoding, "replace").decode(encoding)
+            self._call("write", plain)
         return len(text)
 
     def flush(self) -> None:
         """Flush, or discard the rest."""
-        if self.error is None and self._stream is not None:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError) as error:
-                self.error = error
+        self._call("flush")
 
     def isatty(self) -> bool:
         """Return whether the stream is a working terminal."""
-        try:
-            return self.error is None and self._stream is not None and bool(self._stream.isatty())
-        except (OSError, ValueError):
-            return False
+        return bool(self._call("isatty"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -90,7 +89,3 @@ def _fill_closed_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
-
-
-def _encodable(text: str, encoding: str) -> str:
-    return text.replace("×", "x").encode(encoding, "replace").decode(encoding)

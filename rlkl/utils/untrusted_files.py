@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -33,11 +33,8 @@ def walk(root: Path, skipped: dict[Path, str]) -> Iterator[tuple[Path, list[str]
     """Yield each folder at or below the root once, with its subfolders and its other entries.
 
     Real folders are visited before links to folders, so that each appears under its own name. The
-    caller may remove subfolders from the list to skip them.
-
-    Args:
-        root: where to start.
-        skipped: gets the links that were not followed completely, and why.
+    caller may remove subfolders from the list to skip them. `skipped` gets the links that were not
+    followed completely, and why.
     """
     visited: set[tuple[int, int]] = set()
     # Folder, the link that led to it, and its parent folders.
@@ -80,10 +77,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def is_regular(path: Path) -> bool:
     """Return whether a path is a regular file or a link to one, not a folder, pipe or device."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
+    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises some errors)
 
 
 class MissingFileError(ConfigError):
@@ -102,30 +96,27 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """Open a regular file and yield it with its size, without blocking on pipes or devices.
-
-    Raises:
-        MissingFileError: the file does not exist.
-        ConfigError: it is not a regular file, or cannot be read.
-    """
+    """Open a regular file and yield it with its size, without blocking on pipes or devices."""
     try:
         # Checked before opening, because opening some devices has side effects.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigError(f"{path} cannot be read: expected a regular file")
+        _check_regular(path, path.stat())
         # If a pipe has replaced the file since, this does not wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{path} cannot be read: expected a regular file")
+            _check_regular(path, status)
             yield file, status.st_size
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # NUL in the name
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path} cannot be read: {reason}") from error
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} cannot be read: expected a regular file")
 
 
 def read_bytes(path: Path, *, at_most: int) -> bytes:
@@ -142,50 +133,32 @@ def read_bytes(path: Path, *, at_most: int) -> bytes:
     return content
 
 
-def read_text(path: Path, *, at_most: int, errors: str = "strict") -> str:
-    """Read a UTF-8 file of bounded size, as `read_bytes` does; `errors` is of `bytes.decode`.
-
-    Raises:
-        MissingFileError: the file does not exist.
-        ConfigError: as of `read_bytes`, or it is not UTF-8.
-    """
-    try:
-        return read_bytes(path, at_most=at_most).decode(errors=errors)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} cannot be read: it is not UTF-8") from error
+def read_json(path: Path) -> Any:
+    """Read a JSON file of bounded size, with the errors of `read_bytes`."""
+    return _parsed(path, json.loads)
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file of bounded size, depth and number of values.
+    """Read a YAML file of bounded size, depth and number of values, as `read_json` does."""
+    return _parsed(path, _bounded_yaml)
 
-    Raises:
-        MissingFileError: the file does not exist.
-        ConfigError: as of `read_text`, or it is not YAML, or exceeds a bound.
-    """
-    text = read_text(path, at_most=MAX_BYTES)
+
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+    content = read_bytes(path, at_most=MAX_BYTES)
     try:
-        _check_yaml(text)
-        return yaml.safe_load(text)
+        return parse(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is not UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = one_line(ValueError(error.problem))
+        raise ConfigError(f"{path} cannot be read: line {line}: {problem}") from error
     except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {_yaml_problem(error)}") from error
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of bounded size.
-
-    Raises:
-        MissingFileError: the file does not exist.
-        ConfigError: as of `read_text`, or it is not JSON.
-    """
-    text = read_text(path, at_most=MAX_BYTES)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {one_line(error)}") from error
 
 
-def _check_yaml(text: str) -> None:
-    """Raise ValueError if a YAML text exceeds a bound when its aliases are expanded."""
+def _bounded_yaml(text: str) -> Any:
+    """Parse a YAML text; raise ValueError if it exceeds a bound when its aliases are expanded."""
     total = 0
     sizes: dict[str, int] = {}
     open_anchors: list[tuple[str, int]] = []
@@ -213,21 +186,11 @@ def _check_yaml(text: str) -> None:
                 sizes[anchor] = total - before
         if total > MAX_ENTRIES:
             raise ValueError(f"it has more than {MAX_ENTRIES:,} entries")
-
-
-def _yaml_problem(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {one_line(ValueError(error.problem))}"
-    return one_line(error)
+    return yaml.safe_load(text)
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a table, without a last line that has no line break.
-
-    Raises:
-        MissingFileError: the file does not exist.
-        ConfigError: it is not a regular file, or the file or a line is too large.
-    """
+    """Yield the lines of a table of bounded size, without a last line that has no line break."""
     with _opened(path) as (file, size):
         if size > MAX_TABLE_BYTES:
             raise ConfigError(f"{path} cannot be read: it is larger than {MAX_TABLE_BYTES:,} bytes")

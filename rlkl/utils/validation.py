@@ -53,15 +53,10 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_installed(package: str, extra: str, what: str) -> None:
-    """Raise unless a package is installed.
-
-    Args:
-        package: its import name.
-        extra: the extra of rlkl that installs it.
-        what: the feature that needs it, as the message starts.
+    """Raise unless a package, by its import name, is installed.
 
     Raises:
-        ConfigError: naming the package and how to install it.
+        ConfigError: `what` needs the package, which the `extra` of rlkl installs.
     """
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
@@ -72,13 +67,7 @@ def check_installed(package: str, extra: str, what: str) -> None:
 
 
 def check_divides(key: str, parts: int, whole: int, what: str) -> None:
-    """Raise unless `parts` divides `whole`; both are at least 1.
-
-    Args:
-        key: of `parts`.
-        parts: the divisor.
-        whole: the number to divide.
-        what: the whole in words.
+    """Raise unless `parts` divides `whole`, which is `what` in words; both are at least 1.
 
     Raises:
         ConfigError: naming the two divisors nearest to `parts`.
@@ -106,10 +95,10 @@ def check_text(key: str, value: str) -> None:
         )
 
 
-def nearest(word: str, words: Iterable[str], most: int = 3) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` with the most similar words, or an empty string."""
     by_lower_case = {w.lower(): w for w in words}
-    close = difflib.get_close_matches(word.lower(), by_lower_case, n=most, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower(), by_lower_case)
     return f" (did you mean {' or '.join(by_lower_case[w] for w in close)}?)" if close else ""
 
 

@@ -20,7 +20,6 @@ from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.grid.call import Status
 from rlkl.tools.grid.display import Job, ending
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.safe_text import for_markdown, for_terminal
 from rlkl.utils.untrusted_files import walk
 
 FILES = ("config.yaml", "metrics.csv", "summary.json", "resumed.yaml")
@@ -252,29 +251,3 @@ def test_errors_name_folders_without_their_escapes(
     with pytest.raises(SystemExit):
         main(["compare", str(tmp_path)])
     assert re.search(r"\\x1b\[31m: it has no rows yet", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("CartPole-v1 clip_ratio=0.3 π", "CartPole-v1 clip_ratio=0.3 π"),
-        ("a\x1b[2Jb", "a\\x1b[2Jb"),
-        ("a\nb\u202ec\ud800", "a\\nb\\u202ec\\ud800"),
-        ("x" * 400, "x" * 198 + "..." + "x" * 99),
-    ],
-)
-def test_a_terminal_gets_one_line_that_prints(text: str, shown: str) -> None:
-    assert for_terminal(text) == shown
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("clip_ratio=0.3, 1 [0, 2]", "clip_ratio=0.3, 1 [0, 2]"),
-        ("<b>&", "&lt;b&gt;&amp;"),
-        ("[a](b) ![c][d]", "[a\\](b) !\\[c\\][d]"),
-        ("`a` *b* _c_", "\\`a\\` \\*b\\* \\_c\\_"),
-    ],
-)
-def test_markdown_shows_text_as_it_is(text: str, shown: str) -> None:
-    assert for_markdown(text) == shown

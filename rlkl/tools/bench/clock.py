@@ -42,26 +42,23 @@ class Measurement:
         """Environment steps per second."""
         return self.env_steps / self.seconds
 
+    @property
+    def added_megabytes(self) -> float:
+        """Peak memory minus the memory at the first environment step."""
+        return self.peak_megabytes - self.start_megabytes
+
 
 class Clock:
     """Measures time and memory of a run that reports its first step and each iteration.
 
     The time runs from the end of the last warm-up iteration to the end of the last measured one.
     Optimizer steps are counted only during the warm-up, because counting takes time.
-
-    Args:
-        launched: `time.monotonic()` when the process was launched.
-        warmup: number of iterations that are not measured.
-        measured: number of iterations that are measured.
     """
 
     def __init__(self, launched: float, warmup: int, measured: int) -> None:
-        self.launched = launched
-        self.warmup = warmup
-        self.measured = measured
-        self.iterations = 0
-        self.env_steps = 0
-        self.optimizer_steps = 0
+        self.launched = launched  # time.monotonic() when the process was launched
+        self.warmup, self.measured = warmup, measured  # numbers of iterations
+        self.iterations = self.env_steps = self.optimizer_steps = 0
         self.startup_seconds = self.start_megabytes = self.started = self.ended = 0.0
         self._hook: Any = None
 
@@ -91,14 +88,7 @@ class Clock:
             self.started = time.perf_counter()
 
     def measurement(self, **known: Any) -> Measurement:
-        """Return the measurement.
-
-        Args:
-            **known: the optional fields of `Measurement`.
-
-        Raises:
-            RuntimeError: training ended before the last iteration to be measured.
-        """
+        """Return the measurement; `known` has its optional fields."""
         expected = self.warmup + self.measured
         if self.iterations < expected:
             raise RuntimeError(f"made {self.iterations} iterations, expected {expected}")

@@ -1,12 +1,12 @@
 """Measures all participants of a work in turns and compares their results."""
 
 import json
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from rlkl.tools.bench.clock import Measurement
@@ -19,76 +19,43 @@ class MeasurementError(Exception):
 
 @dataclass
 class Result:
-    """Measurements of one participant.
-
-    Attributes:
-        entry: the participant.
-        measurements: one per repetition, until an error.
-        error: why a measurement failed; empty if none did.
-    """
+    """Measurements of one participant, one per repetition until an error."""
 
     entry: Entry
     measurements: list[Measurement] = field(default_factory=list)
     error: str = ""
 
+    @property
+    def rates(self) -> list[float]:
+        """Environment steps per second of each repetition."""
+        return [measurement.rate for measurement in self.measurements]
+
     def median(self, value: Callable[[Measurement], float]) -> float:
         """Return the median of a value over the repetitions."""
-        return statistics.median(map(value, self.measurements))
-
-    @property
-    def rate(self) -> float:
-        """Median environment steps per second."""
-        return self.median(lambda measurement: measurement.rate)
+        return median(map(value, self.measurements))
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median and range of several values."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Return the spread of at least one value."""
-        values = list(values)
-        return cls(statistics.median(values), min(values), max(values))
-
-    def text(self, form: str) -> str:
-        """Return `median [least, most]` in a format such as `.2f`."""
-        return f"{self.median:{form}} [{self.least:{form}}, {self.most:{form}}]"
-
-
-def rates(result: Result) -> Spread:
-    """Return the spread of the environment steps per second over the repetitions."""
-    return Spread.of(measurement.rate for measurement in result.measurements)
-
-
-def ratios(one: Result, other: Result) -> Spread:
-    """Return how many times as fast `one` was as `other`, over the repetitions of both.
+def ratios(one: Result, other: Result) -> list[float]:
+    """Return how many times as fast `one` was as `other` in each repetition of both.
 
     In each repetition both run shortly after each other, so most of the other load on the machine
-    cancels out in the ratio. Both must have at least one measurement.
+    cancels out in the ratio.
     """
-    pairs = zip(one.measurements, other.measurements, strict=False)
-    return Spread.of(first.rate / second.rate for first, second in pairs)
+    return [first / second for first, second in zip(one.rates, other.rates, strict=False)]
+
+
+def spread(values: list[float], form: str) -> str:
+    """Return `median [least, most]` in a format such as `.2f`."""
+    return f"{median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def interleave(
     entries: list[Entry],
     repetitions: int,
     run: Callable[[Entry], Measurement],
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None],
 ) -> list[Result]:
-    """Measure every participant once per repetition.
-
-    Args:
-        entries: the participants, in the order of each repetition.
-        repetitions: number of measurements of each.
-        run: measures once. A participant that raises `MeasurementError` is not measured again.
-        tell: reports each measurement in one line.
-    """
+    """Measure every participant once per repetition, until `run` raises MeasurementError."""
     results = [Result(entry) for entry in entries]
     for repetition in range(repetitions):
         for result in results:
@@ -116,7 +83,7 @@ def run_in_process(config: BenchConfig, entry: Entry) -> Measurement:
         "entry": asdict(entry),
         "launched": time.monotonic(),
     }
-    command = [sys.executable, "-m", "rlkl.tools.bench.measure", json.dumps(request)]
+    command = [sys.executable, "-m", "rlkl.tools.bench.contestants", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -146,18 +113,17 @@ def conclusions(config: BenchConfig, results: list[Result]) -> list[str]:
         own = [r for r in others if r.entry.contestant == RLKL]
         where = f" on {num_envs} environments" if len(config.num_envs) > 1 else ""
         if peers:
-            fastest = max(peers, key=lambda result: result.rate)
-            ratio = ratios(first, fastest).text(".2f")
+            fastest = max(peers, key=lambda result: median(result.rates))
             sentences.append(
-                f"{first.entry} makes {ratio} times the steps per second of {fastest.entry}, "
-                f"the fastest peer{where}."
+                f"{first.entry} makes {spread(ratios(first, fastest), '.2f')} times the steps per "
+                f"second of {fastest.entry}, the fastest peer{where}."
             )
         if own:
-            slowest = min(own, key=lambda result: result.rate)
-            ratio = ratios(slowest, first).text(".2f")
+            slowest = min(own, key=lambda result: median(result.rates))
             sentences.append(
-                f"{slowest.entry}, the slowest of the others{where}, makes {ratio} times the "
-                f"steps per second of {first.entry}."
+                f"{slowest.entry}, the slowest of the others{where}, makes "
+                f"{spread(ratios(slowest, first), '.2f')} times the steps per second of "
+                f"{first.entry}."
             )
     return sentences + _memory(config, results)
 
@@ -167,22 +133,21 @@ def _memory(config: BenchConfig, results: list[Result]) -> list[str]:
     few, many = (reference(results, number(config.num_envs)) for number in (min, max))
     if few is None or many is None or few is many:
         return []
-    grown = [
-        many.median(value) - few.median(value)
-        for value in (lambda m: m.peak_megabytes, lambda m: m.rollout_megabytes or 0.0)
-    ]
-    ends = [result.median(added_megabytes) for result in (few, many)]
+    peaks, rollouts, added = (
+        [result.median(value) for result in (few, many)]
+        for value in (
+            lambda m: m.peak_megabytes,
+            lambda m: m.rollout_megabytes or 0.0,
+            lambda m: m.added_megabytes,
+        )
+    )
     return [
         f"From {few.entry.num_envs} to {many.entry.num_envs} environments "
         f"({many.entry.num_envs / few.entry.num_envs:g} times) the rollout of {many.entry} grows "
-        f"by {grown[1]:.1f} MB, its peak memory by {grown[0]:.1f} MB. The memory that training "
-        f"adds after its start rises from {ends[0]:.1f} to {ends[1]:.1f} MB."
+        f"by {rollouts[1] - rollouts[0]:.1f} MB, its peak memory by {peaks[1] - peaks[0]:.1f} MB. "
+        f"The memory that training adds after its start rises from {added[0]:.1f} to "
+        f"{added[1]:.1f} MB."
     ]
-
-
-def added_megabytes(measurement: Measurement) -> float:
-    """Return the peak minus the memory at the first environment step."""
-    return measurement.peak_megabytes - measurement.start_megabytes
 
 
 def as_json(config: BenchConfig, results: list[Result]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""The participants of the benchmark: rlkl, the upper bounds and, from `peers`, other libraries."""
+"""The participants: rlkl, the upper bounds and `peers`; as a program, measures one of them."""
 
+import json
+import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields
-from pathlib import Path
+from contextlib import redirect_stdout
+from dataclasses import asdict, fields
 from typing import Any
 
 import gymnasium as gym
@@ -28,20 +30,12 @@ from rlkl.training.trainer import Trainer
 
 
 def measure(config: BenchConfig, entry: Entry, launched: float) -> Measurement:
-    """Measure a participant once.
-
-    Args:
-        config: the work.
-        entry: the participant.
-        launched: `time.monotonic()` when the process was launched.
-
-    Raises:
-        RuntimeError: a peer made a wrong number of optimizer steps.
-    """
+    """Measure a participant once; a peer must make the work's number of optimizer steps."""
     torch.set_num_threads(1)
     num_envs = entry.num_envs
-    warmup, measured = config.warmup_iterations(num_envs), config.measured_iterations(num_envs)
-    clock = Clock(launched, warmup, measured)
+    clock = Clock(
+        launched, config.warmup_iterations(num_envs), config.measured_iterations(num_envs)
+    )
     measurement = CONTESTANTS[entry.contestant](config, entry, clock)
     expected = config.num_epochs * config.num_minibatches(num_envs)
     if entry.contestant in PEERS and measurement.optimizer_steps != expected:
@@ -112,7 +106,7 @@ class Recorder:
 def _rlkl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
     sizes: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(train_config(config, entry, str(Path(folder) / "run")))
+        trainer = Trainer(train_config(config, entry, f"{folder}/run"))
         learner = trainer.learner
         before_first_call(learner.envs, "step", clock.start)
         after_each_call(learner.collector, "collect", lambda r: sizes.append(megabytes_of(r)))
@@ -134,11 +128,12 @@ def megabytes_of(rollout: Rollout) -> float:
 def _upper_bound(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
     envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=entry.num_envs))
     envs.reset([SEED + number for number in range(entry.num_envs)])
+    space = batch_space(envs.action_space, entry.num_envs)
 
     def step(actions: Any) -> int:
         return int(np.count_nonzero(envs.step(actions).is_transition))
 
-    return _step_randomly(config, entry, clock, envs.action_space, step)
+    return _step_randomly(config, clock, space, step)
 
 
 def _upper_bound_sync(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
@@ -150,18 +145,13 @@ def _upper_bound_sync(config: BenchConfig, entry: Entry, clock: Clock) -> Measur
         envs.step(actions)
         return entry.num_envs
 
-    return _step_randomly(config, entry, clock, envs.single_action_space, step)
+    return _step_randomly(config, clock, envs.action_space, step)
 
 
 def _step_randomly(
-    config: BenchConfig,
-    entry: Entry,
-    clock: Clock,
-    action_space: gym.Space[Any],
-    step: Callable[[Any], int],
+    config: BenchConfig, clock: Clock, space: gym.Space[Any], step: Callable[[Any], int]
 ) -> Measurement:
     """Step environments with random actions; one rollout of them is drawn once and reused."""
-    space = batch_space(action_space, entry.num_envs)
     space.seed(SEED)
     actions = [space.sample() for _ in range(config.rollout_steps)]
     clock.start()
@@ -180,3 +170,16 @@ CONTESTANTS: dict[str, Callable[[BenchConfig, Entry, Clock], Measurement]] = {
     "tianshou": peers.tianshou,
     "rsl_rl": peers.rsl_rl,
 }
+
+
+def main() -> None:
+    """Measure what the only argument, a JSON object, describes, and print JSON."""
+    request = json.loads(sys.argv[1])
+    config, entry = BenchConfig(**request["config"]), Entry(**request["entry"])
+    with redirect_stdout(sys.stderr):  # some peers print
+        measurement = measure(config, entry, request["launched"])
+    print(json.dumps(asdict(measurement)))
+
+
+if __name__ == "__main__":
+    main()

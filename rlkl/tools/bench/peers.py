@@ -30,7 +30,7 @@ def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measure
             "clip_range": config.clip_ratio,
             "ent_coef": 0.0,
             "vf_coef": config.value_coefficient,
-            "max_grad_norm": _finite_or_inf(config.max_grad_norm),
+            "max_grad_norm": config.max_grad_norm or math.inf,
         }
     else:
         make = import_module("sb3_contrib").TRPO
@@ -57,10 +57,6 @@ def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measure
     after_each_call(model, "train", lambda _: clock.tick(rows))
     model.learn(total_timesteps=(clock.warmup + clock.measured) * rows)
     return clock.measurement()
-
-
-def _finite_or_inf(limit: float | None) -> float:
-    return math.inf if limit is None else limit
 
 
 def skrl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
@@ -223,11 +219,7 @@ def _tianshou_networks(
 
 
 class TensorEnvironments:
-    """Gymnasium's vector environments for rsl_rl, with tensors for observations and actions.
-
-    Args:
-        envs: with Box observations and actions.
-    """
+    """Gymnasium's vector environments for rsl_rl, with tensors; their spaces are Boxes."""
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         actions = envs.single_action_space
@@ -285,7 +277,7 @@ def rsl_rl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
             "value_loss_coef": config.value_coefficient,
             "entropy_coef": 0.0,
             "learning_rate": config.learning_rate,
-            "max_grad_norm": _finite_or_inf(config.max_grad_norm),
+            "max_grad_norm": config.max_grad_norm or math.inf,
             "use_clipped_value_loss": False,
             "schedule": "fixed",
         },

@@ -1,14 +1,13 @@
 """The benchmark's results as tables, on the screen and in Markdown."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table as ScreenTable
 
-from rlkl.tools.bench.clock import PHASES, Measurement
-from rlkl.tools.bench.compare import Result, added_megabytes, conclusions, rates, ratios, reference
+from rlkl.tools.bench.clock import PHASES
+from rlkl.tools.bench.compare import Result, conclusions, ratios, reference, spread
 from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig
 
 
@@ -34,10 +33,10 @@ class Table:
         console.print(table)
 
 
-def speed_table(config: BenchConfig, results: list[Result]) -> Table:
-    """Return speed, ratio to rlkl, start-up time and peak memory of each participant."""
+def speed_table(results: list[Result], algo: str) -> Table:
+    """Return speed, ratio to rlkl's `algo`, start-up time and peak memory of each participant."""
     columns = [
-        "", "envs", "steps/s", f"{RLKL} {config.algos[0]} / this", "of the upper bound",
+        "", "envs", "steps/s", f"{RLKL} {algo} / this", "of the upper bound",
         "start-up s", "peak MB",
     ]  # fmt: skip
     rows = []
@@ -49,16 +48,14 @@ def speed_table(config: BenchConfig, results: list[Result]) -> Table:
             continue
         first = reference(results, entry.num_envs)
         bound = reference(results, entry.num_envs, UPPER_BOUNDS[0])
-        rows.append(
-            [
-                *cells,
-                rates(result).text(",.0f"),
-                "" if first in (None, result) else ratios(first, result).text(".2f"),
-                "" if bound is None else f"{ratios(result, bound).median:.0%}",
-                f"{result.median(lambda m: m.startup_seconds):.1f}",
-                f"{result.median(lambda m: m.peak_megabytes):.0f}",
-            ]
-        )
+        cells += [
+            spread(result.rates, ",.0f"),
+            "" if first in (None, result) else spread(ratios(first, result), ".2f"),
+            "" if bound is None else f"{median(ratios(result, bound)):.0%}",
+            f"{result.median(lambda m: m.startup_seconds):.1f}",
+            f"{result.median(lambda m: m.peak_megabytes):.0f}",
+        ]
+        rows.append(cells)
     return Table(columns, rows)
 
 
@@ -70,26 +67,17 @@ def split_table(results: list[Result]) -> Table:
         if result.entry.contestant != RLKL or not result.measurements:
             continue
         whole = result.median(lambda m: m.seconds / m.iterations)
-        parts = [result.median(partial(_seconds, phase)) for phase in PHASES]
-        rows.append(
-            [
-                f"{result.entry}",
-                f"{result.entry.num_envs}",
-                f"{whole * 1000:.1f}",
-                *(f"{part * 1000:.1f} ({part / whole:.0%})" for part in parts),
-                f"{result.median(lambda m: m.rollout_megabytes or 0.0):.2f}",
-                f"{result.median(added_megabytes):.1f}",
-            ]
-        )
+        cells = [f"{result.entry}", f"{result.entry.num_envs}", f"{whole * 1000:.1f}"]
+        for phase in PHASES:
+            part = median(m.phases[phase] / m.iterations for m in result.measurements)
+            cells.append(f"{part * 1000:.1f} ({part / whole:.0%})")
+        cells.append(f"{result.median(lambda m: m.rollout_megabytes or 0.0):.2f}")
+        cells.append(f"{result.median(lambda m: m.added_megabytes):.1f}")
+        rows.append(cells)
     return Table(columns, rows)
 
 
-def _seconds(phase: str, measurement: Measurement) -> float:
-    """Return the seconds per iteration of a phase."""
-    return measurement.phases[phase] / measurement.iterations
-
-
-def failures(results: Iterable[Result]) -> list[str]:
+def failures(results: list[Result]) -> list[str]:
     """Return a line for each participant that failed."""
     return [f"{r.entry} × {r.entry.num_envs} failed: {r.error}" for r in results if r.error]
 
@@ -97,7 +85,8 @@ def failures(results: Iterable[Result]) -> list[str]:
 def markdown(config: BenchConfig, title: str, results: list[Result], left_out: list[str]) -> str:
     """Return the section of a work."""
     lines = [f"### {config.work}", "", title, ""]
-    lines += [speed_table(config, results).markdown(), "", split_table(results).markdown(), ""]
+    for table in (speed_table(results, config.algos[0]), split_table(results)):
+        lines += [table.markdown(), ""]
     sentences = [*conclusions(config, results), *failures(results)]
     sentences += [f"Left out: {line}." for line in left_out]
     lines += [f"- {sentence}" for sentence in sentences]
@@ -109,10 +98,9 @@ def show(
 ) -> None:
     """Print the tables of a work, then what was left out or failed, then the conclusions."""
     console.print(f"\n{config.work}: {title}\n")
-    for table in (speed_table(config, results), split_table(results)):
+    for table in (speed_table(results, config.algos[0]), split_table(results)):
         table.show(console)
         console.print()
-    for line in [f"left out: {line}" for line in left_out] + failures(results):
+    lines = [f"left out: {line}" for line in left_out]
+    for line in lines + failures(results) + conclusions(config, results):
         console.print(line, soft_wrap=True)
-    for sentence in conclusions(config, results):
-        console.print(sentence, soft_wrap=True)

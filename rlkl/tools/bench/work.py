@@ -4,7 +4,6 @@ import importlib.util
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import gymnasium as gym
 
@@ -12,7 +11,7 @@ from rlkl.algos import ALGORITHMS
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.training.resource_checks import check_memory
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_installed, check_range
 
 RLKL = "rlkl"
 HIDDEN_SIZES = (64, 64)
@@ -29,8 +28,6 @@ PEERS = {
     "rsl_rl": "rsl_rl",
 }
 """Other libraries and their packages."""
-
-Value = TypeVar("Value")
 
 MIN_ITERATIONS = 10
 """Histograms are written every ten iterations by default; every measurement includes one."""
@@ -84,7 +81,10 @@ class BenchConfig:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        for algo in _non_empty("algos", self.algos):
+        for key in ("algos", "num_envs"):
+            if not getattr(self, key):
+                raise ConfigError(f"{key}=[]: expected at least one")
+        for algo in self.algos:
             check_choice("algos", algo, ALGORITHMS)
         for key in ("rollout_steps", "minibatch_size"):
             check_range(key, getattr(self, key), at_least=1)
@@ -99,7 +99,7 @@ class BenchConfig:
         check_range("gamma", self.gamma, at_least=0, at_most=1)
         check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         check_range("clip_ratio", self.clip_ratio, above=0, below=1)
-        for number in _non_empty("num_envs", self.num_envs):
+        for number in self.num_envs:
             check_range("num_envs", number, at_least=1, at_most=65536)
             check_memory(self.rollout_steps, number)
             rows = self.rows(number)
@@ -134,23 +134,17 @@ class BenchConfig:
 
     @property
     def files(self) -> list[Path]:
-        """Output files: the Markdown, then the JSON."""
+        """The Markdown file, then the JSON file."""
         return [] if self.output is None else [Path(f"{self.output}.{x}") for x in ("md", "json")]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A participant of a work.
+    """A participant of a work."""
 
-    Attributes:
-        contestant: rlkl, a peer or an upper bound.
-        num_envs: number of sub-environments.
-        algo: rlkl's name of the algorithm; empty for an upper bound.
-    """
-
-    contestant: str
+    contestant: str  # rlkl, a peer or an upper bound
     num_envs: int
-    algo: str = ""
+    algo: str = ""  # rlkl's name of it; empty for an upper bound
 
     def __str__(self) -> str:
         return f"{self.contestant} {self.algo}".rstrip()
@@ -165,19 +159,14 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
     envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=1))
     discrete = not isinstance(envs.action_space, gym.spaces.Box)
     envs.close()
-    peers, absent = [], []
-    for peer in PEERS if config.peers is None else config.peers:
-        if importlib.util.find_spec(PEERS[peer]) is not None:
-            peers.append(peer)
-        elif config.peers is None:
-            absent.append(f"{peer}: not installed; the extra 'bench' has it")
-        else:
-            raise ConfigError(
-                f"peers=[{peer}] needs the package {PEERS[peer]}, which the extra 'bench' "
-                "installs: pip install 'rlkl[bench]', or in a checkout "
-                ".venv/bin/pip install -c constraints.txt -e '.[bench]'"
-            )
-    entries, left_out = [], dict.fromkeys(absent)
+    for peer in config.peers or []:
+        check_installed(PEERS[peer], "bench", f"peers=[{peer}]")
+    wanted = list(PEERS) if config.peers is None else config.peers
+    peers = [peer for peer in wanted if importlib.util.find_spec(PEERS[peer]) is not None]
+    left_out = [
+        f"{peer}: not installed; the extra 'bench' has it" for peer in wanted if peer not in peers
+    ]
+    entries = []
     for num_envs in config.num_envs:
         entries += [Entry(RLKL, num_envs, algo) for algo in config.algos]
         for algo in config.algos:
@@ -186,19 +175,13 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
                 if reason is None:
                     entries.append(Entry(peer, num_envs, algo))
                 else:
-                    left_out[f"{peer} {algo}: {reason}"] = None
+                    left_out.append(f"{peer} {algo}: {reason}")
         entries += [Entry(bound, num_envs) for bound in UPPER_BOUNDS]
-    return entries, list(left_out)
+    return entries, list(dict.fromkeys(left_out))
 
 
 def refusal(peer: str, algo: str, *, discrete: bool) -> str | None:
-    """Return why a peer cannot do a work in the same way as rlkl; None if it can.
-
-    Args:
-        peer: one of `PEERS`.
-        algo: rlkl's name of the algorithm.
-        discrete: whether the action space is not a Box.
-    """
+    """Return why a peer cannot do a work in the same way as rlkl; None if it can."""
     if algo not in ("ppo_clip", "trpo"):
         return "peers are measured only with ppo_clip and trpo"
     reasons = {
@@ -211,9 +194,3 @@ def refusal(peer: str, algo: str, *, discrete: bool) -> str | None:
         reasons["rsl_rl", "ppo_clip"] = "it supports only continuous actions"
         reasons["skrl", "trpo"] = "its TRPO supports only continuous actions"
     return reasons.get((peer, algo))
-
-
-def _non_empty(key: str, values: list[Value]) -> list[Value]:
-    if not values:
-        raise ConfigError(f"{key}=[]: expected at least one")
-    return values

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rlkl.tools.experiments.drawing import Figure
 from rlkl.tools.rows import Rows
 from rlkl.training.config import TrainConfig
 from rlkl.utils.errors import ConfigError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from rlkl.utils.validation import check_range
 
 Tell = Callable[[str], None]
 """Reports progress in one line."""
@@ -55,13 +54,14 @@ class Experiment:
     config: type[ExperimentConfig]
     calculate: Callable[[Any, Tell], Rows]
     tabulate: Callable[[Rows], Rows]
-    draw: Callable[["Figure", Rows], None]
+    draw: Callable[[Figure, Rows], None]
     inches: tuple[float, float]
     overrides: tuple[str, ...] | None = None
 
 
-def non_empty(key: str, values: list[float]) -> list[float]:
-    """Return the values of a setting, or raise `ConfigError` if there are none."""
+def check_numbers(key: str, values: list[float], **bounds: float) -> None:
+    """Raise `ConfigError` unless there is a value and all are within the bounds."""
     if not values:
         raise ConfigError(f"{key}=[]: expected at least one number, such as {key}=[0.01]")
-    return values
+    for value in values:
+        check_range(key, value, **bounds)

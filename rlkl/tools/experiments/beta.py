@@ -1,22 +1,20 @@
 """Experiment `beta`: PPO-KL with an adaptive β for several targets, and with a fixed β."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from itertools import cycle, product
 
 import numpy as np
 
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
-from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, non_empty
-from rlkl.tools.experiments.drawing import COLORS, Line, label
+from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.drawing import COLORS, Figure, Line, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_range
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,11 @@ class BetaConfig(TrainingExperimentConfig):
             raise ConfigError(
                 f"algo={self.train.algo.name}: beta shows the adaptive β, which is algo=ppo_kl"
             )
-        if self.train.algo.target_kl != PPOKLConfig.target_kl:
-            target = self.train.algo.target_kl
+        target = self.train.algo.target_kl
+        if target != PPOKLConfig.target_kl:
             raise ConfigError(f"algo.target_kl={target:g}: beta takes targets=[{target:g}] instead")
-        for target in non_empty("targets", self.targets):
-            check_range("targets", target, above=0)
-        for kl_coefficient in non_empty("kl_coefficients", self.kl_coefficients):
-            check_range("kl_coefficients", kl_coefficient, at_least=0)
+        check_numbers("targets", self.targets, above=0)
+        check_numbers("kl_coefficients", self.kl_coefficients, at_least=0)
         check_range("seeds", self.seeds, at_least=1, at_most=10_000)
 
 
@@ -64,8 +60,7 @@ def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:
 
 def run(config: TrainConfig) -> Iterator[Row]:
     """Train, and yield a row for each iteration."""
-    learner = Learner(config)
-    try:
+    with closing(Learner(config)) as learner:
         while learner.env_steps < config.total_env_steps:
             metrics = learner.iterate().scalars
             yield {
@@ -77,8 +72,6 @@ def run(config: TrainConfig) -> Iterator[Row]:
                 "entropy": metrics["policy/entropy"],
                 "return": metrics["return/train"],
             }
-    finally:
-        learner.close()
 
 
 def calculate(config: BetaConfig, tell: Tell) -> Rows:
@@ -96,33 +89,36 @@ def tabulate(rows: Rows) -> Rows:
     """Return how close each variant was to its target, for each half of training."""
     table: Rows = []
     middle = max(column(rows, "env_steps")) / 2
-    for name in distinct(rows, "variant"):
+    for name, half in product(distinct(rows, "variant"), (1, 2)):
         found = select(rows, variant=name)
-        for half in (1, 2):
-            part = [row for row in found if (float(row["env_steps"]) > middle) == (half == 2)]
-            kl, target = np.array(column(part, "kl_mean")), float(part[0]["target"])
-            ends = [select(part, seed=seed)[-1] for seed in distinct(part, "seed")]
-            row: Row = {"variant": name, "half": half, "median KL": float(np.median(kl))}
-            within = (kl > target / 1.5) & (kl < 1.5 * target)
-            row["in band"] = float(within.mean()) if np.isfinite(target) else ""
-            row["largest KL"] = float(kl.max())
-            row["median β"] = float(np.median(column(part, "kl_coefficient")))
-            row["last β"] = ", ".join(f"{end['kl_coefficient']:.2g}" for end in ends)
-            row["returns"] = ", ".join(f"{end['return']:.0f}" for end in ends)
-            table.append(row)
+        part = [row for row in found if (row["env_steps"] > middle) == (half == 2)]
+        kl, target = np.array(column(part, "kl_mean")), float(part[0]["target"])
+        within = (kl > target / 1.5) & (kl < 1.5 * target)
+        ends = [select(part, seed=seed)[-1] for seed in distinct(part, "seed")]
+        table.append(
+            {
+                "variant": name,
+                "half": half,
+                "median KL": float(np.median(kl)),
+                "in band": float(within.mean()) if np.isfinite(target) else "",
+                "largest KL": float(kl.max()),
+                "median β": float(np.median(column(part, "kl_coefficient"))),
+                "last β": ", ".join(f"{end['kl_coefficient']:.2g}" for end in ends),
+                "returns": ", ".join(f"{end['return']:.0f}" for end in ends),
+            }
+        )
     return table
 
 
 SEED_LINES = (
-    Line(COLORS["blue"], "-", ""),
-    Line(COLORS["vermilion"], "--", ""),
-    Line(COLORS["green"], "-.", ""),
-    Line(COLORS["orange"], ":", ""),
+    Line(COLORS["blue"], "-"),
+    Line(COLORS["vermilion"], "--"),
+    Line(COLORS["green"], "-."),
+    Line(COLORS["orange"], ":"),
 )
-"""Used in turn; seeds share them if there are more."""
 
 
-def draw(figure: "Figure", rows: Rows) -> None:
+def draw(figure: Figure, rows: Rows) -> None:
     """Draw KL, β and return over training: a column per variant, a line per seed."""
     names = distinct(rows, "variant")
     panels = figure.subplots(3, len(names), squeeze=False, sharex=True, sharey="row")
@@ -134,14 +130,12 @@ def draw(figure: "Figure", rows: Rows) -> None:
     for name, of_variant in zip(names, panels.T, strict=True):
         found = select(rows, variant=name)
         for axes, key in zip(of_variant, keys, strict=True):
-            for number, seed in enumerate(distinct(found, "seed")):
-                line = SEED_LINES[number % len(SEED_LINES)]
+            # Seeds share styles if there are more.
+            for seed, line in zip(distinct(found, "seed"), cycle(SEED_LINES), strict=False):
                 of_seed = select(found, seed=seed)
                 steps = [x / 1000 for x in column(of_seed, "env_steps")]
-                axes.plot(
-                    steps, column(of_seed, key), line.dashes, color=line.color, linewidth=1.2,
-                    label=f"seed {seed}",
-                )  # fmt: skip
+                values = column(of_seed, key)
+                axes.plot(steps, values, **line.style, linewidth=1.2, label=f"seed {seed}")
             label(axes, name if key == "kl_mean" else "", "", "")
         target = float(found[0]["target"])
         if np.isfinite(target):
@@ -149,9 +143,8 @@ def draw(figure: "Figure", rows: Rows) -> None:
         of_variant[-1].set_xlabel("environment steps, thousands")
     for axes, name_of_axis in zip(panels[:, 0], keys.values(), strict=True):
         axes.set_ylabel(name_of_axis)
-    for axes in panels[:2, 0]:
-        axes.set_yscale("log")
-    panels[0, 0].set_ylim(1e-5, 1)
+    panels[0, 0].set(yscale="log", ylim=(1e-5, 1))
+    panels[1, 0].set_yscale("log")
     panels[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.suptitle(
         "β follows its target (β is constant in the grey band); "

@@ -3,26 +3,27 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlkl.algos import make_policy_optimizer
 from rlkl.algos.base import MinibatchConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.rollouts.batch import Batch
-from rlkl.tools.experiments.base import Experiment, Tell, non_empty
-from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, label
-from rlkl.tools.experiments.starts import StartConfig, actor, batches, starting_policies
+from rlkl.tools.experiments.base import Experiment, Tell, check_numbers
+from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
+from rlkl.tools.experiments.starts import (
+    StartConfig,
+    actor,
+    batches,
+    new_optimizer,
+    starting_policies,
+)
 from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
 from rlkl.utils.validation import check_range
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 OPTIMIZERS: dict[str, MinibatchConfig] = {
     "ppo_clip": PPOClipConfig(),
@@ -34,10 +35,9 @@ OPTIMIZERS: dict[str, MinibatchConfig] = {
 
 @dataclass(frozen=True)
 class ClipConfig(StartConfig):
-    """Settings.
+    """Settings besides those of `StartConfig`.
 
     Attributes:
-        checkpoint, seeds, batches: see `StartConfig`.
         epochs: of an update.
         learning_rates: of Adam; every batch is used with each.
     """
@@ -48,44 +48,38 @@ class ClipConfig(StartConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("epochs", self.epochs, at_least=1, at_most=10_000)
-        for rate in non_empty("learning_rates", self.learning_rates):
-            check_range("learning_rates", rate, above=0)
+        check_numbers("learning_rates", self.learning_rates, above=0)
 
 
 def epochs(
     learner: Learner, batch: Batch, config: MinibatchConfig, count: int, number: int
 ) -> Iterator[Row]:
-    """Yield the epoch and `distances` before an update and after each of its epochs.
+    """Yield the epoch and `distances` before an update and after each of its `count` epochs.
 
     An update of n epochs equals n updates of one epoch on the same batch: Adam and the stream of
     minibatches continue, and π_old is part of the batch. Only β would adapt, and it is fixed here.
-
-    Args:
-        learner: its policy collected the batch.
-        batch: training data.
-        config: of the optimizer.
-        count: n.
-        number: number of the batch; names the stream of minibatches.
     """
-    policy = learner.policy
-    generator = learner.streams.torch(f"minibatches {number}", policy.device)
-    optimizer = make_policy_optimizer(replace(config, num_epochs=1), learner.engine, generator)
+    optimizer = new_optimizer(learner, replace(config, num_epochs=1), number)
     for epoch in range(count + 1):
         if epoch:
             optimizer.update(batch, progress=0.0)
         yield {"epoch": epoch} | distances(learner, batch)
 
 
+DISTANCES = {
+    "kl_mean": "kl/old_new",
+    "kl_max": "kl/max",
+    "ratio_max": "ratio/max",
+    "ratio_min": "ratio/min",
+    "clip_fraction": "ratio/clip_fraction",
+}
+"""Column and name in the report of each distance."""
+
+
 def distances(learner: Learner, batch: Batch) -> dict[str, float]:
     """Return KL and ratios between the policy and the one that collected the batch."""
     metrics, _ = compare_with_old(learner.engine, batch, PPOClipConfig().ratio_bounds)
-    return {
-        "kl_mean": metrics["kl/old_new"],
-        "kl_max": metrics["kl/max"],
-        "ratio_max": metrics["ratio/max"],
-        "ratio_min": metrics["ratio/min"],
-        "clip_fraction": metrics["ratio/clip_fraction"],
-    }
+    return {key: metrics[tag] for key, tag in DISTANCES.items()}
 
 
 def updates(learner: Learner, config: ClipConfig, tell: Tell) -> Iterator[Row]:
@@ -101,8 +95,7 @@ def updates(learner: Learner, config: ClipConfig, tell: Tell) -> Iterator[Row]:
             for row in epochs(learner, batch, settings, config.epochs, number):
                 yield known | {"optimizer": name, "learning_rate": rate} | row
             actor(learner).copy_(start)
-        generator = learner.streams.torch(f"minibatches {number}", learner.policy.device)
-        make_policy_optimizer(TRPOConfig(), learner.engine, generator).update(batch, progress=0.0)
+        new_optimizer(learner, TRPOConfig(), number).update(batch, progress=0.0)
         one = {"optimizer": "trpo", "learning_rate": 0.0, "epoch": 1}
         yield known | one | distances(learner, batch)
         actor(learner).copy_(start)
@@ -113,9 +106,6 @@ def calculate(config: ClipConfig, tell: Tell) -> Rows:
     """Train or restore policies, then make all updates from each of them."""
     learners = starting_policies(config, tell)
     return [row for learner in learners for row in updates(learner, config, tell)]
-
-
-KEYS = ("kl_mean", "kl_max", "ratio_max", "ratio_min", "clip_fraction")
 
 
 def tabulate(rows: Rows) -> Rows:
@@ -131,14 +121,11 @@ def tabulate(rows: Rows) -> Rows:
             for epoch in sorted({1, min(10, last), last}):
                 at = select(found, epoch=epoch)
                 row: Row = {"optimizer": name, "learning_rate": rate or "", "epoch": epoch}
-                row |= {key: float(np.median(column(at, key))) for key in KEYS}
-                each = [_median_kl(select(at, seed=seed)) for seed in distinct(at, "seed")]
+                row |= {key: float(np.median(column(at, key))) for key in DISTANCES}
+                kls = [column(select(at, seed=seed), "kl_mean") for seed in distinct(at, "seed")]
+                each = [float(np.median(of_policy)) for of_policy in kls]
                 table.append(row | {"kl_least": min(each), "kl_most": max(each)})
     return table
-
-
-def _median_kl(rows: Rows) -> float:
-    return float(np.median(column(rows, "kl_mean")))
 
 
 PANELS = {
@@ -148,7 +135,7 @@ PANELS = {
 }
 
 
-def draw(figure: "Figure", rows: Rows) -> None:
+def draw(figure: Figure, rows: Rows) -> None:
     """Draw ratios and KL over the epochs, a row per learning rate; thin lines are updates."""
     rates = [rate for rate in distinct(rows, "learning_rate") if rate]
     panels = figure.subplots(len(rates), len(PANELS), squeeze=False, sharex=True, sharey="col")
@@ -160,14 +147,12 @@ def draw(figure: "Figure", rows: Rows) -> None:
                 found = select(rows, learning_rate=rate, optimizer=name)
                 ticks = distinct(found, "epoch")
                 table = np.array([column(select(found, epoch=tick), key) for tick in ticks])
-                style: dict[str, Any] = {"color": line.color, "linestyle": line.dashes}
-                axes.plot(ticks, table, **style, linewidth=0.5, alpha=0.5)
-                axes.plot(ticks, np.median(table, 1), **style, linewidth=2.2, label=name)
+                axes.plot(ticks, table, **line.style, linewidth=0.5, alpha=0.5)
+                axes.plot(ticks, np.median(table, 1), **line.style, linewidth=2.2, label=name)
             one_step = float(np.median(column(select(rows, optimizer="trpo"), key)))
             line = ALGORITHM_LINES["trpo"]
             axes.axhline(one_step, color=line.color, linewidth=2, label="trpo, its one step")
-            axes.set_yscale("log")
-            label(axes, f"learning rate {rate:g}", "", name_of_axis)
+            label(axes, f"learning rate {rate:g}", "", name_of_axis, yscale="log")
         of_rate[0].axhline(high, color=BLACK, linewidth=0.8)
         of_rate[0].text(max(column(rows, "epoch")), high, "1 + ε", va="top", ha="right")
     for axes in panels[-1]:

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlkl.algos import make_policy_optimizer
 from rlkl.algos.base import AlgoConfig
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
@@ -16,11 +15,12 @@ from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import LogLikelihood, VanillaPGConfig
 from rlkl.rollouts.batch import Batch
 from rlkl.tools.experiments.base import Experiment, Tell
-from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, label
+from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
 from rlkl.tools.experiments.starts import (
     StartConfig,
     actor,
     batches,
+    new_optimizer,
     sampled_return,
     starting_policies,
 )
@@ -29,16 +29,12 @@ from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
 from rlkl.utils.validation import check_range
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True)
 class CollapseConfig(StartConfig):
-    """Settings.
+    """Settings besides those of `StartConfig`.
 
     Attributes:
-        checkpoint, seeds, batches: see `StartConfig`.
         episodes: number of episodes whose mean return is measured, with sampled actions.
         sizes_per_decade: step sizes per power of ten.
     """
@@ -55,15 +51,10 @@ class CollapseConfig(StartConfig):
 
 
 class Sweep(NamedTuple):
-    """Step sizes of one optimizer.
+    """Step sizes of one optimizer."""
 
-    Attributes:
-        config: default config; None for a plain gradient step, θ + size · ∇J.
-        knob: the hyperparameter that is the step size.
-    """
-
-    config: AlgoConfig | None
-    knob: str
+    config: AlgoConfig | None  # None for a plain gradient step, θ + size · ∇J
+    knob: str  # the hyperparameter that is the step size
     least: float
     most: float
     default: float
@@ -85,23 +76,14 @@ SWEEPS = {
 
 
 def step(learner: Learner, batch: Batch, sweep: Sweep, size: float, number: int) -> None:
-    """Update the actor once.
-
-    Args:
-        learner: its policy collected the batch.
-        batch: training data.
-        sweep: the optimizer; a new one is built for each update.
-        size: step size.
-        number: number of the batch; names the stream of minibatches.
-    """
-    engine, policy, objective = learner.engine, learner.policy, LogLikelihood()
+    """Update the actor once, with a new optimizer and this step size."""
     if sweep.config is None:
+        engine, objective = learner.engine, LogLikelihood()
         engine.policy_gradient(objective, engine.rows(batch.standardized(), objective))
-        actor(learner).sub_(policy.actor_parameters.gradient, alpha=size)
+        actor(learner).sub_(learner.policy.actor_parameters.gradient, alpha=size)
         return
     settings: dict[str, Any] = {sweep.knob: size}
-    generator = learner.streams.torch(f"minibatches {number}", policy.device)
-    optimizer = make_policy_optimizer(replace(sweep.config, **settings), engine, generator)
+    optimizer = new_optimizer(learner, replace(sweep.config, **settings), number)
     optimizer.update(batch, progress=0.0)
 
 
@@ -152,10 +134,7 @@ def tabulate(rows: Rows) -> Rows:
         default = min(sizes, key=lambda size: abs(math.log(size / SWEEPS[name].default)))
         row: Row = {"optimizer": name, "knob": SWEEPS[name].knob, "default": default}
         row["default: KL"] = _mean(of_optimizer, default, "kl_mean")
-        for at, of_size, of_kl in (
-            (harm - 1, "harmless to", "at KL"),
-            (harm, "harm at", "of KL"),
-        ):
+        for at, of_size, of_kl in ((harm - 1, "harmless to", "at KL"), (harm, "harm at", "of KL")):
             inside = 0 <= at < len(sizes)
             row[of_size] = sizes[at] if inside else ""
             row[of_kl] = _mean(of_optimizer, sizes[at], "kl_mean") if inside else ""
@@ -168,39 +147,38 @@ def _mean(rows: Rows, size: float, key: str) -> float:
     return float(np.mean(column(select(rows, size=size), key)))
 
 
-def draw(figure: "Figure", rows: Rows) -> None:
+def draw(figure: Figure, rows: Rows) -> None:
     """Draw the return after each update against its KL, and the KL against the step size."""
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     for name in distinct(rows, "optimizer"):
         line, found = ALGORITHM_LINES[name], select(rows, optimizer=name)
-        style: dict[str, Any] = {"color": line.color, "marker": line.marker}
+        style: dict[str, Any] = line.style | {"marker": line.marker, "markersize": 5}
         x, y = column(found, "kl_mean"), column(found, "return")
-        left.plot(x, y, **style, markersize=5, linewidth=0, alpha=0.6, label=name)
+        left.plot(x, y, **style | {"linewidth": 0}, alpha=0.6, label=name)
         sizes = distinct(found, "size")
         times = [size / SWEEPS[name].default for size in sizes]
         means = [_mean(found, size, "kl_mean") for size in sizes]
-        knob = f"{name}: {SWEEPS[name].knob}"
-        right.plot(times, means, **style, linestyle=line.dashes, markersize=5, label=knob)
+        right.plot(times, means, **style, label=f"{name}: {SWEEPS[name].knob}")
     for start in distinct(rows, "start"):
         left.axhline(start, color=BLACK, linewidth=0.8)
-    left.set_xscale("log")
-    left.set_xlim(1e-3, 200)
     left.legend(frameon=False, loc="lower left")
-    right.set_xscale("log")
-    right.set_yscale("log")
-    right.set_ylim(1e-6, None)
     right.legend(frameon=False, loc="upper left", fontsize=9)
     label(
         left,
         "An update of some tenths of a nat can ruin the policy, by any algorithm",
         "KL(old ‖ new) of the update, mean over states, nats",
         "return after the update, mean of its episodes",
+        xscale="log",
+        xlim=(1e-3, 200),
     )
     label(
         right,
         "What a step size says about KL differs between optimizers",
         "step size / its default",
         "KL(old ‖ new), mean over states and batches, nats",
+        xscale="log",
+        yscale="log",
+        ylim=(1e-6, None),
     )
 
 

@@ -1,19 +1,15 @@
 """Experiment `directions`: the Gaussian nearest to two peaks depends on the KL's direction."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlkl.numerics.distributions import DiagonalGaussian
 from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
-from rlkl.tools.experiments.drawing import BLACK, COLORS, label
+from rlkl.tools.experiments.drawing import BLACK, COLORS, Axes, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PEAKS = (-3.0, 3.0)
 """The target is ½ N(-3, 1) + ½ N(3, 1)."""
@@ -41,11 +37,9 @@ def gaussian_log_density(x: Tensor, parameters: Tensor) -> Tensor:
 
 
 def kl(direction: str, parameters: Tensor) -> Tensor:
-    """Return the KL between target and fits in nats, `[N]`, by the trapezoid rule on 1501 points.
+    """Return the KL in nats between the target and N fits (μ, log σ) `[N, 2]`, `[N]`.
 
-    Args:
-        direction: `FORWARD`, ∫ t log(t/q), or `REVERSE`, ∫ q log(q/t).
-        parameters: (μ, log σ) of each fit q, `[N, 2]`.
+    `FORWARD` is ∫ t log(t/q), `REVERSE` ∫ q log(q/t), by the trapezoid rule on 1501 points.
     """
     fit, target = gaussian_log_density(_GRID, parameters), target_log_density(_GRID)
     p, q = (target, fit) if direction == FORWARD else (fit, target)
@@ -64,10 +58,10 @@ def descend(direction: str) -> Rows:
         gradients = torch.autograd.grad(values.sum(), parameters)[0]
         parameters = parameters.detach()
         means, stds = parameters[:, 0], parameters[:, 1].exp()
-        for i, start in enumerate(STARTS):
+        for start, mean, std, value in zip(STARTS, means, stds, values.detach(), strict=True):
             row: Row = {"kind": "descent", "direction": direction, "start": str(start)}
-            row |= {"step": step, "mean": float(means[i]), "std": float(stds[i])}
-            rows.append(row | {"kl": float(values[i].detach())})
+            row |= {"step": step, "mean": float(mean), "std": float(std), "kl": float(value)}
+            rows.append(row)
         inverse_fisher = torch.stack((stds.square(), torch.full_like(stds, 0.5)), -1)
         parameters = parameters - STEP_SIZE * inverse_fisher * gradients
     return rows
@@ -104,28 +98,27 @@ def tabulate(rows: Rows) -> Rows:
     return [{key: row[key] for key in keys} for row in ends(rows)]
 
 
-def draw(figure: "Figure", rows: Rows) -> None:
+def draw(figure: Figure, rows: Rows) -> None:
     """Draw the densities of target and fits, and the descents on both landscapes."""
     panels = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
     x = torch.linspace(-8, 8, 401, dtype=torch.float64)
     panels[0].fill_between(
         x.tolist(), target_log_density(x).exp().tolist(), color="#DDDDDD", label="target"
     )
-    drawn = set()
+    fits: dict[str, Row] = {}  # several descents end at the same fit
     for row in ends(rows):
+        name = f"{row['direction']}: ({row['mean']:.2f}, {row['std']:.2f})"
+        fits.setdefault(name.replace("(-0.00", "(0.00"), row)
+    for name, row in fits.items():
         mean, std = float(row["mean"]), float(row["std"])
-        name = f"{row['direction']}: ({mean + 0:.2f}, {std:.2f})".replace("(-0.00", "(0.00")
-        if name in drawn:
-            continue
-        drawn.add(name)
         fit = torch.tensor([[mean, math.log(std)]], dtype=x.dtype)
         density = gaussian_log_density(x, fit)[0].exp()
         forward, between = row["direction"] == FORWARD, abs(mean) < 0.1
         color = COLORS["blue" if forward else "purple" if between else "vermilion"]
         dashes = "-" if forward else ":" if between else "--" if mean > 0 else "-."
         panels[0].plot(x.tolist(), density.tolist(), dashes, color=color, linewidth=2, label=name)
-    label(panels[0], "Forward spans both peaks,\nreverse takes one", "x", "density")
-    panels[0].set_ylim(0, 0.62)
+    title = "Forward spans both peaks,\nreverse takes one"
+    label(panels[0], title, "x", "density", ylim=(0, 0.62))
     panels[0].legend(frameon=False, fontsize=8, loc="upper center")
     titles = {
         FORWARD: "Forward: one minimum,\nwhatever the start",
@@ -133,10 +126,10 @@ def draw(figure: "Figure", rows: Rows) -> None:
     }
     for axes, (direction, title) in zip(panels[1:], titles.items(), strict=True):
         _draw_descents(axes, select(rows, direction=direction))
-        label(axes, f"{title}", "mean μ of the fit", "standard deviation σ of the fit")
+        label(axes, title, "mean μ of the fit", "standard deviation σ of the fit")
 
 
-def _draw_descents(axes: "Axes", rows: Rows) -> None:
+def _draw_descents(axes: Axes, rows: Rows) -> None:
     ground = select(rows, kind="landscape")
     means, stds = distinct(ground, "mean"), distinct(ground, "std")
     values: Any = torch.tensor(column(ground, "kl")).reshape(len(stds), len(means)).numpy()
@@ -150,8 +143,7 @@ def _draw_descents(axes: "Axes", rows: Rows) -> None:
         axes.plot(x, y, "-", color=COLORS["blue"], linewidth=1.2)
         axes.plot(x[0], y[0], "o", color=COLORS["blue"], markersize=5)
         axes.plot(x[-1], y[-1], "*", color=BLACK, markersize=10, zorder=3)
-    axes.set_xlim(-7, 7)
-    axes.set_ylim(0.4, 5.6)
+    axes.set(xlim=(-7, 7), ylim=(0.4, 5.6))
 
 
 EXPERIMENT = Experiment(

@@ -2,11 +2,15 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
+
+Axes: TypeAlias = "matplotlib.axes.Axes"
+Figure: TypeAlias = "matplotlib.figure.Figure"
+"""Types of matplotlib, which is an extra and imported only to draw."""
 
 BLACK = "#000000"
 COLORS = {
@@ -26,7 +30,12 @@ class Line(NamedTuple):
 
     color: str
     dashes: str
-    marker: str
+    marker: str = ""
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Colour and dashes as keywords of matplotlib."""
+        return {"color": self.color, "linestyle": self.dashes}
 
 
 ALGORITHM_LINES = {
@@ -40,14 +49,14 @@ ALGORITHM_LINES = {
 }
 
 
-def new_figure(inches: tuple[float, float]) -> "Figure":
+def new_figure(inches: tuple[float, float]) -> Figure:
     """Return an empty figure of this width and height."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import matplotlib.figure  # noqa: PLC0415
 
-    return Figure(inches, layout="constrained")
+    return matplotlib.figure.Figure(inches, layout="constrained")
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write a figure as .png or .svg; the same figure gives the same bytes."""
     import matplotlib as mpl  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415 (matplotlib depends on it)
@@ -63,9 +72,8 @@ def save(figure: "Figure", path: Path) -> None:
     palette.save(path, optimize=True)
 
 
-def label(axes: "Axes", title: str, x: str, y: str) -> None:
-    """Set the title and both axis labels, and add a light grid."""
+def label(axes: Axes, title: str, x: str, y: str, **properties: Any) -> None:
+    """Set the title, both axis labels and other properties, and add a light grid."""
     axes.set_title(title, fontsize=11)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y, **properties)
     axes.grid(alpha=0.25)

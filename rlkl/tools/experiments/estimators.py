@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,28 +13,29 @@ from torch import Tensor
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
 from rlkl.numerics.divergence_formulas import kl_estimates
 from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
-from rlkl.tools.experiments.drawing import BLACK, COLORS, Line, label
+from rlkl.tools.experiments.drawing import BLACK, COLORS, Figure, Line, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.validation import check_range
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+ESTIMATORS = {
+    "k1": Line(COLORS["vermilion"], "--", "o"),
+    "k2": Line(COLORS["green"], "-.", "^"),
+    "k3": Line(COLORS["blue"], "-", "s"),
+}
+"""How their curves are drawn."""
 
-ESTIMATORS = ("k1", "k2", "k3")
 _LOGITS = torch.tensor([[0.0, 0.5, 1.0, 2.0]], dtype=torch.float64)
 _DIRECTION = torch.tensor([[1.0, -1.0, 0.5, -0.5]], dtype=torch.float64)
 
 
-class Moments(NamedTuple):
-    """Exact mean and standard deviation of one sample of k1, k2 and k3."""
+class Pair(NamedTuple):
+    """Two policies, and exact mean and standard deviation of one sample of k1, k2 and k3."""
 
-    means: tuple[float, float, float]
-    stds: tuple[float, float, float]
-
-
-Pair = tuple[Distribution, Distribution, Moments]
-"""π_old, π_new, and the moments of the estimators of their KL."""
+    old: Distribution
+    new: Distribution
+    means: tuple[float, ...]
+    stds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class EstimatorsConfig(ExperimentConfig):
 
 
 def gaussian_pair(shift: float, std: float) -> Pair:
-    """Return N(0, 1), N(shift, std²) and the exact moments of the estimators.
+    """Return N(0, 1) and N(shift, std²).
 
     log r = c + b ε + ½ a ε² with ε ~ N(0, 1), a = 1 - 1/std², b = shift/std² and
     c = -log std - ½ shift²/std². The moments of log r are those of a polynomial in ε; those of r
@@ -81,31 +82,24 @@ def gaussian_pair(shift: float, std: float) -> Pair:
     if a < 0.5:
         squared_ratio = math.exp(2 * c + 2 * b**2 / (1 - 2 * a)) / math.sqrt(1 - 2 * a)
     reverse = 0.5 * (std**2 - 1 - 2 * math.log(std) + shift**2)
-    return (
+    # Var[r - log r], with Cov[r, log r] = E[r log r] - E[log r].
+    of_k3 = max(squared_ratio - 1 + variance - 2 * (reverse - first), 0.0)
+    return Pair(
         DiagonalGaussian(torch.zeros(1, 2, dtype=torch.float64)),
         DiagonalGaussian(torch.tensor([[shift, math.log(std)]], dtype=torch.float64)),
-        Moments(
-            (-first, second / 2, -first),
-            (
-                math.sqrt(variance),
-                math.sqrt(fourth - second**2) / 2,
-                # Var[r - log r], with Cov[r, log r] = E[r log r] - E[log r].
-                math.sqrt(max(squared_ratio - 1 + variance - 2 * (reverse - first), 0.0)),
-            ),
-        ),
+        (-first, second / 2, -first),
+        (math.sqrt(variance), math.sqrt(fourth - second**2) / 2, math.sqrt(of_k3)),
     )
 
 
 def categorical_pair(distance: float) -> Pair:
-    """Return two policies over four actions with logits at this distance, and exact moments."""
+    """Return two policies over four actions with logits at this distance."""
     old, new = Categorical(_LOGITS), Categorical(_LOGITS + distance * _DIRECTION)
     probabilities = old.log_probabilities.exp()[0]
     values = torch.stack(kl_estimates((new.log_probabilities - old.log_probabilities)[0]))
     means = values @ probabilities
     variances = (values - means.unsqueeze(-1)).square() @ probabilities
-    k1, k2, k3 = means.tolist()
-    of_k1, of_k2, of_k3 = variances.sqrt().tolist()
-    return old, new, Moments((k1, k2, k3), (of_k1, of_k2, of_k3))
+    return Pair(old, new, tuple(means.tolist()), tuple(variances.sqrt().tolist()))
 
 
 FAMILIES: dict[str, Callable[[float], Pair]] = {
@@ -122,14 +116,14 @@ def at_kl(family: Callable[[float], Pair], kl: float) -> Pair:
     near, far = 0.0, 20.0
     for _ in range(60):
         middle = (near + far) / 2
-        old, new, _ = family(middle)
-        near, far = (near, middle) if old.kl(new).item() > kl else (middle, far)
+        pair = family(middle)
+        near, far = (near, middle) if pair.old.kl(pair.new).item() > kl else (middle, far)
     return family(near)
 
 
 def sampled(pair: Pair, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the means of k1, k2 and k3 over samples of π_old and their standard errors, `[3]`."""
-    old, new = (of_pair.at(of_pair.parameters.expand(samples, -1)) for of_pair in pair[:2])
+    old, new = (policy.at(policy.parameters.expand(samples, -1)) for policy in pair[:2])
     actions = old.sample(generator)
     values = torch.stack(kl_estimates(new.log_prob(actions) - old.log_prob(actions)))
     return values.mean(-1), values.std(-1) / math.sqrt(samples)
@@ -146,7 +140,7 @@ def calculate(config: EstimatorsConfig, tell: Tell) -> Rows:
             means, errors = sampled(pair, config.samples, generator)
             for i, estimator in enumerate(ESTIMATORS):
                 row: Row = {"family": name, "kl": kl, "estimator": estimator}
-                row |= {"bias": pair[2].means[i] - kl, "std": pair[2].stds[i]}
+                row |= {"bias": pair.means[i] - kl, "std": pair.stds[i]}
                 row |= {"sampled_bias": float(means[i]) - kl, "standard_error": float(errors[i])}
                 rows.append(row)
         tell(name)
@@ -167,43 +161,29 @@ def tabulate(rows: Rows) -> Rows:
     return table
 
 
-LINES = {
-    "k1": Line(COLORS["vermilion"], "--", "o"),
-    "k2": Line(COLORS["green"], "-.", "^"),
-    "k3": Line(COLORS["blue"], "-", "s"),
-}
-
-
-def draw(figure: "Figure", rows: Rows) -> None:
+def draw(figure: Figure, rows: Rows) -> None:
     """Draw relative bias above and relative deviation below, a column per family."""
     families = distinct(rows, "family")
     panels = figure.subplots(2, len(families), sharex=True, sharey="row", squeeze=False)
     for family, (above, below) in zip(families, panels.T, strict=True):
-        for estimator, line in LINES.items():
+        for estimator, line in ESTIMATORS.items():
             found = select(rows, family=family, estimator=estimator)
-            kl = column(found, "kl")
-            bias = [float(row["bias"]) / float(row["kl"]) for row in found]
-            std = [float(row["std"]) / float(row["kl"]) for row in found]
-            seen = [float(row["sampled_bias"]) / float(row["kl"]) for row in found]
-            error = [float(row["standard_error"]) / float(row["kl"]) for row in found]
-            style = {"color": line.color, "linestyle": line.dashes}
-            above.plot(kl, bias, **style, linewidth=2, label=estimator)
+            kl = np.array(column(found, "kl"))
+            keys = ("bias", "std", "sampled_bias", "standard_error")
+            bias, std, seen, error = (column(found, key) / kl for key in keys)
+            above.plot(kl, bias, **line.style, linewidth=2, label=estimator)
             above.errorbar(
                 kl[::4], seen[::4], error[::4], fmt=line.marker, color=line.color, markersize=4,
                 markerfacecolor="white", elinewidth=1,
             )  # fmt: skip
-            below.plot(kl, std, **style, linewidth=2, label=estimator)
-            infinite = [value for value, s in zip(kl, std, strict=True) if math.isinf(s)]
-            if infinite:
+            below.plot(kl, std, **line.style, linewidth=2, label=estimator)
+            infinite = kl[np.isinf(std)]
+            if infinite.size:
                 below.axvspan(infinite[0], kl[-1], color=line.color, alpha=0.12, linewidth=0)
                 below.text(infinite[0], 30, f" {estimator}: infinite\n variance", fontsize=9)
-        label(above, family, "", "")
-        label(below, "", "true KL(old ‖ new), nats", "")
+        label(above, family, "", "", xscale="log", ylim=(-0.5, 1.0))
+        label(below, "", "true KL(old ‖ new), nats", "", yscale="log", ylim=(0.3, 100))
         above.axhline(0, color=BLACK, linewidth=0.8)
-        above.set_xscale("log")
-        above.set_ylim(-0.5, 1.0)
-        below.set_yscale("log")
-        below.set_ylim(0.3, 100)
     panels[0, 0].set_ylabel("bias / true KL")
     panels[1, 0].set_ylabel("standard deviation\nof one sample / true KL")
     panels[0, 0].legend(frameon=False, loc="upper left")

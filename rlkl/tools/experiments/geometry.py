@@ -3,20 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
 from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
-from rlkl.tools.experiments.drawing import BLACK, COLORS, label
+from rlkl.tools.experiments.drawing import BLACK, COLORS, Axes, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.utils.validation import check_range
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 GAUSSIAN_CENTERS = ((-2.6, 0.4), (-1.1, 1.0), (1.2, 2.0))
 """μ and σ. KL depends only on differences of means; these keep the curves apart."""
@@ -29,7 +25,7 @@ _PLANE /= torch.linalg.vector_norm(_PLANE, dim=1, keepdim=True)
 """Two orthonormal directions of logits; the policy is constant along the third, (1, 1, 1)."""
 
 Family = Callable[[Tensor], Distribution]
-"""Function from N points `[N, 2]` of a parameter plane to N distributions."""
+"""From N points `[N, 2]` of a parameter plane to N distributions."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,9 @@ def softmax(points: Tensor) -> Categorical:
     return Categorical(points @ _PLANE)
 
 
+FAMILIES: dict[str, Family] = {"gaussian": gaussian, "softmax": softmax}
+
+
 def kl_from(family: Family, center: Tensor, points: Tensor) -> Tensor:
     """Return KL(center ‖ point) of each point `[N, 2]` in nats, `[N]`."""
     return family(center.expand_as(points)).kl(family(points))
@@ -79,12 +78,7 @@ def level_set(
 ) -> Tensor:
     """Return the points where KL(center ‖ point) is `kl`, one in each direction, by bisection.
 
-    Args:
-        family: of the distributions.
-        center: `[2]`.
-        kl: δ in nats.
-        directions: unit vectors, `[N, 2]`.
-        limits: distances at which KL exceeds δ or the parameters become invalid, `[N]`.
+    At the `limits`, distances `[N]`, KL exceeds `kl` or the parameters become invalid.
     """
     near, far = torch.zeros_like(limits), limits
     for _ in range(100):
@@ -107,37 +101,31 @@ def calculate(config: GeometryConfig, tell: Tell) -> Rows:
         # σ must stay positive; in the other directions KL exceeds 1 before the limit.
         limits = torch.where(directions[:, 1] < 0, -std / directions[:, 1], math.inf)
         limits = limits.clamp(max=20 * std)
-        rows += _curves("gaussian", f"σ = {std:g}", gaussian, center, config, directions, limits)
+        rows += _curves("gaussian", f"σ = {std:g}", center, config.kl, directions, limits)
     for probabilities in SOFTMAX_CENTERS:
         logits = torch.tensor(probabilities, dtype=torch.float64).log()
         name = "p = ({:.2f}, {:.2f}, {:.2f})".format(*probabilities)
         limits = torch.full_like(angles, 1e3)
-        rows += _curves("softmax", name, softmax, _PLANE @ logits, config, directions, limits)
+        rows += _curves("softmax", name, _PLANE @ logits, config.kl, directions, limits)
     return rows
 
 
 def _curves(
-    panel: str,
-    name: str,
-    family: Family,
-    center: Tensor,
-    config: GeometryConfig,
-    directions: Tensor,
-    limits: Tensor,
+    panel: str, name: str, center: Tensor, kl: float, directions: Tensor, limits: Tensor
 ) -> Rows:
+    family = FAMILIES[panel]
     fisher = fisher_matrix(family, center)
     curvature = torch.einsum("ni,ij,nj->n", directions, fisher, directions)
-    radius = math.sqrt(2 * config.kl)
     curves = {
-        "equal distance": center + radius * directions,
-        "equal KL": level_set(family, center, config.kl, directions, limits),
-        "equal ½ dᵀFd": center + (2 * config.kl / curvature).sqrt().unsqueeze(-1) * directions,
+        "equal distance": center + math.sqrt(2 * kl) * directions,
+        "equal KL": level_set(family, center, kl, directions, limits),
+        "equal ½ dᵀFd": center + (2 * kl / curvature).sqrt().unsqueeze(-1) * directions,
     }
     rows: Rows = []
     for curve, points in curves.items():
-        kl = kl_from(family, center, points).tolist()
+        kls = kl_from(family, center, points).tolist()
         distances = torch.linalg.vector_norm(points - center, dim=-1).tolist()
-        for point, of_point, distance in zip(points, kl, distances, strict=True):
+        for point, of_point, distance in zip(points, kls, distances, strict=True):
             x, y = _place(panel, point)
             row: Row = {"panel": panel, "center": name, "curve": curve, "x": x, "y": y}
             rows.append(row | {"kl": of_point, "distance": distance})
@@ -154,39 +142,37 @@ def _place(panel: str, point: Tensor) -> tuple[float, float]:
 
 def tabulate(rows: Rows) -> Rows:
     """Return for each centre the ranges of KL and distance along the curves."""
-    return [
-        {
-            "policy": name,
-            "KL at equal distance": _range(rows, name, "equal distance", "kl"),
-            "distance at equal KL": _range(rows, name, "equal KL", "distance"),
-            "KL at equal ½ dᵀFd": _range(rows, name, "equal ½ dᵀFd", "kl"),
-        }
-        for name in distinct(rows, "center")
-    ]
+    table: Rows = []
+    for name in distinct(rows, "center"):
+        row: Row = {"policy": name}
+        for curve, key, word in (
+            ("equal distance", "kl", "KL"),
+            ("equal KL", "distance", "distance"),
+            ("equal ½ dᵀFd", "kl", "KL"),
+        ):
+            values = column(select(rows, center=name, curve=curve), key)
+            row[f"{word} at {curve}"] = f"{min(values):.3g} to {max(values):.3g}"
+        table.append(row)
+    return table
 
 
-def _range(rows: Rows, name: str, curve: str, key: str) -> str:
-    values = column(select(rows, center=name, curve=curve), key)
-    return f"{min(values):.3g} to {max(values):.3g}"
-
-
-STYLES = {
-    "equal distance": (COLORS["orange"], ":", 2.0),
-    "equal KL": (COLORS["blue"], "-", 2.0),
-    "equal ½ dᵀFd": (COLORS["green"], "--", 1.3),
+STYLES: dict[str, dict[str, Any]] = {
+    "equal distance": {"color": COLORS["orange"], "linestyle": ":", "linewidth": 2.0},
+    "equal KL": {"color": COLORS["blue"], "linestyle": "-", "linewidth": 2.0},
+    "equal ½ dᵀFd": {"color": COLORS["green"], "linestyle": "--", "linewidth": 1.3},
 }
 
 
-def draw(figure: "Figure", rows: Rows) -> None:
+def draw(figure: Figure, rows: Rows) -> None:
     """Draw the (μ, σ) plane and the triangle of three probabilities."""
     left, right = figure.subplots(1, 2, width_ratios=(1.45, 1))
     for axes, panel in ((left, "gaussian"), (right, "softmax")):
         of_panel = select(rows, panel=panel)
-        for name in distinct(of_panel, "center"):
-            for curve, (color, dashes, width) in STYLES.items():
+        for number, name in enumerate(distinct(of_panel, "center")):
+            for curve, style in STYLES.items():
                 points = select(of_panel, center=name, curve=curve)
-                x, y = column(points, "x"), column(points, "y")
-                axes.plot(x, y, dashes, color=color, linewidth=width, label=curve)
+                in_legend = curve if number == 0 else None
+                axes.plot(column(points, "x"), column(points, "y"), **style, label=in_legend)
     for mean, std in GAUSSIAN_CENTERS:
         left.plot(mean, std, "+", color=BLACK)
     label(
@@ -196,9 +182,8 @@ def draw(figure: "Figure", rows: Rows) -> None:
         "mean μ, units of the action",
         "standard deviation σ, units of the action",
     )
-    left.set_aspect("equal")
-    left.set_ylim(0, None)
-    _legend(left)
+    left.set(aspect="equal", ylim=(0, None))
+    left.legend(frameon=False, loc="upper left")
     _triangle(right)
     even, sure = (distinct(select(rows, panel="softmax"), "center")[i] for i in (0, 2))
     right.set_title(
@@ -214,13 +199,7 @@ def _most_kl(rows: Rows, name: str) -> float:
     return max(column(select(rows, center=name, curve="equal distance"), "kl"))
 
 
-def _legend(axes: "Axes") -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    first = dict(zip(labels, handles, strict=True))
-    axes.legend(first.values(), first.keys(), frameon=False, loc="upper left")
-
-
-def _triangle(axes: "Axes") -> None:
+def _triangle(axes: Axes) -> None:
     height = math.sqrt(3) / 2
     axes.plot([0, 1, 0.5, 0], [0, 0, height, 0], color=BLACK, linewidth=1)
     for probabilities in SOFTMAX_CENTERS:

@@ -1,11 +1,13 @@
 """Starting points of experiments: trained policies and the batches that they collect."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
+from rlkl.algos import make_policy_optimizer
+from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.envs.ids import check_module
 from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig
@@ -40,17 +42,12 @@ class StartConfig(TrainingExperimentConfig):
 def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Learner]:
     """Yield each trained or restored policy, and close its environments afterwards."""
     if config.checkpoint is not None:
-        makers = [partial(restored, config.checkpoint)]
-    else:
-        first = config.train.seed
-        seeds = range(first, first + config.seeds)
-        makers = [partial(trained, replace(config.train, seed=seed), tell) for seed in seeds]
-    for make in makers:
-        learner = make()
-        try:
+        with closing(restored(config.checkpoint)) as learner:
             yield learner
-        finally:
-            learner.close()
+        return
+    for seed in range(config.train.seed, config.train.seed + config.seeds):
+        with closing(trained(replace(config.train, seed=seed), tell)) as learner:
+            yield learner
 
 
 def trained(config: TrainConfig, tell: Tell) -> Learner:
@@ -66,11 +63,7 @@ def trained(config: TrainConfig, tell: Tell) -> Learner:
 
 
 def restored(run_dir: str) -> Learner:
-    """Return the learner of a run with its last policy and statistics.
-
-    Raises:
-        ConfigError: the folder has no checkpoint that can be read.
-    """
+    """Return the learner of a run with its last policy and statistics."""
     path = checkpoint_path(run_dir)
     state = load_checkpoint(path)
     with taking_from(path):
@@ -87,10 +80,7 @@ def restored(run_dir: str) -> Learner:
 
 
 def batches(learner: Learner, count: int) -> Iterator[Batch]:
-    """Collect successive batches with a fixed policy.
-
-    The caller may change the actor in between if it restores the parameters.
-    """
+    """Collect successive batches; the caller restores an actor that it changes in between."""
     config = learner.config
     for _ in range(count):
         yield make_batch(
@@ -101,6 +91,12 @@ def batches(learner: Learner, count: int) -> Iterator[Batch]:
             learner.reward_scaler,
             config.clip_rewards,
         )
+
+
+def new_optimizer(learner: Learner, config: AlgoConfig, batch: int) -> PolicyOptimizer:
+    """Return an optimizer whose stream of minibatches has the number of the batch."""
+    generator = learner.streams.torch(f"minibatches {batch}", learner.policy.device)
+    return make_policy_optimizer(config, learner.engine, generator)
 
 
 def sampled_return(learner: Learner, episodes: int) -> float:

@@ -1,0 +1,36 @@
+"""Other libraries do all of the work."""
+
+import importlib.util
+
+import pytest
+
+from rlkl.tools.bench.compare import run_in_process
+from rlkl.tools.bench.work import PEERS, BenchConfig, Entry
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("peer", "algo", "env_id"),
+    [
+        ("sb3", "ppo_clip", "CartPole-v1"),
+        ("sb3", "ppo_clip", "Pendulum-v1"),
+        ("sb3_contrib", "trpo", "CartPole-v1"),
+        ("sb3_contrib", "trpo", "Pendulum-v1"),
+        ("skrl", "ppo_clip", "CartPole-v1"),
+        ("skrl", "ppo_clip", "Pendulum-v1"),
+        ("skrl", "trpo", "Pendulum-v1"),
+        ("tianshou", "ppo_clip", "CartPole-v1"),
+        ("tianshou", "ppo_clip", "Pendulum-v1"),
+        ("rsl_rl", "ppo_clip", "Pendulum-v1"),
+    ],
+)
+def test_peer_makes_all_steps_of_the_work(peer: str, algo: str, env_id: str) -> None:
+    if importlib.util.find_spec(PEERS[peer]) is None:
+        pytest.skip(f"needs {peer}: the extra 'bench'")
+    config = BenchConfig(
+        algos=[algo], env_id=env_id, num_envs=[2], rollout_steps=8, minibatch_size=8, num_epochs=3,
+        warmup_env_steps=1, env_steps=1,
+    )  # fmt: skip
+    measurement = run_in_process(config, Entry(peer, 2, algo))
+    assert measurement.optimizer_steps == 6
+    assert measurement.env_steps == 160
