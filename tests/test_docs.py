@@ -16,7 +16,7 @@ import pytest
 
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import COMMANDS
-from rlkl.cli.command_line import CommandLine
+from rlkl.cli.command_line import expand
 from rlkl.cli.compose import load
 from rlkl.cli.compose_tools import load_experiment
 from rlkl.cli.compose_tuning import load_tuning
@@ -79,7 +79,7 @@ def jobs_of(command: str) -> list[list[str]]:
     overrides = [word for word in words if word != "-m"]
     if "-m" in words:
         return list(name_jobs(read_line(overrides))[1].values())
-    return list(CommandLine(overrides).jobs(multirun=False))
+    return list(expand(overrides, multirun=False))
 
 
 @by_name(ALGORITHM_PAGES)

@@ -1,4 +1,7 @@
-"""The command `rlkl`: runs a subcommand, and turns errors into one line and an exit code."""
+"""The command `rlkl`: runs a subcommand, and turns errors into one line and an exit code.
+
+Functions of this package raise `ConfigError` for an invalid request.
+"""
 
 import os
 import sys
@@ -10,41 +13,38 @@ from rlkl.utils.streams import failsafe_streams
 from rlkl.utils.validation import nearest, one_line
 from rlkl.version import __version__
 
+COMMANDS = {
+    "train": "train a policy",
+    "resume": "continue a run that was stopped or killed",
+    "tune": "search for hyperparameters that train best",
+    "evaluate": "run a trained policy in new environments",
+    "watch": "show a trained policy in a window or a video",
+    "export": "write a trained policy as ONNX",
+    "board": "show runs in TensorBoard",
+    "compare": "compare runs: which is better, with intervals, and why",
+    "bench": "measure speed, and compare it with other libraries",
+    "show": "make figures of what KL is and does",
+    "playground": "open an interactive page on KL and related divergences",
+}
+"""Each is `main` of the module with that name in this package."""
+
+LISTED = "\n".join(f"  {name:<10}  {purpose}" for name, purpose in COMMANDS.items())
 USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and related methods on Gymnasium
 
 usage: rlkl COMMAND [...]
 
-  train       train a policy
-  resume      continue a run that was stopped or killed
-  tune        search for hyperparameters that train best
-  evaluate    run a trained policy in new environments
-  watch       show a trained policy in a window or a video
-  export      write a trained policy as ONNX
-  board       show runs in TensorBoard
-  compare     compare runs: which is better, with intervals, and why
-  bench       measure speed, and compare it with other libraries
-  show        make figures of what KL is and does
-  playground  open an interactive page on KL and related divergences
+{LISTED}
 
 `rlkl train --help` lists settings and examples; every command has such a page.
 
   --help, --version"""
 
-COMMANDS = (
-    "train", "resume", "tune", "evaluate", "watch", "export", "board", "compare", "bench", "show",
-    "playground",
-)  # fmt: skip
-"""Each is `main` of the module with that name in this package."""
-
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit.
+    """Run a command, by default that of the process's arguments, and exit.
 
     Exit codes: 0 done; 1 failed while running; 2 invalid request, nothing was created; 130 stopped
     by the user.
-
-    Args:
-        arguments: those after `rlkl`; None for those of the command line.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     with failsafe_streams() as out:

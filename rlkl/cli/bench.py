@@ -9,17 +9,13 @@ from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import packages_distributions, version
-from pathlib import Path
-
-from rich.console import Console
 
 from rlkl.cli.compose_tools import load_works
 from rlkl.cli.schema import options, register_schemas
-from rlkl.cli.text import paragraph, rows
+from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
 from rlkl.tools.bench.compare import as_json, interleave, run_in_process
 from rlkl.tools.bench.tables import failures, markdown, show
 from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, participants
-from rlkl.utils.errors import ConfigError
 from rlkl.version import __version__
 
 EXAMPLES = {
@@ -46,13 +42,14 @@ WIDTH = 130
 
 def help_text() -> str:
     """Return the help text."""
-    contents = {"Examples": EXAMPLES, "Works": options("bench"), "Keys": KEYS}
-    lines = ["usage: rlkl bench [KEY=VALUE ...]"]
-    for heading, content in contents.items():
-        lines += ["", heading, *rows(content)]
-    rest = [field.name for field in fields(BenchConfig)]
-    rest = [name for name in rest if not any(key.startswith(f"{name}=") for key in KEYS)]
-    return "\n".join([*lines, *paragraph(f"and {', '.join(rest)}", "  ", "  ")])
+    described = {key.partition("=")[0] for key in KEYS}
+    rest = [field.name for field in fields(BenchConfig) if field.name not in described]
+    lines = [
+        "usage: rlkl bench [KEY=VALUE ...]",
+        *sections({"Examples": EXAMPLES, "Works": options("bench"), "Keys": KEYS}),
+        *paragraph(f"and {', '.join(rest)}", "  ", "  "),
+    ]
+    return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,14 +57,11 @@ def main(arguments: list[str]) -> int:
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         return 0
-    for text in arguments:
-        if text.startswith("-"):
-            raise ConfigError(f"{text}: there is no such flag; see rlkl bench --help")
+    check_no_flags("bench", arguments)
     register_schemas()
     works = [(config, *participants(config)) for config in load_works(arguments)]
     titles = options("bench")
-    # A narrow terminal wraps lines, which is easier to read than truncated columns.
-    console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
+    console = wide_console(WIDTH)
     pages, contents, failed = [], [], False
     for config, entries, left_out in works:
         results = interleave(
@@ -86,7 +80,9 @@ def main(arguments: list[str]) -> int:
     head = [f"    {command}", f"{machine}; {', '.join(map(' '.join, versions.items()))}."]
     report = {"command": command, "machine": machine, "versions": versions, "works": contents}
     texts = ["\n\n".join([*head, *pages]), json.dumps(report, indent=1) + "\n"]
-    _write(works[0][0].files, texts)
+    for file, text in zip(works[0][0].files, texts, strict=False):  # without `output` no files
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
     return int(failed)
 
 
@@ -97,10 +93,3 @@ def _versions(entries: Iterable[Entry]) -> dict[str, str]:
     return {"rlkl": __version__, "python": platform.python_version()} | {
         name: version(distributions[name][0]) for name in ("torch", "gymnasium", *peers)
     }
-
-
-def _write(files: list[Path], texts: list[str]) -> None:
-    """Write the Markdown and the JSON if there are files for them."""
-    for file, text in zip(files, texts, strict=False):
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tensorboard import program  # type: ignore[import-untyped]
 
-from rlkl.cli.text import rows
+from rlkl.cli.text import sections
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
@@ -33,11 +33,9 @@ EVENTS = "tfevents"
 
 
 def help_text() -> str:
-    """Return the help: examples, flags."""
-    lines = ["usage: rlkl board [FOLDER ...] [--port N]"]
-    for heading, content in {"Examples": EXAMPLES, "Flags": FLAGS}.items():
-        lines += ["", heading, *rows(content)]
-    return "\n".join(lines)
+    """Return the help text."""
+    usage = "usage: rlkl board [FOLDER ...] [--port N]"
+    return "\n".join([usage, *sections({"Examples": EXAMPLES, "Flags": FLAGS})])
 
 
 def main(arguments: list[str]) -> int:
@@ -63,11 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[list[Path], int | None]:
-    """Return the folders, and the port if one was given.
-
-    Raises:
-        ConfigError: an unknown flag, an invalid port, or a folder without runs.
-    """
+    """Return the folders, and the port if one was given."""
     folders, port = [], None
     remaining = iter(arguments)
     for text in remaining:
@@ -90,11 +84,7 @@ def _port(text: str) -> int:
 
 def _folder(text: str) -> Path:
     folder = Path(text)
-    try:
-        is_folder = folder.is_dir()
-    except OSError:  # the name is too long
-        is_folder = False
-    if not is_folder:
+    if not os.path.isdir(text):  # noqa: PTH112  Path.is_dir raises if the name is too long
         raise ConfigError(f"{text}: there is no such folder; `rlkl train` writes runs to runs/")
     if not any(EVENTS in name for _, _, names in walk(folder, {}) for name in names):
         raise ConfigError(
@@ -109,12 +99,6 @@ def select_folders(folders: list[Path]) -> tuple[list[Path], list[str]]:
 
     TensorBoard follows every link and opens every path that is named like its files. If that might
     never end, the runs that exist now are shown one by one instead of their folder.
-
-    Args:
-        folders: of runs, or of folders of runs.
-
-    Raises:
-        ConfigError: nothing is left to show.
     """
     kept, notes = [], []
     for folder in folders:
@@ -144,46 +128,32 @@ def select_folders(folders: list[Path]) -> tuple[list[Path], list[str]]:
 def combine(folders: list[Path], scratch: Path) -> Path:
     """Return one folder that shows all folders, under the parts in which their paths differ.
 
-    TensorBoard's `--logdir_spec` is slower, does not allow commas and colons, and names a folder
-    that is a run `NAME/.`.
-
-    Args:
-        folders: of runs, or of folders of runs; those inside another add nothing.
-        scratch: an empty folder, for links to them.
+    It is one of them, or `scratch`, an empty folder that gets links to them.
     """
     whole = [folder.resolve() for folder in folders]
     tops = sorted({path for path in whole if not set(path.parents) & set(whole)})
     above = Path(os.path.commonpath(tops))
     if above in tops:
         is_run = any(EVENTS in file.name for file in above.iterdir())
-        if not is_run and _is_utf8(above):
+        if not is_run and _in_utf8(above) == str(above):
             return folders[whole.index(above)]
         above = above.parent  # so that a run is shown by its name
     for path in tops:
-        # TensorBoard reads UTF-8 names only.
-        link = scratch / os.fsencode(path.relative_to(above)).decode(errors="backslashreplace")
+        link = scratch / _in_utf8(path.relative_to(above))
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     return scratch
 
 
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _in_utf8(path: Path) -> str:
+    """Return a path with other bytes than UTF-8 escaped, since TensorBoard reads no others."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def serve(folder: Path, port: int | None) -> str:
     """Start TensorBoard in threads of this process, and return its address.
 
-    Args:
-        folder: with events in or below it.
-        port: None for the first free one from 6006 on, 0 for any.
-
-    Raises:
-        ConfigError: the port cannot be used.
+    Without a port it takes the first free one from 6006 on, with 0 any.
     """
     board = program.TensorBoard()
     board.configure(("rlkl",), logdir=str(folder), port=port)

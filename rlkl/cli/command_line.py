@@ -5,7 +5,6 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +21,32 @@ LARGEST_WHOLE_FLOAT = 10**15
 """Whole floats up to this are exact."""
 
 
-@dataclass(frozen=True)
-class CommandLine:
-    """Overrides as typed, in Hydra's syntax; `env.kwargs.x=1` needs no `+`.
+def expand(
+    overrides: list[str], *, multirun: bool, config_dirs: Iterable[Path] = ()
+) -> Iterator[list[str]]:
+    """Yield the overrides of each job: one job, or every combination of a sweep.
 
-    All methods raise `ConfigError` if an override cannot be parsed.
+    Args:
+        overrides: as typed.
+        multirun: whether sweeps are allowed.
+        config_dirs: searched for options of a `glob`, in addition to rlkl's own configs.
     """
-
-    overrides: list[str]
-
-    def normalized(self) -> list[str]:
-        """Return the overrides as Hydra accepts them."""
-        return [for_hydra(text) for text in self.overrides]
-
-    def parsed(self) -> list[Override]:
-        """Return the overrides as Hydra parses them."""
-        return [parse(text) for text in self.overrides]
-
-    def jobs(self, *, multirun: bool, config_dirs: Iterable[Path] = ()) -> Iterator[list[str]]:
-        """Yield the overrides of each job: one job, or every combination of a sweep.
-
-        Args:
-            multirun: whether sweeps are allowed.
-            config_dirs: searched for options of a `glob`, in addition to rlkl's own configs.
-        """
-        choices: list[list[str]] = []
-        for text in self.overrides:
-            override = parse(text)
-            if not override.is_sweep_override():
-                choices.append([for_hydra(text)])
-            elif not multirun:
-                raise ConfigError(
-                    f"{text}: several values for one key make a sweep; add --multirun"
-                )
-            else:
-                key, values = override.get_key_element(), _swept(override, config_dirs)
-                choices.append([for_hydra(f"{key}={value}") for value in values])
-            if math.prod(map(len, choices)) > MOST_JOBS:
-                raise ConfigError(
-                    f"{text}: a sweep of too many jobs; expected at most {MOST_JOBS} jobs"
-                )
-        for combination in itertools.product(*choices):
-            yield list(combination)
+    choices: list[list[str]] = []
+    for text in overrides:
+        override = parse(text)
+        if not override.is_sweep_override():
+            choices.append([for_hydra(text)])
+        elif not multirun:
+            raise ConfigError(f"{text}: several values for one key make a sweep; add --multirun")
+        else:
+            key, values = override.get_key_element(), _swept(override, config_dirs)
+            choices.append([for_hydra(f"{key}={value}") for value in values])
+        if math.prod(map(len, choices)) > MOST_JOBS:
+            raise ConfigError(
+                f"{text}: a sweep of too many jobs; expected at most {MOST_JOBS} jobs"
+            )
+    for combination in itertools.product(*choices):
+        yield list(combination)
 
 
 def _swept(override: Override, config_dirs: Iterable[Path]) -> list[str]:
@@ -85,15 +68,15 @@ def _swept(override: Override, config_dirs: Iterable[Path]) -> list[str]:
             "list values or use range(...)"
         )
     known = list(options(key, config_dirs))
-    found: dict[str, None] = {}
+    found: list[str] = []
     for part in parts:
         names = part.filter(known) if isinstance(part, Glob) else [str(part)]
         if not names:
             raise ConfigError(
                 f"{text}: {key} has no such option; expected some of {', '.join(known)}"
             )
-        found |= dict.fromkeys(names)
-    return list(found)
+        found += names
+    return list(dict.fromkeys(found))
 
 
 def parse(text: str) -> Override:
@@ -128,11 +111,7 @@ def for_hydra(text: str, keys: Mapping[str, bool] | None = None) -> str:
     """Return an override as Hydra accepts it.
 
     Keys below `env.kwargs` get `++`, `None` becomes `null`, and `1e4` becomes 10000 for keys that
-    hold whole numbers.
-
-    Args:
-        text: as typed.
-        keys: and whether each holds whole numbers; None for the keys of `rlkl train`.
+    hold whole numbers, as `keys` says; without it, for those of `rlkl train`.
     """
     override = parse(text)
     key, equals, typed = text.partition("=")

@@ -1,5 +1,6 @@
 """`rlkl compare`: checks the command line, compares runs, and writes a report."""
 
+import os
 import re
 import shlex
 from contextlib import suppress
@@ -7,11 +8,10 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from rlkl.cli.compose_tools import load_comparison
-from rlkl.cli.text import paragraph, rows
+from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
 from rlkl.tools.compare import tables
 from rlkl.tools.compare.files import check_free, write
 from rlkl.tools.compare.report import Comparison, compare
@@ -56,9 +56,8 @@ def help_text() -> str:
             "how certain that is, and why. RUNS are run folders, folders that contain run folders, "
             "or patterns."
         ),
+        *sections({"Examples": EXAMPLES, "Keys": KEYS}),
     ]
-    for heading, content in {"Examples": EXAMPLES, "Keys": KEYS}.items():
-        lines += ["", heading, *rows(content)]
     return "\n".join(lines)
 
 
@@ -87,32 +86,18 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the folders, and the `KEY=VALUE` arguments.
-
-    An existing path is a folder even if its name contains `=`.
-
-    Raises:
-        ConfigError: there is a flag, or no folder.
-    """
+    """Return the folders, and the `KEY=VALUE` arguments; a path that exists is a folder."""
+    check_no_flags("compare", arguments)
     paths: list[str] = []
     overrides: list[str] = []
     for text in arguments:
-        if text.startswith("-"):
-            raise ConfigError(f"{text}: there is no such flag; see rlkl compare --help")
-        is_key = re.match(r"[A-Za-z_.]+=", text) and not _exists(text)
+        is_key = re.match(r"[A-Za-z_.]+=", text) and not os.path.lexists(text)
         (overrides if is_key else paths).append(text)
     if not paths:
         raise ConfigError(
             "rlkl compare: expected folders of runs, such as rlkl compare runs/CartPole-v1"
         )
     return paths, overrides
-
-
-def _exists(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _make_folder(output: str | None) -> Path:
@@ -122,18 +107,16 @@ def _make_folder(output: str | None) -> Path:
     for number in count(2):
         try:
             folder.mkdir(parents=True, exist_ok=output is not None)
+            break
         except FileExistsError:  # by another command in the same second
             folder = folder.with_name(f"{name}-{number}")
         except OSError as error:
             raise ConfigError(f"output={folder} cannot be made: {error.strerror}") from error
-        else:
-            break
     return folder
 
 
 def _print(comparison: Comparison) -> None:
-    # On narrow terminals lines wrap, which is easier to read than truncated columns.
-    console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
+    console = wide_console(WIDTH)
     for shown in tables.tables(comparison):
         if shown.title in ("All environments together", "Returns at the end"):
             table = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)

@@ -21,6 +21,7 @@ from rlkl.cli.schema import (
     env_settings,
     known_keys,
     options,
+    search_path,
     structured,
 )
 from rlkl.envs.make import choose_backend
@@ -29,7 +30,7 @@ from rlkl.utils.errors import ConfigError
 
 
 def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
-    """Compose, type-check and validate the config of one job. Nothing is created.
+    """Return the config of one job. Nothing is created.
 
     Args:
         overrides: as Hydra accepts them.
@@ -47,19 +48,13 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
 
 
 def _composed(overrides: list[str], config_dirs: list[Path]) -> TrainConfig:
-    search_path = ",".join(f"file://{path.resolve()}" for path in config_dirs)
-    extra = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
-    without_hydra = [
-        text for text in overrides if not parse(text).key_or_group.startswith("hydra.")
-    ]
-
-    def composed(overrides: list[str]) -> DictConfig:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("train", [*overrides, *extra], return_hydra_config=True)
-
+    added = search_path(config_dirs)
+    plain = [text for text in overrides if not parse(text).key_or_group.startswith("hydra.")]
     with one_line_errors():
-        config = composed(overrides)
-        from_files = config if len(without_hydra) == len(overrides) else composed(without_hydra)
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = from_files = compose("train", [*overrides, added], return_hydra_config=True)
+            if len(plain) < len(overrides):
+                from_files = compose("train", [*plain, added], return_hydra_config=True)
         check_hydra(config.hydra, from_files.hydra)
         with open_dict(config):
             del config["hydra"]
@@ -75,15 +70,7 @@ def to_train_config(composed: DictConfig) -> TrainConfig:
 
 
 def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """Return the config of a resumed run, with overrides applied.
-
-    Args:
-        config: of the run so far.
-        overrides: `key=value` only.
-
-    Raises:
-        ConfigError: an override cannot be applied.
-    """
+    """Return the config of a resumed run, with overrides `key=value` applied."""
     settings = structured(TrainConfig)
     settings.algo = structured(type(config.algo))
     with one_line_errors():
@@ -96,8 +83,7 @@ def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
                     f"{text}: a resumed run takes keys with one value each, such as "
                     "logger.progress=none, and no groups"
                 )
-            if not key.startswith(FREE_KEY):
-                _check_key(override, [])
+            _check_key(override, [])
             OmegaConf.update(settings, key, override.value(), force_add=key.startswith(FREE_KEY))
         changed = OmegaConf.to_object(settings)
     assert isinstance(changed, TrainConfig)
@@ -117,7 +103,7 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
     if key in GROUPS:
         choices, value = options(key, config_dirs), override.value()
         ids = {option: settings["env.id"] for option, settings in env_settings().items()}
-        for name in _as_list(value) if key in STACKED else [value]:
+        for name in as_list(value) if key in STACKED else [value]:
             if not isinstance(name, str) or name not in choices:
                 raise ConfigError(
                     f"{text}: {key} has no option {name!r}; expected one of "
@@ -130,7 +116,7 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
         raise ConfigError(f"{text}: {problem}")
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """Return the options that an override of a stacked group chooses."""
     return value if isinstance(value, list) else [value] if value is not None else []
 
@@ -141,7 +127,7 @@ def _check_ablations(overrides: list[str], config_dirs: list[Path], config: Trai
         override = parse(text)
         if override.key_or_group != "ablation":
             continue
-        names = [name for name in _as_list(override.value()) if name != "none"]
+        names = [name for name in as_list(override.value()) if name != "none"]
         others = [other for other in overrides if other is not text]
         for name in names:
             rest = f"ablation=[{','.join(n for n in names if n != name)}]"
@@ -160,7 +146,7 @@ def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
         if "env.id" not in typed or settings["env.id"] != config.env.id or typed.get("env") == name:
             continue
         unused = [
-            f"{key}={_as_typed(value)}"
+            f"{key}={str(value).lower() if isinstance(value, bool) else value}".replace(" ", "")
             for key, value in settings.items()
             if key not in typed and used.get(key) != value
         ]
@@ -170,7 +156,3 @@ def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
                 f"env={name} has settings for it: {' '.join(unused)}"
             )
     return ""
-
-
-def _as_typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")

@@ -1,13 +1,14 @@
 """Composes the settings of `rlkl bench`, `rlkl show` and `rlkl compare`."""
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from rlkl.cli.command_line import CommandLine, for_hydra, parse
+from rlkl.cli.command_line import for_hydra, parse
 from rlkl.cli.compose import load
 from rlkl.cli.hints import explain_unknown_key
 from rlkl.cli.hydra_errors import one_line_errors
@@ -33,12 +34,28 @@ OF_RUN_FOLDERS = (
 )  # fmt: skip
 """Keys of `rlkl train`, or their first parts, that change nothing in an experiment."""
 
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], overrides: Iterable[Override]) -> Settings:
+    """Return settings of a command: a dataclass, with one value of each override."""
+    settings = structured(kind)
+    keys = dict(typed_keys(settings))
+    for override in overrides:
+        _one_value(override)
+        value = parse(for_hydra(str(override.input_line), keys)).value()
+        with one_line_errors():
+            OmegaConf.update(settings, override.key_or_group, value)
+    with one_line_errors():
+        config = OmegaConf.to_object(settings)
+    assert isinstance(config, kind)
+    return config
+
 
 def load_works(overrides: list[str]) -> list[BenchConfig]:
-    """Compose and validate the workloads of a benchmark.
+    """Return the workloads of a benchmark.
 
-    Args:
-        overrides: keys of `BenchConfig`, for all workloads; `work` is a name, several, or `all`.
+    The keys are those of `BenchConfig`, for all workloads; `work` is a name, several, or `all`.
     """
     works, names, others = options("bench"), ["ppo_cartpole"], []
     keys = dict(typed_keys(OmegaConf.structured(BenchConfig)))
@@ -61,51 +78,38 @@ def load_works(overrides: list[str]) -> list[BenchConfig]:
 
 def load_comparison(overrides: list[str]) -> CompareConfig:
     """Validate the settings of a comparison."""
-    settings = structured(CompareConfig)
-    for text in overrides:
-        set_key(settings, _parse_own(text, CompareConfig, "; see rlkl compare --help"))
-    with one_line_errors():
-        config = OmegaConf.to_object(settings)
-    assert isinstance(config, CompareConfig)
-    return config
+    more = "; see rlkl compare --help"
+    return read_settings(CompareConfig, [_parse_own(t, CompareConfig, more) for t in overrides])
 
 
 def load_experiment(name: str, overrides: list[str]) -> ExperimentConfig:
-    """Compose and validate the settings of an experiment.
-
-    Args:
-        name: one of `EXPERIMENTS`.
-        overrides: of the experiment's own keys and, if it trains, of the keys of `rlkl train`.
-    """
+    """Return the settings of an experiment, with its own keys and, if it trains, `rlkl train`'s."""
     experiment = EXPERIMENTS[name]
     own_keys = [field.name for field in fields(experiment.config) if field.name != "train"]
-    settings = structured(experiment.config)
-    for_training = {}
+    own, for_training = [], {}
     for text in overrides:
         override = parse(text)
         key = override.key_or_group
         if key in own_keys:
-            set_key(settings, override)
+            own.append(override)
         else:
             _check_training_key(text, key, own_keys, experiment)
             for_training[key] = text
-    with one_line_errors():
-        config = OmegaConf.to_object(settings)
-    assert isinstance(config, ExperimentConfig)
+    config = read_settings(experiment.config, own)
     if isinstance(config, StartConfig) and config.checkpoint is not None and for_training:
         text = next(iter(for_training.values()))
         raise ConfigError(f"{text}: the run in checkpoint={config.checkpoint} has its own settings")
     if isinstance(config, TrainingExperimentConfig):
         chosen = {parse(text).key_or_group: text for text in experiment.overrides or ()}
-        line = CommandLine(list((chosen | for_training).values()))
-        config = replace(config, train=load(line.normalized()))
+        train = load([for_hydra(text) for text in (chosen | for_training).values()])
+        config = replace(config, train=train)
     return config
 
 
 def _check_training_key(text: str, key: str, own_keys: list[str], experiment: Experiment) -> None:
     """Raise unless an override is one of `rlkl train` that changes something in an experiment."""
     trains = experiment.overrides is not None
-    known = [*own_keys, *(known_keys() if trains else ()), *(GROUPS if trains else ())]
+    known = [*own_keys, *known_keys(), *GROUPS] if trains else own_keys
     if key not in known and not (trains and key.startswith(FREE_KEY)):
         problem = explain_unknown_key(key, known, f"; expected one of {', '.join(own_keys)}")
         raise ConfigError(f"{text}: {problem}; see rlkl show --help")
@@ -129,11 +133,3 @@ def _one_value(override: Override) -> Any:
             f"{override.input_line}: expected key=value; write several values as [a,b]"
         )
     return override.value()
-
-
-def set_key(settings: DictConfig, override: Override) -> None:
-    """Set a key of a command's own settings to the one value of an override."""
-    _one_value(override)
-    value = parse(for_hydra(str(override.input_line), dict(typed_keys(settings)))).value()
-    with one_line_errors():
-        OmegaConf.update(settings, override.key_or_group, value)

@@ -10,14 +10,14 @@ import yaml
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import OmegaConf
 
-from rlkl.cli.command_line import CommandLine
-from rlkl.cli.compose import load, overridden
-from rlkl.cli.compose_tools import set_key
+from rlkl.cli.command_line import for_hydra, parse
+from rlkl.cli.compose import as_list, load, overridden
+from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hydra_errors import one_line_errors
 from rlkl.cli.schema import CONFIG_DIR, FREE_KEY, GROUPS, STACKED, options
 from rlkl.tools.tuning.space import Choice, Dimension, Interval, Space
 from rlkl.tools.tuning.study import TuneConfig
-from rlkl.training.config import TrainConfig
+from rlkl.training.config import TrainConfig, leaves
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_choice
 
@@ -63,15 +63,7 @@ class Tuning:
 
     def overrides(self, values: dict[str, str]) -> list[str]:
         """Return the overrides of `rlkl train` for a trial's values."""
-        return [*self.fixed, *CommandLine([f"{k}={v}" for k, v in values.items()]).normalized()]
-
-    def configure(self, values: dict[str, str]) -> TrainConfig:
-        """Return the config for a trial's values.
-
-        Raises:
-            ConfigError: the values are incompatible.
-        """
-        return _configure(self.fixed, values)
+        return [*self.fixed, *(for_hydra(f"{key}={value}") for key, value in values.items())]
 
     @property
     def description(self) -> dict[str, Any]:
@@ -82,7 +74,8 @@ class Tuning:
         return {"search": tune, "space": space, "config": asdict(self.config)}
 
 
-def _configure(fixed: list[str], values: dict[str, str]) -> TrainConfig:
+def configure(fixed: list[str], values: dict[str, str]) -> TrainConfig:
+    """Return the config of a trial; raise `ConfigError` if its values are incompatible."""
     groups = [f"{key}={value}" for key, value in values.items() if key in GROUPS]
     rest = [f"{key}={value}" for key, value in values.items() if key not in GROUPS]
     return overridden(_loaded((*fixed, *groups)), rest)
@@ -97,39 +90,30 @@ def _loaded(overrides: tuple[str, ...]) -> TrainConfig:
 def load_tuning(arguments: list[str]) -> Tuning:
     """Parse and check the command line of `rlkl tune`.
 
-    Args:
-        arguments: keys of `TuneConfig`, `space=`, and overrides of `rlkl train`; those with several
-            values are the search space.
-
-    Raises:
-        ConfigError: the command line is invalid; one line says what is wrong and how to fix it.
+    It has keys of `TuneConfig`, `space=`, and overrides of `rlkl train`; those with several values
+    are the search space.
     """
-    own = [field.name for field in fields(TuneConfig)]
-    settings = OmegaConf.structured(TuneConfig)
-    OmegaConf.set_readonly(settings, False)
-    typed: dict[str, Override] = {}
     texts = list(arguments)
     for text in arguments:
-        if _parsed(text).key_or_group == "space":
+        if parse(text).key_or_group == "space":
             texts.remove(text)
             texts = [*_space_file(text), *texts]
-    for text in texts:
-        override = _parsed(text)
-        key = override.key_or_group
-        if key not in own:
-            typed[key] = override  # the last one counts
+    own_keys = [field.name for field in fields(TuneConfig)]
+    own: list[Override] = []
+    typed: dict[str, Override] = {}
+    for override in map(parse, texts):
+        if override.key_or_group in own_keys:
+            own.append(override)
         else:
-            set_key(settings, override)
-    with one_line_errors():
-        tune = OmegaConf.to_object(settings)
-    assert isinstance(tune, TuneConfig)
+            typed[override.key_or_group] = override  # the last one counts
+    tune = read_settings(TuneConfig, own)
     space, fixed = {}, []
     for key, override in typed.items():
         _check_tunable(key, override)
         if override.is_sweep_override():
             space[key] = _dimension(override)
         else:
-            fixed += CommandLine([str(override.input_line)]).normalized()
+            fixed.append(for_hydra(str(override.input_line)))
     if not space:
         raise ConfigError(
             "there is nothing to tune; expected space=NAME, or keys with several values, such as "
@@ -139,14 +123,9 @@ def load_tuning(arguments: list[str]) -> Tuning:
     return Tuning(tune, space, fixed, config, _untuned_values(fixed, space))
 
 
-def _parsed(text: str) -> Override:
-    (override,) = CommandLine([text]).parsed()
-    return override
-
-
 def _space_file(text: str) -> list[str]:
     """Return the overrides in the file of a search space."""
-    name = str(_parsed(text).value())
+    name = str(parse(text).value())
     path = Path(name)
     if path.suffix != ".yaml":
         check_choice("space", name, options("tune"))
@@ -176,12 +155,12 @@ def _dimension(override: Override) -> Dimension:
     text, value = override.input_line, override.value()
     try:
         if isinstance(value, IntervalSweep):
-            assert value.start is not None
-            assert value.end is not None
             if unknown := value.tags - {"log"}:
                 raise ConfigError(f"there is no tag {', '.join(unknown)}; expected tag(log,...)")
-            whole = isinstance(value.start, int) and isinstance(value.end, int)
-            return Interval(value.start, value.end, "log" in value.tags, int(whole))
+            low: Any = value.start
+            high: Any = value.end
+            whole = isinstance(low, int) and isinstance(high, int)
+            return Interval(low, high, "log" in value.tags, int(whole))
         if isinstance(value, RangeSweep) and isinstance(value.step, int):
             numbers = list(value.range())
             if all(isinstance(number, int) for number in numbers) and value.step > 0:
@@ -190,52 +169,41 @@ def _dimension(override: Override) -> Dimension:
             raise ConfigError("expected values, choice(...), range(...) or interval(...)")
         with one_line_errors():
             swept = [f"{override.key_or_group}={v}" for v in override.sweep_string_iterator()]
-            values = [text.partition("=")[2] for text in CommandLine(swept).normalized()]
+            values = (for_hydra(text).partition("=")[2] for text in swept)
             return Choice(tuple(dict.fromkeys(values)))
     except (ConfigError, IndexError) as error:
         raise ConfigError(f"{text}: {error}") from error
 
 
 def _check_values(fixed: list[str], space: Space) -> TrainConfig:
-    """Check each bound and choice with values of the other keys; return the first valid config.
-
-    Raises:
-        ConfigError: a value is valid with no values of the other keys.
-    """
-    corners = {key: dimension.corners for key, dimension in space.items()}
-    found = None
-    for key, values in corners.items():
-        others = {other: corners[other] for other in space if other != key}
-        for value in values:
+    """Check each bound and choice with values of the other keys; return the first valid config."""
+    configs = []
+    for key, dimension in space.items():
+        for value in dimension.corners:
+            corners = ((value,) if k == key else other.corners for k, other in space.items())
             error: ConfigError | None = None
-            combinations = itertools.product(*others.values())
-            for combination in itertools.islice(combinations, MAX_CHECKED):
-                tried = dict(zip(others, combination, strict=True)) | {key: value}
+            for combination in itertools.islice(itertools.product(*corners), MAX_CHECKED):
                 try:
-                    config = _configure(fixed, {name: tried[name] for name in space})
+                    configs.append(configure(fixed, dict(zip(space, combination, strict=True))))
                 except ConfigError as current:
                     error = error or current
                 else:
-                    error, found = None, found or config
                     break
-            if error is not None:
+            else:
                 hint = "; int(interval(a,b)) gives whole numbers" * ("whole number" in str(error))
                 raise ConfigError(f"{key}={value} cannot be tried: {error}{hint}")
-    assert found is not None
-    return found
+    return configs[0]
 
 
 def _untuned_values(fixed: list[str], space: Space) -> dict[str, Any] | None:
     """Return the values of the space's keys without tuning; None if one is outside the space."""
     try:
-        config: Any = asdict(load(fixed))
+        config = dict(leaves(asdict(load(fixed))))
     except ConfigError:
         return None  # the config is valid only with values of the space
     found: dict[str, Any] = {}
     for key, dimension in space.items():
-        value = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value: Any = config.get(key)
         if isinstance(dimension, Interval):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not dimension.low <= value <= dimension.high:
@@ -244,7 +212,7 @@ def _untuned_values(fixed: list[str], space: Space) -> dict[str, Any] | None:
                 return None
             found[key] = value
         else:
-            equal = [v for v in dimension.values if _parsed(f"{key}={v}").value() == value]
+            equal = [v for v in dimension.values if parse(f"{key}={v}").value() == value]
             if key in GROUPS or not equal:
                 return None
             found[key] = equal[0]
@@ -252,32 +220,21 @@ def _untuned_values(fixed: list[str], space: Space) -> dict[str, Any] | None:
 
 
 def experiment_yaml(overrides: list[str], comment: str) -> str:
-    """Return an experiment file that is equivalent to overrides of `rlkl train`.
-
-    Args:
-        overrides: `group=option` and `key=value`; the last one of a key counts.
-        comment: one line that `rlkl train --help` shows.
-    """
-    groups: dict[str, Any] = {}
-    keys: dict[str, Any] = {}
-    for text in overrides:
-        override = _parsed(text)
-        chosen = groups if override.key_or_group in GROUPS else keys
-        chosen[override.key_or_group] = override.value()
+    """Return an experiment file that is equivalent to overrides of `rlkl train`."""
+    values = {override.key_or_group: override.value() for override in map(parse, overrides)}
     stacked: list[Any] = []
-    defaults: list[Any] = []
-    for group, value in groups.items():
-        names = value if isinstance(value, list) else [value]
-        if group == "experiment":
-            stacked += names
-        elif group in STACKED:
-            stacked += [f"/{group}/{name}" for name in names]
-        else:
-            defaults.append({f"override /{group}": value})
+    chosen: list[Any] = []
     content = OmegaConf.create({})
-    for key, value in keys.items():
-        OmegaConf.update(content, key, value, force_add=True)
-    parts: dict[str, Any] = {"defaults": stacked + defaults} if stacked or defaults else {}
+    for key, value in values.items():
+        if key == "experiment":  # the file's own group
+            stacked += as_list(value)
+        elif key in STACKED:
+            stacked += [f"/{key}/{name}" for name in as_list(value)]
+        elif key in GROUPS:
+            chosen.append({f"override /{key}": value})
+        else:
+            OmegaConf.update(content, key, value, force_add=True)
+    parts: dict[str, Any] = {"defaults": stacked + chosen} if stacked or chosen else {}
     parts |= OmegaConf.to_container(content)  # type: ignore[arg-type]
     text = yaml.safe_dump(parts, sort_keys=False, allow_unicode=True) if parts else ""
     return f"# @package _global_\n# {comment}\n{text}"

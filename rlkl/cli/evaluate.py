@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 
-from rich.console import Console
 from rich.table import Table
 
 from rlkl.cli.flags import (
@@ -17,6 +17,7 @@ from rlkl.cli.flags import (
     open_run,
     whole_number,
 )
+from rlkl.cli.text import wide_console
 from rlkl.training.evaluation import Evaluation, evaluate
 from rlkl.training.trained_policy import TrainedRun
 from rlkl.utils.safe_text import for_terminal
@@ -34,14 +35,15 @@ COMMAND = RunCommand(
         "rlkl evaluate RUN_DIR --actions sampled --output FILE.json": "one kind, written to a file",
     },
     (
-        Flag("--episodes", "N", "of each kind (100)", whole_number("--episodes", 1, 10**6), 100),
-        Flag("--seed", "N", "of environments and actions (0)", whole_number("--seed", 0), 0),
+        Flag("--episodes", "N", "of each kind (100)",
+             partial(whole_number, at_least=1, at_most=10**6), 100),
+        Flag("--seed", "N", "of environments and actions (0)", whole_number, 0),
         Flag("--actions", "KIND", "deterministic or sampled; by default both",
-             choice("--actions", ACTIONS)),
+             partial(choice, choices=ACTIONS)),
         CHECKPOINT,
         MAX_STEPS,
         Flag("--output", "FILE.json", "write returns, lengths and statistics to a new file",
-             new_file("--output", ".json")),
+             partial(new_file, suffixes=(".json",))),
     ),
 )  # fmt: skip
 
@@ -72,8 +74,7 @@ def main(arguments: list[str]) -> int:
         f"{for_terminal(run.env.id)}, checkpoint {given.checkpoint} at "
         f"{run.env_steps} environment steps, {given.episodes} episodes of each, seed {given.seed}"
     )
-    # In a narrow terminal, wrapped lines are easier to read than truncated columns.
-    Console(width=max(WIDTH, Console().width), highlight=False).print(_table(statistics))
+    wide_console(WIDTH).print(_table(statistics))
     for kind in kinds:
         if warning := found[kind].warning(run.max_episode_steps, "--max-steps"):
             tell(f"{kind}: {warning}")
@@ -95,10 +96,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run_episodes(run: TrainedRun, num_episodes: int, seed: int, actions: str) -> Evaluation:
-    """Evaluate a run's policy with random numbers that depend only on the seed.
-
-    Both kinds of `ACTIONS` get the same environments.
-    """
+    """Evaluate a run's policy in environments that depend only on the seed."""
     streams = RandomStreams(seed)
     return evaluate(
         run.policy.engine,

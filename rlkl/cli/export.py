@@ -1,6 +1,7 @@
 """`rlkl export`: write a trained policy as an ONNX file."""
 
 import os
+from functools import partial
 
 from rlkl.cli.flags import CHECKPOINT, Flag, RunCommand, new_file, open_run
 from rlkl.tools.export import OPSET, export_onnx
@@ -18,7 +19,7 @@ COMMAND = RunCommand(
     },
     (
         Flag("--output", "FILE.onnx", "a new file; by default in the run's folder",
-             new_file("--output", ".onnx")),
+             partial(new_file, suffixes=(".onnx",))),
         CHECKPOINT,
     ),
 )  # fmt: skip

@@ -2,18 +2,17 @@
 
 import shlex
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rlkl.cli.compose import unused_settings
-from rlkl.cli.grid_launch import Launch, check_launcher
-from rlkl.cli.grid_line import GridLine, JobRequest, request_jobs
-from rlkl.tools.grid.call import Call, Status, new_call
+from rlkl.cli.grid_launch import check_launcher, launch, launcher
+from rlkl.cli.grid_line import GridLine, load_jobs
+from rlkl.tools.grid.call import RECORD, Call, Status, new_call
 from rlkl.tools.grid.display import Display, Grid, Job
 from rlkl.tools.grid.job import SHUTDOWN_SECONDS
 from rlkl.training.run_folder import check_folder
@@ -29,54 +28,49 @@ from rlkl.version import __version__
 
 
 def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int:
-    """Run the jobs of a grid that are not finished; return the exit code.
-
-    Args:
-        line: the parsed command line.
-        config_dirs: searched beside rlkl's own configs.
-        command: the command line, after `rlkl train`.
-
-    Raises:
-        ConfigError: a job or the launcher is invalid; nothing was created.
-    """
-    grid_dir, requests = request_jobs(line, config_dirs)
+    """Run the jobs of a grid that are not finished; return the exit code."""
+    grid_dir, all_jobs = load_jobs(line, config_dirs)
     check_launcher(line.launching, config_dirs)
-    standings = {request.name: standing_of(request) for request in requests}
-    missing = [r for r in requests if standings[r.name] is not Standing.FINISHED]
-    check_jobs([request.config for request in missing])
-    jobs = [_displayed(request) for request in missing]
-    finished = [r for r in requests if standings[r.name] is Standing.FINISHED]
-    grid = Grid(grid_dir.name, jobs, [request.config.total_env_steps for request in finished])
-    kinds = {request.config.logger.progress for request in requests}
+    standings = {job.name: _standing(job) for job in all_jobs}
+    finished = [job for job in all_jobs if standings[job.name] is Standing.FINISHED]
+    jobs = [job for job in all_jobs if standings[job.name] is not Standing.FINISHED]
+    _check_jobs([job.config for job in jobs])
+    for job in jobs:
+        job.read_progress()
+        job.before = job.env_steps
+    grid = Grid(grid_dir.name, jobs, [job.config.total_env_steps for job in finished])
+    kinds = {job.config.logger.progress for job in all_jobs}
     kind = kinds.pop() if len(kinds) == 1 else "auto"
     if kind != "none":
-        resumed = sum(standings[request.name] is Standing.UNFINISHED for request in missing)
+        resumed = sum(standings[job.name] is Standing.UNFINISHED for job in jobs)
         print(
-            f"grid {grid_dir}: {len(requests)} jobs: {len(finished)} already finished, "
-            f"{resumed} to resume, {len(missing) - resumed} to start",
+            f"grid {grid_dir}: {len(all_jobs)} jobs: {len(finished)} already finished, "
+            f"{resumed} to resume, {len(jobs) - resumed} to start",
             flush=True,
         )
-    if not missing:
+    if not jobs:
         return 0
-    say_unused_settings((request.overrides, request.config) for request in missing)
+    say_unused_settings((job.overrides, job.config) for job in jobs)
     call = new_call(grid_dir)
-    call.write_record(
-        {
-            "command": shlex.join(["rlkl", "train", *command]),
-            "rlkl": __version__,
-            "jobs": {name: value.value for name, value in standings.items()},
-        }
-    )
-    for request in missing:
-        call.write_config(request.name, request.config)
-    launch = Launch(line, config_dirs, call, missing)
-    with launch, _signals_request_stop(call), Display(grid, call, kind):
-        error = launch.run()
+    record = {
+        "command": shlex.join(["rlkl", "train", *command]),
+        "rlkl": __version__,
+        "jobs": {name: value.value for name, value in standings.items()},
+    }
+    call.write(RECORD, record)
+    for job in jobs:
+        call.write(job.name, asdict(job.config))
+    with (
+        launcher(line, config_dirs, call, jobs) as launching,
+        _signals_request_stop(call),
+        Display(grid, call, kind),
+    ):
+        error = launch(launching, jobs, line.batch)
         _settle_orphaned_jobs(call, jobs)
     return _report(grid, call, error, command, kind)
 
 
-def say_unused_settings(jobs: Iterable[tuple[Iterable[str], TrainConfig]]) -> None:
+def say_unused_settings(jobs: Iterable[tuple[list[str], TrainConfig]]) -> None:
     """Print, once, which settings the jobs do not use because they name only `env.id`."""
     notes = [
         unused_settings(overrides, config)
@@ -87,24 +81,16 @@ def say_unused_settings(jobs: Iterable[tuple[Iterable[str], TrainConfig]]) -> No
         tell(f"note: {note}")
 
 
-def standing_of(request: JobRequest) -> Standing:
-    """Return the standing of a job; one whose folder is not a run's will fail when it starts.
-
-    Raises:
-        ConfigError: its folder contains a run with another config.
-    """
+def _standing(job: Job) -> Standing:
+    """Return the standing of a job; one whose folder is not a run's will fail when it starts."""
     try:
-        return standing(Path(request.config.run_dir or ""), request.config)
+        return standing(job.run_dir, job.config)
     except ForeignFolderError:
         return Standing.MISSING
 
 
-def check_jobs(configs: list[TrainConfig]) -> None:
-    """Check that all jobs can be built, before any file of the grid is created.
-
-    Raises:
-        ConfigError: a job cannot be built. A folder that exists is no reason: only that job fails.
-    """
+def _check_jobs(configs: list[TrainConfig]) -> None:
+    """Check that all jobs can be built. A folder that exists is no reason: only that job fails."""
     for config in configs:
         check_folder("run_dir", config.run_dir or "")
     distinct = {repr(c): c for c in (replace(c, run_dir=None, seed=0) for c in configs)}
@@ -116,9 +102,6 @@ def check_jobs(configs: list[TrainConfig]) -> None:
 @contextmanager
 def _signals_request_stop(call: Call) -> Iterator[None]:
     """Make signals ask the jobs to stop; SIGHUP, which may come twice, only once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def request_stop(number: int, frame: Any) -> None:
         if number != HANGUP or not call.stop_requests():
@@ -138,28 +121,21 @@ def _settle_orphaned_jobs(call: Call, jobs: list[Job]) -> None:
     for job in jobs:
         if call.status(job.name).name != "running":
             continue
-        while True:
-            try:
-                FolderLock(job.run_dir).release()
-            except FolderTakenError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.2)
-                    continue
-            except (OSError, ConfigError):
-                pass
-            break
+        while _is_in_use(job.run_dir) and time.monotonic() < deadline:
+            time.sleep(0.2)
         # Ctrl-C may end a worker before it ignores the signal, and with it the launcher.
         stopped = Status("stopped", "interrupted")
         died = Status("failed", "the launcher's worker that waited for it died")
         call.write_status(job.name, stopped if call.stop_requests() else died)
 
 
-def _displayed(request: JobRequest) -> Job:
-    config = request.config
-    job = Job(request.name, request.label, Path(config.run_dir or ""), config.total_env_steps)
-    job.read_progress()
-    job.before = job.env_steps
-    return job
+def _is_in_use(run_dir: Path) -> bool:
+    """Return whether a process holds the lock of a run's folder."""
+    try:
+        FolderLock(run_dir).release()
+    except (OSError, ConfigError) as error:
+        return isinstance(error, FolderTakenError)
+    return False
 
 
 def _report(

@@ -15,11 +15,12 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlkl.cli.grid_line import LAUNCHER, GridLine, JobRequest
+from rlkl.cli.grid_line import LAUNCHER, GridLine
 from rlkl.cli.hydra_errors import one_line_errors
 from rlkl.cli.hydra_safety import PLUGINS
-from rlkl.cli.schema import CONFIG_DIR, options
+from rlkl.cli.schema import CONFIG_DIR, options, search_path
 from rlkl.tools.grid.call import Call
+from rlkl.tools.grid.display import Job
 from rlkl.tools.grid.job import JobRunner
 from rlkl.utils.cpu import usable_cores
 from rlkl.utils.errors import ConfigError
@@ -42,11 +43,7 @@ ALL_CORES = -1
 
 
 def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
-    """Check that the launcher is installed and its settings are valid.
-
-    Raises:
-        ConfigError: it is not; the message names the launchers, or the missing extra.
-    """
+    """Raise if the launcher is not installed, or its settings are invalid."""
     for text in launching:
         key, _, name = text.partition("=")
         if key == LAUNCHER:
@@ -74,56 +71,47 @@ def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
 @contextmanager
 def _composed(overrides: list[str], config_dirs: list[Path]) -> Iterator[tuple[Any, DictConfig]]:
     """Yield Hydra and the config of a launch."""
-    search_path = ",".join(f"file://{path.resolve()}" for path in config_dirs)
-    extra = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
+    texts = [*overrides, search_path(config_dirs)]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3", job_name="rlkl"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         with one_line_errors():
-            config = hydra.compose_config("grid", [*overrides, *extra], run_mode=RunMode.MULTIRUN)
+            config = hydra.compose_config("grid", texts, run_mode=RunMode.MULTIRUN)
         yield hydra, config
 
 
-class Launch:
-    """A launcher with the jobs that it will run; a context manager."""
-
-    def __init__(
-        self, line: GridLine, config_dirs: list[Path], call: Call, jobs: list[JobRequest]
-    ) -> None:
-        self._batch = line.batch or len(jobs)
-        self._jobs = [[f"job='{job.name}'"] for job in jobs]
-        folder = str(call.folder).replace("\\", "\\\\").replace("'", "\\'")
-        self._runner = JobRunner(call, Path.cwd(), os.getpid())
-        self._context = _composed([*line.launching, f"hydra.sweep.dir='{folder}'"], config_dirs)
-        self._threads = max(job.config.threads for job in jobs)
-
-    def __enter__(self) -> "Launch":
-        hydra, config = self._context.__enter__()
-        launching = config.hydra.launcher
-        if launching.get("n_jobs") == ALL_CORES:
-            launching.n_jobs = jobs_at_a_time(len(self._jobs), self._threads)
-        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-        self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=self._runner, config=config
-        )
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        loky: Any = sys.modules.get("joblib.externals.loky")
-        if loky is not None:  # joblib would keep its workers for another launch
-            loky.get_reusable_executor().shutdown()
-        self._context.__exit__(*error)
-
-    def run(self) -> BaseException | None:
-        """Launch all jobs and wait for them; return the launcher's error, if it failed."""
+@contextmanager
+def launcher(line: GridLine, config_dirs: list[Path], call: Call, jobs: list[Job]) -> Iterator[Any]:
+    """Yield a launcher of Hydra for the jobs, and end its workers afterwards."""
+    folder = str(call.folder).replace("\\", "\\\\").replace("'", "\\'")
+    overrides = [*line.launching, f"hydra.sweep.dir='{folder}'"]
+    with _composed(overrides, config_dirs) as (hydra, config):
+        if config.hydra.launcher.get("n_jobs") == ALL_CORES:
+            threads = max(job.config.threads for job in jobs)
+            config.hydra.launcher.n_jobs = jobs_at_a_time(len(jobs), threads)
         try:
-            for start in range(0, len(self._jobs), self._batch):
-                batch = self._jobs[start : start + self._batch]
-                for result in self._launcher.launch(batch, initial_job_idx=start):
-                    _ = result.return_value  # raises the runner's error
-        except (Exception, KeyboardInterrupt) as error:  # Ctrl-C may reach a worker
-            return error
-        return None
+            yield Plugins.instance().instantiate_launcher(
+                hydra_context=HydraContext(hydra.config_loader, Callbacks()),
+                task_function=JobRunner(call, Path.cwd(), os.getpid()),
+                config=config,
+            )
+        finally:
+            loky: Any = sys.modules.get("joblib.externals.loky")
+            if loky is not None:  # joblib would keep its workers for another launch
+                loky.get_reusable_executor().shutdown()
+
+
+def launch(launcher: Any, jobs: list[Job], batch: int | None) -> BaseException | None:
+    """Launch all jobs and wait for them; return the launcher's error, if it failed."""
+    overrides = [[f"job='{job.name}'"] for job in jobs]
+    size = batch or len(jobs)
+    try:
+        for start in range(0, len(jobs), size):
+            for result in launcher.launch(overrides[start : start + size], initial_job_idx=start):
+                _ = result.return_value  # raises the runner's error
+    except (Exception, KeyboardInterrupt) as error:  # Ctrl-C may reach a worker
+        return error
+    return None
 
 
 def jobs_at_a_time(jobs: int, threads: int) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlkl.cli.command_line import CommandLine
+from rlkl.cli.command_line import expand
 from rlkl.cli.compose import load
 from rlkl.cli.schema import GROUPS
 from rlkl.tools.grid.call import CALLS, RECORD
-from rlkl.training.config import BESIDE, TrainConfig
+from rlkl.tools.grid.display import Job
+from rlkl.training.config import BESIDE
 from rlkl.utils.errors import ConfigError
 
 GRIDS = Path("runs", "grids")
@@ -26,15 +27,11 @@ class GridLine:
     name: str | None  # of `grid=NAME`
     launching: list[str]  # overrides of `hydra/launcher` and `hydra.launcher`
     batch: int | None  # jobs that the launcher gets at a time; None for all
-    jobs: CommandLine  # all other overrides
+    jobs: list[str]  # all other overrides, as typed
 
 
 def read_line(overrides: list[str]) -> GridLine:
-    """Separate the overrides of the jobs from those of the grid and the launcher.
-
-    Raises:
-        ConfigError: an invalid name, or a Hydra key that grids do not use.
-    """
+    """Separate the overrides of the jobs from those of the grid and the launcher."""
     name, batch, launching, jobs = None, None, [], []
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
@@ -55,59 +52,39 @@ def read_line(overrides: list[str]) -> GridLine:
             )
         else:
             jobs.append(text)
-    return GridLine(name, launching, batch, CommandLine(jobs))
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """A job of the command line."""
-
-    name: str  # of its folder, derived from its overrides
-    label: str  # its overrides as typed
-    config: TrainConfig  # with a `run_dir`
-    overrides: tuple[str, ...] = ()  # in Hydra's syntax
+    return GridLine(name, launching, batch, jobs)
 
 
 def name_jobs(
     line: GridLine, config_dirs: Iterable[Path] = ()
 ) -> tuple[Path, dict[str, list[str]]]:
-    """Return the grid's folder, and the overrides of each job by its name.
-
-    Raises:
-        ConfigError: an override cannot be parsed, or does not expand to jobs.
-    """
-    jobs = [_by_key(texts) for texts in line.jobs.jobs(multirun=True, config_dirs=config_dirs)]
+    """Return the grid's folder, and the overrides of each job by its name."""
+    # The last override of a key counts.
+    jobs = [
+        {text.lstrip("+").partition("=")[0]: text for text in texts}
+        for texts in expand(line.jobs, multirun=True, config_dirs=config_dirs)
+    ]
     swept = sorted(key for key in jobs[0] if len({job[key] for job in jobs}) > 1)
     # Equal jobs have equal names, so they are run once.
     named = {job_name(job, swept): list(job.values()) for job in jobs}
     return GRIDS / (line.name or grid_name(jobs, swept)), named
 
 
-def request_jobs(line: GridLine, config_dirs: list[Path]) -> tuple[Path, list[JobRequest]]:
-    """Return the grid's folder and its jobs.
-
-    Raises:
-        ConfigError: a job has an invalid config, or shares its folder with another.
-    """
+def load_jobs(line: GridLine, config_dirs: list[Path]) -> tuple[Path, list[Job]]:
+    """Return the grid's folder and its jobs, with valid configs and separate folders."""
     grid_dir, named = name_jobs(line, config_dirs)
-    requests = []
-    for name, texts in named.items():
-        config = load(texts, config_dirs)
+    jobs = []
+    for name, overrides in named.items():
+        config = load(overrides, config_dirs)
         config = replace(config, run_dir=config.run_dir or str(grid_dir / name))
-        typed = [text.removeprefix("++") for text in texts]
-        requests.append(JobRequest(name, ",".join(typed), config, tuple(texts)))
-    folders = [request.config.run_dir for request in requests]
+        jobs.append(Job(name, overrides, config))
+    folders = [job.config.run_dir for job in jobs]
     if len(folders) > len(set(folders)):
         raise ConfigError(
             f"run_dir={folders[0]} would be shared by several jobs; "
             "leave it out, or make it differ: 'run_dir=DIR/${algo.name}-${seed}'"
         )
-    return grid_dir, requests
-
-
-def _by_key(texts: list[str]) -> dict[str, str]:
-    """Return a job's overrides by their keys; the last one of a key counts."""
-    return {text.lstrip("+").partition("=")[0]: text for text in texts}
+    return grid_dir, jobs
 
 
 def job_name(job: dict[str, str], swept: list[str]) -> str:
@@ -115,8 +92,8 @@ def job_name(job: dict[str, str], swept: list[str]) -> str:
 
     `algo=trpo gamma=0.9 seed=3` gives `trpo-seed3`.
     """
-    keys = [key for key in job if key in GROUPS or key == "seed" or key in swept]
-    keys = [key for key in keys if key.partition(".")[0] not in BESIDE]
+    named = {*GROUPS, "seed", *swept}
+    keys = [key for key in job if key in named and not _is_beside(key)]
     order = {group: number for number, group in enumerate(GROUPS)} | {"seed": len(GROUPS) + 1}
     parts = []
     for key in sorted(keys, key=lambda key: (order.get(key, len(GROUPS)), key)):
@@ -132,17 +109,14 @@ def job_name(job: dict[str, str], swept: list[str]) -> str:
 
 
 def grid_name(jobs: list[dict[str, str]], swept: list[str]) -> str:
-    """Return the default name of a grid: the swept keys, and a digest of all other overrides.
-
-    The name does not depend on the values of the swept keys.
-    """
+    """Return the default name of a grid: the swept keys, and a digest of all other overrides."""
     label = re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(key.rpartition(".")[2] for key in swept))
-    shared = [
-        text
-        for key, text in jobs[0].items()
-        if key not in swept and key.partition(".")[0] not in BESIDE
-    ]
+    shared = [text for key, text in jobs[0].items() if key not in swept and not _is_beside(key)]
     return f"{label[:MAX_NAME_LENGTH] or 'single'}-{_digest(sorted(shared))}"
+
+
+def _is_beside(key: str) -> bool:
+    return key.partition(".")[0] in BESIDE
 
 
 def _digest(texts: list[str]) -> str:

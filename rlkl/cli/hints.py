@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from rlkl.cli.known_names import COUNTERPARTS
+from rlkl.utils.validation import nearest
 
 _BY_NAME = {
     name: entry
@@ -26,14 +27,8 @@ _OPTIONS = {
 """Options of groups by the names that they have elsewhere."""
 
 
-def explain_unknown_key(typed: str, keys: Collection[str], otherwise: str = "") -> str:
-    """Return what a message says about a key that does not exist.
-
-    Args:
-        typed: such as `algo.lr`.
-        keys: that exist.
-        otherwise: the end of the message if no key is known or similar.
-    """
+def explain_unknown_key(typed: str, keys: Collection[str], otherwise: str) -> str:
+    """Return what a message says about an unknown key; `otherwise` if none is known or similar."""
     return counterpart(typed, keys) or (
         f"there is no key {typed!r}{similar_keys(typed, keys) or otherwise}"
     )
@@ -42,8 +37,7 @@ def explain_unknown_key(typed: str, keys: Collection[str], otherwise: str = "") 
 def counterpart(typed: str, keys: Collection[str]) -> str:
     """Return `here it is KEY` for a name from another library, or an empty string.
 
-    A key typed with a wrong first part, such as `algo.gamma`, is answered too. Keys with the first
-    part that was typed are preferred.
+    A key with a wrong first part, such as `algo.gamma`, is answered too.
     """
     part, _, name = typed.replace("-", "_").rpartition(".")
     entry = _BY_NAME.get(name.lower())
@@ -53,21 +47,15 @@ def counterpart(typed: str, keys: Collection[str]) -> str:
     remark = f", {entry.remark}" if entry and entry.remark and found else ""
     found = found or sorted(key for key in keys if key.rpartition(".")[2] == name)
     found = _within(part, found) or found
-    return f"here it is {_listed(found)}{remark}" if found else ""
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    listed = " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:])))
+    return f"here it is {listed}{remark}" if found else ""
 
 
 def similar_keys(typed: str, keys: Collection[str]) -> str:
     """Return ` (did you mean ...?)` with keys that look like a key, or an empty string."""
     part, _, name = typed.rpartition(".")
-    return _did_you_mean(_alike(name, _within(part, keys)) or _alike(name, keys))
-
-
-def _did_you_mean(words: list[str]) -> str:
-    return f" (did you mean {' or '.join(words)}?)" if words else ""
+    alike = _alike(name, _within(part, keys)) or _alike(name, keys)
+    return f" (did you mean {' or '.join(alike)}?)" if alike else ""
 
 
 def _within(part: str, keys: Iterable[str]) -> list[str]:
@@ -84,28 +72,17 @@ def _alike(name: str, keys: Iterable[str]) -> list[str]:
 
 
 def suggest_option(group: str, typed: str, options: Collection[str], ids: Mapping[str, str]) -> str:
-    """Return ` (did you mean ...?)` for an option that a group does not have, or an empty string.
-
-    Args:
-        group: such as `algo`.
-        typed: the option.
-        options: that exist.
-        ids: the id of the environment of each option of the group `env`.
-    """
-    known = {
-        name: option for names, option in _OPTIONS.get(group, {}).items() for name in names.split()
-    }
-    found = known.get(typed.lower().replace("-", "_"))
-    if found in options:
-        return f" (did you mean {found}?)"
+    """Return ` (did you mean ...?)` for an unknown option of a group, or an empty string."""
+    name = typed.lower().replace("-", "_")
+    for names, option in _OPTIONS.get(group, {}).items():
+        if name in names.split() and option in options:
+            return f" (did you mean {option}?)"
     if group == "env" and (re.search(r"-v\d+$", typed) or ":" in typed or typed in ids.values()):
         stem = _plain(typed)
         same = [f"env={name}, or " for name, env_id in ids.items() if _plain(env_id) == stem]
         return f" (did you mean {''.join(same[:1])}env.id={typed}?)"
-    by_lower_case = {name.lower(): name for name in options}
-    word = typed.lower()
-    close = [word] if word in by_lower_case else difflib.get_close_matches(word, by_lower_case, 2)
-    return _did_you_mean([by_lower_case[name] for name in close])
+    same = [option for option in options if option.lower() == typed.lower()]
+    return nearest(typed, same or options, most=2)
 
 
 def _plain(env_id: str) -> str:

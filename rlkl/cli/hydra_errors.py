@@ -19,11 +19,7 @@ OF_VALUES_AND_FILES = (
 
 @contextmanager
 def one_line_errors(what: str = "") -> Iterator[None]:
-    """Turn errors of Hydra and OmegaConf into a `ConfigError` of one line.
-
-    Args:
-        what: the start of the line, if the errors do not name what they are about.
-    """
+    """Turn errors of Hydra and OmegaConf into a `ConfigError` of one line, led by `what`."""
     try:
         yield
     except ConfigError:

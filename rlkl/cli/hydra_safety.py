@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+import hydra.conf
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,14 +38,8 @@ def check_hydra(settings: DictConfig, from_files: DictConfig) -> None:
     """Raise if the config composed for Hydra would run code that a config names.
 
     Before the first job Hydra creates the class that `_target_` names, Python's logging creates
-    handlers from names, and launchers pass text to shells.
-
-    Args:
-        settings: the node `hydra` as composed.
-        from_files: the same without what the command line sets below `hydra.`.
-
-    Raises:
-        ConfigError: naming the key, and what is expected.
+    handlers from names, and launchers pass text to shells. `from_files` is without what the command
+    line sets below `hydra.`.
     """
     for part, known in PLUGINS.items():
         target = f"{part}._target_"
@@ -61,9 +56,9 @@ def check_hydra(settings: DictConfig, from_files: DictConfig) -> None:
                 f"hydra.{part}: a config cannot name code to run, as its handlers may; choose "
                 f"hydra/{part}={' or '.join(known_logging)}"
             )
-    allowed = {f"{part}._target_" for part in PLUGINS}
+    checked = {f"{part}._target_" for part in PLUGINS}
     for key, value in _leaves(settings):
-        if key.startswith("callbacks.") or (key.endswith("_target_") and key not in allowed):
+        if key.startswith("callbacks.") or (key.endswith("_target_") and key not in checked):
             raise ConfigError(
                 f"hydra.{key}={value}: a config cannot name code to run; leave it out"
             )
@@ -82,12 +77,8 @@ def check_hydra(settings: DictConfig, from_files: DictConfig) -> None:
 @cache
 def _logging_configs(part: str) -> dict[str, Any]:
     """Return Hydra's own logging configs, by option."""
-    folder = files("hydra.conf") / "hydra" / part
-    return {
-        path.name.removesuffix(".yaml"): yaml.safe_load(path.read_text())
-        for path in sorted(folder.iterdir(), key=str)
-        if path.name.endswith(".yaml")
-    }
+    folder = Path(hydra.conf.__path__[0], "hydra", part)
+    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

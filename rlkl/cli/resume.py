@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from rlkl.cli.command_line import CommandLine
+from rlkl.cli.command_line import for_hydra
 from rlkl.cli.compose import overridden
 from rlkl.cli.schema import register_schemas
 from rlkl.training.trainer import resume
@@ -41,6 +41,6 @@ def main(arguments: list[str]) -> int:
         exact = text.lower() == "exact=true"
         overrides.remove(text)
     register_schemas()
-    overrides = CommandLine(overrides).normalized()
-    summary = resume(run_dir, partial(overridden, overrides=overrides), exact=exact)
+    changes = partial(overridden, overrides=[for_hydra(text) for text in overrides])
+    summary = resume(run_dir, changes, exact=exact)
     return 130 if summary.status == "stopped" else 0

@@ -44,16 +44,17 @@ def register_schemas() -> None:
 def structured(dataclass_type: type[Any]) -> DictConfig:
     """Return a typed config of a dataclass that can be overridden even if the class is frozen."""
     schema: DictConfig = OmegaConf.structured(dataclass_type)
-
-    def unlock(node: DictConfig) -> None:
+    nodes = [schema]
+    for node in nodes:
         OmegaConf.set_readonly(node, None)
-        for key in node:
-            child = node._get_node(key)
-            if isinstance(child, DictConfig):
-                unlock(child)
-
-    unlock(schema)
+        children = (node._get_node(key) for key in node)
+        nodes += [child for child in children if isinstance(child, DictConfig)]
     return schema
+
+
+def search_path(config_dirs: Iterable[Path]) -> str:
+    """Return the override that lets Hydra look for configs in more folders."""
+    return f"hydra.searchpath=[{','.join(f'file://{path.resolve()}' for path in config_dirs)}]"
 
 
 def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
@@ -73,11 +74,11 @@ def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
 @cache
 def env_settings() -> dict[str, dict[str, Any]]:
     """Return the keys and values that each option of the group `env` sets."""
-    found = {}
-    for name in options("env"):
-        content = yaml.safe_load((CONFIG_DIR / "env" / f"{name}.yaml").read_text())
-        found[name] = dict(leaves(content))
-    return found
+    folder = CONFIG_DIR / "env"
+    return {
+        path.stem: dict(leaves(yaml.safe_load(path.read_text())))
+        for path in sorted(folder.glob("*.yaml"))
+    }
 
 
 @cache

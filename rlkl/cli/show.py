@@ -6,12 +6,11 @@ from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from rlkl.cli.compose_tools import load_experiment
 from rlkl.cli.schema import register_schemas
-from rlkl.cli.text import paragraph, rows
+from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
 from rlkl.tools.experiments import EXPERIMENTS
 from rlkl.tools.experiments.base import TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import new_figure, save
@@ -33,10 +32,9 @@ WIDTH = 130
 
 def help_text() -> str:
     """Return the help text."""
-    lines = ["usage: rlkl show EXPERIMENT [KEY=VALUE ...]"]
     purposes = {name: experiment.purpose for name, experiment in EXPERIMENTS.items()}
-    for heading, content in (("Examples", EXAMPLES), ("Experiments", purposes)):
-        lines += ["", heading, *rows(content)]
+    lines = ["usage: rlkl show EXPERIMENT [KEY=VALUE ...]"]
+    lines += sections({"Examples": EXAMPLES, "Experiments": purposes})
     lines += ["", "Keys", "  output=DIR: for NAME.png, NAME.svg and NAME.csv, which must not exist"]
     for name, experiment in EXPERIMENTS.items():
         default = experiment.config()
@@ -45,13 +43,11 @@ def help_text() -> str:
             for field in fields(default)
             if field.name not in ("output", "train")
         ]
-        rest = ""
+        known = [" ".join(own)] if own else []
         if isinstance(default, TrainingExperimentConfig):
-            rest = "and the keys of `rlkl train`"
-            if experiment.overrides:
-                rest += f" (here {' '.join(experiment.overrides)})"
-        known = ", ".join(filter(None, (" ".join(own), rest)))
-        lines += paragraph(f"{name}: {known or 'no other keys'}", "  ", "      ")
+            here = f" (here {' '.join(experiment.overrides)})" if experiment.overrides else ""
+            known.append(f"and the keys of `rlkl train`{here}")
+        lines += paragraph(f"{name}: {', '.join(known) or 'no other keys'}", "  ", "      ")
     return "\n".join(lines)
 
 
@@ -66,22 +62,22 @@ def main(arguments: list[str]) -> int:
         return 0
     name, *overrides = arguments
     check_choice("rlkl show", name, EXPERIMENTS)
-    for text in overrides:
-        if text.startswith("-"):
-            raise ConfigError(f"{text}: there is no such flag; see rlkl show --help")
+    check_no_flags("show", overrides)
     check_installed("matplotlib", "plots", "rlkl show")
     register_schemas()
     experiment, config = EXPERIMENTS[name], load_experiment(name, overrides)
     folder = _folder(name, config.output)
     files = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "png", "svg")}
-    for path in files.values():
-        if path.exists():
-            raise ConfigError(f"{path} exists already; choose another output")
+    if existing := [path for path in files.values() if path.exists()]:
+        raise ConfigError(f"{existing[0]} exists already; choose another output")
     rows = experiment.calculate(config, lambda text: print(text, file=sys.stderr, flush=True))
     figure = new_figure(experiment.inches)
     experiment.draw(figure, rows)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(files["csv"], rows)
+    with files["csv"].open("x", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     save(figure, files["png"])
     save(figure, files["svg"])
     print(f"\n{name}: {experiment.purpose}\n")
@@ -100,20 +96,10 @@ def _folder(name: str, output: str | None) -> Path:
     return folder
 
 
-def _write(path: Path, rows: Rows) -> None:
-    """Write all rows, with all digits of the numbers."""
-    with path.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _print(rows: Rows) -> None:
     table = Table(box=None, pad_edge=False)
     for key, value in rows[0].items():
         table.add_column(key.strip(), justify="left" if isinstance(value, str) else "right")
     for row in rows:
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    # A narrow terminal wraps lines, which is easier to read than truncated columns.
-    console = Console(width=max(WIDTH, Console().width), markup=False, highlight=False)
-    console.print(table)
+    wide_console(WIDTH).print(table)

@@ -1,7 +1,11 @@
-"""Help texts, wrapped to 80 columns."""
+"""Help texts, wrapped to 80 columns, and tables."""
 
 import textwrap
 from collections.abc import Mapping
+
+from rich.console import Console
+
+from rlkl.utils.errors import ConfigError
 
 WIDTH = 80
 LONGEST_NAME = 30
@@ -21,6 +25,11 @@ def rows(content: Mapping[str, str], indent: str = "  ") -> list[str]:
     return lines
 
 
+def sections(contents: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return lines with a heading above each list of names and meanings."""
+    return [line for heading, content in contents.items() for line in ("", heading, *rows(content))]
+
+
 def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
     """Return a text in lines, the first indented by `first`, the others by `others`."""
     return textwrap.wrap(
@@ -31,3 +40,15 @@ def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
         break_on_hyphens=False,
         break_long_words=False,
     )
+
+
+def check_no_flags(command: str, arguments: list[str]) -> None:
+    """Raise if an argument of a command without flags is a flag."""
+    for text in arguments:
+        if text.startswith("-"):
+            raise ConfigError(f"{text}: there is no such flag; see rlkl {command} --help")
+
+
+def wide_console(width: int) -> Console:
+    """Return a console for tables, which in a narrow terminal are wrapped and not truncated."""
+    return Console(width=max(width, Console().width), markup=False, highlight=False)

@@ -10,7 +10,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from rlkl.cli.command_line import CommandLine
+from rlkl.cli.command_line import expand, for_hydra
 from rlkl.cli.compose import load, to_train_config
 from rlkl.cli.grid import run_grid, say_unused_settings
 from rlkl.cli.grid_line import LAUNCHER, read_line
@@ -24,7 +24,7 @@ from rlkl.cli.schema import (
     options,
     register_schemas,
 )
-from rlkl.cli.text import rows
+from rlkl.cli.text import rows, sections
 from rlkl.training.trainer import Trainer
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import nearest
@@ -47,7 +47,7 @@ UNSUPPORTED = ("config_name", "config_path", "experimental_rerun", "shell_comple
 
 
 def help_text(config_dirs: list[Path]) -> str:
-    """Return the help: examples, the options of each group, common keys, flags."""
+    """Return the help text."""
     lines = ["usage: rlkl train [KEY=VALUE ...] [FLAG ...]", "", "Examples", *rows(EXAMPLES), ""]
     lines += ["Groups, chosen as GROUP=OPTION"]
     for group in GROUPS:
@@ -68,17 +68,14 @@ def help_text(config_dirs: list[Path]) -> str:
         "algo.KEY=VALUE": "hyperparameters of the algorithm: learning_rate, num_epochs, ...",
         "critic.KEY=VALUE": "hyperparameters of the critic's regression",
         "policy.KEY=VALUE": "networks, memory, and the distribution of Box actions",
-        "max_bad_updates=3": "end the run after so many updates in a row with NaN or infinite "
-        "numbers",
+        "max_bad_updates=3": "updates in a row with NaN or infinite numbers that end the run",
         "eval_interval=10": "iterations from one evaluation to the next",
         "run_dir=DIR": "the run's folder, instead of runs/<env>/<algo>/<date-time>-seed<seed>",
         "grid=NAME": "with -m: the grid's folder is runs/grids/NAME",
         "hydra/launcher=NAME": f"with -m: where jobs run: {', '.join(options(LAUNCHER))}",
         "hydra.launcher.n_jobs=4": "with -m: jobs at a time",
     }
-    lines += ["", "Common keys (--cfg job shows all)", *rows(keys)]
-    lines += ["", "Flags", *rows(FLAGS)]
-    return "\n".join(lines)
+    return "\n".join(lines + sections({"Common keys (--cfg job shows all)": keys, "Flags": FLAGS}))
 
 
 def main(arguments: list[str]) -> int:
@@ -95,8 +92,8 @@ def main(arguments: list[str]) -> int:
     grid = read_line(parsed.overrides) if parsed.multirun else None
     if grid is not None and not (parsed.cfg or parsed.info or parsed.hydra_help):
         return run_grid(grid, config_dirs, arguments)
-    line = CommandLine(parsed.overrides if grid is None else grid.jobs.overrides)
-    for job in line.jobs(multirun=parsed.multirun, config_dirs=config_dirs):
+    overrides = parsed.overrides if grid is None else grid.jobs
+    for job in expand(overrides, multirun=parsed.multirun, config_dirs=config_dirs):
         config = load(job, config_dirs)
     outcome: list[Any] = []
 
@@ -109,7 +106,7 @@ def main(arguments: list[str]) -> int:
             outcome.append(error)
 
     flags = [text for text in arguments if text not in parsed.overrides]
-    sys.argv = ["rlkl train", *flags, *line.normalized()]
+    sys.argv = ["rlkl train", *flags, *map(for_hydra, overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself
     with one_line_errors():
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(run)()
@@ -120,11 +117,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> Namespace:
-    """Return Hydra's flags, and the overrides.
-
-    Raises:
-        ConfigError: a flag does not exist, or cannot be combined with the others.
-    """
+    """Return Hydra's flags, and the overrides."""
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:

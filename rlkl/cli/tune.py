@@ -4,15 +4,18 @@ import shlex
 import sys
 from contextlib import chdir
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from rlkl.cli.compose_tuning import Tuning, experiment_yaml, load_tuning
+from rlkl.cli.compose_tuning import Tuning, configure, experiment_yaml, load_tuning
 from rlkl.cli.schema import options, register_schemas
-from rlkl.cli.text import rows
+from rlkl.cli.text import check_no_flags, sections
 from rlkl.tools.tuning.report import write_report
 from rlkl.tools.tuning.study import Study, Trial, best_of
+from rlkl.training.config import leaves
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import as_yaml
 from rlkl.training.run_folder import check_folder
@@ -58,17 +61,15 @@ BEST = "best"
 
 
 def help_text() -> str:
-    """Return the help: examples, search spaces, values, keys."""
-    lines = ["usage: rlkl tune [KEY=VALUE ...]", ""]
-    lines += ["KEY is a key of `rlkl train` or one of the last list."]
+    """Return the help text."""
     contents = {
         "Examples": EXAMPLES,
         "Search spaces": options("tune"),
         "Values of keys of `rlkl train`": VALUES,
         "Keys": KEYS,
     }
-    for heading, content in contents.items():
-        lines += ["", heading, *rows(content)]
+    lines = ["usage: rlkl tune [KEY=VALUE ...]", ""]
+    lines += ["KEY is a key of `rlkl train` or one of the last list.", *sections(contents)]
     return "\n".join(lines)
 
 
@@ -77,14 +78,17 @@ def main(arguments: list[str]) -> int:
     if not arguments or {"--help", "-h"} & set(arguments):
         print(help_text())
         return 0
-    for text in arguments:
-        if text.startswith("-"):
-            raise ConfigError(f"{text}: there is no such flag; see rlkl tune --help")
+    check_no_flags("tune", arguments)
     register_schemas()
     tuning = load_tuning(arguments)
     folder = check_folder("study", str(tuning.folder))
-    tuning = _with_parallel(tuning, folder)
-    _check_same(tuning, folder)
+    started = _settings(folder)
+    if tuning.tune.parallel is None:
+        cores = max(1, usable_cores() // tuning.config.threads)
+        parallel = started["search.parallel"] if started else cores
+        tuning = replace(tuning, tune=replace(tuning.tune, parallel=parallel))
+    if started:
+        _check_same(tuning, folder, started)
     with chdir(Path.cwd()):  # an environment may change it
         Learner(tuning.config).close()
     for package in ("optuna", "matplotlib"):
@@ -98,60 +102,45 @@ def main(arguments: list[str]) -> int:
     try:
         remove_partials(folder)
         write_durably(folder / SETTINGS, as_yaml(tuning.description).encode())
+        trial_config = partial(configure, tuning.fixed)
         study = Study(
-            folder, tuning.tune, tuning.space, tuning.config.seed, tuning.configure, tuning.first
+            folder, tuning.tune, tuning.space, tuning.config.seed, trial_config, tuning.first
         )
         return _run_study(study, tuning, folder, shlex.join(["rlkl", "tune", *arguments]))
     finally:
         lock.release()
 
 
-def _with_parallel(tuning: Tuning, folder: Path) -> Tuning:
-    """Set the default of `parallel`: as the study started, or one per available core."""
-    if tuning.tune.parallel is not None:
-        return tuning
-    path = folder / SETTINGS
-    if path.is_file():
-        parallel = _settings(path).get("search parallel", 1)
-        if not isinstance(parallel, int):
-            raise ConfigError(f"{path} cannot be read: search.parallel={parallel} is not a number")
-    else:
-        parallel = max(1, usable_cores() // tuning.config.threads)
-    return replace(tuning, tune=replace(tuning.tune, parallel=parallel))
-
-
-def _check_same(tuning: Tuning, folder: Path) -> None:
-    """Raise if a folder contains anything but a study with the same settings."""
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the settings with which a folder's study started; empty if it has none yet."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"study={folder} is a file; name another folder")
     path = folder / SETTINGS
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"study={folder} exists and holds no study; name another folder")
-        return
-    saved = {"search parallel": 1, **_settings(path)}
-    wanted = dict(_leaves(yaml.safe_load(as_yaml(tuning.description))))
+        return {}
+    try:
+        saved = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; restore it, or name another study") from error
+    return {"search.parallel": 1} | _flat(saved if isinstance(saved, dict) else {})
+
+
+def _check_same(tuning: Tuning, folder: Path, saved: dict[str, Any]) -> None:
+    """Raise if a study was started with other settings."""
+    wanted = _flat(yaml.safe_load(as_yaml(tuning.description)))
     for key in [*saved, *wanted]:
-        if saved.get(key) != wanted.get(key):
+        old, new = saved.get(key), wanted.get(key)
+        if old != new:
             raise ConfigError(
-                f"study={folder} was started with other settings: {key} was {saved.get(key)}, now "
-                f"it is {wanted.get(key)}; name another folder, or use the same settings"
+                f"study={folder} was started with other settings: {key.replace('.', ' ', 1)} was "
+                f"{old}, now it is {new}; name another folder, or use the same settings"
             )
 
 
-def _settings(path: Path) -> dict[str, object]:
-    try:
-        return dict(_leaves(read_yaml(path)))
-    except ConfigError as error:
-        raise ConfigError(f"{error}; restore it, or name another study") from error
-
-
-def _leaves(node: object, prefix: str = "") -> list[tuple[str, object]]:
-    if not isinstance(node, dict):
-        return [(prefix, node)]
-    return [
-        leaf for key, child in node.items() for leaf in _leaves(child, f"{prefix} {key}".strip())
-    ]
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in leaves(settings) if value != {}}
 
 
 def _run_study(study: Study, tuning: Tuning, folder: Path, command: str) -> int:

@@ -2,15 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from torch import Generator
 
 from rlkl.cli.flags import (
     ACTIONS,
@@ -24,7 +23,7 @@ from rlkl.cli.flags import (
     whole_number,
 )
 from rlkl.envs.make import make_rendered_env
-from rlkl.tools.rendering import VIDEO_SUFFIXES, Episode, Video, cannot_render, check_video, play
+from rlkl.tools.rendering import VIDEO_SUFFIXES, Video, cannot_render, check_video, play
 from rlkl.training.trained_policy import TrainedRun
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.seeding import RandomStreams
@@ -42,12 +41,12 @@ COMMAND = RunCommand(
     },
     (
         Flag("--video", "FILE", "write a new .mp4 or .gif",
-             new_file("--video", *VIDEO_SUFFIXES)),
-        Flag("--episodes", "N", "number of episodes (3)", whole_number("--episodes", 1, 10**6), 3),
-        Flag("--seed", "N", "of the environment and of sampled actions (0)",
-             whole_number("--seed", 0), 0),
+             partial(new_file, suffixes=VIDEO_SUFFIXES)),
+        Flag("--episodes", "N", "number of episodes (3)",
+             partial(whole_number, at_least=1, at_most=10**6), 3),
+        Flag("--seed", "N", "of the environment and of sampled actions (0)", whole_number, 0),
         Flag("--actions", "KIND", "deterministic (the default) or sampled",
-             choice("--actions", ACTIONS), ACTIONS[0]),
+             partial(choice, choices=ACTIONS), ACTIONS[0]),
         CHECKPOINT,
         MAX_STEPS,
     ),
@@ -73,8 +72,14 @@ def main(arguments: list[str]) -> int:
     streams = RandomStreams(given.seed)
     seeds = streams.integers("fresh environments", given.episodes)
     generator = streams.torch("fresh actions") if given.actions == "sampled" else None
-    show = _show_in_window if given.video is None else partial(_record, path=given.video)
-    episodes = show(run, seeds, generator)
+    episodes = []
+    with _shown(run, seeds[0], given.video) as (env, capture):
+        for number, seed in enumerate(seeds, 1):
+            episode = play(run.policy, env, seed, generator, capture, run.max_episode_steps)
+            note = "" if episode.ended else ", not ended"
+            text = f"return {episode.reward_sum:.6g}, {episode.length} steps{note}"
+            print(f"episode {number}: {text}", flush=True)
+            episodes.append(episode)
     ended = [episode.reward_sum for episode in episodes if episode.ended]
     if ended:
         print(f"mean return {np.mean(ended):.6g}")
@@ -88,39 +93,20 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _show_in_window(
-    run: TrainedRun, seeds: list[int], generator: Generator | None
-) -> list[Episode]:
-    with closing(make_rendered_env(run.env, "human")) as env:
-        try:
-            env.reset(seed=seeds[0])  # most environments open their window here
-        except BrokenEnvironmentError as error:
-            raise cannot_render(env, error) from error
-        return _play(run, env, seeds, generator)
-
-
-def _record(
-    run: TrainedRun, seeds: list[int], generator: Generator | None, path: Path
-) -> list[Episode]:
-    # Otherwise SDL, which renders many environments, looks for a display.
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    with closing(make_rendered_env(run.env, "rgb_array")) as env, Video(env, path) as video:
-        return _play(run, env, seeds, generator, video.capture)
-
-
-def _play(
-    run: TrainedRun,
-    env: gym.Env[Any, Any],
-    seeds: list[int],
-    generator: Generator | None,
-    capture: Callable[[], None] = lambda: None,
-) -> list[Episode]:
-    """Play one episode for each seed, and print the results."""
-    episodes = []
-    for number, seed in enumerate(seeds, 1):
-        episode = play(run.policy, env, seed, generator, capture, run.max_episode_steps)
-        note = "" if episode.ended else ", not ended"
-        text = f"return {episode.reward_sum:.6g}, {episode.length} steps{note}"
-        print(f"episode {number}: {text}", flush=True)
-        episodes.append(episode)
-    return episodes
+@contextmanager
+def _shown(
+    run: TrainedRun, seed: int, video: Path | None
+) -> Iterator[tuple[gym.Env[Any, Any], Callable[[], None]]]:
+    """Yield an environment, in a window or for a video, and what captures a picture of it."""
+    if video is None:
+        with closing(make_rendered_env(run.env, "human")) as env:
+            try:
+                env.reset(seed=seed)  # most environments open their window here
+            except BrokenEnvironmentError as error:
+                raise cannot_render(env, error) from error
+            yield env, lambda: None
+    else:
+        # Otherwise SDL, which renders many environments, looks for a display.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        with closing(make_rendered_env(run.env, "rgb_array")) as env, Video(env, video) as film:
+            yield env, film.capture

@@ -1,16 +1,13 @@
 """Config files compose to valid configs; the defaults are those of the dataclasses."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.cli.command_line import CommandLine
 from rlkl.cli.compose import load, overridden, unused_settings
-from rlkl.cli.compose_tools import load_works
 from rlkl.cli.schema import GROUPS, options, register_schemas
 from rlkl.training.config import changes
 from rlkl.utils.errors import ConfigError
@@ -57,35 +54,6 @@ def test_other_libraries_setups_do_not_scale_actions(name: str) -> None:
     assert not load([f"experiment={name}", "env=pendulum"]).policy.scale_actions
 
 
-def test_a_sweep_is_every_combination() -> None:
-    line = CommandLine(["algo=trpo,npg", "seed=range(2)", "env.kwargs.g=1,2", "gamma=0.5"])
-    jobs = list(line.jobs(multirun=True))
-    assert len(jobs) == 8
-    assert jobs[0] == ["algo=trpo", "seed=0", "++env.kwargs.g=1", "gamma=0.5"]
-    assert jobs[-1] == ["algo=npg", "seed=1", "++env.kwargs.g=2", "gamma=0.5"]
-    with pytest.raises(ConfigError, match="cannot be swept"):
-        list(CommandLine(["gamma=interval(0,1)"]).jobs(multirun=True))
-
-
-def test_whole_floats_and_none_are_converted() -> None:
-    typed = [
-        "total_env_steps=1e4", "policy.actor_hidden_sizes=[1e2,8]", "env.kwargs.g=1e1",
-        "env.kwargs.x=None", "env.kwargs.y='None'", "clip_rewards=None", "gamma=1e0", "run_dir=2.0",
-    ]  # fmt: skip
-    assert CommandLine(typed).normalized() == [
-        "total_env_steps=10000", "policy.actor_hidden_sizes=[100,8]", "++env.kwargs.g=1e1",
-        "++env.kwargs.x=null", "++env.kwargs.y='None'", "clip_rewards=null", "gamma=1e0",
-        "run_dir=2.0",
-    ]  # fmt: skip
-    swept = CommandLine(["rollout_steps=1e2,2e2", "seed=range(1e0,3e0)"]).jobs(multirun=True)
-    assert list(swept)[-1] == ["rollout_steps=200", "seed=2"]
-    config = load(CommandLine(["total_env_steps=1e4", "env.num_envs=8.0"]).normalized())
-    assert (config.total_env_steps, type(config.env.num_envs)) == (10_000, int)
-    with pytest.raises(ConfigError, match=r"seed=1e\+300: expected a whole number"):
-        load(CommandLine(["seed=1e300"]).normalized())
-    assert load_works(["repetitions=2e0", "num_envs=[4e0]"])[0].num_envs == [4]
-
-
 def test_resumed_runs_reject_new_constructor_arguments() -> None:
     config = rlkl.TrainConfig()
     with pytest.raises(ConfigError, match=r"^env.kwargs.x=1: .* cannot add env.kwargs.x;"):
@@ -105,23 +73,6 @@ def test_unused_environment_settings_are_reported() -> None:
     assert note("env.id=CartPole-v1") == ""  # its settings are the defaults
     assert note("env.id=MountainCar-v0") == ""
     assert note("env=pendulum", "gamma=0.9") == ""
-
-
-def test_glob_selects_options_of_a_group(tmp_path: Path) -> None:
-    (tmp_path / "algo").mkdir()
-    (tmp_path / "algo" / "ppo_own.yaml").write_text("# Ours.\ndefaults: [ppo_clip]\n")
-
-    def swept(text: str) -> list[str]:
-        line = CommandLine([text])
-        return [job for (job,) in line.jobs(multirun=True, config_dirs=[tmp_path])]
-
-    expected = ["algo=ppo_clip", "algo=ppo_kl", "algo=ppo_own"]
-    assert swept("algo=glob(ppo_*,exclude=*_fixed)") == expected
-    assert swept("algo=trpo,glob(ppo_*,exclude=*_fixed),ppo_kl") == ["algo=trpo", *expected]
-    with pytest.raises(ConfigError, match=r"glob\(x\*\): algo has no such option; .*ppo_own"):
-        swept("algo=glob(x*)")
-    with pytest.raises(ConfigError, match=r"seed=glob\(\*\): glob\(\.\.\.\) chooses .* algo, env"):
-        swept("seed=glob(*)")
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {

@@ -19,6 +19,7 @@ from rlkl.tools.compare.report import Comparison, compare
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.grid.call import Status
 from rlkl.tools.grid.display import Job, ending
+from rlkl.training.config import TrainConfig
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.untrusted_files import walk
 
@@ -87,7 +88,7 @@ def test_only_regular_files_are_read(
     (bad / name).unlink(missing_ok=True)
     make(bad / name)
     compared(tmp_path)
-    job = Job("job", "label", bad, 100, Status("finished"))
+    job = Job("job", [], TrainConfig(run_dir=str(bad)), Status("finished"))
     job.read_progress()
     assert ending(job).startswith("finished  job")
 
@@ -154,7 +155,8 @@ def test_summaries_of_odd_values_are_compared(summary: dict[str, Any], tmp_path:
     there = json.loads((bad / "summary.json").read_text())
     (bad / "summary.json").write_text(json.dumps(there | summary))
     compared(tmp_path)
-    assert ending(Job("job", "label", bad, 100, Status("finished"))).startswith("finished  job")
+    job = Job("job", [], TrainConfig(run_dir=str(bad)), Status("finished"))
+    assert ending(job).startswith("finished  job")
 
 
 # Links

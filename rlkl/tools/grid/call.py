@@ -28,9 +28,7 @@ MAX_STOP_REQUESTS = 3
 class Status:
     """Status of a job."""
 
-    name: str
-    """`waiting`, `running`, `finished`, `stopped`, `failed`; `taken` by another process."""
-
+    name: str  # waiting, running, finished, stopped, failed, or taken by another process
     reason: str = ""
 
     @property
@@ -45,13 +43,9 @@ class Call:
 
     folder: Path  # absolute
 
-    def write_record(self, record: dict[str, Any]) -> None:
-        """Write what was requested."""
-        write_durably(self.folder / f"{RECORD}.yaml", as_yaml(record).encode())
-
-    def write_config(self, job: str, config: TrainConfig) -> None:
-        """Write the config of a job."""
-        write_durably(self.folder / f"{job}.yaml", as_yaml(asdict(config)).encode())
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Write the config of a job, or what was requested."""
+        write_durably(self.folder / f"{name}.yaml", as_yaml(content).encode())
 
     def config(self, job: str) -> TrainConfig:
         """Read the config of a job."""

@@ -4,10 +4,11 @@ import os
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self, TextIO, cast
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlkl.tools.grid.call import Call, Status
+from rlkl.training.config import TrainConfig
 from rlkl.training.run_status import read_summary
 from rlkl.utils.atomic_files import open_nofollow
 from rlkl.utils.safe_text import for_terminal
@@ -37,24 +39,32 @@ MAX_ROWS = 12
 
 @dataclass
 class Job:
-    """A job of a grid, read from its files."""
+    """A job of a grid, and its progress, read from its files."""
 
-    name: str  # of its folder
-    label: str  # its overrides as typed
-    run_dir: Path
-    total_env_steps: int
+    name: str  # of its folder, derived from its overrides
+    overrides: list[str]  # in Hydra's syntax
+    config: TrainConfig  # with a `run_dir`
     status: Status = field(default_factory=lambda: Status("waiting"))
     env_steps: int = 0
     before: int = 0  # environment steps made before this call
     return_mean: str = ""  # last training return, as text of `metrics.csv`
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of its run."""
+        return Path(self.config.run_dir or "")
+
+    @property
+    def label(self) -> str:
+        """Its overrides as typed."""
+        return ",".join(text.removeprefix("++") for text in self.overrides)
 
     def update(self, call: Call) -> bool:
         """Read status and progress; return whether the job has ended since the last update."""
         if self.status.has_ended:
             return False
         self.status = call.status(self.name)
-        if self.status.name != "waiting":
-            self.read_progress()
+        self.read_progress()
         return self.status.has_ended
 
     def read_progress(self) -> None:
@@ -79,8 +89,8 @@ class Grid:
 
     name: str
     jobs: list[Job]
-    finished_before: list[int] = field(default_factory=list)
-    _start: float | None = field(default=None, repr=False)
+    finished_before: list[int]
+    _start: float | None = None
 
     def counts(self) -> Counter[str]:
         """Return the number of jobs by status."""
@@ -91,21 +101,18 @@ class Grid:
         """Fraction of the environment steps that is made, over all jobs that did not fail."""
         alive = [job for job in self.jobs if job.status.name != "failed"]
         before = sum(self.finished_before)
-        total = before + sum(job.total_env_steps for job in alive)
-        made = before + sum(min(job.env_steps, job.total_env_steps) for job in alive)
+        total = before + sum(job.config.total_env_steps for job in alive)
+        made = before + sum(min(job.env_steps, job.config.total_env_steps) for job in alive)
         return made / max(1, total)
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the remaining time from this call's steps; None if it is too early.
-
-        `now` is the time of a monotonic clock.
-        """
+        """Estimate the remaining time from this call's steps; None if it is too early."""
         counts = self.counts()
         if self._start is None and len(self.jobs) > counts["waiting"]:
             self._start = now
         made = sum(job.env_steps - job.before for job in self.jobs)
         left = sum(
-            max(0, job.total_env_steps - job.env_steps)
+            max(0, job.config.total_env_steps - job.env_steps)
             for job in self.jobs
             if not job.status.has_ended
         )
@@ -146,7 +153,7 @@ def _is_shown(summary: dict[str, Any], key: str) -> bool:
 class Display(threading.Thread):
     """Thread that shows the jobs while the main thread waits for a launcher; a context manager.
 
-    `kind` is `live`, `plain`, `none` or `auto`, as in `logger.progress`.
+    `kind` is a value of `logger.progress`.
     """
 
     def __init__(self, grid: Grid, call: Call, kind: str) -> None:
@@ -154,9 +161,8 @@ class Display(threading.Thread):
         self._grid, self._call = grid, call
         self._kind = ("live" if failsafe_stdout().isatty() else "plain") if kind == "auto" else kind
         self._ended = threading.Event()
-        self._console = Console(
-            file=cast("TextIO", failsafe_stdout()), soft_wrap=self._kind == "plain"
-        )
+        stream: Any = failsafe_stdout()
+        self._console = Console(file=stream, soft_wrap=self._kind == "plain")
         self._stop_requests = 0
         self._last_part, self._last_time = int(20 * grid.progress), time.monotonic()
 
@@ -170,17 +176,13 @@ class Display(threading.Thread):
 
     def run(self) -> None:
         """Update the display until the context ends."""
-        if self._kind != "live":
-            while not self._ended.wait(POLL_SECONDS):
+        is_live, has_ended = self._kind == "live", False
+        with Live(console=self._console, auto_refresh=False) if is_live else nullcontext() as live:
+            while not has_ended:
+                has_ended = self._ended.wait(POLL_SECONDS)
                 self._update()
-            self._update()
-            return
-        with Live(console=self._console, auto_refresh=False) as live:
-            while not self._ended.wait(POLL_SECONDS):
-                self._update()
-                live.update(self._table(), refresh=True)
-            self._update()
-            live.update(self._table(), refresh=True)
+                if live is not None:
+                    live.update(self._table(), refresh=True)
 
     def _update(self) -> None:
         started = self._call.started_jobs()  # listed once, since thousands of jobs may be waiting
@@ -190,12 +192,8 @@ class Display(threading.Thread):
         requests = self._call.stop_requests()
         if requests > self._stop_requests:
             self._stop_requests = requests
-            self._print(
-                "stopping: running jobs finish their iteration and save; interrupt again to end "
-                "them at once"
-                if requests == 1
-                else "stopping at once"
-            )
+            first = "running jobs finish their iteration and save; interrupt again to end them"
+            self._print(f"stopping: {first} at once" if requests == 1 else "stopping at once")
         now = time.monotonic()
         part = int(20 * self._grid.progress)
         if self._kind == "plain" and (part > self._last_part or now - self._last_time > 30):
@@ -222,7 +220,7 @@ class Display(threading.Thread):
         for _ in range(3):
             rows.add_column(no_wrap=True)
         for job in running[:MAX_ROWS]:
-            share = min(100, 100 * job.env_steps // job.total_env_steps)
+            share = min(100, 100 * job.env_steps // job.config.total_env_steps)
             shown = f"return {float(job.return_mean):.1f}" if job.return_mean else ""
             rows.add_row(f"  {job.name}", f"{share}%", f"{job.env_steps:,} steps", shown)
         if len(running) > MAX_ROWS:

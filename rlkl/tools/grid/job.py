@@ -31,10 +31,7 @@ SHUTDOWN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class JobRunner:
-    """The function that Hydra's launchers call in their worker processes.
-
-    It starts a process for the job and waits, so a job that crashes does not end the worker.
-    """
+    """Runs a job in a process and waits for it, so a crash does not end the launcher's worker."""
 
     call: Call
     working_dir: Path
@@ -87,9 +84,8 @@ class JobRunner:
             process.join(0.2)
             if process.exitcode is not None:
                 return sent
-            orphaned = os.getppid() != launcher
-            wanted = max(self.call.stop_requests(), orphaned)
-            while sent < wanted:
+            is_orphaned = os.getppid() != launcher
+            while sent < max(self.call.stop_requests(), is_orphaned):
                 os.kill(process.pid or 0, ESCALATION[sent])
                 sent += 1
 
@@ -105,8 +101,7 @@ def _run_job(call: Call, name: str, to_runner: Connection, other_end: Connection
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=_end_after_runner, args=(to_runner,), daemon=True).start()
     try:
-        config = call.config(name)
-        summary = complete(config, claimed=_redirect_output)
+        summary = complete(call.config(name), claimed=_redirect_output)
         status = Status(summary.status, summary.reason)
     except FolderTakenError as error:
         status = Status("taken", str(error))

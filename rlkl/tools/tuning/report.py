@@ -3,6 +3,8 @@
 import csv
 import io
 import math
+from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,36 +45,33 @@ def write_report(study: Study, folder: Path, command: str, use: list[str]) -> No
     if best_of(trials) is not None:
         figures["values"] = _values(trials, study.space)
     for name in FIGURES:
-        path = folder / f"{name}.png"
-        if name in figures:
-            save(figures[name], path)
-        else:
-            path.unlink(missing_ok=True)  # from an earlier call
+        (folder / f"{name}.png").unlink(missing_ok=True)  # from an earlier call
+    for name, figure in figures.items():
+        save(figure, folder / f"{name}.png")
     write_durably(folder / "trials.csv", _csv(trials, study.space).encode())
-    page = _page(study, trials, shares, list(figures), command, use)
-    write_durably(folder / "report.md", page.encode())
-
-
-def _page(
-    study: Study,
-    trials: list[Trial],
-    shares: dict[str, float],
-    figures: list[str],
-    command: str,
-    use: list[str],
-) -> str:
-    config, best = study.config, best_of(trials)
-    count = {state: sum(trial.state == state for trial in trials) for state in STYLES}
-    seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
     parts = [
         "# Study of `rlkl tune`",
         f"    {command}",
+        *_results(study, trials, shares, use),
+        "## Figures",
+        *(f"![{name.title()}]({name}.png)" for name in figures),
+    ]
+    write_durably(folder / "report.md", ("\n\n".join(parts) + "\n").encode())
+
+
+def _results(
+    study: Study, trials: list[Trial], shares: dict[str, float], use: list[str]
+) -> list[str]:
+    """Return the paragraphs about the trials."""
+    config, best = study.config, best_of(trials)
+    count = Counter(trial.state for trial in trials)
+    parts = [
         f"{len(trials)} of {max(len(trials), config.trials)} trials: {count['complete']} complete, "
-        f"{count['pruned']} pruned, {count['failed']} failed; {seeds} each; "
+        f"{count['pruned']} pruned, {count['failed']} failed; {_seeds(config.seeds)} each; "
         f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
         "over its seeds of the training return (last 100 episodes).",
+        *(f"**{for_markdown(warning)}**" for warning in warnings(study, trials)),
     ]
-    parts += [f"**{for_markdown(warning)}**" for warning in warnings(study, trials)]
     if best is not None:
         parts += ["## Best trial", _best(best, trials, study), *use]
     parts += ["## Search space", "\n".join(f"- `{k}`: {d}" for k, d in study.space.items())]
@@ -88,8 +87,11 @@ def _page(
             "(PED-ANOVA, Watanabe et al. 2023). Shares sum to 1. Pruned trials are left out.",
             "\n".join(["| key | share |", "|---|---|", *lines]),
         ]
-    parts += ["## Figures", *(f"![{name.title()}]({name}.png)" for name in figures)]
-    return "\n\n".join(parts) + "\n"
+    return parts
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' * (number > 1)}"
 
 
 def _best(best: Trial, trials: list[Trial], study: Study) -> str:
@@ -113,7 +115,7 @@ def warnings(study: Study, trials: list[Trial]) -> list[str]:
         "optimistic. Train it with other seeds before you rely on it."
     )
     if seeds < 3:
-        found.append(f"Values of {seeds} seed{'s' * (seeds > 1)} vary much; use seeds=3 or more.")
+        found.append(f"Values of {_seeds(seeds)} vary much; use seeds=3 or more.")
     failed = sum(trial.state == "failed" for trial in trials)
     if failed > len(trials) / 4:
         reason = next(trial.reason for trial in trials if trial.state == "failed")
@@ -132,11 +134,9 @@ def warnings(study: Study, trials: list[Trial]) -> list[str]:
     return found
 
 
-def _ranked(trials: list[Trial]) -> list[Trial]:
-    order = {"complete": 0, "pruned": 1, "failed": 2}
-    return sorted(
-        trials, key=lambda t: (order[t.state], -t.value if math.isfinite(t.value) else math.inf)
-    )
+def _rank(trial: Trial) -> tuple[int, float]:
+    """Return a key that sorts trials by state, and by value from the best."""
+    return list(STYLES).index(trial.state), -trial.value if math.isfinite(trial.value) else math.inf
 
 
 def _table(trials: list[Trial], space: Space) -> str:
@@ -146,7 +146,7 @@ def _table(trials: list[Trial], space: Space) -> str:
             *(str(t.number), t.state, _number(t.value), f"{max(t.curve, default=0):,}"),
             *(_short(t.values.get(key, "")) for key in space),
         ]
-        for t in _ranked(trials)[:SHOWN]
+        for t in sorted(trials, key=_rank)[:SHOWN]
     ]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -155,15 +155,17 @@ def _table(trials: list[Trial], space: Space) -> str:
 def _csv(trials: list[Trial], space: Space) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["trial", "state", "value", "returns", "env_steps", "seconds", *space, "reason"]
-    writer.writerow(head)
+    writer.writerow(
+        ["trial", "state", "value", "returns", "env_steps", "seconds", *space, "reason"]
+    )
     for t in trials:
         steps = max(t.curve, default=0)
         returns = " ".join(map(repr, t.returns))
         value = "" if math.isnan(t.value) else repr(t.value)
         values = [t.values.get(key, "") for key in space]
-        row = [t.number, t.state, value, returns, steps, f"{t.seconds:.1f}", *values, t.reason]
-        writer.writerow(row)
+        writer.writerow(
+            [t.number, t.state, value, returns, steps, f"{t.seconds:.1f}", *values, t.reason]
+        )
     return text.getvalue()
 
 
@@ -186,13 +188,11 @@ def _history(trials: list[Trial], seeds: int) -> "Figure":
     for trial in trials:
         steps, curve = list(trial.curve), list(trial.curve.values())
         curves.plot(steps, curve, color=STYLES[trial.state][0], linewidth=0.8, alpha=0.6)
-    so_far, best = [], -math.inf
-    for trial in trials:
-        best = max(best, trial.value) if trial.state == "complete" else best
-        so_far.append(best if math.isfinite(best) else math.nan)
+    complete = [t.value if t.state == "complete" else -math.inf for t in trials]
+    so_far = [best if math.isfinite(best) else math.nan for best in accumulate(complete, max)]
     values.step([t.number for t in trials], so_far, where="post", color=BLACK, label="best so far")
     values.legend(frameon=False, fontsize=9)
-    return_name = f"training return, mean of {seeds} seed{'s' * (seeds > 1)}"
+    return_name = f"training return, mean of {_seeds(seeds)}"
     label(values, "Trials", "trial", return_name)
     label(curves, "Learning curves", "environment steps", return_name)
     return figure

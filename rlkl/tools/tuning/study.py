@@ -94,23 +94,18 @@ class Study:
         import optuna  # noqa: PLC0415 (an extra)
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.config = config
+        self.config, self.space, self.first = config, space, first
         self._parallel = config.parallel or 1
-        self.space = space
-        self.configure = configure
-        self.first = first
+        self._configure = configure
         self._streams = RandomStreams(seed)
         self._optuna, self._states = optuna, optuna.trial.TrialState
-        pruners: dict[str, optuna.pruners.BasePruner] = {
-            "median": optuna.pruners.MedianPruner(config.startup_trials, config.reports // 4),
-            "none": optuna.pruners.NopPruner(),
-        }
+        median = optuna.pruners.MedianPruner(config.startup_trials, config.reports // 4)
         try:
             self.study = optuna.create_study(
                 storage=_storage(folder / JOURNAL),
                 study_name=STUDY,
                 direction="maximize",
-                pruner=pruners[config.pruner],
+                pruner=median if config.pruner == "median" else optuna.pruners.NopPruner(),
                 load_if_exists=True,
             )
         except ValueError as error:
@@ -199,7 +194,7 @@ class Study:
         for index, trial in enumerate(trials):
             texts = {key: self.space[key].text(value) for key, value in trial.params.items()}
             try:
-                config = self.configure(texts)
+                config = self._configure(texts)
             except Exception as error:  # a failed trial does not end the study
                 reason = f"{type(error).__name__}: {one_line(error)}"
                 outcomes[index] = Outcome("failed", reason=reason)
@@ -242,11 +237,7 @@ class Study:
 
 
 def _storage(path: Path) -> "optuna.storages.BaseStorage":
-    """Return the storage of a study: Optuna's journal.
-
-    A killed process may leave an incomplete last line, and Optuna's lock file. Both are removed,
-    because this process has locked the folder.
-    """
+    """Return Optuna's journal, without what a killed process left: a partial line, a lock file."""
     from optuna.storages import JournalStorage  # noqa: PLC0415 (an extra)
     from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415 (an extra)
 
@@ -254,10 +245,7 @@ def _storage(path: Path) -> "optuna.storages.BaseStorage":
     check_plain_path(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists():
-        content = path.read_bytes()
-        complete = content.rfind(b"\n") + 1
-        if complete < len(content):
-            os.truncate(path, complete)
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     return JournalStorage(JournalFileBackend(str(path)))
 
 

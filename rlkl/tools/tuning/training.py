@@ -19,7 +19,6 @@ from rlkl.utils.validation import one_line
 
 POLL_SECONDS = 0.2
 
-
 Stop = Callable[[], bool]
 """Returns whether the user asked to stop, such as `threading.Event.is_set`."""
 

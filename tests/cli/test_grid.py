@@ -1,6 +1,5 @@
-"""Grids: names, display, and jobs that fail, are killed, are stopped and resume."""
+"""Grids on the command line: jobs that fail, are killed, are stopped and resume."""
 
-import io
 import json
 import os
 import signal
@@ -11,18 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pytest
 import yaml
-from rich.console import Console
 from same_runs import assert_same_run
 
 import rlkl
-from rlkl.cli import grid_launch, grid_line, main
+from rlkl.cli import grid_launch, main
 from rlkl.cli.grid import _settle_orphaned_jobs
 from rlkl.cli.schema import register_schemas
 from rlkl.tools.grid.call import Status, new_call
-from rlkl.tools.grid.display import Display, Grid, Job, ending
+from rlkl.tools.grid.display import Job
 
 REPOSITORY = Path(rlkl.__file__).parent.parent
 TINY = ["total_env_steps=300", "rollout_steps=16", "eval_episodes=2"]
@@ -42,204 +39,6 @@ def run(*arguments: str) -> int:
     return end.value.code
 
 
-def named(*overrides: str) -> tuple[Path, list[str]]:
-    grid_dir, jobs = grid_line.name_jobs(grid_line.read_line(list(overrides)))
-    return grid_dir, list(jobs)
-
-
-def test_job_names_hold_options_seed_and_swept_keys() -> None:
-    folder, names = named("seed=0,1", "env=acrobot", "algo=trpo", "gamma=0.9", "grid=mine")
-    assert folder == Path("runs/grids/mine")
-    assert names == ["trpo-acrobot-seed0", "trpo-acrobot-seed1"]
-    assert named("grid=mine", "gamma=0.9,0.95", "logger=quiet", "logger.tensorboard=false,true")[
-        1
-    ] == ["gamma_0.9", "gamma_0.95"]
-    assert named("grid=mine")[1] == ["defaults"]
-    assert named("grid=mine", "seed=1,1")[1] == ["seed1"]
-    # The record of a call lies beside the files of its jobs.
-    assert grid_line.job_name({"env": "env=call"}, []).startswith("job-call-")
-    # Names stay distinct where characters had to be replaced.
-    sizes = named("grid=mine", "policy.actor_hidden_sizes=[8,8],[88],[8]")[1]
-    assert len(set(sizes)) == 3
-    assert all(name.startswith("job-policy.actor_hidden_sizes_") for name in sizes)
-
-
-def test_options_of_config_dirs_can_be_swept(tmp_path: Path) -> None:
-    (tmp_path / "algo").mkdir()
-    for name in ("mine_a", "mine_b"):
-        (tmp_path / "algo" / f"{name}.yaml").write_text("defaults: [ppo_clip]\n")
-    _, jobs = grid_line.request_jobs(grid_line.read_line(["algo=glob(mine_*)"]), [tmp_path])
-    assert [job.name for job in jobs] == ["mine_a", "mine_b"]
-
-
-def test_default_grid_name_ignores_order_and_swept_values() -> None:
-    folder, _ = named("algo=trpo,npg", "seed=range(2)", "gamma=0.9")
-    assert folder.parent == Path("runs/grids")
-    assert folder.name.startswith("algo-seed-")
-    assert named("gamma=0.9", "logger=quiet", "seed=0,1", "algo=npg,trpo")[0] == folder
-    grown, names = named("algo=trpo,npg,ppo_clip", "seed=range(3)", "gamma=0.9")
-    assert grown == folder
-    assert {"trpo-seed1", "trpo-seed2", "ppo_clip-seed0"} < set(names)
-    for other in ("gamma=0.95", "gamma=0.9 eval_episodes=3"):
-        assert named("algo=trpo,npg", "seed=range(2)", *other.split())[0] != folder
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["grid=a/b"], "grid=a/b: expected a name"),
-        (["grid=.hidden"], "expected a name"),
-        (["grid=" + 151 * "a"], "expected a name"),
-        (["hydra.sweep.dir=x"], "grid=NAME"),
-        (["hydra.sweeper.max_batch_size=no"], "at least 1"),
-    ],
-)
-def test_invalid_grid_settings_raise(overrides: list[str], message: str) -> None:
-    with pytest.raises(rlkl.ConfigError, match=message):
-        grid_line.read_line(overrides)
-
-
-def test_launcher_overrides_are_separated_from_jobs() -> None:
-    line = grid_line.read_line(
-        ["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "grid=g",
-         "hydra.sweeper.max_batch_size=5"]
-    )  # fmt: skip
-    assert line.jobs.overrides == ["seed=1,2"]
-    assert line.launching == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
-    assert (line.name, line.batch) == ("g", 5)
-
-
-@pytest.mark.parametrize(
-    ("launcher", "extra"),
-    [("submitit_slurm", "submitit"), ("slurm", "submitit"), ("ray", "ray"), ("ray_cluster", "ray")],
-)
-def test_missing_launcher_extra_is_named(
-    launcher: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rlkl.utils.validation.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(rlkl.ConfigError, match=rf"launcher={launcher} needs .*rlkl\[{extra}\]"):
-        grid_launch.check_launcher([f"hydra/launcher={launcher}"], [])
-
-
-def test_slurm_launcher_needs_srun(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not find_spec("hydra_plugins.hydra_submitit_launcher"):
-        pytest.skip("the extra 'submitit' is not installed")
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    for name in ("slurm", "submitit_slurm"):
-        with pytest.raises(rlkl.ConfigError, match="this machine has no srun"):
-            grid_launch.check_launcher([f"hydra/launcher={name}"], [])
-    grid_launch.check_launcher(["hydra/launcher=slurm_rehearsal"], [])
-
-
-def test_installed_launchers_pass_the_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    (tmp_path / "own" / "hydra" / "launcher").mkdir(parents=True)
-    own = tmp_path / "own" / "hydra" / "launcher"
-    (own / "few.yaml").write_text("defaults:\n  - cores\n  - _self_\nn_jobs: 2\n")
-    (own / "odd.yaml").write_text("_target_: os.system\n")
-    checked = ["few"]
-    grid_launch.check_launcher(["hydra/launcher=few"], [tmp_path / "own"])
-    for name in {**grid_launch.HYDRA_LAUNCHERS, **grid_launch.RLKL_LAUNCHERS}:
-        extra = grid_launch.HYDRA_LAUNCHERS[grid_launch.RLKL_LAUNCHERS.get(name, name)]
-        if not extra or find_spec(f"hydra_plugins.hydra_{extra}_launcher"):
-            grid_launch.check_launcher([f"hydra/launcher={name}"], [])
-            checked.append(name)
-    assert {"basic", "joblib", "cores"} <= set(checked)
-    with pytest.raises(rlkl.ConfigError, match=r"os\.system is not an installed launcher"):
-        grid_launch.check_launcher(["hydra/launcher=odd"], [tmp_path / "own"])
-    with pytest.raises(rlkl.ConfigError, match="n_jobs=0"):
-        grid_launch.check_launcher(["hydra.launcher.n_jobs=0"], [])
-    with pytest.raises(rlkl.ConfigError, match="did you mean cores"):
-        grid_launch.check_launcher(["hydra/launcher=corse"], [])
-
-
-@pytest.mark.parametrize(
-    ("cores", "jobs", "threads", "expected"),
-    [(8, 100, 1, 8), (8, 3, 1, 3), (8, 100, 3, 2), (2, 100, 4, 1), (1, 5, 1, 1)],
-)
-def test_parallel_jobs_fit_the_cores(
-    cores: int, jobs: int, threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
-    assert grid_launch.jobs_at_a_time(jobs, threads) == expected
-
-
-def test_calls_have_separate_folders_and_stop_requests(tmp_path: Path) -> None:
-    call, other = new_call(tmp_path / "grid"), new_call(tmp_path / "grid")
-    assert call.folder != other.folder
-    assert call.status("trpo-seed0") == Status("waiting")
-    call.write_status("trpo-seed0", Status("failed", "a reason"))
-    assert call.status("trpo-seed0") == Status("failed", "a reason")
-    config = rlkl.TrainConfig(algo=rlkl.TRPOConfig(max_kl=1 / 3), gamma=0.1, run_dir="here")
-    call.write_config("trpo-seed0", config)
-    assert call.config("trpo-seed0") == config
-    assert [call.stop_requests(), other.stop_requests()] == [0, 0]
-    for expected in (1, 2, 3, 3):
-        call.request_stop()
-        assert call.stop_requests() == expected
-    assert other.stop_requests() == 0
-
-
-def job(name: str, status: str, made: int, total: int = 1000, before: int = 0) -> Job:
-    return Job(name, name, Path(name), total, Status(status), made, before)
-
-
-def test_overview_counts_jobs_and_steps() -> None:
-    jobs = [job("a", "finished", 1024), job("b", "running", 500, before=100),
-            job("c", "failed", 300), job("d", "waiting", 0)]  # fmt: skip
-    grid = Grid("mine", jobs, finished_before=[3000, 4000])
-    assert grid.progress == (7000 + 1000 + 500 + 0) / 10_000
-    assert grid.overview(10.0) == " 85%  3 done, 1 running, 1 failed, 1 waiting"
-    # 1,724 steps in 20 seconds, and 1,500 left.
-    assert grid.seconds_left(30.0) == pytest.approx(1500 * 20 / 1724)
-    assert grid.overview(30.0).endswith("1 waiting  about 0:00:17 left")
-    jobs[3].status = Status("stopped")
-    assert grid.overview(30.0) == (
-        " 85%  3 done, 1 running, 1 failed, 1 stopped, 0 waiting  about 0:00:06 left"
-    )
-
-
-@pytest.mark.parametrize("name", ["first", "a_rather_long_name_of_a_grid"])
-def test_display_fits_eighty_columns(name: str, tmp_path: Path) -> None:
-    long = "ppo_kl-cartpole-algo.target_kl_0.02-total_env_steps_3500-seed3"
-    jobs = [job(long, "running", 500_000, total=1_000_000), job("b", "waiting", 0)]
-    jobs[0].return_mean = "-1234.5"
-    grid = Grid(name, jobs, finished_before=[])
-    grid.overview(0.0)
-    display = Display(grid, new_call(tmp_path / name), "live")
-    display._console = Console(width=80, file=io.StringIO())
-    display._console.print(display._table())
-    lines = display._console.file.getvalue().splitlines()
-    assert len(lines) == 3
-    assert max(map(len, lines)) <= 80
-    assert "1 running, 0 failed, 1 waiting" in lines[1]
-    assert "50%  500,000 steps  return -1234.5" in lines[2]
-
-
-def test_progress_is_read_from_last_complete_row(tmp_path: Path) -> None:
-    read = Job("a", "seed=0", tmp_path, 1000)
-    read.read_progress()
-    assert (read.env_steps, read.return_mean) == (0, "")
-    lines = ["env_steps,return/train,kl/old_new"]
-    metrics = tmp_path / "metrics.csv"
-    for end, expected in (
-        ("\n", (0, "")),
-        ("\n128,9.5,0.1\n", (128, "9.5")),
-        ("\n128,9.5,0.1\n256,,0.2\n", (256, "")),
-        ("\n128,9.5,0.1\n256,7.5,0.2\n384,1", (256, "7.5")),
-        ("\n" + "".join(f"{n},{n}.5,0.25\n" for n in range(2000)), (1999, "1999.5")),
-    ):
-        metrics.write_text(lines[0] + end)
-        read.read_progress()
-        assert (read.env_steps, read.return_mean) == expected
-    for damage in ("xx\0,3\n", "a,b,c\n"):
-        metrics.write_text(f"{lines[0]}\n128,9.5,0.1\n{damage}")
-        read.read_progress()
-        assert (read.env_steps, read.return_mean) == expected  # unchanged
-
-
 @pytest.mark.parametrize(
     ("stop", "expected"),
     [
@@ -254,19 +53,10 @@ def test_orphaned_job_is_stopped_only_on_request(
     call.write_status("seed0", Status("running"))
     if stop:
         call.request_stop()
+    config = rlkl.TrainConfig(run_dir=str(tmp_path / "seed0"))
     (tmp_path / "seed0").mkdir()
-    _settle_orphaned_jobs(call, [Job("seed0", "seed=0", tmp_path / "seed0", 100)])
+    _settle_orphaned_jobs(call, [Job("seed0", ["seed=0"], config)])
     assert call.status("seed0") == expected
-
-
-def test_ending_shows_reason_or_results(tmp_path: Path) -> None:
-    failed = Job("a-seed0", "", tmp_path, 1, Status("failed", "RuntimeError: no"))
-    assert ending(failed) == "failed    a-seed0  RuntimeError: no"
-    finished = Job("a-seed0", "", tmp_path, 1, Status("finished"))
-    summary = {"status": "finished", "env_steps": 1, "return_mean": 12.34,
-               "eval_return": None, "wall_seconds": 5.4}  # fmt: skip
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    assert ending(finished) == "finished  a-seed0  return 12.3  5 s"
 
 
 def test_finished_grid_is_kept_and_other_config_refused(

@@ -7,7 +7,7 @@ import pytest
 
 import rlkl
 from rlkl.cli.compose import load
-from rlkl.cli.compose_tuning import experiment_yaml, load_tuning
+from rlkl.cli.compose_tuning import configure, experiment_yaml, load_tuning
 from rlkl.cli.schema import options, register_schemas
 from rlkl.tools.tuning.space import Choice, Interval
 from rlkl.utils.errors import ConfigError
@@ -62,7 +62,7 @@ def test_search_space_is_parsed() -> None:
         "critic.value_clip": "0.5",
         "normalize_observations": "True",
     }
-    assert tuning.configure(values) == load(tuning.overrides(values))
+    assert configure(tuning.fixed, values) == load(tuning.overrides(values))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_groups_can_be_tuned_and_last_value_counts() -> None:
     assert list(tuning.space) == ["algo", "policy"]
     assert tuning.fixed == ["gamma=0.7"]
     assert tuning.first is None  # the config does not contain the options of groups
-    config = tuning.configure({"algo": "trpo", "policy": "mlp_large"})
+    config = configure(tuning.fixed, {"algo": "trpo", "policy": "mlp_large"})
     assert (config.algo.name, config.gamma) == ("trpo", 0.7)
 
 
