@@ -68,9 +68,8 @@ def test_idle_worker_sleeps_and_wakes() -> None:
 
 def test_failed_request_is_one_line_and_worker_lives() -> None:
     envs = SharedMemoryVectorEnv([made("Pendulum-v1")] * 3, 2)
-    for seeds in ([0, 1], [0, 1, 2, 3]):
-        with pytest.raises((ValueError, BrokenEnvironmentError), match=r"^(ValueError: )?zip\(\)"):
-            envs.reset(seed=seeds)
+    with pytest.raises(BrokenEnvironmentError, match=r"^ValueError: zip\(\)"):
+        envs.reset(seed=[0, 1])  # none is left for the worker
     observations, _ = envs.reset(seed=[0, 1, 2])
     assert observations.shape == (3, 3)
     envs.close()
