@@ -29,18 +29,11 @@ class ActionDecoder:
     """The distribution for an action space, and the conversion of its samples to actions.
 
     Discrete uses `Categorical`, MultiDiscrete `MultiCategorical`, MultiBinary `Bernoulli`. A Box
-    uses a `DiagonalGaussian` whose samples are clipped to the bounds, or a `TanhGaussian` whose
-    samples are squashed into them: a = low + (high - low) · (tanh(u) + 1) / 2.
-
-    Args:
-        space: of one action.
-        box_distribution: `gaussian` or `tanh_gaussian`.
-        clip: False does not clip the samples of a `DiagonalGaussian`.
-        scale: whether a sample u of a `DiagonalGaussian` counts half-ranges from the middle of the
-            bounds, a = (low + high) / 2 + u · (high - low) / 2; without finite bounds a = u.
+    uses a `DiagonalGaussian`, whose samples u become a = u, or with `scale` and finite bounds
+    a = (low + high) / 2 + u · (high - low) / 2, clipped to the bounds unless `clip` is false; or
+    a `TanhGaussian`, which is squashed: a = low + (high - low) · (tanh(u) + 1) / 2.
 
     Attributes:
-        clips: whether actions are kept within the bounds of a Box.
         middle, half_range: of a = middle + half_range · u; None if that changes nothing.
         log_half_range: Σ_d log((high - low) / 2) of squashed actions, which is their entropy minus
             that of tanh(u); else 0.
@@ -69,6 +62,7 @@ class ActionDecoder:
         self.middle: Any = None
         self.half_range: Any = None
         self.log_half_range = 0.0
+        self._shape: tuple[int, ...] = space.shape or ()
         self.family: Callable[[Tensor], Distribution]
         if isinstance(space, Discrete):
             self.family, self.parameter_size = Categorical, int(space.n)
@@ -76,13 +70,11 @@ class ActionDecoder:
             sizes = tuple(int(n) for n in space.nvec.ravel())
             self.family, self.parameter_size = partial(MultiCategorical, sizes=sizes), sum(sizes)
         elif isinstance(space, MultiBinary):
-            self.family, self.parameter_size = Bernoulli, math.prod(space.shape)
+            self.family, self.parameter_size = Bernoulli, math.prod(self._shape)
         else:
             self.family = DiagonalGaussian if box_distribution == "gaussian" else TanhGaussian
-            self.parameter_size = 2 * math.prod(space.shape or ())
+            self.parameter_size = 2 * math.prod(self._shape)
             self._set_bounds(scale)
-        self._shape: tuple[int, ...] = space.shape or ()
-        self._discrete_start = int(space.start) if isinstance(space, Discrete) else None
 
     def _set_bounds(self, scale: bool) -> None:
         box = self.space
@@ -94,9 +86,8 @@ class ActionDecoder:
         self._low, self._high = _bound(box.low), _bound(box.high)
         # In float64 high - low does not overflow, and low + (high - low) reaches the upper bound.
         low, high = box.low.astype(np.float64), box.high.astype(np.float64)
-        self._squash_low, self._squash_span = low, None
         if self.squashes:
-            self._squash_span = high - low
+            self._squash_low, self._squash_span = low, high - low
             with np.errstate(divide="ignore"):  # low == high
                 self.log_half_range = float(np.log(self._squash_span / 2).sum())
         elif scale:
@@ -133,28 +124,20 @@ class ActionDecoder:
             samples: `[N]` integers from 0, `[N, D]` integers from 0, or `[N, D]` unbounded numbers.
 
         Returns:
-            `[N]` or `[N, *shape]` in the numbering, bounds and type of the action space; the
-            samples themselves if they are already.
+            `[N]` or `[N, *shape]` in the numbering, bounds and type of the action space.
         """
-        space = self.space
-        if self._discrete_start is not None:
-            start = self._discrete_start
-            shifted: NDArray[Any] = samples + start if start else samples
-            return shifted if shifted.dtype == space.dtype else shifted.astype(space.dtype)
-        if samples.shape[1:] != self._shape:
-            samples = samples.reshape(len(samples), *self._shape)
+        samples = samples.reshape(len(samples), *self._shape)
         if not self.is_continuous:
-            starts = space.start if isinstance(space, MultiDiscrete) else 0
-            return (samples + starts).astype(space.dtype)
-        if self._squash_span is not None:
+            samples = samples + getattr(self.space, "start", 0)
+            return samples.astype(self.space.dtype, copy=False)
+        if self.squashes:
             samples = self._squash_low + self._squash_span * (np.tanh(samples) + 1) / 2
         elif self.half_range is not None:
             samples = self.middle + self.half_range * samples
-        actions: NDArray[Any] = samples
         if self.clips:  # faster than np.clip
-            actions = np.maximum(samples, self._low)
-            np.minimum(actions, self._high, out=actions)
-        return actions if actions.dtype == space.dtype else actions.astype(space.dtype)
+            samples = np.maximum(samples, self._low)
+            np.minimum(samples, self._high, out=samples)
+        return samples.astype(self.space.dtype, copy=False)
 
 
 def _bound(bounds: NDArray[np.floating[Any]]) -> Any:
@@ -163,11 +146,7 @@ def _bound(bounds: NDArray[np.floating[Any]]) -> Any:
 
 
 def check_action_space(space: gym.Space[Any]) -> None:
-    """Check that the action space is supported.
-
-    Raises:
-        ConfigError: with the space and the supported ones.
-    """
+    """Raise a `ConfigError` unless the action space is supported."""
     is_float_box = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)
     if not (isinstance(space, Discrete | MultiDiscrete | MultiBinary) or is_float_box):
         raise ConfigError(
@@ -179,7 +158,7 @@ def check_action_space(space: gym.Space[Any]) -> None:
 def mask_rows(
     space: gym.Space[Any], masks: Any, ignored: NDArray[np.bool_], where: str = "the environment"
 ) -> NDArray[np.bool_]:
-    """Return which actions are allowed in the form that distributions take.
+    """Return which actions are allowed, `[N, M]`, in the form that distributions take.
 
     Args:
         space: of one action.
@@ -189,9 +168,6 @@ def mask_rows(
             be 1).
         ignored: rows whose mask is ignored: all actions are allowed, `[N]`.
         where: the start of an error message.
-
-    Returns:
-        bool, `[N, M]`.
 
     Raises:
         BrokenEnvironmentError: for a mask of the wrong size, or one that allows nothing.
@@ -206,10 +182,8 @@ def mask_rows(
             return allowed
     if isinstance(space, MultiBinary):
         groups = [2] * math.prod(space.shape)
-    elif isinstance(space, MultiDiscrete):
-        groups = [int(n) for n in space.nvec.ravel()]
-    elif isinstance(space, Discrete):
-        groups = [int(space.n)]
+    elif isinstance(space, Discrete | MultiDiscrete):
+        groups = np.ravel(space.n if isinstance(space, Discrete) else space.nvec).tolist()
     else:
         raise BrokenEnvironmentError(
             f"{where}: an action mask for actions {space}, which have none"

@@ -8,19 +8,12 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rlkl.utils.validation import nearest, one_line
 
-OF_MAKE = ("max_episode_steps", "render_mode")
-"""Arguments of `gymnasium.make`."""
-
 
 def with_tuples(kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool) -> dict[str, Any]:
     """Convert lists to tuples where the constructor takes tuples.
 
     The command line and YAML have only lists, and some constructors accept only tuples.
-
-    Args:
-        kwargs: of the constructor.
-        spec: of the environment.
-        vectorized: whether to use the constructor of the environment's vectorised form.
+    `vectorized` selects the constructor of the environment's vectorised form.
     """
     if not any(isinstance(value, list) for value in kwargs.values()):
         return kwargs
@@ -37,8 +30,7 @@ def with_tuples(kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool) -> d
 def _takes_tuple(parameter: inspect.Parameter | None) -> bool:
     if parameter is None:
         return False
-    annotation = parameter.annotation
-    hint = "" if annotation is parameter.empty else str(annotation).lower()
+    hint = str(parameter.annotation).lower()
     return isinstance(parameter.default, tuple) or ("tuple" in hint and "list" not in hint)
 
 
@@ -55,36 +47,28 @@ def _parameters(spec: EnvSpec, vectorized: bool) -> tuple[dict[str, inspect.Para
             parameters = inspect.signature(code).parameters
         except (TypeError, ValueError):
             return found, True
-        kinds = {parameter.kind for parameter in parameters.values()}
-        named = {
-            name: parameter
-            for name, parameter in parameters.items()
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        }
-        found |= {name: named[name] for name in named if name not in found}
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+        accepts_others = False
+        for name, parameter in parameters.items():
+            if parameter.kind == parameter.VAR_KEYWORD:
+                accepts_others = True
+            elif parameter.kind != parameter.VAR_POSITIONAL:
+                found.setdefault(name, parameter)
+        if not accepts_others:
             return found, False
     return found, True
 
 
 def unknown_argument(
-    error: Exception, kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool
+    error: BaseException, kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool
 ) -> str:
-    """Return a message about an argument that a constructor does not accept; empty if none.
-
-    Args:
-        error: raised when the environment was made.
-        kwargs: of the constructor.
-        spec: of the environment.
-        vectorized: whether its vectorised form was made.
-    """
+    """Return a message about an argument that a constructor does not accept; empty if none."""
     match = re.search(r"unexpected keyword argument '(\w+)'", one_line(error))
     if not isinstance(error, TypeError) or match is None or match[1] not in kwargs:
         return ""
     name = match[1]
     parameters, accepts_others = _parameters(spec, vectorized)
-    known = [*dict.fromkeys([*parameters, *OF_MAKE])]
-    known = [key for key in known if key not in ("self", "num_envs", "game")]
+    names = dict.fromkeys([*parameters, "max_episode_steps", "render_mode"])
+    known = [key for key in names if key not in ("self", "num_envs", "game")]
     if accepts_others or name in known:
         return ""
     return (

@@ -14,9 +14,7 @@ from rlkl.utils.errors import BrokenEnvironmentError
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import one_line
 
-MASK_ALIAS = "action_masks"
-"""Another key of the action mask in an info, and sb3-contrib's method."""
-
+MASK_ALIAS = "action_masks"  # another key of the mask in an info, and sb3-contrib's method
 UPGRADE = "wrap it for Gymnasium (the package shimmy does), or upgrade it"
 
 
@@ -25,25 +23,25 @@ class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
 
     Vector environments copy observations into arrays of the declared space, which would silently
     broadcast or cast some wrong ones. Exceptions become `BrokenEnvironmentError`, which can be
-    pickled by a worker process. Rewards, terminated and truncated become plain numbers: some
-    environments return arrays of one element.
-
-    Args:
-        env: a sub-environment, which may have a method or an attribute `action_masks`.
-        copy_observations: for a caller that keeps observations: many environments return the same
-            array at each step, changed in place.
+    pickled by a worker process. Rewards, terminated and truncated become plain numbers. Set
+    `copy_observations` for a caller that keeps observations: many environments change and return
+    the same array at each step.
     """
 
     def __init__(self, env: gym.Env[Any, Any], *, copy_observations: bool = False) -> None:
         super().__init__(env)
         self._copy_observations = copy_observations
-        declared = [leaf for leaf in leaves(env.observation_space) if isinstance(leaf.space, FLAT)]
         # Each leaf with the types that passed so far: can_cast is slow.
-        self._leaves = [(leaf, {leaf.dtype}) for leaf in declared]
+        self._leaves = [
+            (leaf, {leaf.dtype})
+            for leaf in leaves(env.observation_space)
+            if isinstance(leaf.space, FLAT)
+        ]
         # Of an observation that is one array; no array has a shape of None.
         self._shape, self._types = None, set[np.dtype[Any]]()
-        if len(declared) == 1 and not declared[0].path:
-            self._shape, self._types = declared[0].shape, self._leaves[0][1]
+        if isinstance(env.observation_space, FLAT):
+            ((leaf, self._types),) = self._leaves
+            self._shape = leaf.shape
         self._has_masks = env.has_wrapper_attr(MASK_ALIAS)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -59,7 +57,7 @@ class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
             _check_info(info)
             self._check(observation)
             if self._copy_observations:
-                observation = _copied(observation)
+                observation = deepcopy(observation)
             return observation, self._with_mask(info)
         except (BrokenEnvironmentError, KeyboardInterrupt):
             raise
@@ -84,10 +82,8 @@ class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
                 or observation.dtype not in self._types
             ):
                 self._check(observation)
-            if type(info) is not dict:
-                _check_info(info)
-            if self._has_masks or MASK_ALIAS in info:
-                info = self._with_mask(info)
+            _check_info(info)
+            info = self._with_mask(info)
             if not isinstance(reward, float):
                 reward = _number(reward)
             if type(terminated) is not bool:
@@ -95,7 +91,7 @@ class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
             if type(truncated) is not bool:
                 truncated = _flag("truncated", truncated)
             if self._copy_observations:
-                observation = _copied(observation)
+                observation = deepcopy(observation)
             return observation, reward, terminated, truncated, info
         except (BrokenEnvironmentError, KeyboardInterrupt):
             raise
@@ -162,22 +158,10 @@ def _number(reward: Any) -> float:
 
 
 def _flag(name: str, value: Any) -> bool:
-    if isinstance(value, np.bool_):
-        return bool(value)
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biu" or array.item() not in (0, 1):
         raise BrokenEnvironmentError(f"{name} is {_shown(value)}; expected True or False")
     return bool(array.item())
-
-
-def _copied(observation: Any) -> Any:
-    if isinstance(observation, np.ndarray):
-        return observation.copy()
-    if isinstance(observation, dict):
-        return {key: _copied(part) for key, part in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(map(_copied, observation))
-    return deepcopy(observation)
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Adapt EnvPool to Gymnasium's vector environments."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -15,11 +16,7 @@ from rlkl.utils.validation import nearest
 class EnvPoolVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Steps N environments of EnvPool; each reset makes a new pool, which sets the seeds.
 
-    Args:
-        env_id: EnvPool's id, such as `Pong-v5`; the prefix `ALE/` is dropped.
-        num_envs: N.
-        frame_stack: number of stacked frames, of Atari games only.
-        kwargs: EnvPool's own options; `num_threads` is by default the number of cores, at most N.
+    `kwargs` are EnvPool's own options; `num_threads` is by default the number of cores, at most N.
 
     Raises:
         ConfigError: EnvPool does not have the environment.
@@ -39,16 +36,10 @@ class EnvPoolVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 "use env.backend=auto"
             )
         self.num_envs = num_envs
-        self._make = envpool.make
-        self._arguments: dict[str, Any] = {
-            "task_id": name,
-            "env_type": "gymnasium",
-            "num_envs": num_envs,
-            "num_threads": min(num_envs, usable_cores()),
-        }
-        if frame_stack > 1:
-            self._arguments["stack_num"] = frame_stack
-        self._arguments |= kwargs
+        threads = min(num_envs, usable_cores())
+        stacks = {"stack_num": frame_stack} if frame_stack > 1 else {}
+        options = {"num_envs": num_envs, "num_threads": threads} | stacks | kwargs
+        self._make = partial(envpool.make, name, "gymnasium", **options)
         self._pool = self._new_pool(0)
         self.single_observation_space = self._pool.observation_space
         self.single_action_space = self._pool.action_space
@@ -57,14 +48,12 @@ class EnvPoolVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         with warnings.catch_warnings():
             # EnvPool casts the bounds of some spaces when they are first read.
             warnings.simplefilter("ignore")
-            pool = self._make(seed=seed, **self._arguments)
+            pool = self._make(seed=seed)
             assert pool.observation_space is not None
             assert pool.action_space is not None
         return pool
 
-    def reset(
-        self, *, seed: Any = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Reset all environments, with one seed each."""
         self._pool.close()
         self._pool = self._new_pool(0 if seed is None else seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, parse_env_id
+from gymnasium.envs.registration import EnvSpec
 
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_installed, one_line
@@ -60,8 +60,7 @@ def find_spec(env_id: str) -> EnvSpec:
         ConfigError: for an unknown id, with the id, extra or package to use instead.
     """
     module, _, name = env_id.rpartition(":")
-    if module:
-        import_module_of(env_id)
+    import_module_of(env_id)
     for prefix, (registering, extra) in REGISTERING.items():
         if name.startswith(prefix):
             if extra:
@@ -107,18 +106,13 @@ def _search_here() -> str:
     return here
 
 
-_run_folders: set[Path] = set()
-"""Folders from which no module may be imported."""
+_run_folders: set[Path] = set()  # no module may be imported from them
 
 
 def check_module(env_id: str, run_dir: Path) -> str:
     """Return a message on which module a run's `env.id` will import from where; empty if none.
 
     A run folder may come from someone else, so no code in it is imported, by any path.
-
-    Args:
-        env_id: of the run's checkpoint.
-        run_dir: the run folder.
 
     Raises:
         ConfigError: the module lies in the run folder.
@@ -128,9 +122,8 @@ def check_module(env_id: str, run_dir: Path) -> str:
     if not module:
         return ""
     _search_here()
-    places: list[str] = []
-    for place in _places(module):
-        places.append(place)
+    places = list(_places(module))
+    for place in places:
         if _lies_in(place, run_dir):
             raise ConfigError(
                 f"env.id={env_id}: {place} lies in the run's folder, from which no code is run; "
@@ -178,9 +171,8 @@ def _import_failure(module: str, error: BaseException, here: str) -> str:
     text = f"the package {module!r} cannot be imported: {type(error).__name__}: {one_line(error)}"
     top = module.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and error.name == top:
-        for _, install, known in ELSEWHERE:
-            if top == known:
-                return f"{text}; pip install {install}"
+        if packages := [package for _, package, known in ELSEWHERE if top == known]:
+            return f"{text}; pip install {packages[0]}"
         if module.endswith(".py") or "-" in module:
             return f"{text}; did you mean {module.removesuffix('.py').replace('-', '_')}?"
         return f"{text}; expected {top}.py or {top}/ in {here}, or an installed package"
@@ -211,19 +203,12 @@ def newest_id(env_id: str) -> str:
     """Return the id with its newest registered version; unchanged if there is none."""
     wanted = _stem(env_id).lower()
     same = [known for known in gym.registry if _stem(known).lower() == wanted]
-    return max(same, key=_version, default=env_id)
+    return max(same, key=lambda known: gym.registry[known].version or 0, default=env_id)
 
 
 def _stem(env_id: str) -> str:
     """Return an id without its version."""
     return re.sub(r"-v\d+$", "", env_id)
-
-
-def _version(env_id: str) -> int:
-    try:
-        return parse_env_id(env_id)[2] or 0
-    except gym.error.Error:
-        return 0
 
 
 def _suggestion(module: str, name: str) -> str:
@@ -241,9 +226,8 @@ def _suggestion(module: str, name: str) -> str:
             f"use env.id=ALE/{game}-v5 (extra: atari)"
         )
     what = "no such environment is registered"
-    if (newest := newest_id(name)) != name:
-        return f"{what} (did you mean {newest}?)"
-    if hint := _nearest_id(name):
+    newest = newest_id(name)
+    if hint := newest if newest != name else _nearest_id(name):
         return f"{what} (did you mean {hint}?)"
     return (
         f"{what}; gymnasium.pprint_registry() lists Gymnasium's; for one of another package use "

@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.envs.arguments import unknown_argument, with_tuples
@@ -28,12 +28,8 @@ from rlkl.utils.signals import STOP_SIGNALS
 from rlkl.utils.validation import check_choice, check_installed, check_range, check_text, one_line
 
 BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale")
-
-MIN_ENVS_FOR_NATIVE = 6
-"""Sub-environments from which CartPole's vectorised form is faster than `sync`."""
-
-Made = tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]
-"""What a backend makes: the environments, and the conversion of N seeds for their reset."""
+VECTORIZED = ("native", "ale")  # these make an environment's own vectorised form
+MIN_ENVS_FOR_NATIVE = 6  # from here on CartPole's vectorised form is faster than `sync`
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,6 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
         raise ConfigError(f"env.id={config.id}: {error}") from error
 
 
-VECTORIZED = ("native", "ale")
-"""Backends that make an environment's own vectorised form."""
-
-
 def _with_tuples(config: EnvConfig, backend: str) -> EnvConfig:
     if backend == "envpool":
         return config
@@ -109,17 +101,6 @@ def _config_errors(config: EnvConfig, backend: str) -> Iterator[None]:
         raise ConfigError(_failure(config, backend, error)) from error
 
 
-def _advice(backend: str) -> str:
-    """Return advice for start methods with which each process imports the script."""
-    method = multiprocessing.get_start_method(allow_none=True)
-    if backend not in ("async", "shared") or method not in ("spawn", "forkserver"):
-        return ""
-    return (
-        f"; with the start method {method} each process imports the script, so the script must "
-        'train below: if __name__ == "__main__":'
-    )
-
-
 def _failure(config: EnvConfig, backend: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "jaxlib", "flax"):
         return (
@@ -127,23 +108,22 @@ def _failure(config: EnvConfig, backend: str, error: BaseException) -> str:
             f"pip install 'gymnasium[jax]'"
         )
     if backend != "envpool":
-        vectorized = backend in VECTORIZED
-        spec = find_spec(config.id)
-        if isinstance(error, Exception) and (
-            why := unknown_argument(error, config.kwargs, spec, vectorized=vectorized)
-        ):
+        spec, vectorized = find_spec(config.id), backend in VECTORIZED
+        if why := unknown_argument(error, config.kwargs, spec, vectorized=vectorized):
             return why
     given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
-    why = f"{type(error).__name__}: {one_line(error)}{_advice(backend)}"
+    why = f"{type(error).__name__}: {one_line(error)}"
+    method = multiprocessing.get_start_method(allow_none=True)
+    if backend in ("async", "shared") and method in ("spawn", "forkserver"):
+        why += (
+            f"; with the start method {method} each process imports the script, so the script must "
+            'train below: if __name__ == "__main__":'
+        )
     return f"env.id={config.id}{given} could not be made: {why}"
 
 
 def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
-    """Make one environment that renders.
-
-    Args:
-        config: `num_envs` and `backend` do not matter.
-        render_mode: `human` for a window, `rgb_array` for images.
+    """Make one environment that renders: `human` shows a window, `rgb_array` returns images.
 
     Raises:
         ConfigError: the environment cannot be made or rendered.
@@ -169,10 +149,8 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
 def choose_backend(config: EnvConfig) -> str:
     """Return `env.backend`, or the backend that `auto` means.
 
-    `auto` is `ale` for Atari, `native` if the environment has a vectorised form and there are
-    enough sub-environments, else `sync`: the fastest in measurements (docs/environments.md). It is
-    never `envpool`, which reimplements environments: a run should not depend on which packages are
-    installed.
+    `auto` is never `envpool`, which reimplements environments: a run should not depend on which
+    packages are installed. docs/environments.md has the speed of each backend.
 
     Raises:
         ConfigError: the requested backend cannot make the environment.
@@ -216,17 +194,6 @@ def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv
     return gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **kwargs)
 
 
-def _wrappers(config: EnvConfig) -> list[Callable[[Any], Any]]:
-    """Return the wrappers of every sub-environment, innermost first."""
-    # A stack keeps observations; so does Gymnasium's worker, during the next reset.
-    keeps = config.frame_stack > 1 or config.backend == "async"
-    wrappers: list[Callable[[Any], Any]] = [partial(EnvChecker, copy_observations=keeps)]
-    if config.frame_stack > 1:
-        wrappers.append(partial(_with_chosen_parts, keys=config.observation_keys))
-        wrappers.append(partial(FrameStackObservation, stack_size=config.frame_stack))
-    return wrappers
-
-
 def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, Any]:
     """Drop the unused parts of observations, if any of them cannot be stacked."""
     space: Any = env.observation_space
@@ -241,17 +208,24 @@ def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, 
 
 def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
     spec = find_spec(config.id)  # another process may not have the id
+    stacks = config.frame_stack > 1
 
     def make() -> gym.Env[Any, Any]:
         env = gym.make(spec, disable_env_checker=True, **config.kwargs)
-        for wrapper in _wrappers(config):
-            env = wrapper(env)
-        return env
+        # A stack keeps observations; so does Gymnasium's worker, during the next reset.
+        env = EnvChecker(env, copy_observations=stacks or config.backend == "async")
+        if not stacks:
+            return env
+        env = _with_chosen_parts(env, config.observation_keys)
+        return FrameStackObservation(env, config.frame_stack)
 
     return [make] * config.num_envs
 
 
-def _make(config: EnvConfig, backend: str) -> Made:
+def _make(
+    config: EnvConfig, backend: str
+) -> tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]:
+    """Return the environments, and the conversion of N seeds for their reset."""
     if backend == "native":
         return _make_vectorized(config), lambda seeds: seeds[0]
     if backend == "ale":
@@ -269,31 +243,21 @@ def _make(config: EnvConfig, backend: str) -> Made:
 
 
 def _make_async(config: EnvConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
-    make = partial(
-        gym.make_vec,
-        config.id,
-        config.num_envs,
-        vectorization_mode="async",
-        wrappers=_wrappers(config),
-        disable_env_checker=True,
-        **config.kwargs,
-    )
-    vector_kwargs: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    make = partial(AsyncVectorEnv, _makers(config), autoreset_mode=AutoresetMode.SAME_STEP)
     try:
-        return make(vector_kwargs=vector_kwargs)
+        return make()
     except ValueError as error:
         # Shared memory cannot hold some part of the observations, perhaps an unused one.
         if not isinstance(error.__cause__, gym.error.CustomSpaceError):
             raise
-        return make(vector_kwargs=vector_kwargs | {"shared_memory": False})
+        return make(shared_memory=False)
 
 
 @contextmanager
 def _children_ignore_signals() -> Iterator[None]:
     """Let processes that are started in this context ignore the signals that stop a run.
 
-    Terminals, `timeout` and Slurm signal every process of a group, but the trainer decides when to
-    stop, and workers that died first would make it fail. They end with the trainer.
+    Terminals and Slurm signal every process, but the trainer decides when its workers stop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -15,9 +15,6 @@ class Recall(gym.Env[NDArray[np.float32], np.int64]):
     The observation is (cue, asked): (±1, 0) at first, then (0, 0) for `delay` steps, then (0, 1).
     The next action ends the episode. The reward is 1 for action 1 after cue 1 and for action 0
     after cue -1, else 0. A policy without memory has an expected return of at most ½.
-
-    Args:
-        delay: steps between the cue and the question.
     """
 
     def __init__(self, delay: int = 6) -> None:

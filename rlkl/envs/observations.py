@@ -1,12 +1,12 @@
 """Encode observations of any supported space as one vector and images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Tuple
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from rlkl.envs.spaces import FLAT, FLOAT32_MAX, Leaf, leaves
@@ -32,10 +32,7 @@ class ObservationEncoder:
     it. A Box of bytes (uint8) in two or more dimensions is an image: it stays bytes, channels
     first. The channel axis of three is the shorter of the first and the last (the last if they are
     equal). Of four axes the first is a stack of frames, and frames times channels become channels.
-
-    Args:
-        space: of one observation, Dict and Tuple included.
-        keys: the parts of a Dict or Tuple to use; none for all.
+    `keys` names the parts of a Dict or Tuple to use; none for all.
 
     Attributes:
         vector_size: D, columns of the vector; 0 if there is none.
@@ -70,38 +67,49 @@ class ObservationEncoder:
         if not self.vector_size and not self.images:
             raise ConfigError(f"observations {space} show nothing; expected at least one number")
         self.is_measured = np.zeros(self.vector_size, np.bool_)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
         for leaf, columns in self._columns:
-            self.is_measured[columns] = isinstance(leaf.space, Box)
-        is_wide = any(
-            isinstance(leaf.space, Box) and not np.can_cast(leaf.dtype, np.float32)
-            for leaf, _ in self._columns
-        )
-        self.dtype = np.dtype(np.float64 if is_wide else np.float32)
-        self._is_flat_box = len(self._columns) == 1 and self.is_measured.all()
-        self._is_plain = self._is_flat_box and not self._images and _is_plain(self._columns[0][0])
-        # One-hot codes, bits and integers are finite.
-        self._can_be_infinite = any(
-            np.issubdtype(leaf.dtype, np.inexact) for leaf, _ in self._columns
-        )
+            self.is_measured[columns] = is_box = isinstance(leaf.space, Box)
+            if is_box and not np.can_cast(leaf.dtype, np.float32):
+                self.dtype = np.dtype(np.float64)
+        is_vector = isinstance(space, Box) and len(space.shape) == 1
+        self._is_plain = is_vector and space.dtype in (np.float32, np.float64)
 
     def __call__(self, observations: Any, where: str = "the environment") -> Observations:
-        """Encode a batch of observations.
-
-        Args:
-            observations: of a vector environment: nested like the space, N rows in each leaf.
-            where: the start of an error message.
+        """Encode observations of a vector environment: nested like the space, N rows in each leaf.
 
         Raises:
             BrokenEnvironmentError: for NaN, infinite numbers, or anything outside the space.
         """
-        if self._is_plain and isinstance(observations, np.ndarray):
-            plain = self._plain(observations)
-            if plain is not None:
-                return {VECTOR: plain}
+        # Fast for nearly every step: below this sum of squares all numbers are finite in float32.
+        if (
+            self._is_plain
+            and isinstance(observations, np.ndarray)
+            and observations.shape[1:] == self.space.shape
+            and observations.dtype == self.space.dtype
+            and np.vdot(observations, observations) < FLOAT32_MAX
+        ):
+            return {VECTOR: observations}
+        return self._encoded(lambda leaf: np.asarray(leaf.select(observations)), where)
+
+    def stack(self, observations: Sequence[Any], where: str = "the environment") -> Observations:
+        """Encode single observations, one row each."""
+
+        def rows_of(leaf: Leaf) -> NDArray[Any]:
+            try:
+                return np.array([leaf.select(observation) for observation in observations])
+            except (LookupError, TypeError, ValueError):
+                raise BrokenEnvironmentError(
+                    f"{where}: the observation{leaf.label} is missing; expected {self.space}"
+                ) from None
+
+        return self._encoded(rows_of, where)
+
+    def _encoded(self, rows_of: Callable[[Leaf], NDArray[Any]], where: str) -> Observations:
         encoded: Observations = {}
         if self.vector_size:
-            encoded[VECTOR] = vector = self._vector(observations, where)
-            if self._can_be_infinite and not all_finite(vector):
+            encoded[VECTOR] = vector = self._vector(rows_of, where)
+            if not all_finite(vector):
                 rows, columns = np.nonzero(~np.isfinite(vector))
                 leaf = next(leaf for leaf, span in self._columns if columns[0] < span.stop)
                 raise BrokenEnvironmentError(
@@ -109,25 +117,11 @@ class ObservationEncoder:
                     f"{vector[rows[0], columns[0]]} at index {columns[0]}; expected finite numbers"
                 )
         for name, leaf in self._images.items():
-            encoded[name] = channels_first(_checked_rows(leaf, observations, where))
+            encoded[name] = channels_first(_checked(leaf, rows_of(leaf), where))
         return encoded
 
-    def _plain(self, rows: NDArray[Any]) -> NDArray[Any] | None:
-        """Return rows of one flat Box unchanged; None if they need a closer look.
-
-        This is the fast path of nearly every step. A sum of squares below the maximum of float32
-        means that all numbers are finite in float32 too.
-        """
-        leaf = self._columns[0][0]
-        is_declared = rows.shape[1:] == leaf.shape and rows.dtype == leaf.dtype
-        return rows if is_declared and np.vdot(rows, rows) < FLOAT32_MAX else None
-
-    def _vector(self, observations: Any, where: str) -> NDArray[Any]:
-        if self._is_flat_box:
-            rows = _checked_rows(self._columns[0][0], observations, where)
-            vector = self._numbers(rows)
-            return vector if vector.ndim == 2 else vector.reshape(len(rows), -1)
-        parts = [_checked_rows(leaf, observations, where) for leaf, _ in self._columns]
+    def _vector(self, rows_of: Callable[[Leaf], NDArray[Any]], where: str) -> NDArray[Any]:
+        parts = [_checked(leaf, rows_of(leaf), where) for leaf, _ in self._columns]
         vector = np.zeros((len(parts[0]), self.vector_size), self.dtype)
         for rows, (leaf, columns) in zip(parts, self._columns, strict=True):
             if leaf.one_hot is not None:
@@ -138,7 +132,8 @@ class ObservationEncoder:
 
     def _numbers(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return numbers in the vector's type; those too large for float32 become infinite."""
-        narrow = _as_float32(rows)
+        with np.errstate(over="ignore"):
+            narrow = rows.astype(np.float32, copy=False)
         if self.dtype == np.float32:
             return narrow
         return np.where(np.isfinite(narrow), rows, narrow).astype(np.float64)
@@ -147,31 +142,6 @@ class ObservationEncoder:
     def columns(self) -> dict[str, tuple[int, int]]:
         """Start and end (exclusive) of each part's columns in the vector."""
         return {leaf.name: (span.start, span.stop) for leaf, span in self._columns}
-
-    def _used_leaves(self) -> list[Leaf]:
-        return [*(leaf for leaf, _ in self._columns), *self._images.values()]
-
-    def stack(self, observations: Sequence[Any], where: str = "the environment") -> Observations:
-        """Encode single observations, one row each."""
-        used = [leaf.path for leaf in self._used_leaves()]
-        return self(_stacked(self.space, observations, used), where)
-
-    def check_single(self, observation: Any) -> None:
-        """Check that one observation has the declared shapes and types.
-
-        Raises:
-            BrokenEnvironmentError: with the part, what it is and what it should be.
-        """
-        for leaf in self._used_leaves():
-            try:
-                part = np.asarray(leaf.select(observation))
-            except (LookupError, TypeError, ValueError):
-                raise BrokenEnvironmentError(
-                    f"the observation{leaf.label} is missing; expected {self.space}"
-                ) from None
-            is_array = isinstance(leaf.select(observation), np.ndarray | np.generic)
-            if part.shape != leaf.shape or is_array or part.dtype.kind not in "biuf":
-                leaf.check(part.shape, part.dtype, "the observation")
 
     def empty(self, *shape: int) -> Observations:
         """Return uninitialized buffers for encoded observations, `[*shape, ...]` each."""
@@ -242,31 +212,14 @@ def _check_supported(leaf: Leaf, all_leaves: list[Leaf]) -> None:
     )
 
 
-def _is_plain(leaf: Leaf) -> bool:
-    return leaf.path == () and len(leaf.shape) == 1 and leaf.dtype in (np.float32, np.float64)
-
-
-def _checked_rows(leaf: Leaf, observations: Any, where: str) -> NDArray[Any]:
-    rows: NDArray[Any] = np.asarray(leaf.select(observations))
+def _checked(leaf: Leaf, rows: NDArray[Any], where: str) -> NDArray[Any]:
     if rows.shape[1:] != leaf.shape or rows.dtype != leaf.dtype:
         leaf.check(rows.shape[1:], rows.dtype, where)
     return rows
 
 
-def _as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
-    if rows.dtype == np.float32:
-        return rows
-    if rows.dtype == np.float64 and np.vdot(rows, rows) < FLOAT32_MAX:
-        return rows.astype(np.float32)  # nothing overflows, so errstate, which is slow, can go
-    with np.errstate(over="ignore"):  # too large numbers become infinite, which the caller reports
-        return rows.astype(np.float32)
-
-
 def all_finite(numbers: NDArray[np.floating[Any]]) -> bool:
-    """Return whether there is neither NaN nor an infinity.
-
-    A finite sum of squares means that, and is fast; else each number is checked.
-    """
+    """Return whether there is neither NaN nor an infinity; faster than `np.isfinite`."""
     return math.isfinite(np.vdot(numbers, numbers)) or bool(np.isfinite(numbers).all())
 
 
@@ -282,23 +235,3 @@ def _write_one_hot(zeros: NDArray[Any], leaf: Leaf, rows: NDArray[Any], where: s
             f"{rows[outside][0]}, outside its space {leaf.space}"
         )
     zeros[np.arange(len(rows))[:, None], indices + first_columns] = 1
-
-
-def _stacked(
-    space: gym.Space[Any], observations: Sequence[Any], used: Sequence[tuple[str | int, ...]]
-) -> Any:
-    """Return single observations as a batch, without the parts that are not used.
-
-    Args:
-        space: of one observation.
-        observations: each nested like the space; unused parts may be missing.
-        used: paths of the leaves that are used.
-    """
-    if not isinstance(space, Dict | Tuple):
-        return np.array(observations)
-    parts: Any = space.spaces if isinstance(space, Dict) else dict(enumerate(space.spaces))
-    return {
-        key: _stacked(part, [observation[key] for observation in observations], below)
-        for key, part in parts.items()
-        if (below := [path[1:] for path in used if path[0] == key])
-    }

@@ -47,12 +47,7 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     observations, action masks, exceptions. Results are bit-for-bit those of `SyncVectorEnv`, except
     that parts of observations that no array can hold (a text, a graph) are None.
 
-    Args:
-        makers: of the sub-environments, one each; `check_action_space` must accept their actions.
-        cores: processes that step, this one included; None for all usable cores.
-
-    Attributes:
-        processes: the workers.
+    By default it uses all usable cores.
 
     Raises:
         ConfigError: on a machine on which this is not safe.
@@ -96,7 +91,7 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             for number, span in enumerate(self._spans[1:]):
                 here, there = context.Pipe()
                 self._pipes.append(here)
-                rest = (memory, layout[0], number, span, self.num_envs, there, here)
+                rest = (memory, layout, number, span, there, here)
                 wrapped: Any = CloudpickleWrapper(list(makers[span]))  # type: ignore[arg-type]
                 worker = context.Process(target=run_worker, args=(wrapped, *rest), daemon=True)
                 worker.start()
@@ -108,19 +103,11 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self.end_processes()
             raise
 
-    def reset(
-        self,
-        *,
-        seed: int | Sequence[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments; see `SyncVectorEnv.reset`."""
-        if seed is None or isinstance(seed, int):
-            seed = [None if seed is None else seed + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"{len(seed)} seeds for {self.num_envs} sub-environments")
-        first, *others = [seed[span] for span in self._spans]
-        self._request("reset", [(seeds, options) for seeds in others])
+        seeds = [None] * self.num_envs if seed is None else seed
+        first, *others = [seeds[span] for span in self._spans]
+        self._request("reset", [(part, options) for part in others])
         observations, infos = self._own.reset(seed=first, options=options)
         infos = self._all_infos([infos, *self._replies()])
         return self._all_observations(observations), infos
@@ -180,7 +167,6 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return replies
 
     def _all_observations(self, own: Any) -> Any:
-        """Return the observations of all processes, given those of this one."""
         parts = []
         for leaf, buffer in self._buffers:
             if buffer is not None:
@@ -193,23 +179,10 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         merged: dict[str, Any] = {}
         for info, span in zip(infos, self._spans, strict=True):
             for key, rows in (info or {}).items():
-                if key not in merged:
-                    is_mask = isinstance(rows, np.ndarray)
-                    merged[key] = (
-                        np.zeros(self.num_envs, np.bool_) if is_mask else [None] * self.num_envs
-                    )
-                merged[key][span] = rows
+                is_array = isinstance(rows, np.ndarray)
+                empty = np.zeros(self.num_envs, np.bool_) if is_array else [None] * self.num_envs
+                merged.setdefault(key, empty)[span] = rows
         return merged
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of each sub-environment, or return its attribute."""
-        self._request("call", [(name, args, kwargs)] * len(self._pipes))
-        own: tuple[Any, ...] = self._own.call(name, *args, **kwargs)
-        return sum(self._replies(), own)
-
-    def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Return an attribute of each sub-environment."""
-        return self.call(name)
 
     def close_extras(self, **_: Any) -> None:
         """Close the sub-environments, and end the workers."""
@@ -221,11 +194,7 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.end_processes(within=1.0)
 
     def end_processes(self, within: float = 0.0) -> None:
-        """End the workers.
-
-        Args:
-            within: seconds that each has to end normally.
-        """
+        """End the workers, each of which has so many seconds to end normally."""
         for worker in self.processes:
             if within:
                 worker.join(within)

@@ -20,14 +20,9 @@ from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import BrokenEnvironmentError
 from rlkl.utils.validation import one_line
 
-SPINS = 200
-"""Reads of a flag after which a waiting process yields its core between two reads."""
-
-SPIN_SECONDS = 0.002
-"""Time of such reads after which a worker sleeps; waking it is slow."""
-
-CACHE_LINE = 64
-"""Bytes that move between cores together: data of two writers must lie that far apart."""
+SPINS = 200  # reads of a flag after which a waiting process yields its core between two reads
+SPIN_SECONDS = 0.002  # time of such reads after which a worker sleeps; waking it is slow
+CACHE_LINE = 64  # bytes that move between cores together: two writers must lie that far apart
 
 REQUESTED, IS_STEP, ANSWERED, HAS_REPLY, SLEEPING, WORDS = 0, 1, 8, 9, 10, 16
 """The flags of a worker, 8 bytes each: two on a cache line that the trainer writes, three on the
@@ -43,16 +38,13 @@ Layout = list[tuple[tuple[int, ...], Any]]
 def layout_of(envs: SyncVectorEnv, workers: int, num_envs: int) -> Layout:
     """Return the layout: flags, actions, rewards, terminated, truncated, observations.
 
-    Args:
-        envs: some of the sub-environments, for their spaces.
-        workers: their number.
-        num_envs: N, of all processes.
+    `envs` are some of the N sub-environments, for their spaces.
     """
-    results = [((), np.dtype(kind)) for kind in (np.float64, np.bool_, np.bool_)]
     actions: Any = envs.single_action_space
     # VectorEnvironment refuses other action spaces.
     is_flat = isinstance(actions, FLAT)
-    rows = [(actions.shape, actions.dtype) if is_flat else ((), np.dtype(np.bool_)), *results]
+    rows: Layout = [(actions.shape, actions.dtype) if is_flat else ((), np.bool_)]
+    rows += [((), np.float64), ((), np.bool_), ((), np.bool_)]
     rows += [
         (leaf.shape, leaf.dtype)
         for leaf in leaves(envs.single_observation_space)
@@ -82,28 +74,20 @@ def arrays_in(memory: Any, layout: Layout) -> list[Any]:
 def run_worker(
     makers: Any,
     memory: Any,
-    flag_layout: tuple[tuple[int, ...], Any],
+    layout: Layout,
     number: int,
     span: slice,
-    num_envs: int,
     pipe: Connection,
     other_end: Connection,
 ) -> None:
-    """Worker main loop.
+    """Worker main loop: step the sub-environments of a span whenever the trainer requests it.
 
-    Args:
-        makers: of its sub-environments.
-        memory: shared.
-        flag_layout: shape and type of the flags of all workers.
-        number: of this worker.
-        span: the numbers of its sub-environments.
-        num_envs: N, of all processes.
-        pipe: to the trainer.
-        other_end: the trainer's end, which a fork leaves open here too.
+    `other_end` is the trainer's end of the pipe, which a fork leaves open here too.
     """
     other_end.close()
-    flags = memoryview(arrays_in(memory, [flag_layout])[0][number])
-    worker = _Worker(makers.fn, memory, flag_layout[0][0], span, num_envs)
+    all_flags, *arrays = arrays_in(memory, layout)
+    flags = memoryview(all_flags[number])
+    worker = _Worker(makers.fn, [array[span] for array in arrays])
     answered = 0
     # The trainer's death closes its end of the pipe.
     with suppress(EOFError, ConnectionError):
@@ -118,7 +102,6 @@ def run_worker(
                 method, message = received
             if method == "stop":
                 break
-            reply = None
             try:
                 reply = getattr(worker, method)(message)
                 payload = ForkingPickler.dumps(reply)
@@ -159,39 +142,32 @@ class _Worker:
     """The sub-environments of one worker, and the methods that the trainer can request."""
 
     makers: Sequence[Callable[[], gym.Env[Any, Any]]]
-    memory: Any
-    workers: int
-    span: slice
-    num_envs: int
-    _envs: Any = None
+    arrays: list[Any]
+    envs: Any = None
 
     def make(self, _: None) -> None:
-        """Make the sub-environments."""
-        self._envs = SyncVectorEnv(self.makers)
-        layout = layout_of(self._envs, self.workers, self.num_envs)
-        _, *buffers = [array[self.span] for array in arrays_in(self.memory, layout)]
-        self._actions, self._results, observations = buffers[0], buffers[1:4], buffers[4:]
-        self._space = self._envs.single_observation_space
-        flat = (leaf for leaf in leaves(self._space) if isinstance(leaf.space, FLAT))
-        self._buffers = list(zip(flat, observations, strict=True))
+        self.envs = SyncVectorEnv(self.makers)
+        self.space = self.envs.single_observation_space
+        flat = (leaf for leaf in leaves(self.space) if isinstance(leaf.space, FLAT))
+        self.buffers = list(zip(flat, self.arrays[4:], strict=True))
 
     def reset(self, message: tuple[Any, Any]) -> Any:
-        """Reset the sub-environments; return infos, if any."""
         seeds, options = message
-        observations, infos = self._envs.reset(seed=seeds, options=options)
+        observations, infos = self.envs.reset(seed=seeds, options=options)
         return self._write(observations, infos)
 
     def step(self, actions: Any) -> Any:
-        """Step with the given actions, or with those in shared memory; return infos, if any."""
-        observations, *results, infos = self._envs.step(
-            self._actions if actions is None else actions
+        """Step with the given actions, or with those in shared memory."""
+        shared_actions, *shared_results = self.arrays[:4]
+        observations, *results, infos = self.envs.step(
+            shared_actions if actions is None else actions
         )
-        for buffer, rows in zip(self._results, results, strict=True):
+        for buffer, rows in zip(shared_results, results, strict=True):
             buffer[...] = rows
         return self._write(observations, infos)
 
     def _write(self, observations: Any, infos: dict[str, Any]) -> Any:
-        for leaf, buffer in self._buffers:
+        for leaf, buffer in self.buffers:
             buffer[...] = leaf.select(observations)
         if "final_obs" in infos:
             infos["final_obs"] = [
@@ -203,17 +179,10 @@ class _Worker:
         """Return an observation with None for parts that the trainer might not unpickle."""
         parts = (
             leaf.select(observation) if isinstance(leaf.space, FLAT) else None
-            for leaf in leaves(self._space)
+            for leaf in leaves(self.space)
         )
-        return nested(self._space, parts)
-
-    def call(self, message: tuple[str, tuple[Any, ...], dict[str, Any]]) -> tuple[Any, ...]:
-        """Call a method of each sub-environment, or return its attribute."""
-        name, args, kwargs = message
-        found: tuple[Any, ...] = self._envs.call(name, *args, **kwargs)
-        return found
+        return nested(self.space, parts)
 
     def close(self) -> None:
-        """Close the sub-environments."""
-        if self._envs is not None:
-            self._envs.close()
+        if self.envs is not None:
+            self.envs.close()

@@ -31,8 +31,7 @@ ATTRIBUTES = {
 }
 """Attributes that change while an environment of Gymnasium runs, except its generator."""
 
-NATIVE = ("state", "steps", "prev_done", "low", "high")
-"""The same for the vectorised CartPole."""
+NATIVE = ("state", "steps", "prev_done", "low", "high")  # the same for the vectorised CartPole
 
 DERIVED = ("xpos", "xipos")
 """What MuJoCo's environments read before the next step; MuJoCo's own state leaves it out, because a
@@ -42,7 +41,7 @@ step recomputes it."""
 def state_of(envs: gym.vector.VectorEnv[Any, Any, Any]) -> list[Any] | None:
     """Return the state of N environments as plain data; None if it cannot be read."""
     if type(envs) is CartPoleVectorEnv:
-        return [_attributes(envs, NATIVE) | _generator(envs)]
+        return [_attributes(envs, NATIVE)]
     if not isinstance(envs, SyncVectorEnv):
         return None
     states = [_state(env) for env in envs.envs]
@@ -65,25 +64,26 @@ def _state(env: Any) -> dict[str, Any] | None:
         own = None if inner is None else _state_of_wrapper(env)
         return None if own is None else {"own": own, "inner": inner}
     if _gives_state(env):
-        return {"given": _given(env), "generator": _generator_of(env)}
+        generator = env.np_random
+        is_numpy = isinstance(generator, np.random.Generator)
+        packed = _packed(generator.bit_generator.state, "") if is_numpy else None
+        return {"given": _given(env), "generator": packed}
     kind = type(env)
     module = kind.__module__.removeprefix("gymnasium.envs.")
     attributes = ATTRIBUTES.get(f"{module}.{kind.__name__}")
     if attributes is not None:
-        return _attributes(env, attributes) | _generator(env)
+        return _attributes(env, attributes)
     if module.startswith("mujoco.") and module != kind.__module__:
-        return _generator(env) | {"mujoco": _mujoco_state(env)}
+        return _attributes(env, ()) | {"mujoco": _mujoco_state(env)}
     return None
 
 
 def _set_state(env: Any, state: dict[str, Any]) -> None:
+    own = state
     if isinstance(env, gym.Wrapper):
         _set_state(env.env, state["inner"])
         own = state["own"]
-    else:
-        own = state
-    others = ("frames", "mujoco", "given", "generator")
-    _set_attributes(env, {key: value for key, value in own.items() if key not in others})
+    _set_attributes(env, own)
     if "frames" in own:
         env.obs_queue.extend(_unplain(frame) for frame in own["frames"])
     if "mujoco" in own:
@@ -100,17 +100,14 @@ def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
     if type(env) in (EnvChecker, OrderEnforcing):
         return {}
     if type(env) is TimeLimit:
-        return _attributes(env, ("_elapsed_steps",))
+        return {"_elapsed_steps": env._elapsed_steps}
     if type(env) is FrameStackObservation and isinstance(env.env.observation_space, gym.spaces.Box):
         return {"frames": [_plain(frame) for frame in env.obs_queue]}
     return None
 
 
 def _gives_state(env: Any) -> bool:
-    """Return whether a class has `get_state()` and `set_state(state)`.
-
-    MuJoCo's environments have another `set_state`, of positions and velocities.
-    """
+    """Return whether a class has `get_state()` and `set_state(state)`; MuJoCo's takes more."""
     methods = getattr(type(env), "get_state", None), getattr(type(env), "set_state", None)
     return all(
         callable(method) and _takes(method, count) for count, method in enumerate(methods, 1)
@@ -127,11 +124,7 @@ def _takes(method: Any, count: int) -> bool:
 
 
 def _given(env: Any) -> Any:
-    """Return the result of `get_state` in a form for checkpoints.
-
-    Raises:
-        BrokenEnvironmentError: it fails, or returns data that no checkpoint can contain.
-    """
+    """Return the result of `get_state` in a form for checkpoints."""
     name = f"get_state() of {type(env).__name__}"
     try:
         return _packed(env.get_state(), "")
@@ -147,7 +140,6 @@ def _given(env: Any) -> Any:
 
 
 def _restore_given(env: Any, packed: Any) -> None:
-    """Call `set_state` with what `get_state` returned."""
     try:
         env.set_state(_unpacked(packed))
     except Exception as error:
@@ -157,35 +149,21 @@ def _restore_given(env: Any, packed: Any) -> None:
         ) from error
 
 
-def _generator_of(env: Any) -> Any:
-    """Return the state of `np_random`; None if it is no NumPy generator."""
-    generator = env.np_random
-    if not isinstance(generator, np.random.Generator):
-        return None
-    return _packed(generator.bit_generator.state, "")
-
-
 class _NotPlainError(Exception):
     """A value that no checkpoint can contain: its type and place."""
 
 
+# Types that a checkpoint contains unchanged; their subclasses are not allowed.
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
-"""Types that a checkpoint contains unchanged; their subclasses are not allowed."""
 
 
 def _packed(value: Any, path: str) -> Any:
     """Return a copy of plain data in a form for checkpoints.
 
     Lists and values of the types in `PLAIN` stay as they are; others are marked with their type.
-
-    Args:
-        value: numbers, texts, arrays and tensors, and lists, tuples and dicts of them.
-        path: to the value within the state.
-
-    Raises:
-        _NotPlainError: for a value of another type.
+    A value of another type raises `_NotPlainError` with the path to it.
     """
-    kind = type(value)
+    kind, where = type(value), f" at {path}" if path else ""
     if kind in PLAIN:
         return value
     if kind in (list, tuple):
@@ -200,17 +178,12 @@ def _packed(value: Any, path: str) -> Any:
         try:
             array = torch.from_numpy(np.array(value))
         except (TypeError, ValueError):
-            raise _NotPlainError(f"an array of {value.dtype}{_at(path)}") from None
+            raise _NotPlainError(f"an array of {value.dtype}{where}") from None
         return {"array": array} if kind is np.ndarray else {"number": array}
-    raise _NotPlainError(f"an object of {kind.__module__}.{kind.__qualname__}{_at(path)}")
-
-
-def _at(path: str) -> str:
-    return f" at {path}" if path else ""
+    raise _NotPlainError(f"an object of {kind.__module__}.{kind.__qualname__}{where}")
 
 
 def _unpacked(packed: Any) -> Any:
-    """Return what `_packed` was given."""
     if isinstance(packed, list):
         return [_unpacked(part) for part in packed]
     if not isinstance(packed, dict):
@@ -245,19 +218,17 @@ def _set_mujoco_state(env: Any, state: dict[str, Any]) -> None:
         getattr(env.data, key)[...] = _unplain(state[key])
 
 
-def _generator(env: Any) -> dict[str, Any]:
-    return {"np_random": env.np_random.bit_generator.state}
-
-
 def _attributes(env: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: _plain(getattr(env, name)) for name in names}
+    """Return attributes of an environment and the state of its generator."""
+    attributes = {name: _plain(getattr(env, name)) for name in names}
+    return attributes | {"np_random": env.np_random.bit_generator.state}
 
 
 def _set_attributes(env: Any, state: dict[str, Any]) -> None:
     for name, value in state.items():
         if name == "np_random":
             env.np_random.bit_generator.state = value
-        else:
+        elif name not in ("frames", "mujoco", "given", "generator"):
             setattr(env, name, _unplain(value))
 
 

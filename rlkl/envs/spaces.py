@@ -13,20 +13,13 @@ from numpy.typing import NDArray
 
 from rlkl.utils.errors import BrokenEnvironmentError
 
-FLAT = Box | Discrete | MultiDiscrete | MultiBinary
-"""The spaces whose elements are one array of numbers each."""
-
+FLAT = Box | Discrete | MultiDiscrete | MultiBinary  # their elements are one array each
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A space within an observation space that contains no further spaces.
-
-    Attributes:
-        path: the keys that lead to it; empty if it is the whole observation space.
-        space: a space other than Dict and Tuple.
-    """
+    """A space without further spaces, and the keys that lead to it."""
 
     path: tuple[str | int, ...]
     space: gym.Space[Any]
@@ -44,8 +37,7 @@ class Leaf:
     @cached_property
     def dtype(self) -> np.dtype[Any]:
         """Type of one element."""
-        declared: np.dtype[Any] = np.dtype(self.space.dtype)
-        return declared
+        return np.dtype(self.space.dtype)
 
     @property
     def label(self) -> str:
@@ -109,12 +101,7 @@ def leaves(space: gym.Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[
 
 
 def nested(space: gym.Space[Any], parts: Iterator[Any]) -> Any:
-    """Return the parts of an observation, or of a batch, nested like their space.
-
-    Args:
-        space: of one observation.
-        parts: one for each leaf, in the order of `leaves`.
-    """
+    """Return parts, one for each leaf in the order of `leaves`, nested like their space."""
     if isinstance(space, Dict):
         return {key: nested(part, parts) for key, part in space.spaces.items()}
     if isinstance(space, Tuple):
@@ -156,20 +143,19 @@ def described_space(description: dict[str, Any]) -> gym.Space[Any]:
         return Dict({key: described_space(part) for key, part in description["dict"].items()})
     if "tuple" in description:
         return Tuple([described_space(part) for part in description["tuple"]])
-    if "discrete" in description:
-        dtype = np.dtype(description["dtype"]).type
-        return Discrete(description["discrete"], start=description["start"], dtype=dtype)
-    if "multi_discrete" in description:
-        dtype = np.dtype(description["dtype"]).type
-        sizes = description["multi_discrete"]
-        return MultiDiscrete(sizes, start=description["start"], dtype=dtype)
     if "multi_binary" in description:
         return MultiBinary(description["multi_binary"])
+    if "dtype" not in description:
+        return gym.spaces.Text(1)
+    dtype = np.dtype(description["dtype"]).type
     if "box" in description:
-        dtype, shape = np.dtype(description["dtype"]).type, tuple(description["box"])
+        shape = tuple(description["box"])
         low, high = (
             np.broadcast_to(np.array(description.get(key, 0), dtype), shape)
             for key in ("low", "high")
         )
         return Box(low, high, dtype=dtype)
-    return gym.spaces.Text(1)
+    start = description["start"]
+    if "discrete" in description:
+        return Discrete(description["discrete"], start=start, dtype=dtype)
+    return MultiDiscrete(description["multi_discrete"], start=start, dtype=dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space, iterate
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlkl.envs.observations import ACTION_MASK
@@ -21,10 +21,7 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     bit-for-bit those of Gymnasium's class of the same name, in less time, because no other entry of
     an info is gathered. Results are copied: an environment may return the same array at each step.
     Observations are cast to their space's type and broadcast to its shape, so each sub-environment
-    needs an `EnvChecker`.
-
-    Args:
-        makers: of the sub-environments, one each.
+    needs an `EnvChecker`. Actions must be of a space that `check_action_space` accepts.
 
     Raises:
         RuntimeError: the spaces of the sub-environments differ.
@@ -32,7 +29,7 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
         self.envs: list[gym.Env[Any, Any]] = []
-        for make in makers:
+        for make in makers:  # if one fails, those before it are closed
             self.envs.append(make())
         self.num_envs = len(self.envs)
         first = self.envs[0]
@@ -49,35 +46,18 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                     raise RuntimeError(
                         f"the sub-environments differ in {kind}: {found} is not {expected}"
                     )
-        # Each leaf with the shape and type of its buffer; no shape if no array can hold it.
+        # Each leaf with the shape of its buffer; None if no array can hold it.
         self._plan = [
-            (leaf, (self.num_envs, *leaf.shape), leaf.dtype)
-            if isinstance(leaf.space, FLAT)
-            else (leaf, None, None)
+            (leaf, (self.num_envs, *leaf.shape) if isinstance(leaf.space, FLAT) else None)
             for leaf in leaves(self.single_observation_space)
         ]
         self._is_flat = isinstance(self.single_observation_space, FLAT)
-        self._is_action_flat = isinstance(self.single_action_space, FLAT)
 
-    def reset(
-        self,
-        *,
-        seed: int | Sequence[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reset all sub-environments.
-
-        Args:
-            seed: one for each sub-environment, or the first of N consecutive numbers.
-            options: passed to each sub-environment.
-
-        Returns:
-            Observations, and action masks as `step` returns them.
-        """
-        if seed is None or isinstance(seed, int):
-            seed = [None if seed is None else seed + i for i in range(self.num_envs)]
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Reset all sub-environments, with a seed each; return as `step` does."""
+        seeds = [None] * self.num_envs if seed is None else seed
         buffers, infos = self._buffers(), dict[str, Any]()
-        for i, (env, own) in enumerate(zip(self.envs, seed, strict=True)):
+        for i, (env, own) in enumerate(zip(self.envs, seeds, strict=True)):
             observation, info = env.reset(seed=own, options=options)
             for leaf, buffer in buffers:
                 buffer[i] = leaf.select(observation)
@@ -87,9 +67,6 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all sub-environments, and reset those whose episode ended.
-
-        Args:
-            actions: one for each sub-environment, batched as Gymnasium batches the action space.
 
         Returns:
             Observations, rewards `[N]`, terminated `[N]`, truncated `[N]`, and a dict with, if
@@ -101,8 +78,7 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         rewards: NDArray[np.float64] = np.empty(count, np.float64)
         terminated: NDArray[np.bool_] = np.zeros(count, np.bool_)
         truncated: NDArray[np.bool_] = np.zeros(count, np.bool_)
-        each = actions if self._is_action_flat else iterate(self.action_space, actions)
-        for i, (env, action) in enumerate(zip(self.envs, each, strict=True)):
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             observation, rewards[i], is_terminated, is_truncated, info = env.step(action)
             if is_terminated or is_truncated:
                 terminated[i], truncated[i] = is_terminated, is_truncated
@@ -121,8 +97,8 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _buffers(self) -> list[tuple[Leaf, Any]]:
         """Return each leaf with a buffer for N observations; a list if no array can hold them."""
         return [
-            (leaf, [None] * self.num_envs if shape is None else np.empty(shape, dtype))
-            for leaf, shape, dtype in self._plan
+            (leaf, [None] * self.num_envs if shape is None else np.empty(shape, leaf.dtype))
+            for leaf, shape in self._plan
         ]
 
     def _nested(self, buffers: list[tuple[Leaf, Any]]) -> Any:
@@ -138,15 +114,6 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             infos[f"_{ACTION_MASK}"] = np.zeros(self.num_envs, np.bool_)
         infos[ACTION_MASK][i] = mask.copy() if isinstance(mask, np.ndarray) else mask
         infos[f"_{ACTION_MASK}"][i] = True
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of each sub-environment, or return its attribute."""
-        found = [env.get_wrapper_attr(name) for env in self.envs]
-        return tuple(part(*args, **kwargs) if callable(part) else part for part in found)
-
-    def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Return an attribute of each sub-environment."""
-        return self.call(name)
 
     def close_extras(self, **_: Any) -> None:
         """Close the sub-environments."""

@@ -5,7 +5,7 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -28,8 +28,7 @@ class Step(NamedTuple):
     Attributes:
         observations: what the policy sees next.
         rewards: `[N]`.
-        terminated: where the episode ended in a terminal state, `[N]`.
-        truncated: where the episode was truncated, `[N]`.
+        terminated, truncated: episode ends in a terminal state, and other ends, `[N]`.
         is_transition: False for an autoreset step, whose action and reward mean nothing, `[N]`.
         begins: where `observations` are the first of an episode, `[N]`.
         final_observations: the last observations of the K episodes that ended, if `observations`
@@ -47,29 +46,19 @@ class Step(NamedTuple):
     final_envs: NDArray[np.int64]
 
 
-SECONDS_TO_CLOSE = 2.0
-"""How long worker processes may take to close their environments."""
-
-_MASK_KEYS = (ACTION_MASK, MASK_ALIAS)
-"""Keys of an action mask in an info; the first has precedence."""
+SECONDS_TO_CLOSE = 2.0  # that worker processes may take to close their environments
+_MASK_KEYS = (ACTION_MASK, MASK_ALIAS)  # of an info; the first has precedence
 
 
 class VectorEnvironment:
     """Steps N sub-environments, encodes observations and checks all results.
 
-    A failed check closes it.
-
-    Args:
-        envs: Gymnasium's vector environment, with NEXT_STEP or SAME_STEP autoreset.
-        backend: its name, for logs.
-        name: of the environment, for messages.
-        observation_keys: the parts of a Dict or Tuple to use; none for all except a part
-            `action_mask`, which is an action mask as in PettingZoo.
-        seeding: converts the seeds of the sub-environments to the form that `envs.reset` takes.
+    An exception in an environment or undeclared data raises `BrokenEnvironmentError`, after which
+    the environments are closed. Without `observation_keys` it uses all parts of a Dict or Tuple,
+    but a part `action_mask` is an action mask, as in PettingZoo. `seeding` converts the seeds of
+    the sub-environments to the form that `envs.reset` takes.
 
     Attributes:
-        encoder: of observations.
-        action_space: of one sub-environment.
         shows_masks: whether the environment has action masks; known after the first reset.
 
     Raises:
@@ -85,10 +74,6 @@ class VectorEnvironment:
         seeding: Callable[[list[int]], Any] = list,
     ) -> None:
         self._envs = envs
-        self._reset_envs: Callable[..., Any] = envs.reset
-        self._step_envs: Callable[..., Any] = envs.step
-        if isinstance(envs.unwrapped, AsyncVectorEnv):
-            self._reset_envs, self._step_envs = _quiet()(envs.reset), _quiet()(envs.step)
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
@@ -110,31 +95,17 @@ class VectorEnvironment:
         # Workers ignore the signal with which Python ends them when this process exits.
         processes = list(getattr(envs.unwrapped, "processes", ()))
         weakref.finalize(self, _kill, os.getpid(), processes)
-        self._ended = np.zeros(self.num_envs, np.bool_)
         self._where = f"env.id={name}"
         self._no_observations = self.encoder.empty(0)
-        self._no_envs = np.empty(0, np.int64)
-        self._all = np.ones(self.num_envs, np.bool_)
-        self._all.flags.writeable = False  # many steps share it
 
     def reset(self, seeds: list[int]) -> Observations:
-        """Reset all sub-environments.
+        """Reset all sub-environments, with a seed for each; return the first observations.
 
-        Args:
-            seeds: one for each; a backend with one generator for all uses the first.
-
-        Returns:
-            First observations.
-
-        Raises:
-            BrokenEnvironmentError: for an exception in an environment, or undeclared data.
+        A backend with one generator for all sub-environments uses the first seed.
         """
+        self._ended = np.zeros(self.num_envs, np.bool_)
         try:
-            self._ended = np.zeros(self.num_envs, np.bool_)
-            try:
-                observations, infos = self._reset_envs(seed=self._seeding(seeds))
-            except (Exception, SystemExit) as error:
-                raise self._failure("reset", error) from error
+            observations, infos = self._call("reset", seed=self._seeding(seeds))
             self.shows_masks = self._has_mask_part or any(key in infos for key in _MASK_KEYS)
             return self._encoded(observations, infos)
         except BrokenEnvironmentError:
@@ -142,17 +113,7 @@ class VectorEnvironment:
             raise
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """Step all sub-environments.
-
-        Args:
-            actions: of the environment, one row for each sub-environment.
-
-        Returns:
-            The step. The two autoreset modes differ only in autoreset steps.
-
-        Raises:
-            BrokenEnvironmentError: for an exception in an environment, or undeclared data.
-        """
+        """Step all sub-environments; the two autoreset modes differ only in autoreset steps."""
         try:
             return self._step(actions)
         except BrokenEnvironmentError:
@@ -160,10 +121,7 @@ class VectorEnvironment:
             raise
 
     def _step(self, actions: NDArray[Any]) -> Step:
-        try:
-            observations, rewards, terminated, truncated, infos = self._step_envs(actions)
-        except (Exception, SystemExit) as error:
-            raise self._failure("step", error) from error
+        observations, rewards, terminated, truncated, infos = self._call("step", actions)
         rewards = self._checked("reward", rewards, "biuf").astype(np.float64, copy=False)
         terminated = self._checked("terminated", terminated, "b")
         truncated = self._checked("truncated", truncated, "b")
@@ -174,28 +132,37 @@ class VectorEnvironment:
                 "expected a finite number"
             )
         ended = terminated | truncated
-        final_observations, final_envs = self._no_observations, self._no_envs
+        finals, final_envs = self._no_observations, np.empty(0, np.int64)
         if self._resets_on_next_step:
-            is_transition = ~self._ended
-            begins = self._ended
+            is_transition, begins = ~self._ended, self._ended
         else:
-            is_transition = self._all
-            begins = ended
-            if np.count_nonzero(ended):  # faster than ended.any()
-                final_envs = np.flatnonzero(ended)
-                finals = [infos["final_obs"][i] for i in final_envs]
-                final_observations = self.encoder.stack(finals, self._where)
+            is_transition, begins = np.ones(self.num_envs, np.bool_), ended
+            final_envs = np.flatnonzero(ended)
+            if len(final_envs):
+                finals = self.encoder.stack(
+                    [infos["final_obs"][i] for i in final_envs], self._where
+                )
         self._ended = ended
+        encoded = self._encoded(observations, infos)
         return Step(
-            self._encoded(observations, infos),
-            rewards,
-            terminated,
-            truncated,
-            is_transition,
-            begins,
-            final_observations,
-            final_envs,
+            encoded, rewards, terminated, truncated, is_transition, begins, finals, final_envs
         )
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the environments; raise an exception of one line."""
+        is_async = isinstance(self._envs.unwrapped, AsyncVectorEnv)
+        try:
+            with _quiet() if is_async else nullcontext():
+                return getattr(self._envs, method)(*args, **kwargs)
+        except (Exception, SystemExit) as error:
+            codes = self._exit_codes()
+            self._end_processes()
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            if isinstance(error, BrokenEnvironmentError):
+                reason = one_line(error)
+            elif isinstance(error, EOFError | ConnectionError):
+                reason = f"the process of a sub-environment died{codes}"
+            raise BrokenEnvironmentError(f"{self._where}: {method} failed: {reason}") from error
 
     def _checked(self, what: str, values: Any, kinds: str) -> NDArray[Any]:
         """Return one value for each sub-environment, `[N]`."""
@@ -218,8 +185,7 @@ class VectorEnvironment:
             masks = observations[ACTION_MASK] if self._has_mask_part else infos.get(name)
             given = infos.get(f"_{name}", np.ones(self.num_envs, np.bool_))
             # No action is taken in a final state, and its mask often allows none.
-            none = np.zeros(self.num_envs, np.bool_)
-            ignored = self._ended if self._resets_on_next_step else none
+            ignored = self._ended & self._resets_on_next_step
             if masks is None or not (given | ignored).all():
                 raise BrokenEnvironmentError(
                     f"{where}: the action mask that came with reset is missing from a step"
@@ -233,11 +199,7 @@ class VectorEnvironment:
         return encoded
 
     def state(self) -> dict[str, Any] | None:
-        """Return the state of all sub-environments as plain data; None if it cannot be read.
-
-        Raises:
-            BrokenEnvironmentError: an environment's own `get_state` failed.
-        """
+        """Return the state of all sub-environments as plain data; None if it cannot be read."""
         try:
             states = state_of(self._envs)
         except BrokenEnvironmentError as error:
@@ -245,11 +207,7 @@ class VectorEnvironment:
         return None if states is None else {"copies": states, "ended": self._ended.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state` returned; the sub-environments must have been reset.
-
-        Raises:
-            BrokenEnvironmentError: an environment's own `set_state` failed.
-        """
+        """Restore a state that `state` returned; the sub-environments must have been reset."""
         try:
             set_state(self._envs, state["copies"])
         except BrokenEnvironmentError as error:
@@ -305,17 +263,6 @@ class VectorEnvironment:
         codes = sorted({process.exitcode for process in processes} - {None, 0})
         ends = [f"exit code {code}" if code > 0 else signal.Signals(-code).name for code in codes]
         return f" ({', '.join(ends)})" if ends else ""
-
-    def _failure(self, method: str, error: BaseException) -> BrokenEnvironmentError:
-        """Return the exception to raise for an exception of the environments."""
-        codes = self._exit_codes()
-        self._end_processes()
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        if isinstance(error, BrokenEnvironmentError):
-            reason = one_line(error)
-        elif isinstance(error, EOFError | ConnectionError):
-            reason = f"the process of a sub-environment died{codes}"
-        return BrokenEnvironmentError(f"{self._where}: {method} failed: {reason}")
 
 
 def _keys_without_mask(space: gym.Space[Any]) -> tuple[str, ...]:

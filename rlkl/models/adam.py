@@ -14,30 +14,17 @@ from rlkl.models.flat_parameters import FlatParameters, in_shared_memory
 class Adam:
     """Adam on one parameter vector (Kingma & Ba 2015, algorithm 1), after gradient clipping.
 
-    With the step number t: m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²,
+    With the step number t, β₁ = 0.9 and β₂ = 0.999: m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²,
     θ ← θ - learning_rate · m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + ε).
 
     It calls the kernel of `torch.optim.Adam(fused=True)` directly, without that class's overhead.
-    Its state is in memory that forked processes share.
-
-    Args:
-        parameters: updated from their gradient.
-        learning_rate: may change between steps.
-        epsilon: ε.
-        betas: β₁ and β₂.
+    Its state is in memory that forked processes share. The learning rate may change between steps.
     """
 
-    def __init__(
-        self,
-        parameters: FlatParameters,
-        learning_rate: float,
-        epsilon: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-    ) -> None:
+    def __init__(self, parameters: FlatParameters, learning_rate: float, epsilon: float) -> None:
         self.parameters = parameters
         self.learning_rate = learning_rate
         self.epsilon = epsilon
-        self.betas = betas
         vector = parameters.vector.data
         self.first_moment = in_shared_memory(torch.zeros_like(vector))
         self.second_moment = in_shared_memory(torch.zeros_like(vector))
@@ -53,10 +40,7 @@ class Adam:
         )
 
     def step(self, max_grad_norm: float | None = None) -> Tensor | float:
-        """Take one descent step with the parameters' gradient.
-
-        Args:
-            max_grad_norm: a larger gradient is scaled down to this norm; None does not clip.
+        """Take one descent step; a gradient longer than `max_grad_norm` is scaled down to it.
 
         Returns:
             The norm before clipping; on a GPU a scalar tensor, which avoids a synchronisation.
@@ -69,8 +53,8 @@ class Adam:
         torch._fused_adam_(
             *self._tensors,
             lr=self.learning_rate,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
+            beta1=0.9,
+            beta2=0.999,
             weight_decay=0.0,
             eps=self.epsilon,
             amsgrad=False,

@@ -29,13 +29,9 @@ class FlatParameters:
     gradient, which is not zeroed automatically. The vector is in memory that forked processes
     share. Create it last: moving a module to another device or dtype detaches it from the vector.
 
-    Args:
-        tensors: the parameters.
-
     Attributes:
         tensors: the parameters, to differentiate with respect to.
-        vector: all parameters, `[n]`, itself a parameter whose gradient is `gradient`.
-        gradient: `[n]`.
+        vector: all parameters, `[n]`, itself a parameter whose gradient is `gradient`, `[n]`.
     """
 
     def __init__(self, tensors: Iterable[nn.Parameter]) -> None:

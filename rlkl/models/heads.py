@@ -29,16 +29,11 @@ class _Bounded(torch.autograd.Function):
 
 
 class GaussianHead(nn.Module):
-    """Map features to means and bounded log standard deviations.
+    """Map features to means and bounded log standard deviations, `[B, 2D]`.
 
-    At or beyond a bound, the gradient of a log standard deviation is that of the bound where
-    descent leads back inside, and 0 where it leads further out. So it can return to the inside.
-
-    Args:
-        network: features to means `[B, D]`, or to means and log standard deviations `[B, 2D]`.
-        action_size: D.
-        config: initial value and bounds of the log standard deviations, and whether they depend on
-            the state.
+    The network gives the means, and the log standard deviations if they depend on the state. At
+    or beyond a bound, the gradient of a log standard deviation is that of the bound where descent
+    leads back inside, and 0 where it leads further out. So it can return to the inside.
 
     Attributes:
         stops_outward: False for Fisher-vector products, which need gradients in both directions.

@@ -20,11 +20,8 @@ NATURE_SIDES = 36, 128
 """Smallest and largest side in pixels for which `auto` selects the network of Mnih 2015: it cannot
 take smaller images, and its linear layer grows with the area."""
 
-GRID_SIDE = 10
-"""Largest side in cells of an image that `auto` treats as a grid."""
-
-STRIDED_SIDE = 8
-"""Largest side in pixels after the strided convolutions."""
+GRID_SIDE = 10  # largest side in cells of an image that `auto` treats as a grid
+STRIDED_SIDE = 8  # largest side in pixels after the strided convolutions
 
 
 def mlp(
@@ -93,10 +90,7 @@ def small_cnn(channels: int) -> nn.Sequential:
 
 
 def strided_cnn(channels: int, height: int, width: int) -> nn.Sequential:
-    """Make 3 × 3 convolutions that halve each side until it has 8 pixels or fewer.
-
-    So the flattened output has at most 4,096 numbers for images of any size.
-    """
+    """Make 3 × 3 convolutions that halve each side until it has 8 pixels or fewer."""
     layers: list[nn.Module] = []
     sides = height, width
     while max(sides) > STRIDED_SIDE or len(layers) < 4:
@@ -129,14 +123,7 @@ def chosen_encoder(kind: str, height: int, width: int) -> str:
 
 
 class ImageEncoder(nn.Module):
-    """Map images to features: bytes are scaled, convolved, flattened, and pass a linear layer.
-
-    Args:
-        shape: channels, height and width.
-        kind: one of `IMAGE_ENCODERS`; see `chosen_encoder`.
-        feature_size: F.
-        pixel_scale: divisor of the bytes.
-    """
+    """Map images to F features: bytes are scaled, convolved, flattened, and pass a linear layer."""
 
     def __init__(
         self, shape: tuple[int, int, int], kind: str, feature_size: int, pixel_scale: float
@@ -163,19 +150,10 @@ class ImageEncoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Map observations to features: those of the vector, then those of each image.
-
-    Args:
-        vector: layers for the vector, or None if there is none.
-        vector_key: its key in the observations.
-        images: an encoder for each image, by its key in the observations.
-    """
+    """Map observations to features: those of the vector, if any, then those of each image."""
 
     def __init__(
-        self,
-        vector: nn.Sequential | None,
-        vector_key: str,
-        images: dict[str, ImageEncoder],
+        self, vector: nn.Sequential | None, vector_key: str, images: dict[str, ImageEncoder]
     ) -> None:
         super().__init__()
         self.vector = vector
@@ -196,13 +174,8 @@ def orthogonal_(
 ) -> None:
     """Initialize weights as scaled orthogonal matrices and biases as 0 (Saxe 2014).
 
-    A kernel is a matrix with a row for each output channel. Matrices of a memory have gain 1.
-
-    Args:
-        network: changed in place.
-        hidden_gain: of all linear and convolutional layers except the last.
-        output_gain: of the last one.
-        generator: source of the random matrices.
+    A kernel is a matrix with a row for each output channel. Matrices of a memory have gain 1, the
+    last linear or convolutional layer has the output gain, the others the hidden gain.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     for layer in layers:
@@ -210,13 +183,12 @@ def orthogonal_(
         nn.init.orthogonal_(layer.weight, gain, generator=generator)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    for memory in network.modules():
-        if isinstance(memory, nn.RNNBase):
-            for parameter in memory.parameters():
-                if parameter.ndim > 1:
-                    nn.init.orthogonal_(parameter, generator=generator)
-                else:
-                    nn.init.zeros_(parameter)
+    for memory in (m for m in network.modules() if isinstance(m, nn.RNNBase)):
+        for parameter in memory.parameters():
+            if parameter.ndim > 1:
+                nn.init.orthogonal_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
 
 
 def uniform_(network: nn.Module, generator: Generator) -> None:

@@ -23,30 +23,18 @@ from rlkl.utils.errors import ConfigError
 
 __all__ = ["Inputs", "Network", "Policy", "PolicyConfig"]
 
-FEATURES = "features"
-"""Key of a shared encoder's features, `[B, F]`, which replace observations."""
+FEATURES = "features"  # key of a shared encoder's features, `[B, F]`, which replace observations
 
 
 class Inputs(NamedTuple):
-    """B rows of inputs of a policy.
-
-    Attributes:
-        observations: encoded, tensors of B rows each.
-        sequences: which rows follow each other; None for a policy without memory.
-    """
+    """B rows of encoded observations, and the sequences they form for a policy with memory."""
 
     observations: dict[str, Tensor]
     sequences: Sequences | None = None
 
 
 class Network(nn.Module):
-    """An encoder, an optional memory and a head.
-
-    Args:
-        encoder: observations to features.
-        memory: runs over the features of successive steps.
-        head: features to the output.
-    """
+    """An encoder of observations, an optional memory and a head."""
 
     def __init__(self, encoder: Encoder, memory: Memory | None, head: nn.Module) -> None:
         super().__init__()
@@ -57,9 +45,8 @@ class Network(nn.Module):
     def features(self, inputs: Inputs, states: Tensor | None) -> Tensor:
         """Return the input of the head, `[B, F]`.
 
-        Args:
-            inputs: B rows; without sequences each row is a separate step.
-            states: of the memory before each sequence `[S, M]`, or before each row `[B, M]`.
+        Without sequences each row is a separate step. `states` are those of the memory before each
+        sequence, `[S, M]`, or before each row, `[B, M]`.
         """
         features: Tensor = self.encoder(inputs.observations)
         if self.memory is None:
@@ -77,11 +64,9 @@ class Network(nn.Module):
 
     def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output for one step of N environments, and the states after it, `[N, M]`."""
-        features = self.encoder(observations)
-        if self.memory is not None:
-            outputs, states = self.memory(features.unsqueeze(0), states)
-            features = outputs[0]
-        return self.head(features), states
+        assert self.memory is not None
+        outputs, states = self.memory(self.encoder(observations).unsqueeze(0), states)
+        return self.head(outputs[0]), states
 
 
 class Policy:
@@ -89,14 +74,6 @@ class Policy:
 
     A policy with memory has a state of `state_size` numbers for each environment: the actor's
     memory, then the critic's. It is 0 at an episode start.
-
-    Args:
-        config: networks and initialization.
-        encoder: of raw observations.
-        action_space: Discrete, MultiDiscrete, MultiBinary or a Box of floats.
-        generator: source of the initial weights.
-        device: of the networks.
-        dtype: of all parameters.
 
     Attributes:
         decoder: of sampled actions, to those of the environment.
@@ -179,12 +156,7 @@ class Policy:
         return Network(encoder, memory, head)
 
     def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
-        """Return π(·|s) for each row.
-
-        Args:
-            inputs: of the actor.
-            dtype: of the distribution; None for the policy's own.
-        """
+        """Return π(·|s) for each row; `dtype` is by default the policy's."""
         sequences = inputs.sequences
         states = sequences.states[:, : self._actor_state_size] if sequences else None
         return self.masked(self.actor(inputs, states).to(dtype or self.dtype), inputs.observations)
@@ -205,10 +177,7 @@ class Policy:
         )
 
     def settle(self) -> None:
-        """Clamp log standard deviations that are parameters, so inward steps take effect at once.
-
-        No distribution changes.
-        """
+        """Clamp log standard deviations that are parameters, so that steps inward take effect."""
         if isinstance(self.actor.head, GaussianHead):
             self.actor.head.settle()
 
@@ -230,10 +199,8 @@ class Policy:
     ) -> Tensor:
         """Return V(s) of each row, `[B]`.
 
-        Args:
-            inputs: with sequences, or with `states` if the policy has a memory.
-            states: of the whole policy before each row, `[B, state_size]`.
-            through_encoder: whether gradients reach a shared encoder.
+        A policy with memory needs sequences, or the states of the whole policy before each row,
+        `[B, state_size]`. With `through_encoder` gradients reach a shared encoder.
         """
         if states is None and inputs.sequences is not None:
             states = inputs.sequences.states
@@ -250,7 +217,7 @@ class Policy:
     def critic_inputs(self, inputs: Inputs) -> Inputs:
         """Return the inputs of `values` while only the critic's own parameters change.
 
-        With a shared encoder these are its features, computed once, else the inputs themselves.
+        With a shared encoder these are its features, computed once.
         """
         if not self.config.share_encoder:
             return inputs
@@ -259,12 +226,7 @@ class Policy:
         return Inputs({FEATURES: self.critic.features(inputs, states)})
 
     def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Distribution, Tensor]:
-        """Return π(·|s) for one step of N environments, and the memory states after it.
-
-        Args:
-            observations: encoded, N rows.
-            states: before the step, `[N, state_size]`.
-        """
+        """Return π(·|s) for a step of N environments, and the memory states after it."""
         if not self.state_size:
             return self.distribution(Inputs(observations)), states
         actor_states, critic_states = states.chunk(2, -1)
@@ -293,10 +255,7 @@ class Policy:
         return states.masked_fill(self.tensor(begins).unsqueeze(-1), 0)
 
     def mean_std(self, distribution: Distribution) -> float:
-        """Return a Gaussian's mean standard deviation over rows and dimensions; else NaN.
-
-        Its unit is that of the samples: before scaling by `scale_actions` and before squashing.
-        """
+        """Return a Gaussian's mean standard deviation, before scaling and squashing; else NaN."""
         if isinstance(distribution, DiagonalGaussian):
             return float(distribution.log_std.detach().double().exp().mean())
         return math.nan

@@ -20,8 +20,7 @@ class PolicyConfig:
     `share_encoder` is true.
 
     Attributes:
-        actor_hidden_sizes: units of the hidden layers of the actor's MLP.
-        critic_hidden_sizes: units of the hidden layers of the critic's MLP.
+        actor_hidden_sizes, critic_hidden_sizes: units of the hidden layers of each MLP.
         encoder_hidden_sizes: units of the encoder's layers for vectors; empty for no layers.
         image_encoder: for images: `nature` (Mnih 2015), `impala` (residual, Espeholt 2018), `small`
             (for grids of a few cells), `strided` (halves any image to 8 × 8 or less), or `auto`:
@@ -32,27 +31,21 @@ class PolicyConfig:
         share_encoder: actor and critic have one encoder and one memory. The policy-optimizer trains
             them with its own loss plus `shared_value_coefficient` times the value loss; only
             first-order algorithms can.
-        shared_value_coefficient: see `share_encoder`.
-        memory: `none`, `gru` or `lstm`.
-        memory_size: units of the memory.
+        memory: `none`, `gru` or `lstm`, of `memory_size` units.
         sequence_length: maximal number of steps of backpropagation through time.
         activation: between layers: tanh, relu, elu, gelu or silu.
         initialization: `orthogonal` with the gains below, or `uniform` within ±1/√fan_in.
-        hidden_gain: of hidden layers.
-        actor_gain: of the actor's output; small, so the first policy hardly depends on the state.
-        critic_gain: of the critic's output.
+        hidden_gain, actor_gain, critic_gain: of hidden layers and of each output. The actor's is
+            small, so the first policy hardly depends on the state.
         box_distribution: for Box actions: `gaussian`, clipped to the bounds before the environment
             gets it, or `tanh_gaussian`, squashed into them.
-        clip_actions: whether actions of a `gaussian` are clipped; false leaves it to the
-            environment.
+        clip_actions: false leaves the clipping of a `gaussian` to the environment.
         scale_actions: whether a `gaussian` is in half-ranges from the middle of finite bounds: the
             environment gets middle + half-range · sample. Mean, standard deviation and entropy are
             in these units; KL and ratios do not depend on them. False passes on the sample itself.
         state_dependent_std: the standard deviation is an output of the actor, not a parameter.
         log_std: initial logarithm of a Gaussian's standard deviation, in half-ranges with
-            `scale_actions`.
-        log_std_min: lower bound of the log standard deviation.
-        log_std_max: upper bound of the log standard deviation.
+            `scale_actions`; `log_std_min` and `log_std_max` bound it during training.
         engine: `numpy` evaluates MLPs on a CPU with analytic gradients, several times as fast;
             `torch` evaluates every network on every device; `auto` is numpy where possible. Both
             give the same numbers, up to rounding.

@@ -34,14 +34,7 @@ class Sequences:
         return steps.unsqueeze(-1) < self.lengths
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Self]:
-        """Return some of the sequences.
-
-        Args:
-            chosen: their indices.
-
-        Returns:
-            Their rows in this batch `[B']`, and the sequences of a batch of these rows alone.
-        """
+        """Return the rows of some sequences, `[B']`, and the sequences of a batch of these rows."""
         lengths = self.lengths[chosen]
         taken = type(self)(self.cells[: int(lengths.max()), chosen], lengths, self.states[chosen])
         is_row = taken.is_row
@@ -52,15 +45,9 @@ class Sequences:
 
 
 class Memory(nn.Module):
-    """A recurrent layer whose state is one flat row.
+    """A recurrent layer, `gru` (Cho 2014) or `lstm` (Hochreiter & Schmidhuber 1997).
 
-    Args:
-        kind: `gru` (Cho 2014) or `lstm` (Hochreiter & Schmidhuber 1997).
-        input_size: F.
-        hidden_size: H.
-
-    Attributes:
-        state_size: H for GRU, 2H (hidden, then cell) for LSTM.
+    Its state is one flat row of `state_size` numbers: H for GRU, 2H (hidden, then cell) for LSTM.
     """
 
     def __init__(self, kind: str, input_size: int, hidden_size: int) -> None:
@@ -70,11 +57,7 @@ class Memory(nn.Module):
         self.state_size = hidden_size if kind == "gru" else 2 * hidden_size
 
     def forward(self, features: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Process S sequences of equal length.
-
-        Args:
-            features: `[L, S, F]`.
-            states: before the first step, `[S, state_size]`.
+        """Process S sequences of equal length, `[L, S, F]`, from states `[S, state_size]`.
 
         Returns:
             Outputs `[L, S, H]`, and the states after the last step, `[S, state_size]`.
@@ -92,10 +75,7 @@ class Memory(nn.Module):
     def over(self, features: Tensor, sequences: Sequences, states: Tensor) -> Tensor:
         """Return outputs `[B, H]` for features `[B, F]` whose rows form sequences.
 
-        Args:
-            features: `[B, F]`.
-            sequences: of the rows.
-            states: of this memory before the first row of each sequence, `[S, state_size]`.
+        `states` are those of this memory before each sequence, `[S, state_size]`.
         """
         outputs, _ = self(features[sequences.cells], states)
         is_row = sequences.is_row

@@ -1,5 +1,6 @@
 """The data of an update: `Batch`, `[B, ...]`, made from a rollout."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rlkl.engines.base import Engine
+from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.models.recurrent import Sequences
 from rlkl.numerics.advantages import generalized_advantages, standardize
@@ -27,8 +30,7 @@ class Batch:
         advantages: not standardized, `[B]`.
         returns: targets of the critic, advantages + old values, `[B]`.
         old_parameters: of the distributions π_old(·|s), `[B, P]`.
-        old_log_prob: log π_old(a|s), `[B]`.
-        old_values: `[B]`.
+        old_log_prob, old_values: log π_old(a|s) and the old critic's values, `[B]`.
     """
 
     inputs: Inputs
@@ -53,11 +55,7 @@ class Batch:
         return replace(self, advantages=standardize(self.advantages))
 
     def take(self, chosen: Tensor) -> Self:
-        """Return a part of the batch.
-
-        Args:
-            chosen: indices of sequences if there are any, else of rows.
-        """
+        """Return a part of the batch, by indices of sequences if there are any, else of rows."""
         rows, sequences = chosen, self.inputs.sequences
         if sequences is not None:
             rows, sequences = sequences.take(chosen)
@@ -66,15 +64,7 @@ class Batch:
         return type(self)(inputs=Inputs(observations, sequences), **tensors)
 
     def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator[Self]:
-        """Split the batch at random into minibatches of rows, or of whole sequences.
-
-        Args:
-            num_minibatches: at most one for each row or sequence is made.
-            generator: source of the permutation.
-
-        Yields:
-            Minibatches; the batch itself if only one is requested.
-        """
+        """Yield random minibatches of rows or of whole sequences; the batch itself if only one."""
         for chosen in minibatches(self.num_parts, num_minibatches, generator):
             yield self.take(chosen) if num_minibatches > 1 else self
 
@@ -95,47 +85,20 @@ def make_batch(
 ) -> Batch:
     """Turn a rollout into a batch, before the policy changes.
 
-    π_old, its log-probabilities and the values are computed here, in one pass over all rows.
-
-    Args:
-        rollout: collected by the current policy.
-        engine: of π_old.
-        gamma: discount factor.
-        gae_lambda: λ of generalised advantage estimation.
-        reward_scaler: scales the rewards for learning.
-        reward_clip: clips the rewards for learning to ± this, after scaling.
+    π_old, its log-probabilities and the values are computed here, in one pass over all rows. For
+    learning, rewards are scaled and then clipped to ± `reward_clip`.
 
     Returns:
         The transitions in time-major order, without autoreset steps.
     """
     policy = engine.policy
-    steps, num_envs = rollout.rewards.shape
     observations = {key: _flat(array) for key, array in rollout.observations.items()}
-    all_observations = policy.tensors(
-        {
-            key: np.concatenate((array, rollout.final_observations[key]))
-            for key, array in observations.items()
-            if key in rollout.final_observations
-        }
-    )
-    states = torch.cat((rollout.states.flatten(0, 1), rollout.final_states))
-    all_values = engine.values(Inputs(all_observations), states).cpu().numpy().astype(np.float64)
-    values, final_values = np.split(all_values, [(steps + 1) * num_envs])
-    values = values.reshape(steps + 1, num_envs)
-    next_values = values[1:].copy()
-    next_values.reshape(-1)[rollout.final_rows] = final_values
+    values, next_values = _values(rollout, engine, observations)
     rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
     if reward_clip is not None:
         rewards = rewards.clip(-reward_clip, reward_clip)
-    advantages = generalized_advantages(
-        rewards,
-        values[:-1],
-        next_values,
-        rollout.terminated,
-        rollout.truncated,
-        gamma,
-        gae_lambda,
-    )
+    ends = rollout.terminated, rollout.truncated
+    advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
     rows = np.flatnonzero(rollout.is_transition)
     inputs = Inputs(
         policy.tensors({key: array[rows] for key, array in observations.items()}),
@@ -147,11 +110,29 @@ def make_batch(
         inputs,
         actions,
         policy.tensor(advantages.reshape(-1)[rows]),
-        policy.tensor((advantages + values[:-1]).reshape(-1)[rows]),
+        policy.tensor((advantages + values).reshape(-1)[rows]),
         old.parameters,
         old.log_prob(actions),
-        policy.tensor(values[:-1].reshape(-1)[rows]),
+        policy.tensor(values.reshape(-1)[rows]),
     )
+
+
+def _values(
+    rollout: Rollout, engine: Engine, observations: Observations
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the values of each step's observation and of the one after it, `[T, N]` each."""
+    with_finals = {
+        key: np.concatenate((observations[key], finals))
+        for key, finals in rollout.final_observations.items()
+    }
+    states = torch.cat((rollout.states.flatten(0, 1), rollout.final_states))
+    found = engine.values(Inputs(engine.policy.tensors(with_finals)), states)
+    shape = rollout.begins.shape
+    values, final_values = np.split(found.cpu().numpy().astype(np.float64), [math.prod(shape)])
+    values = values.reshape(shape)
+    next_values = values[1:].copy()
+    next_values.reshape(-1)[rollout.final_rows] = final_values
+    return values[:-1], next_values
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
@@ -159,52 +140,33 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _sequences(rollout: Rollout, rows: NDArray[np.int64], policy: Policy) -> Sequences:
-    """Split each sub-environment's rows at episode starts and at the longest sequence length.
-
-    Args:
-        rollout: T steps of N sub-environments.
-        rows: the transitions among the `[T * N]` rows.
-        policy: its config has the longest sequence length.
-    """
+    """Split each sub-environment's rows at episode starts and at the longest sequence length."""
     steps, num_envs = rollout.rewards.shape
     batch_rows = np.full(steps * num_envs, -1)
     batch_rows[rows] = np.arange(len(rows))
-    batch_rows = batch_rows.reshape(steps, num_envs)
     starts: list[int] = []
     sequences: list[list[int]] = []
     for env in range(num_envs):
-        open_sequence: list[int] | None = None
+        is_open = False
         for t in range(steps):
+            row = t * num_envs + env
             if not rollout.is_transition[t, env]:
-                open_sequence = None
+                is_open = False
                 continue
-            full = open_sequence is not None and len(open_sequence) == policy.config.sequence_length
-            if open_sequence is None or full or rollout.begins[t, env]:
-                open_sequence = []
-                sequences.append(open_sequence)
-                starts.append(t * num_envs + env)
-            open_sequence.append(int(batch_rows[t, env]))
-    lengths = [len(sequence) for sequence in sequences]
-    cells = np.zeros((max(lengths), len(sequences)), np.int64)
-    for column, sequence in enumerate(sequences):
-        cells[: len(sequence), column] = sequence
+            is_full = is_open and len(sequences[-1]) == policy.config.sequence_length
+            if not is_open or is_full or rollout.begins[t, env]:
+                sequences.append([])
+                starts.append(row)
+                is_open = True
+            sequences[-1].append(int(batch_rows[row]))
     return Sequences(
-        torch.as_tensor(cells, device=policy.device),
-        torch.as_tensor(lengths, device=policy.device),
+        pad_sequence([torch.tensor(sequence) for sequence in sequences]).to(policy.device),
+        torch.as_tensor([len(sequence) for sequence in sequences], device=policy.device),
         rollout.states.flatten(0, 1)[torch.as_tensor(starts, device=policy.device)],
     )
 
 
 def minibatches(size: int, num_minibatches: int, generator: Generator) -> Iterator[Tensor]:
-    """Split the rows of a batch at random into minibatches that differ by one row at most.
-
-    Args:
-        size: B, rows of the batch.
-        num_minibatches: at most B are made.
-        generator: source of the permutation.
-
-    Yields:
-        Indices of the rows of each minibatch.
-    """
+    """Yield the row numbers of random minibatches that differ by one row at most."""
     permutation = torch.randperm(size, generator=generator, device=generator.device)
     yield from permutation.tensor_split(min(num_minibatches, size))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Generator
 
 from rlkl.engines.base import Engine
 from rlkl.envs.observations import ACTION_MASK, VECTOR, Observations, normalized
@@ -16,15 +16,10 @@ from rlkl.rollouts.rollout import Episode, Rollout
 
 
 class Collector:
-    """Collects successive rollouts; episodes continue from one to the next.
+    """Collects successive rollouts of T steps; episodes continue from one to the next.
 
-    Args:
-        envs: stepped together; reset here.
-        engine: of the current policy.
-        rollout_steps: T, steps of each sub-environment in a rollout.
-        generator: source of sampled actions.
-        seeds: of the sub-environments.
-        normalizer: of observation vectors, if any; not updated here.
+    It resets the environments. Observation vectors are normalized with `normalizer`, which is not
+    updated here.
     """
 
     def __init__(
@@ -45,12 +40,7 @@ class Collector:
         self.restart(envs, seeds)
 
     def restart(self, envs: VectorEnvironment, seeds: list[int]) -> None:
-        """Reset all sub-environments; episodes in progress are not counted.
-
-        Args:
-            envs: of the same kind as before.
-            seeds: of the sub-environments.
-        """
+        """Reset all sub-environments; episodes in progress are not counted."""
         self.envs, num_envs = envs, envs.num_envs
         self._observations = envs.reset(seeds)
         self._begins = np.ones(num_envs, np.bool_)
@@ -67,62 +57,51 @@ class Collector:
 
     @torch.no_grad()
     def _collect(self) -> Rollout:
-        """Step every sub-environment T times with actions sampled from the policy.
-
-        For speed the loop does only what each step needs: noise is drawn before it, episodes are
-        counted after it, and `make_batch` computes the values.
-        """
+        """Step every sub-environment T times; the loop does only what each step needs."""
         steps, num_envs, policy = self.rollout_steps, self.envs.num_envs, self.policy
         act = self.engine.act(policy.noise(steps, num_envs, self.generator))
         observations = self._buffers(steps + 1)
         raw_vectors = None
         if self.normalizer is not None:
             raw_vectors = np.empty_like(observations[VECTOR][:-1], self.envs.encoder.dtype)
-        empty = self._states  # used only without a memory
-        states = [self._states]
         actions: list[NDArray[np.generic]] = []
+        states, begins = [self._states], [self._begins]
         rewards = np.empty((steps, num_envs), np.float64)
-        terminated = np.empty((steps, num_envs), np.bool_)
-        truncated = np.empty((steps, num_envs), np.bool_)
-        is_transition = np.empty((steps, num_envs), np.bool_)
-        begins = np.empty((steps + 1, num_envs), np.bool_)
+        terminated, truncated, is_transition = np.empty((3, steps, num_envs), np.bool_)
         finals: list[Observations] = []
-        final_states: list[Tensor] = []
-        final_rows: list[NDArray[np.int64]] = []
+        final_states, final_rows = [policy.initial_state(0)], [np.empty(0, np.int64)]
         for t in range(steps):
             if raw_vectors is not None:
                 raw_vectors[t] = self._observations[VECTOR]
-            begins[t] = self._begins
             chosen, after = act(t, self._write(observations, t), self._states)
             actions.append(chosen)
             step = self.envs.step(policy.decoder(chosen))
             rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
             is_transition[t] = step.is_transition
             self._observations, self._begins = step.observations, step.begins
-            if policy.state_size:
-                self._states = policy.forget(after, step.begins)
-                states.append(self._states)
+            self._states = policy.forget(after, step.begins)
+            begins.append(self._begins)
+            states.append(self._states)
             if len(step.final_envs):
                 cut = ~step.terminated[step.final_envs]
                 finals.append({key: rows[cut] for key, rows in step.final_observations.items()})
                 final_states.append(after[torch.as_tensor(step.final_envs[cut])])
                 final_rows.append(t * num_envs + step.final_envs[cut])
-        begins[steps] = self._begins
         self._write(observations, steps)
         episodes = self._episodes(rewards * is_transition, is_transition, terminated | truncated)
         return Rollout(
             observations=observations,
             raw_vectors=raw_vectors,
-            states=torch.stack(states) if policy.state_size else empty.expand(steps + 1, -1, -1),
+            states=torch.stack(states),
             actions=np.stack(actions),
             rewards=rewards,
             terminated=terminated,
             truncated=truncated,
             is_transition=is_transition,
-            begins=begins,
+            begins=np.stack(begins),
             final_observations=self._join(finals),
-            final_states=torch.cat([*final_states, policy.initial_state(0)]),
-            final_rows=np.concatenate([*final_rows, np.empty(0, np.int64)]),
+            final_states=torch.cat(final_states),
+            final_rows=np.concatenate(final_rows),
             episodes=tuple(episodes),
             env_steps=self.env_steps,
         )
@@ -159,13 +138,7 @@ class Collector:
         is_transition: NDArray[np.bool_],
         ended: NDArray[np.bool_],
     ) -> list[Episode]:
-        """Add a rollout to the episodes in progress; return those that ended.
-
-        Args:
-            rewards: `[T, N]`, 0 at autoreset steps.
-            is_transition: `[T, N]`.
-            ended: `[T, N]`.
-        """
+        """Add a rollout to the episodes in progress, `[T, N]` each; return those that ended."""
         env_steps = self.env_steps + is_transition.sum(1).cumsum()
         start = np.zeros(len(self._returns_under_way), np.int64)
         episodes = []

@@ -35,8 +35,7 @@ class Rollout:
         states: memory states before each observation, `[T + 1, N, state_size]`.
         actions: as sampled, `[T, N, ...]`.
         rewards: raw, `[T, N]`.
-        terminated: whether the episode ended in a terminal state, `[T, N]`.
-        truncated: whether it was cut off, `[T, N]`.
+        terminated, truncated: episode ends in a terminal state, and other ends, `[T, N]`.
         is_transition: False for autoreset steps, `[T, N]`.
         begins: episode starts, `[T + 1, N]`.
         final_observations: last observations of truncated episodes where the next row already

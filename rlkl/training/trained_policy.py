@@ -72,7 +72,6 @@ class TrainedPolicy:
         if action_mask is None and is_masked and ACTION_MASK not in encoder.keys and encoder.keys:
             action_mask = observation[ACTION_MASK]
         try:
-            encoder.check_single(observation)
             encoded = encoder.stack([observation], "the observation")
             if action_mask is not None:
                 none = np.zeros(1, np.bool_)

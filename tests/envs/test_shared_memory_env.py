@@ -2,8 +2,6 @@
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +17,7 @@ from test_sync_env import HAS_MUJOCO, Sampled, assert_episodes_same, assert_same
 
 import rlkl.envs.shared_memory_env
 from rlkl.envs.make import EnvConfig, make_vector_env
-from rlkl.envs.shared_memory_env import SLEEPING, SPIN_SECONDS, SharedMemoryVectorEnv
+from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.cpu import usable_cores
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
@@ -78,20 +76,6 @@ def test_episodes_are_equal_on_any_number_of_cores(
     assert not any(worker.pid is None or Path(f"/proc/{worker.pid}").exists() for worker in workers)
 
 
-def test_idle_worker_sleeps_and_wakes() -> None:
-    make = made("Pendulum-v1", max_episode_steps=3)
-    found = SharedMemoryVectorEnv([make] * 2, 2)
-    found.reset(seed=1)
-    for _ in range(3):
-        until(lambda: found._flags[0][SLEEPING] == 1)
-        found.step(np.zeros((2, 1), np.float32))
-    until(lambda: found._flags[0][SLEEPING] == 1)
-    found.get_attr("g")
-    # Pauses of about the time before sleep.
-    assert_episodes_same(found, SyncVectorEnv([make] * 2), 60, pause=SPIN_SECONDS)
-    found.close()
-
-
 class Slow(gym.Env[Any, Any]):
     """Is slow in the worker, and has observations larger than the buffer of a pipe."""
 
@@ -137,31 +121,6 @@ def test_interrupted_step_leaves_no_worker() -> None:
     assert is_gone(worker.pid or 0)
 
 
-def test_workers_end_when_the_trainer_is_killed() -> None:
-    code = (
-        "import os, signal\n"
-        "from test_sync_env import made\n"
-        "from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv\n"
-        "envs = SharedMemoryVectorEnv([made('CartPole-v1')] * 3, 3)\n"
-        "envs.reset()\n"
-        "print(*(worker.pid for worker in envs.processes), flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    here = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | here,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    workers = list(map(int, done.stdout.split()))
-    assert len(workers) == 2
-    until(lambda: all(map(is_gone, workers)))
-    assert done.stderr == ""
-
-
 def test_failed_worker_construction_is_reported() -> None:
     def broken() -> gym.Env[Any, Any]:
         raise ValueError("out of\nplace")
@@ -190,15 +149,6 @@ def test_parts_without_arrays_are_none() -> None:
     assert [part is None for part in final] == [part is None for part in other[4]["final_obs"]]
     assert final[2]["text"] is None
     assert_same(final[2]["view"], other[4]["final_obs"][2]["view"])
-    envs.close()
-
-
-def test_calls_reach_every_process() -> None:
-    envs = SharedMemoryVectorEnv([made("Pendulum-v1", g=0.5)] * 3, 3)
-    assert envs.get_attr("g") == (0.5,) * 3
-    assert envs.call("has_wrapper_attr", "nothing") == (False,) * 3
-    with pytest.raises(ValueError, match="2 seeds for 3 sub-environments"):
-        envs.reset(seed=[1, 2])
     envs.close()
 
 

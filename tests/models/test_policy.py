@@ -1,4 +1,4 @@
-"""The policy: shared encoders, Gaussians, distribution families, and invalid settings."""
+"""The policy: shared encoders, Gaussians and distribution families."""
 
 import copy
 from dataclasses import replace
@@ -303,42 +303,6 @@ def test_loaded_state_enters_parameter_vectors(share: bool) -> None:
     second.actor_parameters.vector.data.zero_()
     assert not any(p.any() for p in second.actor.parameters())
     assert torch.equal(first.actor_parameters.vector, before)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("actor_hidden_sizes", [0]),
-        ("critic_hidden_sizes", [-1]),
-        ("encoder_hidden_sizes", [0]),
-        ("image_encoder", "vgg"),
-        ("image_features", 0),
-        ("pixel_scale", 0.0),
-        ("shared_value_coefficient", -1.0),
-        ("memory", "rnn"),
-        ("memory_size", 0),
-        ("sequence_length", 0),
-        ("activation", "sin"),
-        ("initialization", "zeros"),
-        ("hidden_gain", 0.0),
-        ("actor_gain", -1.0),
-        ("critic_gain", 0.0),
-        ("box_distribution", "beta"),
-        ("log_std", 3.0),
-        ("log_std_min", -21.0),
-        ("log_std_max", 6.0),
-    ],
-)
-def test_settings_out_of_range_are_refused_by_name(key: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"policy\.{key}"):
-        PolicyConfig(**{key: value})
-
-
-def test_inconsistent_log_std_bounds_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"policy\.log_std_max"):
-        PolicyConfig(log_std_min=0.5, log_std_max=0.0)
-    with pytest.raises(ConfigError, match=r"policy\.log_std"):
-        PolicyConfig(log_std=-1.0, log_std_min=-0.5)
 
 
 def test_squashing_without_finite_bounds_is_refused() -> None:

@@ -1,206 +1,33 @@
 """Collected data compared with what environments record, in both autoreset modes."""
 
-from dataclasses import fields
-from functools import partial
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
-import small_environments  # registers environments
 import torch
+from diaries import (
+    BOTH_MODES,
+    MODES,
+    ROWS,
+    Diary,
+    NoisyResets,
+    collector_of,
+    reward_of,
+    two_rollouts,
+)
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from learning_loop import as_inputs, iterate, small_policy, vectors_of
-from small_environments import Moment
+from learning_loop import iterate, small_policy, vectors_of
 from torch import Generator
 
 import rlkl
 from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig, make_vector_env
-from rlkl.envs.observations import ACTION_MASK, VECTOR
+from rlkl.envs.observations import VECTOR
 from rlkl.envs.vector_env import VectorEnvironment
-from rlkl.models.policy import Policy
-from rlkl.numerics.normalization import ObservationNormalizer, RunningMoments
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.rollouts.batch import make_batch
 from rlkl.rollouts.collector import Collector
-from rlkl.rollouts.rollout import Rollout
-
-MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)
-BOTH_MODES = pytest.mark.parametrize("mode", MODES, ids=["same_step", "next_step"])
-
-
-class Diary(gym.Env[np.ndarray, Any]):
-    """Observes (number, episode, step) / 8 and records its actions.
-
-    Args:
-        number: of this sub-environment.
-        plan: lengths and ends of episodes, repeated: `3T 5L 4B` is terminated after 3 steps,
-            truncated after 5, both after 4.
-        action_space: of the environment.
-    """
-
-    observation_space = Box(-np.inf, np.inf, (3,), np.float32)
-
-    def __init__(self, number: int, plan: str, action_space: gym.Space[Any]) -> None:
-        self.number = number
-        self.plan = plan.split()
-        self.action_space = action_space
-        self.episode = -1
-        self.received: list[Any] = []
-
-    def observe(self) -> np.ndarray:
-        return np.array([self.number, self.episode, self.t], np.float32) / 8
-
-    def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        self.episode, self.t = self.episode + 1, 0
-        return self.observe(), {}
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.received.append(np.array(action))
-        self.t += 1
-        terminated, truncated = self.ending(self.episode, self.t)
-        return self.observe(), reward_of(self.number, self.t, action), terminated, truncated, {}
-
-    def ending(self, episode: int, t: int) -> tuple[bool, bool]:
-        part = self.plan[episode % len(self.plan)]
-        ended = t == int(part[:-1])
-        return ended and part[-1] in "TB", ended and part[-1] in "LB"
-
-
-def reward_of(number: int, t: int, action: Any) -> float:
-    return 10.0 * number + t + float(np.sum(action))
-
-
-PLANS = ("3T 4L 6T", "4L 3T 6B", "5B 2L 6T")
-# Rows of two rollouts that contain the same transitions in both modes.
-ROWS = {AutoresetMode.SAME_STEP: (10, 8), AutoresetMode.NEXT_STEP: (12, 10)}
-
-
-def collector_of(
-    mode: AutoresetMode,
-    plans: tuple[str, ...] = PLANS,
-    *,
-    space: gym.Space[Any] | None = None,
-    normalizer: ObservationNormalizer | None = None,
-    vector: type[SyncVectorEnv] = SyncVectorEnv,
-    **policy_settings: Any,
-) -> tuple[Collector, list[Diary]]:
-    space = Discrete(2) if space is None else space
-    diaries = [Diary(number, plan, space) for number, plan in enumerate(plans)]
-    envs = vector([partial(lambda diary: diary, d) for d in diaries], autoreset_mode=mode)
-    generator, seeds = Generator().manual_seed(0), [0] * len(plans)
-    policy = small_policy(3, space, **policy_settings)
-    collector = Collector(
-        VectorEnvironment(envs), make_engine(policy), 10, generator, seeds, normalizer
-    )
-    return collector, diaries
-
-
-def two_rollouts(collector: Collector, rows: tuple[int, int]) -> list[tuple[Rollout, Batch]]:
-    found = []
-    for collector.rollout_steps in rows:
-        rollout = collector.collect()
-        found.append((rollout, make_batch(rollout, make_engine(collector.policy), 0.9, 0.8)))
-    return found
-
-
-@pytest.fixture
-def zero_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make actions deterministic: autoreset steps would use random numbers."""
-    noise = Policy.noise
-    monkeypatch.setattr(Policy, "noise", lambda *given: torch.zeros_like(noise(*given)))
-
-
-@pytest.mark.usefixtures("zero_noise")
-@pytest.mark.parametrize(
-    ("plans", "rows"),
-    [
-        (PLANS, ROWS),
-        # The rollout ends with the episode; the next one begins with the autoreset step.
-        (("4L",), {AutoresetMode.SAME_STEP: (4, 4), AutoresetMode.NEXT_STEP: (4, 5)}),
-        (("4T",), {AutoresetMode.SAME_STEP: (4, 4), AutoresetMode.NEXT_STEP: (4, 5)}),
-        # The rollout ends with the autoreset step.
-        (("4L",), {AutoresetMode.SAME_STEP: (4, 5), AutoresetMode.NEXT_STEP: (5, 6)}),
-    ],
-)
-def test_autoreset_modes_give_same_batches_and_statistics(
-    plans: tuple[str, ...], rows: dict[AutoresetMode, tuple[int, int]]
-) -> None:
-    same, following = (collector_of(mode, plans)[0] for mode in MODES)
-    for (rollout_a, a), (rollout_b, b) in zip(
-        two_rollouts(same, rows[MODES[0]]), two_rollouts(following, rows[MODES[1]]), strict=True
-    ):
-        assert len(a) == len(b) == rollout_a.is_transition.sum() == rollout_b.is_transition.sum()
-        order_a, order_b = (
-            torch.as_tensor(np.lexsort(vectors_of(batch).T.flip(0).numpy())) for batch in (a, b)
-        )
-        pairs = [(vectors_of(a), vectors_of(b))] + [
-            (getattr(a, field.name), getattr(b, field.name))
-            for field in fields(Batch)
-            if field.name != "inputs"
-        ]
-        for found_a, found_b in ((one[order_a], other[order_b]) for one, other in pairs):
-            torch.testing.assert_close(found_a, found_b, rtol=1e-6, atol=1e-6)
-        assert rollout_a.env_steps == rollout_b.env_steps
-        assert sorted(e[1:] for e in rollout_a.episodes) == sorted(
-            e[1:] for e in rollout_b.episodes
-        )
-        first, second = RunningMoments((3,)), RunningMoments((3,))
-        first.update(rollout_a.observations[VECTOR][:-1][rollout_a.is_transition])
-        second.update(rollout_b.observations[VECTOR][:-1][rollout_b.is_transition])
-        assert first.count == second.count
-        np.testing.assert_allclose(first.mean, second.mean, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(first.variance, second.variance, rtol=1e-12, atol=1e-12)
-
-
-@BOTH_MODES
-@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
-def test_every_row_bootstraps_from_true_next_observation(
-    mode: AutoresetMode, normalize: bool
-) -> None:
-    normalizer = ObservationNormalizer((3,)) if normalize else None
-    if normalizer is not None:
-        normalizer.update(np.array([[0, 0, 0], [1, 2, 3]], np.float32))
-    collector, diaries = collector_of(mode, normalizer=normalizer)
-    policy, total = collector.policy, 0
-    for collector.rollout_steps in ROWS[mode]:
-        rollout = collector.collect()
-        batch = make_batch(rollout, make_engine(policy), 0.9, gae_lambda=0.0)
-        assert (rollout.raw_vectors is None) == (normalizer is None)
-        raw = rollout.observations[VECTOR][:-1]
-        if rollout.raw_vectors is not None:
-            raw = rollout.raw_vectors
-        raw = raw[rollout.is_transition]
-        for row, action in enumerate(batch.actions.tolist()):
-            number, episode, t = (round(8 * x) for x in raw[row].tolist())
-            here, there = raw[row], np.array([number, episode, t + 1], np.float32) / 8
-            if normalizer is not None:
-                here, there = normalizer(here), normalizer(there)
-            with torch.no_grad():
-                value, next_value = policy.values(as_inputs(np.stack((here, there)))).tolist()
-            terminated, _ = diaries[number].ending(episode, t + 1)
-            target = reward_of(number, t + 1, action) + 0.9 * next_value * (not terminated)
-            assert vectors_of(batch)[row].tolist() == pytest.approx(here.tolist())
-            assert batch.advantages[row].item() == pytest.approx(target - value, rel=1e-5)
-            assert batch.returns[row].item() == pytest.approx(target, rel=1e-5)
-            assert batch.old_values[row].item() == pytest.approx(value, rel=1e-5, abs=1e-6)
-        total += len(batch)
-    assert total == 3 * 18 == collector.env_steps
-    assert [len(diary.received) for diary in diaries] == [18, 18, 18]
-
-
-@BOTH_MODES
-def test_batch_pairs_actions_with_their_observations(
-    mode: AutoresetMode,
-) -> None:
-    collector, diaries = collector_of(mode)
-    taken: list[list[int]] = [[], [], []]
-    for _, batch in two_rollouts(collector, ROWS[mode]):
-        for observation, action in zip(vectors_of(batch), batch.actions.tolist(), strict=True):
-            taken[round(8 * observation[0].item())].append(action)
-    assert taken == [[int(action) for action in diary.received] for diary in diaries]
-    assert 10 < sum(map(sum, taken)) < 44
 
 
 @BOTH_MODES
@@ -227,15 +54,6 @@ def test_episode_returns_are_raw_and_span_rollouts(mode: AutoresetMode) -> None:
     assert (first.env_steps, second.env_steps) == (30, 54)
 
 
-class NoisyResets(SyncVectorEnv):
-    """Returns rewards at autoreset steps, where they mean nothing."""
-
-    def step(self, actions: Any) -> Any:
-        resetting = self._autoreset_envs.copy()
-        observations, rewards, *rest = super().step(actions)
-        return observations, np.where(resetting, 1e3, rewards), *rest
-
-
 @BOTH_MODES
 def test_episodes_match_step_by_step_count(mode: AutoresetMode) -> None:
     plans = ("1T 1L 2B 1T 3L", "9T 1L", "2L 1T 1T", "30T")
@@ -260,23 +78,6 @@ def test_episodes_match_step_by_step_count(mode: AutoresetMode) -> None:
         assert rollout.env_steps == collector.env_steps == env_steps
     assert endings.count((13, 0)) > 2
     assert {i for _, i in endings} == {0, 1, 2, 3}
-
-
-def test_reward_of_autoreset_step_is_ignored() -> None:
-    quiet, noisy = (
-        collector_of(AutoresetMode.NEXT_STEP, vector=vector)[0]
-        for vector in (SyncVectorEnv, NoisyResets)
-    )
-    for collector in (quiet, noisy):
-        collector.rollout_steps = 12
-    rollouts = quiet.collect(), noisy.collect()
-    assert rollouts[1].rewards.max() == 1e3
-    batches = [
-        make_batch(rollout, make_engine(collector.policy), 0.9, 0.8)
-        for rollout, collector in zip(rollouts, (quiet, noisy), strict=True)
-    ]
-    assert torch.equal(batches[0].advantages, batches[1].advantages)
-    assert rollouts[0].episodes == rollouts[1].episodes
 
 
 def test_final_observations_are_of_truncated_episodes_only() -> None:
@@ -460,47 +261,6 @@ def test_memory_is_reset_at_episode_starts(mode: AutoresetMode) -> None:
     first, second = rollouts
     assert torch.equal(first.states[-1], second.states[0])
     assert second.states[0].any()
-
-
-@pytest.mark.parametrize("backend", ["sync", "native"])
-def test_batch_aligns_masks_images_and_vectors(backend: str) -> None:
-    config = EnvConfig(
-        "SmallNative-v0" if backend == "native" else "SmallCounter-v0",
-        3,
-        backend,
-        observation_keys=["where", "what", "view"],
-        kwargs={"shows": "dict", "masks": "info"},
-    )
-    envs = make_vector_env(config)
-    policy = small_policy(envs.encoder, envs.action_space, image_features=8)
-    collector = Collector(envs, make_engine(policy), 12, Generator().manual_seed(0), [0, 1, 2])
-    episodes = set()
-    for _ in range(2):
-        rollout = collector.collect()
-        batch = make_batch(rollout, make_engine(policy), 0.9, gae_lambda=0.0)
-        observations = batch.inputs.observations
-        assert set(observations) == {VECTOR, "image/view", ACTION_MASK}
-        assert observations["image/view"].dtype == torch.uint8
-        assert rollout.observations[ACTION_MASK].shape == (13, 3, small_environments.ACTIONS)
-        for row, action in enumerate(batch.actions.tolist()):
-            *code, number, episode, t = map(int, observations[VECTOR][row].tolist())
-            moment = Moment(number, episode, t)
-            episodes.add((number, episode))
-            assert code == [int(k == number) for k in range(3)]
-            assert observations["image/view"][row, 0, :, 1].tolist() == [number, episode, t]
-            assert observations[ACTION_MASK][row].tolist() == moment.mask().astype(bool).tolist()
-            assert moment.mask()[action]
-            after = moment._replace(t=t + 1)
-            with torch.no_grad():
-                vector = torch.tensor([[*code, *after]], dtype=torch.float32)
-                image = torch.zeros(1, 1, 3, 2, dtype=torch.uint8)
-                image[0, 0, :, 1] = torch.tensor(after)
-                inputs = batch.inputs._replace(observations={VECTOR: vector, "image/view": image})
-                value = policy.values(inputs).item()
-            target = after.reward(action) + 0.9 * value * (not after.ending()[0])
-            assert batch.returns[row].item() == pytest.approx(target, rel=1e-5)
-    assert len(episodes) > 9
-    envs.close()
 
 
 @BOTH_MODES
