@@ -17,7 +17,7 @@ from rlkl.tools.grid.call import Call, Status, new_call
 from rlkl.tools.grid.display import Display, Grid, Job
 from rlkl.tools.grid.job import SHUTDOWN_SECONDS
 from rlkl.training.run_folder import check_folder
-from rlkl.training.run_status import LOG, ForeignFolderError, Standing, standing
+from rlkl.training.run_status import LOG, ForeignFolderError, RunStatus, run_status
 from rlkl.training.trainer import TrainConfig, Trainer
 from rlkl.utils.atomic_files import FolderLock, FolderTakenError
 from rlkl.utils.errors import ConfigError
@@ -41,16 +41,16 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     """
     grid_dir, requests = request_jobs(line, config_dirs)
     check_launcher(line.launching, config_dirs)
-    standings = {request.name: standing_of(request) for request in requests}
-    missing = [r for r in requests if standings[r.name] is not Standing.FINISHED]
+    statuses = {request.name: job_status(request) for request in requests}
+    missing = [r for r in requests if statuses[r.name] is not RunStatus.FINISHED]
     check_jobs([request.config for request in missing])
     jobs = [_displayed(request) for request in missing]
-    finished = [r for r in requests if standings[r.name] is Standing.FINISHED]
+    finished = [r for r in requests if statuses[r.name] is RunStatus.FINISHED]
     grid = Grid(grid_dir.name, jobs, [request.config.total_env_steps for request in finished])
     kinds = {request.config.logger.progress for request in requests}
     kind = kinds.pop() if len(kinds) == 1 else "auto"
     if kind != "none":
-        resumed = sum(standings[request.name] is Standing.UNFINISHED for request in missing)
+        resumed = sum(statuses[request.name] is RunStatus.UNFINISHED for request in missing)
         print(
             f"grid {grid_dir}: {len(requests)} jobs: {len(finished)} already finished, "
             f"{resumed} to resume, {len(missing) - resumed} to start",
@@ -64,7 +64,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
         {
             "command": shlex.join(["rlkl", "train", *command]),
             "rlkl": __version__,
-            "jobs": {name: value.value for name, value in standings.items()},
+            "jobs": {name: value.value for name, value in statuses.items()},
         }
     )
     for request in missing:
@@ -87,16 +87,16 @@ def say_unused_settings(jobs: Iterable[tuple[Iterable[str], TrainConfig]]) -> No
         tell(f"note: {note}")
 
 
-def standing_of(request: JobRequest) -> Standing:
-    """Return the standing of a job; one whose folder is not a run's will fail when it starts.
+def job_status(request: JobRequest) -> RunStatus:
+    """Return the status of a job; one whose folder is not a run's will fail when it starts.
 
     Raises:
         ConfigError: its folder contains a run with another config.
     """
     try:
-        return standing(Path(request.config.run_dir or ""), request.config)
+        return run_status(Path(request.config.run_dir or ""), request.config)
     except ForeignFolderError:
-        return Standing.MISSING
+        return RunStatus.MISSING
 
 
 def check_jobs(configs: list[TrainConfig]) -> None:

@@ -10,7 +10,7 @@ from rlkl.cli.command_line import CommandLine
 from rlkl.cli.compose import load
 from rlkl.cli.schema import GROUPS
 from rlkl.tools.grid.call import CALLS, RECORD
-from rlkl.training.config import BESIDE, TrainConfig
+from rlkl.training.config import OUTPUT_KEYS, TrainConfig
 from rlkl.utils.errors import ConfigError
 
 GRIDS = Path("runs", "grids")
@@ -116,7 +116,7 @@ def job_name(job: dict[str, str], swept: list[str]) -> str:
     `algo=trpo gamma=0.9 seed=3` gives `trpo-seed3`.
     """
     keys = [key for key in job if key in GROUPS or key == "seed" or key in swept]
-    keys = [key for key in keys if key.partition(".")[0] not in BESIDE]
+    keys = [key for key in keys if key.partition(".")[0] not in OUTPUT_KEYS]
     order = {group: number for number, group in enumerate(GROUPS)} | {"seed": len(GROUPS) + 1}
     parts = []
     for key in sorted(keys, key=lambda key: (order.get(key, len(GROUPS)), key)):
@@ -140,7 +140,7 @@ def grid_name(jobs: list[dict[str, str]], swept: list[str]) -> str:
     shared = [
         text
         for key, text in jobs[0].items()
-        if key not in swept and key.partition(".")[0] not in BESIDE
+        if key not in swept and key.partition(".")[0] not in OUTPUT_KEYS
     ]
     return f"{label[:MAX_NAME_LENGTH] or 'single'}-{_digest(sorted(shared))}"
 

@@ -12,6 +12,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 import torch
+from made_runs import save_checkpoint
 
 from rlkl.algos import make_policy_optimizer
 from rlkl.algos.ppo_kl import PPOKLConfig
@@ -31,7 +32,6 @@ from rlkl.tools.experiments import (
 )
 from rlkl.tools.experiments.drawing import new_figure, save
 from rlkl.tools.rows import Rows, column, distinct, select
-from rlkl.training.checkpoint import save_checkpoint
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.evaluation import evaluate
 from rlkl.training.learner import Learner
