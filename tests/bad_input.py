@@ -8,8 +8,7 @@ from typing import Any
 import bad_settings as settings
 from bad_commands import FLAGS, OTHERS
 from bad_configs import CODE, HOSTILE, OWN, OWN_CONFIGS, OWN_OF_HYDRA
-
-from rlkl.training.checkpoint import save_checkpoint
+from made_runs import save_checkpoint
 
 
 @dataclass(frozen=True)

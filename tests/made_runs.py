@@ -11,9 +11,11 @@ import yaml
 
 from rlkl.algos import ALGORITHMS
 from rlkl.envs.make import EnvConfig
+from rlkl.training.checkpoint import as_bytes
 from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import as_yaml
 from rlkl.training.report import TAGS
+from rlkl.utils.atomic_files import write_durably
 
 HEADER = ["env_steps", *TAGS]
 VERSIONS = {"rlkl": "0.1.0", "torch": "2.13.0"}
@@ -117,3 +119,9 @@ def resume_to(folder: Path, total_env_steps: int) -> None:
         "changed": {"total_env_steps": {"before": 1, "now": total_env_steps}},
     }
     (folder / "resumed.yaml").write_text(yaml.safe_dump([entry]))
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, as a run does it, and its folder if necessary."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, as_bytes(state))

@@ -16,7 +16,7 @@ from rlkl.tools.grid.call import RECORD, Call, Status, new_call
 from rlkl.tools.grid.display import Display, Grid, Job
 from rlkl.tools.grid.job import SHUTDOWN_SECONDS
 from rlkl.training.run_folder import check_folder
-from rlkl.training.run_status import LOG, ForeignFolderError, Standing, standing
+from rlkl.training.run_status import LOG, ForeignFolderError, RunStatus, run_status
 from rlkl.training.trainer import TrainConfig, Trainer
 from rlkl.utils.atomic_files import FolderLock, FolderTakenError
 from rlkl.utils.errors import ConfigError
@@ -31,9 +31,9 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     """Run the jobs of a grid that are not finished; return the exit code."""
     grid_dir, all_jobs = load_jobs(line, config_dirs)
     check_launcher(line.launching, config_dirs)
-    standings = {job.name: _standing(job) for job in all_jobs}
-    finished = [job for job in all_jobs if standings[job.name] is Standing.FINISHED]
-    jobs = [job for job in all_jobs if standings[job.name] is not Standing.FINISHED]
+    statuses = {job.name: _job_status(job) for job in all_jobs}
+    finished = [job for job in all_jobs if statuses[job.name] is RunStatus.FINISHED]
+    jobs = [job for job in all_jobs if statuses[job.name] is not RunStatus.FINISHED]
     _check_jobs([job.config for job in jobs])
     for job in jobs:
         job.read_progress()
@@ -42,7 +42,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     kinds = {job.config.logger.progress for job in all_jobs}
     kind = kinds.pop() if len(kinds) == 1 else "auto"
     if kind != "none":
-        resumed = sum(standings[job.name] is Standing.UNFINISHED for job in jobs)
+        resumed = sum(statuses[job.name] is RunStatus.UNFINISHED for job in jobs)
         print(
             f"grid {grid_dir}: {len(all_jobs)} jobs: {len(finished)} already finished, "
             f"{resumed} to resume, {len(jobs) - resumed} to start",
@@ -55,7 +55,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     record = {
         "command": shlex.join(["rlkl", "train", *command]),
         "rlkl": __version__,
-        "jobs": {name: value.value for name, value in standings.items()},
+        "jobs": {name: value.value for name, value in statuses.items()},
     }
     call.write(RECORD, record)
     for job in jobs:
@@ -81,12 +81,12 @@ def say_unused_settings(jobs: Iterable[tuple[list[str], TrainConfig]]) -> None:
         tell(f"note: {note}")
 
 
-def _standing(job: Job) -> Standing:
-    """Return the standing of a job; one whose folder is not a run's will fail when it starts."""
+def _job_status(job: Job) -> RunStatus:
+    """Return the status of a job; one whose folder is not a run's will fail when it starts."""
     try:
-        return standing(job.run_dir, job.config)
+        return run_status(job.run_dir, job.config)
     except ForeignFolderError:
-        return Standing.MISSING
+        return RunStatus.MISSING
 
 
 def _check_jobs(configs: list[TrainConfig]) -> None:

@@ -11,7 +11,7 @@ from rlkl.cli.compose import load
 from rlkl.cli.schema import GROUPS
 from rlkl.tools.grid.call import CALLS, RECORD
 from rlkl.tools.grid.display import Job
-from rlkl.training.config import BESIDE
+from rlkl.training.config import OUTPUT_KEYS
 from rlkl.utils.errors import ConfigError
 
 GRIDS = Path("runs", "grids")
@@ -116,7 +116,7 @@ def grid_name(jobs: list[dict[str, str]], swept: list[str]) -> str:
 
 
 def _is_beside(key: str) -> bool:
-    return key.partition(".")[0] in BESIDE
+    return key.partition(".")[0] in OUTPUT_KEYS
 
 
 def _digest(texts: list[str]) -> str:

@@ -30,10 +30,7 @@ _ENTRY = b"PK\x01\x02"
 
 
 def read_archive(content: bytes) -> Any:
-    """Return the saved state, with tensors on the CPU.
-
-    Args:
-        content: the bytes of the file.
+    """Return the state that `torch.save` wrote to these bytes, with tensors on the CPU.
 
     Raises:
         pickle.UnpicklingError: the file contains something other than data.
@@ -61,8 +58,7 @@ def read_archive(content: bytes) -> Any:
     order = read.get(f"{prefix}byteorder", sys.byteorder.encode()).decode()
     if order != sys.byteorder:
         raise ValueError(f"it was written on a machine with {order}-endian byte order")
-    files_of_state = {name.removeprefix(prefix): read[name] for name in read}
-    state = _Unpickler(read[mains[0]], files_of_state).state()
+    state = _Unpickler(read, prefix).state()
     _check_extent(state, len(content))
     return state
 
@@ -72,12 +68,9 @@ class _Storage:
 
     def __init__(self, dtype: torch.dtype | None, content: bytes) -> None:
         self.dtype, self.size = dtype, len(content)
-        # `clone` makes memory with the alignment that torch's arithmetic expects.
-        self.flat = (
-            torch.frombuffer(bytearray(content), dtype=torch.uint8).clone()
-            if content
-            else torch.empty(0, dtype=torch.uint8)
-        )
+        self.flat = torch.empty(0, dtype=torch.uint8)
+        if content:  # `clone` makes memory with the alignment that torch's arithmetic expects
+            self.flat = torch.frombuffer(bytearray(content), dtype=torch.uint8).clone()
 
 
 def _rebuild_tensor(
@@ -91,17 +84,12 @@ def _rebuild_tensor(
     *,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return a tensor like `torch._utils._rebuild_tensor_v2`, after a check of its bounds.
-
-    Raises:
-        ValueError: it reaches beyond its storage, or repeats numbers of it.
-    """
+    """Return a tensor like `torch._utils._rebuild_tensor_v2`, after a check of its bounds."""
     dtype = dtype or storage.dtype
     if dtype is None or hooks or metadata:
         raise pickle.UnpicklingError("a tensor with hooks or metadata")
-    if len(size) != len(stride) or any(
-        type(n) is not int or n < 0 for n in (offset, *size, *stride)
-    ):
+    is_valid = all(type(n) is int and n >= 0 for n in (offset, *size, *stride))
+    if len(size) != len(stride) or not is_valid:
         raise ValueError("a tensor in it has no valid shape")
     count = prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -124,24 +112,12 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _empty_bytes() -> bytes:
-    return b""
-
-
 _DTYPES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
-}
+    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16,
+    "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16,
+    "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool,
+    "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128,
+}  # fmt: skip
 
 _ALLOWED_NAMES: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
@@ -149,7 +125,7 @@ _ALLOWED_NAMES: dict[tuple[str, str], Any] = {
     ("torch.storage", "UntypedStorage"): None,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): lambda: b"",  # of a size it could fill the memory
     ("__builtin__", "complex"): complex,
     **{("torch", f"{name}Storage"): dtype for name, dtype in _DTYPES.items()},
     **{("torch", f"uint{bits}"): getattr(torch, f"uint{bits}") for bits in (16, 32, 64)},
@@ -172,17 +148,13 @@ class _Unpickler(pickle._Unpickler):
 
     stack: list[Any]
 
-    def __init__(self, content: bytes, files: dict[str, bytes]) -> None:
-        super().__init__(io.BytesIO(content))
-        self._files = files
+    def __init__(self, files: dict[str, bytes], prefix: str) -> None:
+        super().__init__(io.BytesIO(files[f"{prefix}data.pkl"]))
+        self._files, self._prefix = files, prefix
         self._storages: dict[str, _Storage] = {}
 
     def state(self) -> Any:
-        """Return the saved state.
-
-        Raises:
-            pickle.UnpicklingError: it is something other than data.
-        """
+        """Return the saved state, if it is nothing other than data."""
         try:
             return self.load()
         except KeyError as error:
@@ -201,7 +173,7 @@ class _Unpickler(pickle._Unpickler):
         if what != "storage" or not (dtype is None or isinstance(dtype, torch.dtype)):
             raise pickle.UnpicklingError("an unknown kind of storage")
         if key not in self._storages:
-            self._storages[key] = _Storage(dtype, self._files[f"data/{key}"])
+            self._storages[key] = _Storage(dtype, self._files[f"{self._prefix}data/{key}"])
         storage = self._storages[key]
         if storage.dtype is not dtype or count * (dtype.itemsize if dtype else 1) != storage.size:
             raise ValueError(f"data/{key} in it has another size than declared")
@@ -221,15 +193,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _check_extent(state: Any, size: int) -> None:
-    """Check the size of a state, with everything counted once per reference.
-
-    Args:
-        state: containers, texts, numbers and tensors.
-        size: of its file, in bytes.
-
-    Raises:
-        ValueError: the state is too large, too deeply nested, or contains itself.
-    """
+    """Check the extent of a state from a file of `size` bytes; each reference counts."""
     known: dict[int, tuple[int, int, int]] = {}
     in_progress: set[int] = set()
 

@@ -13,7 +13,6 @@ import torch
 
 from rlkl.training.archive import read_archive
 from rlkl.training.resource_checks import machine_memory
-from rlkl.utils.atomic_files import write_durably
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.untrusted_files import MissingFileError, read_bytes, reading
@@ -50,20 +49,10 @@ class CheckpointConfig:
 
 
 def as_bytes(state: dict[str, Any]) -> bytes:
-    """Return a state as the content of a checkpoint file.
-
-    Args:
-        state: tensors, numbers, strings, and lists and dicts of them.
-    """
+    """Return a state of plain data and tensors as the content of a checkpoint file."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT} | state, buffer)
     return buffer.getvalue()
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically; create its folder if necessary."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, as_bytes(state))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -118,14 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def taking_from(path: Path) -> Iterator[None]:
-    """Turn errors of missing or malformed parts of a state into a ConfigError.
-
-    Args:
-        path: of the checkpoint.
-
-    Raises:
-        ConfigError: the state is not that of a run.
-    """
+    """Turn errors of missing or malformed parts of the state at a path into a ConfigError."""
     try:
         yield
     except ConfigError:
@@ -158,14 +140,11 @@ def newest(
     Args:
         folder: of checkpoints.
         other_run: returns how a state differs from this run; empty if it is of this run.
-        exact: whether the result must be identical to an uninterrupted run's. If not, every
-            `last.pt` that was written between two iterations will do.
+        exact: accept `last.pt` only if the result will equal an uninterrupted run's; otherwise
+            whenever it was written between two iterations.
 
     Returns:
         Its path, its state, and one line for each checkpoint that was skipped.
-
-    Raises:
-        ConfigError: there is no such checkpoint.
     """
     found: tuple[Path, dict[str, Any]] | None = None
     notes: list[str] = []
@@ -217,9 +196,6 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
     Args:
         run_dir: the run's folder, or the path of a checkpoint, which is returned.
         checkpoint: `last` or `best`.
-
-    Raises:
-        ConfigError: the folder is missing or not that of a run, or has no such checkpoint.
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     folder = Path(run_dir)
@@ -231,19 +207,19 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
             return path
     if not folder.is_dir():
         raise ConfigError(f"{run_dir}: there is no such folder")
+    name = path.relative_to(folder)
     if not (folder / "config.yaml").exists():
         raise ConfigError(
-            f"{run_dir} is not the folder of a run: it has neither {path.relative_to(folder)} nor "
-            "config.yaml"
+            f"{run_dir} is not the folder of a run: it has neither {name} nor config.yaml"
         )
     if checkpoint == "best":
         raise ConfigError(
-            f"{run_dir} has no {path.relative_to(folder)}: no episode had ended by its "
-            "last checkpoint; use the checkpoint last instead"
+            f"{run_dir} has no {name}: no episode had ended by its last checkpoint; use the "
+            "checkpoint last instead"
         )
     raise ConfigError(
-        f"{run_dir} has no {path.relative_to(folder)}: a run writes it when it ends, and this one "
-        "is not finished, or was killed"
+        f"{run_dir} has no {name}: a run writes it when it ends, and this one is not finished, or "
+        "was killed"
     )
 
 

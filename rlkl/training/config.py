@@ -1,7 +1,7 @@
 """The config of a run, and what of it may change when the run is resumed."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rlkl.algos import ALGORITHMS
@@ -112,11 +112,7 @@ class TrainConfig:
             check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
 
     def _make_parts(self) -> None:
-        """Make the parts that are given by name: an environment's id, an algorithm's name.
-
-        Raises:
-            ConfigError: a part has the wrong type.
-        """
+        """Make the parts that are given by name, and check the types of all parts."""
         env: Any = self.env
         algo: Any = self.algo
         if isinstance(env, str):
@@ -124,19 +120,19 @@ class TrainConfig:
         if isinstance(algo, str):
             check_choice("algo", algo, ALGORITHMS)
             object.__setattr__(self, "algo", ALGORITHMS[algo].config())
-        kinds: dict[str, type[Any]] = {"algo": AlgoConfig, **PARTS}
-        for key, kind in kinds.items():
+        names = {"env": " or an environment's id", "algo": " or an algorithm's name"}
+        parts: dict[str, type[Any]] = {"algo": AlgoConfig, **PARTS}
+        for key, kind in parts.items():
             value = getattr(self, key)
             if not isinstance(value, kind):
-                names = {"env": " or an environment's id", "algo": " or an algorithm's name"}
                 raise ConfigError(f"{key}={value!r}: expected {kind.__name__}{names.get(key, '')}")
 
     def _check_annealing(self) -> None:
         schedules = {
-            f"{part}.{field.name}": getattr(getattr(self, part), field.name)
+            key: value
             for part in ("algo", "critic")
-            for field in fields(getattr(self, part))
-            if field.name.endswith("_schedule")
+            for key, value in leaves(asdict(getattr(self, part)), f"{part}.")
+            if key.endswith("_schedule")
         }
         if not self.anneal and "linear" not in schedules.values():
             raise ConfigError(
@@ -145,25 +141,16 @@ class TrainConfig:
             )
 
 
-KEPT = (
-    "algo.name",
-    "algo.kl_coefficient",
-    "env",
-    "policy",
-    "rollout_steps",
-    "normalize_observations",
-    "scale_rewards",
-    "seed",
-    "device",
-    "eval_interval",
-    "run_dir",
-)
+FIXED_KEYS = (
+    "algo.name", "algo.kl_coefficient", "env", "policy", "rollout_steps", "normalize_observations",
+    "scale_rewards", "seed", "device", "eval_interval", "run_dir",
+)  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 
-OPEN = {"env.backend": "auto", "policy.engine": "auto", "checkpoint.interval": None}
+AUTOMATIC_VALUES = {"env.backend": "auto", "policy.engine": "auto", "checkpoint.interval": None}
 """Keys with the value that lets rlkl choose; `config.yaml` has the choice."""
 
-BESIDE = ("logger", "run_dir")
+OUTPUT_KEYS = ("logger", "run_dir")
 """Keys that say where and what a run writes; they do not change its results."""
 
 PARTS: dict[str, type[Any]] = {
@@ -202,13 +189,9 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
         {key: value for key, value in leaves(asdict(config)) if value != {}}
         for config in (before, after)
     )
-    changed = {
-        key: (old.get(key), new.get(key))
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key) != new.get(key)
-    }
+    changed = _differing(old, new)
     for key, (was, would_be) in changed.items():
-        if key in KEPT or key.partition(".")[0] in KEPT:
+        if _is_in(FIXED_KEYS, key):
             fixed = f"keeps {key}={was}" if key in old else f"cannot add {key}"
             raise ConfigError(
                 f"{key}={would_be}: a resumed run {fixed}; leave it out, or start a new run"
@@ -217,12 +200,7 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
 
 
 def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the keys in which a wanted run differs from a saved one, with both values.
-
-    Args:
-        saved: content of `config.yaml`.
-        config: of the wanted run.
-    """
+    """Return the keys in which a wanted run differs from a `config.yaml`, with both values."""
     old = dict(leaves(upgrade_config(saved)))
     new = dict(leaves(plain_data(asdict(config))))
     defaults = dict(leaves(plain_data(asdict(TrainConfig(algo=type(config.algo)())))))
@@ -231,30 +209,31 @@ def differences(saved: dict[str, Any], config: TrainConfig) -> dict[str, tuple[A
     if old["policy.image_encoder"] == "nature_or_small" and config.policy.image_encoder == "auto":
         old["policy.image_encoder"] = "auto"  # "nature_or_small" is what `auto` meant then
     return {
-        key: (old.get(key), new.get(key))
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key) != new.get(key)
-        and key.partition(".")[0] not in BESIDE
-        and not (key in OPEN and new.get(key) == OPEN[key])
+        key: values
+        for key, values in _differing(old, new).items()
+        if not _is_in(OUTPUT_KEYS, key)
+        and not (key in AUTOMATIC_VALUES and new.get(key) == AUTOMATIC_VALUES[key])
     }
 
 
 def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
-    """Return a difference that shows that a checkpoint is of another run; empty if there is none.
-
-    Args:
-        saved: content of `config.yaml`.
-        config: of the checkpoint.
-    """
-    old, new = (
-        dict(leaves(upgrade_config(saved))),
-        dict(leaves(plain_data(upgrade_config(config)))),
-    )
+    """Return how a checkpoint's config shows that it is not of the run in a `config.yaml`."""
+    old = dict(leaves(upgrade_config(saved)))
+    new = dict(leaves(plain_data(upgrade_config(config))))
     for key in old.keys() & new.keys():
-        is_fixed = key in KEPT or key.partition(".")[0] in KEPT
-        if is_fixed and key not in (*BESIDE, "policy.engine") and old[key] != new[key]:
+        is_fixed = _is_in(FIXED_KEYS, key) and key not in (*OUTPUT_KEYS, "policy.engine")
+        if is_fixed and old[key] != new[key]:
             return f"{key}={new[key]}, and config.yaml has {key}={old[key]}"
     return ""
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
+
+
+def _is_in(keys: tuple[str, ...], key: str) -> bool:
+    """Return whether the keys name a key or its section."""
+    return key in keys or key.partition(".")[0] in keys
 
 
 def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -49,7 +49,7 @@ class EpisodeTracker:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data."""
+        """Return the state as plain data, for `load_state_dict`."""
         return {
             "episodes": self.count,
             "recent_returns": list(self._returns),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +18,13 @@ from rlkl.utils.validation import check_range
 
 MAX_EPISODE_STEPS = 30_000
 """Default limit of an evaluation episode, in environment steps; Atari's own limit is 27,000."""
+
+
+STATISTICS = (
+    "mean", "mean_low", "mean_high", "interquartile_mean", "standard_deviation",
+    "min", "max", "mean_length",
+)  # fmt: skip
+"""Keys of `Evaluation.statistics`, in the order of their table."""
 
 
 class EvaluationStoppedError(Exception):
@@ -43,12 +51,7 @@ class Evaluation:
         return float(np.mean(self.returns)) if self.returns else math.nan
 
     def warning(self, max_episode_steps: int, key: str) -> str:
-        """Return one line about the episodes that did not end; empty if all did.
-
-        Args:
-            max_episode_steps: the limit.
-            key: the setting of the limit.
-        """
+        """Return one line about the episodes that did not end; `key` is the limit's setting."""
         cut, ended = len(self.unended), len(self.returns)
         if not cut:
             return ""
@@ -66,36 +69,19 @@ class Evaluation:
         Args:
             seed: of the bootstrap for `mean_low` and `mean_high`, a 95% interval of the mean.
         """
-        returns, several = np.array(self.returns), len(self.returns) > 1
-        if not self.returns:
-            return dict.fromkeys(STATISTICS)
-        generator = np.random.default_rng(seed)
-        low, high = None, None
-        if several:
-            low, high = map(float, bootstrap_interval([returns], pooled(mean), generator))
-        values = (
-            self.mean_return,
-            low,
-            high,
-            float(interquartile_mean(returns)),
-            float(returns.std(ddof=1)) if several else None,
-            float(returns.min()),
-            float(returns.max()),
-            float(np.mean(self.lengths)),
-        )
-        return dict(zip(STATISTICS, values, strict=True))
-
-
-STATISTICS = (
-    "mean",
-    "mean_low",
-    "mean_high",
-    "interquartile_mean",
-    "standard_deviation",
-    "min",
-    "max",
-    "mean_length",
-)
+        found: dict[str, float | None] = dict.fromkeys(STATISTICS)
+        returns = np.array(self.returns)
+        if self.returns:
+            found["mean"] = self.mean_return
+            found["interquartile_mean"] = float(interquartile_mean(returns))
+            found["min"], found["max"] = float(returns.min()), float(returns.max())
+            found["mean_length"] = float(np.mean(self.lengths))
+        if len(self.returns) > 1:
+            generator = np.random.default_rng(seed)
+            interval = bootstrap_interval([returns], pooled(mean), generator)
+            found["mean_low"], found["mean_high"] = map(float, interval)
+            found["standard_deviation"] = float(returns.std(ddof=1))
+        return found
 
 
 @torch.no_grad()
@@ -112,9 +98,8 @@ def evaluate(
     """Run complete episodes in new environments.
 
     The number of episodes of each sub-environment is fixed in advance: taking those that end first
-    would favour short episodes. An episode that reaches `max_episode_steps` counts as not ended.
-    Its sub-environment then waits until the others are done or have reached the limit, and all are
-    reset. If no episode has ended by then, the evaluation stops.
+    would favour short episodes. After an episode reaches `max_episode_steps`, its sub-environment
+    waits for the others, and all are reset. If no episode has ended by then, the evaluation stops.
 
     Args:
         engine: of the policy.
@@ -124,19 +109,18 @@ def evaluate(
         generator: random numbers for sampled actions; None for deterministic actions.
         normalizer: of observations; its statistics are not updated.
         max_episode_steps: limit of each episode, in environment steps.
-        stop: called at each step; if it returns True, the evaluation stops.
+        stop: called at each step.
 
     Raises:
         EvaluationStoppedError: `stop` returned True.
     """
     check_range("num_episodes", num_episodes, at_least=1)
     policy, num_envs = engine.policy, min(config.num_envs, num_episodes)
-    envs = make_vector_env(replace(config, num_envs=num_envs))
     quota = np.full(num_envs, num_episodes // num_envs)
     quota[: num_episodes % num_envs] += 1
     seeds = seeds[:num_envs]
     evaluation = Evaluation()
-    try:
+    with closing(make_vector_env(replace(config, num_envs=num_envs))) as envs:
         while quota.any():
             observations = envs.reset(seeds)
             seeds = [seed + 1 for seed in seeds]  # for the next reset, after the limit was reached
@@ -165,6 +149,4 @@ def evaluate(
                 lengths[over] = 0
             if not evaluation.returns:
                 break
-    finally:
-        envs.close()
     return evaluation

@@ -36,6 +36,10 @@ from rlkl.utils.thread_limit import ThreadLimit
 class Learner:
     """Builds and iterates the parts of a run; writes and prints nothing.
 
+    Attributes:
+        resets_at_checkpoints: whether environments are recreated at checkpoints, because they
+            cannot be restored.
+
     Raises:
         ConfigError: the environment, the device or the algorithm cannot be used.
     """
@@ -55,23 +59,13 @@ class Learner:
         self.tracker = EpisodeTracker()
 
     def _build(self, device: torch.device) -> None:
-        config, streams = self.config, self.streams
-        row = sum(array.nbytes for array in self.envs.encoder.empty(1, 1).values())
-        decoder = ActionDecoder(self.envs.action_space, config.policy.box_distribution)
-        check_memory(
-            config.rollout_steps,
-            config.env.num_envs,
-            config.policy,
-            row,
-            action_parameters=decoder.parameter_size,
-        )
-        self.policy = Policy(
-            config.policy,
-            self.envs.encoder,
-            self.envs.action_space,
-            streams.torch("initialization"),
-            device,
-        )
+        config, streams, envs = self.config, self.streams, self.envs
+        num_envs = config.env.num_envs
+        row = sum(array.nbytes for array in envs.encoder.empty(1, 1).values())
+        outputs = ActionDecoder(envs.action_space, config.policy.box_distribution).parameter_size
+        check_memory(config.rollout_steps, num_envs, config.policy, row, action_parameters=outputs)
+        initialization = streams.torch("initialization")
+        self.policy = Policy(config.policy, envs.encoder, envs.action_space, initialization, device)
         self.engine = make_engine(self.policy)
         self.policy_optimizer = make_policy_optimizer(
             config.algo, self.engine, streams.torch("policy minibatches", device)
@@ -79,31 +73,26 @@ class Learner:
         self.critic_fit = CriticFit(
             config.critic, self.engine, streams.torch("critic minibatches", device)
         )
-        self.updates = Updates(
-            self.policy_optimizer, self.critic_fit, config.rollout_steps * config.env.num_envs
-        )
+        size = config.rollout_steps * num_envs
+        self.updates = Updates(self.policy_optimizer, self.critic_fit, size)
         self.normalizer = self._normalizer() if config.normalize_observations else None
-        self.reward_scaler = (
-            RewardScaler(config.env.num_envs, config.gamma) if config.scale_rewards else None
-        )
+        self.reward_scaler = RewardScaler(num_envs, config.gamma) if config.scale_rewards else None
+        learners = {"policy_optimizer": self.policy_optimizer, "critic_fit": self.critic_fit}
+        if self.reward_scaler is not None:
+            learners["reward_scaler"] = self.reward_scaler
         self.guard = NonfiniteGuard(
-            self.engine,
-            self.policy_optimizer,
-            self.critic_fit,
-            self.reward_scaler,
-            config.algo.ratio_bounds,
-            config.max_bad_updates,
+            self.engine, learners, config.algo.ratio_bounds, config.max_bad_updates
         )
         self.collector = Collector(
-            self.envs,
+            envs,
             self.engine,
             config.rollout_steps,
             streams.torch("actions", device),
-            streams.integers("environments", config.env.num_envs),
+            streams.integers("environments", num_envs),
             self.normalizer,
         )
         try:
-            self._resets_at_checkpoints = self.envs.state() is None
+            self.resets_at_checkpoints = envs.state() is None
         except BrokenEnvironmentError as error:
             raise ConfigError(str(error)) from error
 
@@ -134,11 +123,9 @@ class Learner:
         backend = self.envs.backend + ", auto" * (config.env.backend == "auto")
         name = {"numpy": "NumPy", "torch": "torch"}[engine.name]
         reason = f" ({engine.reason})" if engine.reason else ""
-        resets = (
-            f"; environments reset every {self.checkpoint_interval} iterations, after checkpoints"
-            if self.resets_at_checkpoints
-            else ""
-        )
+        interval, resets = self.checkpoint_interval, ""
+        if self.resets_at_checkpoints:
+            resets = f"; environments reset every {interval} iterations, after checkpoints"
         return (
             f"{config.algo.name} on {config.env.id} × {config.env.num_envs} ({backend}), "
             f"{config.device}, {name} engine{reason}{resets}"
@@ -161,22 +148,15 @@ class Learner:
         Raises:
             BadUpdatesError: `max_bad_updates` updates in a row were reverted.
         """
-        config, start = self.config, time.perf_counter()
-        progress = self.progress
+        config, start, progress = self.config, time.perf_counter(), self.progress
         rollout = self.collector.collect()
         collected = time.perf_counter()
 
         self.guard.remember()
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
-        batch = make_batch(
-            rollout,
-            self.engine,
-            config.gamma,
-            config.gae_lambda,
-            self.reward_scaler,
-            config.clip_rewards,
-        )
+        gamma, gae_lambda, clip = config.gamma, config.gae_lambda, config.clip_rewards
+        batch = make_batch(rollout, self.engine, gamma, gae_lambda, self.reward_scaler, clip)
         prepared = time.perf_counter()
 
         outcomes = self.updates.update(batch, progress)  # of the policy and of the critic
@@ -212,11 +192,8 @@ class Learner:
     def evaluate(self, stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Run `eval_episodes` episodes with deterministic actions and the same seeds every time.
 
-        Args:
-            stop: called at each step; if it returns True, the evaluation stops.
-
         Raises:
-            EvaluationStoppedError: `stop` returned True.
+            EvaluationStoppedError: `stop`, which is called at each step, returned True.
         """
         # The resolved config has the backend of training, also in a resumed run.
         config = self.resolved_config
@@ -231,11 +208,6 @@ class Learner:
         )
 
     @property
-    def resets_at_checkpoints(self) -> bool:
-        """Whether environments are recreated at checkpoints, because they cannot be restored."""
-        return self._resets_at_checkpoints
-
-    @property
     def checkpoint_interval(self) -> int:
         """Iterations between two checkpoints; `CheckpointConfig` describes the default."""
         config = self.config
@@ -245,10 +217,9 @@ class Learner:
             return 50
         tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
         spec = gymnasium.registry.get(config.env.id.rpartition(":")[2])
-        longest = config.env.kwargs.get("max_episode_steps") or getattr(
-            spec, "max_episode_steps", None
-        )
-        return min(100, max(10, tenth, math.ceil(2 * (longest or 0) / config.rollout_steps)))
+        limit = spec.max_episode_steps if spec else None
+        longest = config.env.kwargs.get("max_episode_steps") or limit or 0
+        return min(100, max(10, tenth, math.ceil(2 * longest / config.rollout_steps)))
 
     def recreate_environments(self) -> None:
         """Recreate the environments, with seeds from the run's seed and the iteration.
@@ -257,8 +228,7 @@ class Learner:
         """
         self.envs.close()
         self.envs = make_vector_env(self.resolved_config.env)
-        name = f"environments {self.iterations}"
-        seeds = self.streams.integers(name, self.envs.num_envs)
+        seeds = self.streams.integers(f"environments {self.iterations}", self.envs.num_envs)
         self.collector.restart(self.envs, seeds)
         if self.reward_scaler is not None:
             self.reward_scaler.reset_returns()
@@ -318,26 +288,21 @@ class Learner:
         """
         self._check_fits(state)
         self.policy.load_state_dict(state["policy"])
-        for statistics, key in (
-            (self.normalizer, "normalizer"),
-            (self.reward_scaler, "reward_scaler"),
-        ):
-            if statistics is not None:
-                statistics.load_state_dict(state[key])
+        if self.normalizer is not None:
+            self.normalizer.load_state_dict(state["normalizer"])
+        if self.reward_scaler is not None:
+            self.reward_scaler.load_state_dict(state["reward_scaler"])
 
     def _check_fits(self, state: dict[str, Any]) -> None:
-        def described(description: dict[str, Any]) -> dict[str, Any]:
-            # The engine does not change the networks.
-            config = asdict(PolicyConfig(**upgrade_section("policy", description["config"])))
-            return description | {"config": config | {"engine": None}}
-
         algo = state["config"]["algo"]["name"]
         if algo != self.config.algo.name:
             raise ConfigError(
                 f"the checkpoint is of algo={algo}, not of {self.config.algo.name}; start a new run"
             )
-        theirs = described(state["policy_description"])
-        ours = described(describe_policy(self.policy))
+        ours, theirs = describe_policy(self.policy), dict(state["policy_description"])
+        saved = PolicyConfig(**upgrade_section("policy", theirs["config"]))
+        # The engine does not change the networks.
+        theirs["config"] = asdict(saved) | {"engine": ours["config"]["engine"]}
         for part, value in theirs.items():
             if value != ours[part]:
                 raise ConfigError(

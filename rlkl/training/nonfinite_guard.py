@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlkl.algos.base import Metrics, Outcome, PolicyOptimizer
-from rlkl.algos.critic import CriticFit
+from rlkl.algos.base import Metrics, Outcome
 from rlkl.engines.base import Engine
-from rlkl.numerics.normalization import RewardScaler
 from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.rollout import Rollout
 from rlkl.training.diagnostics import compare_with_old
@@ -69,9 +67,7 @@ class NonfiniteGuard:
 
     Args:
         engine: of the policy.
-        policy_optimizer: updates the actor.
-        critic_fit: updates the critic.
-        reward_scaler: its statistics are restored too.
+        learners: the other objects whose state is restored, by name.
         ratio_bounds: outside them a ratio counts as clipped in the report.
         max_bad_updates: so many bad updates in a row end the run.
 
@@ -82,27 +78,18 @@ class NonfiniteGuard:
     def __init__(
         self,
         engine: Engine,
-        policy_optimizer: PolicyOptimizer,
-        critic_fit: CriticFit,
-        reward_scaler: RewardScaler | None,
+        learners: dict[str, Any],
         ratio_bounds: tuple[float, float],
         max_bad_updates: int,
     ) -> None:
-        self.engine = engine
-        policy = engine.policy
-        self.ratio_bounds = ratio_bounds
-        self.max_bad_updates = max_bad_updates
+        self.engine, self.learners = engine, learners
+        self.ratio_bounds, self.max_bad_updates = ratio_bounds, max_bad_updates
         self.in_a_row = 0
+        policy = engine.policy
         self._vectors = {
             "actor": policy.actor_parameters.vector.data,
             "critic": policy.critic_parameters.vector.data,
         }
-        self._learners: dict[str, Any] = {
-            "policy_optimizer": policy_optimizer,
-            "critic_fit": critic_fit,
-        }
-        if reward_scaler is not None:
-            self._learners["reward_scaler"] = reward_scaler
         self._before: dict[str, Any] = {}
 
     def remember(self) -> None:
@@ -114,11 +101,7 @@ class NonfiniteGuard:
     ) -> tuple[Metrics, dict[str, Tensor], BadUpdate | None]:
         """Revert an update if it was bad, and compare the policy with π_old.
 
-        Args:
-            rollout: of the iteration.
-            batch: of the update.
-            outcomes: of the policy-optimizer and of the critic's fit.
-            iteration: its number.
+        The outcomes are of the policy-optimizer and of the critic's fit.
 
         Returns:
             What `compare_with_old` returns, and the reverted update if it was bad.
@@ -135,7 +118,15 @@ class NonfiniteGuard:
                 return compared, histograms, None
         self.in_a_row += 1
         culprit = next(self._culprits(rollout, batch, outcomes, compared))
-        content = self._content(culprit, rollout, batch, metrics | compared)
+        tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "inputs"}
+        content = {
+            "culprit": culprit,
+            "batch": tensors | {"observations": batch.inputs.observations},
+            "rewards": torch.from_numpy(rollout.rewards),
+            "metrics": metrics | compared,
+            "before": self._before,
+            "after": self._state(),
+        }
         bad = BadUpdate(iteration, culprit, self.in_a_row, content)
         self._restore()
         if self.in_a_row >= self.max_bad_updates:
@@ -156,11 +147,7 @@ class NonfiniteGuard:
         )
 
     def _culprits(
-        self,
-        rollout: Rollout,
-        batch: Batch,
-        outcomes: tuple[Outcome, Outcome],
-        compared: Metrics,
+        self, rollout: Rollout, batch: Batch, outcomes: tuple[Outcome, Outcome], compared: Metrics
     ) -> Iterator[str]:
         """Yield the quantities that are not finite, causes before effects."""
         raw: list[Any] = [*rollout.observations.values(), *rollout.final_observations.values()]
@@ -188,29 +175,15 @@ class NonfiniteGuard:
                 yield f"parameters of the {name}"
         yield "means over its steps"  # finite numbers whose sum is infinite
 
-    def _content(
-        self, culprit: str, rollout: Rollout, batch: Batch, metrics: Metrics
-    ) -> dict[str, Any]:
-        """Return what is needed to find the cause of a bad update."""
-        tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "inputs"}
-        return {
-            "culprit": culprit,
-            "batch": tensors | {"observations": batch.inputs.observations},
-            "rewards": torch.from_numpy(rollout.rewards),
-            "metrics": metrics,
-            "before": self._before,
-            "after": self._state(),
-        }
-
     def _state(self) -> dict[str, Any]:
-        learned = {name: learner.state_dict() for name, learner in self._learners.items()}
+        learned = {name: learner.state_dict() for name, learner in self.learners.items()}
         state: dict[str, Any] = copied(self._vectors | learned)
         return state
 
     def _restore(self) -> None:
         for name, vector in self._vectors.items():
             vector.copy_(self._before[name])
-        for name, learner in self._learners.items():
+        for name, learner in self.learners.items():
             learner.load_state_dict(copied(self._before[name]))
 
 

@@ -5,10 +5,10 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -22,38 +22,8 @@ REFRESH = 0.1
 """Seconds between two updates of the live line."""
 
 
-class ProgressDisplay(Protocol):
-    """Shows the progress of a run; a context manager."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-    def show(self, report: Report) -> None:
-        """Show the report of an iteration."""
-        ...
-
-
-class NoProgress:
-    """Shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, report: Report) -> None:
-        """Show nothing."""
-
-
-class PlainProgress(NoProgress):
-    """Prints a line every 5% of the run, and at least every 30 seconds.
+class NoProgress(AbstractContextManager["NoProgress"]):
+    """Shows nothing.
 
     Args:
         title: of the run.
@@ -62,10 +32,35 @@ class PlainProgress(NoProgress):
     """
 
     def __init__(self, title: str, total_env_steps: int, env_steps: int = 0) -> None:
-        self.title = title
-        self.total_env_steps = total_env_steps
-        self._before = env_steps
-        self._start = self._last_time = time.monotonic()
+        self.title, self.total_env_steps = title, total_env_steps
+        self._env_steps_before, self._start = env_steps, time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, report: Report) -> None:
+        """Show the report of an iteration."""
+
+    def _line(self, report: Report) -> str:
+        env_steps, total = report.env_steps, self.total_env_steps
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        made = env_steps - self._env_steps_before
+        mean = report.scalars["return/train"]
+        shown = "-" if math.isnan(mean) else f"{mean:.1f}"
+        left = timedelta(seconds=round(max(0, total - env_steps) * elapsed / made))
+        return (
+            f"{min(100, 100 * env_steps // total):3d}%  {env_steps:,} steps  "
+            f"{made / elapsed:,.0f} steps/s  return {shown}  "
+            f"KL {report.scalars['kl/old_new']:.4f}  {left} left"
+        )
+
+
+class PlainProgress(NoProgress):
+    """Prints a line every 5% of the run, and at least every 30 seconds."""
+
+    def __init__(self, title: str, total_env_steps: int, env_steps: int = 0) -> None:
+        super().__init__(title, total_env_steps, env_steps)
+        self._last_time = self._start
         self._last_twentieth = 20 * env_steps // total_env_steps
 
     def __enter__(self) -> Self:
@@ -78,28 +73,18 @@ class PlainProgress(NoProgress):
         now = time.monotonic()
         if twentieth > self._last_twentieth or now - self._last_time > 30:
             self._last_twentieth, self._last_time = twentieth, now
-            line = _line(report, self._before, self.total_env_steps, self._start)
-            self._print(f"  {line}")
+            self._print(f"  {self._line(report)}")
 
     def _print(self, line: str) -> None:
         print(line, file=failsafe_stdout(), flush=True)
 
 
-class LiveProgress:
-    """Prints the title, and below it one line that is updated on a terminal.
-
-    Args:
-        title: of the run.
-        total_env_steps: the training budget.
-        env_steps: of the checkpoint, in a resumed run.
-    """
+class LiveProgress(NoProgress):
+    """Prints the title, and below it one line that is updated on a terminal."""
 
     def __init__(self, title: str, total_env_steps: int, env_steps: int = 0) -> None:
-        self.total_env_steps = total_env_steps
-        self._before = env_steps
-        self._start = time.monotonic()
+        super().__init__(title, total_env_steps, env_steps)
         self._shown = -math.inf
-        self._title = title
         # The bar takes the remaining width, so that a narrow terminal shows all numbers.
         self._progress = Progress(
             BarColumn(bar_width=None),
@@ -112,7 +97,7 @@ class LiveProgress:
         self._task = self._progress.add_task("", total=total_env_steps, line="starting")
 
     def __enter__(self) -> Self:
-        self._progress.console.print(Text(self._title, style="bold"))
+        self._progress.console.print(Text(self.title, style="bold"))
         self._progress.start()
         return self
 
@@ -122,39 +107,19 @@ class LiveProgress:
 
     def show(self, report: Report) -> None:
         """Update the line."""
-        line = _line(report, self._before, self.total_env_steps, self._start)
-        self._progress.update(
-            self._task, completed=min(report.env_steps, self.total_env_steps), line=line
-        )
+        completed = min(report.env_steps, self.total_env_steps)
+        self._progress.update(self._task, completed=completed, line=self._line(report))
         if (now := time.monotonic()) - self._shown > REFRESH:
             self._shown = now
             self._progress.refresh()
 
 
-def make_progress(
-    kind: str, title: str, total_env_steps: int, env_steps: int = 0
-) -> ProgressDisplay:
+def make_progress(kind: str, title: str, total_env_steps: int, env_steps: int = 0) -> NoProgress:
     """Make the display for a value of `logger.progress`."""
     if kind == "auto":
         kind = "live" if failsafe_stdout().isatty() else "plain"
-    if kind == "none":
-        return NoProgress()
-    display = LiveProgress if kind == "live" else PlainProgress
+    display = {"none": NoProgress, "live": LiveProgress, "plain": PlainProgress}[kind]
     return display(title, total_env_steps, env_steps)
-
-
-def _line(report: Report, before: int, total: int, start: float) -> str:
-    env_steps, scalars = report.env_steps, report.scalars
-    elapsed = max(time.monotonic() - start, 1e-9)
-    made = env_steps - before
-    mean = scalars["return/train"]
-    shown = "-" if math.isnan(mean) else f"{mean:.1f}"
-    left = timedelta(seconds=round(max(0, total - env_steps) * elapsed / made))
-    return (
-        f"{min(100, 100 * env_steps // total):3d}%  {env_steps:,} steps  "
-        f"{made / elapsed:,.0f} steps/s  return {shown}  "
-        f"KL {scalars['kl/old_new']:.4f}  {left} left"
-    )
 
 
 def board_command(run_dir: Path) -> str:
@@ -177,14 +142,8 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
     def number(key: str, form: str) -> str:
         return "-" if summary[key] is None else format(summary[key], form)
 
-    reason = f": {summary['reason']}" if summary["reason"] else ""
-    title = f"{summary['algo']} on {summary['env_id']}"
-    table = Table.grid(padding=(0, 1))
-    table.title, table.title_justify = title, "left"
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(no_wrap=True)
-    for name, value in {
-        "status": summary["status"] + reason,
+    lines = {
+        "status": summary["status"] + (f": {summary['reason']}" if summary["reason"] else ""),
         "steps": f"{summary['env_steps']:,} in {summary['episodes']:,} episodes",
         "training return": f"{number('return_mean', '.1f')} (mean of the last 100 episodes), "
         f"best {number('return_best', '.1f')}",
@@ -193,9 +152,12 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
         f"{number('env_steps_per_second', ',.0f')} steps/s",
         "folder": str(run_dir),
         "view with": board_command(run_dir),
-    }.items():
-        if name == "evaluation" and summary["eval_return"] is None:
-            continue
+    }
+    if summary["eval_return"] is None:
+        del lines["evaluation"]
+    table = Table.grid(Column(style="bold", no_wrap=True), Column(no_wrap=True), padding=(0, 1))
+    table.title, table.title_justify = f"{summary['algo']} on {summary['env_id']}", "left"
+    for name, value in lines.items():
         table.add_row(name, Text(value))  # `Text`: brackets in a message are not markup
     # The width prevents wrapping and cropping, so that paths and the command can be copied.
     Console(file=cast("TextIO", failsafe_stdout()), width=120 + len(str(run_dir))).print(table)

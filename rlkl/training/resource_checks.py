@@ -17,14 +17,17 @@ TRANSITION_BYTES = 64
 PARAMETER_BYTES = 16
 """Memory of a parameter, its gradient and Adam's two moments, in float32."""
 
-COPY_BYTES = 4 * 2**20
+SUBPROCESS_BYTES = 4 * 2**20
 """Memory of a sub-environment in its own process: pages that a forked Python has written to."""
 
-COPY_FILES = 2
+SUBPROCESS_FILES = 2
 """Open files of the trainer per sub-environment process: its pipe and its sentinel."""
 
 MOST_PROCESSES = 4096
 """Upper limit, above the number of cores of any machine."""
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Device types that rlkl accepts."""
 
 GATES = {"none": 0, "gru": 3, "lstm": 4}
 CONTROL_GROUP_LIMITS = (
@@ -36,11 +39,9 @@ CONTROL_GROUP_LIMITS = (
 
 def machine_memory() -> int:
     """Return the memory that processes can use, in bytes, without swap."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in CONTROL_GROUP_LIMITS:
-        text = path.read_text().strip() if path.is_file() else "max"
-        limits += [int(text)] if text.isdecimal() else []
-    return min(limits)
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    texts = [path.read_text().strip() for path in CONTROL_GROUP_LIMITS if path.is_file()]
+    return min([physical, *(int(text) for text in texts if text.isdecimal())])
 
 
 def check_memory(
@@ -72,7 +73,7 @@ def check_memory(
         f"the action space, of {action_parameters} numbers for each observation,": rows
         * 8
         * action_parameters,
-        f"env.num_envs={processes}, each in its own process": processes * COPY_BYTES,
+        f"env.num_envs={processes}, each in its own process": processes * SUBPROCESS_BYTES,
     }
     if policy is not None:
         for key in ("encoder_hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
@@ -92,15 +93,11 @@ def check_memory(
 
 
 def check_processes(count: int) -> None:
-    """Check that the system allows one process for each of `count` sub-environments.
-
-    Raises:
-        ConfigError: it does not; the message names the limit and another backend.
-    """
+    """Check that the system allows one process for each of `count` sub-environments."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     users, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     limits = {"rlkl": MOST_PROCESSES}
-    limits |= {"ulimit -n": files // COPY_FILES} if files != resource.RLIM_INFINITY else {}
+    limits |= {"ulimit -n": files // SUBPROCESS_FILES} if files != resource.RLIM_INFINITY else {}
     limits |= {"ulimit -u": users} if users != resource.RLIM_INFINITY else {}
     for name, most in limits.items():
         if count > most:
@@ -115,16 +112,8 @@ def _gibibytes(size: int) -> str:
     return f"{size // 2**30} GiB" if size >= 2**36 else f"{size / 2**30:.2g} GiB"
 
 
-DEVICES = ("cpu", "cuda", "mps", "xpu")
-"""Device types that rlkl accepts."""
-
-
 def checked_device(name: str) -> torch.device:
-    """Return a device after checking that it can be used.
-
-    Raises:
-        ConfigError: the device is unknown or cannot be used.
-    """
+    """Return a device after checking that it can be used."""
     if name.partition(":")[0] not in DEVICES:
         hint = " (did you mean cuda?)" if name.lower().startswith(("gpu", "cuda")) else ""
         raise ConfigError(

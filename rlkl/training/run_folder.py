@@ -2,9 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from rlkl.training.checkpoint import numbered
@@ -18,14 +19,7 @@ class FolderError(Exception):
 
 @contextmanager
 def writing(run_dir: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a FolderError of one line.
-
-    Args:
-        run_dir: the run's folder.
-
-    Raises:
-        FolderError: a file could not be written.
-    """
+    """Turn an OSError of the block into a FolderError of one line."""
     try:
         yield
     except OSError as error:
@@ -58,31 +52,23 @@ def make_run_dir(
         ConfigError: the folder exists already or cannot be made.
     """
     if run_dir is not None:
-        path = check_folder("run_dir", run_dir, base)
-        try:
-            (base / path).mkdir(parents=True)
-        except FileExistsError:
-            raise ConfigError(
-                f"run_dir={run_dir} exists already and is not overwritten; choose another"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"run_dir={run_dir} cannot be made: {error.strerror}") from error
-        return path
-    # Without the module that registers it: `Corridor-v0` for `my_package:Corridor-v0`.
-    env = env_id.rpartition(":")[2].replace("/", "_")
-    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    parent = Path("runs", env, algo)
-    name = f"{moment}-seed{seed}"
-    for number in range(1, 1000):
-        path = parent / (name if number == 1 else f"{name}-{number}")
+        paths: Iterable[Path] = [check_folder("run_dir", run_dir, base)]
+    else:
+        # Without the module that registers it: `Corridor-v0` for `my_package:Corridor-v0`.
+        env = env_id.rpartition(":")[2].replace("/", "_")
+        moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        first = Path("runs", env, algo, f"{moment}-seed{seed}")
+        paths = chain([first], (first.with_name(f"{first.name}-{n}") for n in range(2, 1000)))
+    for path in paths:
+        name = f"run_dir={run_dir or path}"
         try:
             (base / path).mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"{path} cannot be made: {error.strerror}") from error
+            raise ConfigError(f"{name} cannot be made: {error.strerror}") from error
         return path
-    raise ConfigError(f"{parent / name} and its numbered variants exist already; set run_dir=")
+    raise ConfigError(f"{name} exists already and is not overwritten; choose another")
 
 
 def check_folder(key: str, folder: str, base: Path = Path()) -> Path:
@@ -92,9 +78,6 @@ def check_folder(key: str, folder: str, base: Path = Path()) -> Path:
         key: setting to name in errors.
         folder: path as typed.
         base: folder to which a relative path refers.
-
-    Raises:
-        ConfigError: the name is invalid, a parent is a file, or a parent is not writable.
     """
     check_text(key, folder)
     path = Path(folder)

@@ -1,4 +1,4 @@
-"""Read the status of a run from its folder: not started, unfinished, finished, or another run's."""
+"""Read the status of a run from its folder: missing, unfinished, finished, or of another run."""
 
 from enum import Enum
 from pathlib import Path
@@ -12,11 +12,18 @@ from rlkl.utils.untrusted_files import MissingFileError, read_json, read_yaml
 LOG = "log.txt"
 """The output of a run of a grid."""
 
-TRACES = (".lock", LOG)
+FILES_BEFORE_START = (".lock", LOG)
 """Files that may exist in a folder before its run starts."""
 
+FOLDERS = ("checkpoints", "bad_updates")
+FILES = ("config.yaml", "metrics.csv", "episodes.csv", "summary.json", "resumed.yaml")
 
-class Standing(Enum):
+
+class ForeignFolderError(ConfigError):
+    """The folder for a run contains something else."""
+
+
+class RunStatus(Enum):
     """The status of a run."""
 
     MISSING = "not begun"
@@ -24,25 +31,23 @@ class Standing(Enum):
     FINISHED = "finished"
 
 
-def standing(run_dir: Path, config: TrainConfig) -> Standing:
+def run_status(run_dir: Path, config: TrainConfig) -> RunStatus:
     """Return the status of a config's run in a folder.
 
-    Args:
-        run_dir: the run's folder, which may not exist yet.
-        config: of the wanted run; `env.backend=auto` and the like accept any value of the run.
+    `env.backend=auto` and the like in the config accept any value of the run.
 
     Raises:
         ConfigError: the folder contains something else, or the run of another config.
     """
     if not run_dir.exists():
-        return Standing.MISSING
+        return RunStatus.MISSING
     saved = read_config(run_dir)
     if saved is None:
-        if not (run_dir / TRACES[0]).exists():
+        if not (run_dir / ".lock").exists():
             raise ForeignFolderError(
                 f"run_dir={run_dir} exists already and is not the folder of a run; choose another"
             )
-        return Standing.MISSING
+        return RunStatus.MISSING
     changed = differences(saved, config)
     if changed:
         key, (old, new) = next(iter(changed.items()))
@@ -53,26 +58,15 @@ def standing(run_dir: Path, config: TrainConfig) -> Standing:
         )
     summary = read_summary(run_dir)
     finished = summary is not None and is_finished(summary, config.total_env_steps)
-    return Standing.FINISHED if finished else Standing.UNFINISHED
-
-
-class ForeignFolderError(ConfigError):
-    """The folder for a run contains something else."""
-
-
-FOLDERS = ("checkpoints", "bad_updates")
-FILES = ("config.yaml", "metrics.csv", "episodes.csv", "summary.json", "resumed.yaml", *TRACES)
+    return RunStatus.FINISHED if finished else RunStatus.UNFINISHED
 
 
 def check_own_files(run_dir: Path) -> None:
     """Check that the files and folders that a run writes are not links or the like.
 
     The run's folder itself may be a link.
-
-    Raises:
-        ConfigError: one of them is; the message names it.
     """
-    files = [run_dir / name for name in FILES]
+    files = [run_dir / name for name in (*FILES, *FILES_BEFORE_START)]
     files += run_dir.glob("events.out.tfevents.*")
     for folder in (run_dir / name for name in FOLDERS):
         check_plain_path(folder, folder=True)
@@ -88,11 +82,7 @@ def clean_up(run_dir: Path) -> None:
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
-    """Return the content of `config.yaml`, or None if the file does not exist.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
+    """Return the content of `config.yaml`, or None if the file does not exist."""
     path = run_dir / "config.yaml"
     try:
         saved = read_yaml(path)
@@ -109,9 +99,10 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
         summary = read_json(run_dir / "summary.json")
     except ConfigError:
         return None
-    kinds = {"status": str, "env_steps": int}
-    is_complete = isinstance(summary, dict) and all(
-        isinstance(summary.get(key), kind) for key, kind in kinds.items()
+    is_complete = (
+        isinstance(summary, dict)
+        and isinstance(summary.get("status"), str)
+        and isinstance(summary.get("env_steps"), int)
     )
     return summary if is_complete else None
 
@@ -121,16 +112,15 @@ def is_finished(summary: dict[str, Any], total_env_steps: int) -> bool:
     return bool(summary["status"] == "finished" and summary["env_steps"] >= total_env_steps)
 
 
-def set_aside(run_dir: Path) -> None:
+def move_old_files(run_dir: Path) -> None:
     """Move the files of a run that cannot resume to `before-1`, `before-2`, ... in its folder."""
-    files = [
+    old = [
         path
         for path in run_dir.iterdir()
-        if path.name not in TRACES and not path.name.startswith("before-")
+        if path.name not in FILES_BEFORE_START and not path.name.startswith("before-")
     ]
-    if files:
-        number = 1 + len(list(run_dir.glob("before-*")))
-        aside = run_dir / f"before-{number}"
-        aside.mkdir()
-        for path in files:
-            path.rename(aside / path.name)
+    if old:
+        target = run_dir / f"before-{1 + len(list(run_dir.glob('before-*')))}"
+        target.mkdir()
+        for path in old:
+            path.rename(target / path.name)

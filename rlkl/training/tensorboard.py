@@ -1,22 +1,41 @@
-"""Event files for TensorBoard, with a page of charts and a table of hyperparameters.
+"""Log to TensorBoard: scalars, histograms, a page of charts, and a table of hyperparameters.
 
 Every run writes the same charts and columns, whatever its algorithm: TensorBoard merges equal
 charts of several runs, and takes the columns of the table from one of them.
+Importing this module takes a second, so only runs that log to TensorBoard import it.
 """
 
 import dataclasses
+import math
 import os
 import socket
 import struct
 import time
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import torch.utils.tensorboard.summary
+from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
+    Event,
+    SessionLog,
+)
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import (  # type: ignore[import-untyped]
+    api_pb2,
+    metadata,
+    plugin_data_pb2,
+)
+from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
+    RecordWriter,
+)
 
 from rlkl.algos import ALGORITHMS
-from rlkl.training.report import charts
+from rlkl.algos.base import Metrics
+from rlkl.training.loggers import as_yaml
+from rlkl.training.report import CHARTS, Report
 from rlkl.utils.atomic_files import open_nofollow, write_durably
 
 KL_BOUNDS = ("kl_bounds/kl", "kl_bounds/lower", "kl_bounds/upper")
@@ -28,21 +47,6 @@ use `kl/old_new`, which also runs without bounds have.
 
 KL_OF_RUN = "run/kl_old_new"
 """Tag of TensorBoard only: the mean of `kl/old_new` over the run, written at its end."""
-
-Value = bool | float | str
-
-
-def layout() -> dict[str, dict[str, list[Any]]]:
-    """Return the charts of the custom-scalars page: category, title, kind and tags."""
-    # TensorBoard takes tags as regular expressions, and anchors them only at the start.
-    found: dict[str, dict[str, list[Any]]] = {
-        category: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in of.items()}
-        for category, of in charts().items()
-    }
-    title = "KL(π_old ‖ π_θ), mean over states, and the bounds around its target"
-    found["KL"][title] = ["Margin", list(KL_BOUNDS)]
-    return found
-
 
 METRICS = {
     "return/train": "return/train, last",
@@ -62,22 +66,93 @@ SESSION_END = b"_hparams_/session_end_info"
 """Tag of the status at the end of a run, for TensorBoard's hparams plugin."""
 
 NOT_VARIED = (
-    "logger",
-    "checkpoint",
-    "run_dir",
-    "eval_episodes",
-    "eval_max_episode_steps",
-    "eval_interval",
-)
+    "logger", "checkpoint", "run_dir", "eval_episodes", "eval_max_episode_steps", "eval_interval"
+)  # fmt: skip
 """Parts of a config that are not hyperparameters."""
+
+torch_summary: Any = torch.utils.tensorboard.summary
+"""Its functions have no type annotations."""
+
+Value = bool | float | str
+
+
+class TensorBoardLogger:
+    """Writes TensorBoard events, with environment steps on the x-axis.
+
+    Args:
+        run_dir: folder of the event file.
+        config: of the run, a `TrainConfig`; shown as text and in the table of hyperparameters.
+        env_steps: of the checkpoint, in a resumed run; TensorBoard drops events after it.
+        kl_so_far: KL(π_old ‖ π_θ) of each iteration so far, in nats.
+    """
+
+    def __init__(
+        self, run_dir: Path, config: Any, env_steps: int = 0, kl_so_far: Sequence[float] = ()
+    ) -> None:
+        remove_session_end(run_dir)
+        self._file = create_event_file(run_dir)
+        self._records = RecordWriter(self._file)
+        self._histogram_interval = config.logger.histogram_interval
+        self._kl_bounds = config.algo.kl_bounds
+        self._iterations, self._env_steps = len(kl_so_far), env_steps
+        self._kl_sum = sum(kl_so_far)
+        self._add(file_version="brain.Event:2")
+        self._add(step=env_steps + 1, session_log=SessionLog(status=SessionLog.START))
+        text = f"```yaml\n{as_yaml(dataclasses.asdict(config))}```"
+        self._add(summary=torch_summary.text("config", text))
+        self._add(summary=torch_summary.custom_scalars(layout()))
+        self._add(summary=experiment(type(config)))
+        self._add(summary=session_start(config))
+        self._file.flush()
+
+    def _add(self, **content: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+    def log(self, report: Report) -> None:
+        """Write the scalars that apply, and the histograms every `histogram_interval`."""
+        scalars = {tag: value for tag, value in report.scalars.items() if not math.isnan(value)}
+        if {"kl/old_new", "kl/target"} <= scalars.keys():
+            bounds = (factor * scalars["kl/target"] for factor in self._kl_bounds)
+            scalars |= zip(KL_BOUNDS, (scalars["kl/old_new"], *bounds), strict=True)
+        self._add_scalars(report.env_steps, scalars)
+        if self._histogram_interval and self._iterations % self._histogram_interval == 0:
+            for tag, values in report.histograms.items():
+                if values.isfinite().all():  # TensorBoard has no bin for infinity
+                    # The default is 1,500 bins, which is slow; TensorBoard draws 30.
+                    summary = torch_summary.histogram(tag, values.numpy(force=True), 64)
+                    self._add(summary=summary, step=report.env_steps)
+        self._iterations += 1
+        self._env_steps = report.env_steps
+        self._kl_sum += report.scalars["kl/old_new"]
+        self._file.flush()
+
+    def _add_scalars(self, env_steps: int, scalars: Metrics) -> None:
+        # One event for all scalars: `add_scalar` for each is slow.
+        values = [Summary.Value(tag=tag, simple_value=scalars[tag]) for tag in scalars]
+        self._add(summary=Summary(value=values), step=env_steps)
+
+    def close(self, status: str) -> None:
+        """Write the mean KL of the run and how it ended, and close the file."""
+        if self._iterations and not math.isnan(self._kl_sum):
+            self._add_scalars(self._env_steps, {KL_OF_RUN: self._kl_sum / self._iterations})
+        self._add(summary=session_end(status))
+        self._file.close()
+
+
+def layout() -> dict[str, dict[str, list[Any]]]:
+    """Return the charts of the custom-scalars page: category, title, kind and tags."""
+    # TensorBoard takes tags as regular expressions, and anchors them only at the start.
+    found: dict[str, dict[str, list[Any]]] = {
+        category: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in of.items()}
+        for category, of in CHARTS.items()
+    }
+    title = "KL(π_old ‖ π_θ), mean over states, and the bounds around its target"
+    found["KL"][title] = ["Margin", list(KL_BOUNDS)]
+    return found
 
 
 def hyperparameters(config: Any) -> dict[str, Value]:
-    """Return the values of a config that are not null, by key as on the command line.
-
-    Args:
-        config: dataclass whose fields may be dataclasses; lists and dicts become text.
-    """
+    """Return the values of a config by key; without null, and with text for lists and dicts."""
     found: dict[str, Value] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -91,11 +166,7 @@ def hyperparameters(config: Any) -> dict[str, Value]:
 
 
 def columns(config_type: type[Any]) -> dict[str, type[Value]]:
-    """Return all keys that `hyperparameters` can return for any algorithm, with their types.
-
-    Args:
-        config_type: the dataclass; its field `algo` is replaced by the configs of all algorithms.
-    """
+    """Return all keys that `hyperparameters` can return for any algorithm, with their types."""
     found: dict[str, type[Value]] = {}
     for name, hint in typing.get_type_hints(config_type).items():
         if name in NOT_VARIED:
@@ -119,8 +190,6 @@ def _kind(hint: Any) -> type[Value]:
 
 def experiment(config_type: type[Any]) -> Any:
     """Return the summary with the columns of the table, the same for every run."""
-    from tensorboard.plugins.hparams import api_pb2  # type: ignore[import-untyped]  # noqa: PLC0415
-
     kinds = {
         bool: api_pb2.DATA_TYPE_BOOL,
         float: api_pb2.DATA_TYPE_FLOAT64,
@@ -137,13 +206,11 @@ def experiment(config_type: type[Any]) -> Any:
         info = described.hparam_infos.add(name=key, type=kinds[kind], differs=key in SHOWN_FIRST)
         if kind is bool:  # for the filter of its values
             info.domain_discrete.extend([False, True])
-    return _summary("experiment", experiment=described)
+    return _hparams_summary("experiment", described)
 
 
 def session_start(config: Any) -> Any:
     """Return the summary with the hyperparameters and start time of a run that starts now."""
-    from tensorboard.plugins.hparams import plugin_data_pb2  # noqa: PLC0415
-
     started = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for key, value in hyperparameters(config).items():
         if isinstance(value, bool):
@@ -152,88 +219,43 @@ def session_start(config: Any) -> Any:
             started.hparams[key].string_value = value
         else:
             started.hparams[key].number_value = value
-    return _summary("session_start_info", session_start_info=started)
+    return _hparams_summary("session_start_info", started)
 
 
 def session_end(status: str) -> Any:
-    """Return the summary with the status and end time of a run that ends now.
-
-    Args:
-        status: `finished` is a success, `failed` a failure; TensorBoard shows `stopped` as unknown.
-    """
-    from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # noqa: PLC0415
-
+    """Return the summary with the status and end time of a run that ends now."""
     codes = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
-    ended = plugin_data_pb2.SessionEndInfo(
-        status=codes.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
-    )
-    return _summary("session_end_info", session_end_info=ended)
+    code = codes.get(status, api_pb2.STATUS_UNKNOWN)  # of a stopped run
+    ended = plugin_data_pb2.SessionEndInfo(status=code, end_time_secs=time.time())
+    return _hparams_summary("session_end_info", ended)
 
 
-class EventFile:
-    """A new event file that TensorBoard reads after the existing files of the run.
+def _hparams_summary(name: str, content: Any) -> Any:
+    """Return a summary for TensorBoard's hparams plugin, whose own functions need TensorFlow."""
+    data = plugin_data_pb2.HParamsPluginData(**{name: content})
+    described = metadata.create_summary_metadata(data)
+    value = Summary.Value(tag=f"_hparams_/{name}", metadata=described, tensor=metadata.NULL_TENSOR)
+    return Summary(value=[value])
+
+
+def create_event_file(run_dir: Path) -> IO[Any]:
+    """Create an event file that TensorBoard reads after the existing files of the run.
 
     TensorBoard reads files in the order of their names, which start with the time of their creation
     in seconds. The new file's time is later than all others, even if the clock was set back.
-
-    Args:
-        run_dir: the run's folder, with its event files so far.
-        first_step: TensorBoard drops older events of this environment step and of later ones.
-
-    Raises:
-        OSError: the file cannot be created.
     """
-
-    def __init__(self, run_dir: Path, first_step: int) -> None:
-        # Imported here because it takes a second, which a run without TensorBoard saves.
-        from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]  # noqa: PLC0415
-            Event,
-            SessionLog,
-        )
-        from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]  # noqa: PLC0415
-            RecordWriter,
-        )
-
-        self._event: Any = Event
-        times = [int(time.time()), *(1 + made for made in _times_of_files(run_dir))]
-        name = f"{EVENTS}{max(times):010d}.{socket.gethostname()}.{os.getpid()}"
-        new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._file = open_nofollow(run_dir / name, new, "wb")
-        self._records: Any = RecordWriter(self._file)
-        self._add(Event(file_version="brain.Event:2"))
-        self._add(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
-
-    def add(self, summary: Any, env_steps: int | None = None) -> None:
-        """Write a summary."""
-        self._add(self._event(summary=summary, step=env_steps))
-
-    def _add(self, event: Any) -> None:
-        event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
-
-    def flush(self) -> None:
-        """Flush the file, so that TensorBoard sees all events."""
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    names = (path.name.removeprefix(EVENTS) for path in run_dir.glob(f"{EVENTS}*"))
+    times = [name.partition(".")[0] for name in names]
+    later = [1 + int(made) for made in times if made.isdecimal() and len(made) <= 10]
+    moment = max([int(time.time()), *later])
+    path = run_dir / f"{EVENTS}{moment:010d}.{socket.gethostname()}.{os.getpid()}"
+    return open_nofollow(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb")
 
 
-def _times_of_files(run_dir: Path) -> Iterator[int]:
-    for path in run_dir.glob(f"{EVENTS}*"):
-        made = path.name.removeprefix(EVENTS).partition(".")[0]
-        if made.isdecimal() and len(made) <= 10:
-            yield int(made)
-
-
-def forget_end(run_dir: Path) -> None:
+def remove_session_end(run_dir: Path) -> None:
     """Remove the status at the end from the event files of a run that is resumed.
 
     TensorBoard uses the first one that it reads.
-
-    Args:
-        run_dir: the run's folder, with its event files so far.
     """
     for path in run_dir.glob(f"{EVENTS}*"):
         content = path.read_bytes()
@@ -254,15 +276,3 @@ def _records(content: bytes) -> Iterator[bytes]:
             return
         yield content[start:end]
         start = end
-
-
-def _summary(name: str, **content: Any) -> Any:
-    """Return a summary for TensorBoard's hparams plugin, whose own functions need TensorFlow."""
-    from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]  # noqa: PLC0415
-        Summary,
-    )
-    from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # noqa: PLC0415
-
-    described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
-    value = Summary.Value(tag=f"_hparams_/{name}", metadata=described, tensor=metadata.NULL_TENSOR)
-    return Summary(value=[value])

@@ -43,10 +43,7 @@ class TrainedPolicy:
 
     @torch.no_grad()
     def act(
-        self,
-        observation: Any,
-        generator: Generator | None = None,
-        action_mask: Any | None = None,
+        self, observation: Any, generator: Generator | None = None, action_mask: Any | None = None
     ) -> Any:
         """Return an action for the environment.
 
@@ -75,8 +72,9 @@ class TrainedPolicy:
             encoded = encoder.stack([observation], "the observation")
             if action_mask is not None:
                 none = np.zeros(1, np.bool_)
-                masks = mask_rows(decoder.space, [action_mask], none, "the observation")
-                encoded[ACTION_MASK] = masks
+                encoded[ACTION_MASK] = mask_rows(
+                    decoder.space, [action_mask], none, "the observation"
+                )
         except BrokenEnvironmentError as error:  # the caller passed it, not an environment
             text = str(error).removeprefix("the observation: ").replace(" of sub-environment 0", "")
             raise ConfigError(f"act: {text}") from None
@@ -95,15 +93,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A trained policy, and what is needed to evaluate it as in its run.
-
-    Attributes:
-        policy: the policy.
-        env: the environments of its training.
-        env_steps: environment steps of training at the checkpoint.
-        threads: number of threads in training.
-        max_episode_steps: limit of an evaluation episode.
-    """
+    """A trained policy at a number of steps, and the settings with which its run evaluates it."""
 
     policy: TrainedPolicy
     env: EnvConfig
@@ -113,15 +103,7 @@ class TrainedRun:
 
 
 def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
-    """Load the policy of a run, and what is needed to evaluate it.
-
-    Args:
-        run_dir: the run's folder, or a checkpoint.
-        checkpoint: `last` or `best`.
-
-    Raises:
-        ConfigError: the checkpoint is missing or cannot be read.
-    """
+    """Load the policy of a run as `load_policy` does, and what is needed to evaluate it."""
     path = checkpoint_path(run_dir, checkpoint)
     state = load_checkpoint(path)
     with taking_from(path):

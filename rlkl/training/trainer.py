@@ -1,6 +1,7 @@
 """Train, resume and complete runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,20 +13,20 @@ from rlkl.envs.ids import check_module
 from rlkl.models.policy import Policy
 from rlkl.training.checkpoint import BEST, load_checkpoint, newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
-from rlkl.training.kept_rows import kept_rows
+from rlkl.training.csv_recovery import recover_rows
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import Logger, as_yaml
 from rlkl.training.run import Run
 from rlkl.training.run_folder import check_folder, make_run_dir, writing
 from rlkl.training.run_status import (
-    Standing,
+    RunStatus,
     check_own_files,
     clean_up,
     is_finished,
+    move_old_files,
     read_config,
     read_summary,
-    set_aside,
-    standing,
+    run_status,
 )
 from rlkl.training.summary import Summary
 from rlkl.utils.atomic_files import FolderLock, make_locked_folder, unused_name, write_durably
@@ -36,7 +37,6 @@ from rlkl.utils.untrusted_files import MissingFileError, read_yaml, reading
 from rlkl.version import __version__
 
 __all__ = ["Summary", "TrainConfig", "Trainer", "complete", "resume", "train"]
-
 
 MOST_NOTE = 1000
 """Maximum length of a note that `resume` prints."""
@@ -70,8 +70,7 @@ class Trainer:
 
         Ctrl-C (SIGINT) and SIGTERM end the run after the current iteration, with status `stopped`;
         a second signal ends it immediately. SIGHUP (the terminal was closed) also ends the run
-        after the iteration, unless it is ignored; a second one has no effect. Errors of the
-        progress display do not end the run.
+        after the iteration, unless it is ignored. Errors of the progress display do not end it.
 
         Args:
             also: more loggers, called after those of the config.
@@ -92,17 +91,17 @@ class Trainer:
             self.close()
             raise
         try:
-            return self._begin(run_dir, also, shown)
+            return self._start(run_dir, also, shown)
         finally:
             lock.release()
 
-    def _begin(self, run_dir: Path, also: Sequence[Logger], shown: Path) -> Summary:
+    def _start(self, run_dir: Path, also: Sequence[Logger], shown: Path) -> Summary:
         text = as_yaml(asdict(self.learner.resolved_config))
         with writing(run_dir):
             write_durably(run_dir / "config.yaml", text.encode())
         if self.policy.caution:
             tell(self.policy.caution)
-        return Run(self.learner, run_dir, also, shown=shown).go()
+        return Run(self.learner, run_dir, shown).go(also)
 
 
 def _working_directory() -> Path:
@@ -151,14 +150,8 @@ def resume(
     with reading(run_dir):
         check_own_files(run_dir)
         _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
-    with writing(run_dir):
-        lock = FolderLock(run_dir)
-    try:
-        with writing(run_dir):
-            clean_up(run_dir)
+    with _locked(run_dir):
         return _resume(run_dir, change, also, shown, exact=exact)
-    finally:
-        lock.release()
 
 
 def complete(
@@ -186,23 +179,31 @@ def complete(
     shown = check_folder("run_dir", config.run_dir or "")
     run_dir = _working_directory() / shown
     with writing(run_dir):
-        if standing(run_dir, config) is Standing.MISSING:
+        if run_status(run_dir, config) is RunStatus.MISSING:
             make_locked_folder(run_dir)
         check_own_files(run_dir)
-        lock = FolderLock(run_dir)
-    try:
+    with _locked(run_dir):
         claimed(run_dir)
-        with writing(run_dir):
-            clean_up(run_dir)
-        status = standing(run_dir, config)  # again, now that the folder is locked
+        status = run_status(run_dir, config)  # again, now that the folder is locked
         summary = read_summary(run_dir)
-        if status is Standing.FINISHED and summary is not None:
+        if status is RunStatus.FINISHED and summary is not None:
             return Summary(**summary)
-        if status is Standing.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
+        if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
             return _resume(run_dir, None, also, shown)
         trainer = Trainer(config)
-        set_aside(run_dir)
-        return trainer._begin(run_dir, also, shown)
+        move_old_files(run_dir)
+        return trainer._start(run_dir, also, shown)
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Lock the folder of a run, and remove the partial files of a killed run."""
+    with writing(run_dir):
+        lock = FolderLock(run_dir)
+    try:
+        with writing(run_dir):
+            clean_up(run_dir)
+        yield
     finally:
         lock.release()
 
@@ -222,7 +223,7 @@ def _resume(
     changed = changes(before, config)
     notes += _check_unfinished(run_dir, config)
     with taking_from(path):
-        rows = kept_rows(run_dir, state, exact=exact)
+        rows = recover_rows(run_dir, state, exact=exact)
         stays_exact = bool(state["resumable"]) and not rows.notes
     warning = check_module(config.env.id, run_dir)
     if warning and config.logger.progress != "none":
@@ -234,17 +235,17 @@ def _resume(
         with writing(run_dir):  # all checks have passed
             rows.write()
             notes += rows.notes
-            notes += _record(run_dir, path, learner.env_steps, changed, exact=stays_exact)
-            notes += _set_best_aside(run_dir, learner.env_steps) if changed else []
+            notes += _record_resume(run_dir, path, learner.env_steps, changed, exact=stays_exact)
+            notes += _rename_newer_best(run_dir, learner.env_steps) if changed else []
     except BaseException:
         learner.close()
         raise
     if config.logger.progress != "none":
         notes.append(f"resumed from {path}, at {learner.env_steps:,} environment steps")
         notes += [f"{key}: {new}, was {old}" for key, (old, new) in changed.items()]
-        shown_notes = "\n".join(for_terminal(note, MOST_NOTE) for note in notes)
-        print(shown_notes, file=failsafe_stdout(), flush=True)
-    return Run(learner, run_dir, also, state["run"], rows.kl, exact=stays_exact, shown=shown).go()
+        for note in notes:
+            print(for_terminal(note, MOST_NOTE), file=failsafe_stdout(), flush=True)
+    return Run(learner, run_dir, shown, state["run"], exact=stays_exact).go(also, rows.kl)
 
 
 def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any], list[str]]:
@@ -262,11 +263,7 @@ def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any],
 
 
 def _check_unfinished(run_dir: Path, config: TrainConfig) -> list[str]:
-    """Return a note if the run has no summary.
-
-    Raises:
-        ConfigError: the run is finished.
-    """
+    """Check that a run is not finished, and return a note if it has no summary."""
     summary = read_summary(run_dir)
     if summary is None:
         return [
@@ -281,33 +278,23 @@ def _check_unfinished(run_dir: Path, config: TrainConfig) -> list[str]:
     return []
 
 
-def _set_best_aside(run_dir: Path, env_steps: int) -> list[str]:
+def _rename_newer_best(run_dir: Path, env_steps: int) -> list[str]:
     """Rename `best.pt` if it is newer than the checkpoint, and return a note about it."""
     path = run_dir / "checkpoints" / BEST
     try:
-        is_newer = int(load_checkpoint(path)["env_steps"]) > env_steps
+        if int(load_checkpoint(path)["env_steps"]) <= env_steps:
+            return []
     except (ConfigError, LookupError, TypeError, ValueError):
-        return []
-    if not is_newer:
         return []
     renamed = unused_name(path, "abandoned")
     path.rename(renamed)
     return [f"{renamed} has the best policy of the steps that are repeated with other settings"]
 
 
-def _record(
-    run_dir: Path,
-    path: Path,
-    env_steps: int,
-    changed: dict[str, tuple[Any, Any]],
-    *,
-    exact: bool,
+def _record_resume(
+    run_dir: Path, path: Path, env_steps: int, changed: dict[str, tuple[Any, Any]], *, exact: bool
 ) -> list[str]:
-    """Add an entry to `resumed.yaml`.
-
-    Returns:
-        A note if the file was damaged and renamed.
-    """
+    """Add an entry to `resumed.yaml`, and return a note if the file was damaged and renamed."""
     file = run_dir / "resumed.yaml"
     entries, notes = [], []
     try:
@@ -320,16 +307,14 @@ def _record(
         renamed = unused_name(file, "damaged")
         file.rename(renamed)
         entries, notes = [], [f"{error}; renamed to {renamed.name}, and a new file is started"]
-    entries.append(
-        {
-            "env_steps": env_steps,
-            "checkpoint": path.name,
-            "time": datetime.now().isoformat(timespec="seconds"),
-            "rlkl": __version__,
-            "exact": exact,
-            "changed": {key: {"before": old, "now": new} for key, (old, new) in changed.items()},
-        }
-    )
-    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+    entry = {
+        "env_steps": env_steps,
+        "checkpoint": path.name,
+        "time": datetime.now().isoformat(timespec="seconds"),
+        "rlkl": __version__,
+        "exact": exact,
+        "changed": {key: {"before": old, "now": new} for key, (old, new) in changed.items()},
+    }
+    text = yaml.safe_dump([*entries, entry], sort_keys=False, allow_unicode=True)
     write_durably(file, text.encode())
     return notes

@@ -11,13 +11,14 @@ import torch
 import yaml
 from gymnasium.spaces import Box, Discrete
 from learning_loop import small_policy
+from made_runs import save_checkpoint
 
 import rlkl
 from rlkl.envs.actions import ActionDecoder
 from rlkl.tools.compare.runs import Run, read
-from rlkl.training.checkpoint import load_checkpoint, save_checkpoint
+from rlkl.training.checkpoint import load_checkpoint
 from rlkl.training.config import saved_config
-from rlkl.training.run_status import Standing, standing
+from rlkl.training.run_status import RunStatus, run_status
 
 INF = np.inf
 F32 = float(np.finfo(np.float32).max)
@@ -203,9 +204,9 @@ def test_old_run_is_compared_as_unscaled(old_run: Path) -> None:
 
 def test_old_folder_matches_an_unscaled_run(old_run: Path) -> None:
     given = replace(config(scale_actions=False, log_std=1.0), total_env_steps=128)
-    assert standing(old_run, given) is Standing.FINISHED
+    assert run_status(old_run, given) is RunStatus.FINISHED
     with pytest.raises(rlkl.ConfigError, match=r"policy\.scale_actions=False, but policy"):
-        standing(old_run, config(log_std=1.0))
+        run_status(old_run, config(log_std=1.0))
 
 
 # Warnings.

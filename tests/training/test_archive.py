@@ -224,7 +224,8 @@ def test_threads_of_a_checkpoint_are_bounded(tmp_path: Path) -> None:
         algo=rlkl.PPOClipConfig(num_minibatches=1), critic=rlkl.CriticConfig(num_minibatches=1),
     )  # fmt: skip
     rlkl.train(config)
-    from rlkl.training.checkpoint import save_checkpoint
+    from made_runs import save_checkpoint
+
     from rlkl.training.trained_policy import load_run
 
     path = tmp_path / "run" / "checkpoints" / "last.pt"

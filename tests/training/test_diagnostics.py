@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from learning_loop import as_inputs, iterate
+from made_runs import save_checkpoint
 from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
@@ -17,7 +18,6 @@ from rlkl.algos.base import Metrics
 from rlkl.engines.make import make_engine
 from rlkl.numerics.divergence_formulas import jensen_shannon_estimate
 from rlkl.rollouts.batch import Batch, make_batch
-from rlkl.training.checkpoint import save_checkpoint
 from rlkl.training.diagnostics import compare_with_old
 
 ENVS = ["CartPole-v1", "Pendulum-v1"]

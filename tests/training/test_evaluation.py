@@ -3,9 +3,7 @@
 import csv
 import json
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import small_environments  # noqa: F401 (registers)
 import torch
 from gymnasium.spaces import Box, Discrete
+from made_runs import save_checkpoint
 from scipy import stats
 
 import rlkl
@@ -25,9 +24,8 @@ from rlkl.cli.evaluate import run_episodes
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.models.policy import Policy
-from rlkl.training.checkpoint import load_checkpoint, save_checkpoint
+from rlkl.training.checkpoint import load_checkpoint
 from rlkl.training.evaluation import Evaluation, EvaluationStoppedError, evaluate
-from rlkl.training.learner import Learner
 from rlkl.training.trained_policy import load_run
 from rlkl.utils.seeding import RandomStreams
 
@@ -294,26 +292,6 @@ def test_evaluation_ends_when_told_to() -> None:
         endless(1, 1, [0], stop=iter([False] * 5 + [True]).__next__)
 
 
-def test_run_without_episode_ends_says_so(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rlkl.training.run.QUIET_STEPS", 100)
-    env = rlkl.EnvConfig("Endless-v0", num_envs=2, kwargs={"max_episode_steps": None})
-    monkeypatch.setattr(Endless, "step", lambda env, action: (np.zeros(1, "f4"), 1.0, 0, 0, {}))
-    settings: dict[str, Any] = {"env": env, "eval_interval": 2, "eval_max_episode_steps": 7}
-    summary = rlkl.train(tiny(tmp_path / "run", **settings))
-    assert (summary.status, summary.episodes) == ("finished", 0)
-    assert (summary.eval_return, summary.eval_unended) == (None, 2)
-    told = capfd.readouterr().err.splitlines()
-    assert [line.split(" in the last ")[0] for line in told] == [
-        "rlkl: none of 2 evaluation episodes ended within 7 steps (eval_max_episode_steps), so "
-        "there is no mean return",
-        "rlkl: no episode has ended",
-        "rlkl: none of 2 evaluation episodes ended within 7 steps (eval_max_episode_steps), so "
-        "there is no mean return",
-    ]
-
-
 def test_limit_of_steps_is_the_runs_or_given(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,32 +317,6 @@ def test_evaluation_while_training_changes_no_bit_of_it(tmp_path: Path) -> None:
             assert tensor.equal(states[1]["policy"][network][name])
 
 
-def test_the_best_of_several_evaluations_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    returns = iter([1.0, 5.0, 5.0, 4.0])
-    monkeypatch.setattr(Learner, "evaluate", lambda learner, stop: Evaluation([next(returns)], [1]))
-    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=2))
-    shown = [row["return/eval"] for row in metrics_of(tmp_path / "run")]
-    assert [text and float(text) for text in shown] == ["", 1.0, "", 5.0, "", 5.0, 4.0]
-    assert summary.eval_return == 4.0
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["iterations"] == 4
-    assert load_run(tmp_path / "run", "best").env_steps == 256
-    assert load_run(tmp_path / "run").env_steps == 448
-
-
-def test_a_run_that_is_stopped_has_no_evaluation_of_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(learner: Learner, stop: Any) -> Evaluation:
-        os.kill(os.getpid(), signal.SIGINT)
-        return Evaluation([3.0], [1])
-
-    monkeypatch.setattr(Learner, "evaluate", interrupted)
-    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
-    assert (summary.status, summary.iterations, summary.eval_return) == ("stopped", 1, None)
-
-
 def test_without_an_interval_there_is_one_evaluation_and_the_best_is_not_its(trained: Path) -> None:
     rows = metrics_of(trained)
     assert [bool(row["return/eval"]) for row in rows] == [False] * 6 + [True]
@@ -375,27 +327,12 @@ def test_without_an_interval_there_is_one_evaluation_and_the_best_is_not_its(tra
     assert summary["return_best"] == means[best]
 
 
-def test_the_time_of_evaluations_is_not_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [0.0]
-
-    def tick() -> float:
-        clock[0] += 1
-        return clock[0]
-
-    def slow(*given: Any, **more: Any) -> Evaluation:
-        clock[0] += 1e6
-        return Evaluation([1.0], [1])
-
-    monkeypatch.setattr("rlkl.training.run.time.perf_counter", tick)
-    monkeypatch.setattr("rlkl.training.learner.evaluate", slow)
-    summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
-    assert 7 < summary.wall_seconds < 1000
-
-
-def test_an_interval_without_episodes_is_refused() -> None:
-    with pytest.raises(rlkl.ConfigError, match="nothing to evaluate with eval_episodes=0"):
-        tiny(Path("unused"), eval_interval=1, eval_episodes=0)
-    with pytest.raises(rlkl.ConfigError, match="at least 0"):
-        tiny(Path("unused"), eval_interval=-1)
+def test_episodes_do_not_depend_on_the_backend() -> None:
+    trainer = rlkl.Trainer(tiny(Path("unused"), env=rlkl.EnvConfig("CartPole-v1", 3)))
+    seeds = [1, 2, 3]
+    for backend in ("native", "sync"):
+        env = rlkl.EnvConfig("CartPole-v1", 3, backend)
+        result = evaluate(make_engine(trainer.policy), env, 8, seeds)
+        assert len(result.returns) == len(result.lengths) == 8
+        assert result.returns == [float(length) for length in result.lengths]
+        assert result == evaluate(make_engine(trainer.policy), env, 8, seeds)

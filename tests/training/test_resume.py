@@ -19,12 +19,13 @@ import pytest
 import torch
 import yaml
 from learning_loop import config_of, iterate
+from made_runs import save_checkpoint
 from same_runs import assert_same_run, rows
 
 import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.cli import main
-from rlkl.training.checkpoint import load_checkpoint, numbered, save_checkpoint
+from rlkl.training.checkpoint import load_checkpoint, numbered
 from rlkl.training.evaluation import Evaluation
 from rlkl.training.learner import Learner
 from rlkl.training.report import Report
@@ -560,11 +561,12 @@ def test_a_full_disk_is_told_of_in_one_line_and_keeps_what_was_good(
         original(path, content)
 
     started: list[Path] = []
-    from rlkl.training import run as module
+    from rlkl.training import checkpoint_writer as module
     from rlkl.training.loggers import CSVLogger
+    from rlkl.training.run_folder import FolderError
 
     original = module.write_durably
-    with monkeypatch.context() as patch, pytest.raises(module.FolderError) as told:
+    with monkeypatch.context() as patch, pytest.raises(FolderError) as told:
         if what == "checkpoint":
             patch.setattr(module, "write_durably", write)
         else:

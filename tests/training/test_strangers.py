@@ -1,12 +1,9 @@
 """What a stranger's run folder holds is data: nothing outside it is written, no code of it runs."""
 
 import importlib
-import json
 import os
-import shutil
 import sys
 import threading
-import time
 import types
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +19,6 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 import rlkl
 from rlkl.cli import main
 from rlkl.envs import ids as env_ids
-from rlkl.training.run_folder import FolderError
 from rlkl.training.run_status import clean_up
 from rlkl.training.trainer import complete
 from rlkl.utils.atomic_files import FolderTakenError
@@ -365,55 +361,6 @@ def test_folders_of_any_name_are_used(
     assert command(["watch", given, "--episodes", "1", "--video", "film.gif"]) == 0
     assert command(["export", given]) == 0
     assert (tmp_path / name / "last.onnx").exists()
-
-
-def test_tensorboard_shows_every_point_after_the_clock_went_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    now = [2_000_000_000.5]
-    monkeypatch.setattr(time, "time", lambda: now[0])
-    run = unfinished(tmp_path / "run")
-    now[0] -= 86_400
-    rlkl.resume(run, lambda config: replace(config, total_env_steps=96))
-    now[0] -= 86_400
-    rlkl.resume(run, lambda config: replace(config, total_env_steps=160))
-    events = EventAccumulator(str(run)).Reload()
-    shown = [event.step for event in events.Scalars("kl/old_new")]
-    assert shown == [16, 32, 48, 64, 80, 96, 112, 128, 144, 160]
-    names = sorted(path.name.split(".")[3] for path in run.glob("events.*"))
-    assert names == ["2000000000", "2000000001", "2000000002"]
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not say where")
-def test_a_folder_that_is_moved_while_training_is_found_and_marked(tmp_path: Path) -> None:
-    run, moved = tmp_path / "run", tmp_path / "moved here"
-
-    def move() -> None:
-        run.rename(moved)
-        run.mkdir()  # another takes its place, and nothing is written to it
-
-    with pytest.raises(FolderError) as told:
-        rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train([Calls(move)])
-    assert str(told.value) == (
-        f"{run} was moved to {moved} while the run was writing to it; "
-        f"continue with: rlkl resume '{moved}'"
-    )
-    assert json.loads((moved / "summary.json").read_text())["status"] == "failed"
-    assert not any(run.iterdir())
-    assert rlkl.resume(moved).status == "finished"
-
-
-def test_a_folder_that_is_deleted_while_training_is_told_of(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with pytest.raises(
-        FolderError, match=f"^{run} was moved or deleted while the run was writing to it$"
-    ):
-        rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train(
-            [Calls(lambda: shutil.rmtree(run))]
-        )
-    assert not run.exists()
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".pt"])

@@ -2,14 +2,19 @@
 
 import csv
 import json
+import math
 import re
+import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import small_environments  # noqa: F401 (registers environments)
+from test_strangers import unfinished
 
 import rlkl
 from rlkl.algos import ALGORITHMS
@@ -304,3 +309,44 @@ def test_a_column_has_the_type_of_its_field() -> None:
     assert known["policy.actor_hidden_sizes"] is str
     assert {"algo.clip_ratio", "algo.max_kl", "algo.kl_coefficient_max"} <= known.keys()
     assert not [key for key in known if key.startswith(("logger", "run_dir", "eval_"))]
+
+
+def test_events_have_every_tag_that_applies(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = rlkl.LoggerConfig(progress="none", histogram_interval=2)
+    summary = rlkl.train(config("trpo", run_dir=str(tmp_path / "run"), logger=logger))
+    events = EventAccumulator(str(tmp_path / "run"), {"histograms": 0}).Reload()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    applied = {tag for tag in TAGS if any(row[tag] for row in rows)}
+    assert set(events.Tags()["scalars"]) == applied | {*KL_BOUNDS, KL_OF_RUN}
+    curve = events.Scalars("kl/old_new")
+    assert [event.step for event in curve] == [int(row["env_steps"]) for row in rows]
+    assert [event.value for event in curve] == pytest.approx(
+        [float(row["kl/old_new"]) for row in rows]
+    )
+    assert curve[-1].step == summary.env_steps
+    assert set(events.Tags()["histograms"]) == {
+        "ratio/histogram", "kl/histogram", "advantage/histogram",
+    }  # fmt: skip
+    assert len(events.Histograms("kl/histogram")) == math.ceil(summary.iterations / 2)
+
+
+def test_points_are_shown_after_the_clock_went_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    now = [2_000_000_000.5]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    run = unfinished(tmp_path / "run")
+    now[0] -= 86_400
+    rlkl.resume(run, lambda config: replace(config, total_env_steps=96))
+    now[0] -= 86_400
+    rlkl.resume(run, lambda config: replace(config, total_env_steps=160))
+    events = EventAccumulator(str(run)).Reload()
+    shown = [event.step for event in events.Scalars("kl/old_new")]
+    assert shown == [16, 32, 48, 64, 80, 96, 112, 128, 144, 160]
+    names = sorted(path.name.split(".")[3] for path in run.glob("events.*"))
+    assert names == ["2000000000", "2000000001", "2000000002"]

@@ -10,11 +10,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
+from made_runs import save_checkpoint
 from test_strangers import SMALL, Calls, contents, lost, unfinished
 
 import rlkl
 from rlkl.cli import main
-from rlkl.training.checkpoint import load_checkpoint, numbered, save_checkpoint
+from rlkl.training.checkpoint import load_checkpoint, numbered
 
 MANY = {**SMALL, "total_env_steps": 400, "checkpoint": rlkl.CheckpointConfig(interval=2)}
 

@@ -6,7 +6,7 @@ The files contain only numbers and no quotes, so the fields of a line are split 
 import hashlib
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +20,31 @@ COUNTERS = {"metrics.csv": "iterations", "episodes.csv": "episodes"}
 """The key of a checkpoint with the number of rows of each file."""
 
 
-@dataclass(frozen=True)
-class KeptRows:
-    """The contents of a run's CSV files when it is resumed.
+@dataclass
+class RecoveredRows:
+    """The rows of a run's CSV files up to a checkpoint.
 
     Attributes:
-        contents: of each file; None if the file does not change.
+        contents: of each file that changes.
         damaged: files that are renamed first.
         kl: KL(π_old ‖ π_θ) of each iteration in the rows, in nats.
         notes: one line for each damaged file.
     """
 
-    contents: dict[Path, bytes | None]
-    damaged: list[Path]
-    kl: list[float]
-    notes: list[str]
+    contents: dict[Path, bytes] = field(default_factory=dict)
+    damaged: list[Path] = field(default_factory=list)
+    kl: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def write(self) -> None:
-        """Write the files, after renaming the damaged ones.
-
-        Raises:
-            OSError: a file cannot be written.
-        """
+        """Write the files, after renaming the damaged ones."""
         for path in self.damaged:
             path.rename(unused_name(path, "damaged"))
         for path, content in self.contents.items():
-            if content is not None:
-                write_durably(path, content)
+            write_durably(path, content)
 
 
-def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> KeptRows:
+def recover_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> RecoveredRows:
     """Return the rows up to a checkpoint; later rows are dropped, and written again by the run.
 
     Args:
@@ -58,13 +53,10 @@ def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> Ke
         exact: refuse a file whose rows have changed; otherwise keep its readable rows.
 
     Raises:
-        ConfigError: a file has changed; the message names the file, the line, and what to do.
+        ConfigError: a file has changed; the message says where, and what to do.
     """
-    contents: dict[Path, bytes | None] = {}
-    damaged: list[Path] = []
-    notes: list[str] = []
-    kl: list[float] = []
-    for name in HEADERS:
+    recovered = RecoveredRows()
+    for name, header in HEADERS.items():
         path = run_dir / name
         try:
             found = read_bytes(path, at_most=machine_memory())
@@ -79,22 +71,20 @@ def kept_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> Ke
                     f"rlkl resume {shlex.quote(str(run_dir))} exact=false"
                 ) from None
             content = _readable_rows(name, found, int(state["env_steps"]))
-            notes.append(f"{path} {error}: kept {len(_lines(content)) - 1} readable rows")
-            damaged += [path] if path.exists() else []
-        contents[path] = None if content == found and path not in damaged else content
+            kept = len(_lines(content)) - 1
+            recovered.notes.append(f"{path} {error}: kept {kept} readable rows")
+            recovered.damaged += [path] if path.exists() else []
+        if content != found or path in recovered.damaged:
+            recovered.contents[path] = content
         if name == "metrics.csv":
-            column = HEADERS[name].index("kl/old_new")
+            column = header.index("kl/old_new")
             rows = [line.split(b",") for line in _lines(content)[1:]]
-            kl = [float(row[column] or math.nan) for row in rows]
-    return KeptRows(contents, damaged, kl, notes)
+            recovered.kl = [float(row[column] or math.nan) for row in rows]
+    return recovered
 
 
 def _rows_of_checkpoint(name: str, found: bytes, state: dict[str, Any]) -> bytes:
-    """Return the content that a file had when a checkpoint was written.
-
-    Raises:
-        ConfigError: the file has changed; its name must be put before the message.
-    """
+    """Return the content that a file had when a checkpoint was written, or raise ConfigError."""
     digest = state["run"].get("files", {}).get(name)  # older versions have none
     count = int(digest["rows"] if digest else state[COUNTERS[name]])
     lines = _lines(found)
@@ -123,11 +113,7 @@ def _lines(content: bytes) -> list[bytes]:
 
 
 def _check_lines(name: str, lines: list[bytes]) -> None:
-    """Check that the first line is the header and all others are rows in order.
-
-    Raises:
-        ConfigError: with the number of the damaged line.
-    """
+    """Check that the first line is the header and all others are rows in order."""
     header = ",".join(HEADERS[name])
     if lines and lines[0].decode(errors="replace").rstrip("\r\n") != header:
         raise ConfigError(
@@ -147,8 +133,8 @@ def _step(name: str, line: bytes) -> int | None:
     if not first.isdigit() or len(first) > 18 or len(rest) != len(HEADERS[name]) - 1:
         return None
     try:
-        for field in rest:
-            float(field or b"nan")
+        for number in rest:
+            float(number or b"nan")
     except ValueError:
         return None
     return int(first)
@@ -157,10 +143,10 @@ def _step(name: str, line: bytes) -> int | None:
 def _readable_rows(name: str, found: bytes, env_steps: int) -> bytes:
     """Return the header and the valid rows, in order, up to `env_steps`."""
     header = ",".join(HEADERS[name]).encode() + b"\r\n"
-    rows, before = [header], 0
     lines = _lines(found)
     if lines and lines[0].rstrip(b"\r\n") != header.rstrip():
         return header
+    rows, before = [header], 0
     for line in lines[1:]:
         step = _step(name, line)
         if step is not None and before <= step <= env_steps:
