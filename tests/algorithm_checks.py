@@ -1,5 +1,6 @@
 """What tests of algorithms share: updates, and KL and surrogate by torch.distributions."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from engines_available import ENGINES
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode
-from learning_loop import Loop, config_of
+from learning_loop import Loop, as_inputs, config_of
 from made_batches import KINDS, batch_for, policy_of
 from numpy.typing import NDArray
 from torch import Generator, Tensor
@@ -17,13 +18,15 @@ from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 from worlds import wander
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
-from rlkl.algos.base import AlgoConfig, PolicyOptimizer
+from rlkl.algos.base import AlgoConfig, FixedObjective, PolicyOptimizer
 from rlkl.algos.first_order import FirstOrder
 from rlkl.engines.base import Loss, NewPolicy
 from rlkl.engines.make import make_engine
+from rlkl.engines.torch import TorchPolicy
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import Inputs, Policy
-from rlkl.numerics.distributions import Distribution
+from rlkl.numerics import distributions
+from rlkl.numerics.losses import surrogate
 from rlkl.rollouts.batch import Batch
 
 
@@ -72,6 +75,34 @@ def updated(name: str, kind: str, batch: Batch | None = None, **settings: Any) -
     policy = policy_of(kind)
     optimizer_of(name, policy, **settings).update(batch or batch_for(policy, kind), 0.0)
     return policy.actor_parameters.vector.detach().clone()
+
+
+def coin(advantages: tuple[float, float]) -> Batch:
+    """Return two actions, each taken once by π_old = (½, ½)."""
+    old = torch.full((2, 2), math.log(0.5), dtype=torch.float64)
+    zeros = torch.zeros(2, dtype=torch.float64)
+    weights = torch.tensor(advantages, dtype=torch.float64)
+    inputs, actions = as_inputs(zeros[:, None]), torch.tensor([0, 1])
+    return Batch(inputs, actions, weights, zeros, old, old[:, 0], zeros)
+
+
+def loss_of(objective: Any, p: float, advantages: tuple[float, float]) -> float:
+    """Return the loss of the policy (p, 1 - p)."""
+    batch = coin(advantages)
+    new = distributions.Categorical(torch.tensor([[p, 1 - p]] * 2, dtype=torch.float64).log())
+    return float(objective.loss(TorchPolicy(new, batch), batch).value)
+
+
+class ReverseKLPenalty(FixedObjective):
+    """An objective that needs the distribution: a surrogate with a penalty on the reverse KL."""
+
+    uses_distribution = True
+
+    def loss(self, new: NewPolicy, batch: Any) -> Loss:
+        old = new.distribution.at(batch.old_parameters)
+        penalty = new.distribution.kl(old).mean()
+        value, derivative = surrogate(new.ratio, batch.advantages)
+        return Loss(penalty.detach() - value, -derivative, torch_term=penalty)
 
 
 class InTorch:
@@ -171,7 +202,7 @@ def evaluations(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tens
     policy = engine.policy
     evaluate = policy.distribution
 
-    def evaluated(inputs: Inputs, *dtype: Any) -> Distribution:
+    def evaluated(inputs: Inputs, *dtype: Any) -> distributions.Distribution:
         distribution = evaluate(inputs, *dtype)
         found.append((inputs.observations["vector"], distribution.parameters.detach()))
         return distribution

@@ -38,12 +38,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 def make_policy_optimizer(
     config: AlgoConfig, engine: Engine, generator: Generator
 ) -> PolicyOptimizer:
-    """Make the policy-optimizer of a config.
-
-    Args:
-        config: hyperparameters of one of `ALGORITHMS`.
-        engine: of the policy whose actor it updates.
-        generator: source of all its random numbers.
+    """Make the policy-optimizer of a config; the generator is the source of all its randomness.
 
     Raises:
         ConfigError: the config's name is not that of its algorithm.

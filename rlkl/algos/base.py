@@ -46,12 +46,9 @@ class AlgoConfig:
     def __post_init__(self) -> None:
         check_fields(self, "algo.")
         check_range("algo.entropy_coefficient", self.entropy_coefficient, at_least=0)
-        choices = ("batch", "minibatch", "none") if self._has_minibatches else ("batch", "none")
+        of_minibatches = ("minibatch",) if isinstance(self, MinibatchConfig) else ()
+        choices = ("batch", *of_minibatches, "none")
         check_choice("algo.advantage_standardization", self.advantage_standardization, choices)
-
-    @property
-    def _has_minibatches(self) -> bool:
-        return False
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
@@ -107,10 +104,6 @@ class MinibatchConfig(FirstOrderConfig):
         check_range("algo.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("algo.num_minibatches", self.num_minibatches, at_least=1)
 
-    @property
-    def _has_minibatches(self) -> bool:
-        return True
-
 
 class PolicyOptimizer(Protocol):
     """Updates a policy's actor from each batch; it never changes the critic."""
@@ -121,69 +114,43 @@ class PolicyOptimizer(Protocol):
         Args:
             batch: collected by the current policy.
             progress: fraction of the training budget that is used, 0 to 1.
-
-        Returns:
-            The metrics of this algorithm, and the losses of its steps.
         """
-        ...
 
     def adapt(self, kl: float) -> None:
-        """Adapt to the KL of an update, as reported.
-
-        Args:
-            kl: KL(π_old ‖ π_θ) over the full batch, in nats.
-        """
-        ...
+        """Adapt to the KL(π_old ‖ π_θ) of an update over the full batch, in nats, as reported."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that is needed to continue exactly."""
-        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        ...
 
 
 class LearningObjective(Objective, Protocol):
-    """An objective of a first-order algorithm."""
+    """An objective of a first-order algorithm; without metrics and state unless it defines them."""
 
     @property
     def metrics(self) -> Metrics:
         """Metrics of this objective, by TensorBoard tag."""
-        ...
+        return {}
 
     def adapt(self, kl: float) -> None:
         """Adapt to the KL of an update; see `PolicyOptimizer.adapt`."""
-        ...
+        return
 
     def state_dict(self) -> dict[str, Any]:
         """Return the adapted state."""
-        ...
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        ...
+        return
 
 
-class FixedObjective:
+class FixedObjective(LearningObjective):
     """Base of an objective that uses no KL and has no state."""
 
     uses_kl = uses_entropy = uses_distribution = False
-
-    @property
-    def metrics(self) -> Metrics:
-        """No metrics."""
-        return {}
-
-    def adapt(self, kl: float) -> None:
-        """Do nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return an empty state."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing."""
 
 
 def with_entropy_bonus(objective: Objective, config: AlgoConfig) -> Objective:

@@ -56,15 +56,10 @@ class CriticConfig:
 
 
 class CriticFit:
-    """Fits V(s) to the returns with Adam.
+    """Fits V(s) to the returns with Adam; the generator is the source of minibatches.
 
     It shares no parameter, optimizer, gradient clip or random numbers with the actor's update. So
     after the same batch the critic is bit-for-bit identical for every policy-optimizer.
-
-    Args:
-        config: hyperparameters.
-        engine: of the policy whose critic is fitted.
-        generator: source of the minibatches.
     """
 
     def __init__(self, config: CriticConfig, engine: Engine, generator: Generator) -> None:
@@ -74,16 +69,7 @@ class CriticFit:
         self.adam = Adam(engine.policy.critic_parameters, config.learning_rate, config.adam_epsilon)
 
     def update(self, batch: Batch, progress: float) -> Outcome:
-        """Fit the critic to one batch.
-
-        Args:
-            batch: has the returns and the old values.
-            progress: fraction of the training budget that is used.
-
-        Returns:
-            Metrics: `value/loss` and `value/grad_norm`, averaged over the steps, and
-            `value/explained_variance` before and `value/explained_variance_after` the fit.
-        """
+        """Fit the critic to one batch, at a fraction of the training budget."""
         config, engine = self.config, self.engine
         self.adam.learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, progress

@@ -26,8 +26,7 @@ from rlkl.utils.streams import tell
 from rlkl.utils.validation import one_line
 
 PROBES, PERIOD = 3, 50
-"""In each `PERIOD` updates the first `PROBES` are sequential, the next `PROBES` parallel, and the
-others the faster of the two."""
+"""Of each `PERIOD` updates the first `PROBES` are sequential and the next parallel, as a trial."""
 
 WORTHWHILE = 0.002
 """Shortest fit in seconds for which parallel updates are tried."""
@@ -37,12 +36,7 @@ class Updates:
     """Updates the actor and fits the critic, sequentially or in parallel on two cores.
 
     The results are identical. Which is faster depends on the load of the machine, so it is measured
-    repeatedly.
-
-    Args:
-        policy_optimizer: updates the actor.
-        critic_fit: updates the critic.
-        max_rows: of a batch.
+    repeatedly. A batch has at most `max_rows`.
 
     Raises:
         ConfigError: `critic.worker=always` is not possible.
@@ -56,10 +50,9 @@ class Updates:
         self._max_rows = max_rows
         self._worker: CriticWorker | None = None
         self._count = 0
-        self._seconds: dict[bool, deque[float]] = {
-            parallel: deque(maxlen=PROBES) for parallel in (False, True)
-        }
-        self._fit_seconds: deque[float] = deque(maxlen=PROBES)
+        self._sequential, self._parallel, self._fits = (
+            deque[float](maxlen=PROBES) for _ in range(3)
+        )
         self._mode = critic_fit.config.worker
         can_fork = critic_fit.engine.can_fork and hasattr(os, "fork")
         if self._mode == "always" and not can_fork:
@@ -71,38 +64,26 @@ class Updates:
             self._mode = "never"
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Outcome]:
-        """Update both networks from a batch.
-
-        Args:
-            batch: made with both networks unchanged.
-            progress: fraction of the training budget that is used.
-
-        Returns:
-            The outcomes of the policy-optimizer and of the critic's fit.
-        """
-        parallel, start = self._is_parallel(), time.perf_counter()
-        if parallel:
-            parallel = self._start_worker(batch)
-        if parallel:
-            assert self._worker is not None
-            self._worker.start(batch, progress)
+        """Update both networks from a batch that was made before; return both outcomes."""
+        start = time.perf_counter()
+        worker = self._worker_for(batch) if self._is_parallel() else None
+        if worker is not None:
+            worker.start(batch, progress)
             of_policy = self.policy_optimizer.update(batch, progress)
-            of_critic = self._worker.finish()
+            of_critic = worker.finish()
+            self._parallel.append(time.perf_counter() - start)
         else:
             of_policy = self.policy_optimizer.update(batch, progress)
             fit_start = time.perf_counter()
             of_critic = self.critic_fit.update(batch, progress)
-            self._fit_seconds.append(time.perf_counter() - fit_start)
-        self._seconds[parallel].append(time.perf_counter() - start)
+            end = time.perf_counter()
+            self._fits.append(end - fit_start)
+            self._sequential.append(end - start)
         self._count += 1
         return of_policy, of_critic
 
-    def _start_worker(self, batch: Batch) -> bool:
-        """Start the worker if there is none; return whether there is one now.
-
-        Raises:
-            ChildProcessError: it cannot be started, and `critic.worker=always`.
-        """
+    def _worker_for(self, batch: Batch) -> "CriticWorker | None":
+        """Return the worker; None if it cannot be started, unless `critic.worker=always`."""
         try:
             self._worker = self._worker or CriticWorker(self.critic_fit, batch, self._max_rows)
         except OSError as error:
@@ -111,18 +92,17 @@ class Updates:
                 raise ChildProcessError(f"{text}; use critic.worker=auto") from error
             tell(f"{text}; the critic is fitted after the actor instead")
             self._mode = "never"
-        return self._worker is not None
+        return self._worker
 
     def _is_parallel(self) -> bool:
         number = self._count % PERIOD
         if self._mode != "auto" or number < PROBES:
             return self._mode == "always"
-        if median(self._fit_seconds) < WORTHWHILE:
+        if median(self._fits) < WORTHWHILE:
             return False
-        sequential, parallel = self._seconds[False], self._seconds[True]
-        if number < 2 * PROBES or len(parallel) < PROBES:
+        if number < 2 * PROBES or len(self._parallel) < PROBES:
             return True
-        return median(parallel) < median(sequential)
+        return median(self._parallel) < median(self._sequential)
 
     def close(self) -> None:
         """End the worker, if there is one."""
@@ -136,12 +116,8 @@ class CriticWorker:
 
     The critic's parameters, Adam's moments and a copy of the batch are in shared memory, and the
     generator's state is sent there and back. So the results are bit-for-bit identical to those of
-    `CriticFit.update`. The process ends when the pipe to the trainer closes.
-
-    Args:
-        fit: of a critic whose engine can fork.
-        batch: an example, for the shapes.
-        max_rows: of a batch.
+    `CriticFit.update`. The process ends when the pipe to the trainer closes. The batch is an
+    example, for the shapes.
     """
 
     def __init__(self, fit: CriticFit, batch: Batch, max_rows: int) -> None:
@@ -161,11 +137,7 @@ class CriticWorker:
         worker_pipe.close()
 
     def start(self, batch: Batch, progress: float) -> None:
-        """Start fitting a batch; the arguments are those of `CriticFit.update`.
-
-        Raises:
-            ChildProcessError: the worker died.
-        """
+        """Start fitting a batch; the arguments are those of `CriticFit.update`."""
         for buffer, tensor in zip(self._buffers, _tensors(batch), strict=True):
             buffer[: len(batch)] = tensor
         state = self._fit.generator.get_state().numpy()
@@ -173,19 +145,14 @@ class CriticWorker:
             self._pipe.send((len(batch), progress, state))
 
     def finish(self) -> Outcome:
-        """Wait for the fit; return what `CriticFit.update` returns.
-
-        Raises:
-            ChildProcessError: the worker died.
-        """
-        fit = self._fit
+        """Wait for the fit; return what `CriticFit.update` returns."""
         with _report_death():
             answer = self._pipe.recv()
         if isinstance(answer, Exception):
             raise answer
-        result, fit.adam.learning_rate, state = answer
-        fit.generator.set_state(torch.from_numpy(state))
-        outcome: Outcome = result
+        outcome: Outcome
+        outcome, self._fit.adam.learning_rate, state = answer
+        self._fit.generator.set_state(torch.from_numpy(state))
         return outcome
 
     def end(self) -> None:
@@ -195,9 +162,7 @@ class CriticWorker:
         os.waitpid(self._pid, 0)
 
     def _serve(self, pipe: Connection) -> None:
-        """Worker main loop."""
-        # Ctrl-C reaches all processes, but the trainer finishes its iteration first.
-        ignore_stop_signals()
+        ignore_stop_signals()  # Ctrl-C reaches all processes; the trainer ends its iteration first
         fit, nothing = self._fit, torch.empty(0)
         while True:
             try:
@@ -218,6 +183,7 @@ class CriticWorker:
 
 @contextmanager
 def _report_death() -> Iterator[None]:
+    """Raise ChildProcessError if the worker died."""
     try:
         yield
     except (EOFError, ConnectionError) as error:

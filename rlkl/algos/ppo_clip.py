@@ -74,9 +74,7 @@ class ClippedSurrogate(FixedObjective):
 
 def make(config: PPOClipConfig, engine: Engine, generator: Generator) -> FirstOrder:
     """Make the policy-optimizer."""
-    early_stop = None
+    stop = None
     if config.target_kl is not None:
-        early_stop = EarlyStop(
-            config.target_kl * config.target_kl_multiplier, config.target_kl_scope
-        )
-    return FirstOrder(config, ClippedSurrogate(config), engine, generator, early_stop)
+        stop = EarlyStop(config.target_kl * config.target_kl_multiplier, config.target_kl_scope)
+    return FirstOrder(config, ClippedSurrogate(config), engine, generator, stop)

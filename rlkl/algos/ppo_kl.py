@@ -70,17 +70,10 @@ class PPOKLConfig(PPOKLFixedConfig):
 def adapted_kl_coefficient(
     kl_coefficient: float, kl: float, target_kl: float, lowest: float, highest: float
 ) -> float:
-    """Return β for the next update (Schulman 2017, section 4).
+    """Return β for the next update, between bounds (Schulman 2017, section 4).
 
-    β doubles if KL > 1.5 · target and halves if KL < target / 1.5. It does not change otherwise, or
-    if the KL is not finite.
-
-    Args:
-        kl_coefficient: β of the last update.
-        kl: KL(π_old ‖ π_θ) over the full batch after it, in nats.
-        target_kl: in nats.
-        lowest: lower bound of β.
-        highest: upper bound of β.
+    β doubles if KL(π_old ‖ π_θ) over the full batch is above 1.5 · target and halves if it is below
+    target / 1.5. It does not change otherwise, or if the KL is not finite.
     """
     if not math.isfinite(kl):
         return kl_coefficient
@@ -120,12 +113,9 @@ class KLPenalizedSurrogate:
         """Adapt β for the next update."""
         config = self.config
         if isinstance(config, PPOKLConfig):
+            bounds = config.kl_coefficient_min, config.kl_coefficient_max
             self.kl_coefficient = adapted_kl_coefficient(
-                self.kl_coefficient,
-                kl,
-                config.target_kl,
-                config.kl_coefficient_min,
-                config.kl_coefficient_max,
+                self.kl_coefficient, kl, config.target_kl, *bounds
             )
 
     def state_dict(self) -> dict[str, Any]:

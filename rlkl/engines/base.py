@@ -19,56 +19,26 @@ sampled actions and the states after the step."""
 
 
 class Minibatch(Protocol):
-    """B transitions that a policy-optimizer learns from, in an engine's own form."""
+    """B transitions that a policy-optimizer learns from, in an engine's own form.
 
-    @property
-    def actions(self) -> Array:
-        """Sampled actions, `[B]` or `[B, A]`."""
-        ...
+    Attributes:
+        actions: as sampled, `[B]` or `[B, A]`.
+        advantages, returns, old_log_prob, old_values: `[B]`, as in `rollouts.batch.Batch`.
+    """
 
-    @property
-    def advantages(self) -> Array:
-        """`[B]`."""
-        ...
-
-    @property
-    def returns(self) -> Array:
-        """Targets of the critic, `[B]`."""
-        ...
-
-    @property
-    def old_log_prob(self) -> Array:
-        """Log π_old(a|s), `[B]`."""
-        ...
-
-    @property
-    def old_values(self) -> Array:
-        """`[B]`."""
-        ...
+    actions: Array
+    advantages: Array
+    returns: Array
+    old_log_prob: Array
+    old_values: Array
 
     def __len__(self) -> int: ...
 
     def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator[Self]:
         """Yield random minibatches; the batch itself if only one is requested."""
-        ...
 
     def standardized(self) -> Self:
         """Return the same rows with standardized advantages."""
-        ...
-
-
-class TensorBatch(Minibatch, Protocol):
-    """A batch as tensors; see `rollouts.batch.Batch`."""
-
-    @property
-    def inputs(self) -> Inputs:
-        """Inputs of the policy."""
-        ...
-
-    @property
-    def old_parameters(self) -> Tensor:
-        """Parameters of the distributions π_old(·|s), `[B, P]`."""
-        ...
 
 
 class NewPolicy(Protocol):
@@ -77,44 +47,36 @@ class NewPolicy(Protocol):
     @property
     def xp(self) -> Any:
         """`numpy` or `torch`, for functions such as `xp.exp` and `xp.minimum`."""
-        ...
 
     @property
     def log_prob(self) -> Array:
         """Log π_θ(a|s), `[B]`."""
-        ...
 
     @property
     def ratio(self) -> Array:
         """R = π_θ(a|s) / π_old(a|s), `[B]`."""
-        ...
 
     @property
     def kl(self) -> Array:
         """KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
-        ...
 
     @property
     def entropy(self) -> Array:
         """H(π_θ) of each state in nats, `[B]`."""
-        ...
 
     @property
     def distribution(self) -> Distribution:
         """π_θ with a graph, for objectives with `uses_distribution`."""
-        ...
 
     def mean_kl(self) -> Any:
         """Return the mean of `kl`."""
-        ...
 
     def mean_entropy(self) -> Any:
         """Return the mean of `entropy`."""
-        ...
 
 
 class Loss(NamedTuple):
-    """A loss and its derivatives; an engine backpropagates them to the parameters.
+    """A loss and its derivatives, which an engine backpropagates to the parameters.
 
     Attributes:
         value: a scalar.
@@ -146,22 +108,11 @@ class Objective(Protocol):
     uses_distribution: bool
 
     def loss(self, new: NewPolicy, batch: Any) -> Loss:
-        """Return the loss and its derivatives.
-
-        Args:
-            new: π_θ at the rows of the minibatch.
-            batch: a `Minibatch`, with advantages standardized as configured.
-        """
-        ...
+        """Return the loss and its derivatives at a `Minibatch`."""
 
 
 class EntropyBonus:
-    """An objective's loss minus c · E[H(π_θ)].
-
-    Args:
-        objective: without the bonus.
-        coefficient: c.
-    """
+    """An objective's loss minus c · E[H(π_θ)], where c is the coefficient."""
 
     uses_entropy = True
 
@@ -197,85 +148,54 @@ class Engine(Protocol):
     def act(self, noise: Tensor) -> Acting:
         """Return a function that samples actions during a rollout, while the policy is fixed.
 
-        Args:
-            noise: action noise of the whole rollout, `[T, N, ...]`.
+        The noise is the action noise of the whole rollout, `[T, N, ...]`.
         """
-        ...
 
     def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Distribution, Tensor]:
-        """Return π(·|s) for one step of N environments, and the memory states after it.
+        """Return π(·|s) for encoded observations of N environments, and the states after the step.
 
-        Args:
-            observations: encoded, N rows.
-            states: of the memory before the step, `[N, state_size]`.
+        The states are those of the memory, `[N, state_size]`.
         """
-        ...
 
     def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
-        """Return π(·|s) of each row, without a graph.
-
-        Args:
-            inputs: of the policy.
-            dtype: of the distribution; None for the policy's own.
-        """
-        ...
+        """Return π(·|s) of each row without a graph, in a dtype or the policy's own."""
 
     def values(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
         """Return V(s) of each row, `[B]`, without a graph; see `Policy.values`."""
-        ...
 
     def rows(self, batch: Any, objective: Objective) -> Any:
-        """Return a batch in the engine's own form, a `Minibatch`, for a whole update.
-
-        Args:
-            batch: a `TensorBatch`.
-            objective: of the update.
-        """
-        ...
+        """Return a `Batch` in the engine's own form, a `Minibatch`, for an objective's update."""
 
     def policy_gradient(self, objective: Objective, rows: Any) -> Any:
         """Write the gradient of an objective's loss to the actor's gradient; return the loss.
 
-        Args:
-            objective: to differentiate at the current policy.
-            rows: from `rows`, or a minibatch of them.
+        The rows are from `rows`, or a minibatch of them.
         """
-        ...
 
     def mean_kl(self, rows: Any) -> float:
         """Return KL(π_old ‖ π_θ) in nats, averaged over the states of `rows`, in float64."""
-        ...
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
-        """Return the Fisher-vector product v ↦ (F + damping · I) v, `[n]`.
+        """Return the Fisher-vector product v ↦ (F + damping · I) v, `[n]`, over the states of rows.
 
-        Args:
-            rows: the states. If they are those of the last `policy_gradient`, the networks are not
-                evaluated again.
-            damping: added to the diagonal of F.
+        If they are those of the last `policy_gradient`, the networks are not evaluated again.
         """
-        ...
 
     def vector(self, tensor: Tensor) -> Array:
         """Return a vector in the form that `fisher_product` takes."""
-        ...
 
     def value_rows(self, batch: Any) -> Any:
         """Return the critic's inputs and targets in the engine's own form, a `Minibatch`."""
-        ...
 
     def value_gradient(self, rows: Any, value_clip: float | None) -> Any:
         """Write the gradient of the value loss to the critic's gradient; return the loss.
 
-        Args:
-            rows: from `value_rows`, or a minibatch of them.
-            value_clip: see `numerics.losses.value_loss`.
+        The rows are from `value_rows`, or a minibatch of them; the clip is that of `value_loss`.
         """
-        ...
 
 
-def full_batch_kl(engine: Engine, batch: TensorBatch) -> float:
-    """Return KL(π_old ‖ π_θ) in nats, averaged over all states of the batch, in float64."""
+def full_batch_kl(engine: Engine, batch: Any) -> float:
+    """Return KL(π_old ‖ π_θ) in nats, averaged over all states of a `Batch`, in float64."""
     old = engine.policy.family(batch.old_parameters.double())
     new = old.at(engine.distribution(batch.inputs).parameters.double())
     return float(old.kl(new).mean())

@@ -17,12 +17,7 @@ from rlkl.numerics.trust_region import fisher_vector_product
 
 
 class TorchPolicy:
-    """`NewPolicy` as tensors that are detached from the graph.
-
-    Args:
-        distribution: π_θ at the rows of a minibatch, with a graph.
-        batch: the minibatch, with tensors.
-    """
+    """`NewPolicy` as tensors without a graph, from a distribution with one and its minibatch."""
 
     xp = torch
 
@@ -41,25 +36,25 @@ class TorchPolicy:
     def _entropy(self) -> Tensor:
         return self.distribution.entropy()
 
-    @property
+    @cached_property
     def log_prob(self) -> Tensor:
-        """Return log π_θ(a|s), `[B]`."""
+        """Log π_θ(a|s), `[B]`."""
         return self._log_prob.detach()
 
     @cached_property
     def ratio(self) -> Tensor:
-        """Return π_θ(a|s) / π_old(a|s), `[B]`."""
+        """π_θ(a|s) / π_old(a|s), `[B]`."""
         ratio: Tensor = (self.log_prob - self.batch.old_log_prob).exp()
         return ratio
 
-    @property
+    @cached_property
     def kl(self) -> Tensor:
-        """Return KL(π_old ‖ π_θ) in nats, `[B]`."""
+        """KL(π_old ‖ π_θ) in nats, `[B]`."""
         return self._kl.detach()
 
-    @property
+    @cached_property
     def entropy(self) -> Tensor:
-        """Return the entropy in nats, `[B]`."""
+        """The entropy in nats, `[B]`."""
         return self._entropy.detach()
 
     def mean_kl(self) -> Tensor:
@@ -85,12 +80,7 @@ class TorchPolicy:
 
 
 class TorchEngine:
-    """Evaluates and differentiates with torch; see `Engine`.
-
-    Args:
-        policy: whose networks it evaluates.
-        reason: why `auto` chose this engine; else empty.
-    """
+    """Evaluates and differentiates with torch; see `Engine`."""
 
     name = "torch"
     can_fork = False

@@ -25,14 +25,12 @@ def generalized_advantages(
     """Generalised advantage estimation (Schulman 2016, eq. 16).
 
     A_t = δ_t + γλ · (1 - end_t) · A_{t+1}, δ_t = r_t + γ · (1 - terminated_t) · V(s'_t) - V(s_t).
-    A truncated step bootstraps from its own final observation s'_t. The trace is cut at every
-    episode end.
+    The trace is cut at every episode end.
 
     Args:
         rewards: r, `[T, N]`.
         values: V(s), `[T, N]`.
-        next_values: V(s'), `[T, N]`; s' of a truncated episode is its final observation, never the
-            first one of the next episode.
+        next_values: V(s'), `[T, N]`; s' of a truncated episode is its final observation.
         terminated: whether the episode terminated, `[T, N]`.
         truncated: whether the episode was truncated, `[T, N]`.
         gamma: discount factor, 0 to 1.
@@ -51,8 +49,7 @@ def linear_recurrence(
 ) -> Floats:
     """Return y with y_t = decay_t · y_{t-1} + terms_t, `[T, N]`, where `start` is y_0, `[N]`."""
     results = np.empty(terms.shape, np.float64)
-    if terms.shape[1] < 4:
-        # For short rows, Python's numbers are faster than NumPy.
+    if terms.shape[1] < 4:  # for short rows, Python's numbers are faster than NumPy
         for column, first in enumerate(start.tolist()):
             pairs = zip(decay[:, column].tolist(), terms[:, column].tolist(), strict=True)
             steps = accumulate(pairs, lambda y, pair: pair[0] * y + pair[1], initial=first)
@@ -82,14 +79,9 @@ def standardize(advantages: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> list[float]:
-    """Share of the returns' variance that each critic explains, 1 - Var[R - V] / Var[R].
+    """Share of the variance of returns `[B]` that K critics explain, from their values `[K, B]`.
 
-    Args:
-        values: of K critics, `[K, B]`.
-        returns: `[B]`.
-
-    Returns:
-        K shares: at most 1, 0 for a constant prediction, NaN if the returns are constant.
+    1 - Var[R - V] / Var[R]: at most 1, 0 for a constant V, NaN for constant returns.
     """
     returns = returns.double()
     errors = returns - values.double()

@@ -29,11 +29,14 @@ class Distribution(Protocol):
     """
 
     parameters: Tensor
-    entropy_is_exact: bool
+    entropy_is_exact: bool = True
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.parameters = parameters
 
     def at(self, parameters: Tensor) -> Self:
         """Return distributions of the same family with other parameters, `[B, P]`."""
-        ...
+        return type(self)(parameters)
 
     def masked(self, mask: Tensor) -> Self:
         """Return the distribution conditioned on the actions that a bool mask `[B, M]` allows.
@@ -43,42 +46,34 @@ class Distribution(Protocol):
         Raises:
             ValueError: if actions are continuous.
         """
-        ...
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Sample the action noise of many draws, `[*shape, ...]`, independent of the parameters."""
-        ...
 
     def draw(self, noise: Tensor) -> Tensor:
         """Return the actions for a noise `[B, ...]`, one for each state."""
-        ...
 
     def sample(self, generator: Generator) -> Tensor:
         """Sample one action for each state."""
-        ...
+        return self.draw(self.noise(self.parameters.shape[:1], generator))
 
     def mode(self) -> Tensor:
         """Return the deterministic actions: the most probable one, or the median."""
-        ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log π(a|s) in nats, summed over action dimensions, `[B]`."""
-        ...
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, `[B]`; for a squashed Gaussian, of tanh(u)."""
-        ...
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self ‖ other) in nats, summed over action dimensions, `[B]`."""
-        ...
 
     def jensen_shannon(self, other: Self) -> Tensor | None:
         """Return the Jensen-Shannon divergence in nats, `[B]`, or None without a closed form."""
-        ...
 
 
-class _GumbelMax:
+class _Discrete(Distribution):
     """Samples by the Gumbel-max trick: argmax_a (log p(a) + noise), noise = -log e, e ~ Exp(1).
 
     torch's e is above 0, so the noise is finite and actions of probability 0 are never drawn.
@@ -86,48 +81,30 @@ class _GumbelMax:
 
     log_probabilities: Tensor  # [B, ..., A]
 
+    def masked(self, mask: Tensor) -> Self:
+        return self.at(torch.where(mask, self.parameters, -math.inf))
+
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """Sample -log e for each possible action, `[*shape, ..., A]`."""
         shape = (*shape, *self.log_probabilities.shape[1:])
         return self.log_probabilities.new_empty(shape).exponential_(generator=generator).log().neg()
 
     def draw(self, noise: Tensor) -> Tensor:
-        """Return the actions for a noise `[B, ..., A]`, `[B, ...]`."""
         return (self.log_probabilities + noise).argmax(-1)
 
-    def sample(self, generator: Generator) -> Tensor:
-        """Sample actions, `[B, ...]`."""
-        return self.draw(self.noise(self.log_probabilities.shape[:1], generator))
 
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    """Return log softmax(logits) of rows, `[B, A]`."""
-    if logits.dtype != torch.float64 or logits.shape[-1] > 8 or len(logits) < 100:
-        return logits.log_softmax(-1)
-    # Faster for many short rows in float64, and bit-for-bit identical.
-    return logits.T.contiguous().log_softmax(0).T
-
-
-class Categorical(_GumbelMax):
+class Categorical(_Discrete):
     """One of A actions, with probabilities softmax(logits).
 
     Args:
         parameters: logits, `[B, A]`; -inf gives an action the probability 0.
     """
 
-    entropy_is_exact = True
-
     def __init__(self, parameters: Tensor) -> None:
         self.parameters = parameters
-        self.log_probabilities = _log_softmax(parameters)
-
-    def at(self, parameters: Tensor) -> Self:
-        """Return categoricals with other logits, `[B, A]`."""
-        return type(self)(parameters)
-
-    def masked(self, mask: Tensor) -> Self:
-        """Return π(a|s) / Σ_allowed π(a'|s), by logits of -inf where the mask `[B, A]` is False."""
-        return self.at(torch.where(mask, self.parameters, -math.inf))
+        if parameters.dtype != torch.float64 or parameters.shape[-1] > 8 or len(parameters) < 100:
+            self.log_probabilities = parameters.log_softmax(-1)
+        else:  # faster for many short rows in float64, and bit-for-bit identical
+            self.log_probabilities = parameters.T.contiguous().log_softmax(0).T
 
     def mode(self) -> Tensor:
         """Return the most probable actions, `[B]`."""
@@ -150,33 +127,27 @@ class Categorical(_GumbelMax):
         return formulas.categorical_jensen_shannon(self.log_probabilities, other.log_probabilities)
 
 
-class _IndependentChoices(_GumbelMax):
+class _IndependentChoices(_Discrete):
     """D independent choices, over which log-probabilities, entropies and KLs are summed.
 
     `log_probabilities` are `[B, D, A]`, and -inf where a choice has fewer than A possibilities.
     """
 
-    entropy_is_exact = True
-
     def mode(self) -> Tensor:
-        """Return the most probable actions, `[B, D]`."""
         return self.log_probabilities.argmax(-1)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Return log π(a|s) = Σ_d log π_d(a_d|s) in nats for actions `[B, D]` (int64), `[B]`."""
+        """Return Σ_d log π_d(a_d|s) for actions `[B, D]` (int64)."""
         return self.log_probabilities.gather(-1, actions.unsqueeze(-1)).sum((-2, -1))
 
     def entropy(self) -> Tensor:
-        """Return H = -Σ_d Σ_a π_d(a|s) · log π_d(a|s) in nats, `[B]`."""
         return formulas.categorical_entropy(self.log_probabilities).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
-        """Return KL(self ‖ other) in nats, summed over choices, `[B]`."""
         return formulas.categorical_kl(self.log_probabilities, other.log_probabilities).sum(-1)
 
     def jensen_shannon(self, other: Self) -> None:
         """Return None: it has no closed form; `divergences` enumerates few joint actions."""
-        return
 
 
 class MultiCategorical(_IndependentChoices):
@@ -202,19 +173,13 @@ class MultiCategorical(_IndependentChoices):
         """Return categoricals of the same sizes with other logits, `[B, Σ A_d]`."""
         return type(self)(parameters, self.sizes)
 
-    def masked(self, mask: Tensor) -> Self:
-        """Return each categorical renormalized over the actions that a mask `[B, Σ A_d]` allows."""
-        return self.at(torch.where(mask, self.parameters, -math.inf))
-
 
 @functools.cache
 def _positions(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the positions of Σ A_d logits in a flat table of D rows and max A columns."""
-    # The result is cached, and a tensor made in inference mode could not be used for gradients.
-    with torch.inference_mode(False):
-        column = torch.arange(max(sizes), device=device)
-        filled = column < torch.tensor(sizes, device=device).unsqueeze(-1)
-        return filled.flatten().nonzero().squeeze(-1)
+    positions = [d * max(sizes) + a for d, size in enumerate(sizes) for a in range(size)]
+    with torch.inference_mode(False):  # a cached tensor must be usable for gradients
+        return torch.tensor(positions, device=device)
 
 
 class Bernoulli(_IndependentChoices):
@@ -229,10 +194,6 @@ class Bernoulli(_IndependentChoices):
         # Not a softmax of (0, logit), which is NaN for an infinite logit.
         self.log_probabilities = F.logsigmoid(torch.stack((-parameters, parameters), -1))
 
-    def at(self, parameters: Tensor) -> Self:
-        """Return bits with other logits, `[B, D]`."""
-        return type(self)(parameters)
-
     def masked(self, mask: Tensor) -> Self:
         """Return bits fixed at 0 or 1 where a mask `[B, 2D]` forbids the other value.
 
@@ -243,22 +204,16 @@ class Bernoulli(_IndependentChoices):
         return self.at(torch.where(may_be_0, below, math.inf))
 
 
-class DiagonalGaussian:
+class DiagonalGaussian(Distribution):
     """D independent, unbounded Gaussians.
 
     Args:
         parameters: means, then logarithms of the standard deviations, `[B, 2D]`.
     """
 
-    entropy_is_exact = True
-
     def __init__(self, parameters: Tensor) -> None:
         self.parameters = parameters
         self.mean, self.log_std = parameters.chunk(2, -1)
-
-    def at(self, parameters: Tensor) -> Self:
-        """Return Gaussians with other means and log standard deviations, `[B, 2D]`."""
-        return type(self)(parameters)
 
     def masked(self, mask: Tensor) -> Self:
         """Raise ValueError: continuous actions have no masks."""
@@ -273,10 +228,6 @@ class DiagonalGaussian:
     def draw(self, noise: Tensor) -> Tensor:
         """Return μ + σ · ε for a noise ε `[B, D]`."""
         return torch.addcmul(self.mean, self.log_std.exp(), noise)
-
-    def sample(self, generator: Generator) -> Tensor:
-        """Sample actions, `[B, D]`."""
-        return self.draw(self.noise(self.mean.shape[:1], generator))
 
     def mode(self) -> Tensor:
         """Return the means, `[B, D]`."""
@@ -299,7 +250,6 @@ class DiagonalGaussian:
 
     def jensen_shannon(self, other: Self) -> None:
         """Return None: the mixture of two Gaussians has no closed form."""
-        return
 
 
 # E[f(ε)] with ε ~ N(0, 1) is about Σ_i weight_i · f(node_i).

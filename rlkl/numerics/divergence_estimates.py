@@ -3,44 +3,33 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from rlkl.numerics import divergences as exact
 from rlkl.numerics.distributions import Distribution, TanhGaussian, log_tanh_derivative
 from rlkl.numerics.divergence_formulas import jensen_shannon_share
-from rlkl.numerics.divergences import (
-    ORDERED,
-    NoClosedFormError,
-    alpha,
-    check_order,
-    check_pair,
-    cross_entropy,
-    entropy,
-    jeffreys,
-    jensen_shannon,
-    jensen_shannon_distance,
-    kl,
-    renyi,
-    total_variation,
-)
+from rlkl.numerics.divergences import ORDERED, NoClosedFormError
 from rlkl.utils.validation import nearest
 
 __all__ = ["NAMES", "Divergence", "compare", "estimate", "estimate_entropy"]
 
-NAMES: tuple[str, ...] = (
-    "kl",
-    "reverse_kl",
-    "jeffreys",
-    "jensen_shannon",
-    "jensen_shannon_distance",
-    "renyi",
-    "alpha",
-    "total_variation",
-    "cross_entropy",
-)
+_FORMULAS: dict[str, Callable[[Distribution, Distribution, float], Tensor]] = {
+    "kl": lambda p, q, _: exact.kl(p, q),
+    "reverse_kl": lambda p, q, _: exact.kl(q, p),
+    "jeffreys": lambda p, q, _: exact.jeffreys(p, q),
+    "jensen_shannon": lambda p, q, _: exact.jensen_shannon(p, q),
+    "jensen_shannon_distance": lambda p, q, _: exact.jensen_shannon_distance(p, q),
+    "renyi": exact.renyi,
+    "alpha": exact.alpha,
+    "total_variation": lambda p, q, _: exact.total_variation(p, q),
+    "cross_entropy": lambda p, q, _: exact.cross_entropy(p, q),
+}
+
+NAMES = tuple(_FORMULAS)
 """Divergences that `estimate` and `compare` support."""
 
 
@@ -50,7 +39,7 @@ class Divergence:
 
     Attributes:
         value: `[B]`, in nats except for total variation, alpha and the Jensen-Shannon distance.
-        standard_error: of the value, `[B]`; 0 if it is exact.
+        standard_error: of the value, `[B]`; 0 if it is exact, infinite if the value is.
         exact: whether it is a closed form, not an estimate.
     """
 
@@ -85,9 +74,6 @@ def estimate(
         generator: for the samples.
         order: α, only for `renyi` (above 0) and `alpha`.
 
-    Returns:
-        Value and standard error, `[B]` each. The error of an infinite value is infinite.
-
     Raises:
         ValueError: for an unknown name, an order that is missing, superfluous or out of range,
             fewer than 2 samples, or p and q that are not of one family and shape.
@@ -98,15 +84,15 @@ def estimate(
         raise ValueError(
             f"{name} with order={order}: expected {'none' if order is not None else 'a number'}"
         )
-    check_pair(p, q)
+    exact.check_pair(p, q)
     if order is not None:
-        check_order(order, above=0 if name == "renyi" else -math.inf)
+        exact.check_order(order, above=0 if name == "renyi" else -math.inf)
     from_p = _sample(p, samples, generator)
     if name == "cross_entropy":
         return _mean(_surprisal(q, *from_p))
     from_q = _sample(q, samples, generator)
-    share = _share(name, order)
-    result = _mean(*(share(_log_probs(p, *s) - _log_probs(q, *s)) for s in (from_p, from_q)))
+    ratios = [_log_probs(p, *s) - _log_probs(q, *s) for s in (from_p, from_q)]
+    result = _mean(*(_SHARES[name](log_ratio, order) for log_ratio in ratios))
     value, error = result.value, result.standard_error
     if name == "renyi" and order is not None and order != 1:
         error = error / (abs(order - 1) * value)
@@ -119,12 +105,9 @@ def estimate(
 
 @torch.no_grad()
 def estimate_entropy(p: Distribution, samples: int, generator: Generator) -> Divergence:
-    """Estimate the entropy -E_p[log p] in nats by a mean of samples.
+    """Estimate the entropy -E_p[log p] in nats by a mean of samples for each state.
 
-    Args:
-        p: `[B]` distributions; for a squashed Gaussian it is the entropy of tanh(u).
-        samples: actions sampled for each state, at least 2.
-        generator: for the samples.
+    For a squashed Gaussian it is the entropy of tanh(u).
 
     Raises:
         ValueError: for fewer than 2 samples.
@@ -137,15 +120,8 @@ def compare(
 ) -> dict[str, Divergence]:
     """Return all divergences of two distributions, exact where there is a closed form.
 
-    Args:
-        p: `[B]` distributions.
-        q: `[B]` distributions of the same family.
-        samples: actions that an estimate samples from each of p and q for each state.
-        generator: for the samples.
-        order: α of `renyi` and `alpha`, above 0.
-
-    Returns:
-        The divergences by their `NAMES`, and the `entropy` of p.
+    They are the divergences by their `NAMES`, and the `entropy` of p. The arguments are those of
+    `estimate`.
 
     Raises:
         ValueError: if p and q are not of one family and shape, or the order is out of range.
@@ -155,26 +131,13 @@ def compare(
         try:
             results[name] = _exact(_FORMULAS[name](p, q, order))
         except NoClosedFormError:
-            own_order = order if name in ORDERED else None
-            results[name] = estimate(name, p, q, samples, generator, own_order)
+            own = order if name in ORDERED else None
+            results[name] = estimate(name, p, q, samples, generator, own)
     try:
-        results["entropy"] = _exact(entropy(p))
+        results["entropy"] = _exact(exact.entropy(p))
     except NoClosedFormError:
         results["entropy"] = estimate_entropy(p, samples, generator)
     return results
-
-
-_FORMULAS: dict[str, Callable[[Distribution, Distribution, float], Tensor]] = {
-    "kl": lambda p, q, _: kl(p, q),
-    "reverse_kl": lambda p, q, _: kl(q, p),
-    "jeffreys": lambda p, q, _: jeffreys(p, q),
-    "jensen_shannon": lambda p, q, _: jensen_shannon(p, q),
-    "jensen_shannon_distance": lambda p, q, _: jensen_shannon_distance(p, q),
-    "renyi": renyi,
-    "alpha": alpha,
-    "total_variation": lambda p, q, _: total_variation(p, q),
-    "cross_entropy": lambda p, q, _: cross_entropy(p, q),
-}
 
 
 def _exact(value: Tensor) -> Divergence:
@@ -214,17 +177,9 @@ def _estimated(value: Tensor, error: Tensor) -> Divergence:
     return Divergence(value, torch.where(value.isfinite(), error, math.inf), exact=False)
 
 
-def _share(name: str, order: float | None) -> Callable[[Tensor], Tensor]:
-    """Return the function of ℓ = log p - log q that gives f/m, with m = ½ (p + q)."""
-    if order is not None:
-        return partial(_renyi_share if name == "renyi" else _alpha_share, order=order)
-    return _SHARES[name]
-
-
 def _kl_share(log_ratio: Tensor) -> Tensor:
     """Return [p (log p - log q) + q - p] / m, never negative."""
-    # 0 · log 0 = 0 where p is 0.
-    finite = torch.where(log_ratio > -math.inf, log_ratio, 0.0)
+    finite = torch.where(log_ratio > -math.inf, log_ratio, 0.0)  # 0 · log 0 = 0 where p is 0
     return 2 * (torch.sigmoid(log_ratio) * finite - torch.tanh(0.5 * log_ratio))
 
 
@@ -246,11 +201,14 @@ def _alpha_share(log_ratio: Tensor, order: float) -> Tensor:
     return (2 * linear - _renyi_share(log_ratio, order)) / (order * (1 - order))
 
 
-_SHARES: dict[str, Callable[[Tensor], Tensor]] = {
-    "kl": _kl_share,
-    "reverse_kl": lambda log_ratio: _kl_share(-log_ratio),
-    "jeffreys": lambda log_ratio: 2 * torch.tanh(0.5 * log_ratio) * log_ratio,
-    "jensen_shannon": jensen_shannon_share,
-    "jensen_shannon_distance": jensen_shannon_share,
-    "total_variation": lambda log_ratio: torch.tanh(0.5 * log_ratio.abs()),
+# f/m as a function of log p - log q and the order, with m = ½ (p + q).
+_SHARES: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "kl": lambda log_ratio, _: _kl_share(log_ratio),
+    "reverse_kl": lambda log_ratio, _: _kl_share(-log_ratio),
+    "jeffreys": lambda log_ratio, _: 2 * torch.tanh(0.5 * log_ratio) * log_ratio,
+    "jensen_shannon": lambda log_ratio, _: jensen_shannon_share(log_ratio),
+    "jensen_shannon_distance": lambda log_ratio, _: jensen_shannon_share(log_ratio),
+    "renyi": _renyi_share,
+    "alpha": _alpha_share,
+    "total_variation": lambda log_ratio, _: torch.tanh(0.5 * log_ratio.abs()),
 }

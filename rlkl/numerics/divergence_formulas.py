@@ -20,10 +20,7 @@ __all__ = [
 
 
 def sum_last(terms: Tensor) -> Tensor:
-    """Return the sum over the last dimension, `[..., A]` to `[...]`.
-
-    A product with ones, which is faster than torch's sum if that dimension is short.
-    """
+    """Return the sum over the last dimension, `[..., A]` to `[...]`; fast if it is short."""
     return terms @ terms.new_ones(terms.shape[-1])
 
 
@@ -52,9 +49,7 @@ def categorical_entropy(log_p: Tensor) -> Tensor:
 def categorical_jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Jensen-Shannon divergence of two categorical distributions, in nats.
 
-    JS(p, q) = ½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q) (Lin 1991, eq. 3.4). Symmetric, at
-    most ln 2, and its square root is a metric.
-
+    JS(p, q) = ½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q) (Lin 1991, eq. 3.4), at most ln 2.
     Computed as Σ_a m(a) · j(log p(a) - log q(a)) with j from `jensen_shannon_share`. The terms are
     never negative, exactly 0 for equal arguments, and accurate for nearly equal ones.
     """
@@ -134,10 +129,7 @@ def _check_order(order: float) -> None:
 
 
 def categorical_total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Total variation distance ½ Σ_a |p(a) - q(a)| of two categorical distributions, from 0 to 1.
-
-    It is the largest difference in the probability of any event.
-    """
+    """Total variation distance ½ Σ_a |p(a) - q(a)| of two categoricals, from 0 to 1."""
     return 0.5 * (log_p.exp() - log_q.exp()).abs().sum(-1)
 
 
@@ -158,12 +150,8 @@ def diagonal_gaussian_kl(
 def diagonal_gaussian_kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Kullback-Leibler divergence of a diagonal Gaussian from N(0, 1), in nats.
 
-    KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ_d [μ² + σ² - log σ² - 1], the regularizer of a variational
-    autoencoder (Kingma & Welling 2014, appendix B).
-
-    Args:
-        mean: μ.
-        log_variance: log σ², not log σ.
+    KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ_d [μ² + σ² - log σ² - 1], given log σ², not log σ. It is the
+    regularizer of a variational autoencoder (Kingma & Welling 2014, appendix B).
     """
     return 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).sum(-1)
 
@@ -175,8 +163,6 @@ def diagonal_gaussian_renyi(
 
     D_α(p ‖ q) = Σ_d [α (μ_p - μ_q)² / (2 σ_α²) + 1/(1-α) · log(σ_α / (σ_p^(1-α) σ_q^α))] with
     σ_α² = (1-α) σ_p² + α σ_q², and +inf if a σ_α² is not above 0.
-
-    The order α is above 0 and not 1.
 
     Raises:
         ValueError: if the order is not above 0, or is 1 (use `diagonal_gaussian_kl`).

@@ -1,8 +1,7 @@
 """Exact divergences between two action distributions, one value for each state, `[B]`.
 
 p and q are `[B]` distributions of one family and shape; anything else is a ValueError.
-docs/divergences.md has the conventions and the table of closed forms for each family. Without a
-closed form, use `divergence_estimates`.
+docs/divergences.md has the conventions and the closed forms of each family.
 """
 
 import math
@@ -11,19 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rlkl.numerics import divergence_formulas as formulas
 from rlkl.numerics.distributions import (
     Bernoulli,
     Categorical,
     DiagonalGaussian,
     Distribution,
     MultiCategorical,
-)
-from rlkl.numerics.divergence_formulas import (
-    categorical_jensen_shannon,
-    categorical_renyi,
-    categorical_total_variation,
-    diagonal_gaussian_renyi,
-    diagonal_gaussian_total_variation,
 )
 
 __all__ = [
@@ -38,6 +31,8 @@ summed (12 bits, or six choices among four)."""
 
 ORDERED = ("renyi", "alpha")
 """Divergences that have an order."""
+
+DISCRETE = (Categorical, MultiCategorical, Bernoulli)
 
 
 class NoClosedFormError(ValueError):
@@ -107,9 +102,8 @@ def jensen_shannon(p: Distribution, q: Distribution) -> Tensor:
         NoClosedFormError: for Gaussians, and for more than `JOINT_LIMIT` joint actions.
     """
     check_pair(p, q)
-    return categorical_jensen_shannon(
-        _joint_log_probabilities(p, "jensen_shannon"), _joint_log_probabilities(q, "jensen_shannon")
-    )
+    log_p, log_q = (_joint_log_probabilities(d, "jensen_shannon") for d in (p, q))
+    return formulas.categorical_jensen_shannon(log_p, log_q)
 
 
 def jensen_shannon_distance(p: Distribution, q: Distribution) -> Tensor:
@@ -145,11 +139,10 @@ def _renyi(p: Distribution, q: Distribution, order: float, rest: float) -> Tenso
     if isinstance(p, DiagonalGaussian) and isinstance(q, DiagonalGaussian):
         if order == 1:
             return kl(p, q)
-        return diagonal_gaussian_renyi(p.mean, p.log_std, q.mean, q.log_std, order)
-    if isinstance(p, Categorical) and isinstance(q, Categorical):
-        return categorical_renyi(p.log_probabilities, q.log_probabilities, order, rest)
-    if isinstance(p, MultiCategorical | Bernoulli) and isinstance(q, MultiCategorical | Bernoulli):
-        return categorical_renyi(p.log_probabilities, q.log_probabilities, order, rest).sum(-1)
+        return formulas.diagonal_gaussian_renyi(p.mean, p.log_std, q.mean, q.log_std, order)
+    if isinstance(p, DISCRETE) and isinstance(q, DISCRETE):
+        found = formulas.categorical_renyi(p.log_probabilities, q.log_probabilities, order, rest)
+        return found if isinstance(p, Categorical) else found.sum(-1)
     raise _no_closed_form("renyi", p)
 
 
@@ -177,8 +170,6 @@ def alpha(p: Distribution, q: Distribution, order: float) -> Tensor:
 def total_variation(p: Distribution, q: Distribution) -> Tensor:
     """Total variation distance ½ ∫|p - q|, from 0 to 1.
 
-    It is the largest difference in the probability of any event.
-
     Raises:
         NoClosedFormError: for Gaussians of more than one dimension whose standard deviations
             differ, and for more than `JOINT_LIMIT` joint actions.
@@ -187,11 +178,9 @@ def total_variation(p: Distribution, q: Distribution) -> Tensor:
     if isinstance(p, DiagonalGaussian) and isinstance(q, DiagonalGaussian):
         if p.mean.shape[-1] > 1 and not torch.equal(p.log_std, q.log_std):
             raise _no_closed_form("total_variation", p, " of different standard deviations")
-        return diagonal_gaussian_total_variation(p.mean, p.log_std, q.mean, q.log_std)
-    return categorical_total_variation(
-        _joint_log_probabilities(p, "total_variation"),
-        _joint_log_probabilities(q, "total_variation"),
-    )
+        return formulas.diagonal_gaussian_total_variation(p.mean, p.log_std, q.mean, q.log_std)
+    log_p, log_q = (_joint_log_probabilities(d, "total_variation") for d in (p, q))
+    return formulas.categorical_total_variation(log_p, log_q)
 
 
 def entropy(p: Distribution) -> Tensor:
@@ -250,10 +239,10 @@ def _sizes(p: Distribution) -> tuple[int, ...]:
 
 def _joint_log_probabilities(p: Distribution, name: str) -> Tensor:
     """Return log p of every joint action, `[B, Π A_d]`."""
+    if not isinstance(p, DISCRETE):
+        raise _no_closed_form(name, p)
     if isinstance(p, Categorical):
         return p.log_probabilities
-    if not isinstance(p, MultiCategorical | Bernoulli):
-        raise _no_closed_form(name, p)
     sizes = _sizes(p)
     if math.prod(sizes) > JOINT_LIMIT:
         raise _no_closed_form(name, p, f" over {math.prod(sizes)} joint actions")

@@ -17,12 +17,10 @@ __all__ = [
 def quadratic_kl(fisher: Tensor | Callable[[Tensor], Tensor], step: Tensor) -> Tensor:
     """Quadratic model ½ dᵀF d of the KL of a step, in nats (Kakade 2001; TRPO, section 4).
 
-    F is the Hessian of KL(π_old ‖ π_θ) and of its reverse at θ_old, where their gradients are 0. So
-    KL / (½ dᵀF d) - 1 tends to 0 linearly in the length of d.
+    KL / (½ dᵀF d) tends to 1 linearly in the length of d, for either direction of KL.
 
     Args:
-        fisher: F, `[n, n]`, or the function v ↦ F v, as returned by
-            `trust_region.fisher_vector_product(..., damping=0)`.
+        fisher: F, `[n, n]`, or v ↦ F v from `trust_region.fisher_vector_product` without damping.
         step: d = θ - θ_old, `[n]`.
     """
     product = fisher @ step if isinstance(fisher, Tensor) else fisher(step)
@@ -122,19 +120,13 @@ def improvement_bound(mdp: TabularMDP, old: Tensor, new: Tensor) -> ImprovementB
     """TRPO's lower bound on the return of a new policy (Schulman 2015, eq. 9 and theorem 1).
 
     J(new) ≥ L_old(new) - 4εγ/(1-γ)² · max_s KL(old ‖ new) with
-    L_old(new) = J(old) + Σ_s d_old(s) Σ_a new(a|s) · A_old(s, a). The maximum is over all states.
-    TRPO constrains a mean over visited states in practice, to which the bound does not apply.
-
-    Args:
-        mdp: S states, A actions.
-        old: π_old(a|s), `[S, A]`.
-        new: π(a|s), `[S, A]`.
+    L_old(new) = J(old) + Σ_s d_old(s) Σ_a new(a|s) · A_old(s, a), for policies π(a|s), `[S, A]`.
 
     Raises:
         ValueError: if a policy has another shape or invalid probabilities.
     """
     old, new = _check_policy(mdp, old), _check_policy(mdp, new)
-    before = solve(mdp, old)
+    before, after = solve(mdp, old), solve(mdp, new)
     gains = (new * before.advantages).sum(-1)
     surrogate = before.expected_return + float(before.visits @ gains)
     epsilon = float(before.advantages.abs().max())
@@ -142,14 +134,8 @@ def improvement_bound(mdp: TabularMDP, old: Tensor, new: Tensor) -> ImprovementB
     weight = 4 * epsilon * mdp.gamma / (1 - mdp.gamma) ** 2
     # If ε or γ is 0, L bounds the return even with an infinite KL.
     lower_bound = surrogate - weight * max_kl if weight else surrogate
-    return ImprovementBound(
-        before.expected_return,
-        solve(mdp, new).expected_return,
-        surrogate,
-        epsilon,
-        max_kl,
-        lower_bound,
-    )
+    returns = before.expected_return, after.expected_return
+    return ImprovementBound(*returns, surrogate, epsilon, max_kl, lower_bound)
 
 
 def _check_policy(mdp: TabularMDP, policy: Tensor) -> Tensor:

@@ -36,11 +36,9 @@ class RunningMoments:
         mean = samples.mean(0)
         distance = mean - self.mean
         total = self.count + count
-        self.squares = (
-            self.squares
-            + np.square(samples - mean).sum(0)
-            + np.square(distance) * (self.count * count / total)
-        )
+        within = np.square(samples - mean).sum(0)
+        between = np.square(distance) * (self.count * count / total)
+        self.squares = self.squares + within + between
         self.mean = self.mean + distance * (count / total)
         self.count = total
 
@@ -58,19 +56,16 @@ class RunningMoments:
 class ObservationNormalizer:
     """Normalizes observations: o' = clip((o - mean) / √(variance + 1e-8), ±clip).
 
-    `update` changes the statistics, between iterations.
-
     Args:
         shape: of one observation.
         clip: in standard deviations.
-        is_measured: mask of the entries to normalize, `[*shape]`; None for all. It leaves out
-            one-hot codes.
+        is_measured: mask of the entries to normalize, `[*shape]`; None for all.
 
     Attributes:
         mean: float32.
-        scale: 1 / √(variance + 1e-8), float32.
-        wide_mean: the mean in float64, subtracted from float64 observations, because float32 loses
+        wide_mean: the same in float64, subtracted from float64 observations, because float32 loses
             small changes of large numbers.
+        scale: 1 / √(variance + 1e-8), float32.
     """
 
     def __init__(
@@ -144,13 +139,7 @@ class RewardScaler:
         return np.clip(scaled, -self.clip, self.clip)
 
     def update(self, rewards: Floats, ends: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
-        """Merge one rollout.
-
-        Args:
-            rewards: raw, `[T, N]`.
-            ends: episode ends, `[T, N]`.
-            valid: False for autoreset steps, `[T, N]`.
-        """
+        """Merge raw rewards and episode ends `[T, N]`; `valid` is False for autoreset steps."""
         # Returns were already set to 0 where the previous rollout ended an episode.
         continues = np.concatenate((np.ones((1, ends.shape[1]), np.bool_), ~ends[:-1]))
         returns = linear_recurrence(self.gamma * continues, rewards * valid, self._returns)

@@ -4,11 +4,8 @@ SCHEDULES = ("constant", "linear")
 
 
 def scheduled(value: float, schedule: str, progress: float) -> float:
-    """Return a hyperparameter's current value.
+    """Return a hyperparameter's current value: constant, or linear from `value` to 0.
 
-    Args:
-        value: at the start.
-        schedule: `constant`, or `linear` to 0 at the end.
-        progress: fraction of the environment steps that are done, 0 to 1.
+    The progress is the fraction of the environment steps that are done, 0 to 1.
     """
     return value * (1 - progress) if schedule == "linear" else value

@@ -32,20 +32,14 @@ def mean(scores: Floats) -> Any:
 def interquartile_mean(scores: Floats) -> Any:
     """Return the mean of the middle half of scores `[..., N]`, N ≥ 1, over the last axis.
 
-    IQM = mean of the sorted x₍ₖ₊₁₎ ... x₍N₋ₖ₎, k = ⌊N/4⌋ (Agarwal 2021, section 4.3). It is less
-    sensitive to outliers than the mean, and has less variance than the median.
+    IQM = mean of the sorted x₍ₖ₊₁₎ ... x₍N₋ₖ₎, k = ⌊N/4⌋ (Agarwal 2021, section 4.3).
     """
-    cut = np.shape(scores)[-1] // 4
-    ordered = np.sort(scores, axis=-1)
-    return np.mean(ordered[..., cut : np.shape(scores)[-1] - cut], axis=-1)
+    size = np.shape(scores)[-1]
+    return mean(np.sort(scores, axis=-1)[..., size // 4 : size - size // 4])
 
 
 def pooled(statistic: Callable[[Floats], Any]) -> Statistic:
-    """Return a statistic of all scores of all strata together.
-
-    Args:
-        statistic: over the last axis, such as `interquartile_mean`.
-    """
+    """Return a statistic of all strata together, from one over the last axis."""
     return lambda strata: statistic(np.concatenate(list(strata), axis=-1))
 
 
@@ -60,13 +54,9 @@ def median_of_means(strata: Sequence[Floats]) -> Any:
 
 
 def optimality_gap(strata: Sequence[Floats], optimum: float = 1.0) -> Any:
-    """Return how far runs fall short of an optimum; lower is better.
+    """Return how far normalized scores fall short of an optimum γ; lower is better.
 
     gap = γ - mean over tasks of mean over runs of min(x, γ) (Agarwal 2021, section 4.3).
-
-    Args:
-        strata: normalized scores, `[..., N_k]` each.
-        optimum: γ.
     """
     return optimum - mean_of_means([np.minimum(scores, optimum) for scores in strata])
 
@@ -77,22 +67,16 @@ def performance_profile(strata: Sequence[Floats], thresholds: Floats) -> Any:
     F(τ) = mean over tasks of mean over runs of 1[x > τ], the run-score distribution (Agarwal 2021,
     section 4.2).
     """
-    shares = []
-    for scores in strata:
-        above = np.reshape(thresholds, (-1, *[1] * np.ndim(scores)))
-        shares.append(mean(np.asarray(scores > above, float)))
-    return np.mean(shares, axis=0)
+    column = np.reshape(thresholds, (-1, *[1] * np.ndim(strata[0])))
+    return mean_of_means([np.asarray(scores > column, float) for scores in strata])
 
 
 def probability_of_improvement(first: Sequence[Floats], second: Sequence[Floats]) -> Any:
     """Return the probability that a run of the first beats one of the second on a task.
 
     P = mean over tasks of P(X > Y) + ½ P(X = Y), over all pairs of runs: the Mann-Whitney U over
-    its largest value (Agarwal 2021, section 4.3).
-
-    Args:
-        first: X, a stratum `[..., N_k]` for each task.
-        second: Y, `[..., M_k]`, for the same tasks in the same order.
+    its largest value (Agarwal 2021, section 4.3). Strata `[..., N_k]` and `[..., M_k]` are of the
+    same tasks in the same order.
     """
     probabilities = []
     for x, y in zip(first, second, strict=True):

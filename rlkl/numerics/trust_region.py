@@ -1,7 +1,6 @@
 """Second-order methods: Fisher-vector products, conjugate gradient, backtracking line search."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,11 +16,7 @@ def flat_gradient(
 ) -> Tensor:
     """Return ∂scalar/∂parameters as one vector `[n]`.
 
-    Args:
-        scalar: to differentiate.
-        parameters: with n numbers in total.
-        create_graph: whether the gradient will itself be differentiated.
-        keep: whether the graph will be used again.
+    With `create_graph` the gradient can itself be differentiated; `keep` the graph to use it again.
     """
     gradients = torch.autograd.grad(
         scalar, parameters, create_graph=create_graph, retain_graph=create_graph or keep
@@ -53,9 +48,7 @@ def fisher_vector_product(
 def conjugate_gradient(
     product: Callable[[Vector], Vector], b: Vector, iterations: int, residual_tolerance: float
 ) -> tuple[Vector, Vector]:
-    """Solve F x = b for a symmetric positive definite F, given by its products, from x = 0.
-
-    Hestenes & Stiefel 1952.
+    """Solve F x = b for a symmetric positive definite F, from x = 0 (Hestenes & Stiefel 1952).
 
     Args:
         product: v ↦ F v, of tensors or of arrays, which are faster for small n.
@@ -84,29 +77,12 @@ def conjugate_gradient(
     return x, residual
 
 
-@dataclass(frozen=True)
-class LineSearch:
-    """Result of a line search.
-
-    Attributes:
-        accepted: whether a step was accepted.
-        step_fraction: fraction of the full step; 0 if none was accepted.
-        backtracks: number of rejected candidates.
-        improvement: of the surrogate at the accepted step; 0 if none was accepted.
-    """
-
-    accepted: bool
-    step_fraction: float
-    backtracks: int
-    improvement: float
-
-
 def backtracking_line_search(
     evaluate: Callable[[float], tuple[float, float]],
     max_kl: float,
     line_search_decay: float,
     max_backtracks: int,
-) -> LineSearch:
+) -> tuple[float, int]:
     """Find the first acceptable step fraction among 1, decay, decay², ... (TRPO, appendix C).
 
     A fraction is acceptable if its KL is at most `max_kl`, the surrogate improves, and both are
@@ -119,10 +95,13 @@ def backtracking_line_search(
         max_kl: in nats.
         line_search_decay: factor between candidates, between 0 and 1.
         max_backtracks: number of candidates after the full step.
+
+    Returns:
+        The accepted fraction, 0 if there is none, and the number of rejected candidates.
     """
     for backtracks in range(max_backtracks + 1):
         fraction = line_search_decay**backtracks
         improvement, kl = evaluate(fraction)
         if kl <= max_kl and 0 < improvement < float("inf"):
-            return LineSearch(True, fraction, backtracks, improvement)
-    return LineSearch(False, 0.0, max_backtracks + 1, 0.0)
+            return fraction, backtracks
+    return 0.0, max_backtracks + 1

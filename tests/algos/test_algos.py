@@ -249,13 +249,6 @@ def test_advantages_are_unchanged_without_standardization(name: str, kind: str) 
     assert (shifted - updated(name, kind, batch, num_epochs=1)).abs().max() > 1e-3
 
 
-def test_minibatch_standardization_needs_minibatches() -> None:
-    for name, algorithm in ALGORITHMS.items():
-        if "num_minibatches" not in {field.name for field in fields(algorithm.config)}:
-            with pytest.raises(ConfigError, match="advantage_standardization"):
-                config_of(name, advantage_standardization="minibatch")
-
-
 @EVERY_ALGORITHM
 @EVERY_KIND
 def test_entropy_bonus_raises_entropy(name: str, kind: str) -> None:

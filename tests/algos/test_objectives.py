@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from learning_loop import as_inputs, config_of
+from algorithm_checks import coin, loss_of
+from learning_loop import config_of
 from made_batches import policy_of
 from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
@@ -14,7 +15,6 @@ from torch import Generator, Tensor
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.ppo_kl import KLPenalizedSurrogate, PPOKLConfig, PPOKLFixedConfig
-from rlkl.algos.vanilla_pg import LogLikelihood
 from rlkl.engines.base import Loss
 from rlkl.engines.make import make_engine
 from rlkl.engines.torch import TorchPolicy
@@ -56,8 +56,7 @@ def objective_of(name: str, **settings: Any) -> Any:
     """Return the objective of an algorithm, with its entropy bonus."""
     engine = make_engine(policy_of("categorical"))
     optimizer: Any = make_policy_optimizer(config_of(name, **settings), engine, Generator())
-    natural = getattr(optimizer, "natural_gradient", None)
-    return optimizer.penalized if natural is None else natural.objective
+    return getattr(optimizer, "penalized", optimizer.objective)
 
 
 def example() -> tuple[Rows, list[Tensor]]:
@@ -103,25 +102,6 @@ def test_arrays_give_same_loss_as_tensors(name: str, settings: dict[str, Any]) -
 
 
 # Two actions, each taken once by π_old = (½, ½).
-
-
-def coin(advantages: tuple[float, float]) -> Batch:
-    old = torch.full((2, 2), math.log(0.5), dtype=torch.float64)
-    zeros = torch.zeros(2, dtype=torch.float64)
-    weights = torch.tensor(advantages, dtype=torch.float64)
-    inputs, actions = as_inputs(zeros[:, None]), torch.tensor([0, 1])
-    return Batch(inputs, actions, weights, zeros, old, old[:, 0], zeros)
-
-
-def loss_of(objective: Any, p: float, advantages: tuple[float, float]) -> float:
-    """Return the loss of the policy (p, 1 - p)."""
-    batch = coin(advantages)
-    new = Categorical(torch.tensor([[p, 1 - p]] * 2, dtype=torch.float64).log())
-    return float(objective.loss(TorchPolicy(new, batch), batch).value)
-
-
-def test_vanilla_pg_loss_has_known_value() -> None:
-    assert loss_of(LogLikelihood(), 0.75, (2, -4)) == pytest.approx(-2.484907, abs=1e-6)
 
 
 @pytest.mark.parametrize(("clip_ratio_high", "loss"), [(None, -0.4), (0.28, -0.48)])

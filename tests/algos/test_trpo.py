@@ -19,7 +19,6 @@ from made_batches import KINDS, batch_for, policy_of
 
 from rlkl.algos import trpo
 from rlkl.algos.trpo import TRPOConfig
-from rlkl.numerics.trust_region import LineSearch
 
 
 @EVERY_KIND
@@ -55,9 +54,9 @@ def test_trpo_backtracks_until_bound_holds(kind: str) -> None:
 
 @EVERY_KIND
 def test_trpo_rejected_step_restores_parameters(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def reject_all(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> LineSearch:
+    def reject_all(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> tuple[float, int]:
         assert evaluate(1.0)[1] > 0
-        return LineSearch(False, 0.0, 1, 0.0)
+        return 0.0, 1
 
     monkeypatch.setattr(trpo, "backtracking_line_search", reject_all)
     policy = policy_of(kind)
@@ -74,9 +73,9 @@ def test_trpo_measures_improvement_and_kl_from_old_policy(
 ) -> None:
     measured = {}
 
-    def measure(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> LineSearch:
+    def measure(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> tuple[float, int]:
         measured.update({fraction: evaluate(fraction) for fraction in (0.5, 0.0, 1.0)})
-        return LineSearch(True, 1.0, 0, measured[1.0][0])
+        return 1.0, 0
 
     monkeypatch.setattr(trpo, "backtracking_line_search", measure)
     policy = policy_of(kind)
@@ -110,9 +109,9 @@ def test_trpo_rejects_too_long_step_without_backtracks(kind: str) -> None:
 def test_line_search_measures_in_float64(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
 
-    def measure(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> LineSearch:
+    def measure(evaluate: Callable[[float], tuple[float, float]], *_: Any) -> tuple[float, int]:
         measured.append(evaluate(1.0))
-        return LineSearch(True, 1.0, 0, 0.0)
+        return 1.0, 0
 
     monkeypatch.setattr(trpo, "backtracking_line_search", measure)
     policy = policy_of(kind)

@@ -1,8 +1,4 @@
-"""Log-probability, KL and entropy of categoricals and Gaussians in NumPy, with their derivatives.
-
-The derivatives are with respect to the distribution's parameters. `numerics.distributions` defines
-the quantities.
-"""
+"""The quantities of `numerics.distributions` in NumPy, with derivatives to the parameters."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,15 +16,7 @@ Array = NDArray[np.floating[Any]]
 
 
 class ClosedForm(ABC):
-    """`NewPolicy` for a family with closed-form quantities and derivatives.
-
-    Args:
-        parameters: of the distributions, `[B, P]`.
-        rows: a minibatch.
-
-    Attributes:
-        log_prob: log π_θ(a|s) in nats, `[B]`.
-    """
+    """`NewPolicy` for a family with closed forms, from its parameters `[B, P]` and a minibatch."""
 
     xp: Any = np
     log_prob: Array
@@ -37,9 +25,9 @@ class ClosedForm(ABC):
         self._old_log_prob = rows.old_log_prob
 
     @staticmethod
-    @abstractmethod
     def prepare_old(parameters: Array) -> Array:
         """Return parameters of π_old, `[B, P]`, in the form that `kl` needs."""
+        return parameters
 
     @abstractmethod
     def derivative(self, loss: Loss) -> Array:
@@ -61,13 +49,9 @@ class ClosedForm(ABC):
         ratio: Array = np.exp(self.log_prob - self._old_log_prob)
         return ratio
 
-    @property
+    @cached_property
     def distribution(self) -> Distribution:
-        """Not available: objectives with `uses_distribution` get a `TorchPolicy`.
-
-        Raises:
-            AttributeError: always.
-        """
+        """Not available: objectives with `uses_distribution` get a `TorchPolicy`."""
         raise AttributeError("an objective that needs `distribution` sets uses_distribution = True")
 
     def mean_kl(self) -> np.float64:
@@ -104,7 +88,7 @@ class CategoricalForm(ClosedForm):
 
     @cached_property
     def kl(self) -> Array:
-        """Return KL(π_old ‖ π) in nats, `[B]`."""
+        """KL(π_old ‖ π) in nats, `[B]`."""
         possible = self._old_p > 0
         with np.errstate(invalid="ignore"):  # inf - inf where both are masked
             difference = np.where(possible, self._old_parameters - self._log_p, 0)
@@ -118,7 +102,7 @@ class CategoricalForm(ClosedForm):
 
     @cached_property
     def entropy(self) -> Array:
-        """Return the entropy in nats, `[B]`."""
+        """The entropy in nats, `[B]`."""
         return -_row_sums(self._p * self._finite_log_p)
 
     @cached_property
@@ -166,22 +150,16 @@ class GaussianForm(ClosedForm):
         constant = 0.5 * math.log(2 * math.pi) * size
         self.log_prob = -_row_sums(0.5 * self._z_squared + self._log_std) - constant
 
-    @staticmethod
-    def prepare_old(parameters: Array) -> Array:
-        """Return the parameters."""
-        return parameters
-
     @cached_property
     def kl(self) -> Array:
-        """Return KL(π_old ‖ π) in nats, `[B]`."""
+        """KL(π_old ‖ π) in nats, `[B]`."""
         delta = self._old_log_std - self._log_std
         distance = (self._old_mean - self._mean) * self._inverse_std
-        terms: Array = 0.5 * (np.expm1(2 * delta) - 2 * delta + distance * distance)
-        return _row_sums(terms)
+        return _row_sums(0.5 * (np.expm1(2 * delta) - 2 * delta + distance * distance))
 
     @cached_property
     def entropy(self) -> Array:
-        """Return the entropy in nats, `[B]`."""
+        """The entropy in nats, `[B]`."""
         constant = 0.5 * math.log(2 * math.pi * math.e) * self._size
         entropy: Array = _row_sums(self._log_std) + constant
         return entropy
@@ -213,34 +191,20 @@ def _column(number: float | Array) -> float | Array:
 
 
 def categorical_fisher(parameters: Array, changes: Array) -> Array:
-    """Return F u of each row, with the Fisher matrix F = diag(π) - π πᵀ of logits, `[B, A]`.
-
-    Args:
-        parameters: logits, `[B, A]`.
-        changes: u, `[B, A]`.
-    """
+    """Return F u of each row, with the Fisher matrix F = diag(π) - π πᵀ of logits, `[B, A]`."""
     p = _log_softmax(parameters)[1]
     weighted: Array = p * changes
     return weighted - p * _row_sums(weighted)[:, None]
 
 
 def two_action_root(parameters: Array) -> Array:
-    """Return e = √(π₀ π₁) · (1, -1), with which F = e eᵀ is the Fisher matrix of two logits.
-
-    Args:
-        parameters: logits, `[B, 2]`.
-    """
+    """Return e = √(π₀ π₁) · (1, -1), with which F = e eᵀ is the Fisher matrix of two logits."""
     root: Array = np.sqrt(np.multiply.reduce(_log_softmax(parameters)[1], 1))
     return np.stack((root, -root), 1)
 
 
 def gaussian_fisher(parameters: Array, changes: Array) -> Array:
-    """Return F u of each row, with the Fisher matrix F = diag(1/σ², 2) of (μ, log σ), `[B, 2D]`.
-
-    Args:
-        parameters: means, then log standard deviations, `[B, 2D]`.
-        changes: u, `[B, 2D]`.
-    """
+    """Return F u of each row, with the Fisher matrix F = diag(1/σ², 2) of (μ, log σ), `[B, 2D]`."""
     size = parameters.shape[1] // 2
     images = 2 * changes
     np.multiply(changes[:, :size], np.exp(-2 * parameters[:, size:]), out=images[:, :size])
@@ -249,7 +213,7 @@ def gaussian_fisher(parameters: Array, changes: Array) -> Array:
 
 def _log_softmax(logits: Array) -> tuple[Array, Array]:
     """Return log π and π, `[B, A]` each."""
-    shifted = logits - _row_maxima(logits)[:, None]
+    shifted = logits - np.maximum.reduce(logits.T.copy(), 0)[:, None]
     p = np.exp(shifted)
     total = _row_sums(p)[:, None]
     p /= total
@@ -266,8 +230,3 @@ def _row_sums(rows: Array) -> Array:
 @cache
 def _ones(count: int, dtype: np.dtype[Any]) -> Array:
     return np.ones(count, dtype)
-
-
-def _row_maxima(rows: Array) -> Array:
-    maxima: Array = np.maximum.reduce(rows.T.copy(), 0)
-    return maxima

@@ -19,7 +19,7 @@ from rlkl.engines.numpy.distributions import (
     two_action_root,
 )
 from rlkl.engines.numpy.mlp import SUPPORTED_ACTIVATIONS, Perceptron
-from rlkl.engines.numpy.network import FreeStdHead, Head, NumpyNetwork, PlainHead, StateStdHead
+from rlkl.engines.numpy.network import FreeStdHead, Head, NumpyNetwork, StateStdHead
 from rlkl.engines.numpy.rows import Rows
 from rlkl.engines.torch import TorchEngine, TorchPolicy
 from rlkl.envs.observations import ACTION_MASK, VECTOR, Observations
@@ -71,7 +71,7 @@ class NumpyEngine(TorchEngine):
             policy.actor.encoder, policy.actor.head, policy.actor_parameters, _head(policy)
         )
         self.critic = _network(
-            policy.critic.encoder, policy.critic.head, policy.critic_parameters, PlainHead()
+            policy.critic.encoder, policy.critic.head, policy.critic_parameters, Head()
         )
         self._evaluated: Rows | None = None
 
@@ -240,7 +240,7 @@ def _head(policy: Policy) -> Head:
     """Return the head that turns the actor's MLP output into distribution parameters."""
     config, head = policy.config, policy.actor.head
     if not isinstance(head, GaussianHead):
-        return PlainHead()
+        return Head()
     bounds = config.log_std_min, config.log_std_max
     if config.state_dependent_std:
         return StateStdHead(config.log_std, *bounds)

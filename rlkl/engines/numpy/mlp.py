@@ -1,6 +1,6 @@
 """MLPs with analytic gradients in NumPy, in the memory of their torch modules."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,14 +14,9 @@ ROWS_AT_ONCE = 512
 
 
 class Activation(NamedTuple):
-    """An activation function, and its derivative as a function of the output.
+    """An activation function, and its derivative as a function of the output."""
 
-    Attributes:
-        apply: takes inputs, and writes outputs to the second argument, which may be the same array.
-        derivative: takes outputs, and writes derivatives to the second argument.
-    """
-
-    apply: Callable[[Array, Array], object]
+    apply: Callable[[Array, Array], object]  # writes to the second array, which may be the first
     derivative: Callable[[Array, Array], object]
 
 
@@ -47,20 +42,13 @@ SUPPORTED_ACTIVATIONS: dict[str, Activation] = {
 """Activations whose derivative is a function of their output."""
 
 
-class Buffers(NamedTuple):
-    """Buffers for passes over B rows.
-
-    Attributes:
-        outputs: of each layer, `[B, units]`.
-        derivatives: of the activations.
-        gradients: ∂loss/∂outputs.
-        ones: `[B]`; a product with it is a sum over rows.
-    """
+class _Buffers(NamedTuple):
+    """Buffers for passes over B rows, `[B, units]` of each layer."""
 
     outputs: list[Array]
-    derivatives: list[Array]
-    gradients: list[Array]
-    ones: Array
+    derivatives: list[Array]  # of the activations
+    gradients: list[Array]  # ∂loss/∂outputs
+    ones: Array  # [B]; a product with it is a sum over rows
 
 
 class RowGradients:
@@ -71,13 +59,12 @@ class RowGradients:
     backward pass.
 
     Args:
-        below: inputs of each layer, `[B, inputs]`.
-        gradients: of the scalar with respect to each layer's outputs before the activation,
-            `[B, outputs]`.
+        layers: inputs of each layer, `[B, inputs]`, and the scalar's gradients with respect to its
+            outputs before the activation, `[B, outputs]`.
     """
 
-    def __init__(self, below: Sequence[Array], gradients: Sequence[Array]) -> None:
-        self._layers = [_Factors.of(*pair) for pair in zip(below, gradients, strict=True)]
+    def __init__(self, layers: Iterable[tuple[Array, Array]]) -> None:
+        self._layers = [_Factors.of(*layer) for layer in layers]
 
     def times(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
         """Return G v, `[B]`; v is given as each layer's weight and bias."""
@@ -93,19 +80,11 @@ class RowGradients:
     def transposed_times(
         self, numbers: Array, weights: Sequence[Array], biases: Sequence[Array]
     ) -> None:
-        """Write Gᵀ u.
-
-        Args:
-            numbers: u, `[B]`.
-            weights: output arrays, each layer's weight.
-            biases: output arrays, each layer's bias.
-        """
+        """Write Gᵀ u for u `[B]`, to each layer's weight and bias."""
         column = torch.from_numpy(numbers)[:, None]
         for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
-            # Torch is faster than NumPy here.
-            torch.mul(
-                torch.from_numpy(factors.narrow), column, out=torch.from_numpy(factors.buffer)
-            )
+            narrow, buffer = map(torch.from_numpy, (factors.narrow, factors.buffer))
+            torch.mul(narrow, column, out=buffer)  # faster than NumPy
             if factors.has_few_inputs:
                 np.dot(factors.wide.T, factors.buffer, out=weight)
             else:
@@ -114,23 +93,14 @@ class RowGradients:
 
 
 class _Factors(NamedTuple):
-    """A layer's part of `RowGradients`; the narrower factor is multiplied elementwise.
+    """A layer's part of `RowGradients`; the narrower factor is multiplied elementwise."""
 
-    Attributes:
-        gradients: `[B, outputs]`.
-        has_few_inputs: whether the layer has fewer inputs than outputs.
-        narrow: the inputs if so, else the gradients.
-        wide: the other factor.
-        buffer: in the shape of `narrow`.
-        ones: one for each column of `narrow`; a product with it sums each row.
-    """
-
-    gradients: Array
-    has_few_inputs: bool
-    narrow: Array
-    wide: Array
-    buffer: Array
-    ones: Array
+    gradients: Array  # [B, outputs]
+    has_few_inputs: bool  # fewer than outputs
+    narrow: Array  # the inputs if so, else the gradients
+    wide: Array  # the other factor
+    buffer: Array  # in the shape of `narrow`
+    ones: Array  # one for each column of `narrow`; a product with it sums each row
 
     @classmethod
     def of(cls, below: Array, gradients: Array) -> Self:
@@ -148,7 +118,7 @@ class Perceptron:
     Args:
         weights: of each layer, `[outputs, inputs]`.
         biases: of each layer, `[outputs]`.
-        activation: after each layer except the last, a name of `SUPPORTED_ACTIVATIONS`.
+        activation: φ, a name of `SUPPORTED_ACTIVATIONS`.
     """
 
     def __init__(self, weights: Sequence[Array], biases: Sequence[Array], activation: str) -> None:
@@ -158,7 +128,7 @@ class Perceptron:
         self._transposed = [weight.T for weight in self.weights]
         self._inputs: Array = np.empty((0, 0))
         self._whole = self._buffers = self._new_buffers(0)
-        self._buffers_by_rows: dict[int, Buffers] = {}
+        self._buffers_by_rows: dict[int, _Buffers] = {}
         self._has_derivatives = False
         self._changes: list[Array] = []
         self._products: list[Array] = []
@@ -168,14 +138,14 @@ class Perceptron:
         """I, the size of x."""
         return int(self.weights[0].shape[1])
 
-    def _new_buffers(self, rows: int) -> Buffers:
+    def _new_buffers(self, rows: int) -> _Buffers:
         outputs, derivatives, gradients = (self._outputs_for(rows) for _ in range(3))
-        return Buffers(outputs, derivatives, gradients, np.ones(rows, self.biases[0].dtype))
+        return _Buffers(outputs, derivatives, gradients, np.ones(rows, self.biases[0].dtype))
 
     def _outputs_for(self, rows: int) -> list[Array]:
         return [np.empty((rows, len(bias)), bias.dtype) for bias in self.biases]
 
-    def _buffers_for(self, rows: int) -> Buffers:
+    def _buffers_for(self, rows: int) -> _Buffers:
         buffers = self._buffers_by_rows.get(rows)
         if buffers is None:
             if rows > len(self._whole.ones) or len(self._buffers_by_rows) > 100:
@@ -184,8 +154,8 @@ class Perceptron:
             outputs, derivatives, gradients = (
                 [array[:rows] for array in arrays] for arrays in self._whole[:3]
             )
-            ones = self._whole.ones[:rows]
-            buffers = self._buffers_by_rows[rows] = Buffers(outputs, derivatives, gradients, ones)
+            buffers = _Buffers(outputs, derivatives, gradients, self._whole.ones[:rows])
+            self._buffers_by_rows[rows] = buffers
         return buffers
 
     def __call__(self, inputs: Array) -> Array:
@@ -198,24 +168,9 @@ class Perceptron:
         return outputs
 
     def fixed(self, rows: int) -> Callable[[Array], Array]:
-        """Return f for a fixed number of rows, with its own buffers, for the steps of a rollout.
-
-        Its result is valid until its next call.
-        """
-        layers = zip(self._transposed, self.biases, self._outputs_for(rows), strict=True)
-        *hidden, (last_weight, last_bias, outputs) = layers
-        dot, add, apply = np.dot, np.add, self.activation.apply
-
-        def f(units: Array) -> Array:
-            for weight, bias, buffers in hidden:
-                dot(units, weight, buffers)
-                add(buffers, bias, buffers)
-                apply(buffers, buffers)
-                units = buffers
-            dot(units, last_weight, outputs)
-            return add(outputs, last_bias, outputs)
-
-        return f
+        """Return f for a fixed number of rows; its result is valid until its next call."""
+        buffers = self._outputs_for(rows)
+        return lambda inputs: self._pass(inputs, buffers)
 
     def forward(self, inputs: Array) -> Array:
         """Return f(x), `[B, I]` to `[B, O]`, and store what `backward` and `tangent` need."""
@@ -224,23 +179,17 @@ class Perceptron:
         return self._pass(inputs, self._buffers.outputs)
 
     def _pass(self, inputs: Array, buffers: list[Array]) -> Array:
-        units, last = inputs, len(buffers) - 1
-        for layer, outputs in enumerate(buffers):
-            np.dot(units, self._transposed[layer], out=outputs)
-            np.add(outputs, self.biases[layer], out=outputs)
-            if layer < last:
-                self.activation.apply(outputs, outputs)
+        units = inputs
+        for weight, bias, outputs in zip(self._transposed, self.biases, buffers, strict=True):
+            if units is not inputs:
+                self.activation.apply(units, units)
+            np.dot(units, weight, outputs)
+            np.add(outputs, bias, outputs)
             units = outputs
         return units
 
     def backward(self, gradients: Array, weights: Sequence[Array], biases: Sequence[Array]) -> None:
-        """Write the gradient of a loss at the last `forward`.
-
-        Args:
-            gradients: ∂loss/∂f of each row, `[B, O]`.
-            weights: output arrays, ∂loss/∂W of each layer.
-            biases: output arrays, ∂loss/∂b of each layer.
-        """
+        """Write ∂loss/∂W and ∂loss/∂b of each layer, given ∂loss/∂f at the last `forward`."""
         for layer, below, at_outputs in self._backward(gradients):
             np.dot(at_outputs.T, below, out=weights[layer])
             np.dot(self._buffers.ones, at_outputs, out=biases[layer])
@@ -249,12 +198,9 @@ class Perceptron:
         """Return the gradient of Σ_o gradients_o · f_o(x) for each row of the last `forward`.
 
         Valid until the next call of any other method.
-
-        Args:
-            gradients: `[B, O]`.
         """
-        layers = list(self._backward(gradients))[::-1]
-        return RowGradients([below for _, below, _ in layers], [of for _, _, of in layers])
+        layers = [(below, at_outputs) for _, below, at_outputs in self._backward(gradients)]
+        return RowGradients(reversed(layers))
 
     def _backward(self, gradients: Array) -> Iterator[tuple[int, Array, Array]]:
         """Yield each layer from the last down, its inputs and the gradients at its outputs."""
@@ -270,22 +216,13 @@ class Perceptron:
         """Return the activations' derivatives at the last `forward`; computed once."""
         buffers = self._buffers
         if not self._has_derivatives:
-            for outputs, derivatives in zip(
-                buffers.outputs[:-1], buffers.derivatives, strict=False
-            ):
-                self.activation.derivative(outputs, derivatives)
+            for outputs, into in zip(buffers.outputs[:-1], buffers.derivatives, strict=False):
+                self.activation.derivative(outputs, into)
             self._has_derivatives = True
         return buffers.derivatives
 
     def tangent(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
-        """Return the tangent of f at the last `forward`, `[B, O]`, valid until the next call.
-
-        df = Σ_layers (∂f/∂W) dW + (∂f/∂b) db.
-
-        Args:
-            weights: dW of each layer.
-            biases: db of each layer.
-        """
+        """Return Σ_layers (∂f/∂W) dW + (∂f/∂b) db at the last `forward`, until the next call."""
         buffers, derivatives, below = self._buffers, self._derivatives(), self._inputs
         if not self._changes or len(self._changes[0]) != len(below):
             self._changes, self._products = (self._outputs_for(len(below)) for _ in range(2))

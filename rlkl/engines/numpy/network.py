@@ -1,7 +1,6 @@
 """An MLP and its head as one network with analytic gradients."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -9,12 +8,12 @@ from rlkl.engines.numpy.mlp import Array, Perceptron
 from rlkl.models.flat_parameters import FlatParameters
 
 
-class Head(Protocol):
-    """Maps the output of an MLP to the output of the network, with its gradients."""
+class Head:
+    """Maps the output of an MLP to the output of the network; this one changes nothing."""
 
     def forward(self, outputs: Array) -> Array:
         """Return the network's output, `[B, P]`, for outputs `[B, O]` of the MLP."""
-        ...
+        return outputs
 
     def backward(
         self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
@@ -27,33 +26,10 @@ class Head(Protocol):
             stops_outward: whether the gradient at or beyond a bound is 0 where descent leads
                 further out; False makes this the transpose of `tangent`.
         """
-        ...
-
-    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
-        """Return the tangent of the network's output, `[B, P]`.
-
-        Args:
-            change: tangent of the MLP's output, `[B, O]`.
-            parameters: tangents of the network's parameters.
-        """
-        ...
-
-
-class PlainHead:
-    """The MLP's output is the network's."""
-
-    def forward(self, outputs: Array) -> Array:
-        """Return the outputs."""
-        return outputs
-
-    def backward(
-        self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
-    ) -> Array:
-        """Return the gradients."""
         return gradients
 
     def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
-        """Return the change."""
+        """Return the tangent of the network's output, `[B, P]`, for that of the MLP's, `[B, O]`."""
         return change
 
 
@@ -63,16 +39,11 @@ def _without_outward(gradients: Array, numbers: Array, lowest: float, highest: f
     return np.where(outward, 0, gradients)
 
 
-class FreeStdHead:
-    """Means from the MLP, and bounded log standard deviations that are parameters.
+class FreeStdHead(Head):
+    """Means from the MLP, and bounded log standard deviations that are parameters, `[D]`.
 
-    At the bounds it has the gradient of `models.heads.GaussianHead`.
-
-    Args:
-        log_std: the parameters, `[D]`.
-        place: index of this array among the network's parameters.
-        lowest: lower bound of the log standard deviations.
-        highest: upper bound.
+    These are at a place among the network's parameters. At the bounds it has the gradient of
+    `models.heads.GaussianHead`.
     """
 
     def __init__(self, log_std: Array, place: int, lowest: float, highest: float) -> None:
@@ -104,15 +75,10 @@ class FreeStdHead:
         return np.concatenate((change, of_log_std), 1)
 
 
-class StateStdHead:
-    """Means and bounded log standard deviations, both from the MLP.
+class StateStdHead(Head):
+    """Means and bounded log standard deviations, both from the MLP; `log_std` is added to these.
 
     At the bounds it has the gradient of `models.heads.GaussianHead`.
-
-    Args:
-        log_std: added to the MLP's output for the log standard deviations.
-        lowest: lower bound of the log standard deviations.
-        highest: upper bound.
     """
 
     def __init__(self, log_std: float, lowest: float, highest: float) -> None:
@@ -137,10 +103,6 @@ class StateStdHead:
             )
         return gradients
 
-    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
-        """Return the change."""
-        return change
-
 
 # No warnings about overflow, as in torch: the report shows nonfinite numbers.
 _silently = np.errstate(all="ignore")
@@ -149,11 +111,7 @@ _silently = np.errstate(all="ignore")
 class NumpyNetwork:
     """A network with analytic gradients, in the memory of its parameters.
 
-    Args:
-        perceptron: the MLP.
-        places: indices of each layer's weight and bias among the network's parameters.
-        head: on top of the MLP.
-        parameters: of the network.
+    The places are the indices of each layer's weight and bias among the parameters.
     """
 
     def __init__(
@@ -163,9 +121,7 @@ class NumpyNetwork:
         head: Head,
         parameters: FlatParameters,
     ) -> None:
-        self.perceptron = perceptron
-        self.head = head
-        self.parameters = parameters
+        self.perceptron, self.head, self.parameters = perceptron, head, parameters
         self._weights, self._biases = zip(*places, strict=True)
         self._gradient = parameters.arrays(parameters.gradient)
 
@@ -183,12 +139,12 @@ class NumpyNetwork:
     def backward(
         self, gradients: Array, into: Sequence[Array] | None = None, *, stops_outward: bool = True
     ) -> None:
-        """Write the gradient of a loss at the last `forward`.
+        """Write the gradient of a loss at the last `forward`; see `Head.backward`.
 
         Args:
             gradients: ∂loss/∂output, `[B, P]`.
             into: one array for each parameter; None for the parameters' own gradient.
-            stops_outward: see `Head.backward`.
+            stops_outward: see there.
         """
         into = self._gradient if into is None else into
         gradients = self.head.backward(gradients, into, stops_outward=stops_outward)
@@ -197,26 +153,17 @@ class NumpyNetwork:
 
     @_silently
     def tangent(self, changes: Sequence[Array]) -> Array:
-        """Return the tangent of the output at the last `forward`, `[B, P]`.
-
-        Args:
-            changes: tangents of the parameters.
-        """
+        """Return the tangent of the output `[B, P]` at the last `forward`, for the parameters'."""
         return self.head.tangent(self.perceptron.tangent(*self._layers(changes)), changes)
 
     @_silently
     def second_moment(self, gradients: Array) -> Callable[[Sequence[Array], Sequence[Array]], None]:
-        """Return products with Σ_b g_b g_bᵀ, where g_b is the gradient of gradients_b · output_b.
+        """Return a function that takes v and writes Σ_b g_b (g_b · v), one array per parameter.
 
-        They are those at the last `forward`, valid until the next call of any other method.
-
-        Args:
-            gradients: of each row, `[B, P]`.
-
-        Returns:
-            A function that takes v and writes Σ_b g_b (g_b · v), both one array per parameter.
+        g_b is the gradient of gradients_b · output_b at the last `forward`, for gradients `[B, P]`.
+        The function is valid until the next call of any other method.
         """
-        assert isinstance(self.head, PlainHead), "gradients of a head's parameters are not included"
+        assert type(self.head) is Head, "gradients of a head's parameters are not included"
         of_rows = self.perceptron.row_gradients(gradients)
 
         @_silently

@@ -1,15 +1,13 @@
 """A batch as NumPy arrays in the memory of its tensors."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from operator import itemgetter
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Generator
 
-from rlkl.engines.base import TensorBatch
 from rlkl.envs.observations import ACTION_MASK, VECTOR
 from rlkl.models.policy import Inputs
 from rlkl.numerics.advantages import standardize
@@ -23,12 +21,12 @@ class Rows:
         vectors: the vectors of the observations, `[B, I]`.
         returns, old_values: `[B]`.
         masks: which actions are allowed, `[B, M]`; None where all are.
-        actions, advantages, old_parameters, old_log_prob: as in a `TensorBatch`.
+        actions, advantages, old_parameters, old_log_prob: as in a `rollouts.batch.Batch`.
     """
 
-    vectors: NDArray[Any]
-    returns: NDArray[Any]
-    old_values: NDArray[Any]
+    vectors: Any
+    returns: Any
+    old_values: Any
     masks: Any = None
     actions: Any = None
     advantages: Any = None
@@ -36,8 +34,8 @@ class Rows:
     old_log_prob: Any = None
 
     @classmethod
-    def of(cls, batch: TensorBatch) -> "Rows":
-        """Return all of a batch."""
+    def of(cls, batch: Any) -> "Rows":
+        """Return all of a `Batch`."""
         mask = batch.inputs.observations.get(ACTION_MASK)
         return replace(
             cls.of_values(batch),
@@ -49,7 +47,7 @@ class Rows:
         )
 
     @classmethod
-    def of_values(cls, batch: TensorBatch) -> "Rows":
+    def of_values(cls, batch: Any) -> "Rows":
         """Return the critic's inputs and targets."""
         vectors = batch.inputs.observations[VECTOR]
         return cls(vectors.numpy(), batch.returns.numpy(), batch.old_values.numpy())
@@ -58,19 +56,8 @@ class Rows:
         return len(self.returns)
 
     def _each(self, change: Callable[[Any], Any]) -> "Rows":
-        def changed(field: Any) -> Any:
-            return None if field is None else change(field)
-
-        return Rows(
-            change(self.vectors),
-            change(self.returns),
-            change(self.old_values),
-            changed(self.masks),
-            changed(self.actions),
-            changed(self.advantages),
-            changed(self.old_parameters),
-            changed(self.old_log_prob),
-        )
+        values = [getattr(self, field.name) for field in fields(self)]
+        return Rows(*[None if value is None else change(value) for value in values])
 
     @property
     def inputs(self) -> Inputs:
@@ -90,15 +77,7 @@ class Rows:
         return replace(self, advantages=advantages)
 
     def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator["Rows"]:
-        """Split the rows as `Batch.minibatches` does, faster: shuffle once, then slice.
-
-        Args:
-            num_minibatches: at most one for each row is made.
-            generator: source of the permutation.
-
-        Yields:
-            Minibatches; the rows themselves if only one is requested.
-        """
+        """Split the rows as `Batch.minibatches` does, faster: shuffle once, then slice."""
         size = len(self)
         permutation = torch.randperm(size, generator=generator).numpy()
         if num_minibatches == 1:

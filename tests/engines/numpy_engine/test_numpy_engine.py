@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from algorithm_checks import ReverseKLPenalty
 from gymnasium.spaces import Box
 from learning_loop import Loop, config_of, small_policy
 from made_batches import KINDS, batch_for, policy_of
@@ -24,11 +25,9 @@ from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.vanilla_pg import LogLikelihood
 from rlkl.engines.base import Loss, Minibatch, NewPolicy, full_batch_kl
 from rlkl.engines.make import make_engine
-from rlkl.engines.numpy.rows import Rows
 from rlkl.envs.make import EnvConfig
 from rlkl.envs.observations import ACTION_MASK
 from rlkl.models.policy import Inputs, Policy
-from rlkl.numerics.losses import surrogate
 from rlkl.numerics.trust_region import fisher_vector_product
 from rlkl.rollouts.batch import Batch
 
@@ -272,21 +271,9 @@ class CustomObjective(FixedObjective):
         )
 
 
-class TorchObjective(FixedObjective):
-    """An objective that needs the distribution, for a penalty on the reverse KL."""
-
-    uses_distribution = True
-
-    def loss(self, new: NewPolicy, batch: Any) -> Loss:
-        old = new.distribution.at(batch.old_parameters)
-        penalty = new.distribution.kl(old).mean()
-        value, derivative = surrogate(new.ratio, batch.advantages)
-        return Loss(penalty.detach() - value, -derivative, torch_term=penalty)
-
-
 @pytest.mark.parametrize("kind", MLP_KINDS)
 @pytest.mark.parametrize("entropy_coefficient", [0.0, 0.3])
-@pytest.mark.parametrize("objective", [CustomObjective(), TorchObjective()])
+@pytest.mark.parametrize("objective", [CustomObjective(), ReverseKLPenalty()])
 def test_custom_objective_matches_torch_engine(
     objective: Any, kind: str, entropy_coefficient: float
 ) -> None:
@@ -302,23 +289,8 @@ def test_custom_objective_matches_torch_engine(
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-8, atol=1e-9)
 
 
-def test_torch_term_is_differentiated() -> None:
-    policy = exact_policy("categorical", "torch")
-    batch = batch_for(policy, "categorical", 40)
-    vector = policy.actor_parameters.vector.data
-    vector.add_(torch.randn(vector.shape, generator=seeded(4)).double(), alpha=0.1)
-    make_engine(policy).policy_gradient(TorchObjective(), batch)
-    new = policy.distribution(batch.inputs)
-    old = new.at(batch.old_parameters)
-    ratio = (new.log_prob(batch.actions) - batch.old_log_prob).exp()
-    loss = new.kl(old).mean() - (ratio * batch.advantages).mean()
-    expected = torch.autograd.grad(loss, policy.actor_parameters.tensors)
-    flat = torch.cat([part.flatten() for part in expected])
-    torch.testing.assert_close(policy.actor_parameters.gradient, flat, rtol=1e-9, atol=1e-12)
-
-
 def test_undeclared_use_of_distribution_is_refused() -> None:
-    class Undeclared(TorchObjective):
+    class Undeclared(ReverseKLPenalty):
         uses_distribution = False
 
     policy = exact_policy("categorical", "numpy")
@@ -372,31 +344,6 @@ def test_gradient_needs_no_zeroing() -> None:
         engine.policy_gradient(objective, rows)
         found.append(policy.actor_parameters.gradient.clone())
     assert torch.equal(*found)
-
-
-@pytest.mark.parametrize("kind", ["masked", "gaussian"])
-@pytest.mark.parametrize("standardized", [False, True])
-@pytest.mark.parametrize("number", [1, 4, 50])
-def test_minibatches_match_torch_engine(number: int, standardized: bool, kind: str) -> None:
-    batch = batch_for(exact_policy(kind, "numpy"), kind, 31)
-    rows, generators = Rows.of(batch), [seeded(), seeded()]
-    for _ in range(2):
-        expected_parts = list(batch.minibatches(number, generators[0]))
-        parts = list(rows.minibatches(number, generators[1]))
-        assert len(parts) == min(number, 31)
-        for of_torch, of_numpy in zip(expected_parts, parts, strict=True):
-            expected = of_torch.standardized() if standardized else of_torch
-            found = of_numpy.standardized() if standardized else of_numpy
-            observations = expected.inputs.observations
-            assert len(found) == len(expected)
-            np.testing.assert_array_equal(found.vectors, observations["vector"])
-            assert (found.masks is None) == (kind == "gaussian")
-            if found.masks is not None:
-                np.testing.assert_array_equal(found.masks, observations[ACTION_MASK])
-            for name in ("actions", "advantages", "returns", "old_values", "old_log_prob"):
-                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-            np.testing.assert_array_equal(found.old_parameters, expected.old_parameters)
-        assert torch.equal(generators[0].get_state(), generators[1].get_state())
 
 
 # The Fisher matrix.

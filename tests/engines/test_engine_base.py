@@ -1,0 +1,55 @@
+"""What all engines share: the entropy bonus, and the KL of a whole batch."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlkl.algos.base import FixedObjective
+from rlkl.engines.base import EntropyBonus, Loss, full_batch_kl
+from rlkl.numerics.distributions import DiagonalGaussian
+
+
+class Constant(FixedObjective):
+    """An objective whose loss is 1, with given derivatives."""
+
+    def loss(self, new: Any, batch: Any) -> Loss:
+        return Loss(1.0, np.array([2.0, -2.0]), kl=0.5, entropy=0.125)
+
+
+def test_entropy_bonus_subtracts_the_mean_entropy() -> None:
+    new: Any = SimpleNamespace(mean_entropy=lambda: 0.75)
+    loss = EntropyBonus(Constant(), 0.5).loss(new, [None, None])
+    assert (loss.value, loss.kl, loss.entropy) == (0.625, 0.5, -0.125)
+    assert loss.log_prob.tolist() == [2.0, -2.0]
+
+
+def test_entropy_bonus_uses_the_entropy_and_what_its_objective_uses() -> None:
+    objective = Constant()
+    objective.uses_kl = True
+    bonus = EntropyBonus(objective, 0.5)
+    assert (bonus.uses_entropy, bonus.uses_kl, bonus.uses_distribution) == (True, True, False)
+
+
+def test_full_batch_kl_is_the_mean_over_states() -> None:
+    old = torch.zeros(2, 2)  # N(0, 1) in both states
+    new = torch.tensor([[1.0, 0.0], [0.0, 0.0]])  # N(1, 1), whose KL is ½, and N(0, 1)
+    engine: Any = SimpleNamespace(
+        policy=SimpleNamespace(family=DiagonalGaussian),
+        distribution=lambda inputs: DiagonalGaussian(new),
+    )
+    batch = SimpleNamespace(inputs=None, old_parameters=old)
+    assert full_batch_kl(engine, batch) == pytest.approx(0.25, rel=1e-15)
+
+
+def test_full_batch_kl_is_computed_in_float64() -> None:
+    old, new = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1e-4]])
+    engine: Any = SimpleNamespace(
+        policy=SimpleNamespace(family=DiagonalGaussian),
+        distribution=lambda inputs: DiagonalGaussian(new),
+    )
+    # Float32 would give this KL with two digits.
+    kl = full_batch_kl(engine, SimpleNamespace(inputs=None, old_parameters=old))
+    assert kl == pytest.approx(9.9993334e-9, rel=1e-6)
