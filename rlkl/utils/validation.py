@@ -95,10 +95,10 @@ def check_text(key: str, value: str) -> None:
         )
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str], most: int = 3) -> str:
     """Return ` (did you mean ...?)` with the most similar words, or an empty string."""
     by_lower_case = {w.lower(): w for w in words}
-    close = difflib.get_close_matches(word.lower(), by_lower_case)
+    close = difflib.get_close_matches(word.lower(), by_lower_case, most)
     return f" (did you mean {' or '.join(by_lower_case[w] for w in close)}?)" if close else ""
 
 
