@@ -64,9 +64,11 @@ class Network(nn.Module):
 
     def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output for one step of N environments, and the states after it, `[N, M]`."""
-        assert self.memory is not None
-        outputs, states = self.memory(self.encoder(observations).unsqueeze(0), states)
-        return self.head(outputs[0]), states
+        features = self.encoder(observations)
+        if self.memory is not None:
+            outputs, states = self.memory(features.unsqueeze(0), states)
+            features = outputs[0]
+        return self.head(features), states
 
 
 class Policy:
