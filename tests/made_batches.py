@@ -53,6 +53,7 @@ def inputs_for(policy: Policy, kind: str, size: int, generator: Generator) -> In
     rows = torch.randperm(size, generator=generator)
     cells = nn.utils.rnn.pad_sequence(list(rows.split(lengths)))
     states = 0.5 * torch.randn(len(lengths), policy.state_size, generator=generator)
+    states = states.to(policy.dtype)
     return Inputs(inputs.observations, Sequences(cells, torch.tensor(lengths), states))
 
 

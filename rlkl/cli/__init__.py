@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from rlkl.utils.errors import ConfigError
+from rlkl.utils.errors import ConfigError, OtherRankError
 from rlkl.utils.streams import failsafe_streams
 from rlkl.utils.validation import nearest, one_line
 from rlkl.version import __version__
@@ -38,6 +38,10 @@ usage: rlkl COMMAND [...]
 `rlkl train --help` lists settings and examples; every command has such a page.
 
   --help, --version"""
+
+
+IS_RANK = int(os.environ.get("WORLD_SIZE", "1")) > 1
+"""Whether torchrun started this process and others."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,11 +75,15 @@ def _run(arguments: list[str]) -> NoReturn:
     if name not in COMMANDS:
         hint = " (did you mean rlkl train ...?)" if "=" in name else nearest(name, COMMANDS)
         fail(f"there is no command {name!r}{hint}; see rlkl --help", 2)
+    if IS_RANK and name not in ("train", "resume"):
+        fail(f"torchrun is for rlkl train and rlkl resume; run rlkl {name} by itself", 2)
     try:
         # Imported late: Hydra and torch take seconds, and --help does not need them.
         sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))
     except ConfigError as error:
         fail(one_line(error), 2)
+    except OtherRankError:  # that rank prints its error
+        sys.exit(1)
     except KeyboardInterrupt:
         fail("stopped", 130)
     except Exception as error:
@@ -85,6 +93,11 @@ def _run(arguments: list[str]) -> NoReturn:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print an error to standard error and exit."""
-    print(f"rlkl: {message}", file=sys.stderr)
+    """Print an error to standard error and exit.
+
+    Errors that all ranks have in common are printed by rank 0 alone.
+    """
+    rank = os.environ.get("RANK", "0") if IS_RANK else "0"
+    if rank == "0" or "rank " in message:
+        print(f"rlkl: {message}", file=sys.stderr)
     sys.exit(code)

@@ -10,6 +10,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
+from rlkl.cli import IS_RANK
 from rlkl.cli.command_line import expand, for_hydra
 from rlkl.cli.compose import load, to_train_config
 from rlkl.cli.grid import run_grid, say_unused_settings
@@ -25,7 +26,8 @@ from rlkl.cli.schema import (
     register_schemas,
 )
 from rlkl.cli.text import rows, sections
-from rlkl.training.trainer import Trainer
+from rlkl.training.config import TrainConfig
+from rlkl.training.trainer import Summary, Trainer, complete
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import nearest
 
@@ -90,18 +92,18 @@ def main(arguments: list[str]) -> int:
         if text.startswith(("hydra.mode=", *(() if parsed.multirun else ("grid=",)))):
             raise ConfigError(f"{text}: grids are run by --multirun, or -m")
     grid = read_line(parsed.overrides) if parsed.multirun else None
+    if grid is not None and IS_RANK:
+        raise ConfigError("torchrun and -m: each run of a grid has one process; use one of them")
     if grid is not None and not (parsed.cfg or parsed.info or parsed.hydra_help):
         return run_grid(grid, config_dirs, arguments)
     overrides = parsed.overrides if grid is None else grid.jobs
     for job in expand(overrides, multirun=parsed.multirun, config_dirs=config_dirs):
-        config = load(job, config_dirs)
+        load(job, config_dirs)
     outcome: list[Any] = []
 
     def run(composed: DictConfig) -> None:
         try:
-            trainer = Trainer(to_train_config(composed))
-            say_unused_settings([(job, config)])
-            outcome.append(trainer.train())
+            outcome.append(train_or_restart(to_train_config(composed), job))
         except Exception as error:  # Hydra would print it on many lines
             outcome.append(error)
 
@@ -114,6 +116,20 @@ def main(arguments: list[str]) -> int:
         if isinstance(result, Exception):
             raise result
     return 130 if any(result.status == "stopped" for result in outcome) else 0
+
+
+def train_or_restart(config: TrainConfig, job: list[str]) -> Summary:
+    """Train; go on with the run if torchrun has restarted the processes."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) and config.run_dir is None:
+        raise ConfigError(
+            "torchrun --max-restarts: a restart must find the run; expected run_dir=DIR"
+        )
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        return complete(config)
+    trainer = Trainer(config)
+    if trainer.learner.ranks.is_first:
+        say_unused_settings([(job, config)])
+    return trainer.train()
 
 
 def parse(arguments: list[str]) -> Namespace:

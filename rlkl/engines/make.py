@@ -1,9 +1,11 @@
 """Chooses the engine of a policy when a run is built."""
 
 from rlkl.engines.base import Engine
+from rlkl.engines.ranked import RankedEngine
 from rlkl.engines.torch import TorchEngine
 from rlkl.models.policy import Policy
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.ranks import ALONE, Ranks
 
 try:
     from rlkl.engines.numpy import engine as numpy_engine
@@ -11,13 +13,23 @@ except ModuleNotFoundError:  # rlkl works without this package, only slower
     numpy_engine = None  # type: ignore[assignment]
 
 
-def make_engine(policy: Policy) -> Engine:
+def make_engine(policy: Policy, ranks: Ranks = ALONE) -> Engine:
     """Return the engine of `policy.engine`; `auto` selects NumPy where possible.
 
+    Several ranks share the work of torch's engine.
+
     Raises:
-        ConfigError: `policy.engine=numpy`, but that engine cannot evaluate the networks.
+        ConfigError: `policy.engine=numpy`, but that engine cannot evaluate the networks, or there
+            are several ranks.
     """
     wanted = policy.config.engine
+    if ranks.size > 1:
+        if wanted == "numpy":
+            raise ConfigError(
+                f"policy.engine=numpy: {ranks.size} ranks share the torch engine's work; use "
+                "policy.engine=auto, or one process"
+            )
+        return RankedEngine(policy, ranks)
     if wanted == "torch":
         return TorchEngine(policy)
     if numpy_engine is None:

@@ -121,7 +121,7 @@ class TorchEngine:
         """Write the actor's gradient; return the loss."""
         policy = self.policy
         policy.actor_parameters.gradient.zero_()
-        new = TorchPolicy(policy.distribution(rows.inputs), rows)
+        new = self._new_policy(policy.distribution(rows.inputs), rows)
         loss = objective.loss(new, rows)
         new.backward(loss)
         if not policy.config.share_encoder:
@@ -131,6 +131,9 @@ class TorchEngine:
         value_term, derivative = value_loss(torch, values.detach(), rows.old_values, rows.returns)
         torch.autograd.backward(values, weight * derivative)
         return loss.value + weight * value_term
+
+    def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:
+        return TorchPolicy(distribution, rows)
 
     def mean_kl(self, rows: Any) -> float:
         """Return the mean KL(π_old ‖ π_θ) in nats."""

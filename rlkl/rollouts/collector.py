@@ -1,18 +1,21 @@
 """Steps the environments with the current policy and fills a `Rollout`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator
+from torch import Generator, Tensor
 
 from rlkl.engines.base import Engine
 from rlkl.envs.observations import ACTION_MASK, VECTOR, Observations, normalized
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.rollouts.joined import joined, joined_states, share_of_state
 from rlkl.rollouts.rollout import Episode, Rollout
+from rlkl.utils.ranks import ALONE, Ranks
 
 
 class Collector:
@@ -30,23 +33,36 @@ class Collector:
         generator: Generator,
         seeds: list[int],
         normalizer: ObservationNormalizer | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.engine = engine
         self.policy = engine.policy
         self.rollout_steps = rollout_steps
         self.generator = generator
         self.normalizer = normalizer
+        self.ranks = ranks
         self.env_steps = 0
         self.restart(envs, seeds)
 
     def restart(self, envs: VectorEnvironment, seeds: list[int]) -> None:
-        """Reset all sub-environments; episodes in progress are not counted."""
-        self.envs, num_envs = envs, envs.num_envs
-        self._observations = envs.reset(seeds)
-        self._begins = np.ones(num_envs, np.bool_)
-        self._states = self.policy.initial_state(num_envs)
-        self._returns_under_way = np.zeros(num_envs, np.float64)
-        self._lengths_under_way = np.zeros(num_envs, np.int64)
+        """Reset all sub-environments; episodes in progress are not counted.
+
+        Args:
+            envs: those of this rank.
+            seeds: of the sub-environments of all ranks.
+        """
+        self.envs, self._num_envs = envs, len(seeds)
+        self._share = self.ranks.share(len(seeds))
+        self._begins = np.ones(envs.num_envs, np.bool_)
+        self._states = self.policy.initial_state(envs.num_envs)
+        self._returns_under_way = np.zeros(len(seeds), np.float64)
+        self._lengths_under_way = np.zeros(len(seeds), np.int64)
+
+        def reset() -> dict[str, Any] | None:
+            self._observations = envs.reset(seeds[self._share])
+            return self._state_for_others()
+
+        self._states_of_ranks = self.ranks.together(reset)
 
     def collect(self) -> Rollout:
         """Return the next rollout with a transition; a short one may have autoreset steps only."""
@@ -55,11 +71,22 @@ class Collector:
             if rollout.is_transition.any():
                 return rollout
 
-    @torch.no_grad()
     def _collect(self) -> Rollout:
-        """Step every sub-environment T times; the loop does only what each step needs."""
+        """Return the rollout of all ranks."""
+        noise = self.policy.noise(self.rollout_steps, self._num_envs, self.generator)
+        parts = self.ranks.together(
+            lambda: (self._step(noise[:, self._share]), self._state_for_others())
+        )
+        self._states_of_ranks = [state for _, state in parts]
+        rollout = joined([part for part, _ in parts])
+        episodes = tuple(self._episodes(rollout))
+        return replace(rollout, episodes=episodes, env_steps=self.env_steps)
+
+    @torch.no_grad()
+    def _step(self, noise: Tensor) -> Rollout:
+        """Step this rank's sub-environments T times; the loop does only what each step needs."""
         steps, num_envs, policy = self.rollout_steps, self.envs.num_envs, self.policy
-        act = self.engine.act(policy.noise(steps, num_envs, self.generator))
+        act = self.engine.act(noise)
         observations = self._buffers(steps + 1)
         raw_vectors = None
         if self.normalizer is not None:
@@ -88,7 +115,6 @@ class Collector:
                 final_states.append(after[torch.as_tensor(step.final_envs[cut])])
                 final_rows.append(t * num_envs + step.final_envs[cut])
         self._write(observations, steps)
-        episodes = self._episodes(rewards * is_transition, is_transition, terminated | truncated)
         return Rollout(
             observations=observations,
             raw_vectors=raw_vectors,
@@ -102,8 +128,6 @@ class Collector:
             final_observations=self._join(finals),
             final_states=torch.cat(final_states),
             final_rows=np.concatenate(final_rows),
-            episodes=tuple(episodes),
-            env_steps=self.env_steps,
         )
 
     def _buffers(self, rows: int) -> Observations:
@@ -132,17 +156,14 @@ class Collector:
         joined = normalized(joined, self.normalizer)
         return {key: rows.astype(empty[key].dtype, copy=False) for key, rows in joined.items()}
 
-    def _episodes(
-        self,
-        rewards: NDArray[np.float64],
-        is_transition: NDArray[np.bool_],
-        ended: NDArray[np.bool_],
-    ) -> list[Episode]:
-        """Add a rollout to the episodes in progress, `[T, N]` each; return those that ended."""
+    def _episodes(self, rollout: Rollout) -> list[Episode]:
+        """Add a rollout to the episodes in progress; return those that ended."""
+        is_transition = rollout.is_transition
+        rewards = rollout.rewards * is_transition
         env_steps = self.env_steps + is_transition.sum(1).cumsum()
         start = np.zeros(len(self._returns_under_way), np.int64)
         episodes = []
-        for t, i in np.argwhere(ended):
+        for t, i in np.argwhere(rollout.ends):
             rows = slice(start[i], t + 1)
             start[i] = t + 1
             episodes.append(
@@ -164,22 +185,34 @@ class Collector:
 
         `under_way` is None if the environments' state cannot be saved: they must be recreated.
         """
+        parts = self._states_of_ranks if self.ranks.size > 1 else [self._state()]
+        under_way = None
+        if all(part is not None for part in parts):
+            under_way = joined_states(parts) | {
+                "returns": self._returns_under_way.tolist(),
+                "lengths": self._lengths_under_way.tolist(),
+            }
+        return {
+            "env_steps": self.env_steps,
+            "generator": self.generator.get_state(),
+            "under_way": under_way,
+        }
+
+    def _state(self) -> dict[str, Any] | None:
+        """Return the state of this rank's sub-environments, and what the policy sees of them."""
         environments = self.envs.state()
-        under_way = environments and {
+        return environments and {
             "environments": environments,
             "observations": {
                 key: torch.from_numpy(np.array(rows)) for key, rows in self._observations.items()
             },
             "begins": self._begins.tolist(),
             "states": self._states,
-            "returns": self._returns_under_way.tolist(),
-            "lengths": self._lengths_under_way.tolist(),
         }
-        return {
-            "env_steps": self.env_steps,
-            "generator": self.generator.get_state(),
-            "under_way": under_way,
-        }
+
+    def _state_for_others(self) -> dict[str, Any] | None:
+        """Return the state that rank 0 needs for a checkpoint."""
+        return self._state() if self.ranks.size > 1 else None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from what `state_dict` returned."""
@@ -187,11 +220,13 @@ class Collector:
         self.generator.set_state(state["generator"])
         under_way = state["under_way"]
         if under_way is not None:
-            self.envs.set_state(under_way["environments"])
-            self._observations = {
-                key: rows.numpy().copy() for key, rows in under_way["observations"].items()
-            }
-            self._begins = np.array(under_way["begins"], np.bool_)
-            self._states = under_way["states"].to(self._states)
             self._returns_under_way = np.array(under_way["returns"], np.float64)
             self._lengths_under_way = np.array(under_way["lengths"], np.int64)
+            own = under_way if self.ranks.size == 1 else share_of_state(under_way, self._share)
+            self.envs.set_state(own["environments"])
+            self._observations = {
+                key: rows.numpy().copy() for key, rows in own["observations"].items()
+            }
+            self._begins = np.array(own["begins"], np.bool_)
+            self._states = own["states"].to(self._states)
+            self._states_of_ranks = self.ranks.gather(self._state_for_others())

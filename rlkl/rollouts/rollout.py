@@ -58,8 +58,8 @@ class Rollout:
     final_observations: Observations
     final_states: Tensor
     final_rows: NDArray[np.int64]
-    episodes: tuple[Episode, ...]
-    env_steps: int
+    episodes: tuple[Episode, ...] = ()
+    env_steps: int = 0
 
     @property
     def ends(self) -> NDArray[np.bool_]:

@@ -79,8 +79,10 @@ class CheckpointWriter:
 
     def save(self) -> None:
         """Write a regular checkpoint; recreate environments that cannot be restored."""
-        if self.learner.resets_at_checkpoints and self.learner.iterations:
-            self.learner.recreate_environments()
+        learner = self.learner
+        is_last = learner.env_steps >= learner.config.total_env_steps
+        if learner.resets_at_checkpoints and learner.iterations and not is_last:
+            learner.recreate_environments()
         self._write([f"step_{self.learner.env_steps}.pt", LAST], resumable=True)
 
     def save_last(self) -> None:

@@ -24,11 +24,18 @@ from rlkl.training.config import TrainConfig
 from rlkl.training.episode_tracker import EpisodeTracker
 from rlkl.training.evaluation import Evaluation, evaluate
 from rlkl.training.nonfinite_guard import NonfiniteGuard
+from rlkl.training.rank_checks import (
+    check_same_parameters,
+    check_same_run,
+    device_of_rank,
+    env_of_rank,
+)
 from rlkl.training.report import Report, scalars_of
 from rlkl.training.resource_checks import check_memory, checked_device
 from rlkl.training.trained_policy import describe_policy
 from rlkl.utils.config_upgrades import upgrade_section
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
+from rlkl.utils.ranks import join_ranks
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.thread_limit import ThreadLimit
 
@@ -36,7 +43,10 @@ from rlkl.utils.thread_limit import ThreadLimit
 class Learner:
     """Builds and iterates the parts of a run; writes and prints nothing.
 
+    On several ranks, all methods except `evaluate` and `state_dict` are collective.
+
     Attributes:
+        ranks: the processes that train together.
         resets_at_checkpoints: whether environments are recreated at checkpoints, because they
             cannot be restored.
 
@@ -46,13 +56,21 @@ class Learner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        self.ranks = join_ranks()
+        check_same_run(self.ranks, config)
+        self._env_config = env_of_rank(config.env, self.ranks)
         self.thread_limit = ThreadLimit(config.threads)
         with ExitStack() as undone:
             undone.callback(self.thread_limit.release)
-            device = checked_device(config.device)
             self.streams = RandomStreams(config.seed)
-            self.envs = make_vector_env(config.env)
-            undone.callback(self.envs.close)
+
+            def make() -> torch.device:
+                device = checked_device(device_of_rank(config.device, self.ranks))
+                self.envs = make_vector_env(self._env_config)
+                undone.callback(self.envs.close)
+                return device
+
+            device = self.ranks.together(make)[self.ranks.rank]
             self._build(device)
             undone.pop_all()
         self.iterations = 0
@@ -66,7 +84,7 @@ class Learner:
         check_memory(config.rollout_steps, num_envs, config.policy, row, action_parameters=outputs)
         initialization = streams.torch("initialization")
         self.policy = Policy(config.policy, envs.encoder, envs.action_space, initialization, device)
-        self.engine = make_engine(self.policy)
+        self.engine = make_engine(self.policy, self.ranks)
         self.policy_optimizer = make_policy_optimizer(
             config.algo, self.engine, streams.torch("policy minibatches", device)
         )
@@ -90,6 +108,7 @@ class Learner:
             streams.torch("actions", device),
             streams.integers("environments", num_envs),
             self.normalizer,
+            self.ranks,
         )
         try:
             self.resets_at_checkpoints = envs.state() is None
@@ -169,6 +188,7 @@ class Learner:
             if self.normalizer is not None and rollout.raw_vectors is not None:
                 self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
         self.iterations += 1
+        check_same_parameters(self.ranks, self.policy, self.iterations)
         self.tracker.add(rollout.episodes)
         end = time.perf_counter()
         times = {

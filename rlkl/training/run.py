@@ -5,7 +5,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rlkl.training.report import Report
 from rlkl.training.run_folder import FolderError, writing
 from rlkl.training.summary import Summary, hardware
 from rlkl.utils.atomic_files import FolderTracker, write_durably
+from rlkl.utils.errors import RankError
 from rlkl.utils.signals import stop_signal
 from rlkl.utils.streams import tell
 
@@ -57,6 +58,7 @@ class Run:
         self._final_evaluation_stopped = False
         self._last_episode_end = learner.env_steps
         self._warned_of_endless_episodes = self._warned_of_limit = False
+        self._others_wait = True  # at the head of the loop, for this rank's stop flag
 
     def go(self, more_loggers: Sequence[Logger] = (), kl_so_far: Sequence[float] = ()) -> Summary:
         """Run to the end of the budget or until a signal; write and return the summary.
@@ -68,7 +70,7 @@ class Run:
             kl_so_far: KL(π_old ‖ π_θ) of each iteration so far, in nats.
         """
         learner, interrupted, failure = self.learner, False, None
-        with stop_signal() as stop, closing(self._folder_tracker):
+        with stop_signal(once=learner.ranks.size == 1) as stop, closing(self._folder_tracker):
             try:
                 self._open(more_loggers, kl_so_far)
                 self._iterate(stop)
@@ -76,6 +78,7 @@ class Run:
                 interrupted = True
             except BaseException as error:  # raised again at the end
                 failure = error
+                self._release_others()
             wall_seconds = self.record.wall_seconds
             failure = _first_failure(failure, self.checkpoints.save_last)
             is_short = learner.env_steps < learner.config.total_env_steps
@@ -87,6 +90,8 @@ class Run:
                 status, reason = "failed", f"{type(failure).__name__}: {failure}"
             summary = self._summary(status, reason, wall_seconds)
             failure = self._moved(_first_failure(failure, lambda: self._write(summary)))
+            with suppress(RankError):
+                learner.ranks.gather(summary)
         if learner.config.logger.progress != "none":
             print_summary(asdict(summary), self.shown)
         if isinstance(failure, Exception):
@@ -124,13 +129,14 @@ class Run:
                 self._end_iteration(report, stop)
             elif learner.env_steps >= total:  # only the final evaluation is missing
                 self._evaluate(stop)
-            while learner.env_steps < total and not stop.is_set():
-                self.checkpoints.is_between_iterations = False
+            while learner.env_steps < total and not learner.ranks.any(stop.is_set()):
+                self.checkpoints.is_between_iterations = self._others_wait = False
                 try:
                     report = learner.iterate()
                 except BadUpdatesError as error:
                     self._write_bad_update(error.bad_update)
                     raise
+                self._others_wait = learner.env_steps < total
                 if report.bad_update is not None:
                     self._write_bad_update(report.bad_update)
                 display.show(report)
@@ -140,6 +146,12 @@ class Run:
                 self._end_iteration(report, stop)
                 if learner.iterations % interval == 0 and self.record.unlogged is None:
                     self.checkpoints.save()
+
+    def _release_others(self) -> None:
+        """Let the other ranks stop, if only this one failed."""
+        if self._others_wait:
+            with suppress(RankError):
+                self.learner.ranks.any(True)
 
     def _write_bad_update(self, bad: BadUpdate) -> None:
         """Write the batch of a reverted update, and report it."""

@@ -14,6 +14,7 @@ from rlkl.models.policy import Policy
 from rlkl.training.checkpoint import BEST, load_checkpoint, newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
 from rlkl.training.csv_recovery import recover_rows
+from rlkl.training.follower import Lead, Order, follow, obey, receive
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import Logger, as_yaml
 from rlkl.training.run import Run
@@ -31,6 +32,7 @@ from rlkl.training.run_status import (
 from rlkl.training.summary import Summary
 from rlkl.utils.atomic_files import FolderLock, make_locked_folder, unused_name, write_durably
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.ranks import join_ranks
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import failsafe_stdout, tell
 from rlkl.utils.untrusted_files import MissingFileError, read_yaml, reading
@@ -78,15 +80,20 @@ class Trainer:
         Returns:
             The summary. Exceptions are raised again after `summary.json` is written.
         """
-        config = self.learner.config
+        config, ranks = self.learner.config, self.learner.ranks
         try:
-            as_yaml(asdict(self.learner.resolved_config))  # raises before a folder is made
-            shown = make_run_dir(
-                config.run_dir, config.env.id, config.algo.name, config.seed, self._started_in
-            )
-            run_dir = self._started_in / shown
-            with writing(run_dir):
-                lock = FolderLock(run_dir)
+            if not ranks.is_first:
+                receive(ranks)
+                return follow(self.learner)
+            with Lead(ranks) as lead:
+                as_yaml(asdict(self.learner.resolved_config))  # raises before a folder is made
+                shown = make_run_dir(
+                    config.run_dir, config.env.id, config.algo.name, config.seed, self._started_in
+                )
+                run_dir = self._started_in / shown
+                with writing(run_dir):
+                    lock = FolderLock(run_dir)
+                lead.send(Order(config))
         except BaseException:
             self.close()
             raise
@@ -141,17 +148,20 @@ def resume(
             refused, or another process is training in the folder.
         FolderError: the folder cannot be written to.
     """
-    shown = Path(run_dir)
-    with reading(shown):
-        is_there = shown.is_dir()
-    if not is_there:
-        raise ConfigError(f"{shown}: there is no such folder of a run")
-    run_dir = _working_directory() / shown  # absolute: an environment may change the directory
-    with reading(run_dir):
-        check_own_files(run_dir)
-        _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
-    with _locked(run_dir):
-        return _resume(run_dir, change, also, shown, exact=exact)
+    ranks, shown = join_ranks(), Path(run_dir)
+    if not ranks.is_first:
+        return obey(ranks)
+    with Lead(ranks) as lead:
+        with reading(shown):
+            is_there = shown.is_dir()
+        if not is_there:
+            raise ConfigError(f"{shown}: there is no such folder of a run")
+        run_dir = _working_directory() / shown  # absolute: an environment may change the directory
+        with reading(run_dir):
+            check_own_files(run_dir)
+            _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
+        with _locked(run_dir):
+            return _resume(run_dir, change, also, shown, lead, exact=exact)
 
 
 def complete(
@@ -176,23 +186,30 @@ def complete(
         ConfigError: the folder contains something else or the run of another config, or another
             process is training in it (`FolderTakenError`).
     """
-    shown = check_folder("run_dir", config.run_dir or "")
-    run_dir = _working_directory() / shown
-    with writing(run_dir):
-        if run_status(run_dir, config) is RunStatus.MISSING:
-            make_locked_folder(run_dir)
-        check_own_files(run_dir)
-    with _locked(run_dir):
-        claimed(run_dir)
-        status = run_status(run_dir, config)  # again, now that the folder is locked
-        summary = read_summary(run_dir)
-        if status is RunStatus.FINISHED and summary is not None:
-            return Summary(**summary)
-        if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-            return _resume(run_dir, None, also, shown)
-        trainer = Trainer(config)
-        move_old_files(run_dir)
-        return trainer._start(run_dir, also, shown)
+    ranks = join_ranks()
+    if not ranks.is_first:
+        return obey(ranks)
+    with Lead(ranks) as lead:
+        shown = check_folder("run_dir", config.run_dir or "")
+        run_dir = _working_directory() / shown
+        with writing(run_dir):
+            if run_status(run_dir, config) is RunStatus.MISSING:
+                make_locked_folder(run_dir)
+            check_own_files(run_dir)
+        with _locked(run_dir):
+            claimed(run_dir)
+            status = run_status(run_dir, config)  # again, now that the folder is locked
+            content = read_summary(run_dir)
+            if status is RunStatus.FINISHED and content is not None:
+                summary = Summary(**content)
+                lead.send(summary)
+                return summary
+            if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
+                return _resume(run_dir, None, also, shown, lead)
+            lead.send(Order(config))
+            trainer = Trainer(config)
+            move_old_files(run_dir)
+            return trainer._start(run_dir, also, shown)
 
 
 @contextmanager
@@ -213,6 +230,7 @@ def _resume(
     change: Callable[[TrainConfig], TrainConfig] | None,
     also: Sequence[Logger],
     shown: Path,
+    lead: Lead,
     *,
     exact: bool = True,
 ) -> Summary:
@@ -228,6 +246,7 @@ def _resume(
     warning = check_module(config.env.id, run_dir)
     if warning and config.logger.progress != "none":
         tell(warning)  # before the module is imported
+    lead.send(Order(config, state, stays_exact))
     learner = Learner(config)
     try:
         with taking_from(path):

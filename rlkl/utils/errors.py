@@ -14,3 +14,11 @@ class BrokenEnvironmentError(Exception):
 
     The message is one line and names the environment.
     """
+
+
+class RankError(Exception):
+    """Another rank failed or is gone; the message names it and the cause."""
+
+
+class OtherRankError(RankError):
+    """Another rank failed, and reports the error itself."""

@@ -14,8 +14,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, HANGUP)
 
 
 @contextmanager
-def stop_signal() -> Iterator[threading.Event]:
+def stop_signal(*, once: bool = True) -> Iterator[threading.Event]:
     """Set an event at the first stop signal; a second one ends the process at once.
+
+    With `once=False` it does not: torchrun passes on a signal that its processes also get.
 
     SIGHUP may come twice when a terminal is closed, so it never ends the process. If it was
     ignored, as under `nohup`, it stays ignored. Only the main thread handles signals.
@@ -29,7 +31,7 @@ def stop_signal() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: Any) -> None:
         nonlocal is_set, is_stopping
-        is_second = is_stopping and number != HANGUP
+        is_second = once and is_stopping and number != HANGUP
         is_stopping = is_stopping or number != HANGUP
         if not is_set:  # Event.set takes a lock: a second handler inside it would deadlock
             is_set = True

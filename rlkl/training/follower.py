@@ -1,0 +1,110 @@
+"""What ranks other than 0 do in a run: they iterate with it, and write and print nothing."""
+
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from rlkl.training.config import TrainConfig
+from rlkl.training.learner import Learner
+from rlkl.training.summary import Summary
+from rlkl.utils.errors import OtherRankError, RankError
+from rlkl.utils.ranks import Ranks
+from rlkl.utils.signals import stop_signal
+from rlkl.utils.validation import one_line
+
+
+@dataclass(frozen=True)
+class Order:
+    """What rank 0 tells the other ranks to run.
+
+    Attributes:
+        config: of the run.
+        state: of its checkpoint; None for a new run.
+        exact: whether the results will equal an uninterrupted run's.
+    """
+
+    config: TrainConfig
+    state: dict[str, Any] | None = None
+    exact: bool = True
+
+
+class Lead:
+    """Rank 0 before a run: sends the other ranks one order, or the error that prevents it."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks, self._is_waited_for = ranks, True
+
+    def send(self, order: Order | Summary) -> None:
+        """Send what to run, or the summary of a finished run."""
+        self._is_waited_for = False
+        self._ranks.gather(order)
+
+    def __enter__(self) -> "Lead":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is not None and self._is_waited_for:
+            self._ranks.gather(f"{type(error).__name__}: {one_line(error)}")
+
+
+def receive(ranks: Ranks) -> Order | Summary:
+    """Return what rank 0 sends.
+
+    Raises:
+        OtherRankError: rank 0 failed.
+    """
+    order: Any = ranks.gather(None)[0]
+    if isinstance(order, str):
+        raise OtherRankError(f"rank 0: {order}")
+    received: Order | Summary = order
+    return received
+
+
+def obey(ranks: Ranks) -> Summary:
+    """Do what rank 0 orders; return the summary of the run."""
+    order = receive(ranks)
+    if isinstance(order, Summary):
+        return order
+    learner = Learner(order.config)
+    try:
+        if order.state is not None:
+            learner.load_state_dict(order.state)
+    except BaseException:
+        learner.close()
+        raise
+    return follow(learner, exact=order.exact)
+
+
+def follow(learner: Learner, *, exact: bool = True) -> Summary:
+    """Iterate until rank 0 ends the run; return its summary.
+
+    Args:
+        learner: of this rank.
+        exact: as in `Order`.
+    """
+    ranks, total = learner.ranks, learner.config.total_env_steps
+    summary = None
+    with stop_signal(once=False) as stop, closing(learner):
+        try:
+            if not exact:
+                _recreate(learner)
+            while learner.env_steps < total and not ranks.any(stop.is_set()):
+                learner.iterate()
+                is_last = learner.env_steps >= total
+                if learner.iterations % learner.checkpoint_interval == 0 and not is_last:
+                    _recreate(learner)
+        finally:
+            with suppress(RankError):
+                summary = ranks.gather(None)[0]
+    if summary is None:
+        raise OtherRankError("rank 0 ended without a summary")
+    return summary
+
+
+def _recreate(learner: Learner) -> None:
+    """Do what rank 0 does at a checkpoint."""
+    if learner.resets_at_checkpoints and learner.iterations:
+        learner.recreate_environments()

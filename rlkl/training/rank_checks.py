@@ -1,0 +1,94 @@
+"""What several ranks must have in common, and each rank's share of a run."""
+
+import sys
+import zlib
+from dataclasses import asdict, replace
+
+import gymnasium
+import numpy
+import torch
+
+from rlkl.envs.make import EnvConfig, choose_backend
+from rlkl.models.policy import Policy
+from rlkl.training.config import TrainConfig, leaves
+from rlkl.utils.errors import ConfigError, RankError
+from rlkl.utils.ranks import Ranks
+from rlkl.version import __version__
+
+
+def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
+    """Return the config of one rank's sub-environments.
+
+    Raises:
+        ConfigError: the sub-environments cannot be split evenly, or not at all.
+    """
+    size, total = ranks.size, config.num_envs
+    if size == 1:
+        return config
+    if total % size:
+        fitting = [n for n in (total // size * size, -(-total // size) * size) if n]
+        raise ConfigError(
+            f"env.num_envs={total} cannot be split evenly among {size} ranks; expected "
+            f"{' or '.join(map(str, fitting))}"
+        )
+    backend = choose_backend(config)
+    if backend == "native":
+        if config.backend == "native":
+            raise ConfigError(
+                "env.backend=native: all its sub-environments draw from one generator, so ranks "
+                "cannot split them; use env.backend=sync"
+            )
+        backend = "sync"
+    return replace(config, num_envs=total // size, backend=backend)
+
+
+def device_of_rank(device: str, ranks: Ranks) -> str:
+    """Return the device of a rank: `cuda` is one GPU for each rank of a machine."""
+    return f"cuda:{ranks.local_rank}" if device == "cuda" and ranks.size > 1 else device
+
+
+def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
+    """Check that all ranks have the same config and the same versions.
+
+    Raises:
+        ConfigError: they do not; the message names a rank and what differs.
+    """
+    if ranks.size == 1:
+        return
+    versions = {
+        "rlkl": __version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "gymnasium": gymnasium.__version__,
+        "numpy": numpy.__version__,
+    }
+    parts = dict(leaves(asdict(config))) | {
+        f"version of {name}": text for name, text in versions.items()
+    }
+    all_parts = ranks.gather({key: str(value) for key, value in parts.items()})
+    for rank, other in enumerate(all_parts):
+        for key, value in all_parts[0].items():
+            if other.get(key) != value:
+                raise ConfigError(
+                    f"{key}: rank 0 has {value}, rank {rank} has {other.get(key)}; start all "
+                    "ranks with the same command and the same packages"
+                )
+
+
+def check_same_parameters(ranks: Ranks, policy: Policy, iteration: int) -> None:
+    """Check that all ranks have the same parameters, bit for bit.
+
+    Raises:
+        RankError: they do not.
+    """
+    if ranks.size == 1:
+        return
+    vectors = (policy.actor_parameters.vector, policy.critic_parameters.vector)
+    sums = ranks.gather([zlib.crc32(v.detach().cpu().numpy().tobytes()) for v in vectors])
+    for rank, other in enumerate(sums):
+        if other != sums[0]:
+            raise RankError(
+                f"ranks 0 and {rank} have different parameters after iteration {iteration}: their "
+                "updates must be equal, so a device or an objective of your own is not "
+                "deterministic"
+            )
