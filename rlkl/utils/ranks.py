@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError, OtherRankError, RankError
 from rlkl.utils.validation import one_line
@@ -109,13 +112,22 @@ class Ranks:
         try:
             collective()
         except RuntimeError as error:
-            gone = [rank for rank, place in enumerate(self.places) if not _is_running(*place)]
+            gone = self._gone()
             is_first_left = self.rank == min(set(range(self.size)) - set(gone))
             kind = RankError if is_first_left else OtherRankError
             if gone:
                 names = " and ".join(f"rank {rank}" for rank in gone)
                 raise kind(f"{names} ended without an error message, perhaps killed") from error
             raise kind(f"another rank, or the network to it, is gone: {one_line(error)}") from error
+
+    def _gone(self) -> list[int]:
+        """Return the ranks whose process has ended; its connections may end a moment earlier."""
+        for _ in range(20):
+            gone = [rank for rank, place in enumerate(self.places) if not _is_running(*place)]
+            if gone:
+                return gone
+            time.sleep(0.1)
+        return []
 
 
 ALONE = Ranks()
@@ -134,7 +146,13 @@ def join_ranks() -> Ranks:
     if not distributed.is_initialized():
         has_cuda = torch.cuda.is_available() and distributed.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun keeps its store when it restarts ranks, with the addresses of those that died.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"rlkl/{attempt}", store)
+        distributed.init_process_group(
+            backend, timeout=PATIENCE, store=store, rank=rank, world_size=size
+        )
     ranks = Ranks(
         distributed.get_rank(),
         distributed.get_world_size(),
