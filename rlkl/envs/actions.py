@@ -37,6 +37,7 @@ class ActionDecoder:
         middle, half_range: of a = middle + half_range · u; None if that changes nothing.
         log_half_range: Σ_d log((high - low) / 2) of squashed actions, which is their entropy minus
             that of tanh(u); else 0.
+        is_continuous, squashes: whether the distribution is a Gaussian, and a squashed one.
         family: from a network's output `[B, P]` to distributions.
         parameter_size: P.
 
@@ -62,6 +63,9 @@ class ActionDecoder:
         self.middle: Any = None
         self.half_range: Any = None
         self.log_half_range = 0.0
+        self.is_continuous = isinstance(space, Box)
+        self.squashes = self.is_continuous and box_distribution != "gaussian"
+        self._is_shifted = bool(np.any(getattr(space, "start", 0)))
         self._shape: tuple[int, ...] = space.shape or ()
         self.family: Callable[[Tensor], Distribution]
         if isinstance(space, Discrete):
@@ -107,16 +111,6 @@ class ActionDecoder:
         above = self.space.low - middle > distance * half
         return bool((above | (self.space.high - middle < -distance * half)).any())
 
-    @property
-    def squashes(self) -> bool:
-        """Whether samples pass through tanh."""
-        return self.family is TanhGaussian
-
-    @property
-    def is_continuous(self) -> bool:
-        """Whether the distribution is a Gaussian, squashed or not."""
-        return self.family in (DiagonalGaussian, TanhGaussian)
-
     def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Return the environment's actions for samples of the distribution.
 
@@ -126,9 +120,11 @@ class ActionDecoder:
         Returns:
             `[N]` or `[N, *shape]` in the numbering, bounds and type of the action space.
         """
-        samples = samples.reshape(len(samples), *self._shape)
+        if samples.shape[1:] != self._shape:
+            samples = samples.reshape(len(samples), *self._shape)
         if not self.is_continuous:
-            samples = samples + getattr(self.space, "start", 0)
+            if self._is_shifted:
+                samples = samples + self.space.start
             return samples.astype(self.space.dtype, copy=False)
         if self.squashes:
             samples = self._squash_low + self._squash_span * (np.tanh(samples) + 1) / 2

@@ -82,8 +82,10 @@ class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
                 or observation.dtype not in self._types
             ):
                 self._check(observation)
-            _check_info(info)
-            info = self._with_mask(info)
+            if type(info) is not dict:
+                _check_info(info)
+            if self._has_masks or MASK_ALIAS in info:
+                info = self._with_mask(info)
             if not isinstance(reward, float):
                 reward = _number(reward)
             if type(terminated) is not bool:

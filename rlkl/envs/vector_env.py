@@ -5,7 +5,7 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -74,6 +74,9 @@ class VectorEnvironment:
         seeding: Callable[[list[int]], Any] = list,
     ) -> None:
         self._envs = envs
+        self._methods: dict[str, Callable[..., Any]] = {"reset": envs.reset, "step": envs.step}
+        if isinstance(envs.unwrapped, AsyncVectorEnv):
+            self._methods = {"reset": _quiet()(envs.reset), "step": _quiet()(envs.step)}
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
@@ -96,7 +99,9 @@ class VectorEnvironment:
         processes = list(getattr(envs.unwrapped, "processes", ()))
         weakref.finalize(self, _kill, os.getpid(), processes)
         self._where = f"env.id={name}"
-        self._no_observations = self.encoder.empty(0)
+        self._no_observations, self._no_envs = self.encoder.empty(0), np.empty(0, np.int64)
+        self._all = np.ones(self.num_envs, np.bool_)
+        self._all.flags.writeable = False  # many steps share it
 
     def reset(self, seeds: list[int]) -> Observations:
         """Reset all sub-environments, with a seed for each; return the first observations.
@@ -132,13 +137,13 @@ class VectorEnvironment:
                 "expected a finite number"
             )
         ended = terminated | truncated
-        finals, final_envs = self._no_observations, np.empty(0, np.int64)
+        finals, final_envs = self._no_observations, self._no_envs
         if self._resets_on_next_step:
             is_transition, begins = ~self._ended, self._ended
         else:
-            is_transition, begins = np.ones(self.num_envs, np.bool_), ended
-            final_envs = np.flatnonzero(ended)
-            if len(final_envs):
+            is_transition, begins = self._all, ended
+            if np.count_nonzero(ended):  # faster than ended.any()
+                final_envs = np.flatnonzero(ended)
                 finals = self.encoder.stack(
                     [infos["final_obs"][i] for i in final_envs], self._where
                 )
@@ -150,10 +155,8 @@ class VectorEnvironment:
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the environments; raise an exception of one line."""
-        is_async = isinstance(self._envs.unwrapped, AsyncVectorEnv)
         try:
-            with _quiet() if is_async else nullcontext():
-                return getattr(self._envs, method)(*args, **kwargs)
+            return self._methods[method](*args, **kwargs)
         except (Exception, SystemExit) as error:
             codes = self._exit_codes()
             self._end_processes()

@@ -169,8 +169,20 @@ class Perceptron:
 
     def fixed(self, rows: int) -> Callable[[Array], Array]:
         """Return f for a fixed number of rows; its result is valid until its next call."""
-        buffers = self._outputs_for(rows)
-        return lambda inputs: self._pass(inputs, buffers)
+        layers = zip(self._transposed, self.biases, self._outputs_for(rows), strict=True)
+        *hidden, (last_weight, last_bias, outputs) = layers
+        dot, add, apply = np.dot, np.add, self.activation.apply
+
+        def f(units: Array) -> Array:  # faster than `_pass`
+            for weight, bias, buffers in hidden:
+                dot(units, weight, buffers)
+                add(buffers, bias, buffers)
+                apply(buffers, buffers)
+                units = buffers
+            dot(units, last_weight, outputs)
+            return add(outputs, last_bias, outputs)
+
+        return f
 
     def forward(self, inputs: Array) -> Array:
         """Return f(x), `[B, I]` to `[B, O]`, and store what `backward` and `tangent` need."""

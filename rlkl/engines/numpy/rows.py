@@ -1,8 +1,8 @@
 """A batch as NumPy arrays in the memory of its tensors."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from operator import itemgetter
+from dataclasses import dataclass, replace
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class Rows:
         return len(self.returns)
 
     def _each(self, change: Callable[[Any], Any]) -> "Rows":
-        values = [getattr(self, field.name) for field in fields(self)]
+        values = _values(self)
         return Rows(*[None if value is None else change(value) for value in values])
 
     @property
@@ -89,3 +89,6 @@ class Rows:
             stop = start + size // parts + (part < size % parts)
             yield shuffled._each(itemgetter(slice(start, stop)))
             start = stop
+
+
+_values = attrgetter(*Rows.__slots__)
