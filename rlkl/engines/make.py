@@ -11,8 +11,12 @@ except ModuleNotFoundError:  # rlkl works without this package, only slower
     numpy_engine = None  # type: ignore[assignment]
 
 
-def make_engine(policy: Policy) -> Engine:
+def make_engine(policy: Policy, needs_torch: str = "") -> Engine:
     """Return the engine of `policy.engine`; `auto` selects NumPy where possible.
+
+    Args:
+        policy: whose networks it evaluates.
+        needs_torch: why the NumPy engine cannot be used; empty if it can.
 
     Raises:
         ConfigError: `policy.engine=numpy`, but that engine cannot evaluate the networks.
@@ -20,7 +24,9 @@ def make_engine(policy: Policy) -> Engine:
     wanted = policy.config.engine
     if wanted == "torch":
         return TorchEngine(policy)
-    if numpy_engine is None:
+    if needs_torch:
+        reason = needs_torch
+    elif numpy_engine is None:
         reason = "the NumPy engine is not installed"
     elif part := numpy_engine.unsupported(policy):
         reason = f"the NumPy engine cannot evaluate {part}"

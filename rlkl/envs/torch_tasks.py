@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -28,8 +28,6 @@ class TorchVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         first_bounds: first states are uniform within ± these, `[S]`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
     def __init__(
         self,
         num_envs: int,
@@ -39,6 +37,7 @@ class TorchVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         action_space: gym.Space[Any],
         first_bounds: tuple[float, ...],
     ) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.max_episode_steps = max_episode_steps
