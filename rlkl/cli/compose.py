@@ -143,7 +143,7 @@ def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
     typed = {override.key_or_group: override.value() for override in map(parse, overrides)}
     used = dict(leaves(asdict(config)))
     options = env_settings()
-    if options.get(typed.get("env"), {}).get("env.id") == config.env.id:
+    if options.get(str(typed.get("env")), {}).get("env.id") == config.env.id:
         return ""
     for name, settings in options.items():
         if "env.id" not in typed or settings["env.id"] != config.env.id:

@@ -96,7 +96,7 @@ class TensorEnvironment:
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Dict) and ACTION_MASK in space.spaces:
             raise ConfigError(_NO_MASKS)
-        self._encode = TensorEncoder(self.encoder, self.device, self.where)
+        self._encode = TensorEncoder(self.encoder, self.device, self.num_envs, self.where)
         self._actions = actions_like(torch.empty(0))
         self._ended = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         self._all = torch.ones_like(self._ended)

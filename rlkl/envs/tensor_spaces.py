@@ -70,11 +70,18 @@ class TensorEncoder:
     Args:
         encoder: of the same observations as arrays.
         device: of the tensors.
+        num_envs: N.
         where: the start of an error message.
     """
 
-    def __init__(self, encoder: ObservationEncoder, device: torch.device, where: str) -> None:
-        self._device, self._where = device, where
+    def __init__(
+        self,
+        encoder: ObservationEncoder,
+        device: torch.device,
+        num_envs: int,
+        where: str = "the environment",
+    ) -> None:
+        self._device, self._num_envs, self._where = device, num_envs, where
         self._leaves = encoder.vector_leaves
         self._images = encoder.image_leaves
         self._dtype = torch.float64 if encoder.dtype == np.float64 else torch.float32
@@ -108,10 +115,10 @@ class TensorEncoder:
             raise BrokenEnvironmentError(
                 f"{self._where}: the observation{leaf.label} is missing"
             ) from None
-        if tuple(rows.shape[1:]) != leaf.shape:
+        if tuple(rows.shape) != (self._num_envs, *leaf.shape):
             raise BrokenEnvironmentError(
-                f"{self._where}: an observation{leaf.label} has shape {tuple(rows.shape[1:])}; "
-                f"its space declares {leaf.shape}"
+                f"{self._where}: the observations{leaf.label} have shape {tuple(rows.shape)}; "
+                f"expected {(self._num_envs, *leaf.shape)}"
             )
         return rows
 

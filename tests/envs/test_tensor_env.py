@@ -68,7 +68,7 @@ def test_encoding_is_that_of_arrays(name: str) -> None:
     space.seed(0)
     sample = space.sample()
     encoder = ObservationEncoder(OBSERVATIONS[name])
-    found = TensorEncoder(encoder, CPU, "here")(as_tensors(sample))
+    found = TensorEncoder(encoder, CPU, 6)(as_tensors(sample))
     expected = encoder(sample)
     assert found.keys() == expected.keys()
     for key, rows in expected.items():
@@ -92,7 +92,7 @@ def test_decoding_is_that_of_arrays(space: gym.Space[Any], settings: dict[str, A
 
 
 def test_discrete_observation_outside_its_space_is_nan() -> None:
-    encode = TensorEncoder(ObservationEncoder(Discrete(3)), CPU, "here")
+    encode = TensorEncoder(ObservationEncoder(Discrete(3)), CPU, 3)
     found = encode(torch.tensor([0, 3, 2]))[VECTOR]
     assert found.isnan().any(1).tolist() == [False, True, False]
 
@@ -174,6 +174,7 @@ class Wrong(TorchCartPole):
             "reward": (1, lambda rewards: rewards[:1]),
             "terminated": (2, lambda flags: flags.float()),
             "finals": (4, lambda infos: {}),
+            "rows": (4, lambda infos: {"final_obs": infos["final_obs"][:1]}),
         }
         place, change = changes[self.wrong]
         results[place] = change(results[place])
@@ -187,7 +188,8 @@ class Wrong(TorchCartPole):
     ("wrong", "message"),
     [
         ("raises", "step failed: ValueError: no such action"),
-        ("shape", r"an observation has shape \(3,\); its space declares \(4,\)"),
+        ("shape", r"the observations have shape \(2, 3\); expected \(2, 4\)"),
+        ("rows", r"the observations have shape \(1, 4\); expected \(2, 4\)"),
         ("list", "takes torch tensors and arrays that have DLPack, such as JAX's; got list"),
         ("reward", r"reward has shape \(1,\) and type torch.float64; expected numbers, one for"),
         (
