@@ -21,7 +21,6 @@ from rlkl.envs.tensor_spaces import (
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import one_line
 
-
 _NO_MASKS = "env.backend=tensor does not support action masks"
 
 

@@ -79,12 +79,13 @@ def test_encoding_is_that_of_arrays(name: str) -> None:
 @pytest.mark.parametrize(("space", "settings"), ACTIONS, ids=str)
 def test_decoding_is_that_of_arrays(space: gym.Space[Any], settings: dict[str, Any]) -> None:
     decoder = ActionDecoder(space, **settings)
-    family = decoder.family(2 * torch.randn(50, decoder.parameter_size))
-    samples = family.sample(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    family = decoder.family(2 * torch.randn(50, decoder.parameter_size, generator=generator))
+    samples = family.sample(generator)
     found, expected = TensorDecoder(decoder, CPU)(samples), decoder(samples.numpy())
     assert found.numpy().dtype == expected.dtype
     assert found.shape == expected.shape
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-6)
     if settings.get("clip", True):
         assert all(
             space.contains(action) for action in iterate(batch_space(space, 50), found.numpy())
@@ -212,6 +213,10 @@ def test_wrong_results_end_in_one_line(wrong: str, message: str) -> None:
 def test_masks_and_other_autoreset_modes_are_refused() -> None:
     with pytest.raises(BrokenEnvironmentError, match="does not support action masks"):
         TensorEnvironment(Wrong("mask")).reset([0])
+    parts = TorchCartPole(2)
+    parts.single_observation_space = Dict(action_mask=MultiBinary(2), seen=Box(-1, 1, (4,)))
+    with pytest.raises(ConfigError, match="does not support action masks"):
+        TensorEnvironment(parts)
     with pytest.raises(ConfigError, match="DISABLED is not supported"):
         TensorEnvironment(Wrong("mode"))
 
