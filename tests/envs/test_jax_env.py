@@ -177,3 +177,20 @@ def test_real_brax_environment_steps() -> None:
     for _ in range(6):
         step = envs.step(torch.zeros(3, env.action_size))
     assert step.observations[VECTOR].shape == seen.shape
+
+
+def test_state_of_the_brax_interface_is_restored() -> None:
+    first, second = (
+        TensorEnvironment(from_brax(Slider(), 3, max_episode_steps=4)) for _ in range(2)
+    )
+    first.reset([1])
+    second.reset([2])
+    push = torch.full((3, 2), 0.5)
+    first.step(push)
+    state = first.state()
+    assert state is not None
+    second.set_state(state)
+    for _ in range(9):
+        one, other = first.step(push), second.step(push)
+        assert torch.equal(one.observations[VECTOR], other.observations[VECTOR])
+        assert torch.equal(one.truncated, other.truncated)
