@@ -142,9 +142,14 @@ def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
     """Return a line about the settings of an `env` option that `env.id=` alone does not apply."""
     typed = {override.key_or_group: override.value() for override in map(parse, overrides)}
     used = dict(leaves(asdict(config)))
-    for name, settings in env_settings().items():
-        if "env.id" not in typed or settings["env.id"] != config.env.id or typed.get("env") == name:
+    options = env_settings()
+    if options.get(str(typed.get("env")), {}).get("env.id") == config.env.id:
+        return ""
+    for name, settings in options.items():
+        if "env.id" not in typed or settings["env.id"] != config.env.id:
             continue
+        if settings.get("env.backend", config.env.backend) != config.env.backend:
+            continue  # the option is for another backend
         unused = [
             f"{key}={str(value).lower() if isinstance(value, bool) else value}".replace(" ", "")
             for key, value in settings.items()

@@ -58,8 +58,8 @@ def help_text(config_dirs: list[Path]) -> str:
     keys = {
         "env.id=ID": "any registered environment; my_package:MyEnv-v0 imports my_package",
         "env.num_envs=8": "sub-environments stepped together",
-        "env.backend=auto": "native, sync, shared, async, ale or envpool; auto is ale for Atari, "
-        "native where there is one and num_envs is at least 6, else sync",
+        "env.backend=auto": "native, sync, shared, async, ale, envpool or tensor (on the device); "
+        "auto is ale for Atari, native where there is one and num_envs is at least 6, else sync",
         "env.frame_stack=4": "how many of the last observations are stacked",
         "env.kwargs.KEY=VALUE": "arguments of the environment's constructor",
         "total_env_steps=100000": "the training budget",

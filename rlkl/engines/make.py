@@ -13,10 +13,15 @@ except ModuleNotFoundError:  # rlkl works without this package, only slower
     numpy_engine = None  # type: ignore[assignment]
 
 
-def make_engine(policy: Policy, ranks: Ranks = ALONE) -> Engine:
+def make_engine(policy: Policy, ranks: Ranks = ALONE, needs_torch: str = "") -> Engine:
     """Return the engine of `policy.engine`; `auto` selects NumPy where possible.
 
     Several ranks share the work of torch's engine.
+
+    Args:
+        policy: whose networks it evaluates.
+        ranks: of the run.
+        needs_torch: why the NumPy engine cannot be used; empty if it can.
 
     Raises:
         ConfigError: `policy.engine=numpy`, but that engine cannot evaluate the networks, or there
@@ -32,7 +37,9 @@ def make_engine(policy: Policy, ranks: Ranks = ALONE) -> Engine:
         return RankedEngine(policy, ranks)
     if wanted == "torch":
         return TorchEngine(policy)
-    if numpy_engine is None:
+    if needs_torch:
+        reason = needs_torch
+    elif numpy_engine is None:
         reason = "the NumPy engine is not installed"
     elif part := numpy_engine.unsupported(policy):
         reason = f"the NumPy engine cannot evaluate {part}"

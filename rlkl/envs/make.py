@@ -11,24 +11,28 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.envs.arguments import unknown_argument, with_tuples
+from rlkl.envs.array_view import ArrayView
 from rlkl.envs.checks import EnvChecker
 from rlkl.envs.envpool_env import EnvPoolVectorEnv
 from rlkl.envs.ids import find_spec
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.spaces import FLAT, leaves
 from rlkl.envs.sync_env import SyncVectorEnv
+from rlkl.envs.tensor_env import TensorEnvironment
+from rlkl.envs.tensor_make import TORCH_TASKS, check_tensor_backend, make_tensor_envs
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.signals import STOP_SIGNALS
 from rlkl.utils.validation import check_choice, check_installed, check_range, check_text, one_line
 
-BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale")
-VECTORIZED = ("native", "ale")  # these make an environment's own vectorised form
+BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale", "tensor")
+VECTORIZED = ("native", "ale", "tensor")  # these make an environment's own vectorised form
 MIN_ENVS_FOR_NATIVE = 6  # from here on CartPole's vectorised form is faster than `sync`
 
 
@@ -41,8 +45,9 @@ class EnvConfig:
         num_envs: sub-environments that are stepped together.
         backend: `native` is the environment's own vectorised form, `ale` that of Atari. `sync`
             steps the sub-environments one after the other, `shared` a part on each core, `async`
-            each in its own process, `envpool` in threads of that package. `auto` is `ale` for
-            Atari, `native` if it exists and there are at least six sub-environments, else `sync`.
+            each in its own process, `envpool` in threads of that package. `tensor` keeps the
+            environments and the rollout on `device`. `auto` is `ale` for Atari, `native` if it
+            exists and there are at least six sub-environments, else `sync`.
         frame_stack: number of stacked observations; 1 does not stack.
         observation_keys: the parts of a Dict or Tuple observation to use; empty for all.
         kwargs: passed to the environment's constructor.
@@ -63,13 +68,45 @@ class EnvConfig:
         check_range("env.frame_stack", self.frame_stack, at_least=1, at_most=1024)
 
 
+def make_training_env(
+    config: EnvConfig, device: torch.device | str = "cpu"
+) -> VectorEnvironment | TensorEnvironment:
+    """Make the environments of a run: on a device with `env.backend=tensor`, else as arrays.
+
+    Raises:
+        ConfigError: as `make_vector_env`.
+    """
+    if config.backend != "tensor":
+        return make_vector_env(config)
+    envs = _make_tensors(config, device)
+    try:
+        return TensorEnvironment(envs, device, config.id, tuple(config.observation_keys))
+    except ConfigError as error:
+        envs.close()
+        raise ConfigError(f"env.id={config.id}: {error}") from error
+
+
+def _make_tensors(
+    config: EnvConfig, device: torch.device | str
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    choose_backend(config)
+    config = _with_tuples(config, "tensor")
+    with _config_errors(config, "tensor"):
+        return make_tensor_envs(config.id, config.num_envs, config.kwargs, device)
+
+
 def make_vector_env(config: EnvConfig) -> VectorEnvironment:
-    """Make the environments.
+    """Make environments of NumPy arrays.
+
+    With `env.backend=tensor` these are the ordinary environments of an id that rlkl has in torch,
+    and else a view of the tensors as arrays.
 
     Raises:
         ConfigError: for an unknown id, a missing package, arguments that the environment does not
             accept, or an unsupported space or backend.
     """
+    if config.backend == "tensor" and config.id in TORCH_TASKS:
+        config = replace(config, backend="sync")
     backend = choose_backend(config)
     with _config_errors(config, backend):
         envs, seeding = _make(_with_tuples(config, backend), backend)
@@ -103,10 +140,7 @@ def _config_errors(config: EnvConfig, backend: str) -> Iterator[None]:
 
 def _failure(config: EnvConfig, backend: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "jaxlib", "flax"):
-        return (
-            f"env.id={config.id} is written in JAX, which rlkl has no extra for; "
-            f"pip install 'gymnasium[jax]'"
-        )
+        return f"env.id={config.id} is written in JAX; pip install 'rlkl[jax]' (extra: jax)"
     if backend != "envpool":
         spec, vectorized = find_spec(config.id), backend in VECTORIZED
         if why := unknown_argument(error, config.kwargs, spec, vectorized=vectorized):
@@ -164,6 +198,9 @@ def choose_backend(config: EnvConfig) -> str:
     # Gymnasium's phys2d forms are written in JAX and keep their state on its device.
     has_native = spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
     stacks = config.frame_stack > 1
+    if backend == "tensor":
+        check_tensor_backend(config.id, spec.vector_entry_point is not None, config.frame_stack)
+        return backend
     if is_atari and backend in ("sync", "shared", "async"):
         raise ConfigError(
             f"env.backend={backend}: Atari games run in ALE's own vector environment, "
@@ -228,6 +265,9 @@ def _make(
     """Return the environments, and the conversion of N seeds for their reset."""
     if backend == "native":
         return _make_vectorized(config), lambda seeds: seeds[0]
+    if backend == "tensor":
+        view = ArrayView(make_tensor_envs(config.id, config.num_envs, config.kwargs, "cpu"))
+        return view, lambda seeds: seeds[0]
     if backend == "ale":
         # The trainer clips rewards (clip_rewards), so that it can report the raw ones.
         stack = config.frame_stack

@@ -143,6 +143,16 @@ class ObservationEncoder:
         """Start and end (exclusive) of each part's columns in the vector."""
         return {leaf.name: (span.start, span.stop) for leaf, span in self._columns}
 
+    @property
+    def vector_leaves(self) -> list[Leaf]:
+        """The parts of the vector, in its order."""
+        return [leaf for leaf, _ in self._columns]
+
+    @property
+    def image_leaves(self) -> dict[str, Leaf]:
+        """The images, by their key in the encoded observations."""
+        return self._images
+
     def empty(self, *shape: int) -> Observations:
         """Return uninitialized buffers for encoded observations, `[*shape, ...]` each."""
         buffers: Observations = {

@@ -42,6 +42,8 @@ def state_of(envs: gym.vector.VectorEnv[Any, Any, Any]) -> list[Any] | None:
     """Return the state of N environments as plain data; None if it cannot be read."""
     if type(envs) is CartPoleVectorEnv:
         return [_attributes(envs, NATIVE)]
+    if _gives_state(envs):
+        return [{"given": _given(envs)}]
     if not isinstance(envs, SyncVectorEnv):
         return None
     states = [_state(env) for env in envs.envs]
@@ -53,6 +55,8 @@ def set_state(envs: gym.vector.VectorEnv[Any, Any, Any], states: list[Any]) -> N
     if isinstance(envs, SyncVectorEnv):
         for env, state in zip(envs.envs, states, strict=True):
             _set_state(env, state)
+    elif "given" in states[0]:
+        _restore_given(envs, states[0]["given"])
     else:
         _set_attributes(envs, states[0])
 

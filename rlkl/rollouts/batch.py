@@ -102,7 +102,9 @@ def make_batch(
     rows = np.flatnonzero(rollout.is_transition)
     inputs = Inputs(
         policy.tensors({key: array[rows] for key, array in observations.items()}),
-        _sequences(rollout, rows, policy) if policy.state_size else None,
+        sequences_of(rollout.is_transition, rollout.begins, rollout.states, policy)
+        if policy.state_size
+        else None,
     )
     actions = policy.tensor(_flat(rollout.actions)[rows])
     old = engine.distribution(inputs)
@@ -139,9 +141,19 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def _sequences(rollout: Rollout, rows: NDArray[np.int64], policy: Policy) -> Sequences:
-    """Split each sub-environment's rows at episode starts and at the longest sequence length."""
-    steps, num_envs = rollout.rewards.shape
+def sequences_of(
+    is_transition: NDArray[np.bool_], begins: NDArray[np.bool_], states: Tensor, policy: Policy
+) -> Sequences:
+    """Split each sub-environment's rows at episode starts and at the longest sequence length.
+
+    Args:
+        is_transition: `[T, N]`.
+        begins: episode starts, at least T rows `[T, N]`.
+        states: memory states before each observation, at least T rows `[T, N, state_size]`.
+        policy: its config has the longest sequence length.
+    """
+    steps, num_envs = is_transition.shape
+    rows = np.flatnonzero(is_transition)
     batch_rows = np.full(steps * num_envs, -1)
     batch_rows[rows] = np.arange(len(rows))
     starts: list[int] = []
@@ -150,11 +162,11 @@ def _sequences(rollout: Rollout, rows: NDArray[np.int64], policy: Policy) -> Seq
         is_open = False
         for t in range(steps):
             row = t * num_envs + env
-            if not rollout.is_transition[t, env]:
+            if not is_transition[t, env]:
                 is_open = False
                 continue
             is_full = is_open and len(sequences[-1]) == policy.config.sequence_length
-            if not is_open or is_full or rollout.begins[t, env]:
+            if not is_open or is_full or begins[t, env]:
                 sequences.append([])
                 starts.append(row)
                 is_open = True
@@ -162,7 +174,7 @@ def _sequences(rollout: Rollout, rows: NDArray[np.int64], policy: Policy) -> Seq
     return Sequences(
         pad_sequence([torch.tensor(sequence) for sequence in sequences]).to(policy.device),
         torch.as_tensor([len(sequence) for sequence in sequences], device=policy.device),
-        rollout.states.flatten(0, 1)[torch.as_tensor(starts, device=policy.device)],
+        states.flatten(0, 1)[torch.as_tensor(starts, device=policy.device)],
     )
 
 

@@ -65,3 +65,13 @@ class Rollout:
     def ends(self) -> NDArray[np.bool_]:
         """Episode ends, `[T, N]`: terminations and truncations."""
         return self.terminated | self.truncated
+
+    @property
+    def raw_transitions(self) -> NDArray[np.floating[Any]] | None:
+        """The raw vectors of all transitions, `[B, D]`; None without normalization."""
+        return None if self.raw_vectors is None else self.raw_vectors[self.is_transition]
+
+    @property
+    def num_transitions(self) -> int:
+        """Number of transitions."""
+        return int(self.is_transition.sum())

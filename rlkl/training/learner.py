@@ -15,11 +15,15 @@ from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
-from rlkl.envs.make import make_vector_env
+from rlkl.envs.make import make_training_env
 from rlkl.models.policy import Policy, PolicyConfig
-from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler
-from rlkl.rollouts.batch import make_batch
-from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.make import (
+    for_arrays,
+    make_batch,
+    make_collector,
+    make_normalizer,
+    make_reward_scaler,
+)
 from rlkl.training.config import TrainConfig
 from rlkl.training.episode_tracker import EpisodeTracker
 from rlkl.training.evaluation import Evaluation, evaluate
@@ -66,7 +70,7 @@ class Learner:
 
             def make() -> torch.device:
                 device = checked_device(device_of_rank(config.device, self.ranks))
-                self.envs = make_vector_env(self._env_config)
+                self.envs = make_training_env(self._env_config, device)
                 undone.callback(self.envs.close)
                 return device
 
@@ -84,7 +88,9 @@ class Learner:
         check_memory(config.rollout_steps, num_envs, config.policy, row, action_parameters=outputs)
         initialization = streams.torch("initialization")
         self.policy = Policy(config.policy, envs.encoder, envs.action_space, initialization, device)
-        self.engine = make_engine(self.policy, self.ranks)
+        is_tensor = envs.backend == "tensor"
+        reason = "environments of tensors need torch" * is_tensor
+        self.engine = make_engine(self.policy, self.ranks, reason)
         self.policy_optimizer = make_policy_optimizer(
             config.algo, self.engine, streams.torch("policy minibatches", device)
         )
@@ -94,14 +100,16 @@ class Learner:
         size = config.rollout_steps * num_envs
         self.updates = Updates(self.policy_optimizer, self.critic_fit, size)
         self.normalizer = self._normalizer() if config.normalize_observations else None
-        self.reward_scaler = RewardScaler(num_envs, config.gamma) if config.scale_rewards else None
+        self.reward_scaler = (
+            make_reward_scaler(envs, num_envs, config.gamma) if config.scale_rewards else None
+        )
         learners = {"policy_optimizer": self.policy_optimizer, "critic_fit": self.critic_fit}
         if self.reward_scaler is not None:
             learners["reward_scaler"] = self.reward_scaler
         self.guard = NonfiniteGuard(
             self.engine, learners, config.algo.ratio_bounds, config.max_bad_updates
         )
-        self.collector = Collector(
+        self.collector = make_collector(
             envs,
             self.engine,
             config.rollout_steps,
@@ -115,14 +123,14 @@ class Learner:
         except BrokenEnvironmentError as error:
             raise ConfigError(str(error)) from error
 
-    def _normalizer(self) -> ObservationNormalizer:
+    def _normalizer(self) -> Any:
         encoder = self.envs.encoder
         if not encoder.is_measured.any():
             raise ConfigError(
                 f"normalize_observations=true: {self.config.env.id} has nothing to normalize, only "
                 "images (see policy.pixel_scale) or one-hot codes; leave it out"
             )
-        return ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
+        return make_normalizer(self.envs)
 
     @property
     def resolved_config(self) -> TrainConfig:
@@ -186,7 +194,7 @@ class Learner:
             self.policy_optimizer.adapt(compared["kl/old_new"])
             # Updated only now, so that π_old and π_θ see the same normalized observations.
             if self.normalizer is not None and rollout.raw_vectors is not None:
-                self.normalizer.update(rollout.raw_vectors[rollout.is_transition])
+                self.normalizer.update(rollout.raw_transitions)
         self.iterations += 1
         check_same_parameters(self.ranks, self.policy, self.iterations)
         self.tracker.add(rollout.episodes)
@@ -196,7 +204,7 @@ class Learner:
             "time/prepare": prepared - collected,
             "time/update": updated - prepared,
             "time/report": end - updated,
-            "time/env_steps_per_second": float(rollout.is_transition.sum()) / (end - start),
+            "time/env_steps_per_second": rollout.num_transitions / (end - start),
         }
         of_policy, of_critic = (outcome.metrics for outcome in outcomes)
         scalars = scalars_of(of_policy, of_critic, compared, self.tracker.metrics(), times)
@@ -222,7 +230,7 @@ class Learner:
             config.env,
             config.eval_episodes,
             self.streams.integers("evaluation", config.eval_episodes),
-            normalizer=self.normalizer,
+            normalizer=for_arrays(self.normalizer),
             max_episode_steps=config.eval_max_episode_steps,
             stop=stop,
         )
@@ -247,8 +255,10 @@ class Learner:
         A reset is not enough: some, such as BipedalWalker, are not reproducible once used.
         """
         self.envs.close()
-        self.envs = make_vector_env(self.resolved_config.env)
-        seeds = self.streams.integers(f"environments {self.iterations}", self.envs.num_envs)
+        env = replace(self._env_config, backend=self.envs.backend)
+        self.envs = make_training_env(env, self.policy.device)
+        name = f"environments {self.iterations}"
+        seeds = self.streams.integers(name, self.config.env.num_envs)
         self.collector.restart(self.envs, seeds)
         if self.reward_scaler is not None:
             self.reward_scaler.reset_returns()

@@ -122,7 +122,7 @@ class NonfiniteGuard:
         content = {
             "culprit": culprit,
             "batch": tensors | {"observations": batch.inputs.observations},
-            "rewards": torch.from_numpy(rollout.rewards),
+            "rewards": torch.as_tensor(rollout.rewards),
             "metrics": metrics | compared,
             "before": self._before,
             "after": self._state(),

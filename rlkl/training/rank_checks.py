@@ -32,6 +32,11 @@ def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
             f"{' or '.join(map(str, fitting))}"
         )
     backend = choose_backend(config)
+    if backend == "tensor":
+        raise ConfigError(
+            f"env.backend=tensor: its sub-environments cannot be split among {size} ranks; use one "
+            "process, or env.backend=sync"
+        )
     if backend == "native":
         if config.backend == "native":
             raise ConfigError(

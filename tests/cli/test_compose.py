@@ -70,6 +70,7 @@ def test_unused_environment_settings_are_reported() -> None:
         "normalize_observations=true scale_rewards=true"
     )
     assert note("env.id=Pendulum-v1", "env=pendulum") == ""
+    assert note("env.id=Pendulum-v1", "env=pendulum_tensor") == ""
     assert note("env.id=CartPole-v1") == ""  # its settings are the defaults
     assert note("env.id=MountainCar-v0") == ""
     assert note("env=pendulum", "gamma=0.9") == ""

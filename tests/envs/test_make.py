@@ -212,7 +212,7 @@ def test_constructor_arguments_reach_the_environment(backend: str) -> None:
 def test_jax_environments_name_their_package() -> None:
     if importlib.util.find_spec("jax") is not None:
         pytest.skip("JAX is installed")
-    with pytest.raises(ConfigError, match=r"written in JAX.*pip install 'gymnasium\[jax\]'"):
+    with pytest.raises(ConfigError, match=r"written in JAX.*pip install 'rlkl\[jax\]'"):
         make_vector_env(EnvConfig("phys2d/CartPole-v1", 2))
 
 

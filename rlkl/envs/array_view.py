@@ -1,0 +1,79 @@
+"""Show a vector environment of tensors as one of NumPy arrays, for evaluation."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from rlkl.envs.tensor_spaces import actions_like, as_tensor, first_array
+
+
+class ArrayView(gym.vector.VectorEnv[Any, Any, Any]):
+    """The same environments with results as NumPy arrays; every step waits for the device.
+
+    Args:
+        envs: their results are tensors, or arrays with DLPack.
+        device: of the actions.
+    """
+
+    def __init__(
+        self, envs: gym.vector.VectorEnv[Any, Any, Any], device: torch.device | str = "cpu"
+    ) -> None:
+        self.envs, self.device = envs, torch.device(device)
+        self.metadata = envs.metadata
+        self.autoreset_mode = getattr(
+            envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode")
+        )
+        self.num_envs = envs.num_envs
+        self.single_observation_space = envs.single_observation_space
+        self.single_action_space = envs.single_action_space
+        self.observation_space = envs.observation_space
+        self.action_space = envs.action_space
+        self._actions = actions_like(torch.empty(0))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset all sub-environments."""
+        observations, _ = self.envs.reset(seed=seed, options=options)
+        self._actions = actions_like(first_array(observations))
+        return self._array(observations), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step all sub-environments."""
+        given = self._actions(torch.as_tensor(actions).to(self.device))
+        observations, *results, infos = self.envs.step(given)
+        rewards, terminated, truncated = (
+            self._array(result).reshape(self.num_envs) for result in results
+        )
+        shown: dict[str, Any] = {}
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            ended = terminated | truncated
+            finals = self._array(infos["final_obs"])
+            shown["_final_obs"], shown["final_obs"] = ended, np.full(self.num_envs, None)
+            for i in np.flatnonzero(ended):
+                shown["final_obs"][i] = _row(finals, int(i))
+        return self._array(observations), rewards, terminated, truncated, shown
+
+    def close(self, **kwargs: Any) -> None:
+        """Close the environments."""
+        self.envs.close(**kwargs)
+
+    def _array(self, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {key: self._array(part) for key, part in values.items()}
+        if isinstance(values, tuple):
+            return tuple(map(self._array, values))
+        tensor: Tensor = as_tensor(values, torch.device("cpu"))
+        return tensor.numpy().copy()
+
+
+def _row(observations: Any, i: int) -> Any:
+    if isinstance(observations, dict):
+        return {key: _row(part, i) for key, part in observations.items()}
+    if isinstance(observations, tuple):
+        return tuple(_row(part, i) for part in observations)
+    return observations[i]

@@ -1,0 +1,195 @@
+"""Step functional JAX environments: Gymnasium's (`phys2d/...`), Brax's and MuJoCo Playground's."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+
+class Functions(NamedTuple):
+    """An environment as pure functions of N rows, for `jax.jit`.
+
+    Attributes:
+        initial: N keys to first states, a tree of arrays with N rows each.
+        step: states, actions and N keys to the next states, rewards `[N]`, terminations `[N]` and
+            truncations `[N]`.
+        observe: states and N keys to observations of N rows.
+    """
+
+    initial: Callable[[Any], Any]
+    step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]]
+    observe: Callable[[Any, Any], Any]
+
+
+class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """N sub-environments in one compiled step, with SAME_STEP autoreset and final observations.
+
+    First states are computed for all rows and used where an episode ended, so shapes stand still.
+
+    Args:
+        functions: of the environment.
+        num_envs: N.
+        max_episode_steps: time limit, in environment steps; 0 for none.
+        observation_space: of one sub-environment.
+        action_space: of one sub-environment.
+    """
+
+    def __init__(
+        self,
+        functions: Functions,
+        num_envs: int,
+        max_episode_steps: int,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+    ) -> None:
+        import jax  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.single_observation_space = observation_space
+        self.single_action_space = action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self._functions = functions
+        self._jax: Any = jax
+        self._begin = jax.jit(self._begun)
+        self._advance = jax.jit(self._advanced)
+        self._carried: Any = None  # states, steps in each episode, and the key of random numbers
+
+    def _begun(self, key: Any) -> tuple[Any, Any]:
+        """Return first states and observations."""
+        random, count = self._jax.random, self.num_envs
+        key, first, seen = random.split(key, 3)
+        states = self._functions.initial(random.split(first, count))
+        steps = self._jax.numpy.zeros(count, self._jax.numpy.int32)
+        return (states, steps, key), self._functions.observe(states, random.split(seen, count))
+
+    def _advanced(self, carried: Any, actions: Any) -> tuple[Any, Any]:
+        """Return what is carried on, and the results of a step."""
+        random, jnp, count = self._jax.random, self._jax.numpy, self.num_envs
+        states, steps, key = carried
+        key, now, first, seen = random.split(key, 4)
+        after, rewards, terminated, truncated = self._functions.step(
+            states, actions, random.split(now, count)
+        )
+        steps = steps + 1
+        if self.max_episode_steps:
+            truncated = truncated | (steps >= self.max_episode_steps)
+        ended = terminated | truncated
+        fresh = self._functions.initial(random.split(first, count))
+
+        def chosen(begun: Any, continued: Any) -> Any:
+            return jnp.where(ended.reshape(-1, *(1,) * (continued.ndim - 1)), begun, continued)
+
+        states = self._jax.tree.map(chosen, fresh, after)
+        keys = random.split(seen, count)
+        finals = self._functions.observe(after, keys)
+        shown = self._functions.observe(states, keys)
+        carried = states, jnp.where(ended, 0, steps), key
+        return carried, (shown, rewards, terminated, truncated, finals, ended)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset all sub-environments; without a seed, the random numbers continue.
+
+        Args:
+            seed: of all sub-environments.
+            options: ignored.
+        """
+        if seed is not None or self._carried is None:
+            key = self._jax.random.PRNGKey(0 if seed is None else seed)
+        else:
+            key = self._carried[2]
+        self._carried, observations = self._begin(key)
+        return observations, {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step all sub-environments; `final_obs` has N rows, those of ended episodes count."""
+        self._carried, results = self._advance(self._carried, actions)
+        shown, rewards, terminated, truncated, finals, ended = results
+        return shown, rewards, terminated, truncated, {"final_obs": finals, "_final_obs": ended}
+
+    def get_state(self) -> list[Tensor]:
+        """Return everything that future steps depend on; unsigned integers as signed ones."""
+        arrays = [np.asarray(leaf) for leaf in self._jax.tree.leaves(self._carried)]
+        signed = {"u": lambda array: array.view(f"i{array.dtype.itemsize}")}
+        plain = [signed.get(array.dtype.kind, np.array)(array) for array in arrays]
+        return [torch.from_numpy(array.copy()) for array in plain]
+
+    def set_state(self, state: list[Tensor]) -> None:
+        """Restore what `get_state` returned; the sub-environments must have been reset."""
+        leaves, tree = self._jax.tree.flatten(self._carried)
+        restored = [
+            self._jax.numpy.asarray(tensor.cpu().numpy().view(leaf.dtype))
+            for tensor, leaf in zip(state, leaves, strict=True)
+        ]
+        self._carried = self._jax.tree.unflatten(tree, restored)
+
+    def close(self, **kwargs: Any) -> None:
+        """Do nothing."""
+
+
+def from_gymnasium(envs: Any) -> JaxVectorEnv:
+    """Return Gymnasium's functional environment, stepped by `JaxVectorEnv`.
+
+    In Gymnasium 1.4 its own `FunctionalJaxVectorEnv` lets all other sub-environments stand still
+    while one is reset, and waits for the device in every step.
+
+    Args:
+        envs: a `FunctionalJaxVectorEnv`, whose functions are vectorised already.
+    """
+    functional = envs.func_env
+
+    def step(states: Any, actions: Any, keys: Any) -> tuple[Any, Any, Any, Any]:
+        after = functional.transition(states, actions, keys)
+        terminated = functional.terminal(after, keys)
+        rewards = functional.reward(states, actions, after, keys)
+        return after, rewards, terminated, terminated & False
+
+    functions = Functions(lambda keys: functional.initial(rng=keys), step, functional.observation)
+    spaces = envs.single_observation_space, envs.single_action_space
+    return JaxVectorEnv(functions, envs.num_envs, envs.time_limit, *spaces)
+
+
+def from_brax(
+    env: Any,
+    num_envs: int,
+    max_episode_steps: int = 1000,
+    observation_key: str = "state",
+) -> JaxVectorEnv:
+    """Return an environment of Brax or MuJoCo Playground as a vector environment.
+
+    Args:
+        env: one with `reset(key)` and `step(state, action)`, without wrappers.
+        num_envs: N.
+        max_episode_steps: time limit, in environment steps.
+        observation_key: the part to use if observations are a dict.
+    """
+    import jax  # noqa: PLC0415
+
+    def seen(states: Any) -> Any:
+        return states.obs[observation_key] if isinstance(states.obs, dict) else states.obs
+
+    def step(states: Any, actions: Any, keys: Any) -> tuple[Any, Any, Any, Any]:
+        after = jax.vmap(env.step)(states, actions)
+        done = after.done.astype(bool)
+        return after, after.reward, done, done & False
+
+    size = env.observation_size
+    size = size[observation_key] if isinstance(size, dict) else size
+    shape = (size,) if isinstance(size, int) else tuple(size)
+    functions = Functions(jax.vmap(env.reset), step, lambda states, keys: seen(states))
+    return JaxVectorEnv(
+        functions,
+        num_envs,
+        max_episode_steps,
+        gym.spaces.Box(-np.inf, np.inf, shape, np.float32),
+        gym.spaces.Box(-1, 1, (env.action_size,), np.float32),
+    )

@@ -1,0 +1,77 @@
+"""Make vector environments whose results are tensors, or arrays with DLPack."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from rlkl.envs.jax_env import from_gymnasium
+from rlkl.envs.torch_tasks import TorchAcrobot, TorchCartPole, TorchPendulum, TorchVectorEnv
+from rlkl.utils.errors import ConfigError
+
+TORCH_TASKS: dict[str, type[TorchVectorEnv]] = {
+    "CartPole-v1": TorchCartPole,
+    "Pendulum-v1": TorchPendulum,
+    "Acrobot-v1": TorchAcrobot,
+}
+"""rlkl's own versions of Gymnasium's environments, by id."""
+
+
+def make_tensor_envs(
+    env_id: str, num_envs: int, kwargs: dict[str, Any], device: torch.device | str
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Make N sub-environments: rlkl's own if there is one of this id, else the id's vector form.
+
+    Args:
+        env_id: registered.
+        num_envs: N.
+        kwargs: of the constructor.
+        device: of rlkl's own; others choose theirs.
+
+    Raises:
+        ConfigError: the device has no float64.
+    """
+    task: Any = TORCH_TASKS.get(env_id)
+    if torch.device(device).type == "mps":
+        raise ConfigError(
+            "env.backend=tensor needs float64, which device=mps does not have; use device=cpu"
+        )
+    if task is not None:
+        envs: gym.vector.VectorEnv[Any, Any, Any] = task(num_envs, device, **kwargs)
+        return envs
+    with _without_warnings():
+        envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    return from_gymnasium(envs) if hasattr(envs, "func_env") else envs
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence Gymnasium: it warns of its own Pendulum in JAX, which declares no autoreset mode.
+
+    `TensorEnvironment` checks the mode of what is used.
+    """
+    level = gym.logger.min_level
+    gym.logger.min_level = gym.logger.ERROR
+    try:
+        yield
+    finally:
+        gym.logger.min_level = level
+
+
+def check_tensor_backend(env_id: str, has_vector_form: bool, frame_stack: int) -> None:
+    """Check that `env.backend=tensor` can make an environment.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if env_id not in TORCH_TASKS and not has_vector_form:
+        raise ConfigError(
+            f"env.backend=tensor: {env_id} has no form that returns tensors; expected "
+            f"{', '.join(TORCH_TASKS)}, or an id with a vector_entry_point"
+        )
+    if frame_stack > 1:
+        raise ConfigError(
+            "env.backend=tensor: frames are not stacked; use env.frame_stack=1 or another backend"
+        )

@@ -1,0 +1,99 @@
+"""Choose between arrays and tensors: the collector, the normalizers and the batch."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Generator
+
+from rlkl.engines.base import Engine
+from rlkl.envs.tensor_env import TensorEnvironment
+from rlkl.envs.vector_env import VectorEnvironment
+from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler
+from rlkl.numerics.tensor_normalization import TensorObservationNormalizer, TensorRewardScaler
+from rlkl.rollouts.batch import Batch
+from rlkl.rollouts.batch import make_batch as make_array_batch
+from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.rollout import Rollout
+from rlkl.rollouts.tensor_collector import TensorCollector
+from rlkl.rollouts.tensor_rollout import TensorRollout, make_tensor_batch
+from rlkl.utils.ranks import ALONE, Ranks
+
+AnyEnvironment = VectorEnvironment | TensorEnvironment
+AnyRollout = Rollout | TensorRollout
+
+
+class AnyCollector(Protocol):
+    """What `Collector` and `TensorCollector` share; rollouts are of the matching kind."""
+
+    env_steps: int
+
+    def restart(self, envs: Any, seeds: list[int]) -> None:
+        """Reset all sub-environments."""
+        ...
+
+    def collect(self) -> Any:
+        """Return the next rollout with a transition."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to resume from."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from what `state_dict` returned."""
+        ...
+
+
+def make_collector(
+    envs: Any,
+    engine: Engine,
+    rollout_steps: int,
+    generator: Generator,
+    seeds: list[int],
+    normalizer: Any = None,
+    ranks: Ranks = ALONE,
+) -> AnyCollector:
+    """Return the collector for environments of arrays or of tensors; see `Collector`."""
+    shared = (envs, engine, rollout_steps, generator, seeds, normalizer)
+    if isinstance(envs, TensorEnvironment):
+        return TensorCollector(*shared)
+    return Collector(*shared, ranks)
+
+
+def make_normalizer(envs: AnyEnvironment) -> Any:
+    """Return the normalizer of the environments' observations."""
+    shape: tuple[int, ...] = (envs.encoder.vector_size,)
+    is_measured: NDArray[np.bool_] = envs.encoder.is_measured
+    if isinstance(envs, TensorEnvironment):
+        return TensorObservationNormalizer(shape, envs.device, is_measured=is_measured)
+    return ObservationNormalizer(shape, is_measured=is_measured)
+
+
+def make_reward_scaler(envs: AnyEnvironment, num_envs: int, gamma: float) -> Any:
+    """Return the scaler of the rewards of all ranks' sub-environments."""
+    if isinstance(envs, TensorEnvironment):
+        return TensorRewardScaler(num_envs, gamma, envs.device)
+    return RewardScaler(num_envs, gamma)
+
+
+def make_batch(
+    rollout: AnyRollout,
+    engine: Engine,
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: Any = None,
+    reward_clip: float | None = None,
+) -> Batch:
+    """Turn a rollout of arrays or of tensors into a batch; see `batch.make_batch`."""
+    make: Any = make_tensor_batch if isinstance(rollout, TensorRollout) else make_array_batch
+    batch: Batch = make(rollout, engine, gamma, gae_lambda, reward_scaler, reward_clip)
+    return batch
+
+
+def for_arrays(normalizer: Any) -> ObservationNormalizer | None:
+    """Return the same normalizer for NumPy arrays; None without one."""
+    if isinstance(normalizer, TensorObservationNormalizer):
+        return normalizer.of_arrays()
+    arrays: ObservationNormalizer | None = normalizer
+    return arrays

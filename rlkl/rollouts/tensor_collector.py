@@ -1,0 +1,272 @@
+"""Steps environments of tensors with the current policy, without waiting for the device."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from rlkl.engines.base import Engine
+from rlkl.envs.observations import VECTOR
+from rlkl.envs.tensor_env import TensorEnvironment, TensorStep
+from rlkl.envs.tensor_spaces import TensorDecoder, TensorObservations
+from rlkl.numerics.tensor_normalization import TensorObservationNormalizer
+from rlkl.rollouts.rollout import Episode
+from rlkl.rollouts.tensor_rollout import TensorRollout
+from rlkl.utils.errors import BrokenEnvironmentError
+
+
+class TensorCollector:
+    """Collects successive rollouts on a device; episodes continue from one to the next.
+
+    It does the same as `Collector`, and its state has the same keys.
+
+    Args:
+        envs: stepped together; reset here.
+        engine: of the current policy, on the environments' device.
+        rollout_steps: T, steps of each sub-environment in a rollout.
+        generator: source of sampled actions.
+        seeds: of the sub-environments.
+        normalizer: of observation vectors, if any; not updated here.
+    """
+
+    def __init__(
+        self,
+        envs: TensorEnvironment,
+        engine: Engine,
+        rollout_steps: int,
+        generator: Generator,
+        seeds: list[int],
+        normalizer: TensorObservationNormalizer | None = None,
+    ) -> None:
+        self.engine = engine
+        self.policy = engine.policy
+        self.rollout_steps = rollout_steps
+        self.generator = generator
+        self.normalizer = normalizer
+        self.env_steps = 0
+        self._decode = TensorDecoder(self.policy.decoder, envs.device)
+        self.restart(envs, seeds)
+
+    def restart(self, envs: TensorEnvironment, seeds: list[int]) -> None:
+        """Reset all sub-environments; episodes in progress are not counted."""
+        self.envs, num_envs = envs, envs.num_envs
+        self._observations = envs.reset(seeds)
+        self._begins = torch.ones(num_envs, dtype=torch.bool, device=envs.device)
+        self._states = self.policy.initial_state(num_envs)
+        self._returns = torch.zeros(num_envs, dtype=torch.float64, device=envs.device)
+        self._lengths = torch.zeros_like(self._returns)
+
+    def collect(self) -> TensorRollout:
+        """Return the next rollout with a transition; a short one may have autoreset steps only."""
+        while True:
+            rollout = self._collect()
+            if rollout.num_transitions:
+                return rollout
+
+    @torch.no_grad()
+    def _collect(self) -> TensorRollout:
+        """Step every sub-environment T times with actions sampled from the policy."""
+        steps, num_envs, policy = self.rollout_steps, self.envs.num_envs, self.policy
+        noise = policy.noise(steps, num_envs, self.generator)
+        record = _Record(steps, self.envs, self._observations)
+        for t in range(steps):
+            record.begin(t, self._observations, self._begins, self._states)
+            seen = {key: rows[t] for key, rows in record.observations.items()}
+            seen = policy.tensors(self._normalized(seen))
+            distribution, after = self.engine.step(seen, self._states)
+            samples = distribution.draw(noise[t])
+            step = self.envs.step(self._decode(samples))
+            returns = self._returns + step.rewards.where(step.is_transition, 0.0)
+            lengths = self._lengths + step.is_transition
+            record.end(t, samples, after, step, returns, lengths)
+            is_over = step.terminated | step.truncated
+            self._returns = returns.masked_fill(is_over, 0)
+            self._lengths = lengths.masked_fill(is_over, 0)
+            self._observations, self._begins = step.observations, step.begins
+            if policy.state_size:
+                self._states = after.masked_fill(step.begins[:, None], 0)
+        record.begin(steps, self._observations, self._begins, self._states)
+        episodes, num_transitions = self._read(record)
+        rows, raw_vectors = record.rows, record.observations.get(VECTOR)
+        return TensorRollout(
+            observations=self._normalized(record.observations),
+            raw_vectors=raw_vectors[:steps]
+            if raw_vectors is not None and self.normalizer
+            else None,
+            states=torch.stack(record.states),
+            actions=torch.stack(record.actions),
+            rewards=rows["rewards"],
+            terminated=rows["terminated"],
+            truncated=rows["truncated"],
+            is_transition=rows["is_transition"],
+            begins=record.begins,
+            final_observations=self._normalized(record.finals),
+            final_states=torch.stack(record.final_states),
+            skips_rows=self.envs.skips_rows,
+            episodes=episodes,
+            env_steps=self.env_steps,
+            num_transitions=num_transitions,
+        )
+
+    def _normalized(self, observations: TensorObservations) -> TensorObservations:
+        if self.normalizer is None or VECTOR not in observations:
+            return observations
+        return observations | {VECTOR: self.normalizer(observations[VECTOR])}
+
+    def _read(self, record: "_Record") -> tuple[tuple[Episode, ...], int]:
+        """Read what the CPU needs of a rollout, in one transfer from the device.
+
+        Returns:
+            The episodes that ended, and the number of transitions.
+
+        Raises:
+            BrokenEnvironmentError: a reward or an observation is not finite.
+        """
+        on_cpu = record.summary().cpu().numpy()
+        for row, what in zip(on_cpu[:2], ("the reward", "an observation"), strict=True):
+            if row.any():
+                self.envs.close()
+                raise BrokenEnvironmentError(
+                    f"{self.envs.where}: {what} of sub-environment {int(row.argmax())} was not "
+                    "finite, or outside its space, in the last rollout"
+                )
+        is_transition, is_over, returns, lengths = on_cpu[2:].reshape(4, self.rollout_steps, -1)
+        env_steps = self.env_steps + is_transition.sum(1).cumsum()
+        self.env_steps = int(env_steps[-1])
+        rows = np.nonzero(is_over)
+        columns = env_steps[rows[0]], returns[rows], lengths[rows]
+        episodes = tuple(
+            Episode(int(end), reward_sum, int(length))
+            for end, reward_sum, length in zip(*(c.tolist() for c in columns), strict=True)
+        )
+        return episodes, int(is_transition.sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to resume from; see `Collector.state_dict`."""
+        environments = self.envs.state()
+        under_way = environments and {
+            "environments": environments,
+            "observations": {key: rows.clone() for key, rows in self._observations.items()},
+            "begins": self._begins.tolist(),
+            "states": self._states,
+            "returns": self._returns.tolist(),
+            "lengths": [int(length) for length in self._lengths.tolist()],
+        }
+        return {
+            "env_steps": self.env_steps,
+            "generator": self.generator.get_state(),
+            "under_way": under_way,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from what `state_dict` returned."""
+        self.env_steps = int(state["env_steps"])
+        self.generator.set_state(state["generator"])
+        under_way = state["under_way"]
+        if under_way is not None:
+            device = self.envs.device
+            self.envs.set_state(under_way["environments"])
+            self._observations = {
+                key: rows.to(device) for key, rows in under_way["observations"].items()
+            }
+            self._begins = torch.tensor(under_way["begins"], device=device)
+            self._states = under_way["states"].to(self._states)
+            self._returns = torch.tensor(under_way["returns"], dtype=torch.float64).to(device)
+            self._lengths = torch.tensor(under_way["lengths"], dtype=torch.float64).to(device)
+
+
+class _Record:
+    """Buffers of a rollout. Results are copied: environments may reuse their tensors.
+
+    Args:
+        steps: T.
+        envs: of the rollout.
+        observations: of the first step, for their shapes.
+    """
+
+    def __init__(
+        self, steps: int, envs: TensorEnvironment, observations: TensorObservations
+    ) -> None:
+        self.observations = {
+            key: rows.new_empty((steps + 1, *rows.shape)) for key, rows in observations.items()
+        }
+        self.finals = (
+            {}
+            if envs.skips_rows
+            else {key: rows.new_empty((steps, *rows.shape)) for key, rows in observations.items()}
+        )
+        flags, numbers = (
+            ("terminated", "truncated", "is_transition"),
+            ("rewards", "returns", "lengths"),
+        )
+        kinds = dict.fromkeys(flags, torch.bool) | dict.fromkeys(numbers, torch.float64)
+        shape = (steps, envs.num_envs)
+        self.rows = {
+            key: torch.empty(shape, dtype=kind, device=envs.device) for key, kind in kinds.items()
+        }
+        self.begins = torch.empty((steps + 1, envs.num_envs), dtype=torch.bool, device=envs.device)
+        self.states: list[Tensor] = []
+        self.final_states: list[Tensor] = []
+        self.actions: list[Tensor] = []
+
+    def begin(
+        self, t: int, observations: TensorObservations, begins: Tensor, states: Tensor
+    ) -> None:
+        """Write what is known before step t."""
+        for key, rows in observations.items():
+            self.observations[key][t] = rows
+        self.begins[t] = begins
+        self.states.append(states)
+
+    def end(
+        self,
+        t: int,
+        samples: Tensor,
+        after: Tensor,
+        step: TensorStep,
+        returns: Tensor,
+        lengths: Tensor,
+    ) -> None:
+        """Write the results of step t.
+
+        Args:
+            t: number of the step.
+            samples: of the policy's distribution, `[N, ...]`.
+            after: memory states after the step, `[N, state_size]`.
+            step: of the environments.
+            returns: rewards so far of the episodes in progress, `[N]`.
+            lengths: their environment steps so far, `[N]`.
+        """
+        self.actions.append(samples)
+        self.final_states.append(after)
+        written = {"rewards": step.rewards, "terminated": step.terminated}
+        written |= {"truncated": step.truncated, "is_transition": step.is_transition}
+        for key, row in (written | {"returns": returns, "lengths": lengths}).items():
+            self.rows[key][t] = row
+        for key, rows in (step.final_observations or {}).items():
+            self.finals[key][t] = rows
+
+    def summary(self) -> Tensor:
+        """Return what the CPU needs, float64, `[2 + 4 T, N]`.
+
+        Two rows tell whether rewards and observations of a sub-environment are not finite. Then
+        come transitions, episode ends, returns and lengths, T rows each.
+        """
+        rows = self.rows
+        is_over = rows["terminated"] | rows["truncated"]
+        broken_rewards = ~rows["rewards"].isfinite()
+        broken = torch.zeros_like(self.begins)
+        if VECTOR in self.observations:
+            broken = ~self.observations[VECTOR].float().isfinite().all(-1)
+        if VECTOR in self.finals:
+            finals = ~self.finals[VECTOR].float().isfinite().all(-1)
+            broken = torch.cat((broken, finals & is_over))
+        several = torch.stack(
+            [
+                row.double()
+                for row in (rows["is_transition"], is_over, rows["returns"], rows["lengths"])
+            ]
+        )
+        tops = torch.stack((broken_rewards.any(0), broken.any(0))).double()
+        return torch.cat((tops, several.flatten(0, 1)))
