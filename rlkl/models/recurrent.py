@@ -1,11 +1,12 @@
 """Recurrent memories, and the sequences of rows they process."""
 
-import contextlib
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+
+from rlkl.models.recurrent_passes import RecurrentPass, torchs_own
 
 MEMORIES = ("none", "gru", "lstm")
 
@@ -52,6 +53,7 @@ class Memory(nn.Module):
 
     def __init__(self, kind: str, input_size: int, hidden_size: int) -> None:
         super().__init__()
+        self.kind = kind
         self.layer = (nn.GRU if kind == "gru" else nn.LSTM)(input_size, hidden_size)
         self.hidden_size = hidden_size
         self.state_size = hidden_size if kind == "gru" else 2 * hidden_size
@@ -62,15 +64,17 @@ class Memory(nn.Module):
         Returns:
             Outputs `[L, S, H]`, and the states after the last step, `[S, state_size]`.
         """
-        parts = tuple(
-            part.unsqueeze(0).contiguous()
-            for part in states.chunk(self.state_size // self.hidden_size, -1)
-        )
-        # Fisher-vector products differentiate twice, which cuDNN's layers do not support.
-        without_cudnn = torch.backends.cudnn.flags(enabled=False)
-        with without_cudnn if features.is_cuda else contextlib.nullcontext():
-            outputs, after = self.layer(features, parts if len(parts) > 1 else parts[0])
-        return outputs, torch.cat(after, -1)[0] if isinstance(after, tuple) else after[0]
+        parts: Any = states.chunk(self.state_size // self.hidden_size, -1)
+        weights: Any = self.layer._flat_weights
+        if features.device.type == "cpu":
+            hidden, cell = parts if self.kind == "lstm" else (*parts, None)
+            run: Any = RecurrentPass.apply
+            outputs, last = run(self.kind, features, hidden, cell, *weights)
+        else:
+            # Fisher-vector products differentiate twice, which cuDNN's layers do not support.
+            with torch.backends.cudnn.flags(enabled=False):
+                outputs, last = torchs_own(self.kind, features.contiguous(), *parts, *weights)
+        return outputs, outputs[-1] if last is None else torch.cat((outputs[-1], last), -1)
 
     def over(self, features: Tensor, sequences: Sequences, states: Tensor) -> Tensor:
         """Return outputs `[B, H]` for features `[B, F]` whose rows form sequences.
