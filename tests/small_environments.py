@@ -201,3 +201,22 @@ class Trouble(gym.Env[Any, Any]):
 for name, entry_point in (("Counter", Counter), ("Trouble", Trouble)):
     gym.register(f"Small{name}-v0", entry_point=entry_point)
 gym.register("SmallNative-v0", entry_point=Counter, vector_entry_point=native)
+
+
+class Endless(gym.Env[Any, Any]):
+    """Episodes of as many steps as the seed modulo 3, and without end where that is 0."""
+
+    observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
+    length, t = 0, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.length, self.t = self.length if seed is None else seed % 3, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
+
+
+gym.register("Endless-v0", Endless)

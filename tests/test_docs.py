@@ -199,6 +199,7 @@ def run_console_script(command: list[str], *more: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:
     text = (DOCS / "environments.md").read_text()
     found = re.search(r"<!-- file: my_package.py -->\n```python\n(.*?)```", text, re.DOTALL)
@@ -211,6 +212,7 @@ def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:
     assert summary["eval_return"] == pytest.approx(0.95)
 
 
+@pytest.mark.slow
 def test_what_the_page_of_divergences_prints_is_printed() -> None:
     text = (DOCS / "divergences.md").read_text()
     shown = re.findall(r"```python\n(.*?)```\n\nIt prints\n\n((?: {4}[^\n]*\n)+)", text, re.DOTALL)

@@ -86,6 +86,7 @@ def test_installed_package_reads_its_own_configs(installed: Path, tmp_path: Path
     assert "seed: 271828" in printed
 
 
+@pytest.mark.slow
 def test_installed_package_trains(installed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = ["total_env_steps=2000", f"run_dir={run_dir}"]

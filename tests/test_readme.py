@@ -47,6 +47,7 @@ def test_the_library_example_trains_a_policy_in_ten_lines_without_hydra(tmp_path
     assert printed.splitlines()[-1] in ("0", "1")
 
 
+@pytest.mark.slow
 def test_new_algorithm_needs_one_file_one_yaml_and_one_line(tmp_path: Path) -> None:
     module, line = blocks(PAGE, "python")
     (config,) = blocks(PAGE, "yaml")

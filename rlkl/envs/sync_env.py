@@ -29,8 +29,13 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
         self.envs: list[gym.Env[Any, Any]] = []
-        for make in makers:  # if one fails, those before it are closed
-            self.envs.append(make())
+        try:
+            for make in makers:
+                self.envs.append(make())
+        except BaseException:
+            for env in self.envs:
+                env.close()
+            raise
         self.num_envs = len(self.envs)
         first = self.envs[0]
         self.metadata = first.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}

@@ -59,6 +59,7 @@ def test_orphaned_job_is_stopped_only_on_request(
     assert call.status("seed0") == expected
 
 
+@pytest.mark.slow
 def test_finished_grid_is_kept_and_other_config_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

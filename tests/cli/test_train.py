@@ -84,6 +84,7 @@ def test_every_algorithm_writes_all_files(algo: str, tmp_path: Path) -> None:
     assert summary["return_mean"] == pytest.approx(sum(returns) / len(returns))
 
 
+@pytest.mark.slow
 def test_each_sweep_job_has_a_separate_folder(tmp_path: Path) -> None:
     assert run("train", "-m", "algo=ppo_clip,trpo", "seed=range(2)", *TINY) == 0
     (grid,) = (tmp_path / "runs" / "grids").iterdir()
@@ -93,6 +94,7 @@ def test_each_sweep_job_has_a_separate_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_failed_sweep_job_does_not_stop_others(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Several ranks compute the update of one."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,39 +42,35 @@ def updated(ranks: Ranks, name: str, kind: str, size: int = SIZE) -> dict[str, A
     }
 
 
-CASES = [(name, kind) for name in ALGORITHMS for kind in KINDS]
+FAST = ("ppo_kl", "trpo")
+SLOW = tuple(name for name in ALGORITHMS if name not in FAST)
 
 
-def all_updated(ranks: Ranks) -> list[dict[str, Any]]:
-    """Run every case, on several ranks at once."""
-    return [updated(ranks, *case) for case in CASES]
+def every_case(names: Sequence[str], ranks: Ranks) -> dict[tuple[str, str], dict[str, Any]]:
+    """Update with every kind of policy, and once with fewer rows than ranks."""
+    results = {(name, kind): updated(ranks, name, kind) for name in names for kind in KINDS}
+    return results | {(names[0], "few rows"): updated(ranks, names[0], "categorical", size=4)}
 
 
-@pytest.fixture(scope="module")
-def on_three(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
-    """Return what each of three ranks computes, for each case."""
-    return on_ranks(3, tmp_path_factory.mktemp("ranks"), all_updated)
+@pytest.fixture(scope="module", params=[FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
+def on_three(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[tuple[str, str], dict[str, Any]]]:
+    """Return what each of three ranks computes."""
+    return on_ranks(3, tmp_path_factory.mktemp("ranks"), partial(every_case, request.param))
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=["-".join(case) for case in CASES])
+@pytest.mark.parametrize("kind", [*KINDS, "few rows"])
 def test_three_ranks_compute_the_update_of_one(
-    number: int, on_three: list[list[dict[str, Any]]]
+    kind: str, on_three: list[dict[tuple[str, str], dict[str, Any]]]
 ) -> None:
-    alone = updated(ALONE, *CASES[number])
-    first = on_three[0][number]
-    for part, value in alone.items():
-        np.testing.assert_allclose(first[part], value, rtol=1e-9, atol=1e-12, err_msg=part)
-    for other in on_three[1:]:
-        for part in alone:
-            np.testing.assert_array_equal(other[number][part], first[part], err_msg=part)
-
-
-def few_rows(ranks: Ranks) -> dict[str, Any]:
-    """Update with fewer rows in a minibatch than there are ranks."""
-    return updated(ranks, "ppo_clip", "categorical", size=4)
-
-
-def test_rank_without_a_row_takes_part(tmp_path: Path) -> None:
-    alone = few_rows(ALONE)
-    for result in on_ranks(3, tmp_path, few_rows):
-        np.testing.assert_allclose(result["actor"], alone["actor"], rtol=1e-9, atol=1e-12)
+    first, *others = on_three
+    for case in [case for case in first if case[1] == kind]:
+        few = {"size": 4, "kind": "categorical"} if kind == "few rows" else {"kind": kind}
+        alone = updated(ALONE, case[0], **few)
+        for part, value in alone.items():
+            np.testing.assert_allclose(
+                first[case][part], value, rtol=1e-9, atol=1e-12, err_msg=f"{case} {part}"
+            )
+            for other in others:
+                np.testing.assert_array_equal(other[case][part], first[case][part])

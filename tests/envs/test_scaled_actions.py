@@ -112,6 +112,7 @@ def test_scaling_equals_a_wrapper() -> None:
     assert runs[0] != pytest.approx(runs[2], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_policy_learns_actions_far_from_zero(tmp_path: Path) -> None:
     given = replace(config("Far-v0"), total_env_steps=8192, run_dir=str(tmp_path / "run"))
     rlkl.train(replace(given, algo=rlkl.PPOClipConfig(learning_rate=5e-3)))

@@ -50,7 +50,7 @@ def parts(name: str, kind: str, steps: int = 20, **settings: Any) -> tuple[AnyCo
     """Return a collector with its normalizer and its reward scaler."""
     envs = environment(name, kind)
     policy = small_policy(envs.encoder, envs.action_space, **{"engine": "torch"} | settings)
-    normalizer, scaler = make_normalizer(envs), make_reward_scaler(envs, 0.9)
+    normalizer, scaler = make_normalizer(envs), make_reward_scaler(envs, envs.num_envs, 0.9)
     generator = Generator().manual_seed(0)
     engine = make_engine(policy)
     return make_collector(envs, engine, steps, generator, [3] * 4, normalizer), normalizer, scaler

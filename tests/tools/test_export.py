@@ -58,6 +58,7 @@ def session_of(model: Any) -> Any:
 
 
 @needs_export
+@pytest.mark.slow
 def test_exported_file_acts_like_the_policy(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

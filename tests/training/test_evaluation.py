@@ -12,11 +12,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import small_environments  # noqa: F401 (registers)
 import torch
 from gymnasium.spaces import Box, Discrete
 from made_runs import save_checkpoint
 from scipy import stats
+from small_environments import Endless
 
 import rlkl
 from rlkl.cli import main
@@ -234,25 +234,6 @@ def test_spare_episodes_are_spread_over_environments() -> None:
     assert sorted(found.lengths) == [3, 3, 4, 4, 5]
     # The reward of a step is above 200 in sub-environment 2, and below in the others.
     assert sum(value > 200 * n for value, n in zip(found.returns, found.lengths, strict=True)) == 1
-
-
-class Endless(gym.Env[Any, Any]):
-    """Episodes of as many steps as the seed modulo 3, and without end where that is 0."""
-
-    observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
-    length, t = 0, 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.length, self.t = self.length if seed is None else seed % 3, 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.t += 1
-        return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
-
-
-gym.register("Endless-v0", Endless)
 
 
 def endless(num_envs: int, episodes: int, seeds: list[int], **given: Any) -> Evaluation:

@@ -8,10 +8,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from small_environments import Endless
 from test_learner import config
 
 import rlkl
@@ -80,25 +79,6 @@ def tiny(run_dir: Path, **settings: Any) -> rlkl.TrainConfig:
 def metrics_of(run_dir: Path) -> list[dict[str, str]]:
     with (run_dir / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-class Endless(gym.Env[Any, Any]):
-    """Episodes of as many steps as the seed modulo 3, and without end where that is 0."""
-
-    observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
-    length, t = 0, 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.length, self.t = self.length if seed is None else seed % 3, 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.t += 1
-        return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
-
-
-gym.register("Endless-v0", Endless)
 
 
 def test_endless_episodes_are_warned_of(
