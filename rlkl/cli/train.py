@@ -35,6 +35,7 @@ EXAMPLES = {
     "rlkl train": "PPO-clip on CartPole-v1",
     "rlkl train algo=trpo env=pendulum algo.max_kl=0.02 seed=3": "other choices and values",
     "rlkl train -m algo=ppo_clip,ppo_kl,trpo 'seed=range(5)'": "a grid; run it again to continue",
+    "torchrun --nproc-per-node=2 -m rlkl train": "one run by two processes",
 }
 
 FLAGS = {
