@@ -219,4 +219,4 @@ class Endless(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
 
 
-gym.register("Endless-v0", Endless)
+gym.register("SmallEndless-v0", Endless)

@@ -241,7 +241,7 @@ def endless(num_envs: int, episodes: int, seeds: list[int], **given: Any) -> Eva
     policy = Policy(rlkl.PolicyConfig(), encoder, Endless.action_space, torch.Generator())
     return evaluate(
         make_engine(policy),
-        rlkl.EnvConfig("Endless-v0", num_envs, "sync"),
+        rlkl.EnvConfig("SmallEndless-v0", num_envs, "sync"),
         episodes,
         seeds,
         **given,

@@ -85,7 +85,7 @@ def test_endless_episodes_are_warned_of(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlkl.training.run.QUIET_STEPS", 100)
-    env = rlkl.EnvConfig("Endless-v0", num_envs=2, kwargs={"max_episode_steps": None})
+    env = rlkl.EnvConfig("SmallEndless-v0", num_envs=2, kwargs={"max_episode_steps": None})
     monkeypatch.setattr(Endless, "step", lambda env, action: (np.zeros(1, "f4"), 1.0, 0, 0, {}))
     settings: dict[str, Any] = {"env": env, "eval_interval": 2, "eval_max_episode_steps": 7}
     summary = rlkl.train(tiny(tmp_path / "run", **settings))
