@@ -198,11 +198,6 @@ class Trouble(gym.Env[Any, Any]):
         return self.show(), reward, self.steps % 3 == 0, False, {}
 
 
-for name, entry_point in (("Counter", Counter), ("Trouble", Trouble)):
-    gym.register(f"Small{name}-v0", entry_point=entry_point)
-gym.register("SmallNative-v0", entry_point=Counter, vector_entry_point=native)
-
-
 class Endless(gym.Env[Any, Any]):
     """Episodes of as many steps as the seed modulo 3, and without end where that is 0."""
 
@@ -219,4 +214,6 @@ class Endless(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
 
 
-gym.register("SmallEndless-v0", Endless)
+for name, entry_point in (("Counter", Counter), ("Trouble", Trouble), ("Endless", Endless)):
+    gym.register(f"Small{name}-v0", entry_point=entry_point)
+gym.register("SmallNative-v0", entry_point=Counter, vector_entry_point=native)
