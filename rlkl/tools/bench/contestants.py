@@ -69,7 +69,10 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
     return TrainConfig(
         algo=algorithm(**{key: value for key, value in values.items() if key in known}),
         env=EnvConfig(id=config.env_id, num_envs=num_envs),
-        policy=PolicyConfig(scale_actions=False),  # like the peers
+        # Like the peers, whose sequences end with the rollout.
+        policy=PolicyConfig(
+            scale_actions=False, memory=config.memory, sequence_length=config.rollout_steps
+        ),
         critic=CriticConfig(**shared),
         logger=LoggerConfig(progress="none"),
         # Autoreset steps do not count, so there may be a few iterations more than needed.

@@ -21,10 +21,14 @@ from rlkl.tools.bench.work import HIDDEN_SIZES, SEED, BenchConfig, Entry
 
 
 def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
-    """Train PPO of stable-baselines3 or TRPO of sb3-contrib."""
+    """Train PPO of stable-baselines3, or recurrent PPO or TRPO of sb3-contrib."""
     rows = config.rows(entry.num_envs)
-    if entry.contestant == "sb3":
+    policy, network = "MlpPolicy", {"net_arch": list(HIDDEN_SIZES), "activation_fn": nn.Tanh}
+    if entry.algo == "ppo_clip":
         make = import_module("stable_baselines3").PPO
+        if config.memory != "none":
+            make = import_module("sb3_contrib").RecurrentPPO
+            policy, network = "MlpLstmPolicy", network | {"lstm_hidden_size": HIDDEN_SIZES[0]}
         options = {
             "n_epochs": config.num_epochs,
             "clip_range": config.clip_ratio,
@@ -41,14 +45,14 @@ def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measure
         }
     vectors = import_module("stable_baselines3.common.env_util")
     model = make(
-        "MlpPolicy",
+        policy,
         vectors.make_vec_env(config.env_id, n_envs=entry.num_envs, seed=SEED),
         learning_rate=config.learning_rate,
         n_steps=config.rollout_steps,
         batch_size=min(rows, config.minibatch_size),
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
-        policy_kwargs={"net_arch": list(HIDDEN_SIZES), "activation_fn": nn.Tanh},
+        policy_kwargs=network,
         seed=SEED,
         device="cpu",
         **options,

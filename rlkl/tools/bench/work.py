@@ -9,6 +9,7 @@ import gymnasium as gym
 
 from rlkl.algos import ALGORITHMS
 from rlkl.envs.make import EnvConfig, make_vector_env
+from rlkl.models.recurrent import MEMORIES
 from rlkl.training.resource_checks import check_memory
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_choice, check_installed, check_range
@@ -50,6 +51,7 @@ class BenchConfig:
         learning_rate: of Adam, constant.
         max_grad_norm: limit to which gradients are scaled down; null for none.
         value_coefficient: weight of the value loss in the joint PPO loss of peers.
+        memory: `none`, or `lstm` or `gru` of 64 units before the hidden layers of actor and critic.
         max_kl: δ of TRPO and NPG, in nats.
         cg_iterations: conjugate gradient iterations of TRPO and NPG.
         warmup_env_steps: environment steps before the measurement, at least one iteration.
@@ -62,6 +64,7 @@ class BenchConfig:
     work: str = ""
     algos: list[str] = field(default_factory=lambda: ["ppo_clip"])
     env_id: str = "CartPole-v1"
+    memory: str = "none"
     num_envs: list[int] = field(default_factory=lambda: [8])
     rollout_steps: int = 128
     minibatch_size: int = 256
@@ -86,6 +89,7 @@ class BenchConfig:
                 raise ConfigError(f"{key}=[]: expected at least one")
         for algo in self.algos:
             check_choice("algos", algo, ALGORITHMS)
+        check_choice("memory", self.memory, MEMORIES)
         for key in ("rollout_steps", "minibatch_size"):
             check_range(key, getattr(self, key), at_least=1)
         for key in ("num_epochs", "cg_iterations", "repetitions"):
@@ -171,7 +175,7 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
         entries += [Entry(RLKL, num_envs, algo) for algo in config.algos]
         for algo in config.algos:
             for peer in peers:
-                reason = refusal(peer, algo, discrete=discrete)
+                reason = refusal(peer, algo, config.memory, discrete=discrete)
                 if reason is None:
                     entries.append(Entry(peer, num_envs, algo))
                 else:
@@ -180,10 +184,13 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
     return entries, list(dict.fromkeys(left_out))
 
 
-def refusal(peer: str, algo: str, *, discrete: bool) -> str | None:
+def refusal(peer: str, algo: str, memory: str, *, discrete: bool) -> str | None:
     """Return why a peer cannot do a work in the same way as rlkl; None if it can."""
     if algo not in ("ppo_clip", "trpo"):
         return "peers are measured only with ppo_clip and trpo"
+    if memory != "none":
+        is_recurrent_ppo = (peer, algo, memory) == ("sb3_contrib", "ppo_clip", "lstm")
+        return None if is_recurrent_ppo else "with a memory, only sb3-contrib's PPO with LSTM"
     reasons = {
         ("sb3", "trpo"): "it has no TRPO; sb3-contrib has",
         ("sb3_contrib", "ppo_clip"): "its PPO is that of stable-baselines3",

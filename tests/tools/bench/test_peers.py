@@ -10,26 +10,27 @@ from rlkl.tools.bench.work import PEERS, BenchConfig, Entry
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("peer", "algo", "env_id"),
+    ("peer", "algo", "env_id", "memory"),
     [
-        ("sb3", "ppo_clip", "CartPole-v1"),
-        ("sb3", "ppo_clip", "Pendulum-v1"),
-        ("sb3_contrib", "trpo", "CartPole-v1"),
-        ("sb3_contrib", "trpo", "Pendulum-v1"),
-        ("skrl", "ppo_clip", "CartPole-v1"),
-        ("skrl", "ppo_clip", "Pendulum-v1"),
-        ("skrl", "trpo", "Pendulum-v1"),
-        ("tianshou", "ppo_clip", "CartPole-v1"),
-        ("tianshou", "ppo_clip", "Pendulum-v1"),
-        ("rsl_rl", "ppo_clip", "Pendulum-v1"),
+        ("sb3_contrib", "ppo_clip", "Pendulum-v1", "lstm"),
+        ("sb3", "ppo_clip", "CartPole-v1", "none"),
+        ("sb3", "ppo_clip", "Pendulum-v1", "none"),
+        ("sb3_contrib", "trpo", "CartPole-v1", "none"),
+        ("sb3_contrib", "trpo", "Pendulum-v1", "none"),
+        ("skrl", "ppo_clip", "CartPole-v1", "none"),
+        ("skrl", "ppo_clip", "Pendulum-v1", "none"),
+        ("skrl", "trpo", "Pendulum-v1", "none"),
+        ("tianshou", "ppo_clip", "CartPole-v1", "none"),
+        ("tianshou", "ppo_clip", "Pendulum-v1", "none"),
+        ("rsl_rl", "ppo_clip", "Pendulum-v1", "none"),
     ],
 )
-def test_peer_makes_all_steps_of_the_work(peer: str, algo: str, env_id: str) -> None:
+def test_peer_makes_all_steps_of_the_work(peer: str, algo: str, env_id: str, memory: str) -> None:
     if importlib.util.find_spec(PEERS[peer]) is None:
         pytest.skip(f"needs {peer}: the extra 'bench'")
     config = BenchConfig(
         algos=[algo], env_id=env_id, num_envs=[2], rollout_steps=8, minibatch_size=8, num_epochs=3,
-        warmup_env_steps=1, env_steps=1,
+        warmup_env_steps=1, env_steps=1, memory=memory,
     )  # fmt: skip
     measurement = run_in_process(config, Entry(peer, 2, algo))
     assert measurement.optimizer_steps == 6

@@ -16,6 +16,7 @@ def test_works_have_their_number_of_minibatches() -> None:
         "ppo_cartpole": [4],
         "ppo_halfcheetah_1": [32],
         "ppo_halfcheetah_8": [32],
+        "ppo_pendulum_lstm": [4],
         "trpo_cartpole": [16],
         "trpo_halfcheetah": [16],
         "algorithms": [4],
@@ -31,7 +32,7 @@ def test_iterations_are_rounded_up_to_a_minimum() -> None:
 
 def test_peers_are_left_out_of_unsupported_works() -> None:
     supported = {
-        (algo, discrete): [p for p in PEERS if refusal(p, algo, discrete=discrete) is None]
+        (algo, discrete): [p for p in PEERS if refusal(p, algo, "none", discrete=discrete) is None]
         for algo in ("ppo_clip", "trpo", "npg")
         for discrete in (True, False)
     }
@@ -43,3 +44,10 @@ def test_peers_are_left_out_of_unsupported_works() -> None:
         ("npg", True): [],
         ("npg", False): [],
     }
+    with_memory = {
+        (algo, memory): [p for p in PEERS if refusal(p, algo, memory, discrete=False) is None]
+        for algo in ("ppo_clip", "trpo")
+        for memory in ("gru", "lstm")
+    }
+    assert with_memory.pop(("ppo_clip", "lstm")) == ["sb3_contrib"]
+    assert not any(with_memory.values())
