@@ -65,14 +65,14 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
     algorithm = ALGORITHMS[entry.algo].config
     known = {field.name for field in fields(algorithm)}
     iterations = config.warmup_iterations(num_envs) + config.measured_iterations(num_envs)
+    memory: dict[str, Any] = {}
+    if config.memory != "none":  # sequences of the peers end with the rollout
+        memory = {"memory": config.memory, "sequence_length": config.rollout_steps}
     assert TrainConfig().policy.actor_hidden_sizes == list(HIDDEN_SIZES)
     return TrainConfig(
         algo=algorithm(**{key: value for key, value in values.items() if key in known}),
         env=EnvConfig(id=config.env_id, num_envs=num_envs),
-        # Like the peers, whose sequences end with the rollout.
-        policy=PolicyConfig(
-            scale_actions=False, memory=config.memory, sequence_length=config.rollout_steps
-        ),
+        policy=PolicyConfig(scale_actions=False, **memory),  # like the peers
         critic=CriticConfig(**shared),
         logger=LoggerConfig(progress="none"),
         # Autoreset steps do not count, so there may be a few iterations more than needed.

@@ -1,5 +1,6 @@
 """The participants do the work that the config says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ def test_train_config_has_the_settings_of_the_work() -> None:
         assert critic.max_grad_norm is None
         assert made.logger.tensorboard
     assert made.policy == PolicyConfig(scale_actions=False)
+    lstm = contestants.train_config(
+        replace(config, memory="lstm"), Entry("rlkl", 4, "ppo_clip"), "run"
+    )
+    expected = PolicyConfig(scale_actions=False, memory="lstm", sequence_length=64)
+    assert lstm.policy == expected
     parts = ("num_epochs", "num_minibatches", "learning_rate", "learning_rate_schedule")
     assert [getattr(ppo.algo, part) for part in parts] == [7, 8, 0.25, "constant"]
     assert ppo.algo.ratio_bounds == (0.875, 1.125)
