@@ -164,6 +164,11 @@ class Policy:
         return self.masked(self.actor(inputs, states).to(dtype or self.dtype), inputs.observations)
 
     @property
+    def num_parameters(self) -> int:
+        """Number of parameters of actor and critic; shared ones count once."""
+        return len(self.actor_parameters.vector) + len(self.critic_parameters.vector)
+
+    @property
     def caution(self) -> str:
         """A warning about the initial policy in one line; empty if there is none."""
         if not self.decoder.is_out_of_reach(3 * math.exp(self.config.log_std)):

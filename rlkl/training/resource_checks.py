@@ -129,3 +129,18 @@ def checked_device(name: str) -> torch.device:
             f"device={name} cannot be used here: {reason}; device=cpu always works"
         ) from error
     return device
+
+
+class DeviceMemoryError(Exception):
+    """A device ran out of memory; the message names what filled it."""
+
+    def __init__(
+        self, reason: str, rollout_steps: int, num_envs: int, minibatches: int, parameters: int
+    ) -> None:
+        what = reason.split(". ", maxsplit=1)[0]
+        super().__init__(
+            f"{what}: a batch has {rollout_steps * num_envs:,} steps "
+            f"(rollout_steps={rollout_steps} × env.num_envs={num_envs}), a minibatch "
+            f"1/{minibatches} of them, and the networks {parameters:,} parameters; expected fewer "
+            "steps or sub-environments, more algo.num_minibatches, or smaller networks"
+        )

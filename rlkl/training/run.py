@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rlkl.rollouts.rollout import Episode
 from rlkl.training.checkpoint_writer import CheckpointWriter, RunRecord
 from rlkl.training.evaluation import Evaluation, EvaluationStoppedError
@@ -18,6 +20,7 @@ from rlkl.training.loggers import CSVLogger, Logger, write_json
 from rlkl.training.nonfinite_guard import BadUpdate, BadUpdatesError
 from rlkl.training.progress import make_progress, print_summary
 from rlkl.training.report import Report
+from rlkl.training.resource_checks import DeviceMemoryError
 from rlkl.training.run_folder import FolderError, writing
 from rlkl.training.summary import Summary, hardware
 from rlkl.utils.atomic_files import FolderTracker, write_durably
@@ -136,6 +139,15 @@ class Run:
                 except BadUpdatesError as error:
                     self._write_bad_update(error.bad_update)
                     raise
+                except torch.OutOfMemoryError as error:
+                    minibatches = getattr(config.algo, "num_minibatches", 1)
+                    raise DeviceMemoryError(
+                        str(error),
+                        config.rollout_steps,
+                        config.env.num_envs,
+                        minibatches,
+                        learner.policy.num_parameters,
+                    ) from error
                 self._others_wait = learner.env_steps < total
                 if report.bad_update is not None:
                     self._write_bad_update(report.bad_update)

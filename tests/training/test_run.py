@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_environments import Endless
 from test_learner import config
 
@@ -17,6 +18,7 @@ import rlkl
 from rlkl.training.checkpoint import load_checkpoint
 from rlkl.training.evaluation import Evaluation
 from rlkl.training.learner import Learner
+from rlkl.training.resource_checks import DeviceMemoryError
 from rlkl.training.run_folder import FolderError
 from rlkl.training.trained_policy import load_run
 
@@ -200,3 +202,23 @@ def test_deleted_folder_is_an_error(tmp_path: Path) -> None:
             [Calls(lambda: shutil.rmtree(run))]
         )
     assert not run.exists()
+
+
+def test_device_without_memory_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def iterate(learner: Learner) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(Learner, "iterate", iterate)
+    with pytest.raises(DeviceMemoryError) as raised:
+        rlkl.train(tiny(tmp_path / "run"))
+    assert str(raised.value) == (
+        "CUDA out of memory: a batch has 64 steps (rollout_steps=32 × env.num_envs=2), a minibatch "
+        "1/2 of them, and the networks 9,155 parameters; expected fewer steps or sub-environments, "
+        "more algo.num_minibatches, or smaller networks"
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["reason"].startswith("DeviceMemoryError: CUDA out of memory: a batch has 64")
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "step_0.pt")["env_steps"] == 0
