@@ -66,7 +66,7 @@ class Memory(nn.Module):
         """
         parts: Any = states.chunk(self.state_size // self.hidden_size, -1)
         weights: Any = self.layer._flat_weights
-        if features.device.type == "cpu":
+        if features.device.type == "cpu" and not torch.compiler.is_exporting():
             hidden, cell = parts if self.kind == "lstm" else (*parts, None)
             run: Any = RecurrentPass.apply
             outputs, last = run(self.kind, features, hidden, cell, *weights)

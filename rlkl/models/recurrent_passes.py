@@ -71,9 +71,9 @@ def torchs_own(kind: str, features: Tensor, hidden: Tensor, *rest: Tensor) -> tu
     """Return what `RecurrentPass` does, from torch's layers."""
     settings: Any = (True, 1, 0.0, False, False, False)
     if kind == "gru":
-        return torch.gru(features, hidden[None], list(rest), *settings)[0], None
+        return torch.gru(features, hidden[None].contiguous(), list(rest), *settings)[0], None
     cell, *weights = rest
-    states = [hidden[None], cell[None]]
+    states = [hidden[None].contiguous(), cell[None].contiguous()]
     outputs, _, last = torch.lstm(features, states, weights, *settings)
     return outputs, last[0]
 
