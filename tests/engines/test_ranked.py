@@ -13,8 +13,9 @@ from several_ranks import on_ranks
 from torch import Generator
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
+from rlkl.algos.base import LearningObjective
 from rlkl.algos.critic import CriticConfig, CriticFit
-from rlkl.engines.base import full_batch_kl
+from rlkl.engines.base import Loss, NewPolicy, full_batch_kl
 from rlkl.engines.ranked import RankedEngine
 from rlkl.engines.torch import TorchEngine
 from rlkl.utils.ranks import ALONE, Ranks
@@ -46,10 +47,31 @@ FAST = ("ppo_kl", "trpo")
 SLOW = tuple(name for name in ALGORITHMS if name not in FAST)
 
 
+class SquaredKL(LearningObjective):
+    """(E[KL] + 1)², whose derivative depends on the mean over the whole minibatch."""
+
+    uses_kl = True
+
+    def loss(self, new: NewPolicy, batch: Any) -> Loss:
+        mean = new.mean_kl()
+        return Loss((mean + 1) ** 2, 0 * new.log_prob, kl=2 * (mean + 1) / len(batch))
+
+
+def squared_kl(ranks: Ranks) -> dict[str, Any]:
+    """Return the loss and the gradient of `SquaredKL` after a change of the policy."""
+    policy = policy_of("gaussian", dtype=torch.float64)
+    batch = batch_for(policy, "gaussian", SIZE)
+    policy.actor_parameters.vector.data.mul_(1.5)
+    engine = TorchEngine(policy) if ranks.size == 1 else RankedEngine(policy, ranks)
+    loss = float(engine.policy_gradient(SquaredKL(), batch))
+    return {"loss": loss, "gradient": policy.actor_parameters.gradient.numpy().copy()}
+
+
 def every_case(names: Sequence[str], ranks: Ranks) -> dict[tuple[str, str], dict[str, Any]]:
     """Update with every kind of policy, and once with fewer rows than ranks."""
     results = {(name, kind): updated(ranks, name, kind) for name in names for kind in KINDS}
-    return results | {(names[0], "few rows"): updated(ranks, names[0], "categorical", size=4)}
+    results[names[0], "few rows"] = updated(ranks, names[0], "categorical", size=4)
+    return results | {(names[0], "squared KL"): squared_kl(ranks)}
 
 
 @pytest.fixture(scope="module", params=[FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
@@ -60,14 +82,14 @@ def on_three(
     return on_ranks(3, tmp_path_factory.mktemp("ranks"), partial(every_case, request.param))
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "few rows"])
+@pytest.mark.parametrize("kind", [*KINDS, "few rows", "squared KL"])
 def test_three_ranks_compute_the_update_of_one(
     kind: str, on_three: list[dict[tuple[str, str], dict[str, Any]]]
 ) -> None:
     first, *others = on_three
     for case in [case for case in first if case[1] == kind]:
         few = {"size": 4, "kind": "categorical"} if kind == "few rows" else {"kind": kind}
-        alone = updated(ALONE, case[0], **few)
+        alone = squared_kl(ALONE) if kind == "squared KL" else updated(ALONE, case[0], **few)
         for part, value in alone.items():
             np.testing.assert_allclose(
                 first[case][part], value, rtol=1e-9, atol=1e-12, err_msg=f"{case} {part}"
