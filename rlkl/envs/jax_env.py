@@ -58,11 +58,11 @@ class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(action_space, num_envs)
         self._functions = functions
         self._jax: Any = jax
-        self._begin = jax.jit(self._begun)
+        self._begin = jax.jit(self._first)
         self._advance = jax.jit(self._advanced)
         self._carried: Any = None  # states, steps in each episode, and the key of random numbers
 
-    def _begun(self, key: Any) -> tuple[Any, Any]:
+    def _first(self, key: Any) -> tuple[Any, Any]:
         """Return first states and observations."""
         random, count = self._jax.random, self.num_envs
         key, first, seen = random.split(key, 3)
@@ -84,8 +84,8 @@ class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ended = terminated | truncated
         fresh = self._functions.initial(random.split(first, count))
 
-        def chosen(begun: Any, continued: Any) -> Any:
-            return jnp.where(ended.reshape(-1, *(1,) * (continued.ndim - 1)), begun, continued)
+        def chosen(first: Any, following: Any) -> Any:
+            return jnp.where(ended.reshape(-1, *(1,) * (following.ndim - 1)), first, following)
 
         states = self._jax.tree.map(chosen, fresh, after)
         keys = random.split(seen, count)

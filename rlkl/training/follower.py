@@ -1,6 +1,6 @@
 """What ranks other than 0 do in a run: they iterate with it, and write and print nothing."""
 
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.summary import Summary
-from rlkl.utils.errors import OtherRankError, RankError
+from rlkl.utils.errors import OtherRankError
 from rlkl.utils.ranks import Ranks
 from rlkl.utils.signals import stop_signal
 from rlkl.utils.validation import one_line
@@ -86,22 +86,17 @@ def follow(learner: Learner, *, exact: bool = True) -> Summary:
         exact: as in `Order`.
     """
     ranks, total = learner.ranks, learner.config.total_env_steps
-    summary = None
     with stop_signal(once=False) as stop, closing(learner):
-        try:
-            if not exact:
+        if not exact:
+            _recreate(learner)
+        while learner.env_steps < total and not ranks.any(stop.is_set()):
+            learner.iterate()
+            is_last = learner.env_steps >= total
+            if learner.iterations % learner.checkpoint_interval == 0 and not is_last:
                 _recreate(learner)
-            while learner.env_steps < total and not ranks.any(stop.is_set()):
-                learner.iterate()
-                is_last = learner.env_steps >= total
-                if learner.iterations % learner.checkpoint_interval == 0 and not is_last:
-                    _recreate(learner)
-        finally:
-            with suppress(RankError):
-                summary = ranks.gather(None)[0]
-    if summary is None:
-        raise OtherRankError("rank 0 ended without a summary")
-    return summary
+        summary: Any = ranks.gather(None)[0]
+    result: Summary = summary
+    return result
 
 
 def _recreate(learner: Learner) -> None:

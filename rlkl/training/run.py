@@ -61,7 +61,7 @@ class Run:
         self._final_evaluation_stopped = False
         self._last_episode_end = learner.env_steps
         self._warned_of_endless_episodes = self._warned_of_limit = False
-        self._others_wait = True  # at the head of the loop, for this rank's stop flag
+        self._is_iterating = False  # on several ranks: whether the others are in an iteration too
 
     def go(self, more_loggers: Sequence[Logger] = (), kl_so_far: Sequence[float] = ()) -> Summary:
         """Run to the end of the budget or until a signal; write and return the summary.
@@ -93,8 +93,9 @@ class Run:
                 status, reason = "failed", f"{type(failure).__name__}: {failure}"
             summary = self._summary(status, reason, wall_seconds)
             failure = self._moved(_first_failure(failure, lambda: self._write(summary)))
-            with suppress(RankError):
-                learner.ranks.gather(summary)
+            if not self._is_iterating:  # else the others failed too, or see this process end
+                with suppress(RankError):
+                    learner.ranks.gather(summary)
         if learner.config.logger.progress != "none":
             print_summary(asdict(summary), self.shown)
         if isinstance(failure, Exception):
@@ -133,7 +134,7 @@ class Run:
             elif learner.env_steps >= total:  # only the final evaluation is missing
                 self._evaluate(stop)
             while learner.env_steps < total and not learner.ranks.any(stop.is_set()):
-                self.checkpoints.is_between_iterations = self._others_wait = False
+                self.checkpoints.is_between_iterations, self._is_iterating = False, True
                 try:
                     report = learner.iterate()
                 except BadUpdatesError as error:
@@ -148,7 +149,7 @@ class Run:
                         minibatches,
                         learner.policy.num_parameters,
                     ) from error
-                self._others_wait = learner.env_steps < total
+                self._is_iterating = False
                 if report.bad_update is not None:
                     self._write_bad_update(report.bad_update)
                 display.show(report)
@@ -160,8 +161,8 @@ class Run:
                     self.checkpoints.save()
 
     def _release_others(self) -> None:
-        """Let the other ranks stop, if only this one failed."""
-        if self._others_wait:
+        """Let the other ranks stop, if they wait for this one's stop flag."""
+        if not self._is_iterating and self.learner.env_steps < self.learner.config.total_env_steps:
             with suppress(RankError):
                 self.learner.ranks.any(True)
 

@@ -31,7 +31,7 @@ def random_actions(envs: TorchVectorEnv, generator: torch.Generator) -> Tensor:
     return 3 * torch.randn(envs.num_envs, 1, generator=generator)
 
 
-def begun(env: gym.Env[Any, Any], state: Tensor, seed: int) -> None:
+def start_in(env: gym.Env[Any, Any], state: Tensor, seed: int) -> None:
     env.reset(seed=seed)
     env.unwrapped.state = state.numpy().copy()  # type: ignore[attr-defined]
 
@@ -45,7 +45,7 @@ def test_tasks_equal_gymnasium_step_for_step(name: str, kwargs: dict[str, Any]) 
     observations, _ = envs.reset(seed=3)
     generator = torch.Generator().manual_seed(5)
     for i, other in enumerate(others):
-        begun(other, envs.get_state()["state"][i], i)
+        start_in(other, envs.get_state()["state"][i], i)
     ends = 0
     for _ in range(620):
         actions = random_actions(envs, generator)
@@ -61,7 +61,7 @@ def test_tasks_equal_gymnasium_step_for_step(name: str, kwargs: dict[str, Any]) 
             assert (bool(terminated[i]), bool(truncated[i])) == (dead, cut)
             if dead or cut:
                 ends += 1
-                begun(other, envs.get_state()["state"][i], i)
+                start_in(other, envs.get_state()["state"][i], i)
     assert ends >= 4
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen, run
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from learning_loop import config_of
 from several_ranks import on_ranks
 
@@ -24,6 +26,7 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import LoggerConfig
+from rlkl.training.trainer import Trainer
 from rlkl.utils.ranks import ALONE, Ranks
 from rlkl.utils.seeding import RandomStreams
 
@@ -177,7 +180,7 @@ MISTAKES: dict[str, Callable[[Ranks, TrainConfig], TrainConfig]] = {
     "uneven": with_env(EnvConfig(num_envs=5)),
     "native": with_env(EnvConfig(num_envs=8, backend="native")),
     "numpy": lambda ranks, config: replace(config, policy=PolicyConfig(engine="numpy")),
-    "parted": lambda ranks, config: config,
+    "changed parameters": lambda ranks, config: config,
 }
 
 
@@ -201,7 +204,7 @@ def test_mistakes_name_the_rank_and_the_cause(tmp_path: Path) -> None:
     )
     assert first["native"].startswith("ConfigError: env.backend=native: all its sub-environments")
     assert first["numpy"].startswith("ConfigError: policy.engine=numpy: 2 ranks share the torch")
-    assert first["parted"].startswith(
+    assert first["changed parameters"].startswith(
         "RankError: ranks 0 and 1 have different parameters after iteration 2"
     )
 
@@ -214,6 +217,32 @@ def exits(ranks: Ranks) -> str:
 def test_rank_that_dies_is_named(tmp_path: Path) -> None:
     first, _ = on_ranks(2, tmp_path, exits, dying=[1])
     assert first == "RankError: rank 1 ended without an error message, perhaps killed"
+
+
+def fails_in_an_update(folder: Path, ranks: Ranks) -> str:
+    """Train, until one rank alone raises in its second update."""
+    trainer = Trainer(replace(config_for("ppo_clip"), run_dir=str(folder / "run")))
+    update, updates = trainer.learner.updates.update, []
+
+    def fail_once(*arguments: Any) -> Any:
+        updates.append(arguments)
+        if ranks.rank == 1 and len(updates) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return update(*arguments)
+
+    setattr(trainer.learner.updates, "update", fail_once)  # noqa: B010
+    try:
+        trainer.train()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def test_rank_that_fails_alone_ends_all(tmp_path: Path) -> None:
+    first, second = on_ranks(2, tmp_path, partial(fails_in_an_update, tmp_path))
+    assert second.startswith("OutOfMemoryError: CUDA out of memory")
+    assert first == "RankError: rank 1 ended without an error message, perhaps killed"
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

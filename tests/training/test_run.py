@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from small_environments import Endless
+from test_evaluation import tiny
 from test_learner import config
+from test_strangers import SMALL, Calls
 
 import rlkl
 from rlkl.training.checkpoint import load_checkpoint
@@ -64,18 +66,6 @@ def test_logger_that_exits_is_a_failure(tmp_path: Path) -> None:
         rlkl.Trainer(config).train(also=[Exits()])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
-
-
-def tiny(run_dir: Path, **settings: Any) -> rlkl.TrainConfig:
-    known: dict[str, Any] = {
-        "total_env_steps": 400,
-        "rollout_steps": 32,
-        "eval_episodes": 3,
-        "env": rlkl.EnvConfig(num_envs=2),
-        "algo": rlkl.PPOClipConfig(num_minibatches=2),
-        "logger": rlkl.LoggerConfig(tensorboard=False, progress="none"),
-    }
-    return rlkl.TrainConfig(run_dir=str(run_dir), **(known | settings))
 
 
 def metrics_of(run_dir: Path) -> list[dict[str, str]]:
@@ -144,34 +134,6 @@ def test_wall_seconds_exclude_evaluations(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("rlkl.training.learner.evaluate", slow)
     summary = rlkl.train(tiny(tmp_path / "run", eval_interval=1))
     assert 7 < summary.wall_seconds < 1000
-
-
-SMALL: dict[str, Any] = {
-    "env": rlkl.EnvConfig("CartPole-v1", 2),
-    "policy": rlkl.PolicyConfig([8], [8]),
-    "algo": rlkl.PPOClipConfig(num_epochs=1, num_minibatches=1),
-    "critic": rlkl.CriticConfig(num_epochs=1, num_minibatches=1),
-    "checkpoint": rlkl.CheckpointConfig(interval=2),
-    "logger": rlkl.LoggerConfig(progress="none"),
-    "rollout_steps": 8,
-    "total_env_steps": 64,
-    "eval_episodes": 0,
-}
-
-
-class Calls:
-    """A logger that calls something once, in the third iteration."""
-
-    def __init__(self, what: Any) -> None:
-        self.what, self.iterations = what, 0
-
-    def log(self, report: Any) -> None:
-        self.iterations += 1
-        if self.iterations == 3:
-            self.what()
-
-    def close(self, status: str) -> None:
-        pass
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not say where")

@@ -45,14 +45,14 @@ def test_complete_starts_resumes_or_skips_a_run(tmp_path: Path) -> None:
     rlkl.train(alone)
     told: list[Path] = []
 
-    begun = config(tmp_path / "begun")
-    summary = complete(begun, claimed=told.append)
-    assert told == [tmp_path / "begun"]
-    assert_same_run(tmp_path / "alone", tmp_path / "begun")
+    started = config(tmp_path / "started")
+    summary = complete(started, claimed=told.append)
+    assert told == [tmp_path / "started"]
+    assert_same_run(tmp_path / "alone", tmp_path / "started")
 
-    before = content(tmp_path / "begun")
-    assert complete(begun) == summary
-    assert content(tmp_path / "begun") == before
+    before = content(tmp_path / "started")
+    assert complete(started) == summary
+    assert content(tmp_path / "started") == before
 
     lost = config(tmp_path / "lost")
     broken(lost, at=5)
