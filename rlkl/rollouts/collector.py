@@ -92,9 +92,11 @@ class Collector:
         if self.normalizer is not None:
             raw_vectors = np.empty_like(observations[VECTOR][:-1], self.envs.encoder.dtype)
         actions: list[NDArray[np.generic]] = []
-        states, begins = [self._states], [self._begins]
         rewards = np.empty((steps, num_envs), np.float64)
         terminated, truncated, is_transition = np.empty((3, steps, num_envs), np.bool_)
+        states = self._states.new_empty((steps + 1, *self._states.shape))
+        begins = np.empty((steps + 1, num_envs), np.bool_)
+        states[0], begins[0] = self._states, self._begins
         finals: list[Observations] = []
         final_states, final_rows = [policy.initial_state(0)], [np.empty(0, np.int64)]
         for t in range(steps):
@@ -105,10 +107,10 @@ class Collector:
             step = self.envs.step(policy.decoder(chosen))
             rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
             is_transition[t] = step.is_transition
-            self._observations, self._begins = step.observations, step.begins
-            self._states = policy.forget(after, step.begins)
-            begins.append(self._begins)
-            states.append(self._states)
+            self._observations = step.observations
+            self._begins = begins[t + 1] = step.begins
+            if policy.state_size:
+                self._states = states[t + 1] = policy.forget(after, step.begins)
             if len(step.final_envs):
                 cut = ~step.terminated[step.final_envs]
                 finals.append({key: rows[cut] for key, rows in step.final_observations.items()})
@@ -118,13 +120,13 @@ class Collector:
         return Rollout(
             observations=observations,
             raw_vectors=raw_vectors,
-            states=torch.stack(states),
+            states=states,
             actions=np.stack(actions),
             rewards=rewards,
             terminated=terminated,
             truncated=truncated,
             is_transition=is_transition,
-            begins=np.stack(begins),
+            begins=begins,
             final_observations=self._join(finals),
             final_states=torch.cat(final_states),
             final_rows=np.concatenate(final_rows),
