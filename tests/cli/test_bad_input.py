@@ -74,7 +74,9 @@ def test_bad_input_gives_one_line_and_creates_nothing(
     assert threading.active_count() <= threads
 
 
-@pytest.mark.parametrize("arguments", PROCESSES)
+@pytest.mark.parametrize(
+    "arguments", [PROCESSES[0], *(pytest.param(p, marks=pytest.mark.slow) for p in PROCESSES[1:])]
+)
 def test_bad_input_of_a_process(arguments: tuple[str, ...], folder: Path) -> None:
     bad = next(case for case in CASES if case.arguments == arguments)
     before = content(folder)

@@ -86,6 +86,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert BAD_INPUT[argument] in printed.err
 
 
+@pytest.mark.slow
 def test_port_in_use_is_one_line_and_exit_code_2(runs: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("localhost", 0))
@@ -163,7 +164,9 @@ class Board:
         return self.process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_board_serves_until_a_signal(
     number: int, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -175,7 +178,9 @@ def test_board_serves_until_a_signal(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_signal_while_the_address_is_printed(
     number: int, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

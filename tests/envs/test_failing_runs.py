@@ -55,10 +55,10 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     [
         ("nan", "sync"),
         ("step", "sync"),
-        ("step", "async"),
-        ("reset", "async"),
+        pytest.param("step", "async", marks=pytest.mark.slow),
+        pytest.param("reset", "async", marks=pytest.mark.slow),
         ("killed", "async"),
-        ("step", "shared"),
+        pytest.param("step", "shared", marks=pytest.mark.slow),
         ("reset", "shared"),
     ],
 )
@@ -121,6 +121,7 @@ def test_run_that_fails_at_reset_creates_nothing(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_own_environment_gets_its_arguments(own_module: str, tmp_path: Path) -> None:
     arguments = ["run_dir=run", "logger.progress=none", "logger.tensorboard=false", *TINY]
     env_id = f"env.id={own_module}:OwnCounter-v0"
@@ -177,7 +178,9 @@ class Leaving(gym.Env[Any, Any]):
 
 gym.register("Leaving-v0", Leaving)
 
-ALL_BACKENDS = pytest.mark.parametrize("backend", BACKENDS)
+ALL_BACKENDS = pytest.mark.parametrize(
+    "backend", ["sync", "shared", pytest.param("async", marks=pytest.mark.slow)]
+)
 
 
 def exit_code_of(kind: str, backend: str, tmp_path: Path, **given: Any) -> int:
@@ -211,6 +214,7 @@ def test_failing_close_is_only_reported(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_hanging_close_is_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     checks._reported.clear()
     assert exit_code_of("hang", "async", tmp_path, owner=os.getpid()) == 0

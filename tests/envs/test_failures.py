@@ -155,6 +155,7 @@ def test_workers_ignore_sigterm(backend: str) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["shared", "async"])
 def test_workers_end_with_a_script_without_close(backend: str, tmp_path: Path) -> None:
     code = (

@@ -54,8 +54,13 @@ EVERY = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 @pytest.mark.parametrize("bound", [HIGHEST, LOWEST])
-@pytest.mark.parametrize("of_state", [False, True])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("of_state", "engine"),
+    [
+        *((False, engine) for engine in ENGINES),
+        *(pytest.param(True, engine, marks=pytest.mark.slow) for engine in ENGINES),
+    ],
+)
 @EVERY
 def test_std_returns_from_its_bound(name: str, engine: str, of_state: bool, bound: float) -> None:
     policy, optimizer = made(name, engine=engine, state_dependent_std=of_state)

@@ -132,6 +132,7 @@ def test_training_keys_reach_the_experiment() -> None:
         assert getattr(config.algo, "learning_rate_schedule", None) == "constant"
 
 
+@pytest.mark.slow
 def test_collapse_starts_from_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_scores_are_scaled_from_untrained_to_best_run(tmp_path: Path) -> None:
     # Untrained, HalfCheetah has -650.7 and InvertedPendulum 7.513; the best of both is 1000.
     runs = [
@@ -116,6 +117,7 @@ def test_scores_are_scaled_from_untrained_to_best_run(tmp_path: Path) -> None:
     assert "stopped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_missing_runs_are_an_error(tmp_path: Path) -> None:
     done = run_script(tmp_path)
     assert done.returncode == 1

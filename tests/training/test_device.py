@@ -112,15 +112,20 @@ def course(learner: Learner) -> list[float]:
     return [*numbers, learner.evaluate().mean_return]
 
 
-def cases() -> list[tuple[str, str, str]]:
-    """Return algorithms, actions and networks, so that every two of them meet."""
+def cases() -> list[Any]:
+    """Return algorithms, actions and networks, so that every two of them meet; a third is fast."""
     found = []
     for (a, name), (b, action) in product(enumerate(ALGORITHMS), enumerate(ACTIONS)):
         network = list(NETWORKS)[(a + b) % 3]
-        found.append((name, action, network))
+        marks = () if (a + 2 * b) % 3 == 0 else pytest.mark.slow
+        found.append(pytest.param(name, action, network, marks=marks))
     shared = "lstm of images, shared"
     first_order = [n for n, a in ALGORITHMS.items() if issubclass(a.config, FirstOrderConfig)]
-    return found + [(name, "box", shared) for name in first_order]
+    slow = pytest.mark.slow
+    return found + [
+        pytest.param(name, "box", shared, marks=slow if number else ())
+        for number, name in enumerate(first_order)
+    ]
 
 
 @pytest.mark.parametrize(("name", "action", "network"), cases())

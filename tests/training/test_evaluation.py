@@ -198,6 +198,7 @@ def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -
         assert max(map(len, printed.splitlines())) <= 100
 
 
+@pytest.mark.slow
 def test_the_script_is_the_same_command(trained: Path) -> None:
     script = [sys.executable, ROOT / "scripts" / "evaluate.py", trained, "--episodes", "1"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)

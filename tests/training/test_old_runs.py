@@ -32,7 +32,13 @@ def test_old_policy_chooses_the_same_actions(kind: str) -> None:
         np.testing.assert_allclose(chosen, action, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ACTIONS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind in ("categorical", "gru") else pytest.mark.slow)
+        for kind in ACTIONS
+    ],
+)
 def test_old_run_resumes(kind: str, tmp_path: Path) -> None:
     run_dir = tmp_path / kind
     shutil.copytree(DATA / kind, run_dir)

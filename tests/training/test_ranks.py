@@ -189,6 +189,7 @@ def all_mistakes(ranks: Ranks) -> dict[str, str]:
     return {name: attempt(ranks, change) for name, change in MISTAKES.items()}
 
 
+@pytest.mark.slow
 def test_mistakes_name_the_rank_and_the_cause(tmp_path: Path) -> None:
     first, second = on_ranks(2, tmp_path, all_mistakes)
     own, other = second.pop("raises"), first.pop("raises")
@@ -238,6 +239,7 @@ def fails_in_an_update(folder: Path, ranks: Ranks) -> str:
     return "no error"
 
 
+@pytest.mark.slow
 def test_rank_that_fails_alone_ends_all(tmp_path: Path) -> None:
     first, second = on_ranks(2, tmp_path, partial(fails_in_an_update, tmp_path))
     assert second.startswith("OutOfMemoryError: CUDA out of memory")

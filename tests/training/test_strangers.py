@@ -2,12 +2,15 @@
 
 import importlib
 import os
+import shutil
 import sys
 import threading
 import types
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium as gym
@@ -55,11 +58,17 @@ def lost() -> None:
     raise RuntimeError("the power went")
 
 
-def unfinished(run: Path) -> Path:
-    """Make a run that broke off behind its first checkpoints."""
+@cache
+def _unfinished() -> "TemporaryDirectory[str]":
+    folder = TemporaryDirectory()
     with pytest.raises(RuntimeError, match="power"):
-        rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train([Calls(lost)])
-    return run
+        rlkl.Trainer(rlkl.TrainConfig(run_dir=f"{folder.name}/run", **SMALL)).train([Calls(lost)])
+    return folder
+
+
+def unfinished(run: Path) -> Path:
+    """Copy a run that broke off behind its first checkpoints."""
+    return Path(shutil.copytree(f"{_unfinished().name}/run", run))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -168,6 +177,7 @@ def test_two_threads_cannot_train_in_one_folder(tmp_path: Path) -> None:
 
 MODULE = """
 from pathlib import Path
+from tempfile import TemporaryDirectory
 import gymnasium as gym
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 Path(WITNESS).touch()
@@ -349,6 +359,7 @@ def test_a_grid_stays_where_it_was_begun(
 NAMES = ["lr=3,seed=0", "-1", "a b", "caf\udce9", "ü"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_folders_of_any_name_are_used(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -52,7 +52,7 @@ def course(learner: Learner) -> list[float]:
 
 
 CASES = [
-    *((name, "CartPole-v1", {}) for name in ALGORITHMS),
+    *(pytest.param(name, "CartPole-v1", {}, marks=pytest.mark.slow) for name in ALGORITHMS),
     ("ppo_kl", "Pendulum-v1", {}),
     ("trpo", "Pendulum-v1", {"memory": "gru", "memory_size": 4}),
     ("ppo_clip", "Acrobot-v1", {"memory": "lstm", "memory_size": 4}),

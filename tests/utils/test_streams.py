@@ -16,7 +16,8 @@ from rlkl.utils.streams import FailsafeStream, failsafe_streams, tell
 
 REPORT = Report(100, {"return/train": 123.4, "kl/old_new": 0.0123}, {})
 RLKL = [sys.executable, "-m", "rlkl"]
-TRAIN = ["train", "run_dir=run", "total_env_steps=2048", "eval_episodes=0"]
+SLOW = pytest.mark.slow
+TRAIN = ["train", "run_dir=run", "total_env_steps=300", "eval_episodes=0"]
 
 
 class Broken(io.StringIO):
@@ -79,10 +80,10 @@ def test_standard_streams_are_restored(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("shell", "environment"),
     [
-        pytest.param('"$@" >/dev/full 2>err', {}, id="full"),
+        pytest.param('"$@" >/dev/full 2>err', {}, id="full", marks=SLOW),
         pytest.param('"$@" 2>err | true; exit ${PIPESTATUS[0]}', {}, id="pipe"),
-        pytest.param('"$@" <&- >&- 2>&-', {}, id="closed"),
-        pytest.param('"$@" 2>err', {"PYTHONIOENCODING": "ascii"}, id="ascii"),
+        pytest.param('"$@" <&- >&- 2>&-', {}, id="closed", marks=SLOW),
+        pytest.param('"$@" 2>err', {"PYTHONIOENCODING": "ascii"}, id="ascii", marks=SLOW),
     ],
 )
 def test_training_survives_broken_output(
@@ -97,7 +98,9 @@ def test_training_survives_broken_output(
     assert not errors.exists() or errors.read_text() == ""
 
 
-@pytest.mark.parametrize(("target", "code"), [("/dev/full", 1), ("/dev/null", 0)])
+@pytest.mark.parametrize(
+    ("target", "code"), [("/dev/full", 1), pytest.param("/dev/null", 0, marks=SLOW)]
+)
 def test_lost_output_of_a_command_fails(target: str, code: int) -> None:
     with Path(target).open("w") as out:
         done = subprocess.run(

@@ -71,6 +71,7 @@ def test_memory_growth_is_compared_with_rollout() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_error_is_last_line_of_failed_process() -> None:
     with pytest.raises(MeasurementError, match=r"^KeyError: 'unknown'$"):
         run_in_process(BenchConfig(), Entry("unknown", 8))

@@ -39,6 +39,7 @@ def test_finished_job_leaves_a_log(call: Call, tmp_path: Path) -> None:
     assert "ppo_clip on CartPole-v1" in (tmp_path / "seed0" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_job_of_another_process_is_taken(call: Call, tmp_path: Path) -> None:
     (tmp_path / "seed0").mkdir()
     lock = FolderLock(tmp_path / "seed0")
@@ -48,6 +49,7 @@ def test_job_of_another_process_is_taken(call: Call, tmp_path: Path) -> None:
     assert f"by process {os.getpid()}" in status.reason
 
 
+@pytest.mark.slow
 def test_folder_of_something_else_fails_the_job(call: Call, tmp_path: Path) -> None:
     (tmp_path / "seed0").mkdir()
     (tmp_path / "seed0" / "notes.txt").touch()
