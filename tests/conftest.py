@@ -4,6 +4,9 @@ import pytest
 import torch
 from browsing import browser, pages
 from hypothesis import settings
+from made_batches import KINDS
+
+from rlkl.algos import ALGORITHMS
 
 __all__ = ["browser", "pages"]
 
@@ -12,9 +15,23 @@ settings.register_profile("rlkl", deadline=None, derandomize=True, database=None
 settings.load_profile("rlkl")
 
 
+CORE = {"vanilla_pg", "ppo_clip", "ppo_kl", "ppo_kl_fixed", "trpo", "npg"}
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test opens a page, or repeats for a further algorithm what others show."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        return item.path.stem != "test_browsing"
+    values = getattr(getattr(item, "callspec", None), "params", {}).values()
+    names = {value for value in values if isinstance(value, str)}
+    is_further = bool(names & (ALGORITHMS.keys() - CORE))
+    is_further_kind = bool(names & (KINDS.keys() - {"categorical", "gaussian"}))
+    return is_further and (is_further_kind or item.path.parent.name != "algos")
+
+
 @pytest.hookimpl(tryfirst=True)  # before those that were not asked for are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave tests that open pages to the slow ones, but for those of the browser itself."""
+    """Mark slow tests whose slowness their parameters and fixtures tell."""
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()) and item.path.stem != "test_browsing":
+        if is_slow(item):
             item.add_marker(pytest.mark.slow)
