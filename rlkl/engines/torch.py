@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from rlkl.engines.base import Acting, Array, Loss, Objective, full_batch_kl
 from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.losses import value_loss
-from rlkl.numerics.trust_region import fisher_vector_product
+
+make_dual: Any = forward_ad.make_dual
+unpack_dual: Any = forward_ad.unpack_dual
 
 
 class TorchPolicy:
@@ -140,12 +143,32 @@ class TorchEngine:
         return full_batch_kl(self, rows)
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
-        """Return products with F, the Hessian of the mean KL(π_old ‖ π_θ) at θ_old."""
-        policy = self.policy
+        """Return products with F = Jᵀ M J + damping · I.
+
+        J is the derivative of the actor's outputs with respect to θ, and M the Hessian of the mean
+        KL(π_old ‖ π_θ) with respect to the outputs. At θ_old, where the KL has no gradient, this is
+        its Hessian with respect to θ (TRPO, appendix C). J is applied in forward mode.
+        """
+        policy, inputs = self.policy, rows.inputs
+        parameters = policy.actor_parameters.tensors
+        named = {name: tensor.detach() for name, tensor in policy.actor.named_parameters()}
         with policy.past_bounds():
-            new = policy.distribution(rows.inputs)
+            outputs = policy.outputs(inputs)
+        at = outputs.detach().requires_grad_()
+        new = policy.masked(at, inputs.observations)
         mean_kl = new.at(rows.old_parameters).kl(new).mean()
-        return fisher_vector_product(mean_kl, policy.actor_parameters.tensors, damping)
+        (slope,) = torch.autograd.grad(mean_kl, at, create_graph=True)
+
+        def product(vector: Tensor) -> Tensor:
+            with forward_ad.dual_level():
+                pairs = zip(named.items(), policy.actor_parameters.parts(vector), strict=True)
+                duals = {name: make_dual(tensor, part) for (name, tensor), part in pairs}
+                tangent = unpack_dual(policy.outputs(inputs, duals)).tangent
+            (curved,) = torch.autograd.grad(slope, at, tangent, retain_graph=True)
+            back = torch.autograd.grad(outputs, parameters, curved, retain_graph=True)
+            return torch.cat([g.reshape(-1) for g in back]).add_(vector, alpha=damping)
+
+        return product
 
     def vector(self, tensor: Tensor) -> Array:
         """Return the tensor."""

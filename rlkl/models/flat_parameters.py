@@ -48,6 +48,10 @@ class FlatParameters:
             tensor.grad = self.gradient[span].view_as(tensor)
         self._parts = [(s, tuple(t.shape)) for s, t in zip(spans, self.tensors, strict=True)]
 
+    def parts(self, vector: Tensor) -> list[Tensor]:
+        """Return views of a vector `[n]`, one in the shape of each parameter."""
+        return [vector[span].view(shape) for span, shape in self._parts]
+
     def arrays(self, vector: Tensor | NDArray[Any]) -> list[NDArray[Any]]:
         """Return views of a CPU vector `[n]`, one in the shape of each parameter."""
         array = vector.detach().numpy() if isinstance(vector, Tensor) else vector

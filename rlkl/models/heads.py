@@ -27,6 +27,10 @@ class _Bounded(torch.autograd.Function):
             gradients = gradients.masked_fill(outward, 0)
         return gradients, None, None, None
 
+    @staticmethod
+    def jvp(_: Any, tangents: Tensor, *__: None) -> Tensor:
+        return tangents.clone()  # for Fisher-vector products: see `GaussianHead.stops_outward`
+
 
 class GaussianHead(nn.Module):
     """Map features to means and bounded log standard deviations, `[B, 2D]`.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
+from torch.func import functional_call
 
 from rlkl.envs.actions import ActionDecoder
 from rlkl.envs.observations import ACTION_MASK, VECTOR, ObservationEncoder
@@ -159,9 +160,17 @@ class Policy:
 
     def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
         """Return π(·|s) for each row; `dtype` is by default the policy's."""
+        return self.masked(self.outputs(inputs).to(dtype or self.dtype), inputs.observations)
+
+    def outputs(self, inputs: Inputs, parameters: dict[str, Tensor] | None = None) -> Tensor:
+        """Return the actor's output for each row, `[B, P]`, at its own or other parameters."""
         sequences = inputs.sequences
         states = sequences.states[:, : self._actor_state_size] if sequences else None
-        return self.masked(self.actor(inputs, states).to(dtype or self.dtype), inputs.observations)
+        if parameters is None:
+            outputs: Tensor = self.actor(inputs, states)
+        else:
+            outputs = functional_call(self.actor, parameters, (inputs, states))
+        return outputs
 
     @property
     def num_parameters(self) -> int:

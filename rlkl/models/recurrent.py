@@ -65,13 +65,14 @@ class Memory(nn.Module):
             Outputs `[L, S, H]`, and the states after the last step, `[S, state_size]`.
         """
         parts: Any = states.chunk(self.state_size // self.hidden_size, -1)
-        weights: Any = self.layer._flat_weights
+        # By name, because `_flat_weights` misses parameters that `functional_call` replaces.
+        weights: Any = [getattr(self.layer, name) for name in self.layer._flat_weights_names]
         if features.device.type == "cpu" and not torch.compiler.is_exporting():
             hidden, cell = parts if self.kind == "lstm" else (*parts, None)
             run: Any = RecurrentPass.apply
             outputs, last = run(self.kind, features, hidden, cell, *weights)
         else:
-            # Fisher-vector products differentiate twice, which cuDNN's layers do not support.
+            # Fisher-vector products need tangents, which cuDNN's layers do not have.
             with torch.backends.cudnn.flags(enabled=False):
                 outputs, last = torchs_own(self.kind, features.contiguous(), *parts, *weights)
         return outputs, outputs[-1] if last is None else torch.cat((outputs[-1], last), -1)

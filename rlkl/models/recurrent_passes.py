@@ -6,15 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Array = NDArray[np.floating[Any]]
 
 
 class RecurrentPass(torch.autograd.Function):
-    """Outputs of `torch.gru` or `torch.lstm` with one layer, and their gradients.
-
-    A graph that is differentiated again, as in Fisher-vector products, is torch's own.
-    """
+    """Outputs of `torch.gru` or `torch.lstm` with one layer, their gradients and tangents."""
 
     @staticmethod
     def forward(
@@ -33,8 +31,6 @@ class RecurrentPass(torch.autograd.Function):
         Returns:
             Outputs `[L, S, H]`, and the last cell of an LSTM.
         """
-        ctx.kind = kind
-        ctx.save_for_backward(features, hidden, *([] if cell is None else [cell]), *weights)
         run: Any = _GRU if kind == "gru" else _LSTM
         arrays = [x.detach().numpy() for x in (features, hidden, *weights)]
         with np.errstate(all="ignore"):  # as in torch
@@ -43,28 +39,22 @@ class RecurrentPass(torch.autograd.Function):
         return outputs, None if cell is None else torch.from_numpy(ctx.run.cell[-1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *at_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients with respect to the inputs of `forward`."""
-        inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            outputs = torchs_own(ctx.kind, *inputs)
-            pairs = [(o, g) for o, g in zip(outputs, at_outputs, strict=True) if g is not None]
-            gradients = torch.autograd.grad(
-                [output for output, _ in pairs],
-                [x for x in inputs if x.requires_grad],
-                [gradient for _, gradient in pairs],
-                create_graph=True,
-                allow_unused=True,
-            )
-            found = iter(gradients)
-            every = [next(found) if x.requires_grad else None for x in inputs]
-        else:
-            at_hidden, at_cell = (None if g is None else g.numpy() for g in at_outputs)
-            with np.errstate(all="ignore"):
-                every = [torch.from_numpy(g) for g in ctx.run.gradients(at_hidden, at_cell)]
-        if ctx.kind == "gru":
-            every.insert(2, None)
-        return None, *every
+        at_hidden, at_cell = (None if g is None else g.numpy() for g in at_outputs)
+        with np.errstate(all="ignore"):
+            features, hidden, *rest = map(torch.from_numpy, ctx.run.gradients(at_hidden, at_cell))
+        no_cell = (None,) if isinstance(ctx.run, _GRU) else ()
+        return None, features, hidden, *no_cell, *rest
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the tangents of the outputs, from those of the inputs of `forward`."""
+        arrays = [0.0 if x is None else x.numpy() for x in tangents]
+        with np.errstate(all="ignore"):
+            hidden, cell = ctx.run.tangents(*arrays)
+        return torch.from_numpy(hidden), None if cell is None else torch.from_numpy(cell)
 
 
 def torchs_own(kind: str, features: Tensor, hidden: Tensor, *rest: Tensor) -> tuple[Tensor, Any]:
@@ -94,6 +84,23 @@ class _Steps:
         self.hidden[0] = hidden
         rows = np.ascontiguousarray(features).reshape(-1, features.shape[2])
         self.inputs = (rows @ of_input.T + biases[0]).reshape(*features.shape[:2], -1)
+
+    def fixed_tangents(self, *tangents: Any) -> tuple[Array, Array]:
+        """Return the gates' tangents, except for what the hidden state's tangent adds.
+
+        They are `[L, S, G·H]` each: of the part from the features, and of that from the hidden
+        state. The tangents are those of features, weights and biases, or 0.
+        """
+        features, of_input, of_hidden, input_bias, hidden_bias = tangents
+        parts = []
+        for rows, weights, bias in (
+            (self.features, of_input, input_bias), (self.hidden[:-1], of_hidden, hidden_bias),
+        ):  # fmt: skip
+            flat = np.ascontiguousarray(rows).reshape(-1, rows.shape[2])
+            parts.append((flat @ weights.T + bias).reshape(*rows.shape[:2], -1))
+        if isinstance(features, np.ndarray):
+            parts[0] += features @ self.of_input.T
+        return parts[0], parts[1]
 
     def weight_gradients(self, at_inputs: Array, at_hidden: Array) -> list[Array]:
         """Return gradients with respect to features, weights and biases.
@@ -174,6 +181,23 @@ class _GRU(_Steps):
         features, *rest = self.weight_gradients(at_inputs, at_hidden)
         return [features, carried, *rest]
 
+    def tangents(self, features: Any, hidden: Any, _: Any, *weights: Any) -> tuple[Array, None]:
+        """Return the tangents of the outputs `[L, S, H]`, from those of all inputs or 0."""
+        from_input, from_hidden = self.fixed_tangents(features, *weights)
+        size, new, before = self.size, self.new, self.hidden[:-1]
+        r, z = self.gates[..., :size], self.gates[..., size:]
+        to_gates, to_new = self.gates * (1 - self.gates), 1 - new**2
+        transposed = np.ascontiguousarray(self.of_hidden.T)
+        outputs, at = np.empty_like(new), np.zeros_like(new[0]) + hidden
+        for t in range(len(new)):
+            part = from_hidden[t] + at @ transposed
+            gates = to_gates[t] * (from_input[t, :, : 2 * size] + part[:, : 2 * size])
+            inner = gates[:, :size] * self.recurrent[t] + r[t] * part[:, 2 * size :]
+            at_new = to_new[t] * (from_input[t, :, 2 * size :] + inner)
+            at = at_new + gates[:, size:] * (before[t] - new[t]) + z[t] * (at - at_new)
+            outputs[t] = at
+        return outputs, None
+
 
 class _LSTM(_Steps):
     """i, f, o = σ(·), g = tanh(·), c ← f · c + i · g, h ← o · tanh(c)."""
@@ -229,6 +253,25 @@ class _LSTM(_Steps):
             carried = at_gates[t] @ self.of_hidden
         features, *rest = self.weight_gradients(at_gates, at_gates)
         return [features, carried, at_cell, *rest]
+
+    def tangents(self, features: Any, hidden: Any, cell: Any, *weights: Any) -> tuple[Array, Array]:
+        """Return the tangents of outputs `[L, S, H]` and last cell, from those of inputs or 0."""
+        from_input, from_hidden = self.fixed_tangents(features, *weights)
+        size, bounded, before = self.size, self.bounded, self.cell[:-1]
+        i, f, g, o = (self.gates[..., k * size : (k + 1) * size] for k in range(4))
+        slopes = self.gates * (1 - self.gates)
+        slopes[..., 2 * size : 3 * size] = 1 - g**2
+        to_hidden = o * (1 - bounded**2)
+        transposed = np.ascontiguousarray(self.of_hidden.T)
+        outputs = np.empty_like(bounded)
+        at, at_cell = np.zeros_like(bounded[0]) + hidden, np.zeros_like(bounded[0]) + cell
+        for t in range(len(bounded)):
+            gates = slopes[t] * (from_input[t] + from_hidden[t] + at @ transposed)
+            at_i, at_f, at_g, at_o = (gates[:, k * size : (k + 1) * size] for k in range(4))
+            at_cell = at_f * before[t] + f[t] * at_cell + at_i * g[t] + i[t] * at_g
+            at = at_o * bounded[t] + to_hidden[t] * at_cell
+            outputs[t] = at
+        return outputs, at_cell
 
 
 def _sigmoid(array: Array) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from torch import Generator, Tensor, nn
 from worlds import MODES, PLANS, ROWS, wander
 
 from rlkl.engines.make import make_engine
+from rlkl.engines.torch import TorchEngine
 from rlkl.models.policy import Inputs, Policy, PolicyConfig
 from rlkl.models.recurrent import Memory, Sequences
 from rlkl.numerics.advantages import generalized_advantages
-from rlkl.numerics.trust_region import fisher_vector_product
 from rlkl.rollouts.batch import Batch, make_batch
 from rlkl.rollouts.collector import Collector
 from rlkl.rollouts.rollout import Rollout
@@ -408,8 +409,8 @@ def test_fisher_products_match_kl_hessian(kind: str) -> None:
     parameters = policy.actor_parameters
     new = policy.distribution(inputs)
     old = new.parameters.detach().clone()
-    mean_kl = new.at(old).kl(new).mean()
-    product = fisher_vector_product(mean_kl, parameters.tensors, damping=0.1)
+    rows = SimpleNamespace(inputs=inputs, old_parameters=old)
+    product = TorchEngine(policy).fisher_product(rows, damping=0.1)
     start = parameters.vector.detach().clone()
     size = len(start)
 
