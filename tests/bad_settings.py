@@ -188,6 +188,8 @@ UNKNOWN = {
     "device=": "device=cpu always works",
     "device=gpu": "did you mean cuda?",
     "device=mps:1": "cannot be used here: ",
+    "device=cpu:1": "cannot be used: expected cpu, cuda, cuda:1",
+    "device=cuda:": "cannot be used: expected cpu, cuda, cuda:1",
     "device=cuda:99": "device=cpu always works",
     "device=meta": "device=cpu always works",
 }

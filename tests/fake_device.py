@@ -64,10 +64,22 @@ PROPERTIES = {
 REJECTED = (Tensor.numpy, Tensor.__array__)
 MOVING = (Tensor.copy_, Tensor.to, Tensor.data.__set__)  # type: ignore[attr-defined]
 INDEXING = (Tensor.__getitem__,)  # CPU indices are allowed
+UPLOADING = (Tensor.to, torch.as_tensor, torch.tensor)
+
+uploads: list[Tensor] = []
+"""Tensors that were copied from the CPU to `DEVICE`; tests clear it."""
 
 
 def call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Call a torch function with tensors of either device."""
+    result = _called(function, args, kwargs)
+    is_upload = function in UPLOADING and not isinstance(args[0], DeviceTensor)
+    if is_upload and isinstance(result, DeviceTensor):
+        uploads.append(result)
+    return result
+
+
+def _called(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     leaves, _ = tree_flatten((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     first = tensors[0] if tensors else None
@@ -88,6 +100,7 @@ def call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             on_cpu = [t for t in tensors if not isinstance(t, DeviceTensor) and t.ndim > 0]
             if on_cpu:
                 raise RuntimeError(f"{function.__name__}: tensors on cpu and on {DEVICE}")
+        kwargs.pop("pin_memory", None)  # pinning needs a real device
         device = kwargs.pop("device", None)
         goes_to_device = is_on_device if device is None else _is_device(device)
         _check_generators(function, leaves, is_on_device=goes_to_device)

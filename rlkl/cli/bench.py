@@ -16,17 +16,19 @@ from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
 from rlkl.tools.bench.compare import as_json, interleave, run_in_process
 from rlkl.tools.bench.tables import failures, markdown, show
 from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, participants
+from rlkl.training.summary import hardware
 from rlkl.version import __version__
 
 EXAMPLES = {
     "rlkl bench": "PPO on CartPole, all installed peers",
     "rlkl bench work=ppo_halfcheetah_8 'peers=[sb3,skrl]' repetitions=3": "two peers, three times",
     "rlkl bench work=scale 'num_envs=[1,64]' 'peers=[]'": "rlkl and the environments, no peers",
+    "rlkl bench work=gpu output=gpu": "rlkl on a GPU; with device=cpu the same on a CPU",
     "rlkl bench work=all output=results": "write results.md and results.json",
 }
 
 KEYS = {
-    "work=NAME": "one of the above, a list of them, or all",
+    "work=NAME": "one of the above, a list of them, all (without gpu_...), or gpu (all gpu_...)",
     "peers=[NAME,...]": f"of {', '.join(PEERS)}; by default all that are installed",
     "repetitions=5": "of every measurement, each in a new process",
     "output=PATH": "write PATH.md and PATH.json, which must not exist yet",
@@ -34,6 +36,7 @@ KEYS = {
     "warmup_env_steps=2048": "environment steps before the measurement",
     "num_envs=[8]": "numbers of sub-environments, each measured separately",
     "env_id=ID": "the environment",
+    "device=cuda": "measure rlkl alone, on this device",
     "algos=[ppo_clip]": "algorithms of rlkl",
 }
 
@@ -76,6 +79,8 @@ def main(arguments: list[str]) -> int:
         failed = failed or bool(failures(results))
     command = shlex.join(["rlkl", "bench", *arguments])
     machine = f"{platform.platform()}, {os.cpu_count()} CPUs"
+    for device in dict.fromkeys(filter(None, (config.device for config, *_ in works))):
+        machine += f", {hardware(device).get('gpu', device)}"
     versions = _versions(entry for _, entries, _ in works for entry in entries)
     head = [f"    {command}", f"{machine}; {', '.join(map(' '.join, versions.items()))}."]
     report = {"command": command, "machine": machine, "versions": versions, "works": contents}

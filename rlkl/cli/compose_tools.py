@@ -53,20 +53,23 @@ def read_settings(kind: type[Settings], overrides: Iterable[Override]) -> Settin
 
 
 def load_works(overrides: list[str]) -> list[BenchConfig]:
-    """Return the workloads of a benchmark.
+    """Return the works of a benchmark.
 
-    The keys are those of `BenchConfig`, for all workloads; `work` is a name, several, or `all`.
+    The keys are those of `BenchConfig`, for all works; `work` is a name, several, `all` of
+    those on the CPU, or `gpu` for those on a GPU.
     """
     works, names, others = options("bench"), ["ppo_cartpole"], []
+    groups = {"all": [name for name in works if not name.startswith("gpu_")]}
+    groups["gpu"] = [name for name in works if name not in groups["all"]]
     keys = dict(typed_keys(OmegaConf.structured(BenchConfig)))
     for text in overrides:
         override = _parse_own(text, BenchConfig)
         value = _one_value(override)
         if override.key_or_group == "work":
             given = value if isinstance(value, list) else [value]
-            names = list(works) if value == "all" else [str(name) for name in given or [""]]
-            for name in names:
-                check_choice("work", name, works)
+            for name in given or [""]:
+                check_choice("work", str(name), [*works, *groups])
+            names = [one for name in given for one in groups.get(name, [name])]
         else:
             others.append(for_hydra(text, keys))
     with one_line_errors():

@@ -198,14 +198,14 @@ def choose_backend(config: EnvConfig) -> str:
     # Gymnasium's phys2d forms are written in JAX and keep their state on its device.
     has_native = spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
     stacks = config.frame_stack > 1
-    if backend == "tensor":
-        check_tensor_backend(config.id, spec.vector_entry_point is not None, config.frame_stack)
-        return backend
-    if is_atari and backend in ("sync", "shared", "async"):
+    if is_atari and backend in ("sync", "shared", "async", "tensor"):
         raise ConfigError(
             f"env.backend={backend}: Atari games run in ALE's own vector environment, "
             "with the usual preprocessing; use env.backend=auto"
         )
+    if backend == "tensor":
+        check_tensor_backend(config.id, spec.vector_entry_point is not None, config.frame_stack)
+        return backend
     if backend == "auto":
         is_native_faster = config.num_envs >= MIN_ENVS_FOR_NATIVE and not stacks
         return "ale" if is_atari else "native" if has_native and is_native_faster else "sync"

@@ -1,7 +1,7 @@
 """The data of an update: `Batch`, `[B, ...]`, made from a rollout."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rlkl.engines.base import Engine
-from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.models.recurrent import Sequences
 from rlkl.numerics.advantages import generalized_advantages, standardize
@@ -85,23 +84,29 @@ def make_batch(
 ) -> Batch:
     """Turn a rollout into a batch, before the policy changes.
 
-    π_old, its log-probabilities and the values are computed here, in one pass over all rows. For
-    learning, rewards are scaled and then clipped to ± `reward_clip`.
+    π_old, its log-probabilities and the values are computed here, in one pass over all rows. The
+    observations are copied to the device once, for this pass and for the update. For learning,
+    rewards are scaled and then clipped to ± `reward_clip`.
 
     Returns:
         The transitions in time-major order, without autoreset steps.
     """
-    policy = engine.policy
-    observations = {key: _flat(array) for key, array in rollout.observations.items()}
-    values, next_values = _values(rollout, engine, observations)
+    policy, finals = engine.policy, rollout.final_observations
+    observations = {
+        key: _to_device([_flat(array), *([finals[key]] if key in finals else [])], policy)
+        for key, array in rollout.observations.items()
+    }
+    values, next_values = _values(rollout, engine, {key: observations[key] for key in finals})
     rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
     if reward_clip is not None:
         rewards = rewards.clip(-reward_clip, reward_clip)
     ends = rollout.terminated, rollout.truncated
     advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
     rows = np.flatnonzero(rollout.is_transition)
+    is_all = len(rows) == rollout.is_transition.size
+    chosen = slice(len(rows)) if is_all else policy.tensor(rows)
     inputs = Inputs(
-        policy.tensors({key: array[rows] for key, array in observations.items()}),
+        {key: tensor[chosen] for key, tensor in observations.items()},
         sequences_of(rollout.is_transition, rollout.begins, rollout.states, policy)
         if policy.state_size
         else None,
@@ -119,16 +124,29 @@ def make_batch(
     )
 
 
+def _to_device(parts: Sequence[NDArray[Any]], policy: Policy) -> Tensor:
+    """Join arrays and copy them to the policy's device in their own type, at once.
+
+    CUDA copies from memory that is pinned, which torch keeps for the next rollout.
+    """
+    if policy.device.type != "cuda":
+        return policy.tensor(np.concatenate(parts))
+    shape = sum(map(len, parts)), *parts[0].shape[1:]
+    kind = torch.from_numpy(parts[0]).dtype
+    pinned = torch.empty(shape, dtype=kind, pin_memory=True)
+    np.concatenate(parts, out=pinned.numpy())
+    return policy.tensor(pinned.to(policy.device, non_blocking=True))
+
+
 def _values(
-    rollout: Rollout, engine: Engine, observations: Observations
+    rollout: Rollout, engine: Engine, observations: dict[str, Tensor]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the values of each step's observation and of the one after it, `[T, N]` each."""
-    with_finals = {
-        key: np.concatenate((observations[key], finals))
-        for key, finals in rollout.final_observations.items()
-    }
+    """Return the values of each step's observation and of the one after it, `[T, N]` each.
+
+    The observations are those of the T + 1 steps, then the final ones.
+    """
     states = torch.cat((rollout.states.flatten(0, 1), rollout.final_states))
-    found = engine.values(Inputs(engine.policy.tensors(with_finals)), states)
+    found = engine.values(Inputs(observations), states)
     shape = rollout.begins.shape
     values, final_values = np.split(found.cpu().numpy().astype(np.float64), [math.prod(shape)])
     values = values.reshape(shape)

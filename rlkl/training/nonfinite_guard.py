@@ -121,7 +121,8 @@ class NonfiniteGuard:
         tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "inputs"}
         content = {
             "culprit": culprit,
-            "batch": tensors | {"observations": batch.inputs.observations},
+            # A copy, because a view would be saved with the whole rollout behind it.
+            "batch": tensors | {"observations": copied(batch.inputs.observations)},
             "rewards": torch.as_tensor(rollout.rewards),
             "metrics": metrics | compared,
             "before": self._before,

@@ -26,8 +26,8 @@ SUBPROCESS_FILES = 2
 MOST_PROCESSES = 4096
 """Upper limit, above the number of cores of any machine."""
 
-DEVICES = ("cpu", "cuda", "mps", "xpu")
-"""Device types that rlkl accepts."""
+DEVICES = re.compile(r"cpu(:0)?|(cuda|mps|xpu)(:\d+)?")
+"""Names of devices that rlkl accepts."""
 
 GATES = {"none": 0, "gru": 3, "lstm": 4}
 CONTROL_GROUP_LIMITS = (
@@ -114,7 +114,7 @@ def _gibibytes(size: int) -> str:
 
 def checked_device(name: str) -> torch.device:
     """Return a device after checking that it can be used."""
-    if name.partition(":")[0] not in DEVICES:
+    if not DEVICES.fullmatch(name):
         hint = " (did you mean cuda?)" if name.lower().startswith(("gpu", "cuda")) else ""
         raise ConfigError(
             f"device={name} cannot be used: expected cpu, cuda, cuda:1, ..., mps or xpu{hint}; "
@@ -125,6 +125,8 @@ def checked_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = re.split(r"\. |\n", str(error))[0]
+        if isinstance(error, NotImplementedError):  # its message names an operation
+            reason = f"this torch has no {name.partition(':')[0]}"
         raise ConfigError(
             f"device={name} cannot be used here: {reason}; device=cpu always works"
         ) from error

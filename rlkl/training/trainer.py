@@ -14,6 +14,7 @@ from rlkl.models.policy import Policy
 from rlkl.training.checkpoint import BEST, load_checkpoint, newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
 from rlkl.training.csv_recovery import recover_rows
+from rlkl.training.device_speed import device_warning
 from rlkl.training.follower import Lead, Order, follow, obey, receive
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import Logger, as_yaml
@@ -106,8 +107,8 @@ class Trainer:
         text = as_yaml(asdict(self.learner.resolved_config))
         with writing(run_dir):
             write_durably(run_dir / "config.yaml", text.encode())
-        if self.policy.caution:
-            tell(self.policy.caution)
+        for warning in filter(None, (self.policy.caution, device_warning(self.learner))):
+            tell(warning)
         return Run(self.learner, run_dir, shown).go(also)
 
 

@@ -9,6 +9,10 @@ class ConfigError(ValueError):
     """
 
 
+class MissingPackageError(ConfigError):
+    """A package is needed that is not installed."""
+
+
 class BrokenEnvironmentError(Exception):
     """An environment failed while it ran: it raised, or returned NaN or undeclared data.
 

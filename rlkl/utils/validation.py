@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from numbers import Real
 
-from rlkl.utils.errors import ConfigError
+from rlkl.utils.errors import ConfigError, MissingPackageError
 
 
 def check_range(
@@ -56,10 +56,10 @@ def check_installed(package: str, extra: str, what: str) -> None:
     """Raise unless a package, by its import name, is installed.
 
     Raises:
-        ConfigError: `what` needs the package, which the `extra` of rlkl installs.
+        MissingPackageError: `what` needs the package, which the `extra` of rlkl installs.
     """
     if importlib.util.find_spec(package) is None:
-        raise ConfigError(
+        raise MissingPackageError(
             f"{what} needs the package {package}, which the extra {extra!r} installs: "
             f"pip install 'rlkl[{extra}]', or in a checkout "
             f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"

@@ -25,6 +25,11 @@ def test_overrides_apply_to_all_works() -> None:
     assert [work.work for work in works] == ["ppo_cartpole", "scale"]
     assert [(work.repetitions, work.num_envs) for work in works] == [(2, [4]), (2, [4])]
     assert [work.work for work in load_works([])] == ["ppo_cartpole"]
+    of_gpus = ["gpu_cartpole", "gpu_gru", "gpu_halfcheetah", "gpu_pong"]
+    assert [work.work for work in load_works(["work=gpu"])] == of_gpus
+    others = [work.work for work in load_works(["work=all"])]
+    assert "scale" in others
+    assert not {*others} & {*of_gpus}
     with pytest.raises(ConfigError, match="there is no key 'gama'"):
         load_works(["gama=0.9"])
 

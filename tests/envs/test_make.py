@@ -135,6 +135,7 @@ def test_native_needs_enough_sub_environments(num_envs: int, expected: str) -> N
         ("CartPole-v1", "ale", 1, "CartPole-v1 is not an Atari game .*use env.backend=auto"),
         ("CartPol-v1", "sync", 1, "did you mean CartPole-v1"),
         pytest.param("ALE/Pong-v5", "sync", 1, "Atari games run in ALE's", marks=HAS_ALE),
+        pytest.param("ALE/Pong-v5", "tensor", 1, "Atari games run in ALE's", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "async", 1, "env.backend=async: Atari", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "shared", 1, "env.backend=shared: Atari", marks=HAS_ALE),
         pytest.param("ALE/Pong-v5", "native", 1, "use env.backend=ale", marks=HAS_ALE),

@@ -4,14 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from fake_device import fake_device
 from measurements import measured
 
 from rlkl.cli import main
-from rlkl.cli.schema import options
+from rlkl.cli.compose_tools import load_works
+from rlkl.cli.schema import options, register_schemas
 from rlkl.tools.bench import work
 from rlkl.tools.bench.clock import PHASES, Measurement
 from rlkl.tools.bench.compare import MeasurementError
+from rlkl.tools.bench.contestants import train_config
 from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, participants
+from rlkl.utils import validation
 
 TINY = [
     "num_envs=[2]", "rollout_steps=8", "minibatch_size=8", "warmup_env_steps=1", "env_steps=1",
@@ -57,6 +62,9 @@ BAD = {
     "learning_rate=0": "above 0",
     "env_steps=many": "expected a whole number",
     "output=nowhere/results": "there is no folder nowhere",
+    "device=cuda:99": "cannot be used here",
+    "beside_cpu=true": "set device=cuda",
+    "backend=tensr": "did you mean tensor",
     "x=[": "not an override",
     "--fast": "there is no such flag",
 }
@@ -130,6 +138,76 @@ def test_failure_does_not_stop_other_participants(
     assert report["command"] == "rlkl bench 'peers=[]' output=results"
     errors = {r["entry"]["contestant"]: r["error"] for r in report["works"][0]["results"]}
     assert errors == {"rlkl": "", "upper_bound": "ValueError: no [x]", "upper_bound_sync": ""}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_works_need_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
+    assert bench("work=gpu") == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("rlkl: device=cuda cannot be used here: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_device_is_measured_beside_the_cpu() -> None:
+    with fake_device() as device:
+        config = BenchConfig(device=device, beside_cpu=True, num_envs=[2])
+        entries, left_out = participants(config)
+    assert [str(entry) for entry in entries] == ["rlkl ppo_clip cuda:0", "rlkl ppo_clip cpu"]
+    assert left_out == []
+    on_device, on_cpu = (train_config(config, entry, "run") for entry in entries)
+    assert (on_device.device, on_cpu.device) == (device, "cpu")
+    config = BenchConfig(device="cpu", beside_cpu=True)
+    assert [str(entry) for entry in participants(config)[0]] == ["rlkl ppo_clip cpu"]
+
+
+def test_work_of_missing_environment_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_schemas()
+    (config,) = load_works(["work=gpu_halfcheetah", "device=cpu"])
+    monkeypatch.setattr(validation.importlib.util, "find_spec", lambda name: None)
+    entries, (reason,) = participants(config)
+    assert entries == []
+    assert reason.startswith("env.id=HalfCheetah-v5 needs the package mujoco")
+    assert bench("work=gpu_halfcheetah", "device=cpu") == 0
+    assert f"left out: {reason}" in capsys.readouterr().out
+
+
+def test_works_for_gpus_train_as_described() -> None:
+    register_schemas()
+    works = {config.work: config for config in load_works(["work=gpu", "device=cpu"])}
+    runs = {
+        name: train_config(config, Entry("rlkl", config.num_envs[0], config.algos[-1], "cpu"), "x")
+        for name, config in works.items()
+    }
+    tensors, pixels = runs["gpu_cartpole"], runs["gpu_pong"]
+    assert (tensors.env.backend, tensors.env.num_envs, tensors.rollout_steps) == (
+        "tensor",
+        4096,
+        32,
+    )
+    assert tensors.algo.name == "trpo"
+    assert (pixels.env.frame_stack, pixels.rollout_steps) == (4, 128)
+    assert pixels.policy.share_encoder
+    assert runs["gpu_gru"].policy.memory == "gru"
+    cheetah = runs["gpu_halfcheetah"]
+    assert (cheetah.env.num_envs, cheetah.rollout_steps) == (64, 64)
+    assert cheetah.critic.num_epochs * cheetah.critic.num_minibatches == 320
+
+
+@pytest.mark.slow
+def test_works_for_gpus_run_on_the_cpu(tmp_path: Path) -> None:
+    assert bench("work=[gpu_cartpole,gpu_gru]", "device=cpu", *TINY, "output=results") == 0
+    works = json.loads((tmp_path / "results.json").read_text())["works"]
+    results = [result for one in works for result in one["results"]]
+    names = [(result["entry"]["algo"], result["entry"]["device"]) for result in results]
+    assert names == [("ppo_clip", "cpu"), ("trpo", "cpu"), ("ppo_clip", "cpu")]
+    for result in results:
+        (measurement,) = result["measurements"]
+        assert measurement["iterations"] == 10
+        assert measurement["env_steps"] == 160
+        assert all(seconds > 0 for seconds in measurement["phases"].values())
 
 
 @pytest.mark.slow

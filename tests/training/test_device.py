@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from fake_device import DeviceTensor, fake_device
+from fake_device import DeviceTensor, fake_device, uploads
 from learning_loop import config_of
 from worlds import ACTION_SETTINGS, ACTIONS
 
@@ -173,3 +173,18 @@ def test_bad_update_on_another_device_is_reverted() -> None:
 def test_analytic_gradients_are_refused_on_another_device() -> None:
     with fake_device() as device, pytest.raises(ConfigError, match="a network on cuda"):
         Learner(config("ppo_clip", "box", "vector", device=device, engine="numpy"))
+
+
+@pytest.mark.parametrize("action", ["discrete", "masked"])
+def test_images_travel_once_per_rollout(action: str) -> None:
+    with fake_device() as device:
+        learner = Learner(config("ppo_clip", action, "image", device=device))
+        for _ in range(2):
+            uploads.clear()
+            learner.iterate()
+            images = [copy for copy in uploads if copy.shape[1:] == (1, 5, 5)]
+            steps, whole = images[:8], images[8:]
+            assert [len(copy) for copy in steps] == [2] * 8  # each step of 2 sub-environments
+            assert [len(copy) >= 9 * 2 for copy in whole] == [True]
+            assert {copy.dtype for copy in images} == {torch.uint8}
+        learner.close()

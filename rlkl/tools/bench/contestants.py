@@ -65,14 +65,17 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
     algorithm = ALGORITHMS[entry.algo].config
     known = {field.name for field in fields(algorithm)}
     iterations = config.warmup_iterations(num_envs) + config.measured_iterations(num_envs)
-    memory: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
     if config.memory != "none":  # sequences of the peers end with the rollout
-        memory = {"memory": config.memory, "sequence_length": config.rollout_steps}
+        policy = {"memory": config.memory, "sequence_length": config.rollout_steps}
+    if config.atari:
+        sizes: dict[str, Any] = {"actor_hidden_sizes": [], "critic_hidden_sizes": []}
+        policy |= sizes | {"share_encoder": True, "activation": "relu"}
     assert TrainConfig().policy.actor_hidden_sizes == list(HIDDEN_SIZES)
     return TrainConfig(
         algo=algorithm(**{key: value for key, value in values.items() if key in known}),
-        env=EnvConfig(id=config.env_id, num_envs=num_envs),
-        policy=PolicyConfig(scale_actions=False, **memory),  # like the peers
+        env=EnvConfig(config.env_id, num_envs, config.backend, 4 if config.atari else 1),
+        policy=PolicyConfig(scale_actions=False, **policy),  # like the peers
         critic=CriticConfig(**shared),
         logger=LoggerConfig(progress="none"),
         # Autoreset steps do not count, so there may be a few iterations more than needed.
@@ -82,6 +85,7 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
         gae_lambda=config.gae_lambda,
         seed=SEED,
         eval_episodes=0,
+        device=entry.device or "cpu",
         run_dir=run_dir,
     )
 

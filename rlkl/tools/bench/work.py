@@ -8,10 +8,10 @@ from pathlib import Path
 import gymnasium as gym
 
 from rlkl.algos import ALGORITHMS
-from rlkl.envs.make import EnvConfig, make_vector_env
+from rlkl.envs.make import BACKENDS, EnvConfig, make_training_env, make_vector_env
 from rlkl.models.recurrent import MEMORIES
-from rlkl.training.resource_checks import check_memory
-from rlkl.utils.errors import ConfigError
+from rlkl.training.resource_checks import check_memory, checked_device
+from rlkl.utils.errors import ConfigError, MissingPackageError
 from rlkl.utils.validation import check_choice, check_installed, check_range
 
 RLKL = "rlkl"
@@ -39,7 +39,7 @@ class BenchConfig:
     """A work, which is the same for all participants, and how often it is measured.
 
     Actor and critic have two hidden layers of 64 tanh units each, as in rlkl's default policy.
-    There is no entropy bonus. All run on one thread of the CPU.
+    There is no entropy bonus. All run on one thread of the CPU, unless `device` is given.
 
     Attributes:
         work: name, set by `work=...`.
@@ -51,6 +51,10 @@ class BenchConfig:
         learning_rate: of Adam, constant.
         max_grad_norm: limit to which gradients are scaled down; null for none.
         value_coefficient: weight of the value loss in the joint PPO loss of peers.
+        device: of rlkl's networks, the only participants if it is given; null for the CPU.
+        beside_cpu: measure them on the CPU too.
+        backend: of rlkl's environments.
+        atari: stack four frames, and share a Nature CNN between actor and critic.
         memory: `none`, or `lstm` or `gru` of 64 units before the hidden layers of actor and critic.
         max_kl: δ of TRPO and NPG, in nats.
         cg_iterations: conjugate gradient iterations of TRPO and NPG.
@@ -64,6 +68,10 @@ class BenchConfig:
     work: str = ""
     algos: list[str] = field(default_factory=lambda: ["ppo_clip"])
     env_id: str = "CartPole-v1"
+    device: str | None = None
+    beside_cpu: bool = False
+    backend: str = "auto"
+    atari: bool = False
     memory: str = "none"
     num_envs: list[int] = field(default_factory=lambda: [8])
     rollout_steps: int = 128
@@ -90,6 +98,9 @@ class BenchConfig:
         for algo in self.algos:
             check_choice("algos", algo, ALGORITHMS)
         check_choice("memory", self.memory, MEMORIES)
+        check_choice("backend", self.backend, BACKENDS)
+        if self.beside_cpu and self.device is None:
+            raise ConfigError("beside_cpu=true: there is no other device; set device=cuda")
         for key in ("rollout_steps", "minibatch_size"):
             check_range(key, getattr(self, key), at_least=1)
         for key in ("num_epochs", "cg_iterations", "repetitions"):
@@ -149,17 +160,21 @@ class Entry:
     contestant: str  # rlkl, a peer or an upper bound
     num_envs: int
     algo: str = ""  # rlkl's name of it; empty for an upper bound
+    device: str = ""  # empty if the work has none
 
     def __str__(self) -> str:
-        return f"{self.contestant} {self.algo}".rstrip()
+        return " ".join(filter(None, (self.contestant, self.algo, self.device)))
 
 
 def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
     """Return the participants in order, and for each peer that is left out a line with the reason.
 
     Raises:
-        ConfigError: the environment cannot be made, or a peer in `peers` is not installed.
+        ConfigError: the environment cannot be made, the device cannot be used, or a peer in
+            `peers` is not installed.
     """
+    if config.device is not None:
+        return _on_devices(config, config.device)
     envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=1))
     discrete = not isinstance(envs.action_space, gym.spaces.Box)
     envs.close()
@@ -182,6 +197,22 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
                     left_out.append(f"{peer} {algo}: {reason}")
         entries += [Entry(bound, num_envs) for bound in UPPER_BOUNDS]
     return entries, list(dict.fromkeys(left_out))
+
+
+def _on_devices(config: BenchConfig, name: str) -> tuple[list[Entry], list[str]]:
+    """Return rlkl on a device, and on the CPU if wanted; left out without the environment."""
+    device = checked_device(name)
+    try:
+        make_training_env(EnvConfig(config.env_id, 1, config.backend), device).close()
+    except MissingPackageError as error:
+        return [], [str(error)]
+    names = dict.fromkeys([name, "cpu"] if config.beside_cpu else [name])
+    return [
+        Entry(RLKL, num_envs, algo, device)
+        for num_envs in config.num_envs
+        for algo in config.algos
+        for device in names
+    ], []
 
 
 def refusal(peer: str, algo: str, memory: str, *, discrete: bool) -> str | None:
