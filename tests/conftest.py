@@ -4,6 +4,7 @@ import pytest
 import torch
 from browsing import browser, pages
 from hypothesis import settings
+from learning_loop import CORE
 from made_batches import KINDS
 
 from rlkl.algos import ALGORITHMS
@@ -13,9 +14,6 @@ __all__ = ["browser", "pages"]
 torch.set_num_threads(1)
 settings.register_profile("rlkl", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("rlkl")
-
-
-CORE = {"vanilla_pg", "ppo_clip", "ppo_kl", "ppo_kl_fixed", "trpo", "npg"}
 
 
 def is_slow(item: pytest.Item) -> bool:

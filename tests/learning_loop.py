@@ -27,6 +27,9 @@ from rlkl.training.learner import Learner
 from rlkl.training.report import Report
 from rlkl.utils.seeding import RandomStreams
 
+CORE = {"vanilla_pg", "ppo_clip", "ppo_kl", "ppo_kl_fixed", "trpo", "npg"}
+"""The algorithms that large matrices of tests try in full; the others meet a part of them."""
+
 
 def config_of(name: str, **settings: Any) -> AlgoConfig:
     """Return the config of an algorithm, without the settings that it lacks."""

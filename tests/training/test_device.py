@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fake_device import DeviceTensor, fake_device, uploads
-from learning_loop import config_of
+from learning_loop import CORE, config_of
 from worlds import ACTION_SETTINGS, ACTIONS
 
 import rlkl
@@ -113,12 +113,14 @@ def course(learner: Learner) -> list[float]:
 
 
 def cases() -> list[Any]:
-    """Return algorithms, actions and networks, so that every two of them meet; a third is fast."""
+    """Return algorithms, actions and networks: all pairs of the core, a third of the others."""
     found = []
     for (a, name), (b, action) in product(enumerate(ALGORITHMS), enumerate(ACTIONS)):
         network = list(NETWORKS)[(a + b) % 3]
-        marks = () if (a + 2 * b) % 3 == 0 else pytest.mark.slow
-        found.append(pytest.param(name, action, network, marks=marks))
+        is_fast = (a + 2 * b) % 3 == 0
+        marks = () if is_fast else pytest.mark.slow
+        if is_fast or name in CORE:
+            found.append(pytest.param(name, action, network, marks=marks))
     shared = "lstm of images, shared"
     first_order = [n for n, a in ALGORITHMS.items() if issubclass(a.config, FirstOrderConfig)]
     slow = pytest.mark.slow
