@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.critic import CriticConfig
-from rlkl.envs.make import EnvConfig, make_vector_env
+from rlkl.envs.make import make_training_env
 from rlkl.models.policy import PolicyConfig
 from rlkl.rollouts.rollout import Rollout
 from rlkl.tools.bench import peers
@@ -65,14 +65,22 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
     algorithm = ALGORITHMS[entry.algo].config
     known = {field.name for field in fields(algorithm)}
     iterations = config.warmup_iterations(num_envs) + config.measured_iterations(num_envs)
-    memory: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
+    if config.is_atari:
+        policy = {
+            "share_encoder": True,
+            "shared_value_coefficient": config.value_coefficient,
+            "activation": "relu",
+            "actor_hidden_sizes": [],
+            "critic_hidden_sizes": [],
+        }
     if config.memory != "none":  # sequences of the peers end with the rollout
-        memory = {"memory": config.memory, "sequence_length": config.rollout_steps}
+        policy |= {"memory": config.memory, "sequence_length": config.rollout_steps}
     assert TrainConfig().policy.actor_hidden_sizes == list(HIDDEN_SIZES)
     return TrainConfig(
         algo=algorithm(**{key: value for key, value in values.items() if key in known}),
-        env=EnvConfig(id=config.env_id, num_envs=num_envs),
-        policy=PolicyConfig(scale_actions=False, **memory),  # like the peers
+        env=config.env(num_envs),
+        policy=PolicyConfig(scale_actions=False, **policy),  # like the peers
         critic=CriticConfig(**shared),
         logger=LoggerConfig(progress="none"),
         # Autoreset steps do not count, so there may be a few iterations more than needed.
@@ -80,6 +88,7 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
         rollout_steps=config.rollout_steps,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
+        clip_rewards=1.0 if config.is_atari else None,
         seed=SEED,
         eval_episodes=0,
         run_dir=run_dir,
@@ -129,7 +138,7 @@ def megabytes_of(rollout: Rollout) -> float:
 
 
 def _upper_bound(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
-    envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=entry.num_envs))
+    envs: Any = make_training_env(config.env(entry.num_envs))  # with the backend of training
     envs.reset([SEED + number for number in range(entry.num_envs)])
     space = batch_space(envs.action_space, entry.num_envs)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 
 from rlkl.algos import ALGORITHMS
+from rlkl.envs.ids import find_spec
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.models.recurrent import MEMORIES
 from rlkl.training.resource_checks import check_memory
@@ -30,6 +31,9 @@ PEERS = {
 }
 """Other libraries and their packages."""
 
+ATARI_STACK, ATARI_KWARGS = 4, {"repeat_action_probability": 0.0}
+"""Observations are the last four frames; actions are not repeated at random."""
+
 MIN_ITERATIONS = 10
 """Histograms are written every ten iterations by default; every measurement includes one."""
 
@@ -39,6 +43,7 @@ class BenchConfig:
     """A work, which is the same for all participants, and how often it is measured.
 
     Actor and critic have two hidden layers of 64 tanh units each, as in rlkl's default policy.
+    On Atari they share one Nature CNN (Mnih et al. 2015) and have no further hidden layers.
     There is no entropy bonus. All run on one thread of the CPU.
 
     Attributes:
@@ -137,6 +142,19 @@ class BenchConfig:
         return max(MIN_ITERATIONS, math.ceil(self.env_steps / self.rows(num_envs)))
 
     @property
+    def is_atari(self) -> bool:
+        """Whether the environment is a game of ALE."""
+        return find_spec(self.env_id).namespace == "ALE"
+
+    def env(self, num_envs: int) -> EnvConfig:
+        """Return the config of rlkl's environments; Atari as in `env=pong`."""
+        if self.is_atari:
+            return EnvConfig(
+                self.env_id, num_envs, frame_stack=ATARI_STACK, kwargs=dict(ATARI_KWARGS)
+            )
+        return EnvConfig(self.env_id, num_envs)
+
+    @property
     def files(self) -> list[Path]:
         """The Markdown file, then the JSON file."""
         return [] if self.output is None else [Path(f"{self.output}.{x}") for x in ("md", "json")]
@@ -160,7 +178,7 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
     Raises:
         ConfigError: the environment cannot be made, or a peer in `peers` is not installed.
     """
-    envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=1))
+    envs = make_vector_env(config.env(1))
     discrete = not isinstance(envs.action_space, gym.spaces.Box)
     envs.close()
     for peer in config.peers or []:
@@ -175,19 +193,27 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
         entries += [Entry(RLKL, num_envs, algo) for algo in config.algos]
         for algo in config.algos:
             for peer in peers:
-                reason = refusal(peer, algo, config.memory, discrete=discrete)
+                reason = refusal(
+                    peer, algo, config.memory, discrete=discrete, atari=config.is_atari
+                )
                 if reason is None:
                     entries.append(Entry(peer, num_envs, algo))
                 else:
                     left_out.append(f"{peer} {algo}: {reason}")
-        entries += [Entry(bound, num_envs) for bound in UPPER_BOUNDS]
+        # Gymnasium's SyncVectorEnv would not preprocess the frames of Atari.
+        bounds = UPPER_BOUNDS[:1] if config.is_atari else UPPER_BOUNDS
+        entries += [Entry(bound, num_envs) for bound in bounds]
     return entries, list(dict.fromkeys(left_out))
 
 
-def refusal(peer: str, algo: str, memory: str, *, discrete: bool) -> str | None:
+def refusal(
+    peer: str, algo: str, memory: str, *, discrete: bool, atari: bool = False
+) -> str | None:
     """Return why a peer cannot do a work in the same way as rlkl; None if it can."""
     if algo not in ("ppo_clip", "trpo"):
         return "peers are measured only with ppo_clip and trpo"
+    if atari and (peer, algo, memory) != ("sb3", "ppo_clip", "none"):
+        return "on Atari, only stable-baselines3's PPO"
     if memory != "none":
         is_recurrent_ppo = (peer, algo, memory) == ("sb3_contrib", "ppo_clip", "lstm")
         return None if is_recurrent_ppo else "with a memory, only sb3-contrib's PPO with LSTM"
