@@ -1,5 +1,7 @@
 """What every test runs under: one thread, the same examples each time, a browser if it asks."""
 
+import math
+
 import pytest
 import torch
 from browsing import browser, pages
@@ -8,10 +10,12 @@ from learning_loop import CORE
 from made_batches import KINDS
 
 from rlkl.algos import ALGORITHMS
+from rlkl.envs import backend_probe
 
 __all__ = ["browser", "pages"]
 
 torch.set_num_threads(1)
+backend_probe.WORTHWHILE = math.inf  # no test depends on the speed of the machine
 settings.register_profile("rlkl", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("rlkl")
 

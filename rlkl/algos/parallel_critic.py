@@ -26,7 +26,7 @@ from rlkl.utils.streams import tell
 from rlkl.utils.validation import one_line
 
 PROBES, PERIOD = 3, 50
-"""Of each `PERIOD` updates the first `PROBES` are sequential and the next parallel, as a trial."""
+"""Of each `PERIOD` updates, the first are a trial: `PROBES` of each mode, in turns."""
 
 WORTHWHILE = 0.002
 """Shortest fit in seconds for which parallel updates are tried."""
@@ -96,11 +96,13 @@ class Updates:
 
     def _is_parallel(self) -> bool:
         number = self._count % PERIOD
-        if self._mode != "auto" or number < PROBES:
+        if self._mode != "auto" or not self._fits:
             return self._mode == "always"
         if median(self._fits) < WORTHWHILE:
             return False
-        if number < 2 * PROBES or len(self._parallel) < PROBES:
+        if number < 2 * PROBES:
+            return number % 2 == 1
+        if len(self._parallel) < PROBES:
             return True
         return median(self._parallel) < median(self._sequential)
 

@@ -1,8 +1,6 @@
 """Make N sub-environments with any backend."""
 
 import multiprocessing
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +15,7 @@ from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.envs.arguments import unknown_argument, with_tuples
 from rlkl.envs.array_view import ArrayView
+from rlkl.envs.backend_probe import is_shared_faster
 from rlkl.envs.checks import EnvChecker
 from rlkl.envs.envpool_env import EnvPoolVectorEnv
 from rlkl.envs.ids import find_spec
@@ -28,7 +27,7 @@ from rlkl.envs.tensor_make import TORCH_TASKS, check_tensor_backend, make_tensor
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
-from rlkl.utils.signals import STOP_SIGNALS
+from rlkl.utils.signals import children_ignore_signals
 from rlkl.utils.validation import check_choice, check_installed, check_range, check_text, one_line
 
 BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale", "tensor")
@@ -47,7 +46,8 @@ class EnvConfig:
             steps the sub-environments one after the other, `shared` a part on each core, `async`
             each in its own process, `envpool` in threads of that package. `tensor` keeps the
             environments and the rollout on `device`. `auto` is `ale` for Atari, `native` if it
-            exists and there are at least six sub-environments, else `sync`.
+            exists and there are at least six sub-environments, else `sync`, or, in a training run,
+            `shared` if it is measurably faster.
         frame_stack: number of stacked observations; 1 does not stack.
         observation_keys: the parts of a Dict or Tuple observation to use; empty for all.
         kwargs: passed to the environment's constructor.
@@ -73,17 +73,27 @@ def make_training_env(
 ) -> VectorEnvironment | TensorEnvironment:
     """Make the environments of a run: on a device with `env.backend=tensor`, else as arrays.
 
+    Where `env.backend=auto` means `sync`, it is `shared` if that is measurably faster.
+
     Raises:
         ConfigError: as `make_vector_env`.
     """
     if config.backend != "tensor":
-        return make_vector_env(config)
+        return make_vector_env(_with_faster_backend(config))
     envs = _make_tensors(config, device)
     try:
         return TensorEnvironment(envs, device, config.id, tuple(config.observation_keys))
     except ConfigError as error:
         envs.close()
         raise ConfigError(f"env.id={config.id}: {error}") from error
+
+
+def _with_faster_backend(config: EnvConfig) -> EnvConfig:
+    if config.backend != "auto" or choose_backend(config) != "sync":
+        return config
+    makers = _makers(_with_tuples(config, "sync"))
+    is_faster = is_shared_faster(find_spec(config.id), makers)
+    return replace(config, backend="shared" if is_faster else "sync")
 
 
 def _make_tensors(
@@ -276,7 +286,7 @@ def _make(
         return EnvPoolVectorEnv(config.id, config.num_envs, config.frame_stack, config.kwargs), list
     if backend == "sync":
         return SyncVectorEnv(_makers(config)), list
-    with _children_ignore_signals():
+    with children_ignore_signals():
         if backend == "shared":
             return SharedMemoryVectorEnv(_makers(config)), list
         return _make_async(config), list
@@ -291,20 +301,3 @@ def _make_async(config: EnvConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
         if not isinstance(error.__cause__, gym.error.CustomSpaceError):
             raise
         return make(shared_memory=False)
-
-
-@contextmanager
-def _children_ignore_signals() -> Iterator[None]:
-    """Let processes that are started in this context ignore the signals that stop a run.
-
-    Terminals and Slurm signal every process, but the trainer decides when its workers stop.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import os
+import pickle
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from rlkl.envs.shared_memory_worker import (
     HAS_REPLY,
     IS_STEP,
     REQUESTED,
+    RESTING,
     SLEEPING,
     SPIN_SECONDS,
     SPINS,
@@ -30,6 +32,7 @@ from rlkl.envs.shared_memory_worker import (
     layout_of,
     run_worker,
 )
+from rlkl.envs.snapshots import set_state, state_of
 from rlkl.envs.spaces import FLAT, leaves, nested
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.cpu import usable_cores
@@ -42,10 +45,11 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     This process steps the first sub-environments, each worker a further part. Actions,
     observations, rewards, terminated and truncated lie in shared memory. One flag requests a step,
     another one answers it; both sides spin on them, because sleeping and waking takes as long as a
-    step of many environments. A worker that waits longer than `SPIN_SECONDS` sleeps, which frees
-    its core for an update of the networks. Rare data goes through a pipe: resets, final
-    observations, action masks, exceptions. Results are bit-for-bit those of `SyncVectorEnv`, except
-    that parts of observations that no array can hold (a text, a graph) are None.
+    step of many environments. A worker sleeps after `rest()`, and if it waits longer than
+    `SPIN_SECONDS`, which frees its core for an update of the networks. Rare data goes through a
+    pipe: resets, final observations, action masks, states, exceptions. Results are bit-for-bit
+    those of `SyncVectorEnv`, except that parts of observations that no array can hold (a text, a
+    graph) are None.
 
     By default it uses all usable cores.
 
@@ -127,10 +131,40 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         rewards, terminated, truncated = (whole.copy() for whole in self._results)
         return self._all_observations(observations), rewards, terminated, truncated, infos
 
+    def rest(self) -> None:
+        """Let the workers sleep until the next call."""
+        for flags in self._flags:
+            flags[RESTING] = 1
+
+    def states(self) -> list[Any] | None:
+        """Return the states of all sub-environments; see `snapshots.state_of`.
+
+        Raises:
+            EOFError: a worker died.
+            BrokenEnvironmentError: an environment could not return its state.
+        """
+        if len(self.processes) < len(self._flags):
+            return None  # closed
+        parts = [state_of(self._own)]
+        self._request("states")
+        parts += [pickle.loads(reply) for reply in self._replies()]
+        if any(part is None for part in parts):
+            return None
+        return [state for part in parts for state in part or ()]
+
+    def set_states(self, states: list[Any]) -> None:
+        """Restore what `states` returned; the sub-environments must have been reset."""
+        first, *others = [states[span] for span in self._spans]
+        set_state(self._own, first)
+        # Pickled here: the pipe would send tensors as files.
+        self._request("set_states", [pickle.dumps(part) for part in others])
+        self._replies()
+
     def _request(self, method: str | None = None, messages: Sequence[Any] | None = None) -> None:
         """Request the next step of every worker, or a method with a message for each."""
         self._requested += 1
         for number, (flags, pipe) in enumerate(zip(self._flags, self._pipes, strict=True)):
+            flags[RESTING] = 0
             flags[IS_STEP] = method is None
             flags[REQUESTED] = self._requested
             with FENCE:

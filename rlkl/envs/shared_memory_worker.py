@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rlkl.envs.snapshots import set_state, state_of
 from rlkl.envs.spaces import FLAT, leaves, nested
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import BrokenEnvironmentError
@@ -24,8 +26,8 @@ SPINS = 200  # reads of a flag after which a waiting process yields its core bet
 SPIN_SECONDS = 0.002  # time of such reads after which a worker sleeps; waking it is slow
 CACHE_LINE = 64  # bytes that move between cores together: two writers must lie that far apart
 
-REQUESTED, IS_STEP, ANSWERED, HAS_REPLY, SLEEPING, WORDS = 0, 1, 8, 9, 10, 16
-"""The flags of a worker, 8 bytes each: two on a cache line that the trainer writes, three on the
+REQUESTED, IS_STEP, RESTING, ANSWERED, HAS_REPLY, SLEEPING, WORDS = 0, 1, 2, 8, 9, 10, 16
+"""The flags of a worker, 8 bytes each: three on a cache line that the trainer writes, three on the
 worker's. A step is requested and answered by a higher number."""
 
 FENCE = threading.Lock()
@@ -126,7 +128,7 @@ def _wait(flags: memoryview, answered: int, pipe: Connection) -> None:
         if spins == SPINS:
             since = time.perf_counter()
         elif spins > SPINS:
-            if time.perf_counter() - since < SPIN_SECONDS:
+            if not flags[RESTING] and time.perf_counter() - since < SPIN_SECONDS:
                 os.sched_yield()
                 continue
             flags[SLEEPING] = 1
@@ -165,6 +167,12 @@ class _Worker:
         for buffer, rows in zip(shared_results, results, strict=True):
             buffer[...] = rows
         return self._write(observations, infos)
+
+    def states(self, _: None) -> bytes:
+        return pickle.dumps(state_of(self.envs))
+
+    def set_states(self, states: bytes) -> None:
+        set_state(self.envs, pickle.loads(states))
 
     def _write(self, observations: Any, infos: dict[str, Any]) -> Any:
         for leaf, buffer in self.buffers:

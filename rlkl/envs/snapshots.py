@@ -42,7 +42,7 @@ def state_of(envs: gym.vector.VectorEnv[Any, Any, Any]) -> list[Any] | None:
     """Return the state of N environments as plain data; None if it cannot be read."""
     if type(envs) is CartPoleVectorEnv:
         return [_attributes(envs, NATIVE)]
-    if _gives_state(envs):
+    if gives_state(type(envs)):
         return [{"given": _given(envs)}]
     if not isinstance(envs, SyncVectorEnv):
         return None
@@ -67,7 +67,7 @@ def _state(env: Any) -> dict[str, Any] | None:
         inner = _state(env.env)
         own = None if inner is None else _state_of_wrapper(env)
         return None if own is None else {"own": own, "inner": inner}
-    if _gives_state(env):
+    if gives_state(type(env)):
         generator = env.np_random
         is_numpy = isinstance(generator, np.random.Generator)
         packed = _packed(generator.bit_generator.state, "") if is_numpy else None
@@ -99,7 +99,7 @@ def _set_state(env: Any, state: dict[str, Any]) -> None:
 
 
 def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
-    if _gives_state(env):
+    if gives_state(type(env)):
         return {"given": _given(env)}
     if type(env) in (EnvChecker, OrderEnforcing):
         return {}
@@ -110,9 +110,9 @@ def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
     return None
 
 
-def _gives_state(env: Any) -> bool:
+def gives_state(kind: Any) -> bool:
     """Return whether a class has `get_state()` and `set_state(state)`; MuJoCo's takes more."""
-    methods = getattr(type(env), "get_state", None), getattr(type(env), "set_state", None)
+    methods = getattr(kind, "get_state", None), getattr(kind, "set_state", None)
     return all(
         callable(method) and _takes(method, count) for count, method in enumerate(methods, 1)
     )

@@ -203,19 +203,31 @@ class VectorEnvironment:
 
     def state(self) -> dict[str, Any] | None:
         """Return the state of all sub-environments as plain data; None if it cannot be read."""
+        envs = self._envs
         try:
-            states = state_of(self._envs)
+            states = envs.states() if isinstance(envs, SharedMemoryVectorEnv) else state_of(envs)
         except BrokenEnvironmentError as error:
             raise BrokenEnvironmentError(f"{self._where}: {error}") from error
+        except (EOFError, ConnectionError):  # a process died; the next step reports it
+            states = None
         return None if states is None else {"copies": states, "ended": self._ended.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a state that `state` returned; the sub-environments must have been reset."""
+        envs, states = self._envs, state["copies"]
         try:
-            set_state(self._envs, state["copies"])
+            if isinstance(envs, SharedMemoryVectorEnv):
+                envs.set_states(states)
+            else:
+                set_state(envs, states)
         except BrokenEnvironmentError as error:
             raise BrokenEnvironmentError(f"{self._where}: {error}") from error
         self._ended = np.array(state["ended"], np.bool_)
+
+    def rest(self) -> None:
+        """Free the cores of worker processes until the next call."""
+        if isinstance(self._envs, SharedMemoryVectorEnv):
+            self._envs.rest()
 
     def close(self) -> None:
         """Close the environments, and end their processes; exceptions are only reported."""

@@ -116,6 +116,7 @@ class Collector:
                 finals.append({key: rows[cut] for key, rows in step.final_observations.items()})
                 final_states.append(after[torch.as_tensor(step.final_envs[cut])])
                 final_rows.append(t * num_envs + step.final_envs[cut])
+        self.envs.rest()
         self._write(observations, steps)
         return Rollout(
             observations=observations,

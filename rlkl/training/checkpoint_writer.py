@@ -115,7 +115,11 @@ class CheckpointWriter:
 
     def _state(self, *, resumable: bool) -> dict[str, Any]:
         files = self.csv.digests() if self.csv is not None else {}
-        return self.learner.state_dict() | {
+        state = self.learner.state_dict()
+        # The state of environments is lost when a worker process of theirs dies.
+        is_lost = state["collector"]["under_way"] is None
+        resumable = resumable and (self.learner.resets_at_checkpoints or not is_lost)
+        return state | {
             "run": self.record.as_dict() | {"files": files},
             "resumable": resumable,
             "whole": self.is_between_iterations,

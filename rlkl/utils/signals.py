@@ -63,3 +63,20 @@ def ignore_stop_signals() -> None:
     """Ignore stop signals in a worker process, whose parent gets them too and decides."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def children_ignore_signals() -> Iterator[None]:
+    """Let processes that are started in this context ignore the signals that stop a run.
+
+    Terminals and Slurm signal every process, but the trainer decides when its workers stop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -171,6 +171,7 @@ def test_faster_mode_is_used_and_remeasured(
             updates.update(None, 0.0)  # type: ignore[arg-type]
             modes.append(clock.now - before == pytest.approx(0.1 + wait))
         assert {mode: modes.count(mode) for mode in (False, True)} == expected
+        assert modes[: 2 * PROBES] == [False, expected[True] > 0] * PROBES  # in turns
 
 
 def test_fit_that_becomes_long_is_parallelized(

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 from multiprocessing import RawArray
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from test_shared_memory_env import is_gone, until
 from test_sync_env import assert_episodes_same, made
 
+import rlkl.envs.shared_memory_worker
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.shared_memory_worker import (
     SLEEPING,
@@ -63,6 +65,21 @@ def test_idle_worker_sleeps_and_wakes() -> None:
     found.reset(seed=[1, 2])
     # Pauses of about the time before sleep.
     assert_episodes_same(found, SyncVectorEnv([make] * 2), 60, pause=SPIN_SECONDS)
+    found.close()
+
+
+def test_resting_worker_sleeps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rlkl.envs.shared_memory_worker, "SPIN_SECONDS", 1e9)  # it never tires
+    make = made("Pendulum-v1", max_episode_steps=3)
+    found = SharedMemoryVectorEnv([make] * 2, 2)
+    found.reset(seed=[1, 2])
+    for _ in range(3):
+        found.step(np.zeros((2, 1), np.float32))
+        time.sleep(0.05)
+        assert found._flags[0][SLEEPING] == 0
+        found.rest()
+        until(lambda: found._flags[0][SLEEPING] == 1)
+    assert_episodes_same(found, SyncVectorEnv([make] * 2), 20)
     found.close()
 
 

@@ -121,10 +121,9 @@ def test_unknown_environments_have_no_state() -> None:
             envs.close()
     finally:
         del gym.registry["AnotherPendulum-v0"], gym.registry["WrappedPendulum-v0"]
-    for backend in ("async", "shared"):
-        envs = made("CartPole-v1", [1, 2], backend=backend)
-        assert envs.state() is None
-        envs.close()
+    envs = made("CartPole-v1", [1, 2], backend="async")
+    assert envs.state() is None
+    envs.close()
 
 
 class Saved(gym.Env[Any, Any]):
@@ -243,6 +242,34 @@ def test_user_environments_with_state_are_restored() -> None:
 
 
 @pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("env_id", ["Taxi-v4", "Saved-v0", "SavedFading-v0"])
+def test_sync_and_shared_restore_each_others_state(env_id: str) -> None:
+    for saves, restores in (("sync", "shared"), ("shared", "sync")):
+        original = made(env_id, [1, 2, 3], backend=saves)
+        steps_of(original, 70, 3)  # into the second episode
+        state = through_a_file(original.state())
+        restored = made(env_id, [4, 5, 6], backend=restores)
+        steps_of(restored, 5, 4)
+        restored.set_state(state)
+        assert str(restored.state()) == str(state)
+        assert_same_steps(original, restored, 130)
+        for envs in (original, restored):
+            envs.close()
+
+
+@pytest.mark.usefixtures("registered")
+def test_state_of_a_dead_worker_is_none() -> None:
+    envs = made("Saved-v0", [1, 2], backend="shared")
+    (worker,) = envs._envs.processes
+    worker.kill()
+    worker.join()
+    assert envs.state() is None
+    with pytest.raises(BrokenEnvironmentError, match="step failed: the process of a sub-env"):
+        envs.step(np.zeros(2, np.int64))
+    assert envs.state() is None
+
+
+@pytest.mark.usefixtures("registered")
 def test_user_state_keeps_types_and_is_copied() -> None:
     original, restored = made("Saved-v0", [1]), made("Saved-v0", [2])
     steps_of(original, 9, 3)
@@ -272,10 +299,9 @@ def test_wrapper_without_state_makes_none() -> None:
         envs = made(f"{name}-v0", [1])
         assert envs.state() is None, name
         envs.close()
-    for backend in ("async", "shared"):
-        envs = made("Saved-v0", [1, 2], backend=backend)
-        assert envs.state() is None
-        envs.close()
+    envs = made("HiddenFading-v0", [1, 2], backend="shared")
+    assert envs.state() is None
+    envs.close()
 
 
 class Colour(enum.IntEnum):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.critic import CriticConfig
-from rlkl.envs.make import EnvConfig, make_vector_env
+from rlkl.envs.make import make_training_env
 from rlkl.models.policy import PolicyConfig
 from rlkl.rollouts.rollout import Rollout
 from rlkl.tools.bench import peers
@@ -66,15 +66,20 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
     known = {field.name for field in fields(algorithm)}
     iterations = config.warmup_iterations(num_envs) + config.measured_iterations(num_envs)
     policy: dict[str, Any] = {}
+    if config.is_atari:
+        policy = {
+            "share_encoder": True,
+            "shared_value_coefficient": config.value_coefficient,
+            "activation": "relu",
+            "actor_hidden_sizes": [],
+            "critic_hidden_sizes": [],
+        }
     if config.memory != "none":  # sequences of the peers end with the rollout
-        policy = {"memory": config.memory, "sequence_length": config.rollout_steps}
-    if config.atari:
-        sizes: dict[str, Any] = {"actor_hidden_sizes": [], "critic_hidden_sizes": []}
-        policy |= sizes | {"share_encoder": True, "activation": "relu"}
+        policy |= {"memory": config.memory, "sequence_length": config.rollout_steps}
     assert TrainConfig().policy.actor_hidden_sizes == list(HIDDEN_SIZES)
     return TrainConfig(
         algo=algorithm(**{key: value for key, value in values.items() if key in known}),
-        env=EnvConfig(config.env_id, num_envs, config.backend, 4 if config.atari else 1),
+        env=config.env(num_envs),
         policy=PolicyConfig(scale_actions=False, **policy),  # like the peers
         critic=CriticConfig(**shared),
         logger=LoggerConfig(progress="none"),
@@ -83,6 +88,7 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
         rollout_steps=config.rollout_steps,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
+        clip_rewards=1.0 if config.is_atari else None,
         seed=SEED,
         eval_episodes=0,
         device=entry.device or "cpu",
@@ -133,7 +139,7 @@ def megabytes_of(rollout: Rollout) -> float:
 
 
 def _upper_bound(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
-    envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=entry.num_envs))
+    envs: Any = make_training_env(config.env(entry.num_envs))  # with the backend of training
     envs.reset([SEED + number for number in range(entry.num_envs)])
     space = batch_space(envs.action_space, entry.num_envs)
 

@@ -17,13 +17,23 @@ from gymnasium.wrappers.vector import DtypeObservation
 from torch import Tensor, nn
 
 from rlkl.tools.bench.clock import Clock, Measurement, after_each_call, before_first_call
-from rlkl.tools.bench.work import HIDDEN_SIZES, SEED, BenchConfig, Entry
+from rlkl.tools.bench.work import (
+    ATARI_KWARGS,
+    ATARI_STACK,
+    HIDDEN_SIZES,
+    SEED,
+    BenchConfig,
+    Entry,
+)
 
 
 def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
     """Train PPO of stable-baselines3, or recurrent PPO or TRPO of sb3-contrib."""
     rows = config.rows(entry.num_envs)
-    policy, network = "MlpPolicy", {"net_arch": list(HIDDEN_SIZES), "activation_fn": nn.Tanh}
+    policy: str = "MlpPolicy"
+    network: dict[str, Any] = {"net_arch": list(HIDDEN_SIZES), "activation_fn": nn.Tanh}
+    if config.is_atari:
+        policy, network = "CnnPolicy", {"net_arch": []}
     if entry.algo == "ppo_clip":
         make = import_module("stable_baselines3").PPO
         if config.memory != "none":
@@ -43,10 +53,16 @@ def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measure
             "target_kl": config.max_kl,
             "n_critic_updates": config.num_epochs,
         }
-    vectors = import_module("stable_baselines3.common.env_util")
+    if config.is_atari:
+        atari = import_module("rlkl.tools.bench.sb3_atari")
+        kwargs = {"stack_num": ATARI_STACK, "reward_clipping": True, **ATARI_KWARGS}
+        envs = atari.AtariVecEnv(config.env_id, entry.num_envs, **kwargs)
+    else:
+        vectors = import_module("stable_baselines3.common.env_util")
+        envs = vectors.make_vec_env(config.env_id, n_envs=entry.num_envs, seed=SEED)
     model = make(
         policy,
-        vectors.make_vec_env(config.env_id, n_envs=entry.num_envs, seed=SEED),
+        envs,
         learning_rate=config.learning_rate,
         n_steps=config.rollout_steps,
         batch_size=min(rows, config.minibatch_size),

@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 
 from rlkl.algos import ALGORITHMS
+from rlkl.envs.ids import find_spec
 from rlkl.envs.make import BACKENDS, EnvConfig, make_training_env, make_vector_env
 from rlkl.models.recurrent import MEMORIES
 from rlkl.training.resource_checks import check_memory, checked_device
@@ -30,6 +31,9 @@ PEERS = {
 }
 """Other libraries and their packages."""
 
+ATARI_STACK, ATARI_KWARGS = 4, {"repeat_action_probability": 0.0}
+"""Observations are the last four frames; actions are not repeated at random."""
+
 MIN_ITERATIONS = 10
 """Histograms are written every ten iterations by default; every measurement includes one."""
 
@@ -39,6 +43,7 @@ class BenchConfig:
     """A work, which is the same for all participants, and how often it is measured.
 
     Actor and critic have two hidden layers of 64 tanh units each, as in rlkl's default policy.
+    On Atari they share one Nature CNN (Mnih et al. 2015) and have no further hidden layers.
     There is no entropy bonus. All run on one thread of the CPU, unless `device` is given.
 
     Attributes:
@@ -54,7 +59,6 @@ class BenchConfig:
         device: of rlkl's networks, the only participants if it is given; null for the CPU.
         beside_cpu: measure them on the CPU too.
         backend: of rlkl's environments.
-        atari: stack four frames, and share a Nature CNN between actor and critic.
         memory: `none`, or `lstm` or `gru` of 64 units before the hidden layers of actor and critic.
         max_kl: δ of TRPO and NPG, in nats.
         cg_iterations: conjugate gradient iterations of TRPO and NPG.
@@ -71,7 +75,6 @@ class BenchConfig:
     device: str | None = None
     beside_cpu: bool = False
     backend: str = "auto"
-    atari: bool = False
     memory: str = "none"
     num_envs: list[int] = field(default_factory=lambda: [8])
     rollout_steps: int = 128
@@ -148,6 +151,18 @@ class BenchConfig:
         return max(MIN_ITERATIONS, math.ceil(self.env_steps / self.rows(num_envs)))
 
     @property
+    def is_atari(self) -> bool:
+        """Whether the environment is a game of ALE."""
+        return find_spec(self.env_id).namespace == "ALE"
+
+    def env(self, num_envs: int) -> EnvConfig:
+        """Return the config of rlkl's environments; Atari as in `env=pong`."""
+        if self.is_atari:
+            kwargs = dict(ATARI_KWARGS)
+            return EnvConfig(self.env_id, num_envs, self.backend, ATARI_STACK, kwargs=kwargs)
+        return EnvConfig(self.env_id, num_envs, self.backend)
+
+    @property
     def files(self) -> list[Path]:
         """The Markdown file, then the JSON file."""
         return [] if self.output is None else [Path(f"{self.output}.{x}") for x in ("md", "json")]
@@ -175,7 +190,7 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
     """
     if config.device is not None:
         return _on_devices(config, config.device)
-    envs = make_vector_env(EnvConfig(id=config.env_id, num_envs=1))
+    envs = make_vector_env(config.env(1))
     discrete = not isinstance(envs.action_space, gym.spaces.Box)
     envs.close()
     for peer in config.peers or []:
@@ -190,12 +205,16 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
         entries += [Entry(RLKL, num_envs, algo) for algo in config.algos]
         for algo in config.algos:
             for peer in peers:
-                reason = refusal(peer, algo, config.memory, discrete=discrete)
+                reason = refusal(
+                    peer, algo, config.memory, discrete=discrete, atari=config.is_atari
+                )
                 if reason is None:
                     entries.append(Entry(peer, num_envs, algo))
                 else:
                     left_out.append(f"{peer} {algo}: {reason}")
-        entries += [Entry(bound, num_envs) for bound in UPPER_BOUNDS]
+        # Gymnasium's SyncVectorEnv would not preprocess the frames of Atari.
+        bounds = UPPER_BOUNDS[:1] if config.is_atari else UPPER_BOUNDS
+        entries += [Entry(bound, num_envs) for bound in bounds]
     return entries, list(dict.fromkeys(left_out))
 
 
@@ -203,7 +222,7 @@ def _on_devices(config: BenchConfig, name: str) -> tuple[list[Entry], list[str]]
     """Return rlkl on a device, and on the CPU if wanted; left out without the environment."""
     device = checked_device(name)
     try:
-        make_training_env(EnvConfig(config.env_id, 1, config.backend), device).close()
+        make_training_env(config.env(1), device).close()
     except MissingPackageError as error:
         return [], [str(error)]
     names = dict.fromkeys([name, "cpu"] if config.beside_cpu else [name])
@@ -215,10 +234,14 @@ def _on_devices(config: BenchConfig, name: str) -> tuple[list[Entry], list[str]]
     ], []
 
 
-def refusal(peer: str, algo: str, memory: str, *, discrete: bool) -> str | None:
+def refusal(
+    peer: str, algo: str, memory: str, *, discrete: bool, atari: bool = False
+) -> str | None:
     """Return why a peer cannot do a work in the same way as rlkl; None if it can."""
     if algo not in ("ppo_clip", "trpo"):
         return "peers are measured only with ppo_clip and trpo"
+    if atari and (peer, algo, memory) != ("sb3", "ppo_clip", "none"):
+        return "on Atari, only stable-baselines3's PPO"
     if memory != "none":
         is_recurrent_ppo = (peer, algo, memory) == ("sb3_contrib", "ppo_clip", "lstm")
         return None if is_recurrent_ppo else "with a memory, only sb3-contrib's PPO with LSTM"

@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from measurements import measured
 
 from rlkl.algos.first_order import FirstOrder
+from rlkl.envs.make import EnvConfig, make_training_env
 from rlkl.models.policy import PolicyConfig
 from rlkl.tools.bench import contestants
-from rlkl.tools.bench.work import BenchConfig, Entry
+from rlkl.tools.bench.work import ATARI_KWARGS, SEED, BenchConfig, Entry, participants
 from rlkl.training.trainer import Trainer
 
 
@@ -39,6 +41,46 @@ def test_train_config_has_the_settings_of_the_work() -> None:
     assert ppo.algo.ratio_bounds == (0.875, 1.125)
     parts = ("max_kl", "max_kl_schedule", "cg_iterations")
     assert [getattr(trpo.algo, part) for part in parts] == [0.5, "constant", 3]
+
+
+def test_pong_is_learned_from_pixels_like_the_peer() -> None:
+    pytest.importorskip("ale_py", reason="needs the extra 'atari'")
+    work = BenchConfig(env_id="ALE/Pong-v5", num_envs=[2], value_coefficient=0.25)
+    config = contestants.train_config(work, Entry("rlkl", 2, "ppo_clip"), "run")
+    assert config.env == EnvConfig(
+        "ALE/Pong-v5", 2, frame_stack=4, kwargs={"repeat_action_probability": 0.0}
+    )
+    policy = config.policy
+    assert (policy.actor_hidden_sizes, policy.critic_hidden_sizes) == ([], [])
+    assert (policy.share_encoder, policy.activation, config.clip_rewards) == (True, "relu", 1.0)
+    assert policy.shared_value_coefficient == 0.25
+    assert "upper_bound_sync" not in [entry.contestant for entry in participants(work)[0]]
+
+
+def test_sb3_sees_the_frames_of_rlkl() -> None:
+    for package, extra in (("ale_py", "atari"), ("stable_baselines3", "bench")):
+        pytest.importorskip(package, reason=f"needs the extra '{extra}'")
+    from rlkl.tools.bench.sb3_atari import AtariVecEnv
+
+    work = BenchConfig(env_id="ALE/Pong-v5")
+    theirs, ours = AtariVecEnv("ALE/Pong-v5", 2, **ATARI_KWARGS), make_training_env(work.env(2))
+    frames, observations = theirs.reset(), ours.reset([SEED, SEED + 1])
+    total = np.zeros(2)
+    for number in range(80):
+        assert frames.shape == (2, 4, 84, 84)
+        (seen,) = observations.values()
+        assert np.array_equal(frames.reshape(seen.shape), seen)
+        actions = np.array([number % 6, 2])
+        frames, rewards, dones, infos = theirs.step(actions)
+        step = ours.step(actions)
+        observations = step.observations
+        assert rewards.tolist() == np.clip(step.rewards, -1, 1).tolist()
+        assert not dones.any()
+        assert infos == [{}, {}]
+        total += rewards
+    assert (total < 0).all()  # both lost a point
+    theirs.close()
+    ours.close()
 
 
 def test_actor_and_critic_make_all_optimizer_steps(tmp_path: Path) -> None:

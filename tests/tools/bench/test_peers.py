@@ -7,6 +7,10 @@ import pytest
 from rlkl.tools.bench.compare import run_in_process
 from rlkl.tools.bench.work import PEERS, BenchConfig, Entry
 
+HAS_ALE = pytest.mark.skipif(
+    importlib.util.find_spec("ale_py") is None, reason="needs the extra 'atari'"
+)
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -15,6 +19,7 @@ from rlkl.tools.bench.work import PEERS, BenchConfig, Entry
         ("sb3_contrib", "ppo_clip", "Pendulum-v1", "lstm"),
         ("sb3", "ppo_clip", "CartPole-v1", "none"),
         ("sb3", "ppo_clip", "Pendulum-v1", "none"),
+        pytest.param("sb3", "ppo_clip", "ALE/Pong-v5", "none", marks=HAS_ALE),
         ("sb3_contrib", "trpo", "CartPole-v1", "none"),
         ("sb3_contrib", "trpo", "Pendulum-v1", "none"),
         ("skrl", "ppo_clip", "CartPole-v1", "none"),
