@@ -1,5 +1,6 @@
 """KLip-PPO: its values, PPO-clip's gradient, and the pull of the exact KL."""
 
+import math
 from typing import Any
 
 import pytest
@@ -117,3 +118,12 @@ def test_early_stop_is_that_of_ppo_clip() -> None:
     metrics = optimizer.update(batch_for(policy, "gaussian"), 0.0).metrics
     assert metrics["optim/stopped_early"] == 1
     assert metrics["kl/target"] == 1e-6
+
+
+def test_unclipped_sample_ignores_infinite_kl() -> None:
+    batch = coin((-3.0, 1.0))
+    new = TorchPolicy(Categorical(torch.tensor([[0.0, -math.inf]] * 2)), batch)
+    assert new.kl.tolist() == [math.inf] * 2
+    loss = objective_of("exact").loss(new, batch)  # r is 2 and 0
+    assert float(loss.value) == 3.0
+    assert loss.log_prob.tolist() == [3.0, 0.0]
