@@ -3,9 +3,12 @@
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.algos.critic import CriticConfig
+from rlkl.algos.klip_ppo import KLipPPOConfig
+from rlkl.algos.mdpo import MDPOConfig
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
+from rlkl.algos.spo import SPOConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.envs.make import EnvConfig
@@ -26,13 +29,16 @@ __all__ = [
     "ConfigError",
     "CriticConfig",
     "EnvConfig",
+    "KLipPPOConfig",
     "LoggerConfig",
+    "MDPOConfig",
     "NPGConfig",
     "PPOClipConfig",
     "PPOKLConfig",
     "PPOKLFixedConfig",
     "PolicyConfig",
     "PolicyOptimizer",
+    "SPOConfig",
     "Summary",
     "TRPOConfig",
     "TrainConfig",

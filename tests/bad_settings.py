@@ -82,6 +82,9 @@ OUTSIDE = (
     ("algo=ppo_kl", "algo.kl_coefficient_max=0"),
     ("algo=ppo_kl", "algo.target_kl=0"),
     ("algo=ppo_kl_fixed", "algo.kl_coefficient=-1"),
+    ("algo=spo", "algo.ratio_bound=0"),
+    ("algo=spo", "algo.ratio_bound=1"),
+    ("algo=mdpo", "algo.step_size=0"),
 )
 """Numbers of single algorithms, at the nearest value out of bounds."""
 
@@ -196,6 +199,8 @@ UNKNOWN = {
 
 CONFLICTS = {
     ("algo.name=trpo",): "cannot be set; use algo=NAME",
+    ("algo=klip_ppo", "algo.kl_form=k3"): "expected one of sample, exact",
+    ("algo=mdpo", "algo.step_size_schedule=cosine"): "expected one of",
     ("ablation=no_reward_scaling",): "changes nothing here",
     ("policy.clip_actions=false",): "policy.clip_actions=false: changes nothing, actions Discrete",
     ("policy=squashed", "env=pendulum", "policy.clip_actions=false"): "leave one of them out",

@@ -59,7 +59,7 @@ def test_new_algorithm_needs_one_file_one_yaml_and_one_line(tmp_path: Path) -> N
     text = registry.read_text()
     opening = "ALGORITHMS: dict[str, Algorithm] = {\n"
     text = text.replace(opening, opening + line)
-    registry.write_text(text.replace("import npg, ", "import npg, ppo_kl_hinge, "))
+    registry.write_text(text.replace("rlkl.algos import ", "rlkl.algos import ppo_kl_hinge, ", 1))
     rows = []
     for engine in ENGINES:
         arguments = ["algo=ppo_kl_hinge", "total_env_steps=2000", "eval_episodes=1", "threads=1"]

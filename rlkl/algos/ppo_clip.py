@@ -72,9 +72,13 @@ class ClippedSurrogate(FixedObjective):
         return {} if self.target_kl is None else {"kl/target": self.target_kl}
 
 
+def early_stop(config: PPOClipConfig) -> EarlyStop | None:
+    """Return when an update ends early; None for never."""
+    if config.target_kl is None:
+        return None
+    return EarlyStop(config.target_kl * config.target_kl_multiplier, config.target_kl_scope)
+
+
 def make(config: PPOClipConfig, engine: Engine, generator: Generator) -> FirstOrder:
     """Make the policy-optimizer."""
-    stop = None
-    if config.target_kl is not None:
-        stop = EarlyStop(config.target_kl * config.target_kl_multiplier, config.target_kl_scope)
-    return FirstOrder(config, ClippedSurrogate(config), engine, generator, stop)
+    return FirstOrder(config, ClippedSurrogate(config), engine, generator, early_stop(config))

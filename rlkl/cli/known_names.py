@@ -67,7 +67,8 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "PPO": (
         ("clip_range clip_coef clip_param eps_clip clip clip_eps clip_epsilon cliprange epsilon",
-         "algo.clip_ratio", "with algo=ppo_clip"),
+         "algo.clip_ratio",
+         "with algo=ppo_clip or klip_ppo; with algo=spo it is algo.ratio_bound"),
         ("clip_range_vf clip_vloss use_clipped_value_loss value_clip vf_clip vf_clip_param",
          "critic.value_clip", "a distance, or null for no clip"),
         ("target_kl kl_target d_targ", "algo.target_kl",

@@ -61,6 +61,10 @@ class NewPolicy(Protocol):
         """KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
 
     @property
+    def reverse_kl(self) -> Array:
+        """KL(π_θ ‖ π_old) of each state in nats, `[B]`."""
+
+    @property
     def entropy(self) -> Array:
         """H(π_θ) of each state in nats, `[B]`."""
 
@@ -84,6 +88,7 @@ class Loss(NamedTuple):
         kl: ∂loss/∂KL(π_old ‖ π_θ): one number, or one for each row.
         entropy: ∂loss/∂H(π_θ): one number, or one for each row.
         torch_term: part of `value` that torch differentiates, computed from `new.distribution`.
+        reverse_kl: ∂loss/∂KL(π_θ ‖ π_old): one number, or one for each row.
     """
 
     value: Any
@@ -91,13 +96,14 @@ class Loss(NamedTuple):
     kl: float | Array = 0.0
     entropy: float | Array = 0.0
     torch_term: Tensor | None = None
+    reverse_kl: float | Array = 0.0
 
 
 class Objective(Protocol):
     """A loss that depends on the policy only through `NewPolicy`.
 
     Attributes:
-        uses_kl: whether the loss depends on KL(π_old ‖ π_θ).
+        uses_kl: whether the loss depends on KL(π_old ‖ π_θ) or on the reverse KL.
         uses_entropy: whether it depends on the entropy.
         uses_distribution: whether it depends on `new.distribution` in another way; then the rows
             are tensors, and torch differentiates the loss down to the network's output.

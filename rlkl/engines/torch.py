@@ -36,6 +36,10 @@ class TorchPolicy:
         return self.distribution.at(self.batch.old_parameters).kl(self.distribution)
 
     @cached_property
+    def _reverse_kl(self) -> Tensor:
+        return self.distribution.kl(self.distribution.at(self.batch.old_parameters))
+
+    @cached_property
     def _entropy(self) -> Tensor:
         return self.distribution.entropy()
 
@@ -56,6 +60,11 @@ class TorchPolicy:
         return self._kl.detach()
 
     @cached_property
+    def reverse_kl(self) -> Tensor:
+        """KL(π_θ ‖ π_old) in nats, `[B]`."""
+        return self._reverse_kl.detach()
+
+    @cached_property
     def entropy(self) -> Tensor:
         """The entropy in nats, `[B]`."""
         return self._entropy.detach()
@@ -71,7 +80,8 @@ class TorchPolicy:
     def backward(self, loss: Loss) -> None:
         """Backpropagate a loss from its derivatives."""
         roots, derivatives = [self._log_prob], [loss.log_prob]
-        for name, derivative in (("_kl", loss.kl), ("_entropy", loss.entropy)):
+        optional = (("_kl", loss.kl), ("_reverse_kl", loss.reverse_kl), ("_entropy", loss.entropy))
+        for name, derivative in optional:
             if isinstance(derivative, Tensor) or derivative:
                 root = getattr(self, name)
                 roots.append(root)

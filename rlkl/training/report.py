@@ -36,7 +36,7 @@ TAGS: dict[str, Tag] = {
     "kl/js": Tag("Jensen-Shannon divergence, where it has a closed form", "nats"),
     "kl/js_estimate": Tag("estimate of it from the sampled actions, elsewhere", "nats"),
     "kl/target": Tag("target or bound of kl/old_new, where the algorithm has one", "nats"),
-    "kl/coefficient": Tag("β that the update used"),
+    "kl/coefficient": Tag("weight of the KL that the update used: β, or 1/t of mdpo"),
     "ratio/mean": Tag("mean of r = π_θ(a|s) / π_old(a|s)"),
     "ratio/std": Tag("standard deviation of r"),
     "ratio/min": Tag("smallest r"),

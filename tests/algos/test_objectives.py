@@ -25,11 +25,11 @@ from rlkl.rollouts.batch import Batch
 
 
 class Leaves:
-    """A policy at B rows, given by its log-probabilities, KLs and entropies."""
+    """A policy at B rows, given by its log-probabilities, KLs, entropies and reverse KLs."""
 
     def __init__(self, xp: Any, batch: Batch, *rows: Any) -> None:
         self.xp, self.batch = xp, batch
-        self.log_prob, self.kl, self.entropy = rows
+        self.log_prob, self.kl, self.entropy, self.reverse_kl = rows
 
     @property
     def ratio(self) -> Any:
@@ -60,14 +60,17 @@ def objective_of(name: str, **settings: Any) -> Any:
 
 
 def example() -> tuple[Rows, list[Tensor]]:
-    """Return 60 rows, and log-probabilities, KLs and entropies; some ratios are clipped."""
-    noise = torch.randn(5, 60, generator=Generator().manual_seed(0), dtype=torch.float64)
+    """Return 60 rows, and what `Leaves` takes; some ratios are clipped."""
+    noise = torch.randn(6, 60, generator=Generator().manual_seed(0), dtype=torch.float64)
     old_log_prob = -noise[0].abs()
     rows = Rows(old_log_prob=old_log_prob, advantages=noise[1])
-    return rows, [old_log_prob + 0.3 * noise[2], noise[3].abs(), noise[4]]
+    return rows, [old_log_prob + 0.3 * noise[2], noise[3].abs(), noise[4], noise[5].abs()]
 
 
-SETTINGS: list[dict[str, Any]] = [{}, {"entropy_coefficient": 0.3, "kl_coefficient": 2.5}]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"entropy_coefficient": 0.3, "kl_coefficient": 2.5, "kl_form": "exact", "step_size": 0.4},
+]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "with entropy"])
@@ -79,12 +82,12 @@ def test_derivatives_match_autograd(name: str, settings: dict[str, Any]) -> None
     loss: Loss = objective.loss(Leaves(torch, rows, *leaves), rows)
     expected = torch.autograd.grad(loss.value, leaves, materialize_grads=True)
     for derivative, of_autograd in zip(
-        (loss.log_prob, loss.kl, loss.entropy), expected, strict=True
+        (loss.log_prob, loss.kl, loss.entropy, loss.reverse_kl), expected, strict=True
     ):
         found = torch.as_tensor(derivative, dtype=torch.float64).detach().expand(60)
         torch.testing.assert_close(found, of_autograd, rtol=1e-12, atol=1e-15)
     assert expected[0].abs().max() > 1e-3
-    assert bool(expected[1].any()) == objective.uses_kl
+    assert bool(expected[1].any() or expected[3].any()) == objective.uses_kl
     assert bool(expected[2].any()) == objective.uses_entropy
 
 
@@ -97,7 +100,8 @@ def test_arrays_give_same_loss_as_tensors(name: str, settings: dict[str, Any]) -
     arrays = Rows(**{key: tensor.numpy() for key, tensor in vars(rows).items()})
     found = objective.loss(Leaves(np, arrays, *(part.numpy() for part in given)), arrays)
     assert float(found.value) == pytest.approx(float(expected.value), rel=1e-12)
-    for mine, theirs in zip(found[1:4], expected[1:4], strict=True):
+    for name_of in ("log_prob", "kl", "entropy", "reverse_kl"):
+        mine, theirs = getattr(found, name_of), getattr(expected, name_of)
         np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-15)
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from algorithm_checks import ReverseKLPenalty
+from algorithm_checks import ReverseKLPenalty, in_torch
 from learning_loop import as_inputs
-from made_batches import batch_for, policy_of
+from made_batches import KINDS, batch_for, policy_of
 from torch import Generator, Tensor
 
 from rlkl.algos.vanilla_pg import LogLikelihood
@@ -30,7 +30,8 @@ def one_row() -> tuple[Tensor, TorchPolicy]:
 def test_new_policy_has_known_quantities_without_a_graph() -> None:
     _, new = one_row()
     found = (new.log_prob, new.ratio, new.kl, new.entropy, new.mean_kl(), new.mean_entropy())
-    known = (-0.9189385, math.exp(0.5), 0.5, 1.4189385, 0.5, 1.4189385)
+    found = (*found, new.reverse_kl)
+    known = (-0.9189385, math.exp(0.5), 0.5, 1.4189385, 0.5, 1.4189385, 0.5)
     assert [float(value) for value in found] == pytest.approx(known, rel=1e-7)
     assert not any(value.requires_grad for value in found)
 
@@ -40,6 +41,7 @@ def test_new_policy_has_known_quantities_without_a_graph() -> None:
     [
         (Loss(0.0, torch.tensor([3.0])), [0, -3]),
         (Loss(0.0, torch.tensor([0.0]), kl=2.0), [2, -2]),
+        (Loss(0.0, torch.tensor([0.0]), reverse_kl=2.0), [2, 0]),
         (Loss(0.0, torch.tensor([0.0]), entropy=torch.tensor([0.5])), [0, 0.5]),
         (Loss(0.0, torch.tensor([3.0]), kl=2.0, entropy=0.5), [2, -4.5]),
     ],
@@ -49,6 +51,27 @@ def test_backward_adds_what_each_derivative_gives(loss: Loss, expected: list[flo
     new.backward(loss._replace(log_prob=loss.log_prob.double()))
     assert parameters.grad is not None
     assert parameters.grad[0].tolist() == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("gru", "lstm")])
+def test_reverse_kl_matches_finite_differences(kind: str) -> None:
+    policy = policy_of(kind, dtype=torch.float64, engine="torch")
+    batch = batch_for(policy, kind, 12)
+    old, generator = batch.old_parameters, Generator().manual_seed(4)
+    leaf = (old + 0.3 * torch.randn(old.shape, generator=generator)).requires_grad_()
+    new = TorchPolicy(policy.family(leaf), batch)
+    new.backward(Loss(0.0, torch.zeros(12).double(), reverse_kl=torch.ones(12).double()))
+
+    def reverse_kl(at: Tensor) -> Tensor:
+        return in_torch(at, kind).kl(in_torch(old, kind))
+
+    torch.testing.assert_close(new.reverse_kl, reverse_kl(leaf.detach()), rtol=1e-9, atol=1e-12)
+    assert leaf.grad is not None
+    for column in range(old.shape[1]):
+        step = torch.zeros_like(old)
+        step[:, column] = 1e-5
+        expected = (reverse_kl(leaf.detach() + step) - reverse_kl(leaf.detach() - step)) / 2e-5
+        torch.testing.assert_close(leaf.grad[:, column], expected, rtol=1e-6, atol=1e-8)
 
 
 def test_torch_term_is_differentiated() -> None:

@@ -40,6 +40,11 @@ class ClosedForm(ABC):
 
     @property
     @abstractmethod
+    def reverse_kl(self) -> Array:
+        """KL(π_θ ‖ π_old) in nats, `[B]`."""
+
+    @property
+    @abstractmethod
     def entropy(self) -> Array:
         """The entropy in nats, `[B]`."""
 
@@ -66,7 +71,8 @@ class ClosedForm(ABC):
 class CategoricalForm(ClosedForm):
     """Categorical distributions of A actions.
 
-    ∂log π(a)/∂logits = onehot(a) - π, ∂KL(π_old ‖ π)/∂logits = π - π_old and
+    ∂log π(a)/∂logits = onehot(a) - π, ∂KL(π_old ‖ π)/∂logits = π - π_old,
+    ∂KL(π ‖ π_old)/∂logits = π · (log π - log π_old - KL(π ‖ π_old)) and
     ∂H/∂logits = -π · (log π + H).
 
     Args:
@@ -101,6 +107,11 @@ class CategoricalForm(ClosedForm):
         return np.float64(self.kl.mean()) if np.isnan(total) else total / len(self._p)
 
     @cached_property
+    def reverse_kl(self) -> Array:
+        """KL(π ‖ π_old) in nats, `[B]`."""
+        return _row_sums(self._p * self._log_ratio)
+
+    @cached_property
     def entropy(self) -> Array:
         """The entropy in nats, `[B]`."""
         return -_row_sums(self._p * self._finite_log_p)
@@ -109,6 +120,12 @@ class CategoricalForm(ClosedForm):
     def _old_p(self) -> Array:
         old_p: Array = np.exp(self._old_parameters)
         return old_p
+
+    @cached_property
+    def _log_ratio(self) -> Array:
+        """Log π - log π_old, 0 where π is 0."""
+        with np.errstate(invalid="ignore"):  # inf - inf where both are masked
+            return np.where(self._p > 0, self._log_p - self._old_parameters, 0)
 
     @property
     def _finite_log_p(self) -> Array:
@@ -121,6 +138,9 @@ class CategoricalForm(ClosedForm):
         if not _is_zero(loss.kl):
             # `self._p` is rounded differently; this difference is exactly 0 at π_old.
             derivative += _column(loss.kl) * (np.exp(self._log_p) - self._old_p)
+        if not _is_zero(loss.reverse_kl):
+            centered = self._log_ratio - self.reverse_kl[:, None]
+            derivative += _column(loss.reverse_kl) * self._p * centered
         if not _is_zero(loss.entropy):
             centered = self._finite_log_p + self.entropy[:, None]
             derivative -= _column(loss.entropy) * self._p * centered
@@ -131,7 +151,8 @@ class GaussianForm(ClosedForm):
     """Gaussian distributions of D independent dimensions.
 
     With z = (a - μ)/σ: ∂log π(a)/∂μ = z/σ, ∂log π(a)/∂log σ = z² - 1; ∂KL(π_old ‖ π)/∂μ =
-    (μ - μ_old)/σ², ∂KL(π_old ‖ π)/∂log σ = 1 - (σ_old² + (μ - μ_old)²)/σ²; ∂H/∂log σ = 1.
+    (μ - μ_old)/σ², ∂KL(π_old ‖ π)/∂log σ = 1 - (σ_old² + (μ - μ_old)²)/σ²; ∂KL(π ‖ π_old)/∂μ =
+    (μ - μ_old)/σ_old², ∂KL(π ‖ π_old)/∂log σ = σ²/σ_old² - 1; ∂H/∂log σ = 1.
 
     Args:
         parameters: means, then log standard deviations, `[B, 2D]`.
@@ -158,6 +179,18 @@ class GaussianForm(ClosedForm):
         return _row_sums(0.5 * (np.expm1(2 * delta) - 2 * delta + distance * distance))
 
     @cached_property
+    def reverse_kl(self) -> Array:
+        """KL(π ‖ π_old) in nats, `[B]`."""
+        delta, distance = self._log_std - self._old_log_std, self._old_distance
+        return _row_sums(0.5 * (np.expm1(2 * delta) - 2 * delta + distance * distance))
+
+    @property
+    def _old_distance(self) -> Array:
+        """(μ - μ_old) / σ_old."""
+        distance: Array = (self._mean - self._old_mean) * np.exp(-self._old_log_std)
+        return distance
+
+    @cached_property
     def entropy(self) -> Array:
         """The entropy in nats, `[B]`."""
         constant = 0.5 * math.log(2 * math.pi * math.e) * self._size
@@ -177,6 +210,10 @@ class GaussianForm(ClosedForm):
             of_mean += of_kl * distance * self._inverse_std
             delta = self._old_log_std - self._log_std
             of_log_std -= of_kl * (np.expm1(2 * delta) + distance * distance)
+        if not _is_zero(loss.reverse_kl):
+            of_kl = _column(loss.reverse_kl)
+            of_mean += of_kl * self._old_distance * np.exp(-self._old_log_std)
+            of_log_std += of_kl * np.expm1(2 * (self._log_std - self._old_log_std))
         if not _is_zero(loss.entropy):
             of_log_std += _column(loss.entropy)
         return derivative

@@ -87,6 +87,7 @@ def test_quantities_match_torch_and_their_definition(case: str) -> None:
     for found, expected, defined in (
         (form.log_prob, theirs.log_prob(actions), ours.log_prob(actions)),
         (form.kl, kl_divergence(their_old, theirs), ours.at(old).kl(ours)),
+        (form.reverse_kl, kl_divergence(theirs, their_old), ours.kl(ours.at(old))),
         (form.entropy, theirs.entropy(), ours.entropy()),
     ):
         assert found.shape == (ROWS,)
@@ -102,6 +103,7 @@ def test_categorical_matches_scipy() -> None:
     assert form.log_prob.item() == pytest.approx(math.log(0.7), rel=1e-14)
     assert form.entropy.item() == pytest.approx(scipy_entropy(p[0]), rel=1e-14)
     assert form.kl.item() == pytest.approx(scipy_entropy(q[0], p[0]), rel=1e-14)
+    assert form.reverse_kl.item() == pytest.approx(scipy_entropy(p[0], q[0]), rel=1e-14)
 
 
 def test_gaussian_matches_scipy() -> None:
@@ -112,32 +114,38 @@ def test_gaussian_matches_scipy() -> None:
     log_prob = parts[0].logpdf(1.5) + parts[1].logpdf(4)
     assert form.log_prob.item() == pytest.approx(log_prob, rel=1e-14)
     assert form.entropy.item() == pytest.approx(sum(p.entropy() for p in parts), rel=1e-14)
-    assert form.kl.item() == 0
+    assert form.kl.item() == form.reverse_kl.item() == 0
 
 
-WEIGHTS = {"log_prob": (1.0, 0.0, 0.0), "kl": (0.0, 0.7, 0.0), "entropy": (0.0, 0.0, -0.3)}
-WEIGHTS["all"] = (1.0, 0.7, -0.3)
+WEIGHTS = {
+    "log_prob": (1.0, 0.0, 0.0, 0.0),
+    "kl": (0.0, 0.7, 0.0, 0.0),
+    "entropy": (0.0, 0.0, -0.3, 0.0),
+    "reverse_kl": (0.0, 0.0, 0.0, 0.6),
+    "all": (1.0, 0.7, -0.3, 0.6),
+}
 EVERY_WEIGHT = pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
 
 
-def derivative_of(
-    case: str, weights: tuple[float, float, float], *given: Tensor
-) -> tuple[Array, Tensor]:
+def derivative_of(case: str, weights: tuple[float, ...], *given: Tensor) -> tuple[Array, Tensor]:
     """Return the derivative, and the weights of its log-probabilities."""
     of_log_prob = weights[0] * torch.linspace(-2, 3, ROWS, dtype=torch.float64)
     form = form_of(case, *given)
-    return form.derivative(Loss(0.0, of_log_prob.numpy(), *weights[1:])), of_log_prob
+    names = ("kl", "entropy", "reverse_kl")
+    loss = Loss(0.0, of_log_prob.numpy(), **dict(zip(names, weights[1:], strict=True)))
+    return form.derivative(loss), of_log_prob
 
 
 @EVERY_CASE
 @EVERY_WEIGHT
-def test_derivatives_match_autograd(case: str, weights: tuple[float, float, float]) -> None:
+def test_derivatives_match_autograd(case: str, weights: tuple[float, ...]) -> None:
     parameters, actions, old = example(case)
     found, of_log_prob = derivative_of(case, weights, parameters, actions, old)
     leaf = parameters.clone().requires_grad_()
     new = FAMILIES[is_gaussian(case)][1](leaf)
     loss = (new.log_prob(actions) * of_log_prob).sum()
     loss = loss + weights[1] * new.at(old).kl(new).sum() + weights[2] * new.entropy().sum()
+    loss = loss + weights[3] * new.kl(new.at(old)).sum()
     (expected,) = torch.autograd.grad(loss, leaf)
     assert found.shape == parameters.shape
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
@@ -147,16 +155,16 @@ def test_derivatives_match_autograd(case: str, weights: tuple[float, float, floa
 
 @EVERY_CASE
 @EVERY_WEIGHT
-def test_derivatives_match_finite_differences(
-    case: str, weights: tuple[float, float, float]
-) -> None:
+def test_derivatives_match_finite_differences(case: str, weights: tuple[float, ...]) -> None:
     parameters, actions, old = example(case)
     found, of_log_prob = derivative_of(case, weights, parameters, actions, old)
 
     def losses(at: Tensor) -> Tensor:
         new = in_torch(case, at)
         kl = kl_divergence(in_torch(case, old), new)
-        return of_log_prob * new.log_prob(actions) + weights[1] * kl + weights[2] * new.entropy()
+        reverse = kl_divergence(new, in_torch(case, old))
+        rest = weights[1] * kl + weights[2] * new.entropy() + weights[3] * reverse
+        return of_log_prob * new.log_prob(actions) + rest
 
     step = 1e-5
     for column in range(parameters.shape[1]):
@@ -174,13 +182,14 @@ def test_masked_actions_have_zero_gradient_and_no_nan() -> None:
     logits = np.array([[3, -np.inf, -1, -np.inf], [-np.inf, 5, -np.inf, -np.inf]], np.float32)
     old = np.array([[1, -np.inf, 2, -np.inf], [-np.inf, -7, -np.inf, -np.inf]], np.float32)
     form = made(CategoricalForm, logits, np.array([2, 1]), old)
-    derivative = form.derivative(Loss(0.0, np.array([2, -3], np.float32), 0.7, -0.3))
-    for found in (form.log_prob, form.kl, form.entropy, derivative):
+    loss = Loss(0.0, np.array([2, -3], np.float32), 0.7, -0.3, reverse_kl=0.6)
+    derivative = form.derivative(loss)
+    for found in (form.log_prob, form.kl, form.reverse_kl, form.entropy, derivative):
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
     assert (derivative[np.isneginf(logits)] == 0).all()
     assert (derivative[1] == 0).all()  # only one action is allowed
-    assert form.log_prob[1] == form.kl[1] == form.entropy[1] == 0
+    assert form.log_prob[1] == form.kl[1] == form.reverse_kl[1] == form.entropy[1] == 0
     images = categorical_fisher(logits, np.ones_like(logits))
     np.testing.assert_allclose(images, 0, atol=1e-7)
     assert (images[np.isneginf(logits)] == 0).all()
@@ -193,8 +202,8 @@ def test_extreme_logits_give_no_nan(size: float, dtype: Any) -> None:
     form = made(CategoricalForm, logits, np.array([0, 1]), logits)
     np.testing.assert_allclose(form.log_prob, [0, -math.log(2)], rtol=1e-6, atol=1e-30)
     np.testing.assert_allclose(form.entropy, [0, math.log(2)], rtol=1e-6, atol=1e-30)
-    assert form.kl.tolist() == [0, 0]
-    derivative = form.derivative(Loss(0.0, np.ones(2, dtype), 1.0, 1.0))
+    assert form.kl.tolist() == form.reverse_kl.tolist() == [0, 0]
+    derivative = form.derivative(Loss(0.0, np.ones(2, dtype), 1.0, 1.0, reverse_kl=1.0))
     np.testing.assert_allclose(derivative, [[0, 0, 0], [0, 0.5, -0.5]], atol=1e-6)
 
 
@@ -205,9 +214,11 @@ def test_impossible_action_gives_infinite_kl() -> None:
     assert form.mean_kl() == np.inf
     assert form.log_prob.tolist() == [-np.inf]
     # In the other direction the KL is finite.
-    reverse = made(CategoricalForm, old, np.array([0]), new).kl
+    swapped = made(CategoricalForm, old, np.array([0]), new)
     expected = Categorical(torch.tensor(new)).kl(Categorical(torch.tensor(old)))
-    np.testing.assert_allclose(reverse, expected, rtol=1e-12)
+    np.testing.assert_allclose(swapped.kl, expected, rtol=1e-12)
+    np.testing.assert_allclose(form.reverse_kl, expected, rtol=1e-12)
+    assert swapped.reverse_kl.tolist() == [np.inf]
 
 
 @pytest.mark.parametrize("log_std", [-20.0, -8.0, 5.0])

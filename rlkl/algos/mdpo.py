@@ -1,0 +1,76 @@
+"""Mirror descent policy optimization: a penalty on the reverse KL, with a step size that falls."""
+
+from dataclasses import dataclass
+
+from torch import Generator
+
+from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Outcome
+from rlkl.algos.first_order import FirstOrder
+from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.numerics.losses import surrogate
+from rlkl.numerics.schedules import SCHEDULES, scheduled
+from rlkl.rollouts.batch import Batch
+from rlkl.utils.validation import check_choice, check_range
+
+SMALLEST_STEP_SIZE = 1e-6
+"""A step size of 0, at the end of a linear schedule, would be an infinite penalty."""
+
+
+@dataclass(frozen=True)
+class MDPOConfig(MinibatchConfig):
+    """Hyperparameters of on-policy MDPO.
+
+    Attributes:
+        step_size: t of the first update; 1 / t is the weight of KL(π_θ ‖ π_old).
+        step_size_schedule: `constant`, or `linear` to 0 over the training budget.
+    """
+
+    name: str = "mdpo"
+    step_size: float = 1.0
+    step_size_schedule: str = "linear"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("algo.step_size", self.step_size, at_least=SMALLEST_STEP_SIZE)
+        check_choice("algo.step_size_schedule", self.step_size_schedule, SCHEDULES)
+
+
+class MirrorDescentObjective(FixedObjective):
+    """-E[r · A - (1/t) · KL(π_θ ‖ π_old)] (Tomar et al. 2022, arXiv:2005.09814).
+
+    Where π can be any distribution, its maximum is π ∝ π_old · exp(t · A).
+    """
+
+    uses_kl = True
+
+    def __init__(self, step_size: float) -> None:
+        self.step_size = step_size
+
+    def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
+        """Return minus the penalised surrogate."""
+        value, derivative = surrogate(new.ratio, batch.advantages)
+        penalty = new.reverse_kl.mean() / self.step_size
+        return Loss(penalty - value, -derivative, reverse_kl=1 / self.step_size / len(batch))
+
+    @property
+    def metrics(self) -> Metrics:
+        """The weight of the reverse KL."""
+        return {"kl/coefficient": 1 / self.step_size}
+
+
+class MDPO(FirstOrder):
+    """Several epochs of minibatch steps on the objective, with t as scheduled."""
+
+    config: MDPOConfig
+    objective: MirrorDescentObjective
+
+    def update(self, batch: Batch, progress: float) -> Outcome:
+        """Improve the policy."""
+        step_size = scheduled(self.config.step_size, self.config.step_size_schedule, progress)
+        self.objective.step_size = max(step_size, SMALLEST_STEP_SIZE)
+        return super().update(batch, progress)
+
+
+def make(config: MDPOConfig, engine: Engine, generator: Generator) -> MDPO:
+    """Make the policy-optimizer."""
+    return MDPO(config, MirrorDescentObjective(config.step_size), engine, generator)
