@@ -77,18 +77,17 @@ class TorchPolicy:
         """Return the mean of `entropy`."""
         return self.entropy.mean()
 
-    def backward(self, loss: Loss) -> None:
-        """Backpropagate a loss from its derivatives."""
-        roots, derivatives = [self._log_prob], [loss.log_prob]
+    def backward(self, loss: Loss, *further: tuple[Tensor, Tensor]) -> None:
+        """Backpropagate a loss from its derivatives, and from further tensors with theirs."""
+        pairs = [(self._log_prob, loss.log_prob), *further]
         optional = (("_kl", loss.kl), ("_reverse_kl", loss.reverse_kl), ("_entropy", loss.entropy))
         for name, derivative in optional:
             if isinstance(derivative, Tensor) or derivative:
                 root = getattr(self, name)
-                roots.append(root)
-                derivatives.append(root.new_ones(root.shape) * derivative)
+                pairs.append((root, root.new_ones(root.shape) * derivative))
         if loss.torch_term is not None:
-            roots.append(loss.torch_term)
-            derivatives.append(torch.ones_like(loss.torch_term))
+            pairs.append((loss.torch_term, torch.ones_like(loss.torch_term)))
+        roots, derivatives = zip(*pairs, strict=True)
         torch.autograd.backward(roots, derivatives)
 
 
@@ -134,15 +133,17 @@ class TorchEngine:
         """Write the actor's gradient; return the loss."""
         policy = self.policy
         policy.actor_parameters.gradient.zero_()
-        new = self._new_policy(policy.distribution(rows.inputs), rows)
-        loss = objective.loss(new, rows)
-        new.backward(loss)
         if not policy.config.share_encoder:
+            new = self._new_policy(policy.distribution(rows.inputs), rows)
+            loss = objective.loss(new, rows)
+            new.backward(loss)
             return loss.value
+        distribution, values = policy.distribution_and_values(rows.inputs)
+        new = self._new_policy(distribution, rows)
+        loss = objective.loss(new, rows)
         weight = policy.config.shared_value_coefficient
-        values = policy.values(rows.inputs, through_encoder=True)
         value_term, derivative = value_loss(torch, values.detach(), rows.old_values, rows.returns)
-        torch.autograd.backward(values, weight * derivative)
+        new.backward(loss, (values, weight * derivative))
         return loss.value + weight * value_term
 
     def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:

@@ -164,13 +164,16 @@ class Policy:
 
     def outputs(self, inputs: Inputs, parameters: dict[str, Tensor] | None = None) -> Tensor:
         """Return the actor's output for each row, `[B, P]`, at its own or other parameters."""
-        sequences = inputs.sequences
-        states = sequences.states[:, : self._actor_state_size] if sequences else None
+        states = self._actor_states(inputs)
         if parameters is None:
             outputs: Tensor = self.actor(inputs, states)
         else:
             outputs = functional_call(self.actor, parameters, (inputs, states))
         return outputs
+
+    def _actor_states(self, inputs: Inputs) -> Tensor | None:
+        sequences = inputs.sequences
+        return sequences.states[:, : self._actor_state_size] if sequences else None
 
     @property
     def num_parameters(self) -> int:
@@ -210,13 +213,17 @@ class Policy:
         finally:
             head.stops_outward = True
 
-    def values(
-        self, inputs: Inputs, states: Tensor | None = None, *, through_encoder: bool = False
-    ) -> Tensor:
-        """Return V(s) of each row, `[B]`.
+    def distribution_and_values(self, inputs: Inputs) -> tuple[Distribution, Tensor]:
+        """Return π(·|s) and V(s) for each row, with gradients of both through a shared encoder."""
+        features = self.actor.features(inputs, self._actor_states(inputs))
+        distribution = self.masked(self.actor.head(features), inputs.observations)
+        return distribution, self.critic.head(features).squeeze(-1)
+
+    def values(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
+        """Return V(s) of each row, `[B]`; no gradient reaches a shared encoder.
 
         A policy with memory needs sequences, or the states of the whole policy before each row,
-        `[B, state_size]`. With `through_encoder` gradients reach a shared encoder.
+        `[B, state_size]`.
         """
         if states is None and inputs.sequences is not None:
             states = inputs.sequences.states
@@ -224,7 +231,7 @@ class Policy:
         features = inputs.observations.get(FEATURES)
         if features is None:
             features = self.critic.features(inputs, critic_states)
-            if self.config.share_encoder and not through_encoder:
+            if self.config.share_encoder:
                 features = features.detach()
         values: Tensor = self.critic.head(features).squeeze(-1)
         return values
