@@ -16,6 +16,10 @@ POSITIVE = {
     "algo.target_kl": (),
     "algo.clip_ratio_high": (),
     "algo.target_kl_multiplier": (),
+    "algo.target_ratio_deviation": (),
+    "algo.clip_kl": ("algo=truly_ppo",),
+    "algo.learning_rate_min": ("algo=ppo_kl_lr",),
+    "algo.learning_rate_max": ("algo=ppo_kl_lr",),
     "algo.max_kl": ("algo=trpo",),
     "critic.learning_rate": (),
     "critic.max_grad_norm": (),
@@ -33,6 +37,7 @@ WITHIN = {
     "gamma": ("-0.001", "1.001"),
     "gae_lambda": ("-0.001", "1.001"),
     "algo.clip_ratio": ("0", "1"),
+    "algo.dual_clip": ("1",),
     "algo.entropy_coefficient": ("-1",),
     "policy.shared_value_coefficient": ("-1",),
     "policy.log_std_min": ("-21", "6"),
@@ -82,6 +87,9 @@ OUTSIDE = (
     ("algo=ppo_kl", "algo.kl_coefficient_max=0"),
     ("algo=ppo_kl", "algo.target_kl=0"),
     ("algo=ppo_kl_fixed", "algo.kl_coefficient=-1"),
+    ("algo=ppo_kl_lr", "algo.target_kl=0"),
+    ("algo=truly_ppo", "algo.clip_ratio=1"),
+    ("algo=truly_ppo", "algo.rollback_coefficient=-1"),
 )
 """Numbers of single algorithms, at the nearest value out of bounds."""
 
@@ -212,6 +220,9 @@ CONFLICTS = {
     ("policy=gru", "policy.engine=by_hand"): "policy.engine=by_hand",
     ("algo=ppo_clip,trpo",): "add --multirun",
     ("algo=ppo_kl", "algo.kl_coefficient_min=5", "algo.kl_coefficient_max=1"): "kl_coefficient",
+    ("algo=ppo_kl_lr", "algo.learning_rate=0.02"): "learning_rate_max=0.01",
+    ("algo=ppo_kl_lr", "algo.learning_rate_schedule=linear"): "the KL sets the learning rate",
+    ("algo=truly_ppo", "algo.variant=tr_ppo", "algo.rollback_coefficient=1"): "has no rollback",
     ("gamma=0.9", "gamma=0.8", "gamma=1.8"): "gamma=1.8",
     ("algo=trpo", "algo.advantage_standardization=minibatch"): "expected one of batch, none",
     ("algo=trpo", "algo.num_epochs=3"): "trpo has no such key",

@@ -67,7 +67,10 @@ def example() -> tuple[Rows, list[Tensor]]:
     return rows, [old_log_prob + 0.3 * noise[2], noise[3].abs(), noise[4]]
 
 
-SETTINGS: list[dict[str, Any]] = [{}, {"entropy_coefficient": 0.3, "kl_coefficient": 2.5}]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"entropy_coefficient": 0.3, "kl_coefficient": 2.5, "dual_clip": 1.3},
+]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "with entropy"])
