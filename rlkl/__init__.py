@@ -6,7 +6,9 @@ from rlkl.algos.critic import CriticConfig
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
+from rlkl.algos.ppo_kl_lr import PPOKLLRConfig
 from rlkl.algos.trpo import TRPOConfig
+from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
@@ -31,12 +33,14 @@ __all__ = [
     "PPOClipConfig",
     "PPOKLConfig",
     "PPOKLFixedConfig",
+    "PPOKLLRConfig",
     "PolicyConfig",
     "PolicyOptimizer",
     "Summary",
     "TRPOConfig",
     "TrainConfig",
     "Trainer",
+    "TrulyPPOConfig",
     "VanillaPGConfig",
     "__version__",
     "load_policy",
