@@ -33,6 +33,7 @@ class PPOKLLRConfig(ClipConfig):
     name: str = "ppo_kl_lr"
     learning_rate: float = 1e-3
     learning_rate_schedule: str = "constant"
+    num_epochs: int = 5
     target_kl: float = 0.01
     target_kl_scope: str = "minibatch"
     learning_rate_min: float = 1e-5

@@ -92,9 +92,10 @@ def test_rate_follows_exact_kl(scope: str, target_over_kl: float, factor: float)
 def test_rate_without_room_is_that_of_ppo_clip() -> None:
     ends = []
     fixed = {"learning_rate_min": 2e-3, "learning_rate_max": 2e-3, "learning_rate": 2e-3}
-    for name, settings in (("ppo_kl_lr", fixed), ("ppo_clip", {"learning_rate": 2e-3})):
+    for name, given in (("ppo_kl_lr", fixed), ("ppo_clip", {"learning_rate": 2e-3})):
         policy = policy_of("categorical")
-        optimizer = optimizer_of(name, policy, learning_rate_schedule="constant", **settings)
+        settings = {"num_epochs": 3, "learning_rate_schedule": "constant"} | given
+        optimizer = optimizer_of(name, policy, **settings)
         optimizer.update(batch_for(policy, "categorical"), 0.5)
         ends.append(policy.actor_parameters.vector.detach().clone())
     assert torch.equal(*ends)
