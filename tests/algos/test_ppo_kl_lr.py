@@ -1,6 +1,7 @@
 """PPO-clip with a learning rate that follows the KL."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,6 +71,15 @@ def test_rate_changes_at_minibatches_except_the_first(engine: str, target_kl: fl
     else:
         expected = [9e-4, 1.35e-3, 2e-3, 2e-3, 2e-3, 2e-3, 2e-3, 2e-3]
     assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_rounding_before_first_step_keeps_rate() -> None:
+    policy = policy_of("gaussian")
+    batch = batch_for(policy, "gaussian")
+    batch = replace(batch, old_parameters=batch.old_parameters + 1e-6)
+    assert true_kl(policy, batch, "gaussian") > 0
+    optimizer = optimizer_of("ppo_kl_lr", policy, num_epochs=1, num_minibatches=1)
+    assert optimizer.update(batch, 0.0).metrics["optim/lr"] == 1e-3
 
 
 def test_rate_changes_once_after_each_epoch() -> None:
