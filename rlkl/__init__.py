@@ -8,8 +8,10 @@ from rlkl.algos.mdpo import MDPOConfig
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
+from rlkl.algos.ppo_kl_lr import PPOKLLRConfig
 from rlkl.algos.spo import SPOConfig
 from rlkl.algos.trpo import TRPOConfig
+from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
@@ -36,6 +38,7 @@ __all__ = [
     "PPOClipConfig",
     "PPOKLConfig",
     "PPOKLFixedConfig",
+    "PPOKLLRConfig",
     "PolicyConfig",
     "PolicyOptimizer",
     "SPOConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "TRPOConfig",
     "TrainConfig",
     "Trainer",
+    "TrulyPPOConfig",
     "VanillaPGConfig",
     "__version__",
     "load_policy",

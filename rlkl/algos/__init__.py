@@ -6,7 +6,18 @@ from typing import Any
 
 from torch import Generator
 
-from rlkl.algos import klip_ppo, mdpo, npg, ppo_clip, ppo_kl, spo, trpo, vanilla_pg
+from rlkl.algos import (
+    klip_ppo,
+    mdpo,
+    npg,
+    ppo_clip,
+    ppo_kl,
+    ppo_kl_lr,
+    spo,
+    trpo,
+    truly_ppo,
+    vanilla_pg,
+)
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.engines.base import Engine
 from rlkl.utils.errors import ConfigError
@@ -30,6 +41,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo_clip": Algorithm(ppo_clip.PPOClipConfig, ppo_clip.make),
     "ppo_kl": Algorithm(ppo_kl.PPOKLConfig, ppo_kl.make),
     "ppo_kl_fixed": Algorithm(ppo_kl.PPOKLFixedConfig, ppo_kl.make),
+    "ppo_kl_lr": Algorithm(ppo_kl_lr.PPOKLLRConfig, ppo_kl_lr.make),
+    "truly_ppo": Algorithm(truly_ppo.TrulyPPOConfig, truly_ppo.make),
     "trpo": Algorithm(trpo.TRPOConfig, trpo.make),
     "npg": Algorithm(npg.NPGConfig, npg.make),
     "spo": Algorithm(spo.SPOConfig, spo.make),

@@ -12,7 +12,7 @@ from rlkl.algos.base import (
     Outcome,
     with_entropy_bonus,
 )
-from rlkl.engines.base import Engine, full_batch_kl
+from rlkl.engines.base import Engine
 from rlkl.models.adam import Adam, mean_of
 from rlkl.numerics.schedules import scheduled
 from rlkl.rollouts.batch import Batch
@@ -23,13 +23,22 @@ class EarlyStop:
     """When an update ends early.
 
     Attributes:
-        kl: stop if KL(π_old ‖ π_θ) exceeds this, in nats.
-        scope: `minibatch` measures it on each minibatch before its step, `epoch` on the full batch
+        scope: `minibatch` measures on each minibatch before its step, `epoch` on the full batch
             after each epoch.
+        kl: stop if KL(π_old ‖ π_θ) exceeds this, in nats; None for no limit.
+        ratio_deviation: stop if E[|r - 1|] exceeds this; None for no limit.
     """
 
-    kl: float
     scope: str
+    kl: float | None = None
+    ratio_deviation: float | None = None
+
+    def exceeded(self, engine: Engine, rows: Any) -> bool:
+        """Return whether the policy has left a limit on an engine's rows."""
+        if self.kl is not None and engine.mean_kl(rows) > self.kl:
+            return True
+        limit = self.ratio_deviation
+        return limit is not None and engine.mean_ratio_deviation(rows) > limit
 
 
 class FirstOrder:
@@ -66,9 +75,7 @@ class FirstOrder:
         """Make `num_epochs` passes over the batch, or fewer with an early stop."""
         config, engine, objective = self.config, self.engine, self.penalized
         engine.policy.settle()
-        self.adam.learning_rate = scheduled(
-            config.learning_rate, config.learning_rate_schedule, progress
-        )
+        self._set_learning_rate(progress)
         standardization = config.advantage_standardization
         if standardization == "batch":
             batch = batch.standardized()
@@ -76,10 +83,9 @@ class FirstOrder:
         losses: list[Tensor | float] = []
         norms: list[Tensor | float] = []
         epochs, stopped = 0, False
-        minibatch_limit, epoch_limit = self._kl_limit("minibatch"), self._kl_limit("epoch")
         while epochs < self.num_epochs and not stopped:
             for minibatch in rows.minibatches(self.num_minibatches, self.generator):
-                if minibatch_limit and engine.mean_kl(minibatch) > minibatch_limit:
+                if self._ends("minibatch", minibatch, len(losses)):
                     stopped = True
                     break
                 if standardization == "minibatch":
@@ -88,8 +94,8 @@ class FirstOrder:
                 norms.append(self.adam.step(config.max_grad_norm))
             else:
                 epochs += 1
-                if epoch_limit and epochs < self.num_epochs:
-                    stopped = full_batch_kl(engine, batch) > epoch_limit
+                if epochs < self.num_epochs:
+                    stopped = self._ends("epoch", rows, len(losses))
         metrics = {
             "policy/loss": mean_of(losses),
             "optim/lr": self.adam.learning_rate,
@@ -103,9 +109,16 @@ class FirstOrder:
         """Let the objective adapt to the KL of the update."""
         self.objective.adapt(kl)
 
-    def _kl_limit(self, scope: str) -> float | None:
+    def _set_learning_rate(self, progress: float) -> None:
+        config = self.config
+        self.adam.learning_rate = scheduled(
+            config.learning_rate, config.learning_rate_schedule, progress
+        )
+
+    def _ends(self, scope: str, rows: Any, steps: int) -> bool:
+        """Return whether the update ends now, after a number of steps; see `EarlyStop.scope`."""
         stop = self.early_stop
-        return stop.kl if stop is not None and stop.scope == scope else None
+        return stop is not None and stop.scope == scope and stop.exceeded(self.engine, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of Adam, the objective and the generator."""

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig, early_stop
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_choice
 
 
@@ -26,6 +27,11 @@ class KLipPPOConfig(PPOClipConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("algo.kl_form", self.kl_form, ("sample", "exact"))
+        if self.dual_clip is not None:
+            raise ConfigError(
+                f"algo.dual_clip={self.dual_clip:g}: algo=klip_ppo has no dual clip, because its "
+                "coefficient would be negative; leave it out, or use algo=ppo_clip"
+            )
 
 
 def clip_coefficients(

@@ -12,24 +12,23 @@ from rlkl.utils.validation import check_choice, check_range
 
 
 @dataclass(frozen=True)
-class PPOClipConfig(MinibatchConfig):
-    """Hyperparameters of PPO-clip.
+class ClipConfig(MinibatchConfig):
+    """Hyperparameters of every policy-optimizer with PPO's clipped surrogate and a target KL.
 
     Attributes:
         clip_ratio: ε, the distance from 1 at which a ratio is clipped.
         clip_ratio_high: ε above 1, if different; null for `clip_ratio`.
-        target_kl: an update stops early if KL(π_old ‖ π_θ) exceeds `target_kl_multiplier` times
-            this, in nats; null never stops.
-        target_kl_multiplier: see `target_kl`.
+        dual_clip: c, the ratio above which an action with a negative advantage has no gradient;
+            null for no such bound.
+        target_kl: of KL(π_old ‖ π_θ), in nats.
         target_kl_scope: `minibatch` measures the KL on each minibatch before its step, `epoch` on
             the full batch after each epoch.
     """
 
-    name: str = "ppo_clip"
     clip_ratio: float = 0.2
     clip_ratio_high: float | None = None
+    dual_clip: float | None = None
     target_kl: float | None = None
-    target_kl_multiplier: float = 1.5
     target_kl_scope: str = "epoch"
 
     def __post_init__(self) -> None:
@@ -37,9 +36,10 @@ class PPOClipConfig(MinibatchConfig):
         check_range("algo.clip_ratio", self.clip_ratio, above=0, below=1)
         if self.clip_ratio_high is not None:
             check_range("algo.clip_ratio_high", self.clip_ratio_high, above=0)
+        if self.dual_clip is not None:
+            check_range("algo.dual_clip", self.dual_clip, above=1)
         if self.target_kl is not None:
             check_range("algo.target_kl", self.target_kl, above=0)
-        check_range("algo.target_kl_multiplier", self.target_kl_multiplier, above=0)
         check_choice("algo.target_kl_scope", self.target_kl_scope, ("minibatch", "epoch"))
 
     @property
@@ -48,6 +48,29 @@ class PPOClipConfig(MinibatchConfig):
         high = self.clip_ratio if self.clip_ratio_high is None else self.clip_ratio_high
         return 1 - self.clip_ratio, 1 + high
 
+
+@dataclass(frozen=True)
+class PPOClipConfig(ClipConfig):
+    """Hyperparameters of PPO-clip.
+
+    Attributes:
+        target_kl: an update stops early if KL(π_old ‖ π_θ) exceeds `target_kl_multiplier` times
+            this, in nats; null never stops.
+        target_kl_multiplier: see `target_kl`.
+        target_ratio_deviation: an update stops early if E[|r - 1|], measured where
+            `target_kl_scope` says, exceeds this; null never stops.
+    """
+
+    name: str = "ppo_clip"
+    target_kl_multiplier: float = 1.5
+    target_ratio_deviation: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("algo.target_kl_multiplier", self.target_kl_multiplier, above=0)
+        if self.target_ratio_deviation is not None:
+            check_range("algo.target_ratio_deviation", self.target_ratio_deviation, above=0)
+
     @property
     def kl_bounds(self) -> tuple[float, float]:
         """The range without an early stop, in multiples of `target_kl`."""
@@ -55,28 +78,33 @@ class PPOClipConfig(MinibatchConfig):
 
 
 class ClippedSurrogate(FixedObjective):
-    """-E[min(r · A, clip(r, 1 - ε, 1 + ε) · A)] (Schulman 2017, eq. 7)."""
+    """-E[min(r · A, clip(r, 1 - ε, 1 + ε) · A)] (Schulman 2017, eq. 7).
 
-    def __init__(self, config: PPOClipConfig) -> None:
+    With a dual clip c it is -E[max(min(...), c · A)] where A < 0 (Ye 2020).
+    """
+
+    def __init__(self, config: ClipConfig) -> None:
         self.bounds = config.ratio_bounds
+        self.dual_clip = config.dual_clip
         self.target_kl = config.target_kl
 
     def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the clipped surrogate."""
-        value, derivative = clipped_surrogate(new.xp, new.ratio, batch.advantages, *self.bounds)
+        value, derivative = clipped_surrogate(
+            new.xp, new.ratio, batch.advantages, *self.bounds, self.dual_clip
+        )
         return Loss(-value, -derivative)
 
     @property
     def metrics(self) -> Metrics:
-        """The target of early stopping, if there is one."""
+        """The target KL, if there is one."""
         return {} if self.target_kl is None else {"kl/target": self.target_kl}
 
 
-def early_stop(config: PPOClipConfig) -> EarlyStop | None:
-    """Return when an update ends early; None for never."""
-    if config.target_kl is None:
-        return None
-    return EarlyStop(config.target_kl * config.target_kl_multiplier, config.target_kl_scope)
+def early_stop(config: PPOClipConfig) -> EarlyStop:
+    """Return when an update ends early."""
+    kl = None if config.target_kl is None else config.target_kl * config.target_kl_multiplier
+    return EarlyStop(config.target_kl_scope, kl, config.target_ratio_deviation)
 
 
 def make(config: PPOClipConfig, engine: Engine, generator: Generator) -> FirstOrder:

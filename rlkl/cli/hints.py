@@ -20,6 +20,7 @@ _OPTIONS = {
         "pg vpg a2c reinforce policy_gradient actor_critic": "vanilla_pg",
         "natural_gradient natural_pg natural": "npg",
         "ppo_penalty ppo_adaptive": "ppo_kl",
+        "trulyppo tppo tr_ppo_rb tr_ppo ppo_rb": "truly_ppo",
     },
     "policy": {"mlppolicy cnnpolicy multiinputpolicy": "mlp", "mlplstmpolicy recurrent": "lstm"},
     "logger": {"none off": "quiet"},

@@ -181,6 +181,9 @@ class Engine(Protocol):
     def mean_kl(self, rows: Any) -> float:
         """Return KL(π_old ‖ π_θ) in nats, averaged over the states of `rows`, in float64."""
 
+    def mean_ratio_deviation(self, rows: Any) -> float:
+        """Return E[|π_θ(a|s) / π_old(a|s) - 1|] over `rows`, in float64."""
+
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return the Fisher-vector product v ↦ (F + damping · I) v, `[n]`, over the states of rows.
 
@@ -205,3 +208,11 @@ def full_batch_kl(engine: Engine, batch: Any) -> float:
     old = engine.policy.family(batch.old_parameters.double())
     new = old.at(engine.distribution(batch.inputs).parameters.double())
     return float(old.kl(new).mean())
+
+
+def full_batch_ratio_deviation(engine: Engine, batch: Any) -> float:
+    """Return E[|π_θ(a|s) / π_old(a|s) - 1|] over all rows of a `Batch`, in float64."""
+    old = engine.policy.family(batch.old_parameters.double())
+    new = old.at(engine.distribution(batch.inputs).parameters.double())
+    ratio = (new.log_prob(batch.actions) - old.log_prob(batch.actions)).exp()
+    return float((ratio - 1).abs().mean())

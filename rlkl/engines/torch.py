@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rlkl.engines.base import Acting, Array, Loss, Objective, full_batch_kl
+from rlkl.engines.base import (
+    Acting,
+    Array,
+    Loss,
+    Objective,
+    full_batch_kl,
+    full_batch_ratio_deviation,
+)
 from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
@@ -152,6 +159,10 @@ class TorchEngine:
     def mean_kl(self, rows: Any) -> float:
         """Return the mean KL(π_old ‖ π_θ) in nats."""
         return full_batch_kl(self, rows)
+
+    def mean_ratio_deviation(self, rows: Any) -> float:
+        """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""
+        return full_batch_ratio_deviation(self, rows)
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return products with F = Jᵀ M J + damping · I.

@@ -28,18 +28,32 @@ def surrogate(ratio: Array, advantages: Array) -> tuple[Any, Array]:
 
 
 def clipped_surrogate(
-    xp: Any, ratio: Array, advantages: Array, lowest: float, highest: float
+    xp: Any,
+    ratio: Array,
+    advantages: Array,
+    lowest: float,
+    highest: float,
+    dual_clip: float | None = None,
 ) -> tuple[Any, Array]:
     """Return L = E[min(r · A, clip(r, lowest, highest) · A)], to maximise, and ∂L/∂log π_θ, `[B]`.
 
     (Schulman 2017, eq. 7, with bounds 1 - ε and 1 + ε.) The derivative is r · A / B where the
     unclipped product is the smaller one, else 0: a ratio below `lowest` has no gradient where A is
     negative, and one above `highest` none where A is positive. The clip does not keep r inside.
+
+    With a dual clip c > 1, the minimum is at least c · A where A is negative, and a ratio above c
+    has no gradient there (Ye 2020, arXiv:1912.09729).
     """
     product = ratio * advantages
     clipped = ratio.clip(lowest, highest) * advantages
     derivative = product * (product <= clipped) / len(advantages)  # NaN stays NaN
-    return xp.minimum(product, clipped).mean(), derivative
+    lower = xp.minimum(product, clipped)
+    if dual_clip is not None:
+        floor = dual_clip * advantages
+        is_floor = (advantages < 0) & (lower < floor)
+        lower = xp.where(is_floor, floor, lower)
+        derivative = xp.where(is_floor, 0, derivative)
+    return lower.mean(), derivative
 
 
 def value_loss(

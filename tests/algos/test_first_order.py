@@ -16,6 +16,7 @@ from algorithm_checks import (
 from made_batches import batch_for, policy_of
 from torch import Tensor
 
+from rlkl.algos import ALGORITHMS
 from rlkl.algos.first_order import FirstOrder
 from rlkl.rollouts.batch import Batch
 
@@ -79,7 +80,14 @@ def test_gradient_is_clipped_and_reported_unclipped(name: str, kind: str) -> Non
     assert reported == free_reported == pytest.approx(float(free.norm()), rel=1e-5)
 
 
-@algorithms_with("learning_rate_schedule")
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, algorithm in ALGORITHMS.items()
+        if getattr(algorithm.config(), "learning_rate_schedule", "") == "linear"
+    ],
+)
 def test_linear_learning_rate_ends_at_zero(name: str) -> None:
     policy = policy_of("categorical")
     optimizer = optimizer_of(name, policy, learning_rate=0.01, learning_rate_schedule="linear")

@@ -55,6 +55,8 @@ class Rows:
 def objective_of(name: str, **settings: Any) -> Any:
     """Return the objective of an algorithm, with its entropy bonus."""
     engine = make_engine(policy_of("categorical"))
+    if name == "klip_ppo":
+        settings.pop("dual_clip", None)
     optimizer: Any = make_policy_optimizer(config_of(name, **settings), engine, Generator())
     return getattr(optimizer, "penalized", optimizer.objective)
 
@@ -69,7 +71,13 @@ def example() -> tuple[Rows, list[Tensor]]:
 
 SETTINGS: list[dict[str, Any]] = [
     {},
-    {"entropy_coefficient": 0.3, "kl_coefficient": 2.5, "kl_form": "exact", "step_size": 0.4},
+    {
+        "entropy_coefficient": 0.3,
+        "kl_coefficient": 2.5,
+        "kl_form": "exact",
+        "step_size": 0.4,
+        "dual_clip": 1.3,
+    },
 ]
 
 

@@ -1,4 +1,4 @@
-"""PPO-clip: its early stop."""
+"""PPO-clip: its early stop by the KL and by the ratio, and its dual clip."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import torch
 from algorithm_checks import (
+    BOTH_ENGINES,
+    coin,
+    in_torch,
     optimizer_of,
     step_gradients,
     true_kl,
@@ -13,6 +16,9 @@ from algorithm_checks import (
 from made_batches import batch_for, policy_of
 
 from rlkl.algos.base import Metrics
+from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
+from rlkl.engines.torch import TorchPolicy
+from rlkl.numerics.distributions import Categorical
 
 
 def ppo_clip_steps(**settings: Any) -> tuple[int, Metrics, float]:
@@ -98,3 +104,58 @@ def test_stop_before_first_step_changes_nothing() -> None:
     assert metrics["optim/epochs"] == 0
     assert metrics["optim/stopped_early"] == 1
     assert torch.equal(policy.actor_parameters.vector, start)
+
+
+@torch.no_grad()
+def ratio_deviations(steps: int) -> list[float]:
+    """Return E[|r - 1|] after each of some full-batch steps, by torch.distributions."""
+    found = []
+    for taken in range(1, steps + 1):
+        policy = policy_of("gaussian")
+        batch = batch_for(policy, "gaussian")
+        once = {"num_epochs": taken, "num_minibatches": 1, "learning_rate": 1e-3}
+        with torch.enable_grad():
+            optimizer_of("ppo_clip", policy, **once).update(batch, 0.0)
+        new = in_torch(policy.distribution(batch.inputs).parameters, "gaussian")
+        old = in_torch(batch.old_parameters, "gaussian")
+        ratio = (new.log_prob(batch.actions) - old.log_prob(batch.actions)).exp()
+        found.append(float((ratio - 1).abs().mean()))
+    return found
+
+
+@BOTH_ENGINES
+@pytest.mark.parametrize("scope", ["minibatch", "epoch"])
+def test_update_stops_once_ratios_deviate(scope: str, engine: str) -> None:
+    deviations = ratio_deviations(4)
+    assert deviations == sorted(deviations)
+    for taken, deviation in enumerate(deviations, start=1):
+        policy = policy_of("gaussian", engine=engine)
+        batch = batch_for(policy, "gaussian")
+        settings = {"num_minibatches": 1, "target_kl_scope": scope, "learning_rate": 1e-3}
+        optimizer = optimizer_of(
+            "ppo_clip", policy, target_ratio_deviation=0.999 * deviation, **settings
+        )
+        metrics = optimizer.update(batch, 0.0).metrics
+        assert metrics["optim/epochs"] == taken
+        assert metrics["optim/stopped_early"] == 1
+
+
+def test_either_limit_stops_the_update() -> None:
+    settings = {"num_epochs": 2, "num_minibatches": 1}
+    for limits in ({"target_kl": 1e-9}, {"target_ratio_deviation": 1e-9}):
+        both = {"target_kl": 1e9, "target_ratio_deviation": 1e9} | limits
+        assert ppo_clip_steps(**settings, **both)[0] == 1
+    assert ppo_clip_steps(**settings, target_kl=1e9, target_ratio_deviation=1e9)[0] == 2
+
+
+def test_dual_clip_reaches_the_objective() -> None:
+    batch = coin((1.0, -2.0))
+    for dual_clip, loss, derivatives in (
+        (None, -0.5 * (0.2 - 3.6), [-0.1, 1.8]),
+        (1.5, -0.5 * (0.2 - 3.0), [-0.1, 0.0]),
+    ):
+        new = Categorical(torch.tensor([[0.1, 0.9]] * 2, dtype=torch.float64).log())
+        config = PPOClipConfig(dual_clip=dual_clip)
+        found = ClippedSurrogate(config).loss(TorchPolicy(new, batch), batch)
+        assert float(found.value) == pytest.approx(loss)
+        assert found.log_prob.tolist() == pytest.approx(derivatives)

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from rlkl.algos.base import FixedObjective
-from rlkl.engines.base import EntropyBonus, Loss, full_batch_kl
+from rlkl.engines.base import (
+    EntropyBonus,
+    Loss,
+    full_batch_kl,
+    full_batch_ratio_deviation,
+)
 from rlkl.numerics.distributions import DiagonalGaussian
 
 
@@ -53,3 +58,15 @@ def test_full_batch_kl_is_computed_in_float64() -> None:
     # Float32 would give this KL with two digits.
     kl = full_batch_kl(engine, SimpleNamespace(inputs=None, old_parameters=old))
     assert kl == pytest.approx(9.9993334e-9, rel=1e-6)
+
+
+def test_ratio_deviation_is_the_mean_distance_from_one() -> None:
+    engine: Any = SimpleNamespace(
+        policy=SimpleNamespace(family=DiagonalGaussian),
+        distribution=lambda inputs: DiagonalGaussian(torch.tensor([[1.0, 0.0]] * 3)),
+    )
+    # From N(0, 1) to N(1, 1) the ratio is exp(a - ½).
+    actions = torch.tensor([[0.5], [1.5], [-0.5]])
+    batch = SimpleNamespace(inputs=None, old_parameters=torch.zeros(3, 2), actions=actions)
+    expected = (0 + 1.718281828459045 + 0.6321205588285577) / 3
+    assert full_batch_ratio_deviation(engine, batch) == pytest.approx(expected, rel=1e-12)

@@ -40,6 +40,7 @@ def updated(ranks: Ranks, name: str, kind: str, size: int = SIZE) -> dict[str, A
         "values": engine.values(batch.inputs).numpy() if not policy.state_size else np.zeros(1),
         "metrics": np.array([metrics[key] for key in sorted(metrics)]),
         "kl": full_batch_kl(engine, batch),
+        "ratio deviation": engine.mean_ratio_deviation(batch),
     }
 
 

@@ -74,6 +74,29 @@ def test_clipped_surrogate_is_a_mean_over_samples(xp: Any) -> None:
     assert derivative.tolist() == pytest.approx([0, 0, 1.1])
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "gradient"),
+    [
+        (2.9, -2.0, -5.8, -5.8),
+        (3.1, -2.0, -6.0, 0.0),
+        (1e30, -2.0, -6.0, 0.0),
+        (math.inf, -2.0, -6.0, 0.0),
+        (0.5, -2.0, -1.6, 0.0),
+        (5.0, 2.0, 2.8, 0.0),
+        (0.5, 2.0, 1.0, 1.0),
+        (5.0, 0.0, 0.0, 0.0),
+    ],
+)
+@BOTH
+def test_dual_clip_bounds_the_loss_of_bad_actions(
+    xp: Any, ratio: float, advantage: float, value: float, gradient: float
+) -> None:
+    given = arrays(xp, vector(ratio), vector(advantage))
+    found = clipped_surrogate(xp, *given, 0.8, 1.4, dual_clip=3.0)
+    assert found[0] == pytest.approx(value)
+    assert found[1].tolist() == pytest.approx([gradient])
+
+
 @pytest.mark.parametrize(("reverse", "optimum"), [(False, 0.7071), (True, 0.7311)])
 def test_direction_of_the_penalty_decides_where_the_optimum_lies(
     reverse: bool, optimum: float
@@ -188,9 +211,10 @@ def test_derivative_of_the_clipped_surrogate_is_that_of_autograd(xp: Any) -> Non
 def test_nan_in_ratio_or_advantage_stays(xp: Any, advantage: float) -> None:
     for first, second in (((1, math.nan), (1, advantage)), ((1, advantage), (1, math.nan))):
         given = arrays(xp, vector(*first), vector(*second))
-        value, derivative = clipped_surrogate(xp, *given, LOWEST, HIGHEST)
-        assert math.isnan(value)
-        assert np.isnan(np.asarray(derivative)).tolist() == [False, True]
+        for dual_clip in (None, 3.0):
+            value, derivative = clipped_surrogate(xp, *given, LOWEST, HIGHEST, dual_clip)
+            assert math.isnan(value)
+            assert np.isnan(np.asarray(derivative)).tolist() == [False, True]
 
 
 @BOTH

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlkl.engines.base import Acting, Array, Objective, full_batch_kl
+from rlkl.engines.base import Acting, Array, Objective
 from rlkl.engines.numpy.distributions import (
     CategoricalForm,
     ClosedForm,
@@ -172,7 +172,11 @@ class NumpyEngine(TorchEngine):
 
     def mean_kl(self, rows: Rows) -> float:
         """Return the mean KL(π_old ‖ π_θ) in nats."""
-        return full_batch_kl(self, rows.tensors())
+        return super().mean_kl(rows.tensors())
+
+    def mean_ratio_deviation(self, rows: Rows) -> float:
+        """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""
+        return super().mean_ratio_deviation(rows.tensors())
 
     def fisher_product(self, rows: Rows, damping: float) -> Callable[[Array], Array]:
         """Return products with F = E[Jᵀ M J].
