@@ -200,14 +200,16 @@ def evaluations(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tens
     """Return a list that will get the inputs and outputs of the actor."""
     found: list[tuple[Tensor, Tensor]] = []
     policy = engine.policy
-    evaluate = policy.distribution
+    evaluate = policy.outputs
 
-    def evaluated(inputs: Inputs, *dtype: Any) -> distributions.Distribution:
-        distribution = evaluate(inputs, *dtype)
-        found.append((inputs.observations["vector"], distribution.parameters.detach()))
-        return distribution
+    def evaluated(inputs: Inputs, *others: Any) -> Tensor:
+        outputs: Tensor = evaluate(inputs, *others)
+        if not others:
+            parameters = policy.masked(outputs.detach(), inputs.observations).parameters
+            found.append((inputs.observations["vector"], parameters))
+        return outputs
 
-    monkeypatch.setattr(policy, "distribution", evaluated)
+    monkeypatch.setattr(policy, "outputs", evaluated)
     if getattr(engine, "actor", None) is not None:
         forward = engine.actor.forward
 
