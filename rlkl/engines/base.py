@@ -172,8 +172,11 @@ class Engine(Protocol):
         The rows are from `rows`, or a minibatch of them.
         """
 
+    def state_kl(self, rows: Any) -> Tensor:
+        """Return KL(π_old ‖ π_θ) of each state of `rows` in nats, `[B]`, in float64."""
+
     def mean_kl(self, rows: Any) -> float:
-        """Return KL(π_old ‖ π_θ) in nats, averaged over the states of `rows`, in float64."""
+        """Return the mean of `state_kl`."""
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return the Fisher-vector product v ↦ (F + damping · I) v, `[n]`, over the states of rows.
@@ -194,8 +197,12 @@ class Engine(Protocol):
         """
 
 
+def state_kl(engine: Engine, batch: Any) -> Tensor:
+    """Return KL(π_old ‖ π_θ) of each state of a `Batch` in nats, `[B]`, in float64."""
+    old = engine.policy.family(batch.old_parameters.double())
+    return old.kl(old.at(engine.distribution(batch.inputs).parameters.double()))
+
+
 def full_batch_kl(engine: Engine, batch: Any) -> float:
     """Return KL(π_old ‖ π_θ) in nats, averaged over all states of a `Batch`, in float64."""
-    old = engine.policy.family(batch.old_parameters.double())
-    new = old.at(engine.distribution(batch.inputs).parameters.double())
-    return float(old.kl(new).mean())
+    return float(state_kl(engine, batch).mean())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkl.engines.base import Acting, Array, Loss, Objective, full_batch_kl
+from rlkl.engines.base import Acting, Array, Loss, Objective, state_kl
 from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
@@ -135,9 +135,13 @@ class TorchEngine:
     def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:
         return TorchPolicy(distribution, rows)
 
+    def state_kl(self, rows: Any) -> Tensor:
+        """Return KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
+        return state_kl(self, rows)
+
     def mean_kl(self, rows: Any) -> float:
         """Return the mean KL(π_old ‖ π_θ) in nats."""
-        return full_batch_kl(self, rows)
+        return float(self.state_kl(rows).mean())
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return products with F, the Hessian of the mean KL(π_old ‖ π_θ) at θ_old."""

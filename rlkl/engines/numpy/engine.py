@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlkl.engines.base import Acting, Array, Objective, full_batch_kl
+from rlkl.engines.base import Acting, Array, Objective
 from rlkl.engines.numpy.distributions import (
     CategoricalForm,
     ClosedForm,
@@ -170,9 +170,9 @@ class NumpyEngine(TorchEngine):
         self.actor.backward(derivative)
         return float(loss.value)
 
-    def mean_kl(self, rows: Rows) -> float:
-        """Return the mean KL(π_old ‖ π_θ) in nats."""
-        return full_batch_kl(self, rows.tensors())
+    def state_kl(self, rows: Rows) -> Tensor:
+        """Return KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
+        return super().state_kl(rows.tensors())
 
     def fisher_product(self, rows: Rows, damping: float) -> Callable[[Array], Array]:
         """Return products with F = E[Jᵀ M J].
