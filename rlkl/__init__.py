@@ -3,11 +3,14 @@
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.algos.critic import CriticConfig
+from rlkl.algos.fixpo import FixPOConfig
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
+from rlkl.algos.ppo_ewma import PPOEWMAConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
+from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
 from rlkl.training.checkpoint import CheckpointConfig
@@ -26,9 +29,11 @@ __all__ = [
     "ConfigError",
     "CriticConfig",
     "EnvConfig",
+    "FixPOConfig",
     "LoggerConfig",
     "NPGConfig",
     "PPOClipConfig",
+    "PPOEWMAConfig",
     "PPOKLConfig",
     "PPOKLFixedConfig",
     "PolicyConfig",
@@ -37,6 +42,7 @@ __all__ = [
     "TRPOConfig",
     "TrainConfig",
     "Trainer",
+    "VMPOConfig",
     "VanillaPGConfig",
     "__version__",
     "load_policy",

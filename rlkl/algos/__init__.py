@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Generator
 
-from rlkl.algos import npg, ppo_clip, ppo_kl, trpo, vanilla_pg
+from rlkl.algos import fixpo, npg, ppo_clip, ppo_ewma, ppo_kl, trpo, vanilla_pg, vmpo
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.engines.base import Engine
 from rlkl.utils.errors import ConfigError
@@ -32,6 +32,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo_kl_fixed": Algorithm(ppo_kl.PPOKLFixedConfig, ppo_kl.make),
     "trpo": Algorithm(trpo.TRPOConfig, trpo.make),
     "npg": Algorithm(npg.NPGConfig, npg.make),
+    "fixpo": Algorithm(fixpo.FixPOConfig, fixpo.make),
+    "vmpo": Algorithm(vmpo.VMPOConfig, vmpo.make),
+    "ppo_ewma": Algorithm(ppo_ewma.PPOEWMAConfig, ppo_ewma.make),
 }
 
 
