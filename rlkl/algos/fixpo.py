@@ -126,11 +126,14 @@ class FixPO(FirstOrder):
 
     def _fixup(self, rows: Any) -> int:
         """Descend the penalty on minibatches beyond the bound; return the number of steps."""
-        config, steps = self.config, 0
-        while steps < config.max_fixup_steps and self._largest_kl(rows) > config.max_state_kl:
+        config, steps, before = self.config, 0, -1
+        # A minibatch's KLs are rounded differently from those of all rows.
+        nearly = config.max_state_kl * (1 - 1e-4)
+        while before < steps < config.max_fixup_steps and self._is_beyond(rows):
+            before = steps
             for minibatch in rows.minibatches(self.num_minibatches, self.generator):
                 largest = self._largest_kl(minibatch)
-                if largest > config.max_state_kl and steps < config.max_fixup_steps:
+                if largest > nearly and steps < config.max_fixup_steps:
                     self.engine.policy_gradient(self.penalty, minibatch)
                     self.adam.step(config.max_grad_norm)
                     self.objective.adapt_to_largest(largest)
@@ -141,13 +144,16 @@ class FixPO(FirstOrder):
         """Halve the change of the parameters until the bound holds; return what is left of it."""
         vector, fraction = self.engine.policy.actor_parameters.vector.data, 1.0
         change = vector - start
-        while self._largest_kl(rows) > self.config.max_state_kl:
+        while self._is_beyond(rows):
             fraction = fraction / 2 if fraction > 2.0**-MAX_HALVINGS else 0.0
             vector.copy_(start)
             if not fraction:
                 break
             vector.add_(change, alpha=fraction)
         return fraction
+
+    def _is_beyond(self, rows: Any) -> bool:
+        return self._largest_kl(rows) > self.config.max_state_kl
 
     def _largest_kl(self, rows: Any) -> float:
         return float(self.engine.state_kl(rows).max())

@@ -69,11 +69,16 @@ def test_unfinished_fixup_shortens_update(engine: str) -> None:
     torch.testing.assert_close(shortened, start + fraction * (end - start), rtol=1e-5, atol=1e-6)
 
 
-def test_hopeless_update_restores_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("of_minibatch", "max_fixup_steps"), [(1.0, 0), (1.0, 3), (0.0, 100)])
+def test_hopeless_update_restores_parameters(
+    of_minibatch: float, max_fixup_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy = policy_of("gaussian")
     start = policy.actor_parameters.vector.detach().clone()
-    optimizer = optimizer_of("fixpo", policy, max_fixup_steps=0)
-    monkeypatch.setattr(FixPO, "_largest_kl", lambda *_: 1.0)
+    optimizer = optimizer_of("fixpo", policy, num_epochs=1, max_fixup_steps=max_fixup_steps)
+    monkeypatch.setattr(
+        FixPO, "_largest_kl", lambda _, rows: 1.0 if len(rows) == 256 else of_minibatch
+    )
     metrics = optimizer.update(batch_for(policy, "gaussian"), 0.0).metrics
     assert metrics["trust_region/step_fraction"] == 0
     assert torch.equal(policy.actor_parameters.vector, start)
