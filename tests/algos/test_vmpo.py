@@ -132,3 +132,14 @@ def test_entropy_bonus_adds_entropy() -> None:
         optimizer_of("vmpo", policy, **settings).update(batch, 0.0)
         entropies.append(policy.distribution(batch.inputs).entropy().mean())
     assert entropies[1] > entropies[0] + 1e-3
+
+
+@pytest.mark.parametrize(("target", "grows"), [(1e-4, True), (2.0, False)])
+def test_temperature_follows_its_target(target: float, grows: bool) -> None:
+    policy = policy_of("categorical")
+    optimizer: Any = optimizer_of("vmpo", policy, num_epochs=2, target_weight_kl=target)
+    metrics = optimizer.update(batch_for(policy, "categorical", size=64), 0.0).metrics
+    (temperature,) = optimizer.objective.temperature.values
+    assert (temperature > 1.03) == grows
+    assert (temperature < 0.97) != grows
+    assert metrics["trust_region/temperature"] == temperature
