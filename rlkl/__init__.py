@@ -3,16 +3,19 @@
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.algos.critic import CriticConfig
+from rlkl.algos.fixpo import FixPOConfig
 from rlkl.algos.klip_ppo import KLipPPOConfig
 from rlkl.algos.mdpo import MDPOConfig
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
+from rlkl.algos.ppo_ewma import PPOEWMAConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
 from rlkl.algos.ppo_kl_lr import PPOKLLRConfig
 from rlkl.algos.spo import SPOConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
+from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
 from rlkl.training.checkpoint import CheckpointConfig
@@ -31,11 +34,13 @@ __all__ = [
     "ConfigError",
     "CriticConfig",
     "EnvConfig",
+    "FixPOConfig",
     "KLipPPOConfig",
     "LoggerConfig",
     "MDPOConfig",
     "NPGConfig",
     "PPOClipConfig",
+    "PPOEWMAConfig",
     "PPOKLConfig",
     "PPOKLFixedConfig",
     "PPOKLLRConfig",
@@ -47,6 +52,7 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "TrulyPPOConfig",
+    "VMPOConfig",
     "VanillaPGConfig",
     "__version__",
     "load_policy",

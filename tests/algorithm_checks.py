@@ -41,6 +41,9 @@ def algorithms_with(*settings: str) -> pytest.MarkDecorator:
 
 
 EVERY_ALGORITHM = algorithms_with()
+OF_DIFFERENCES = pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "vmpo"])
+"""All algorithms but V-MPO, which makes half of the actions likelier even if advantages are equal,
+and which a constant added to the advantages does not change."""
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SOME_KINDS = pytest.mark.parametrize("kind", ["categorical", "bernoulli", "gaussian", "lstm"])
 BOTH_KINDS = pytest.mark.parametrize("kind", ["categorical", "gaussian"])
@@ -196,15 +199,21 @@ def arrays_of(rows: Any) -> dict[str, Tensor]:
     }
 
 
-def evaluations(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """Return a list that will get the inputs and outputs of the actor."""
+def evaluations(
+    engine: Any, monkeypatch: pytest.MonkeyPatch, at: Tensor | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Return a list that will get the inputs and outputs of the actor, with the parameters `at`."""
     found: list[tuple[Tensor, Tensor]] = []
     policy = engine.policy
+
+    def is_wanted() -> bool:
+        return at is None or torch.equal(policy.actor_parameters.vector, at)
+
     evaluate = policy.outputs
 
     def evaluated(inputs: Inputs, *others: Any) -> Tensor:
         outputs: Tensor = evaluate(inputs, *others)
-        if not others:
+        if not others and is_wanted():
             parameters = policy.masked(outputs.detach(), inputs.observations).parameters
             found.append((inputs.observations["vector"], parameters))
         return outputs
@@ -215,7 +224,8 @@ def evaluations(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tens
 
         def forwarded(vectors: NDArray[Any]) -> NDArray[Any]:
             parameters = forward(vectors)
-            found.append((torch.tensor(vectors), torch.tensor(parameters)))
+            if is_wanted():
+                found.append((torch.tensor(vectors), torch.tensor(parameters)))
             return parameters
 
         monkeypatch.setattr(engine.actor, "forward", forwarded)

@@ -93,6 +93,17 @@ OUTSIDE = (
     ("algo=ppo_kl_lr", "algo.target_kl=0"),
     ("algo=truly_ppo", "algo.clip_ratio=1"),
     ("algo=truly_ppo", "algo.rollback_coefficient=-1"),
+    ("algo=fixpo", "algo.kl_coefficient=0"),
+    ("algo=fixpo", "algo.kl_coefficient_learning_rate=0"),
+    ("algo=fixpo", "algo.max_state_kl=0"),
+    ("algo=fixpo", "algo.kl_margin=0.999"),
+    ("algo=fixpo", "algo.max_fixup_steps=-1"),
+    ("algo=vmpo", "algo.temperature=0"),
+    ("algo=vmpo", "algo.target_weight_kl=0"),
+    ("algo=vmpo", "algo.target_std_kl=0"),
+    ("algo=vmpo", "algo.dual_learning_rate=0"),
+    ("algo=ppo_ewma", "algo.proximal_decay=-0.001"),
+    ("algo=ppo_ewma", "algo.proximal_decay=1"),
 )
 """Numbers of single algorithms, at the nearest value out of bounds."""
 

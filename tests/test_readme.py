@@ -57,9 +57,10 @@ def test_new_algorithm_needs_one_file_one_yaml_and_one_line(tmp_path: Path) -> N
     (tmp_path / "configs" / "algo" / "ppo_kl_hinge.yaml").write_text(config)
     registry = tmp_path / "rlkl" / "algos" / "__init__.py"
     text = registry.read_text()
+    first = "from rlkl.algos import "
     opening = "ALGORITHMS: dict[str, Algorithm] = {\n"
     text = text.replace(opening, opening + line)
-    registry.write_text(text.replace("rlkl.algos import ", "rlkl.algos import ppo_kl_hinge, ", 1))
+    registry.write_text(text.replace(first, f"from rlkl.algos import ppo_kl_hinge\n{first}", 1))
     rows = []
     for engine in ENGINES:
         arguments = ["algo=ppo_kl_hinge", "total_env_steps=2000", "eval_episodes=1", "threads=1"]

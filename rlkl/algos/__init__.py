@@ -7,16 +7,19 @@ from typing import Any
 from torch import Generator
 
 from rlkl.algos import (
+    fixpo,
     klip_ppo,
     mdpo,
     npg,
     ppo_clip,
+    ppo_ewma,
     ppo_kl,
     ppo_kl_lr,
     spo,
     trpo,
     truly_ppo,
     vanilla_pg,
+    vmpo,
 )
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.engines.base import Engine
@@ -48,6 +51,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "spo": Algorithm(spo.SPOConfig, spo.make),
     "klip_ppo": Algorithm(klip_ppo.KLipPPOConfig, klip_ppo.make),
     "mdpo": Algorithm(mdpo.MDPOConfig, mdpo.make),
+    "fixpo": Algorithm(fixpo.FixPOConfig, fixpo.make),
+    "vmpo": Algorithm(vmpo.VMPOConfig, vmpo.make),
+    "ppo_ewma": Algorithm(ppo_ewma.PPOEWMAConfig, ppo_ewma.make),
 }
 
 

@@ -90,8 +90,9 @@ class FirstOrder:
                     break
                 if standardization == "minibatch":
                     minibatch = minibatch.standardized()  # noqa: PLW2901
-                losses.append(engine.policy_gradient(objective, minibatch))
-                norms.append(self.adam.step(config.max_grad_norm))
+                loss, norm = self.step(minibatch)
+                losses.append(loss)
+                norms.append(norm)
             else:
                 epochs += 1
                 if epochs < self.num_epochs:
@@ -104,6 +105,11 @@ class FirstOrder:
             "optim/stopped_early": float(stopped),
         }
         return Outcome(metrics | self.objective.metrics, losses, norms)
+
+    def step(self, minibatch: Any) -> tuple[Any, Tensor | float]:
+        """Take one gradient step; return the loss, and the gradient's norm before clipping."""
+        loss = self.engine.policy_gradient(self.penalized, minibatch)
+        return loss, self.adam.step(self.config.max_grad_norm)
 
     def adapt(self, kl: float) -> None:
         """Let the objective adapt to the KL of the update."""

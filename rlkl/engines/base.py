@@ -178,8 +178,11 @@ class Engine(Protocol):
         The rows are from `rows`, or a minibatch of them.
         """
 
+    def state_kl(self, rows: Any) -> Tensor:
+        """Return KL(π_old ‖ π_θ) of each state of `rows` in nats, `[B]`, in float64."""
+
     def mean_kl(self, rows: Any) -> float:
-        """Return KL(π_old ‖ π_θ) in nats, averaged over the states of `rows`, in float64."""
+        """Return the mean of `state_kl`."""
 
     def mean_ratio_deviation(self, rows: Any) -> float:
         """Return E[|π_θ(a|s) / π_old(a|s) - 1|] over `rows`, in float64."""
@@ -203,11 +206,15 @@ class Engine(Protocol):
         """
 
 
+def state_kl(engine: Engine, batch: Any) -> Tensor:
+    """Return KL(π_old ‖ π_θ) of each state of a `Batch` in nats, `[B]`, in float64."""
+    old = engine.policy.family(batch.old_parameters.double())
+    return old.kl(old.at(engine.distribution(batch.inputs).parameters.double()))
+
+
 def full_batch_kl(engine: Engine, batch: Any) -> float:
     """Return KL(π_old ‖ π_θ) in nats, averaged over all states of a `Batch`, in float64."""
-    old = engine.policy.family(batch.old_parameters.double())
-    new = old.at(engine.distribution(batch.inputs).parameters.double())
-    return float(old.kl(new).mean())
+    return float(state_kl(engine, batch).mean())
 
 
 def full_batch_ratio_deviation(engine: Engine, batch: Any) -> float:

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rlkl.engines.base import (
-    Acting,
-    Array,
-    Loss,
-    Objective,
-    full_batch_kl,
-    full_batch_ratio_deviation,
-)
+from rlkl.engines.base import Acting, Array, Loss, Objective, full_batch_ratio_deviation, state_kl
 from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
@@ -156,9 +149,13 @@ class TorchEngine:
     def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:
         return TorchPolicy(distribution, rows)
 
+    def state_kl(self, rows: Any) -> Tensor:
+        """Return KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
+        return state_kl(self, rows)
+
     def mean_kl(self, rows: Any) -> float:
         """Return the mean KL(π_old ‖ π_θ) in nats."""
-        return full_batch_kl(self, rows)
+        return float(self.state_kl(rows).mean())
 
     def mean_ratio_deviation(self, rows: Any) -> float:
         """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""

@@ -63,6 +63,8 @@ TAGS: dict[str, Tag] = {
     ),
     "trust_region/cg_residual": Tag("norm of conjugate gradient's residual", "", DOWN),
     "trust_region/backtracks": Tag("backtracks of the line search"),
+    "trust_region/fixup_steps": Tag("gradient steps of FixPO's fixup phase", "", DOWN),
+    "trust_region/temperature": Tag("η of V-MPO's weights"),
     "optim/lr": Tag("learning rate of the policy"),
     "optim/grad_norm": Tag("norm of the policy's gradient before clipping, mean over steps"),
     "optim/epochs": Tag("epochs of the update"),
@@ -105,6 +107,8 @@ CHARTS: dict[str, dict[str, list[str]]] = {
         ],
         "residual of conjugate gradients": ["trust_region/cg_residual"],
         "backtracks of the line search": ["trust_region/backtracks"],
+        "steps of the fixup phase": ["trust_region/fixup_steps"],
+        "temperature": ["trust_region/temperature"],
     },
     "Policy": {
         "entropy": ["policy/entropy", "policy/entropy_estimate"],

@@ -11,7 +11,6 @@ from algorithm_checks import (
     algorithms_with,
     optimizer_of,
     step_gradients,
-    watch,
 )
 from made_batches import batch_for, policy_of
 from torch import Tensor
@@ -22,10 +21,16 @@ from rlkl.rollouts.batch import Batch
 
 
 def advantages_seen(name: str, batch: Batch, engine: str, **settings: Any) -> list[Tensor]:
-    """Return the advantages of every minibatch of the objective in one update."""
+    """Return the advantages of every step's minibatch in one update."""
     policy, found = policy_of("categorical", engine=engine), []
-    optimizer = optimizer_of(name, policy, **settings)
-    watch(optimizer, lambda _, minibatch: found.append(minibatch["advantages"]))
+    optimizer: Any = optimizer_of(name, policy, **settings)
+    step = optimizer.step
+
+    def recorded(minibatch: Any) -> Any:
+        found.append(torch.as_tensor(minibatch.advantages).clone())
+        return step(minibatch)
+
+    optimizer.step = recorded
     optimizer.update(batch, 0.0)
     return found
 

@@ -170,9 +170,9 @@ class NumpyEngine(TorchEngine):
         self.actor.backward(derivative)
         return float(loss.value)
 
-    def mean_kl(self, rows: Rows) -> float:
-        """Return the mean KL(π_old ‖ π_θ) in nats."""
-        return super().mean_kl(rows.tensors())
+    def state_kl(self, rows: Rows) -> Tensor:
+        """Return KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
+        return super().state_kl(rows.tensors())
 
     def mean_ratio_deviation(self, rows: Rows) -> float:
         """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""

@@ -1,0 +1,123 @@
+"""PPO whose ratio is clipped around a moving average of the policy, not around π_old."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from rlkl.algos import ppo_clip
+from rlkl.algos.base import Outcome
+from rlkl.algos.first_order import FirstOrder
+from rlkl.engines.base import Engine
+from rlkl.rollouts.batch import Batch
+from rlkl.utils.validation import check_range
+
+
+@dataclass(frozen=True)
+class PPOEWMAConfig(ppo_clip.PPOClipConfig):
+    """Hyperparameters of PPO-EWMA.
+
+    Attributes:
+        proximal_decay: β, the weight of a parameter vector relative to that one gradient step
+            later; their average is β / (1 - β) gradient steps old.
+    """
+
+    name: str = "ppo_ewma"
+    proximal_decay: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("algo.proximal_decay", self.proximal_decay, at_least=0, below=1)
+
+
+class MovingAverage:
+    """The average of vectors v_0 … v_t with weights βᵗ … β, 1.
+
+    Args:
+        like: a vector `[n]` of the same dtype and device.
+        decay: β.
+
+    Attributes:
+        vector: the average, `[n]`.
+        weight: sum of the weights; 0 before the first vector.
+    """
+
+    def __init__(self, like: Tensor, decay: float) -> None:
+        self.decay = decay
+        self.vector = torch.zeros_like(like)
+        self.weight = 0.0
+
+    def add(self, vector: Tensor) -> None:
+        """Add the next vector."""
+        earlier = self.decay * self.weight
+        self.weight = earlier + 1
+        self.vector.mul_(earlier / self.weight).add_(vector, alpha=1 / self.weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and its weight."""
+        return {"vector": self.vector, "weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.vector.copy_(state["vector"])
+        self.weight = float(state["weight"])
+
+
+class PPOEWMA(FirstOrder):
+    """-E[min(r · A, clip(π_θ / π_prox, 1 - ε, 1 + ε) · π_prox / π_old · A)] (Hilton 2021, sec. 3).
+
+    π_prox has the average of the parameters after each gradient step so far.
+    """
+
+    config: PPOEWMAConfig
+
+    def __init__(self, config: PPOEWMAConfig, engine: Engine, generator: Generator) -> None:
+        plain = ppo_clip.make(config, engine, generator)
+        super().__init__(config, plain.objective, engine, generator, plain.early_stop)
+        self._vector = engine.policy.actor_parameters.vector.data
+        self.proximal = MovingAverage(self._vector, config.proximal_decay)
+
+    def update(self, batch: Batch, progress: float) -> Outcome:
+        """Make `num_epochs` passes over the batch, or fewer with an early stop."""
+        if not self.proximal.weight:
+            self.proximal.add(self._vector)
+        return super().update(batch, progress)
+
+    def step(self, minibatch: Any) -> tuple[Any, Tensor | float]:
+        """Take one gradient step, and add its parameters to the average.
+
+        The objective is PPO-clip's with π_prox in place of π_old and A · π_prox / π_old in place
+        of A.
+        """
+        engine = self.engine
+        log_prob = self._proximal_log_prob(minibatch)
+        weights = (log_prob - torch.as_tensor(minibatch.old_log_prob)).exp()
+        minibatch = replace(
+            minibatch,
+            old_log_prob=engine.vector(log_prob),
+            advantages=engine.vector(weights) * minibatch.advantages,
+        )
+        taken = super().step(minibatch)
+        self.proximal.add(self._vector)
+        return taken
+
+    def _proximal_log_prob(self, rows: Any) -> Tensor:
+        """Return log π_prox(a|s), `[B]`."""
+        current = self._vector.clone()
+        self._vector.copy_(self.proximal.vector)
+        policy = self.engine.distribution(rows.inputs)
+        self._vector.copy_(current)
+        return policy.log_prob(torch.as_tensor(rows.actions))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of `FirstOrder` and of the average."""
+        return super().state_dict() | {"proximal": self.proximal.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.proximal.load_state_dict(state["proximal"])
+
+
+make = PPOEWMA
