@@ -7,7 +7,6 @@ import torch
 from browsing import browser, pages
 from hypothesis import settings
 from learning_loop import CORE
-from made_batches import KINDS
 
 from rlkl.algos import ALGORITHMS
 from rlkl.envs import backend_probe
@@ -21,14 +20,13 @@ settings.load_profile("rlkl")
 
 
 def is_slow(item: pytest.Item) -> bool:
-    """Whether a test opens a page, or repeats for a further algorithm what others show."""
+    """Whether a test needs a browser, or repeats for a further algorithm what others show."""
     if "browser" in getattr(item, "fixturenames", ()):
-        return item.path.stem != "test_browsing"
+        return True
     values = getattr(getattr(item, "callspec", None), "params", {}).values()
     names = {value for value in values if isinstance(value, str)}
     is_further = bool(names & (ALGORITHMS.keys() - CORE))
-    is_further_kind = bool(names & (KINDS.keys() - {"categorical", "gaussian"}))
-    return is_further and (is_further_kind or item.path.parent.name != "algos")
+    return is_further and item.path.stem != "test_objectives"
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that were not asked for are left out

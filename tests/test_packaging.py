@@ -66,12 +66,14 @@ def test_wheel_holds_package_and_configs_only(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"rlkl", metadata}
 
 
+@pytest.mark.slow
 def test_installed_package_is_the_one_imported(installed: Path, tmp_path: Path) -> None:
     code = "import rlkl; print(rlkl.__file__)"
     imported = _run([sys.executable, "-c", code], cwd=tmp_path, pythonpath=installed)
     assert Path(imported.strip()).resolve() == (installed / "rlkl" / "__init__.py").resolve()
 
 
+@pytest.mark.slow
 def test_installed_package_reads_its_own_configs(installed: Path, tmp_path: Path) -> None:
     # A value that only the installed copy has shows which copy is read.
     config = installed / "rlkl" / "configs" / "train.yaml"

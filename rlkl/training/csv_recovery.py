@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlkl.training.loggers import HEADERS, without_returns
+from rlkl.training.loggers import HEADERS, header_of, without_returns
 from rlkl.training.resource_checks import machine_memory
 from rlkl.utils.atomic_files import unused_name, write_durably
 from rlkl.utils.errors import ConfigError
@@ -56,7 +56,7 @@ def recover_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) ->
         ConfigError: a file has changed; the message says where, and what to do.
     """
     recovered = RecoveredRows()
-    for name, header in HEADERS.items():
+    for name in HEADERS:
         path = run_dir / name
         try:
             found = read_bytes(path, at_most=machine_memory())
@@ -77,7 +77,7 @@ def recover_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) ->
         if content != found or path in recovered.damaged:
             recovered.contents[path] = content
         if name == "metrics.csv":
-            column = header.index("kl/old_new")
+            column = header_of(name, content).index("kl/old_new")
             rows = [line.split(b",") for line in _lines(content)[1:]]
             recovered.kl = [float(row[column] or math.nan) for row in rows]
     return recovered
@@ -114,23 +114,23 @@ def _lines(content: bytes) -> list[bytes]:
 
 def _check_lines(name: str, lines: list[bytes]) -> None:
     """Check that the first line is the header and all others are rows in order."""
-    header = ",".join(HEADERS[name])
-    if lines and lines[0].decode(errors="replace").rstrip("\r\n") != header:
+    header = header_of(name, b"".join(lines[:1]))
+    if lines and lines[0].decode(errors="replace").rstrip("\r\n") != ",".join(header):
         raise ConfigError(
             "has other columns than this version of rlkl writes (summary.json says which wrote it)"
         )
     before = 0
     for number, line in enumerate(lines[1:], 2):
-        step = _step(name, line)
+        step = _step(line, len(header))
         if step is None or step < before:
             raise ConfigError(f"is damaged in line {number}")
         before = step
 
 
-def _step(name: str, line: bytes) -> int | None:
+def _step(line: bytes, columns: int) -> int | None:
     """Return the environment steps of a row; None if it is not a valid row."""
     first, *rest = line.rstrip(b"\r\n").split(b",")
-    if not first.isdigit() or len(first) > 18 or len(rest) != len(HEADERS[name]) - 1:
+    if not first.isdigit() or len(first) > 18 or len(rest) != columns - 1:
         return None
     try:
         for number in rest:
@@ -142,13 +142,14 @@ def _step(name: str, line: bytes) -> int | None:
 
 def _readable_rows(name: str, found: bytes, env_steps: int) -> bytes:
     """Return the header and the valid rows, in order, up to `env_steps`."""
-    header = ",".join(HEADERS[name]).encode() + b"\r\n"
+    columns = header_of(name, found)
+    header = ",".join(columns).encode() + b"\r\n"
     lines = _lines(found)
     if lines and lines[0].rstrip(b"\r\n") != header.rstrip():
         return header
     rows, before = [header], 0
     for line in lines[1:]:
-        step = _step(name, line)
+        step = _step(line, len(columns))
         if step is not None and before <= step <= env_steps:
             rows.append(line)
             before = step

@@ -44,6 +44,14 @@ HEADERS = {"metrics.csv": ["env_steps", *TAGS], "episodes.csv": ["env_steps", "r
 """The two CSV files of every run, and their columns."""
 
 
+def header_of(name: str, content: bytes) -> list[str]:
+    """Return the columns of a CSV file: its own, of which an older version wrote fewer, or all."""
+    first = content.partition(b"\n")[0].decode(errors="replace").rstrip("\r").split(",")
+    known = [column for column in HEADERS[name] if column in first]
+    needed = {"env_steps", "kl/old_new"} & set(HEADERS[name])
+    return first if first == known and needed <= set(first) else HEADERS[name]
+
+
 class Logger(Protocol):
     """Receives the report of every iteration."""
 
@@ -70,7 +78,7 @@ class CSVLogger:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._files = {name: _CSVFile(run_dir / name, header) for name, header in HEADERS.items()}
+        self._files = {name: _CSVFile(run_dir / name) for name in HEADERS}
 
     def sync(self) -> None:
         """Flush all rows to disk, so that they survive a power loss."""
@@ -87,9 +95,10 @@ class CSVLogger:
     def log(self, report: Report) -> None:
         """Write a row for the iteration, and one for each episode that ended in it."""
         self._files["episodes.csv"].rows.writerows(report.episodes)
-        scalars = report.scalars
-        fields = ["" if math.isnan(scalars[tag]) else repr(scalars[tag]) for tag in TAGS]
-        self._files["metrics.csv"].rows.writerow([report.env_steps, *fields])
+        scalars, metrics = report.scalars, self._files["metrics.csv"]
+        tags = metrics.header[1:]
+        fields = ["" if math.isnan(scalars[tag]) else repr(scalars[tag]) for tag in tags]
+        metrics.rows.writerow([report.env_steps, *fields])
         for file in self._files.values():
             file.file.flush()
 
@@ -102,13 +111,15 @@ class CSVLogger:
 class _CSVFile:
     """A CSV file that is appended to, with its number of lines and its digest."""
 
-    def __init__(self, path: Path, header: list[str]) -> None:
+    def __init__(self, path: Path) -> None:
         self.lines, self.digest = 0, hashlib.sha256()
-        self._count(path.read_bytes() if path.exists() else b"")
+        content = path.read_bytes() if path.exists() else b""
+        self.header = header_of(path.name, content)
+        self._count(content)
         self.file = open_nofollow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "a", newline="")
         self.rows = csv.writer(self)
         if not self.lines:
-            self.rows.writerow(header)
+            self.rows.writerow(self.header)
 
     def write(self, text: str) -> None:
         self.file.write(text)

@@ -74,6 +74,7 @@ def test_bad_input_gives_one_line_and_creates_nothing(
     assert threading.active_count() <= threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [PROCESSES[0], *(pytest.param(p, marks=pytest.mark.slow) for p in PROCESSES[1:])]
 )

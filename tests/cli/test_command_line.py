@@ -47,7 +47,8 @@ def test_glob_selects_options_of_a_group(tmp_path: Path) -> None:
     def swept(text: str) -> list[str]:
         return [job for (job,) in expand([text], multirun=True, config_dirs=[tmp_path])]
 
-    expected = ["algo=ppo_clip", "algo=ppo_kl", "algo=ppo_own"]
+    names = ("ppo_clip", "ppo_ewma", "ppo_kl", "ppo_kl_lr", "ppo_own")
+    expected = [f"algo={name}" for name in names]
     assert swept("algo=glob(ppo_*,exclude=*_fixed)") == expected
     assert swept("algo=trpo,glob(ppo_*,exclude=*_fixed),ppo_kl") == ["algo=trpo", *expected]
     with pytest.raises(ConfigError, match=r"glob\(x\*\): algo has no such option; .*ppo_own"):

@@ -18,7 +18,10 @@ EVERYTHING_ON = "experiment=code_level_details"
 CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group) if group != "ablation"]
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(c, marks=SLOW if c.startswith(("env=", "table1=")) else ()) for c in CHOICES],
+)
 def test_every_option_of_every_group_composes(choice: str) -> None:
     try:
         config = load([choice])

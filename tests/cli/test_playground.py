@@ -55,6 +55,7 @@ def test_command_opens_the_page_and_prints_its_path(
     assert printed.err == ""
 
 
+@pytest.mark.slow
 def test_command_prints_the_path_without_a_browser() -> None:
     environment = {"PYTHONPATH": str(PAGE.parents[3]), "PATH": "/nonexistent"}
     done = subprocess.run(

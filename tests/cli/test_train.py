@@ -280,6 +280,7 @@ def test_environment_processes_end_with_a_killed_trainer(backend: str, tmp_path:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "backend"),
     [

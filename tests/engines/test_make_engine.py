@@ -32,6 +32,7 @@ def test_auto_is_numpy_where_possible(engine: str) -> None:
     assert make_engine(policy_of("gaussian", engine=engine)).name == expected
 
 
+@pytest.mark.slow
 def test_training_works_without_the_numpy_engine(tmp_path: Path) -> None:
     shutil.copytree(Path(rlkl.__file__).parent, tmp_path / "rlkl")
     shutil.rmtree(tmp_path / "rlkl" / "engines" / "numpy", ignore_errors=True)

@@ -92,6 +92,7 @@ def test_failed_request_is_one_line_and_worker_lives() -> None:
     envs.close()
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_trainer_is_killed() -> None:
     code = (
         "import os, signal\n"

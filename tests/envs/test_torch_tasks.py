@@ -36,7 +36,10 @@ def start_in(env: gym.Env[Any, Any], state: Tensor, seed: int) -> None:
     env.unwrapped.state = state.numpy().copy()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("name", "kwargs"), VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [pytest.param(*v, marks=pytest.mark.slow if v[1] else ()) for v in VARIANTS],
+)
 def test_tasks_equal_gymnasium_step_for_step(name: str, kwargs: dict[str, Any]) -> None:
     envs = TASKS[name](4, **kwargs)
     others = [gym.make(name, disable_env_checker=True, **kwargs) for _ in range(4)]

@@ -53,7 +53,7 @@ def made(name: str, **settings: Any) -> tuple[Policy, PolicyOptimizer]:
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
 
 
-@pytest.mark.parametrize("bound", [HIGHEST, LOWEST])
+@pytest.mark.parametrize("bound", [HIGHEST, pytest.param(LOWEST, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("of_state", "engine"),
     [

@@ -97,6 +97,7 @@ def to_vectors(observations: list[Any], columns: dict[str, list[int]]) -> np.nda
     return vectors
 
 
+@pytest.mark.slow
 @needs_export
 @pytest.mark.parametrize(
     ("space", "settings"),

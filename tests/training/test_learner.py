@@ -107,7 +107,9 @@ def test_first_critic_update_ignores_the_algorithm(
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize(
+    "env_id", ["CartPole-v1", pytest.param("Pendulum-v1", marks=pytest.mark.slow)]
+)
 def test_seed_determines_every_bit(algo: str, env_id: str) -> None:
     def run(seed: int) -> tuple[torch.Tensor, list[float]]:
         trainer = rlkl.Trainer(

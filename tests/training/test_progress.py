@@ -50,6 +50,7 @@ def test_none_is_silence(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, pytest.param(140, marks=pytest.mark.slow)])
 def test_a_terminal_gets_one_line_that_moves(columns: int) -> None:
     code = (

@@ -215,6 +215,7 @@ def exits(ranks: Ranks) -> str:
     return attempt(ranks, with_env(replace(BREAKS, kwargs={"how": "exit"})))
 
 
+@pytest.mark.slow
 def test_rank_that_dies_is_named(tmp_path: Path) -> None:
     first, _ = on_ranks(2, tmp_path, exits, dying=[1])
     assert first == "RankError: rank 1 ended without an error message, perhaps killed"

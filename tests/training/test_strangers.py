@@ -58,16 +58,22 @@ def lost() -> None:
     raise RuntimeError("the power went")
 
 
+def break_off(run: Path) -> Path:
+    """Make a run that broke off behind its first checkpoints."""
+    with pytest.raises(RuntimeError, match="power"):
+        rlkl.Trainer(rlkl.TrainConfig(run_dir=str(run), **SMALL)).train([Calls(lost)])
+    return run
+
+
 @cache
 def _unfinished() -> "TemporaryDirectory[str]":
     folder = TemporaryDirectory()
-    with pytest.raises(RuntimeError, match="power"):
-        rlkl.Trainer(rlkl.TrainConfig(run_dir=f"{folder.name}/run", **SMALL)).train([Calls(lost)])
+    break_off(Path(folder.name, "run"))
     return folder
 
 
 def unfinished(run: Path) -> Path:
-    """Copy a run that broke off behind its first checkpoints."""
+    """Copy a run of `break_off`."""
     return Path(shutil.copytree(f"{_unfinished().name}/run", run))
 
 

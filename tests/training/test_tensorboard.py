@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small_environments  # noqa: F401 (registers environments)
-from test_strangers import unfinished
+from test_strangers import break_off
 
 import rlkl
 from rlkl.algos import ALGORITHMS
@@ -340,7 +340,7 @@ def test_points_are_shown_after_the_clock_went_back(
 
     now = [2_000_000_000.5]
     monkeypatch.setattr(time, "time", lambda: now[0])
-    run = unfinished(tmp_path / "run")
+    run = break_off(tmp_path / "run")
     now[0] -= 86_400
     rlkl.resume(run, lambda config: replace(config, total_env_steps=96))
     now[0] -= 86_400

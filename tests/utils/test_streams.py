@@ -77,6 +77,7 @@ def test_standard_streams_are_restored(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "shown\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "environment"),
     [
@@ -98,6 +99,7 @@ def test_training_survives_broken_output(
     assert not errors.exists() or errors.read_text() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "code"), [("/dev/full", 1), pytest.param("/dev/null", 0, marks=SLOW)]
 )
