@@ -53,7 +53,7 @@ class VMPOConfig(MinibatchConfig):
 def sample_weights(advantages: Tensor, temperature: float) -> tuple[Tensor, float]:
     """Return ψ ∝ exp(A / η) over the better half of the samples, else 0, `[B]`, with sum 1.
 
-    (Song 2019, eq. 4.) The second number is KL(ψ ‖ uniform) over that half, in nats. With it
+    (Song 2019.) The second number is KL(ψ ‖ uniform) over that half, in nats. With it
     ε_η - KL(ψ ‖ uniform) is the derivative of the temperature's loss
     η · ε_η + η · log mean exp(A / η).
     """
@@ -76,7 +76,7 @@ def kl_parts(old: Any, new: Any) -> tuple[Tensor, Tensor]:
 
 
 class WeightedLikelihood(LearningObjective):
-    """-Σ ψ log π_θ(a|s) + α · E[KL(π_old ‖ π_θ)] (Song 2019, eq. 3 and 5).
+    """-Σ ψ log π_θ(a|s) + α · E[KL(π_old ‖ π_θ)] (Song 2019).
 
     A minibatch's `advantages` are B · ψ. A Gaussian's KL has two parts, each with its own α.
     """
