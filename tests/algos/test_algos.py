@@ -50,7 +50,12 @@ from rlkl.utils.errors import ConfigError
 @pytest.mark.parametrize(
     ("kind", "normalize", "mode", "engine"),
     [
-        *((kind, True, MODES[1], "auto") for kind in KINDS),
+        *((kind, True, MODES[1], "auto") for kind in ("masked", "lstm")),
+        *(
+            pytest.param(kind, True, MODES[1], "auto", marks=pytest.mark.slow)
+            for kind in KINDS
+            if kind not in ("masked", "lstm")
+        ),
         *((kind, False, MODES[0], "auto") for kind in ("categorical", "gaussian", "gru", "lstm")),
         *((kind, True, MODES[0], "torch") for kind in ("categorical", "masked", "gaussian")),
     ],

@@ -76,7 +76,7 @@ def every_case(names: Sequence[str], ranks: Ranks) -> dict[tuple[str, str], dict
     return results | {(names[0], "squared KL"): squared_kl(ranks)}
 
 
-@pytest.fixture(scope="module", params=[FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[FAST, SLOW])
 def on_three(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[tuple[str, str], dict[str, Any]]]:
@@ -84,6 +84,7 @@ def on_three(
     return on_ranks(3, tmp_path_factory.mktemp("ranks"), partial(every_case, request.param))
 
 
+@pytest.mark.slow  # three processes, each with an import of torch
 @pytest.mark.parametrize("kind", [*KINDS, "few rows", "squared KL"])
 def test_three_ranks_compute_the_update_of_one(
     kind: str, on_three: list[dict[tuple[str, str], dict[str, Any]]]

@@ -65,7 +65,11 @@ def assert_gone(processes: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "backend"), CASES)
-@pytest.mark.parametrize("after", [0, 2, 4], ids=["at first", "at an end", "later"])
+@pytest.mark.parametrize(
+    "after",
+    [0, pytest.param(2, marks=pytest.mark.slow), 4],
+    ids=["at first", "at an end", "later"],
+)
 def test_failures_raise_one_line_and_end_processes(
     kind: str, backend: str, after: int, capfd: pytest.CaptureFixture[str]
 ) -> None:

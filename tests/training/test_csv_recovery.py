@@ -87,7 +87,9 @@ OLDER = [kind for kind in DAMAGE if kind != "another digit"]
 
 @pytest.mark.parametrize("name", ["metrics.csv", "episodes.csv"])
 @pytest.mark.parametrize(
-    ("kind", "older"), [(kind, False) for kind in DAMAGE] + [(kind, True) for kind in OLDER]
+    ("kind", "older"),
+    [(kind, False) for kind in DAMAGE]
+    + [pytest.param(kind, True, marks=pytest.mark.slow) for kind in OLDER],
 )
 def test_damaged_rows_are_refused_and_nothing_is_written(
     kind: str, older: bool, name: str, half: Path, tmp_path: Path

@@ -57,6 +57,7 @@ def said(found: Comparison) -> str:
     return " ".join(caution.text for caution in found.cautions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=list(CONTENTS))
 @pytest.mark.parametrize("name", FILES)
 def test_hostile_files_leave_good_runs_compared(name: str, content: bytes, tmp_path: Path) -> None:

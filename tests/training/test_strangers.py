@@ -235,7 +235,15 @@ def command(arguments: list[str]) -> Any:
     return end.value.code
 
 
-@pytest.mark.parametrize("way", ["on the path", "the working directory", "a link", "a package"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "on the path",
+        "the working directory",
+        pytest.param("a link", marks=pytest.mark.slow),
+        pytest.param("a package", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("use", USES)
 def test_no_module_of_the_run_folder_is_imported(
     use: str, way: str, strange: Path, monkeypatch: pytest.MonkeyPatch,
