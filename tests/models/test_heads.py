@@ -42,6 +42,8 @@ def made(name: str, **settings: Any) -> tuple[Policy, PolicyOptimizer]:
         name,
         learning_rate=0.1 if name == "vanilla_pg" else 0.04,
         learning_rate_schedule="constant",
+        learning_rate_max=1.0,
+        ratio_bound=0.9,
         max_kl=0.05,
         max_kl_schedule="constant",
         num_epochs=2,
