@@ -10,8 +10,7 @@ from rlkl.algos.base import Metrics, MinibatchConfig
 from rlkl.algos.first_order import FirstOrder
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
-from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range
+from rlkl.utils.validation import check_between, check_range
 
 TOLERANCE = 1.5
 """β changes if the KL differs from its target by more than this factor."""
@@ -52,14 +51,8 @@ class PPOKLConfig(PPOKLFixedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.target_kl", self.target_kl, above=0)
-        check_range("algo.kl_coefficient_min", self.kl_coefficient_min, above=0)
-        check_range("algo.kl_coefficient_max", self.kl_coefficient_max, above=0)
-        if not self.kl_coefficient_min <= self.kl_coefficient <= self.kl_coefficient_max:
-            raise ConfigError(
-                f"algo.kl_coefficient={self.kl_coefficient:g}: expected between "
-                f"algo.kl_coefficient_min={self.kl_coefficient_min:g} and "
-                f"algo.kl_coefficient_max={self.kl_coefficient_max:g}"
-            )
+        bounds = self.kl_coefficient_min, self.kl_coefficient_max
+        check_between("algo.kl_coefficient", self.kl_coefficient, *bounds)
 
     @property
     def kl_bounds(self) -> tuple[float, float]:

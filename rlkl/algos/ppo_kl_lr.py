@@ -9,7 +9,7 @@ from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.ppo_clip import ClipConfig, ClippedSurrogate
 from rlkl.engines.base import Engine
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range
+from rlkl.utils.validation import check_between
 
 TOLERANCE = 2.0
 """The learning rate changes if the KL differs from its target by more than this factor."""
@@ -46,14 +46,8 @@ class PPOKLLRConfig(ClipConfig):
                 f"algo.learning_rate_schedule={self.learning_rate_schedule}: with algo=ppo_kl_lr "
                 "the KL sets the learning rate; expected constant, the default"
             )
-        check_range("algo.learning_rate_min", self.learning_rate_min, above=0)
-        check_range("algo.learning_rate_max", self.learning_rate_max, above=0)
-        if not self.learning_rate_min <= self.learning_rate <= self.learning_rate_max:
-            raise ConfigError(
-                f"algo.learning_rate={self.learning_rate:g}: expected between "
-                f"algo.learning_rate_min={self.learning_rate_min:g} and "
-                f"algo.learning_rate_max={self.learning_rate_max:g}"
-            )
+        bounds = self.learning_rate_min, self.learning_rate_max
+        check_between("algo.learning_rate", self.learning_rate, *bounds)
 
     @property
     def kl_bounds(self) -> tuple[float, float]:

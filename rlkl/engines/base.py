@@ -210,16 +210,3 @@ def state_kl(engine: Engine, batch: Any) -> Tensor:
     """Return KL(π_old ‖ π_θ) of each state of a `Batch` in nats, `[B]`, in float64."""
     old = engine.policy.family(batch.old_parameters.double())
     return old.kl(old.at(engine.distribution(batch.inputs).parameters.double()))
-
-
-def full_batch_kl(engine: Engine, batch: Any) -> float:
-    """Return KL(π_old ‖ π_θ) in nats, averaged over all states of a `Batch`, in float64."""
-    return float(state_kl(engine, batch).mean())
-
-
-def full_batch_ratio_deviation(engine: Engine, batch: Any) -> float:
-    """Return E[|π_θ(a|s) / π_old(a|s) - 1|] over all rows of a `Batch`, in float64."""
-    old = engine.policy.family(batch.old_parameters.double())
-    new = old.at(engine.distribution(batch.inputs).parameters.double())
-    ratio = (new.log_prob(batch.actions) - old.log_prob(batch.actions)).exp()
-    return float((ratio - 1).abs().mean())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rlkl.engines.base import Acting, Array, Loss, Objective, full_batch_ratio_deviation, state_kl
+from rlkl.engines.base import Acting, Array, Loss, Objective, state_kl
 from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
@@ -159,7 +159,10 @@ class TorchEngine:
 
     def mean_ratio_deviation(self, rows: Any) -> float:
         """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""
-        return full_batch_ratio_deviation(self, rows)
+        old = self.policy.family(rows.old_parameters.double())
+        new = old.at(self.distribution(rows.inputs).parameters.double())
+        ratio = (new.log_prob(rows.actions) - old.log_prob(rows.actions)).exp()
+        return float((ratio - 1).abs().mean())
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return products with F = Jᵀ M J + damping · I.

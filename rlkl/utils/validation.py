@@ -110,3 +110,13 @@ def one_line(error: BaseException) -> str:
     line = " ".join(str(error).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return re.sub(r"\S{301,}", lambda word: f"{word[0][:120]}...{word[0][-40:]}", line)
+
+
+def check_between(key: str, value: float, lowest: float, highest: float) -> None:
+    """Check that a number lies between `KEY_min` and `KEY_max`, which are above 0."""
+    check_range(f"{key}_min", lowest, above=0)
+    check_range(f"{key}_max", highest, above=0)
+    if not lowest <= value <= highest:
+        raise ConfigError(
+            f"{key}={value:g}: expected between {key}_min={lowest:g} and {key}_max={highest:g}"
+        )

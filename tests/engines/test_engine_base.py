@@ -11,9 +11,9 @@ from rlkl.algos.base import FixedObjective
 from rlkl.engines.base import (
     EntropyBonus,
     Loss,
-    full_batch_kl,
-    full_batch_ratio_deviation,
+    state_kl,
 )
+from rlkl.engines.torch import TorchEngine
 from rlkl.numerics.distributions import DiagonalGaussian
 
 
@@ -38,7 +38,7 @@ def test_entropy_bonus_uses_the_entropy_and_what_its_objective_uses() -> None:
     assert (bonus.uses_entropy, bonus.uses_kl, bonus.uses_distribution) == (True, True, False)
 
 
-def test_full_batch_kl_is_the_mean_over_states() -> None:
+def test_mean_of_state_kl_is_that_of_a_batch() -> None:
     old = torch.zeros(2, 2)  # N(0, 1) in both states
     new = torch.tensor([[1.0, 0.0], [0.0, 0.0]])  # N(1, 1), whose KL is ½, and N(0, 1)
     engine: Any = SimpleNamespace(
@@ -46,17 +46,17 @@ def test_full_batch_kl_is_the_mean_over_states() -> None:
         distribution=lambda inputs: DiagonalGaussian(new),
     )
     batch = SimpleNamespace(inputs=None, old_parameters=old)
-    assert full_batch_kl(engine, batch) == pytest.approx(0.25, rel=1e-15)
+    assert float(state_kl(engine, batch).mean()) == pytest.approx(0.25, rel=1e-15)
 
 
-def test_full_batch_kl_is_computed_in_float64() -> None:
+def test_state_kl_is_computed_in_float64() -> None:
     old, new = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1e-4]])
     engine: Any = SimpleNamespace(
         policy=SimpleNamespace(family=DiagonalGaussian),
         distribution=lambda inputs: DiagonalGaussian(new),
     )
     # Float32 would give this KL with two digits.
-    kl = full_batch_kl(engine, SimpleNamespace(inputs=None, old_parameters=old))
+    kl = float(state_kl(engine, SimpleNamespace(inputs=None, old_parameters=old)).mean())
     assert kl == pytest.approx(9.9993334e-9, rel=1e-6)
 
 
@@ -69,4 +69,4 @@ def test_ratio_deviation_is_the_mean_distance_from_one() -> None:
     actions = torch.tensor([[0.5], [1.5], [-0.5]])
     batch = SimpleNamespace(inputs=None, old_parameters=torch.zeros(3, 2), actions=actions)
     expected = (0 + 1.718281828459045 + 0.6321205588285577) / 3
-    assert full_batch_ratio_deviation(engine, batch) == pytest.approx(expected, rel=1e-12)
+    assert TorchEngine.mean_ratio_deviation(engine, batch) == pytest.approx(expected, rel=1e-12)
