@@ -96,8 +96,9 @@ class Run:
             if not self._is_iterating:  # else the others failed too, or see this process end
                 with suppress(RankError):
                     learner.ranks.gather(summary)
-        if learner.config.logger.progress != "none":
-            print_summary(asdict(summary), self.shown)
+            # Before the handlers are restored: torchrun ends the ranks that are left with SIGTERM.
+            if learner.config.logger.progress != "none":
+                print_summary(asdict(summary), self.shown)
         if isinstance(failure, Exception):
             raise failure
         if failure is not None:  # a SystemExit would end the process with a callback's exit code

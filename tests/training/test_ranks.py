@@ -309,7 +309,7 @@ def test_killed_rank_is_restarted(tmp_path: Path) -> None:
             os.kill(int(child), signal.SIGKILL)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert "rlkl: RankError: rank 1 ended without an error message, perhaps killed" in output
+    assert "failed: RankError: rank 1 ended without an error message, perhaps killed" in output
     assert "resumed from" in output
     finished = summary_of(tmp_path / "run")
     assert (finished["status"], finished["env_steps"], finished["exact"]) == (
