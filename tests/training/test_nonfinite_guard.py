@@ -303,7 +303,7 @@ def test_huge_steps_keep_std_within_its_bounds(algo: str, learning_rate: float) 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("standardization", ["batch", "minibatch", "none"])
-@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_a_minibatch_of_one_sample_makes_no_nan(
     engine: str, standardization: str, rows: int
 ) -> None:

@@ -121,7 +121,6 @@ WORLDS: dict[str, dict[str, Any]] = {
 }
 FIRST = {
     ("ppo_kl", "cartpole"), ("trpo", "pendulum"), ("ppo_clip", "image"), ("trpo", "memory"),
-    ("ppo_clip", "processes"), ("ppo_clip", "own"),
 }  # fmt: skip
 CASES = [
     pytest.param(algo, world, marks=() if (algo, world) in FIRST else pytest.mark.slow)
@@ -182,6 +181,7 @@ def test_lost_run_resumes_with_the_same_bits(algo: str, world: str, tmp_path: Pa
     assert_same_run(tmp_path / "whole", run)
 
 
+@pytest.mark.slow
 def test_run_lost_at_any_iteration_resumes_exactly(tmp_path: Path) -> None:
     rlkl.train(config(tmp_path / "whole"))
     for at in (1, 2, 4, 5, 7):
@@ -454,6 +454,7 @@ def test_finished_run_continues_with_a_larger_budget(
     assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["config"]["total_env_steps"] == 400
 
 
+@pytest.mark.slow
 def test_folder_without_run_or_in_use_is_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

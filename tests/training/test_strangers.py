@@ -297,6 +297,7 @@ def test_the_module_that_is_imported_is_said(
     assert witness.exists()
 
 
+@pytest.mark.slow
 def test_loading_and_exporting_a_policy_import_nothing(strange: Path) -> None:
     write_module(strange.parent, strange.parent / "it_ran")
     policy = rlkl.load_policy(strange)
