@@ -60,7 +60,7 @@ class TRPLConfig(MinibatchConfig):
 class ProjectedSurrogate(FixedObjective):
     """-E[π̃(a|s) / π_old(a|s) · A] + α · E[d(π_θ, π̃)], where π̃ is the projection of π_θ.
 
-    (Otto 2021, section 4.4.) The gradient passes through the projection, and in d through π_θ only.
+    The gradient passes through the projection, and in d through π_θ only.
     """
 
     uses_distribution = True
@@ -75,7 +75,7 @@ class ProjectedSurrogate(FixedObjective):
         projected = self.projection(parameters, old)
         log_prob = new.distribution.at(projected).log_prob(batch.actions)
         surrogate = ((log_prob - batch.old_log_prob).exp() * batch.advantages).mean()
-        regression = self.projection.distance(parameters, projected.detach()).mean()
+        regression = _regression(self.projection, parameters, projected.detach())
         term = self.coefficient * regression - surrogate
         return Loss(term.detach(), torch.zeros_like(new.log_prob), torch_term=term)
 
@@ -97,8 +97,14 @@ class Regression(FixedObjective):
         """Return the loss, computed in float64."""
         parameters, old = new.distribution.parameters.double(), batch.old_parameters.double()
         projected = self.projection(parameters.detach(), old, FIXUP_SCALE)
-        term = self.projection.distance(parameters, projected).mean()
+        term = _regression(self.projection, parameters, projected)
         return Loss(term.detach(), torch.zeros_like(new.log_prob), torch_term=term)
+
+
+def _regression(projection: Projection, new: Tensor, projected: Tensor) -> Tensor:
+    """Return the mean distance from the projected rows; exactly 0 at those that did not move."""
+    has_moved = (new != projected).any(-1)
+    return (projection.distance(new, projected) * has_moved).mean()
 
 
 class TRPL(TwoPhase):

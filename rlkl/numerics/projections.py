@@ -92,7 +92,7 @@ def gaussian_projection(metric: str, mean_bound: float, covariance_bound: float)
 
     The projected means and covariances are the closest ones within the bounds by the same
     distances, also in units of σ_old; with `kl` the covariance is that closest by KL(projected ‖
-    new) (Otto 2021, section 4). The paths are straight in μ, and in σ⁻² for `kl`, σ for
+    new). The paths are straight in μ, and in σ⁻² for `kl`, σ for
     `wasserstein`, σ² for `frobenius`.
     """
     power, weight = POWERS[metric], 0.5 if metric == "kl" else 1.0
