@@ -5,7 +5,6 @@ bound moves on a path to its old row until its distance from it is the bound; th
 they are. Gradients pass through.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ POWERS = {"kl": -2, "wasserstein": 1, "frobenius": 2}
 
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-10
+"""Of the distance, relative to the bound."""
 
 
 class Part(NamedTuple):
@@ -157,23 +157,19 @@ def _solve(
     Newton's steps on its square root, and bisection where a step leaves the bracket.
     """
     t, lower, upper = start, torch.zeros_like(start), torch.ones_like(start)
-    best, best_slope, error = t, torch.ones_like(t), torch.full_like(t, math.inf)
+    slope = torch.ones_like(start)
     for _ in range(MAX_ITERATIONS):
         with torch.enable_grad():
             at = t.detach().requires_grad_()
-            values = distance(at)
-            (slope,) = torch.autograd.grad(values.sum(), at)
-        value = values.detach()
-        is_better = (value - bound).abs() < error
-        best, best_slope = (
-            torch.where(is_better, t, best),
-            torch.where(is_better, slope, best_slope),
-        )
-        error = torch.where(is_better, (value - bound).abs(), error)
-        if not bool((error > TOLERANCE * bound).any()):
+            distances = distance(at)
+            (slope,) = torch.autograd.grad(distances.sum(), at)
+        value = distances.detach()
+        is_done = (value - bound).abs() <= TOLERANCE * bound
+        if is_done.all():
             break
         is_within = value <= bound
         lower, upper = torch.where(is_within, t, lower), torch.where(is_within, upper, t)
         step = t - 2 * (value - (bound * value).sqrt()) / slope
-        t = torch.where((step > lower) & (step < upper), step, (lower + upper) / 2)
-    return best, best_slope
+        step = torch.where((step > lower) & (step < upper), step, (lower + upper) / 2)
+        t = torch.where(is_done, t, step)
+    return t, slope

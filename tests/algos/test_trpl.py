@@ -8,6 +8,7 @@ import pytest
 import torch
 from algorithm_checks import BOTH_ENGINES, coin, in_torch, loss_of, optimizer_of
 from made_batches import batch_for, policy_of
+from scipy.optimize import brentq
 from torch import Generator, Tensor
 
 from rlkl.algos.base import Metrics
@@ -119,6 +120,21 @@ def test_regression_has_gradient_beyond_bound_only(loss: str) -> None:
     assert logits.grad is not None
     assert torch.equal(logits.grad[0], torch.zeros(2))
     assert logits.grad[1, 0] > 1e-3  # descent lowers the logit that is too high
+
+
+def test_fixup_pulls_to_half_the_bound() -> None:
+    # q with KL((q, 1 - q) || (½, ½)) = ½ · 0.13 is the fixed target of p = 1 / (1 + e⁻³).
+    def kl(q: float) -> float:
+        return q * math.log(2 * q) + (1 - q) * math.log(2 * (1 - q))
+
+    q, p = brentq(lambda q: kl(q) - 0.065, 0.5, 0.99), 1 / (1 + math.exp(-3))
+    logits = torch.tensor([[3.0, 0.0]] * 2, dtype=torch.float64, requires_grad=True)
+    batch = coin((0, 0))
+    new = TorchPolicy(distributions.Categorical(logits), batch)
+    new.backward(Regression(discrete_projection(distributions.Categorical, 0.13)).loss(new, batch))
+    expected = p * (1 - p) * (math.log(p / q) - math.log((1 - p) / (1 - q))) / 2
+    assert logits.grad is not None
+    assert float(logits.grad[0, 0]) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["categorical", "masked", "bernoulli", "gaussian_of_state"])
