@@ -70,6 +70,7 @@ NOT_NEGATIVE = {
     "seed": (),
     "eval_episodes": (),
     "logger.histogram_interval": (),
+    "logger.diagnosis_interval": (),
     "algo.max_backtracks": ("algo=trpo",),
     "eval_interval": (),
 }
