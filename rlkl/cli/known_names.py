@@ -95,6 +95,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("actor_hidden_dims", "policy.actor_hidden_sizes"),
         ("critic_hidden_dims", "policy.critic_hidden_sizes"),
         ("activation activation_fn", "policy.activation"),
+        ("layer_norm layernorm use_layer_norm", "policy.actor_layer_norm policy.critic_layer_norm"),
         ("ortho_init", "policy.initialization", "orthogonal or uniform"),
         ("log_std_init", "policy.log_std"),
         ("init_noise_std", "policy.log_std", "the logarithm of the standard deviation"),

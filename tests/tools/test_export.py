@@ -118,6 +118,9 @@ def to_vectors(observations: list[Any], columns: dict[str, list[int]]) -> np.nda
         pytest.param(
             Discrete(3, start=3), {"encoder_hidden_sizes": [7], "activation": "silu"},
             marks=pytest.mark.slow),
+        pytest.param(
+            Discrete(3), {"encoder_hidden_sizes": [7], "actor_layer_norm": True},
+            marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_images_memories_and_all_action_spaces(space: Any, settings: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 import rlkl
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import ObservationEncoder
+from rlkl.models.policy import Inputs
 from rlkl.training.plasticity import diagnose, dormant_share, effective_rank
 from rlkl.training.report import DIAGNOSIS_TAGS, Report
 
@@ -79,6 +80,16 @@ def test_dead_relu_units_are_dormant() -> None:
     assert found["plasticity/value_dormant"] == 3 / 30
     assert found["plasticity/policy_rank"] <= 5 < before["plasticity/policy_rank"]
     assert found["plasticity/value_rank"] == 1
+
+
+def test_unit_that_rarely_fires_is_dormant() -> None:
+    policy = small_policy(1, Discrete(2), activation="relu", actor_hidden_sizes=[2])
+    policy.actor.head[0].weight.data.fill_(1.0)
+    policy.actor.head[0].bias.data.copy_(torch.tensor([0.0, -92.0]))
+    inputs = Inputs({"vector": torch.arange(101.0)[:, None]})
+    batch = replace(batch_for(small_policy(4, Discrete(2)), "categorical", 101), inputs=inputs)
+    # The means are 50 and 36 / 101: the second unit has 0.014 of its layer's mean.
+    assert diagnose(make_engine(policy), batch)["plasticity/policy_dormant"] == 1 / 2
 
 
 def expected_norms(policy: Any, batch: Any, network: str) -> list[float]:

@@ -45,6 +45,8 @@ def unsupported(policy: Policy) -> str:
         return "a memory"
     if config.share_encoder:
         return "a shared encoder"
+    if config.actor_layer_norm or config.critic_layer_norm:
+        return "layer normalization"
     if config.activation not in SUPPORTED_ACTIVATIONS and (
         config.actor_hidden_sizes or config.critic_hidden_sizes or config.encoder_hidden_sizes
     ):
