@@ -101,7 +101,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("init_noise_std", "policy.log_std", "the logarithm of the standard deviation"),
         ("squash_output tanh_squash", "policy.box_distribution", "tanh_gaussian"),
         ("action_bound_method bound_action_method", "policy.box_distribution",
-         "gaussian clips, tanh_gaussian squashes"),
+         "gaussian clips, tanh_gaussian squashes, beta never leaves"),
         ("action_scaling", "policy.scale_actions"),
         ("use_sde sde_sample_freq", "", "there is no state-dependent exploration noise; "
          "policy.state_dependent_std=true makes its standard deviation depend on the state"),

@@ -108,7 +108,7 @@ class Policy:
         self.device = torch.device(device)
         self.dtype = dtype
         outputs = self.decoder.parameter_size
-        if self.decoder.is_continuous and not config.state_dependent_std:
+        if self.decoder.is_gaussian and not config.state_dependent_std:
             outputs //= 2
         actor = self._network(config.actor_hidden_sizes, outputs, config.actor_layer_norm)
         critic = self._network(config.critic_hidden_sizes, 1, config.critic_layer_norm)
@@ -117,7 +117,7 @@ class Policy:
                 orthogonal_(network, config.hidden_gain, gain, generator)
             else:
                 uniform_(network, generator)
-        if self.decoder.is_continuous:
+        if self.decoder.is_gaussian:
             actor.head = GaussianHead(actor.head, self.decoder.parameter_size // 2, config)
         if config.share_encoder:
             if not list(actor.encoder.parameters()) and actor.memory is None:

@@ -41,7 +41,8 @@ class PolicyConfig:
         hidden_gain, actor_gain, critic_gain: of hidden layers and of each output. The actor's is
             small, so the first policy hardly depends on the state.
         box_distribution: for Box actions: `gaussian`, clipped to the bounds before the environment
-            gets it, or `tanh_gaussian`, squashed into them.
+            gets it, `tanh_gaussian`, squashed into them, or `beta`, a beta distribution between
+            them with α, β > 1 (Chou 2017), which has no `log_std`.
         clip_actions: false leaves the clipping of a `gaussian` to the environment.
         scale_actions: whether a `gaussian` is in half-ranges from the middle of finite bounds: the
             environment gets middle + half-range · sample. Mean, standard deviation and entropy are
@@ -93,10 +94,16 @@ class PolicyConfig:
         check_choice("policy.activation", self.activation, ACTIVATIONS)
         check_choice("policy.initialization", self.initialization, ("orthogonal", "uniform"))
         check_choice("policy.box_distribution", self.box_distribution, BOX_DISTRIBUTIONS)
-        if not self.clip_actions and self.box_distribution == "tanh_gaussian":
+        if not self.clip_actions and self.box_distribution != "gaussian":
             raise ConfigError(
                 "policy.clip_actions=false: has no effect with policy.box_distribution="
-                "tanh_gaussian, which squashes actions into their bounds; leave one of them out"
+                f"{self.box_distribution}, whose actions are within their bounds; leave one of "
+                "them out"
+            )
+        if self.box_distribution == "beta" and (self.state_dependent_std or self.log_std):
+            raise ConfigError(
+                "policy.box_distribution=beta: has no log_std, and always depends on the state; "
+                "leave out policy.state_dependent_std and policy.log_std"
             )
         for name in ("actor", "critic"):
             sizes = getattr(self, f"{name}_hidden_sizes")
