@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from learning_loop import small_policy
 from made_batches import KINDS, batch_for, policy_of
 from same_runs import assert_same_run
+from several_ranks import on_ranks
 from torch import Tensor
 
 import rlkl
@@ -21,6 +22,7 @@ from rlkl.envs.observations import ObservationEncoder
 from rlkl.models.policy import Inputs
 from rlkl.training.plasticity import diagnose, dormant_share, effective_rank
 from rlkl.training.report import DIAGNOSIS_TAGS, Report
+from rlkl.utils.ranks import ALONE, Ranks
 
 
 def test_effective_rank_of_known_singular_values() -> None:
@@ -152,6 +154,19 @@ def test_every_kind_of_policy_is_diagnosed(kind: str) -> None:
     assert all(math.isfinite(value) for value in found.values())
     assert found["plasticity/policy_grad_norm_1"] > 0
     assert torch.equal(policy.actor_parameters.vector, parameters)
+
+
+def diagnosed(ranks: Ranks) -> dict[str, float]:
+    policy = policy_of("gru", dtype=torch.float64)
+    batch = batch_for(policy, "gru", 100)
+    return diagnose(make_engine(policy, ranks), batch)
+
+
+@pytest.mark.slow  # two processes, each with an import of torch
+def test_two_ranks_diagnose_like_one(tmp_path: Path) -> None:
+    alone = diagnosed(ALONE)
+    for found in on_ranks(2, tmp_path, diagnosed):
+        assert found == pytest.approx(alone, rel=1e-9)
 
 
 def test_images_and_a_shared_encoder_are_diagnosed() -> None:
