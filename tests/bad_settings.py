@@ -70,6 +70,7 @@ NOT_NEGATIVE = {
     "seed": (),
     "eval_episodes": (),
     "logger.histogram_interval": (),
+    "logger.diagnosis_interval": (),
     "algo.max_backtracks": ("algo=trpo",),
     "eval_interval": (),
 }
@@ -204,7 +205,7 @@ UNKNOWN = {
     "policy.memory=rnn": "expected one of none, gru, lstm",
     "policy.initialization=xavier": "expected one of orthogonal, uniform",
     "policy.image_encoder=resnet": "expected one of auto, nature, impala, small",
-    "policy.box_distribution=beta": "policy.box_distribution=beta",
+    "policy.box_distribution=normal": "policy.box_distribution=normal",
     "policy.engine=jax": "expected one of auto, numpy, torch",
     "algo.learning_rate_schedule=cosine": "expected one of",
     "algo.advantage_standardization=always": "expected one of batch, minibatch, none",

@@ -28,6 +28,7 @@ from rlkl.training.config import TrainConfig
 from rlkl.training.episode_tracker import EpisodeTracker
 from rlkl.training.evaluation import Evaluation, evaluate
 from rlkl.training.nonfinite_guard import NonfiniteGuard
+from rlkl.training.plasticity import diagnose
 from rlkl.training.rank_checks import (
     check_same_parameters,
     check_same_run,
@@ -196,6 +197,9 @@ class Learner:
             if self.normalizer is not None and rollout.raw_vectors is not None:
                 self.normalizer.update(rollout.raw_transitions)
         self.iterations += 1
+        interval = config.logger.diagnosis_interval
+        if bad is None and interval and self.iterations % interval == 0:
+            compared |= diagnose(self.engine, batch)
         check_same_parameters(self.ranks, self.policy, self.iterations)
         self.tracker.add(rollout.episodes)
         end = time.perf_counter()
