@@ -1,16 +1,20 @@
 """The interface of policy-optimizers, and their common hyperparameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlkl.engines.base import EntropyBonus, Objective
 from rlkl.numerics.schedules import SCHEDULES
 from rlkl.rollouts.batch import Batch
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.validation import check_choice, check_range
 
 Metrics = dict[str, float]
+
+Recompute = Callable[[Batch], Batch]
+"""Returns a batch with advantages and returns from the current critic."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,28 @@ class MinibatchConfig(FirstOrderConfig):
     Attributes:
         num_epochs: passes over the batch.
         num_minibatches: gradient steps in a pass.
+        recompute_advantages: compute advantages and returns again before each pass but the first,
+            with the critic of that moment; its epochs are then made between those of the actor.
     """
 
     num_epochs: int = 10
     num_minibatches: int = 4
+    recompute_advantages: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("algo.num_minibatches", self.num_minibatches, at_least=1)
+        if self.recompute_advantages and self.num_epochs == 1:
+            raise ConfigError(
+                "algo.recompute_advantages=true: changes nothing with algo.num_epochs=1; leave it "
+                "out, or use more epochs"
+            )
+
+
+def recomputes_advantages(config: AlgoConfig) -> bool:
+    """Return whether advantages are computed again between the epochs of an update."""
+    return isinstance(config, MinibatchConfig) and config.recompute_advantages
 
 
 class PolicyOptimizer(Protocol):

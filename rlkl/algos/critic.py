@@ -15,6 +15,8 @@ from rlkl.rollouts.batch import Batch
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.validation import check_choice, check_range
 
+Scalars = list[Tensor | float]
+
 
 @dataclass(frozen=True)
 class CriticConfig:
@@ -70,18 +72,26 @@ class CriticFit:
 
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Fit the critic to one batch, at a fraction of the training budget."""
+        return self.outcome(batch, *self.epochs(batch, progress, self.config.num_epochs))
+
+    def epochs(self, batch: Batch, progress: float, number: int) -> tuple[Scalars, Scalars]:
+        """Make passes over a batch; return each step's loss, and its gradient's norm."""
         config, engine = self.config, self.engine
         self.adam.learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, progress
         )
         rows = engine.value_rows(batch)
-        losses: list[Tensor | float] = []
-        norms: list[Tensor | float] = []
-        for _ in range(config.num_epochs):
+        losses: Scalars = []
+        norms: Scalars = []
+        for _ in range(number):
             for minibatch in rows.minibatches(config.num_minibatches, self.generator):
                 losses.append(engine.value_gradient(minibatch, config.value_clip))
                 norms.append(self.adam.step(config.max_grad_norm))
-        values = torch.stack((batch.old_values, engine.values(batch.inputs)))
+        return losses, norms
+
+    def outcome(self, batch: Batch, losses: Scalars, norms: Scalars) -> Outcome:
+        """Return the outcome of an update, from what `epochs` returned."""
+        values = torch.stack((batch.old_values, self.engine.values(batch.inputs)))
         before, after = explained_variance(values, batch.returns)
         metrics = {
             "value/loss": mean_of(losses),

@@ -1,5 +1,6 @@
 """The loop of vanilla PG and PPO: epochs of minibatch steps with Adam on an objective."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from rlkl.engines.base import Engine
 from rlkl.models.adam import Adam, mean_of
 from rlkl.numerics.schedules import scheduled
 from rlkl.rollouts.batch import Batch
+
+Refresh = Callable[[], Batch]
+"""Returns the batch of an update with new advantages."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +75,22 @@ class FirstOrder:
         self.penalized = with_entropy_bonus(objective, config)
         self.adam = Adam(engine.policy.actor_parameters, config.learning_rate, config.adam_epsilon)
 
-    def update(self, batch: Batch, progress: float) -> Outcome:
-        """Make `num_epochs` passes over the batch, or fewer with an early stop."""
-        config, engine, objective = self.config, self.engine, self.penalized
-        engine.policy.settle()
+    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
+        """Make `num_epochs` passes over the batch, or fewer with an early stop.
+
+        `refresh` returns the batch with new advantages; it is called before each pass but the
+        first.
+        """
+        self.engine.policy.settle()
         self._set_learning_rate(progress)
-        standardization = config.advantage_standardization
-        if standardization == "batch":
-            batch = batch.standardized()
-        rows = engine.rows(batch, objective)
+        standardization = self.config.advantage_standardization
+        rows = self._rows(batch)
         losses: list[Tensor | float] = []
         norms: list[Tensor | float] = []
         epochs, stopped = 0, False
         while epochs < self.num_epochs and not stopped:
+            if refresh is not None and epochs:
+                rows = self._rows(refresh())
             for minibatch in rows.minibatches(self.num_minibatches, self.generator):
                 if self._ends("minibatch", minibatch, len(losses)):
                     stopped = True
@@ -105,6 +112,11 @@ class FirstOrder:
             "optim/stopped_early": float(stopped),
         }
         return Outcome(metrics | self.objective.metrics, losses, norms)
+
+    def _rows(self, batch: Batch) -> Any:
+        """Return the batch as the engine needs it, standardized as a whole if so configured."""
+        whole = self.config.advantage_standardization == "batch"
+        return self.engine.rows(batch.standardized() if whole else batch, self.penalized)
 
     def step(self, minibatch: Any) -> tuple[Any, Tensor | float]:
         """Take one gradient step; return the loss, and the gradient's norm before clipping."""

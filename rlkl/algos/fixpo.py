@@ -6,7 +6,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from rlkl.algos.base import FixedObjective, Metrics, Outcome
-from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.algos.multipliers import Multipliers
 from rlkl.algos.ppo_kl import KLPenalizedSurrogate, PPOKLFixedConfig
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
@@ -104,10 +104,10 @@ class FixPO(FirstOrder):
         super().__init__(config, BoundedSurrogate(config), engine, generator)
         self.penalty = Penalty(self.objective)
 
-    def update(self, batch: Batch, progress: float) -> Outcome:
+    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
         """Make both phases; return with every state's KL at most ε."""
         start = self.engine.policy.actor_parameters.vector.data.clone()
-        outcome = super().update(batch, progress)
+        outcome = super().update(batch, progress, refresh)
         rows = self.engine.rows(batch, self.penalty)
         metrics = {
             "trust_region/fixup_steps": float(self._fixup(rows)),

@@ -63,7 +63,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("normalize_advantage norm_adv advantage_normalization", "algo.advantage_standardization",
          "batch, minibatch or none"),
         ("normalize_advantage_per_mini_batch", "algo.advantage_standardization", "minibatch"),
-        ("recompute_advantage recompute_adv", "", "advantages are computed once per iteration"),
+        ("recompute_advantage recompute_adv", "algo.recompute_advantages"),
     ),
     "PPO": (
         ("clip_range clip_coef clip_param eps_clip clip clip_eps clip_epsilon cliprange epsilon",

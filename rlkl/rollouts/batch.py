@@ -91,17 +91,9 @@ def make_batch(
     Returns:
         The transitions in time-major order, without autoreset steps.
     """
-    policy, finals = engine.policy, rollout.final_observations
-    observations = {
-        key: _to_device([_flat(array), *([finals[key]] if key in finals else [])], policy)
-        for key, array in rollout.observations.items()
-    }
-    values, next_values = _values(rollout, engine, {key: observations[key] for key in finals})
-    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
-    if reward_clip is not None:
-        rewards = rewards.clip(-reward_clip, reward_clip)
-    ends = rollout.terminated, rollout.truncated
-    advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
+    policy, observations = engine.policy, _observations(rollout, engine.policy)
+    settings = gamma, gae_lambda, reward_scaler, reward_clip
+    advantages, values = _advantages(rollout, engine, observations, *settings)
     rows = np.flatnonzero(rollout.is_transition)
     is_all = len(rows) == rollout.is_transition.size
     chosen = slice(len(rows)) if is_all else policy.tensor(rows)
@@ -122,6 +114,60 @@ def make_batch(
         old.log_prob(actions),
         policy.tensor(values.reshape(-1)[rows]),
     )
+
+
+@torch.no_grad()
+def recompute_advantages(
+    batch: Batch,
+    rollout: Rollout,
+    engine: Engine,
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: RewardScaler | None = None,
+    reward_clip: float | None = None,
+) -> Batch:
+    """Return the batch with advantages and returns from the current values.
+
+    The policy must have no memory: the stored states are those of the old critic.
+    """
+    policy, observations = engine.policy, _observations(rollout, engine.policy)
+    settings = gamma, gae_lambda, reward_scaler, reward_clip
+    advantages, values = _advantages(rollout, engine, observations, *settings)
+    rows = np.flatnonzero(rollout.is_transition)
+    return replace(
+        batch,
+        advantages=policy.tensor(advantages.reshape(-1)[rows]),
+        returns=policy.tensor((advantages + values).reshape(-1)[rows]),
+    )
+
+
+def _observations(rollout: Rollout, policy: Policy) -> dict[str, Tensor]:
+    """Return the observations of the T + 1 steps and the final ones, on the device."""
+    finals = rollout.final_observations
+    return {
+        key: _to_device([_flat(array), *([finals[key]] if key in finals else [])], policy)
+        for key, array in rollout.observations.items()
+    }
+
+
+def _advantages(
+    rollout: Rollout,
+    engine: Engine,
+    observations: dict[str, Tensor],
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: RewardScaler | None,
+    reward_clip: float | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the advantages and the values of all steps, `[T, N]` each."""
+    finals = rollout.final_observations
+    values, next_values = _values(rollout, engine, {key: observations[key] for key in finals})
+    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
+    if reward_clip is not None:
+        rewards = rewards.clip(-reward_clip, reward_clip)
+    ends = rollout.terminated, rollout.truncated
+    advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
+    return advantages, values
 
 
 def _to_device(parts: Sequence[NDArray[Any]], policy: Policy) -> Tensor:

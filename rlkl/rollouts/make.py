@@ -13,10 +13,15 @@ from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler
 from rlkl.numerics.tensor_normalization import TensorObservationNormalizer, TensorRewardScaler
 from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.batch import make_batch as make_array_batch
+from rlkl.rollouts.batch import recompute_advantages as recompute_array_advantages
 from rlkl.rollouts.collector import Collector
 from rlkl.rollouts.rollout import Rollout
 from rlkl.rollouts.tensor_collector import TensorCollector
-from rlkl.rollouts.tensor_rollout import TensorRollout, make_tensor_batch
+from rlkl.rollouts.tensor_rollout import (
+    TensorRollout,
+    make_tensor_batch,
+    recompute_tensor_advantages,
+)
 from rlkl.utils.ranks import ALONE, Ranks
 
 AnyEnvironment = VectorEnvironment | TensorEnvironment
@@ -89,6 +94,19 @@ def make_batch(
     make: Any = make_tensor_batch if isinstance(rollout, TensorRollout) else make_array_batch
     batch: Batch = make(rollout, engine, gamma, gae_lambda, reward_scaler, reward_clip)
     return batch
+
+
+def recompute_advantages(
+    batch: Batch, rollout: AnyRollout, engine: Engine, *settings: Any
+) -> Batch:
+    """Return the batch with advantages and returns from the current critic.
+
+    The settings are those of `make_batch`.
+    """
+    is_tensor = isinstance(rollout, TensorRollout)
+    compute: Any = recompute_tensor_advantages if is_tensor else recompute_array_advantages
+    recomputed: Batch = compute(batch, rollout, engine, *settings)
+    return recomputed
 
 
 def for_arrays(normalizer: Any) -> ObservationNormalizer | None:
