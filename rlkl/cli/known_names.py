@@ -54,6 +54,10 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("weight_decay", "", "there is no weight decay"),
     ),
     "Objective and advantages": (
+        ("normalize_value value_normalization use_valuenorm use_popart value_norm",
+         "critic.normalize_values", "the output layer is rescaled as in Pop-Art"),
+        ("value_loss vf_loss critic_loss use_huber_loss", "critic.loss", "mse or huber"),
+        ("huber_delta", "critic.huber_delta", "with critic.loss=huber"),
         ("gamma discount discount_factor", "gamma"),
         ("gae_lambda lambda lambda_ lam gae", "gae_lambda"),
         ("ent_coef entropy_coef entropy_coeff ent_weight", "algo.entropy_coefficient"),

@@ -9,6 +9,7 @@ from rlkl.engines.base import Engine
 from rlkl.envs.tensor_spaces import TensorObservations
 from rlkl.models.policy import Inputs
 from rlkl.models.recurrent import Sequences
+from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.numerics.tensor_advantages import generalized_advantages
 from rlkl.numerics.tensor_normalization import TensorRewardScaler
 from rlkl.rollouts.batch import Batch, sequences_of
@@ -77,6 +78,7 @@ def make_tensor_batch(
     gae_lambda: float,
     reward_scaler: TensorRewardScaler | None = None,
     reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
 ) -> Batch:
     """Turn a rollout into a batch on its device; see `batch.make_batch`.
 
@@ -84,7 +86,7 @@ def make_tensor_batch(
     index, which waits for the device once; so does a policy with memory, to find its sequences.
     """
     policy, rows = engine.policy, _rows(rollout)
-    settings = gamma, gae_lambda, reward_scaler, reward_clip
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
     advantages, values = _advantages(rollout, engine, *settings)
 
     def flat(tensor: Tensor) -> Tensor:
@@ -117,10 +119,11 @@ def recompute_tensor_advantages(
     gae_lambda: float,
     reward_scaler: TensorRewardScaler | None = None,
     reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
 ) -> Batch:
     """Return the batch with new advantages and returns; see `batch.recompute_advantages`."""
     policy, rows = engine.policy, _rows(rollout)
-    settings = gamma, gae_lambda, reward_scaler, reward_clip
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
     advantages, values = _advantages(rollout, engine, *settings)
     return replace(
         batch,
@@ -143,9 +146,12 @@ def _advantages(
     gae_lambda: float,
     reward_scaler: TensorRewardScaler | None,
     reward_clip: float | None,
+    value_normalizer: ValueNormalizer | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the advantages and the values of all steps in float64, `[T, N]` each."""
     values, next_values = _values(rollout, engine)
+    if value_normalizer is not None:
+        values, next_values = map(value_normalizer.denormalize, (values, next_values))
     rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
     if reward_clip is not None:
         rewards = rewards.clamp(-reward_clip, reward_clip)

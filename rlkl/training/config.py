@@ -159,7 +159,7 @@ class TrainConfig:
 
 FIXED_KEYS = (
     "algo.name", "algo.kl_coefficient", "env", "policy", "rollout_steps", "normalize_observations",
-    "scale_rewards", "seed", "device", "eval_interval", "run_dir",
+    "scale_rewards", "critic.normalize_values", "seed", "device", "eval_interval", "run_dir",
 )  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 

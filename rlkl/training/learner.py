@@ -185,7 +185,8 @@ class Learner:
         self.guard.remember()
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
-        settings = config.gamma, config.gae_lambda, self.reward_scaler, config.clip_rewards
+        scaling = self.reward_scaler, config.clip_rewards, self.critic_fit.value_normalizer
+        settings = config.gamma, config.gae_lambda, *scaling
         batch = make_batch(rollout, self.engine, *settings)
         prepared = time.perf_counter()
 
@@ -199,6 +200,7 @@ class Learner:
         compared, histograms, bad = self.guard.check(rollout, batch, outcomes, self.iterations + 1)
         if bad is None:
             self.policy_optimizer.adapt(compared["kl/old_new"])
+            self.critic_fit.adapt(batch)
             # Updated only now, so that π_old and π_θ see the same normalized observations.
             if self.normalizer is not None and rollout.raw_vectors is not None:
                 self.normalizer.update(rollout.raw_transitions)

@@ -1,0 +1,155 @@
+"""Settings that are off by default, all at once: engines agree, runs resume, ranks train as one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from algorithm_checks import BOTH_ENGINES
+from engines_available import HAS_NUMPY_ENGINE
+from learning_loop import config_of
+from numpy.typing import NDArray
+from several_ranks import on_ranks
+from torch import Tensor
+
+from rlkl.algos.critic import CriticConfig
+from rlkl.envs.make import EnvConfig
+from rlkl.models.policy import PolicyConfig
+from rlkl.rollouts.batch import make_batch
+from rlkl.training.config import TrainConfig
+from rlkl.training.learner import Learner
+from rlkl.training.nonfinite_guard import copied
+from rlkl.utils.ranks import ALONE, Ranks
+
+OF_ALGO: dict[str, Any] = {"num_epochs": 2}
+OF_CRITIC: dict[str, Any] = {
+    "num_epochs": 2,
+    "loss": "huber",
+    "huber_delta": 0.5,
+    "normalize_values": True,
+}
+
+
+def config(algo: str = "ppo_clip", engine: str = "auto", **of_critic: Any) -> TrainConfig:
+    """Return the config of a run whose rollouts have 64 steps."""
+    return TrainConfig(
+        algo=config_of(algo, **OF_ALGO),
+        env=EnvConfig("Pendulum-v1", 4, backend="sync", kwargs={"max_episode_steps": 10}),
+        policy=PolicyConfig([8], [8], engine=engine),
+        critic=CriticConfig(**OF_CRITIC | of_critic),
+        rollout_steps=16,
+        total_env_steps=64 * 8,
+    )
+
+
+@pytest.fixture
+def learners() -> Iterator[Any]:
+    """Return a function that makes learners, which are closed after the test."""
+    made: list[Learner] = []
+
+    def make(config: TrainConfig) -> Learner:
+        made.append(Learner(config))
+        return made[-1]
+
+    yield make
+    for learner in made:
+        learner.close()
+
+
+def parameters_of(learner: Learner) -> Tensor:
+    """Return the parameters of actor and critic."""
+    policy = learner.policy
+    vectors = policy.actor_parameters.vector, policy.critic_parameters.vector
+    return torch.cat(vectors).detach().clone()
+
+
+def iterated(learner: Learner, count: int = 3) -> Tensor:
+    """Iterate a learner; return its parameters."""
+    for _ in range(count):
+        learner.iterate()
+    return parameters_of(learner)
+
+
+@pytest.mark.skipif(not HAS_NUMPY_ENGINE, reason="compares two engines")
+@pytest.mark.parametrize("algo", ["ppo_clip", "trpo"])
+def test_engines_agree_on_all_settings(algo: str, learners: Any) -> None:
+    ours, theirs = (iterated(learners(config(algo, name)), 2) for name in ("numpy", "torch"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@BOTH_ENGINES
+def test_run_with_all_settings_resumes_identically(engine: str, learners: Any) -> None:
+    whole, resumed = (learners(config(engine=engine)) for _ in range(2))
+    iterated(whole, 2)
+    resumed.load_state_dict(copied(whole.state_dict()))
+    assert torch.equal(iterated(whole), iterated(resumed))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not HAS_NUMPY_ENGINE, reason="needs a worker")
+def test_worker_fits_identically_with_all_settings(learners: Any) -> None:
+    found = [iterated(learners(config(worker=worker))) for worker in ("always", "never")]
+    assert torch.equal(*found)
+
+
+def trained(ranks: Ranks) -> NDArray[Any]:
+    """Return the parameters after three updates."""
+    with closing(Learner(config(engine="torch"))) as learner:
+        return iterated(learner).numpy()
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_with_all_settings(tmp_path: Path) -> None:
+    first, second = on_ranks(2, tmp_path, trained)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, trained(ALONE), rtol=1e-3, atol=1e-4)
+
+
+def batches_of(learner: Learner, count: int) -> list[Any]:
+    """Iterate a learner; return each update's batch, and the batch in units of returns."""
+    found, collect, update = [], learner.collector.collect, learner.updates.update
+
+    def recorded(batch: Any, *rest: Any) -> Any:
+        found.append((batch, make_batch(rollouts[-1], learner.engine, 0.99, 0.95)))
+        return update(batch, *rest)
+
+    rollouts: list[Any] = []
+
+    def collected() -> Any:
+        rollouts.append(collect())
+        return rollouts[-1]
+
+    learner.updates.update = recorded  # type: ignore[method-assign]
+    learner.collector.collect = collected  # type: ignore[method-assign]
+    for _ in range(count):
+        learner.iterate()
+    return found
+
+
+@BOTH_ENGINES
+def test_normalized_values_give_advantages_in_units_of_returns(engine: str, learners: Any) -> None:
+    learner = learners(config(engine=engine))
+    (first, plain), (second, of_outputs) = batches_of(learner, 2)
+    # Statistics start to move after the first iteration.
+    for key in ("advantages", "returns", "old_values"):
+        assert torch.equal(getattr(first, key), getattr(plain, key))
+    returns = plain.returns.double()
+    mean, std = float(returns.mean()), float(returns.std(correction=0))
+    assert std > 5
+    torch.testing.assert_close(second.old_values, of_outputs.old_values, rtol=1e-4, atol=1e-4)
+    values, targets = (mean + std * each for each in (second.old_values, second.returns))
+    torch.testing.assert_close(second.advantages, targets - values, rtol=1e-3, atol=1e-2)
+    assert second.returns.abs().max() < 5 < targets.abs().max()
+
+
+def test_resumed_run_keeps_normalization_of_values(learners: Any) -> None:
+    learner = learners(config())
+    learner.iterate()
+    state = learner.state_dict()["critic_fit"]["returns"]
+    assert state["count"] == 64
+    other = learners(replace(config(), critic=CriticConfig()))
+    assert "returns" not in other.state_dict()["critic_fit"]
