@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlkl.engines.base import EntropyBonus, Objective
+from rlkl.models.adam import check_adam
 from rlkl.numerics.schedules import SCHEDULES
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
@@ -75,12 +76,18 @@ class FirstOrderConfig(AlgoConfig):
         max_grad_norm: a larger gradient of the actor is scaled down to this norm; null does not
             clip.
         adam_epsilon: added to the denominator of Adam.
+        adam_beta1: decay of Adam's mean of gradients.
+        adam_beta2: decay of Adam's mean of squared gradients.
+        weight_decay: decoupled, as in AdamW, of all parameters of the actor; 0 for none.
     """
 
     learning_rate: float = 7e-4
     learning_rate_schedule: str = "linear"
     max_grad_norm: float | None = 0.5
     adam_epsilon: float = 1e-5
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,7 +95,7 @@ class FirstOrderConfig(AlgoConfig):
         check_choice("algo.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
         if self.max_grad_norm is not None:
             check_range("algo.max_grad_norm", self.max_grad_norm, above=0)
-        check_range("algo.adam_epsilon", self.adam_epsilon, above=0)
+        check_adam("algo", self)
 
 
 @dataclass(frozen=True)

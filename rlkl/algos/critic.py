@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import Outcome
 from rlkl.engines.base import Engine
-from rlkl.models.adam import Adam, mean_of
+from rlkl.models.adam import check_adam, make_adam, mean_of
 from rlkl.numerics.advantages import explained_variance
 from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.numerics.schedules import SCHEDULES, scheduled
@@ -36,6 +36,9 @@ class CriticConfig:
         normalize_values: the critic fits returns that are standardized by their running mean and
             standard deviation; `value_clip` and `huber_delta` are then in these units.
         adam_epsilon: added to the denominator of Adam.
+        adam_beta1: decay of Adam's mean of gradients.
+        adam_beta2: decay of Adam's mean of squared gradients.
+        weight_decay: decoupled, as in AdamW, of all parameters of the critic; 0 for none.
         worker: whether a separate process fits the critic in parallel with the actor's update,
             with identical results: `auto` where that is faster, `always` or `never`.
     """
@@ -50,6 +53,9 @@ class CriticConfig:
     huber_delta: float = 1.0
     normalize_values: bool = False
     adam_epsilon: float = 1e-5
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0
     worker: str = "auto"
 
     def __post_init__(self) -> None:
@@ -59,7 +65,7 @@ class CriticConfig:
         check_choice("critic.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
         check_range("critic.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("critic.num_minibatches", self.num_minibatches, at_least=1)
-        check_range("critic.adam_epsilon", self.adam_epsilon, above=0)
+        check_adam("critic", self)
         check_choice("critic.loss", self.loss, ("mse", "huber"))
         check_range("critic.huber_delta", self.huber_delta, above=0)
         if self.loss == "mse" and self.huber_delta != 1.0:
@@ -88,7 +94,7 @@ class CriticFit:
         self.engine = engine
         self.generator = generator
         self.value_normalizer = ValueNormalizer() if config.normalize_values else None
-        self.adam = Adam(engine.policy.critic_parameters, config.learning_rate, config.adam_epsilon)
+        self.adam = make_adam(engine.policy.critic_parameters, config)
 
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Fit the critic to one batch, at a fraction of the training budget."""

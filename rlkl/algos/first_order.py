@@ -14,7 +14,7 @@ from rlkl.algos.base import (
     with_entropy_bonus,
 )
 from rlkl.engines.base import Engine
-from rlkl.models.adam import Adam, mean_of
+from rlkl.models.adam import make_adam, mean_of
 from rlkl.numerics.schedules import scheduled
 from rlkl.rollouts.batch import Batch
 
@@ -73,7 +73,7 @@ class FirstOrder:
         if isinstance(config, MinibatchConfig):
             self.num_epochs, self.num_minibatches = config.num_epochs, config.num_minibatches
         self.penalized = with_entropy_bonus(objective, config)
-        self.adam = Adam(engine.policy.actor_parameters, config.learning_rate, config.adam_epsilon)
+        self.adam = make_adam(engine.policy.actor_parameters, config)
 
     def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
         """Make `num_epochs` passes over the batch, or fewer with an early stop.

@@ -1,5 +1,6 @@
 """Settings that are off by default, all at once: engines agree, runs resume, ranks train as one."""
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,11 +14,15 @@ import torch
 from algorithm_checks import BOTH_ENGINES
 from engines_available import HAS_NUMPY_ENGINE
 from learning_loop import config_of
+from made_batches import batch_for, policy_of
 from numpy.typing import NDArray
 from several_ranks import on_ranks
 from torch import Tensor
+from torch.distributions import Normal
 
-from rlkl.algos.critic import CriticConfig
+from rlkl.algos import make_policy_optimizer
+from rlkl.algos.critic import CriticConfig, CriticFit
+from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
 from rlkl.rollouts.batch import make_batch
@@ -26,8 +31,10 @@ from rlkl.training.learner import Learner
 from rlkl.training.nonfinite_guard import copied
 from rlkl.utils.ranks import ALONE, Ranks
 
-OF_ALGO: dict[str, Any] = {"num_epochs": 2}
+OF_ADAM = {"adam_beta1": 0.8, "adam_beta2": 0.95, "weight_decay": 0.1}
+OF_ALGO: dict[str, Any] = {"num_epochs": 2, **OF_ADAM}
 OF_CRITIC: dict[str, Any] = {
+    **OF_ADAM,
     "num_epochs": 2,
     "loss": "huber",
     "huber_delta": 0.5,
@@ -144,6 +151,42 @@ def test_normalized_values_give_advantages_in_units_of_returns(engine: str, lear
     values, targets = (mean + std * each for each in (second.old_values, second.returns))
     torch.testing.assert_close(second.advantages, targets - values, rtol=1e-3, atol=1e-2)
     assert second.returns.abs().max() < 5 < targets.abs().max()
+
+
+@pytest.mark.parametrize("part", ["actor", "critic"])
+@BOTH_ENGINES
+def test_updates_match_torch_adamw(part: str, engine: str) -> None:
+    policy = policy_of("gaussian", engine=engine, dtype=torch.float64)
+    batch = batch_for(policy, "gaussian", 60)
+    settings = {"num_epochs": 4, "num_minibatches": 1, "max_grad_norm": None, **OF_ADAM}
+    network = getattr(policy, part)
+    theirs = copy.deepcopy(network)
+    adamw = torch.optim.AdamW(theirs.parameters(), 1e-2, (0.8, 0.95), 1e-5, weight_decay=0.1)
+    for _ in range(4):
+        adamw.zero_grad()
+        outputs = theirs(batch.inputs)
+        if part == "critic":
+            loss = 0.5 * (outputs.squeeze(-1) - batch.returns).square().mean()
+        else:
+            log_prob = Normal(outputs[:, :2], outputs[:, 2:].exp()).log_prob(batch.actions).sum(-1)
+            loss = -((log_prob - batch.old_log_prob).exp() * batch.advantages).mean()
+        loss.backward()
+        adamw.step()
+    made, generator = make_engine(policy), torch.Generator()
+    if part == "critic":
+        CriticFit(CriticConfig(learning_rate=1e-2, **settings), made, generator).update(batch, 0.0)
+    else:
+        algo = config_of(
+            "ppo_kl_fixed",
+            learning_rate=1e-2,
+            kl_coefficient=0.0,
+            advantage_standardization="none",
+            **settings,
+        )
+        make_policy_optimizer(algo, made, generator).update(batch, 0.0)
+    expected = torch.cat([each.detach().reshape(-1) for each in theirs.parameters()])
+    found = torch.cat([each.detach().reshape(-1) for each in network.parameters()])
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_resumed_run_keeps_normalization_of_values(learners: Any) -> None:
