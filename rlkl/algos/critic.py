@@ -27,6 +27,8 @@ class CriticConfig:
     Attributes:
         learning_rate: of Adam.
         learning_rate_schedule: `constant` or `linear` to 0.
+        learning_rate_warmup: share of the training budget in which the learning rate rises from
+            1 % of what it would be; 0 for no warm-up.
         num_epochs: passes over the batch.
         num_minibatches: gradient steps in a pass.
         max_grad_norm: a larger gradient is scaled down to this norm; null does not clip.
@@ -45,6 +47,7 @@ class CriticConfig:
 
     learning_rate: float = 1e-3
     learning_rate_schedule: str = "constant"
+    learning_rate_warmup: float = 0.0
     num_epochs: int = 10
     num_minibatches: int = 4
     max_grad_norm: float | None = 0.5
@@ -63,6 +66,7 @@ class CriticConfig:
         check_choice("critic.worker", self.worker, ("auto", "always", "never"))
         check_range("critic.learning_rate", self.learning_rate, above=0)
         check_choice("critic.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_range("critic.learning_rate_warmup", self.learning_rate_warmup, at_least=0, below=1)
         check_range("critic.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("critic.num_minibatches", self.num_minibatches, at_least=1)
         check_adam("critic", self)
@@ -104,7 +108,10 @@ class CriticFit:
         """Make passes over a batch; return each step's loss, and its gradient's norm."""
         config, engine = self.config, self.engine
         self.adam.learning_rate = scheduled(
-            config.learning_rate, config.learning_rate_schedule, progress
+            config.learning_rate,
+            config.learning_rate_schedule,
+            progress,
+            config.learning_rate_warmup,
         )
         rows = engine.value_rows(batch)
         delta = config.huber_delta if config.loss == "huber" else None

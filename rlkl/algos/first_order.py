@@ -11,6 +11,7 @@ from rlkl.algos.base import (
     LearningObjective,
     MinibatchConfig,
     Outcome,
+    set_entropy_coefficient,
     with_entropy_bonus,
 )
 from rlkl.engines.base import Engine
@@ -83,6 +84,7 @@ class FirstOrder:
         """
         self.engine.policy.settle()
         self._set_learning_rate(progress)
+        set_entropy_coefficient(self.penalized, self.config, progress)
         standardization = self.config.advantage_standardization
         rows = self._rows(batch)
         losses: list[Tensor | float] = []
@@ -130,7 +132,10 @@ class FirstOrder:
     def _set_learning_rate(self, progress: float) -> None:
         config = self.config
         self.adam.learning_rate = scheduled(
-            config.learning_rate, config.learning_rate_schedule, progress
+            config.learning_rate,
+            config.learning_rate_schedule,
+            progress,
+            config.learning_rate_warmup,
         )
 
     def _ends(self, scope: str, rows: Any, steps: int) -> bool:

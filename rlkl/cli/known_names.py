@@ -37,6 +37,9 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
          "with algo.learning_rate_schedule=linear, which is the default"),
         ("lr_schedule schedule", "algo.learning_rate_schedule critic.learning_rate_schedule",
          "constant or linear"),
+        ("lr_warmup warmup warmup_ratio warmup_fraction warmup_steps",
+         "algo.learning_rate_warmup critic.learning_rate_warmup",
+         "a share of the training budget"),
         ("n_epochs update_epochs num_learning_epochs ppo_epoch ppo_epochs k_epochs num_sgd_iter "
          "noptepochs repeat_per_collect", _EPOCHS),
         ("epochs epoch max_epoch", _EPOCHS,
@@ -51,7 +54,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("max_grad_norm max_norm grad_clip clip_grad", "algo.max_grad_norm critic.max_grad_norm"),
         ("eps adam_eps", "algo.adam_epsilon critic.adam_epsilon"),
         ("betas adam_betas optim_betas", "algo.adam_beta1 algo.adam_beta2",
-         "a key for each; the critic has critic.adam_beta1 and critic.adam_beta2"),
+         "a key for each, of algo and of critic"),
         ("beta1 adam_beta1 adam_b1", "algo.adam_beta1 critic.adam_beta1"),
         ("beta2 adam_beta2 adam_b2", "algo.adam_beta2 critic.adam_beta2"),
         ("weight_decay adam_weight_decay", "algo.weight_decay critic.weight_decay",
@@ -66,6 +69,8 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("gamma discount discount_factor", "gamma"),
         ("gae_lambda lambda lambda_ lam gae", "gae_lambda"),
         ("ent_coef entropy_coef entropy_coeff ent_weight", "algo.entropy_coefficient"),
+        ("ent_coef_schedule entropy_coeff_schedule anneal_ent_coef ent_coef_decay",
+         "algo.entropy_coefficient_schedule", "constant or linear"),
         ("vf_coef value_coef value_loss_coef vf_loss_coeff", "policy.shared_value_coefficient",
          "used only where the encoder is shared; otherwise the critic has its own optimizer, "
          "with critic.learning_rate"),

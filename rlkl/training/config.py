@@ -150,6 +150,13 @@ class TrainConfig:
             for key, value in leaves(asdict(getattr(self, part)), f"{part}.")
             if key.endswith("_schedule")
         }
+        for part in ("algo", "critic"):
+            warmup = getattr(getattr(self, part), "learning_rate_warmup", 0.0)
+            if warmup and not self.anneal:
+                raise ConfigError(
+                    f"{part}.learning_rate_warmup={warmup:g}: with anneal=false no learning rate "
+                    "changes; leave one of them out"
+                )
         if not self.anneal and "linear" not in schedules.values():
             raise ConfigError(
                 f"anneal=false: changes nothing, no schedule is linear; expected one of "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from algorithm_checks import BOTH_ENGINES
+from algorithm_checks import BOTH_ENGINES, EVERY_ALGORITHM, algorithms_with, optimizer_of
 from engines_available import HAS_NUMPY_ENGINE
 from learning_loop import config_of
 from made_batches import batch_for, policy_of
@@ -29,12 +29,21 @@ from rlkl.rollouts.batch import make_batch
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.nonfinite_guard import copied
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.ranks import ALONE, Ranks
 
 OF_ADAM = {"adam_beta1": 0.8, "adam_beta2": 0.95, "weight_decay": 0.1}
-OF_ALGO: dict[str, Any] = {"num_epochs": 2, **OF_ADAM}
+OF_RATE = {"learning_rate_warmup": 0.5}
+OF_ALGO: dict[str, Any] = {
+    "num_epochs": 2,
+    "entropy_coefficient": 0.1,
+    "entropy_coefficient_schedule": "linear",
+    **OF_ADAM,
+    **OF_RATE,
+}
 OF_CRITIC: dict[str, Any] = {
     **OF_ADAM,
+    **OF_RATE,
     "num_epochs": 2,
     "loss": "huber",
     "huber_delta": 0.5,
@@ -187,6 +196,59 @@ def test_updates_match_torch_adamw(part: str, engine: str) -> None:
     expected = torch.cat([each.detach().reshape(-1) for each in theirs.parameters()])
     found = torch.cat([each.detach().reshape(-1) for each in network.parameters()])
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+CONSTANT = {
+    "learning_rate_schedule": "constant",
+    "max_kl_schedule": "constant",
+    "step_size_schedule": "constant",
+}
+
+
+@BOTH_ENGINES
+@EVERY_ALGORITHM
+def test_linear_entropy_coefficient_falls_to_zero(name: str, engine: str) -> None:
+    found = []
+    for progress, coefficient, schedule in (
+        (0.75, 0.4, "linear"),
+        (0.75, 0.1, "constant"),
+        (0.0, 0.4, "linear"),
+        (0.0, 0.4, "constant"),
+    ):
+        policy = policy_of("categorical", engine=engine)
+        settings = {"num_epochs": 2, "entropy_coefficient": coefficient, **CONSTANT}
+        optimizer = optimizer_of(name, policy, entropy_coefficient_schedule=schedule, **settings)
+        optimizer.update(batch_for(policy, "categorical"), progress)
+        found.append(policy.actor_parameters.vector.detach().clone())
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert not torch.allclose(found[0], found[2], rtol=1e-5, atol=1e-7)
+
+
+@BOTH_ENGINES
+@algorithms_with("learning_rate_warmup")
+def test_warmup_raises_learning_rates(name: str, engine: str) -> None:
+    if name == "ppo_kl_lr":
+        with pytest.raises(ConfigError, match=r"learning_rate_warmup=0\.2: .* the KL sets"):
+            config_of(name, learning_rate_warmup=0.2)
+        return
+    settings = {"learning_rate": 0.01, "learning_rate_warmup": 0.2, "num_epochs": 1}
+    policy = policy_of("categorical", engine=engine)
+    batch = batch_for(policy, "categorical")
+    optimizer = optimizer_of(name, policy, learning_rate_schedule="constant", **settings)
+    fit = CriticFit(CriticConfig(**settings), make_engine(policy), torch.Generator())
+    for progress, expected in ((0.0, 1e-4), (0.1, 5.05e-3), (0.2, 0.01), (0.9, 0.01)):
+        assert optimizer.update(batch, progress).metrics["optim/lr"] == pytest.approx(expected)
+        fit.update(batch, progress)
+        assert fit.adam.learning_rate == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("part", ["algo", "critic"])
+def test_warmup_without_annealing_is_refused(part: str) -> None:
+    plain = TrainConfig(algo=config_of("ppo_clip"), critic=CriticConfig())
+    warm = replace(getattr(plain, part), learning_rate_warmup=0.1)
+    with pytest.raises(ConfigError, match=rf"{part}\.learning_rate_warmup=0\.1: with anneal=false"):
+        replace(plain, anneal=False, **{part: warm})
 
 
 def test_resumed_run_keeps_normalization_of_values(learners: Any) -> None:
