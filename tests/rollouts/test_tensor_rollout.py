@@ -19,6 +19,7 @@ from rlkl.envs.tensor_env import TensorEnvironment
 from rlkl.envs.torch_tasks import TorchAcrobot, TorchCartPole, TorchPendulum
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Inputs
+from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.rollouts.make import (
     AnyCollector,
     make_batch,
@@ -112,6 +113,26 @@ def test_recomputed_advantages_are_those_of_new_batch(name: str, kind: str) -> N
         assert torch.equal(getattr(recomputed, key), getattr(second, key))
     for key in ("old_values", "old_log_prob", "old_parameters", "actions"):
         assert torch.equal(getattr(recomputed, key), getattr(first, key))
+
+
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_advantages_use_denormalized_values(kind: str) -> None:
+    collector, _, _ = parts("pendulum", kind)
+    engine, rollout = collector.engine, collector.collect()  # type: ignore[attr-defined]
+    normalizer = ValueNormalizer()
+    normalizer.update(np.array([1.0, 5.0, 9.0]))  # mean 5, standard deviation 3.26599
+    plain = make_batch(rollout, engine, 0.0, 0.8)
+    batch = make_batch(rollout, engine, 0.0, 0.8, None, None, normalizer)
+    # Without a future, the return is the reward.
+    expected = {
+        "advantages": plain.returns - 5 - 3.26599 * plain.old_values,
+        "returns": (plain.returns - 5) / 3.26599,
+        "old_values": plain.old_values,
+    }
+    recomputed = recompute_advantages(batch, rollout, engine, 0.0, 0.8, None, None, normalizer)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(getattr(batch, key), tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(getattr(recomputed, key), tensor, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cartpole", "next_step"])
