@@ -237,6 +237,13 @@ class Policy:
         return values
 
     @torch.no_grad()
+    def rescale_values(self, scale: float, shift: float) -> None:
+        """Change the critic's output layer, so that its outputs z become scale · z + shift."""
+        output = self.critic.head[-1]  # type: ignore[index]
+        output.weight.mul_(scale)
+        output.bias.mul_(scale).add_(shift)
+
+    @torch.no_grad()
     def critic_inputs(self, inputs: Inputs) -> Inputs:
         """Return the inputs of `values` while only the critic's own parameters change.
 

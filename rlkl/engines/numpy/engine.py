@@ -235,10 +235,14 @@ class NumpyEngine(TorchEngine):
         return Rows.of_values(batch)
 
     @_silently
-    def value_gradient(self, rows: Rows, value_clip: float | None) -> float:
+    def value_gradient(
+        self, rows: Rows, value_clip: float | None, huber_delta: float | None = None
+    ) -> float:
         """Write the critic's gradient; return the loss."""
         values = self.critic.forward(rows.vectors)[:, 0]
-        loss, derivative = value_loss(np, values, rows.old_values, rows.returns, value_clip)
+        loss, derivative = value_loss(
+            np, values, rows.old_values, rows.returns, value_clip, huber_delta
+        )
         self.critic.backward(derivative[:, None])
         return float(loss)
 
