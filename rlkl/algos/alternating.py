@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator
 
-from rlkl.algos.base import Outcome, PolicyOptimizer, Recompute
+from rlkl.algos.base import Outcome, Recompute
 from rlkl.algos.critic import CriticFit, Scalars
 from rlkl.algos.first_order import FirstOrder
 from rlkl.rollouts.batch import Batch
 
 
 def alternate(
-    policy_optimizer: PolicyOptimizer,
+    policy_optimizer: FirstOrder,
     critic_fit: CriticFit,
     batch: Batch,
     progress: float,
@@ -23,7 +23,6 @@ def alternate(
     appendix B.1). The critic makes all its turns even if the actor's update ends early, so after
     the same batch it is the same for every algorithm with as many epochs.
     """
-    assert isinstance(policy_optimizer, FirstOrder)
     num_turns, num_epochs = policy_optimizer.num_epochs, critic_fit.config.num_epochs
     losses: Scalars = []
     norms: Scalars = []

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from rlkl.algos.alternating import alternate
-from rlkl.algos.base import Outcome, PolicyOptimizer, Recompute
+from rlkl.algos.base import Outcome, PolicyOptimizer, Recompute, recomputes_advantages
 from rlkl.algos.critic import CriticFit
+from rlkl.algos.first_order import FirstOrder
 from rlkl.envs.observations import VECTOR
 from rlkl.models.flat_parameters import in_shared_memory
 from rlkl.models.policy import Inputs
@@ -69,10 +70,15 @@ class Updates:
     ) -> tuple[Outcome, Outcome]:
         """Update both networks from a batch that was made before; return both outcomes.
 
-        With `recompute` the epochs of both alternate; see `alternate`.
+        Where advantages are recomputed, by `recompute`, the epochs of both alternate.
         """
-        if recompute is not None:
-            return alternate(self.policy_optimizer, self.critic_fit, batch, progress, recompute)
+        policy_optimizer = self.policy_optimizer
+        if (
+            recompute is not None
+            and isinstance(policy_optimizer, FirstOrder)
+            and recomputes_advantages(policy_optimizer.config)
+        ):
+            return alternate(policy_optimizer, self.critic_fit, batch, progress, recompute)
         start = time.perf_counter()
         worker = self._worker_for(batch) if self._is_parallel() else None
         if worker is not None:

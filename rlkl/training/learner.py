@@ -11,14 +11,12 @@ import gymnasium
 import torch
 
 from rlkl.algos import make_policy_optimizer
-from rlkl.algos.base import recomputes_advantages
 from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
 from rlkl.envs.make import make_training_env
 from rlkl.models.policy import Policy, PolicyConfig
-from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.make import (
     for_arrays,
     make_batch,
@@ -187,15 +185,13 @@ class Learner:
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
         scaling = self.reward_scaler, config.clip_rewards, self.critic_fit.value_normalizer
-        settings = config.gamma, config.gae_lambda, *scaling
-        batch = make_batch(rollout, self.engine, *settings)
+        settings = rollout, self.engine, config.gamma, config.gae_lambda, *scaling
+        batch = make_batch(*settings)
         prepared = time.perf_counter()
 
-        def recompute_now(latest: Batch) -> Batch:
-            return recompute_advantages(latest, rollout, self.engine, *settings)
-
-        recompute = recompute_now if recomputes_advantages(config.algo) else None
-        outcomes = self.updates.update(batch, progress, recompute)  # of policy and of critic
+        outcomes = self.updates.update(  # of policy and of critic
+            batch, progress, lambda latest: recompute_advantages(latest, *settings)
+        )
         updated = time.perf_counter()
 
         compared, histograms, bad = self.guard.check(rollout, batch, outcomes, self.iterations + 1)
