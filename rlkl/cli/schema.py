@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, IntegerNode, ListConfig, OmegaConf
 
 from rlkl.algos import ALGORITHMS
-from rlkl.algos.knobs import KNOBS, constant_schedules, family, knob_value
+from rlkl.algos.knobs import KNOBS, family, knob_settings, knob_value
 from rlkl.tools.bench.work import BenchConfig
 from rlkl.training.config import TrainConfig, leaves
 
@@ -40,7 +40,7 @@ def register_schemas() -> None:
     for name, algorithm in ALGORITHMS.items():
         store.store(group="schema/algo", name=name, node=structured(algorithm.config))
     for option, (algo, position) in family().items():
-        settings = constant_schedules(algo) | {KNOBS[algo]: knob_value(algo, position)}
+        settings = knob_settings(algo, position)
         node = {"defaults": [{"override /algo": algo}, "_self_"], "algo": settings}
         store.store(group="family", name=option, node=node, package="_global_")
     store.store(group="schema", name="bench", node=structured(BenchConfig), package="_global_")
@@ -67,7 +67,7 @@ def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
     found = {}
     if group == "family":
         found = {
-            option: f"{algo} with {KNOBS[algo]}={knob_value(algo, position):g}"
+            option: f"{algo} with {KNOBS[algo][0]}={knob_value(algo, position):g}"
             for option, (algo, position) in family().items()
         }
     for directory in (CONFIG_DIR, *config_dirs):
