@@ -48,9 +48,11 @@ def fill(page: str, parts: dict[str, str]) -> str:
     for name, text in parts.items():
         begin = f"<!-- {name}: made by scripts/trust_region_family.py -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
-        if not pattern.search(page):
+        found = pattern.search(page)
+        if found is None:
             raise ConfigError(f"{PAGE.name} lacks the lines {begin!r} and {END!r} around a table")
-        page = pattern.sub(lambda _, made=f"{begin}\n{text}\n{END}": made, page)
+        first, last = found.span()
+        page = f"{page[:first]}{begin}\n{text}\n{END}{page[last:]}"
     return page
 
 

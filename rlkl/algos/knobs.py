@@ -47,4 +47,4 @@ def knob_settings(algo: str, position: str) -> dict[str, float | str]:
 
 def family() -> dict[str, tuple[str, str]]:
     """Return the algorithm and the position of each option of `family=`, such as `trpo_low`."""
-    return {f"{algo}_{at}": (algo, at) for algo in ALGORITHMS for at in FACTORS}
+    return {f"{algo}_{at}": (algo, at) for algo in KNOBS for at in FACTORS}

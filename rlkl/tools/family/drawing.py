@@ -49,7 +49,8 @@ def draw_bounds(rows: Rows) -> Figure:
 
 def _draw_algorithm(axes: Axes, place: float, group: Rows) -> None:
     dark: dict[str, Any] = {"color": BLACK, "linestyle": "none"}
-    blue, red = ({"color": COLORS[name]} for name in ("blue", "vermilion"))
+    styles: list[dict[str, Any]] = [{"color": COLORS[name]} for name in ("blue", "vermilion")]
+    blue, red = styles
     spans = [("kl_mean", "kl_mean_95", blue), ("kl_state", "kl_state_largest", red)]
     for low, high, style in spans:
         ends = inside([median(group, low), max(column(group, high))])
@@ -81,7 +82,7 @@ def small_multiples(
         axes.set(**properties)
         axes.grid(alpha=0.25)
         handles, labels = axes.get_legend_handles_labels()
-        legend |= {label: handle for label, handle in zip(labels, handles, strict=True)}
+        legend |= dict(zip(labels, handles, strict=True))
     for axes in panels.flat[len(algorithms) :]:
         axes.set_visible(False)
     figure.supylabel(y_label, fontsize=11)
