@@ -57,7 +57,7 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_only_cli_imports_hydra_and_numerics_only_torch_and_numpy(path: Path) -> None:
+def test_third_party_imports_stay_in_their_packages(path: Path) -> None:
     floor = floor_of(module_name(path))
     outside = {name.split(".")[0] for name in imports(path)} - {"rlkl"} - sys.stdlib_module_names
     if floor < FLOORS.index("cli"):
@@ -89,7 +89,7 @@ def test_imports_have_no_circles() -> None:
         visit(name, ())
 
 
-def test_every_module_begins_with_the_sentence_it_is_for() -> None:
+def test_every_module_has_a_one_sentence_docstring() -> None:
     for path in MODULES:
         docstring = ast.get_docstring(ast.parse(path.read_text()))
         assert docstring, f"{path} has no docstring"

@@ -19,7 +19,7 @@ def written(folder: Path, body: str) -> str:
     return path.as_uri()
 
 
-def test_a_page_is_shown_at_the_width_asked_for(pages: Pages, tmp_path: Path) -> None:
+def test_page_has_the_requested_width(pages: Pages, tmp_path: Path) -> None:
     page = pages.open(
         written(tmp_path, "<img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>"), 390
     )

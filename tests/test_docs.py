@@ -65,7 +65,7 @@ def meant(text: str, default: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_an_algorithms_page_has_every_hyperparameter_with_its_default(name: str) -> None:
+def test_algorithm_pages_list_every_hyperparameter_and_default(name: str) -> None:
     config = ALGORITHMS[name].config
     defaults = {field.name: field.default for field in fields(config) if field.name != "name"}
     printed = printed_defaults(name)
@@ -110,7 +110,7 @@ PAGES = [
         for page in PAGES
     ],
 )
-def test_every_indented_command_of_a_page_can_be_run(page: Path) -> None:
+def test_indented_commands_of_pages_run(page: Path) -> None:
     register_schemas()
     commands = commands_of(page)
     # Every value of a sweep is in one of these; all the jobs would take minutes.
@@ -127,7 +127,7 @@ def test_every_indented_command_of_a_page_can_be_run(page: Path) -> None:
                 raise
 
 
-def test_every_command_that_is_shown_can_be_pasted_into_a_shell(
+def test_shown_commands_can_be_pasted_into_a_shell(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     texts = [path.read_text() for path in (DOCS.parent / "README.md", *DOCS.rglob("*.md"))]
@@ -146,14 +146,14 @@ def test_every_command_that_is_shown_can_be_pasted_into_a_shell(
 
 
 @pytest.mark.slow
-def test_every_search_of_the_page_on_tuning_can_be_made() -> None:
+def test_searches_of_the_tuning_page_run() -> None:
     register_schemas()
     commands = re.findall(r"^    rlkl tune (.*)$", (DOCS / "tuning.md").read_text(), re.MULTILINE)
     assert [load_tuning(shlex.split(words)).space for words in commands if "--help" not in words]
 
 
 @by_name(ALGORITHM_PAGES)
-def test_every_tag_of_a_page_is_one_that_is_logged(page: Path) -> None:
+def test_tags_of_pages_are_logged(page: Path) -> None:
     groups = "|".join(sorted({tag.partition("/")[0] for tag in TAGS}))
     assert set(re.findall(rf"`((?:{groups})/\w+)`", page.read_text())) <= set(TAGS)
 
@@ -165,7 +165,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert [file for file in sorted(files) if not (page.parent / file).exists()] == []
 
 
-def test_every_experiment_and_every_test_that_the_page_on_kl_names_is_there() -> None:
+def test_page_on_kl_names_existing_tests_and_experiments() -> None:
     text, root = (DOCS / "kl.md").read_text(), DOCS.parent
     register_schemas()
     shown = [
@@ -200,7 +200,7 @@ def run_console_script(command: list[str], *more: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_environment_of_ones_own_on_its_page_trains(tmp_path: Path) -> None:
+def test_documented_own_environment_trains(tmp_path: Path) -> None:
     text = (DOCS / "environments.md").read_text()
     found = re.search(r"<!-- file: my_package.py -->\n```python\n(.*?)```", text, re.DOTALL)
     assert found

@@ -35,7 +35,7 @@ def python(*arguments: str, folder: Path, path: Path = ROOT) -> str:
     return done.stdout
 
 
-def test_the_library_example_trains_a_policy_in_ten_lines_without_hydra(tmp_path: Path) -> None:
+def test_library_example_trains_in_ten_lines(tmp_path: Path) -> None:
     (example,) = blocks(README, "python")
     code = [line for line in example.splitlines() if line]
     assert len(code) <= 10
@@ -48,7 +48,7 @@ def test_the_library_example_trains_a_policy_in_ten_lines_without_hydra(tmp_path
 
 
 @pytest.mark.slow
-def test_new_algorithm_needs_one_file_one_yaml_and_one_line(tmp_path: Path) -> None:
+def test_new_algorithm_needs_two_files_and_one_line(tmp_path: Path) -> None:
     module, line = blocks(PAGE, "python")
     (config,) = blocks(PAGE, "yaml")
     for part in ("rlkl", "configs"):

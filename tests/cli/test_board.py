@@ -70,7 +70,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("argument", BAD_INPUT)
-def test_bad_input_is_one_line_and_exit_code_2(
+def test_bad_input_of_board_gives_one_line(
     argument: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,7 +87,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.slow
-def test_port_in_use_is_one_line_and_exit_code_2(runs: Path) -> None:
+def test_port_in_use_gives_one_line(runs: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("localhost", 0))
         taken.listen()

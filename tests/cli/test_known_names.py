@@ -77,7 +77,7 @@ def test_the_page_of_names_has_every_row() -> None:
         assert rows == [[code(e.names), code(e.keys), e.remark] for e in entries]
 
 
-def test_every_tag_of_the_page_of_names_is_logged() -> None:
+def test_tags_of_the_names_page_are_logged() -> None:
     rows = re.findall(r"^\|[^|]*\|([^|]*)\|", PAGE.partition("\n## TensorBoard tags\n")[2], re.M)
     tags = {tag for cell in rows for tag in re.findall(r"`(\w+/\w+)`", cell)}
     assert len(tags) > 15

@@ -31,14 +31,14 @@ def test_entropy_bonus_subtracts_the_mean_entropy() -> None:
     assert loss.log_prob.tolist() == [2.0, -2.0]
 
 
-def test_entropy_bonus_uses_the_entropy_and_what_its_objective_uses() -> None:
+def test_entropy_bonus_adds_entropy_to_its_uses() -> None:
     objective = Constant()
     objective.uses_kl = True
     bonus = EntropyBonus(objective, 0.5)
     assert (bonus.uses_entropy, bonus.uses_kl, bonus.uses_distribution) == (True, True, False)
 
 
-def test_mean_of_state_kl_is_that_of_a_batch() -> None:
+def test_mean_of_state_kl_is_batch_kl() -> None:
     old = torch.zeros(2, 2)  # N(0, 1) in both states
     new = torch.tensor([[1.0, 0.0], [0.0, 0.0]])  # N(1, 1), whose KL is ½, and N(0, 1)
     engine: Any = SimpleNamespace(

@@ -98,9 +98,7 @@ def test_dual_clip_bounds_the_loss_of_bad_actions(
 
 
 @pytest.mark.parametrize(("reverse", "optimum"), [(False, 0.7071), (True, 0.7311)])
-def test_direction_of_the_penalty_decides_where_the_optimum_lies(
-    reverse: bool, optimum: float
-) -> None:
+def test_optimum_depends_on_direction_of_penalty(reverse: bool, optimum: float) -> None:
     old = vector(0.5, 0.5)
 
     def loss(p: float) -> float:
@@ -112,7 +110,7 @@ def test_direction_of_the_penalty_decides_where_the_optimum_lies(
     assert found.x == pytest.approx(optimum, abs=5e-5)
 
 
-def test_ppo_clip_is_ppo_kl_with_a_coefficient_for_each_sample() -> None:
+def test_ppo_clip_equals_ppo_kl_with_sample_coefficients() -> None:
     generator = torch.Generator().manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4)
@@ -186,7 +184,7 @@ LOWEST, HIGHEST = 0.75, 1.5  # no rounding: ratios lie exactly on the bounds
 
 
 @BOTH
-def test_derivative_of_the_clipped_surrogate_is_that_of_autograd(xp: Any) -> None:
+def test_derivative_of_clipped_surrogate_matches_autograd(xp: Any) -> None:
     ratio, advantages = grid(
         (1e-30, 0.5, 0.75, 0.7500001, 1.0, 1.4999999, 1.5, 1.6, 1e30), (-3.0, -0.5, 0.0, 0.5, 3.0)
     )
@@ -219,9 +217,7 @@ def test_nan_in_ratio_or_advantage_stays(xp: Any, advantage: float) -> None:
 
 @BOTH
 @pytest.mark.parametrize("value_clip", [None, 0.5])
-def test_derivative_of_the_value_loss_is_that_of_autograd(
-    xp: Any, value_clip: float | None
-) -> None:
+def test_derivative_of_value_loss_matches_autograd(xp: Any, value_clip: float | None) -> None:
     values, old_values, returns = grid(
         (-3.0, -0.5, -0.25, 0.0, 0.5, 0.75, 2.0), (0.0, 0.25), (-1.1, -0.05, 0.3, 0.5, 1.7)
     )
@@ -245,7 +241,7 @@ def test_derivative_of_the_value_loss_is_that_of_autograd(
 
 @BOTH
 @pytest.mark.parametrize("offset", [0.0, 30.0, -1000.0])
-def test_values_within_the_clip_keep_their_gradient_in_float32(xp: Any, offset: float) -> None:
+def test_values_within_clip_keep_their_float32_gradient(xp: Any, offset: float) -> None:
     generator = np.random.default_rng(0)
     old_values = (offset + generator.standard_normal(4000)).astype(np.float32)
     values = (old_values + generator.uniform(-0.4, 0.4, 4000)).astype(np.float32)

@@ -36,7 +36,7 @@ def test_a_checkpoint_is_whole_at_every_moment(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_is_renamed_is_on_the_disk_before_and_its_name_after(
+def test_file_is_synced_before_and_after_renaming(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
@@ -85,9 +85,7 @@ class RunsCode:
         return os.mkdir, ("it_ran",)
 
 
-def test_code_in_a_checkpoint_is_not_run_and_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_in_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoints" / "last.pt"
     path.parent.mkdir()
@@ -101,7 +99,7 @@ def test_code_in_a_checkpoint_is_not_run_and_told_of(
     assert Path("it_ran").exists()
 
 
-def test_what_is_cut_off_or_changed_is_never_taken_for_what_was_written(tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     state = {"weights": torch.arange(300.0), "moments": [1.5] * 40, "name": "a" * 100}
     save_checkpoint(path, state)
@@ -128,7 +126,7 @@ def test_what_is_cut_off_or_changed_is_never_taken_for_what_was_written(tmp_path
     assert refused > 200  # the rest hit dates, padding and the like
 
 
-def test_a_damaged_checkpoint_names_a_good_one_beside_it(tmp_path: Path) -> None:
+def test_damaged_checkpoint_error_names_a_good_one(tmp_path: Path) -> None:
     for env_steps in (90, 100, 1000):
         save_checkpoint(tmp_path / f"step_{env_steps}.pt", {"number": env_steps})
     (tmp_path / "step_1000.pt").write_bytes(b"torn")
@@ -137,7 +135,7 @@ def test_a_damaged_checkpoint_names_a_good_one_beside_it(tmp_path: Path) -> None
         load_checkpoint(tmp_path / "last.pt")
 
 
-def test_the_newest_checkpoint_that_can_be_gone_on_from_is_found(tmp_path: Path) -> None:
+def test_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     def save(name: str, env_steps: int, *, resumable: bool = True, whole: bool = True) -> None:
         state = {"env_steps": env_steps, "resumable": resumable, "whole": whole}
         save_checkpoint(tmp_path / name, state)

@@ -11,9 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "crash_campaign.py"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["native", "shared"])
-def test_a_run_killed_at_random_moments_ends_as_one_left_alone(
-    backend: str, tmp_path: Path
-) -> None:
+def test_run_killed_at_random_moments_has_same_bits(backend: str, tmp_path: Path) -> None:
     settings = ["total_env_steps=30000", "checkpoint.interval=3", f"env.backend={backend}"]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path), "--kills", "8", *settings],

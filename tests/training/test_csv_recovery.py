@@ -116,7 +116,7 @@ def test_damaged_rows_are_refused_and_nothing_is_written(
         assert rlkl.resume(run).exact
 
 
-def test_on_request_a_damaged_file_is_set_aside_and_its_good_rows_kept(tmp_path: Path) -> None:
+def test_damaged_csv_keeps_its_good_rows(tmp_path: Path) -> None:
     run = half_done(tmp_path / "run")
     lines = with_quote((run / "episodes.csv").read_bytes()).splitlines(keepends=True)
     lines.insert(6, b"1,1.0,1\r\n")  # from before the row in front of it
@@ -183,7 +183,7 @@ def test_checkpoints_of_another_seed_are_passed_over(
         rlkl.resume(run)
 
 
-def test_a_damaged_config_is_told_of_and_the_checkpoints_taken(
+def test_damaged_config_is_reported_and_checkpoint_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = unfinished(tmp_path / "run")

@@ -48,9 +48,7 @@ def distributions(run_dir: Path, states: Tensor) -> torch.distributions.Distribu
 
 @pytest.mark.parametrize("env_id", ENVS)
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_the_reported_kl_is_that_of_the_checkpoints_before_and_after(
-    algo: str, env_id: str, tmp_path: Path
-) -> None:
+def test_reported_kl_is_between_two_checkpoints(algo: str, env_id: str, tmp_path: Path) -> None:
     trainer = trainer_for(algo, env_id)
     trainer.learner.iterate()
     folders = [tmp_path / "before", tmp_path / "after"]
@@ -124,7 +122,7 @@ def test_squashed_entropy_is_of_what_the_environment_gets() -> None:
     assert reported(trainer, batch)["policy/entropy_estimate"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_js_is_exact_for_one_choice_and_an_estimate_for_gaussians() -> None:
+def test_js_is_exact_only_for_one_categorical() -> None:
     for env_id, exact in zip(ENVS, (True, False), strict=True):
         trainer, batch = collected(env_id)
         trainer.learner.policy_optimizer.update(batch, 0.0)
@@ -137,7 +135,7 @@ def test_js_is_exact_for_one_choice_and_an_estimate_for_gaussians() -> None:
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 1.0), (-1.0, 0.5), (2.0, 1.5)])
-def test_the_estimate_of_js_has_the_expectation_of_quadrature(mean: float, std: float) -> None:
+def test_js_estimate_has_the_mean_of_quadrature(mean: float, std: float) -> None:
     old, new = norm(0, 1), norm(mean, std)
 
     def js(x: float) -> float:
@@ -155,7 +153,7 @@ def test_the_estimate_of_js_has_the_expectation_of_quadrature(mean: float, std: 
     assert (expected < 1e-9) == (mean == 0)
 
 
-def test_the_estimate_of_js_is_finite_and_never_negative() -> None:
+def test_js_estimate_is_finite_and_never_negative() -> None:
     sizes = torch.logspace(-16, 2.8, 500, dtype=torch.float64)
     for log_ratio in (sizes, -sizes, sizes.float(), -sizes.float()):
         found = jensen_shannon_estimate(log_ratio)

@@ -109,7 +109,7 @@ def test_the_table_and_the_file_tell_the_same(
     assert {path: path.read_bytes() for path in trained.rglob("*.*")} == before
 
 
-def test_episodes_depend_on_the_seed_alone_and_not_on_training(trained: Path) -> None:
+def test_evaluation_episodes_depend_on_the_seed_alone(trained: Path) -> None:
     known = load_run(trained)
     first, again, other = (run_episodes(known, 4, seed, "sampled").returns for seed in (0, 0, 1))
     assert first == again != other
@@ -162,7 +162,7 @@ BAD: dict[str, str] = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_what_cannot_be_done_is_one_line_and_exit_code_2(
+def test_impossible_evaluation_gives_one_line_and_code_2(
     arguments: str,
     trained: Path,
     tmp_path: Path,
@@ -206,7 +206,7 @@ def test_the_script_is_the_same_command(trained: Path) -> None:
     assert "deterministic" in done.stdout
 
 
-def test_the_best_policy_is_read_where_it_is_asked_for(trained: Path, tmp_path: Path) -> None:
+def test_best_policy_is_evaluated_on_request(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     trainer = rlkl.Trainer(tiny(folder, seed=9, normalize_observations=True))
@@ -299,7 +299,7 @@ def test_evaluation_while_training_changes_no_bit_of_it(tmp_path: Path) -> None:
             assert tensor.equal(states[1]["policy"][network][name])
 
 
-def test_without_an_interval_there_is_one_evaluation_and_the_best_is_not_its(trained: Path) -> None:
+def test_without_interval_only_the_end_is_evaluated(trained: Path) -> None:
     rows = metrics_of(trained)
     assert [bool(row["return/eval"]) for row in rows] == [False] * 6 + [True]
     means = {int(row["env_steps"]): float(row["return/train"] or "-inf") for row in rows}

@@ -34,7 +34,7 @@ def test_plain_lines_come_at_every_twentieth(capsys: pytest.CaptureFixture[str])
     assert "return 123.4  KL 0.0123" in lines[-1]
 
 
-def test_the_last_line_never_says_a_hundred_before_the_end(
+def test_progress_is_below_100_percent_until_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     display = PlainProgress("", 1000)
@@ -80,7 +80,7 @@ def test_a_terminal_gets_one_line_that_moves(columns: int) -> None:
 
 
 @pytest.mark.parametrize("activated", [True, False])
-def test_the_command_that_shows_a_run_is_found_from_where_the_user_stands(
+def test_board_command_works_from_current_directory(
     activated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs = tmp_path / ".venv" / "bin"

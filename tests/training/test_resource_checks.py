@@ -32,7 +32,7 @@ def test_the_machine_has_what_linux_says(tmp_path: Path, monkeypatch: pytest.Mon
     assert machine_memory() == 1048576
 
 
-def test_a_rollout_is_refused_from_the_first_transition_that_does_not_fit(
+def test_rollout_beyond_memory_is_refused(
     one_gibibyte: None,
 ) -> None:
     # 64 + 2 × 4 bytes each: 14,913,080 of them are 64 bytes short of a GiB.
@@ -84,7 +84,7 @@ def test_actions_count_by_their_parameters(one_gibibyte: None) -> None:
         check_memory(128, 8, action_parameters=200_000)
 
 
-def test_copies_in_processes_count_by_what_a_process_takes(one_gibibyte: None) -> None:
+def test_worker_processes_count_with_their_memory(one_gibibyte: None) -> None:
     # 255 times 4 MiB leave room for the rollout, 256 do not.
     check_memory(8, 255, processes=255)
     check_memory(8, 256)

@@ -121,7 +121,6 @@ WORLDS: dict[str, dict[str, Any]] = {
 }
 FIRST = {
     ("ppo_kl", "cartpole"), ("trpo", "pendulum"), ("ppo_clip", "image"), ("trpo", "memory"),
-    ("ppo_clip", "processes"), ("ppo_clip", "own"),
 }  # fmt: skip
 CASES = [
     pytest.param(algo, world, marks=() if (algo, world) in FIRST else pytest.mark.slow)
@@ -171,9 +170,7 @@ def broken(config: rlkl.TrainConfig, at: int) -> Path:
 
 
 @pytest.mark.parametrize(("algo", "world"), CASES)
-def test_a_run_that_was_lost_ends_as_if_nothing_had_happened(
-    algo: str, world: str, tmp_path: Path
-) -> None:
+def test_lost_run_resumes_with_the_same_bits(algo: str, world: str, tmp_path: Path) -> None:
     if world in ("cheetah", "walker"):
         pytest.importorskip({"cheetah": "mujoco", "walker": "Box2D"}[world])
     rlkl.train(config(tmp_path / "whole", algo, **WORLDS[world]))
@@ -184,7 +181,8 @@ def test_a_run_that_was_lost_ends_as_if_nothing_had_happened(
     assert_same_run(tmp_path / "whole", run)
 
 
-def test_every_moment_of_a_loss_and_a_loss_in_every_piece_come_to_the_same(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_run_lost_at_any_iteration_resumes_exactly(tmp_path: Path) -> None:
     rlkl.train(config(tmp_path / "whole"))
     for at in (1, 2, 4, 5, 7):
         run = broken(config(tmp_path / f"lost-{at}"), at)
@@ -217,7 +215,7 @@ def test_a_run_that_was_interrupted_goes_on(world: str, tmp_path: Path) -> None:
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_the_newest_checkpoint_damaged_the_one_before_is_taken(
+def test_resume_skips_a_damaged_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rlkl.train(config(tmp_path / "whole"))
@@ -234,7 +232,7 @@ def test_the_newest_checkpoint_damaged_the_one_before_is_taken(
     assert_same_run(tmp_path / "whole", run)
 
 
-def test_a_half_written_row_is_cut_off_and_rows_that_are_missing_are_missed(tmp_path: Path) -> None:
+def test_resume_cuts_a_half_written_row(tmp_path: Path) -> None:
     rlkl.train(config(tmp_path / "whole"))
     run = broken(config(tmp_path / "lost"), at=6)
     for name in ("metrics.csv", "episodes.csv"):
@@ -269,7 +267,7 @@ def test_checkpoints_are_kept_by_the_rule(tmp_path: Path) -> None:
     assert names == {"last.pt", "best.pt", *(path.name for path in numbered(folder))}
 
 
-def test_where_state_can_be_had_checkpoints_change_nothing_and_elsewhere_episodes_begin_anew(
+def test_checkpoints_recreate_only_environments_without_state(
     tmp_path: Path,
 ) -> None:
     def weights(world: str, interval: int | None) -> torch.Tensor:
@@ -301,7 +299,7 @@ def test_where_state_can_be_had_checkpoints_change_nothing_and_elsewhere_episode
         (1_000, 16, 100_000, 100),
     ],
 )
-def test_where_episodes_are_cut_the_interval_is_a_tenth(
+def test_interval_is_a_tenth_where_episodes_are_cut(
     total_env_steps: int, rollout_steps: int, limit: int | None, interval: int, tmp_path: Path
 ) -> None:
     gym.spec("ResumedScreen-v0").max_episode_steps = limit
@@ -313,7 +311,7 @@ def test_where_episodes_are_cut_the_interval_is_a_tenth(
     learner.close()
 
 
-def test_an_environment_that_gives_its_state_goes_on_and_one_that_fails_to_is_told(
+def test_own_environments_resume_from_their_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def weights(interval: int) -> torch.Tensor:
@@ -352,7 +350,7 @@ def test_an_environment_that_gives_its_state_goes_on_and_one_that_fails_to_is_to
     assert not (tmp_path / "refused").exists()
 
 
-def test_a_checkpoint_without_the_environments_state_begins_them_anew_whatever_they_give_now(
+def test_checkpoint_without_environment_state_recreates_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -370,7 +368,7 @@ def test_a_checkpoint_without_the_environments_state_begins_them_anew_whatever_t
     learner.envs.close()
 
 
-def test_episodes_that_are_cut_are_not_counted_and_rewards_scale_as_if_they_ended() -> None:
+def test_cut_episodes_count_only_for_reward_scale() -> None:
     learner = Learner(config(Path("nowhere"), **WORLDS["image"]))
     learner.iterate()
     collector, scaler = learner.collector, learner.reward_scaler
@@ -408,7 +406,7 @@ REFUSED = {
 }
 
 
-def test_what_a_run_cannot_change_is_refused_in_one_line_and_nothing_is_touched(
+def test_fixed_settings_cannot_change_on_resume(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = broken(config(tmp_path / "lost"), at=6)
@@ -424,7 +422,7 @@ def test_what_a_run_cannot_change_is_refused_in_one_line_and_nothing_is_touched(
     assert before == after
 
 
-def test_a_finished_run_says_so_and_is_trained_on_when_given_more(
+def test_finished_run_continues_with_a_larger_budget(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     summary = rlkl.train(config(tmp_path / "run"))
@@ -456,7 +454,8 @@ def test_a_finished_run_says_so_and_is_trained_on_when_given_more(
     assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["config"]["total_env_steps"] == 400
 
 
-def test_a_folder_without_a_run_and_one_that_is_at_work_are_refused(
+@pytest.mark.slow
+def test_folder_without_run_or_in_use_is_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(rlkl.ConfigError, match="there is no such folder"):
@@ -526,7 +525,7 @@ def test_final_evaluation_stopped_or_killed_is_made_up(
     assert rlkl.load_policy(tmp_path / "killed", "best")
 
 
-def test_best_policy_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
+def test_best_policy_belongs_to_the_kept_rows(tmp_path: Path) -> None:
     run = broken(config(tmp_path / "run"), at=6)
     folder = run / "checkpoints"
     best = load_checkpoint(folder / "best.pt")
@@ -547,7 +546,7 @@ def test_best_policy_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "row"])
-def test_a_full_disk_is_told_of_in_one_line_and_keeps_what_was_good(
+def test_full_disk_gives_one_line_and_keeps_files(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rlkl.train(config(tmp_path / "whole"))

@@ -60,7 +60,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         run_status(run, config(run))
 
 
-def test_another_config_is_refused_and_what_was_left_open_is_not(tmp_path: Path) -> None:
+def test_run_with_another_config_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     given = config(run, env=rlkl.EnvConfig("CartPole-v1", 2))
     resolved = replace(

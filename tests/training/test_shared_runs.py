@@ -62,6 +62,7 @@ class Killer:
         pass
 
 
+@pytest.mark.slow
 def test_run_resumes_from_before_the_lost_state(tmp_path: Path) -> None:
     checkpoint = rlkl.CheckpointConfig(2)
     whole = rlkl.Trainer(config("sync", tmp_path / "whole", checkpoint=checkpoint))

@@ -135,7 +135,7 @@ def test_resume_refuses_folders_that_are_links(name: str, tmp_path: Path) -> Non
     assert contents(elsewhere) == before
 
 
-def test_resume_writes_through_no_name_that_can_be_guessed(tmp_path: Path) -> None:
+def test_resume_writes_through_no_planted_link(tmp_path: Path) -> None:
     run = unfinished(tmp_path / "run")
     victim = tmp_path / "start-up"
     victim.write_text("mine")
@@ -276,7 +276,7 @@ def test_no_module_of_the_run_folder_is_imported(
     assert way != "the working directory" or not {"", str(strange)} & set(sys.path)
 
 
-def test_a_namespace_package_that_is_the_run_folder_is_refused(strange: Path) -> None:
+def test_run_folder_as_namespace_package_is_refused(strange: Path) -> None:
     write_module(strange, strange.parent / "it_ran")
     for env_id in ("run.strange_module:Strange-v0", "run.code.x.strange_module:Strange-v0"):
         write_module(strange / "code" / "x", strange.parent / "it_ran")
@@ -297,6 +297,7 @@ def test_the_module_that_is_imported_is_said(
     assert witness.exists()
 
 
+@pytest.mark.slow
 def test_loading_and_exporting_a_policy_import_nothing(strange: Path) -> None:
     write_module(strange.parent, strange.parent / "it_ran")
     policy = rlkl.load_policy(strange)
@@ -390,7 +391,7 @@ def test_folders_of_any_name_are_used(
 
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".pt"])
 @pytest.mark.parametrize("use", ["evaluate", "resume", "export"])
-def test_what_the_system_refuses_to_show_is_one_line(
+def test_unreadable_run_folder_gives_one_line(
     use: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command([use, str(tmp_path / name)]) == 2

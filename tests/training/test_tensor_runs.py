@@ -74,7 +74,7 @@ def test_another_device_computes_the_same(name: str, env_id: str, policy: dict[s
 
 
 @pytest.mark.parametrize("name", ["ppo_clip", "trpo"])
-def test_resumed_run_is_bit_for_bit_that_of_one_not_stopped(name: str, tmp_path: Path) -> None:
+def test_resumed_run_has_the_same_bits(name: str, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     chosen = config(name, checkpoint=CheckpointConfig(interval=1), anneal=False)
     rlkl.train(replace(chosen, run_dir=str(whole)))

@@ -112,7 +112,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Logdir:
     return Logdir(folder)
 
 
-def test_every_tag_of_the_page_is_one_that_runs_write() -> None:
+def test_dashboard_tags_are_written_by_runs() -> None:
     written = {*TAGS, *KL_BOUNDS, KL_OF_RUN}
     assert not set(TAGS) & {*KL_BOUNDS, KL_OF_RUN}
     for charts in layout().values():
@@ -125,7 +125,7 @@ def test_every_tag_of_the_page_is_one_that_runs_write() -> None:
     assert set(METRICS) <= written
 
 
-def test_the_page_has_each_chart_once_however_many_runs_bring_it(logdir: Logdir) -> None:
+def test_dashboard_has_each_chart_once(logdir: Logdir) -> None:
     categories = {
         category["title"]: [chart["title"] for chart in category["chart"]]
         for category in logdir.layout()["category"]
@@ -140,7 +140,7 @@ BOUNDS = {"stopping": (0, 0.0025), "ppo_kl": (0.04 / 3, 0.03), "trpo": (0, 0.04)
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_a_run_has_bounds_of_its_kl_at_every_step_or_none_at_all(run: str, logdir: Logdir) -> None:
+def test_kl_band_is_complete_or_absent(run: str, logdir: Logdir) -> None:
     if run not in BOUNDS:
         assert not logdir.tags(run) & set(KL_BOUNDS)
         return
@@ -153,7 +153,7 @@ def test_a_run_has_bounds_of_its_kl_at_every_step_or_none_at_all(run: str, logdi
     assert first == pytest.approx(BOUNDS[run])
 
 
-def test_the_bounds_of_trpo_shrink_with_its_trust_region_and_hold(logdir: Logdir) -> None:
+def test_kl_bound_of_trpo_follows_its_schedule(logdir: Logdir) -> None:
     kl, lower, upper = (logdir.values("trpo", tag) for tag in KL_BOUNDS)
     share = np.array([0, *logdir.steps("trpo", "kl/target")[:-1]]) / 600
     np.testing.assert_allclose(upper, 0.04 * (1 - share), rtol=1e-6)
@@ -161,9 +161,7 @@ def test_the_bounds_of_trpo_shrink_with_its_trust_region_and_hold(logdir: Logdir
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_the_scalars_of_an_iteration_are_one_event_at_its_environment_steps(
-    run: str, logdir: Logdir
-) -> None:
+def test_scalars_are_logged_at_environment_steps(run: str, logdir: Logdir) -> None:
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -187,7 +185,7 @@ def test_the_scalars_of_an_iteration_are_one_event_at_its_environment_steps(
     assert sorted({*histograms}) == steps[::3]
 
 
-def test_the_table_has_a_row_for_each_run_and_no_folder_is_split(logdir: Logdir) -> None:
+def test_hyperparameter_table_has_one_row_per_run(logdir: Logdir) -> None:
     _, rows = logdir.table()
     assert set(rows) == set(RUNS) == set(logdir.events.Runs())
     clip, trpo, fixed = (rows[name].hparams for name in ("ppo_clip", "trpo", "ppo_kl_fixed"))
@@ -224,7 +222,7 @@ def test_the_columns_serve_the_runs_of_every_algorithm(logdir: Logdir) -> None:
     assert [info.name.tag for info in experiment.metric_infos] == list(METRICS)
 
 
-def test_the_table_shows_the_last_values_and_the_mean_kl(logdir: Logdir) -> None:
+def test_hyperparameter_table_shows_last_values_and_mean_kl(logdir: Logdir) -> None:
     from tensorboard.plugins.hparams import api_pb2
 
     _, rows = logdir.table()
@@ -281,7 +279,7 @@ def test_the_table_says_how_a_run_ended(
     assert resumed.steps("run", "kl/old_new") == steps
 
 
-def test_a_run_that_ends_before_its_first_iteration_has_no_mean_kl(
+def test_run_without_iterations_has_no_mean_kl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = rlkl.Trainer(config("ppo_clip", run_dir=str(tmp_path / "run")))

@@ -47,7 +47,7 @@ def test_rows_are_views_of_their_batch() -> None:
     assert (rows.advantages[2], rows.vectors[1, 0]) == (7.0, 9.0)
 
 
-def test_rows_of_values_have_only_what_the_critic_needs() -> None:
+def test_value_rows_have_only_what_critic_needs() -> None:
     rows = Rows.of_values(batch_for(policy_of("masked"), "masked", 5))
     assert (rows.masks, rows.actions, rows.advantages, rows.old_log_prob) == (None,) * 4
     (first, second) = rows.minibatches(2, seeded())
