@@ -194,7 +194,8 @@ def bound_table(rows: Rows) -> Rows:
         row["state beyond"] = share(mean(group, "state_beyond"))
         row["ratios outside"] = share(mean(group, "outside_ratio"))
         returns = column(group, "return")
-        row["return"] = f"{mean(group, 'return'):.0f} ({min(returns):.0f} to {max(returns):.0f})"
+        ends = f" ({min(returns):.0f} to {max(returns):.0f})" if len(returns) > 1 else ""
+        row["return"] = f"{mean(group, 'return'):.0f}{ends}"
         row["ms"] = f"{1000 * min(column(group, 'update_seconds')):.0f}"
         table.append(row)
     return table
@@ -212,6 +213,8 @@ def knob_table(rows: Rows) -> Rows:
         ends = plateau(group)
         row["plateau"] = f"{ends[0]:g} to {ends[1]:g}" if ends else "none"
         row["decades"] = f"{math.log10(ends[1] / ends[0]):.1f}" if ends else "–"
+        if len(distinct(group, "value")) == 1:
+            row["plateau"] = row["decades"] = "–"
         table.append(row)
     return table
 
