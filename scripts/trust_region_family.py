@@ -35,6 +35,8 @@ END = "<!-- end of table -->"
 
 def markdown(rows: Rows) -> str:
     """Return rows of texts as a table."""
+    if not rows:
+        return "No such run yet."
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -65,6 +67,8 @@ def main() -> None:
     output = arguments.output or RESULTS
     found = collect(arguments.runs)
     rows, updates = [run_row(run) for run in found], update_rows(found)
+    if not updates:
+        raise ConfigError("no run at the default of its knob; 'family=glob(*_default)' makes them")
     parts = {"extent": extent(rows), "bound": markdown(bound_table(rows))}
     parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
     page = fill(PAGE.read_text(), parts)

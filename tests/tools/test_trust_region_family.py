@@ -4,6 +4,7 @@ import csv
 import math
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from made_runs import make_run
 
 from rlkl.algos import ALGORITHMS
-from rlkl.algos.knobs import FACTORS, KNOBS, family, knob_settings, knob_value
+from rlkl.algos.knobs import FACTORS, KNOBS, knob_settings, knob_value
 from rlkl.cli.compose import load
 from rlkl.cli.schema import options, register_schemas
 from rlkl.tools.family import rows as family_rows
@@ -22,6 +23,7 @@ from rlkl.utils.errors import ConfigError
 SCRIPT = Path(__file__).parents[2] / "scripts" / "trust_region_family.py"
 CONSTANT = {"algo.max_kl_schedule": "constant"}
 NAN = math.nan
+SLOW = pytest.mark.slow
 
 
 def make_trpo(
@@ -60,10 +62,10 @@ def test_knob_spans_two_decades_around_default(algo: str, values: list[float]) -
 @pytest.mark.parametrize(
     "option",
     [
-        option if option in ("mdpo_low", "vanilla_pg_high") else pytest.param(option, marks=slow)
-        for slow in [pytest.mark.slow]
-        for option in family()
-    ],
+        pytest.param(f"{name}_{at}", marks=() if at == "low" and name == "mdpo" else SLOW)
+        for name, at in zip(ALGORITHMS, cycle(FACTORS), strict=False)
+    ]
+    + ["vanilla_pg_high"],
 )
 def test_option_sets_knob_and_constant_schedules(option: str) -> None:
     register_schemas()
@@ -215,7 +217,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
+@SLOW
 def test_script_writes_page_rows_and_figures(grid: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     output = tmp_path / "output"
@@ -231,10 +233,10 @@ def test_script_writes_page_rows_and_figures(grid: Path, tmp_path: Path) -> None
     assert "These are 7 of" in page
 
 
-@pytest.mark.slow
+@SLOW
 def test_real_runs_are_on_the_page(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    overrides = ["experiment=trust_region_family", "family=trpo_low,ppo_ewma_highest"]
+    overrides = ["experiment=trust_region_family", "family=trpo_default,ppo_ewma_highest"]
     command = [sys.executable, "-m", "rlkl", "train", "-m", *overrides, "total_env_steps=2048"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     done = run_script(str(tmp_path / "runs"), f"--output={tmp_path / 'output'}")
@@ -242,14 +244,18 @@ def test_real_runs_are_on_the_page(tmp_path: Path) -> None:
     assert "These are 2 of" in done.stdout
     with (tmp_path / "output" / "runs.csv").open() as file:
         rows = {row["algorithm"]: row for row in csv.DictReader(file)}
-    assert rows["trpo"]["kl_asked"] == "0.00316"
+    assert rows["trpo"]["kl_asked"] == "0.01"
     assert float(rows["trpo"]["beyond"]) == 0
     assert (rows["ppo_ewma"]["value"], rows["ppo_ewma"]["kl_asked"]) == ("0.99", "")
 
 
-@pytest.mark.slow
+@SLOW
 def test_missing_runs_end_in_one_line(tmp_path: Path) -> None:
     done = run_script(str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("trust_region_family: ")
     assert "has no runs in or below it" in done.stderr
+    make_trpo(tmp_path / "low", max_kl=0.00316)
+    done = run_script(str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no run at the default of its knob" in done.stderr
