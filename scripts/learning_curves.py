@@ -98,7 +98,7 @@ FIGURES = {
             "Hopper-v5", "ppo_clip", (*MUJOCO, "env=hopper"),
             "at 1M, v4: 2383 ± 272 (CleanRL), 2598 ± 278 (KLip)",
         ),
-        Curve("MiniGrid-Empty-8x8-v0", "ppo_clip", ("env=minigrid_empty",), "0.95 is a short way"),
+        Curve("MiniGrid-Empty-8x8-v0", "ppo_clip", ("env=minigrid_empty",), "0.95 is a short path"),
         Curve(HIDDEN, "ppo_clip", ("env=cartpole_hidden",)),
         Curve(HIDDEN, "ppo_clip gru", ("env=cartpole_hidden", "policy=gru")),
         Curve(HIDDEN, "trpo gru", ("env=cartpole_hidden", "policy=gru", "algo=trpo"), seeds=1),

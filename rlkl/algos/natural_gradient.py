@@ -1,4 +1,4 @@
-"""The natural-gradient step of NPG, along which TRPO's line search goes."""
+"""The natural-gradient step of NPG and TRPO."""
 
 import math
 from dataclasses import dataclass

@@ -16,26 +16,26 @@ from rlkl.version import __version__
 COMMANDS = {
     "train": "train a policy",
     "resume": "continue a run that was stopped or killed",
-    "tune": "search for hyperparameters that train best",
+    "tune": "search hyperparameters",
     "evaluate": "run a trained policy in new environments",
     "watch": "show a trained policy in a window or a video",
     "export": "write a trained policy as ONNX",
     "board": "show runs in TensorBoard",
-    "compare": "compare runs: which is better, with intervals, and why",
+    "compare": "compare groups of runs, with intervals and figures",
     "bench": "measure speed, and compare it with other libraries",
-    "show": "make figures of what KL is and does",
+    "show": "draw figures that explain KL",
     "playground": "open an interactive page on KL and related divergences",
 }
 """Each is `main` of the module with that name in this package."""
 
 LISTED = "\n".join(f"  {name:<10}  {purpose}" for name, purpose in COMMANDS.items())
-USAGE = f"""rlkl {__version__}: policies trained by PPO, TRPO and related methods on Gymnasium
+USAGE = f"""rlkl {__version__}: train policies by PPO, TRPO and related methods on Gymnasium
 
 usage: rlkl COMMAND [...]
 
 {LISTED}
 
-`rlkl train --help` lists settings and examples; every command has such a page.
+`rlkl train --help` lists settings and examples; every command has --help.
 
   --help, --version"""
 

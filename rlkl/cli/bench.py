@@ -23,7 +23,7 @@ EXAMPLES = {
     "rlkl bench": "PPO on CartPole, all installed peers",
     "rlkl bench work=ppo_halfcheetah_8 'peers=[sb3,skrl]' repetitions=3": "two peers, three times",
     "rlkl bench work=scale 'num_envs=[1,64]' 'peers=[]'": "rlkl and the environments, no peers",
-    "rlkl bench work=gpu output=gpu": "rlkl on a GPU; with device=cpu the same on a CPU",
+    "rlkl bench work=gpu output=gpu": "rlkl on a GPU; add device=cpu for a CPU",
     "rlkl bench work=all output=results": "write results.md and results.json",
 }
 

@@ -1,4 +1,4 @@
-"""`rlkl evaluate`: returns of a trained policy in fresh environments."""
+"""`rlkl evaluate`: returns of a trained policy in new environments."""
 
 import json
 from dataclasses import asdict
@@ -27,10 +27,10 @@ from rlkl.version import __version__
 
 COMMAND = RunCommand(
     "evaluate",
-    "Runs a trained policy in fresh environments, made as in training, with a fixed normalizer,\n"
-    "with deterministic actions (the most probable, or the mean) and with sampled ones.",
+    "Runs a trained policy in new environments, made as in training, with deterministic actions\n"
+    "(the most probable, or the mean) and with sampled ones. The normalizer does not change.",
     {
-        "rlkl evaluate RUN_DIR": "100 episodes with each kind of actions",
+        "rlkl evaluate RUN_DIR": "100 episodes with each kind of action",
         "rlkl evaluate RUN_DIR --checkpoint best --seed 1": "the best policy, other episodes",
         "rlkl evaluate RUN_DIR --actions sampled --output FILE.json": "one kind, written to a file",
     },

@@ -21,7 +21,7 @@ from rlkl.training.trainer import TrainConfig, Trainer
 from rlkl.utils.atomic_files import FolderLock, FolderTakenError
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
-from rlkl.utils.signals import HANGUP, active_stop_signals
+from rlkl.utils.signals import HANGUP, active_stop_signals, restore_handlers
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import one_line
 from rlkl.version import __version__
@@ -111,8 +111,7 @@ def _signals_request_stop(call: Call) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore_handlers(before)
 
 
 def _settle_orphaned_jobs(call: Call, jobs: list[Job]) -> None:

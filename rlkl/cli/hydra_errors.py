@@ -41,7 +41,7 @@ def _explain(error: BaseException) -> str:
         key = named[1]
     owner = getattr(cause, "object_type", None)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(owner):
-        names = ", ".join(field.name for field in fields(owner))
+        names = ", ".join(field.name for field in fields(owner) if field.name != "name")
         return f"{key}: {getattr(owner, 'name', 'the config')} has no such key; it has {names}"
     if wrong := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", line):
         whole = "whole " * (wrong[2] == "Integer")

@@ -33,7 +33,7 @@ from rlkl.utils.validation import nearest
 
 EXAMPLES = {
     "rlkl train": "PPO-clip on CartPole-v1",
-    "rlkl train algo=trpo env=pendulum algo.max_kl=0.02 seed=3": "other choices and values",
+    "rlkl train algo=trpo env=pendulum algo.max_kl=0.02 seed=3": "another algorithm and task",
     "rlkl train -m algo=ppo_clip,ppo_kl,trpo 'seed=range(5)'": "a grid; run it again to continue",
     "torchrun --nproc-per-node=2 -m rlkl train": "one run by two processes",
 }
@@ -60,8 +60,9 @@ def help_text(config_dirs: list[Path]) -> str:
         "env.id=ID": "any registered environment; my_package:MyEnv-v0 imports my_package",
         "env.num_envs=8": "sub-environments stepped together",
         "env.backend=auto": "native, sync, shared, async, ale, envpool or tensor (on the device); "
-        "auto is ale for Atari, native where there is one and num_envs is at least 6, else sync",
-        "env.frame_stack=4": "how many of the last observations are stacked",
+        "auto is ale for Atari, native where there is one and num_envs is at least 6, "
+        "else sync or, where it is faster, shared",
+        "env.frame_stack=4": "number of stacked observations",
         "env.kwargs.KEY=VALUE": "arguments of the environment's constructor",
         "total_env_steps=100000": "the training budget",
         "rollout_steps=128": "steps of each sub-environment between updates",
@@ -69,7 +70,7 @@ def help_text(config_dirs: list[Path]) -> str:
         "normalize_observations=true": "by running mean and variance",
         "scale_rewards=true": "by the running standard deviation of the discounted return",
         "algo.KEY=VALUE": "hyperparameters of the algorithm: learning_rate, num_epochs, ...",
-        "critic.KEY=VALUE": "hyperparameters of the critic's regression",
+        "critic.KEY=VALUE": "hyperparameters of the critic's fit",
         "policy.KEY=VALUE": "networks, memory, and the distribution of Box actions",
         "max_bad_updates=3": "updates in a row with NaN or infinite numbers that end the run",
         "eval_interval=10": "iterations from one evaluation to the next",
@@ -120,7 +121,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train_or_restart(config: TrainConfig, job: list[str]) -> Summary:
-    """Train; go on with the run if torchrun has restarted the processes."""
+    """Train; resume the run if torchrun has restarted the processes."""
     if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) and config.run_dir is None:
         raise ConfigError(
             "torchrun --max-restarts: a restart must find the run; expected run_dir=DIR"

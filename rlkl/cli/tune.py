@@ -29,9 +29,9 @@ from rlkl.utils.untrusted_files import read_yaml
 from rlkl.utils.validation import check_installed
 
 EXAMPLES = {
-    "rlkl tune space=ppo_clip env=cartpole": "a search space of rlkl",
+    "rlkl tune space=ppo_clip env=cartpole": "a search space that comes with rlkl",
     "rlkl tune algo=trpo 'algo.max_kl=tag(log,interval(1e-3,1e-1))' gamma=0.98,0.99": "your own",
-    "rlkl tune space=ppo_clip env=cartpole trials=60": "again: the study continues",
+    "rlkl tune space=ppo_clip env=cartpole trials=60": "extend the study to 60 trials",
     "rlkl tune space=mine.yaml env=hopper seeds=3": "your own search space in a file",
 }
 
@@ -40,8 +40,8 @@ KEYS = {
     "seeds=2": "runs of each trial, with seeds from seed= on; its value is their mean",
     "space=NAME": "a search space from the list above, or a YAML file with lines of KEY: VALUES",
     "sampler=tpe": "tpe samples where good trials were; random samples anywhere",
-    "pruner=median": "stops trials below the median of the others; none stops none",
-    "startup_trials=8": "random trials; pruning starts when so many are complete",
+    "pruner=median": "stops trials below the median of the others; none disables this",
+    "startup_trials=8": "number of random trials; pruning starts once as many are complete",
     "reports=20": "points at which a trial's return is reported and compared",
     "parallel=N": "trials at a time, by default one per core",
     "study=DIR": "folder of the study, instead of runs/tuning/<env>/<algo>",
@@ -69,7 +69,7 @@ def help_text() -> str:
         "Keys": KEYS,
     }
     lines = ["usage: rlkl tune [KEY=VALUE ...]", ""]
-    lines += ["KEY is a key of `rlkl train` or one of the last list.", *sections(contents)]
+    lines += ["KEY is a key of `rlkl train`, or one of the keys listed last.", *sections(contents)]
     return "\n".join(lines)
 
 

@@ -31,8 +31,8 @@ from rlkl.utils.streams import tell
 
 COMMAND = RunCommand(
     "watch",
-    "Shows a trained policy in a fresh environment, made as in training, with a fixed normalizer:\n"
-    "in a window, or with --video in a file, which needs no display.",
+    "Shows a trained policy in a new environment, made as in training: in a window, or with\n"
+    "--video in a file, which needs no display. The normalizer does not change.",
     {
         "rlkl watch RUN_DIR": "three episodes in a window",
         "rlkl watch RUN_DIR --video FILE.mp4": "recorded (extra: video)",

@@ -50,7 +50,7 @@ class RankedEngine(TorchEngine):
 
     All ranks hold the same batch and the same parameters, and call the same methods. Means over
     rows become sums of weighted means of the shares, so the results are those of one process up to
-    the order of summation, and have the same bits on each rank.
+    the order of summation, and are bit-for-bit identical on all ranks.
 
     Args:
         policy: whose networks it evaluates.

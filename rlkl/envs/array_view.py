@@ -1,4 +1,4 @@
-"""Show a vector environment of tensors as one of NumPy arrays, for evaluation."""
+"""Wrap a vector environment of tensors as one of NumPy arrays, for evaluation."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ class Functions(NamedTuple):
 class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """N sub-environments in one compiled step, with SAME_STEP autoreset and final observations.
 
-    First states are computed for all rows and used where an episode ended, so shapes stand still.
+    First states are computed for all rows and used where an episode ended, so shapes are constant.
 
     Args:
         functions: of the environment.

@@ -65,7 +65,7 @@ class ObservationEncoder:
                 self._columns.append((leaf, slice(self.vector_size, end)))
                 self.vector_size = end
         if not self.vector_size and not self.images:
-            raise ConfigError(f"observations {space} show nothing; expected at least one number")
+            raise ConfigError(f"observations {space} contain nothing; expected at least one number")
         self.is_measured = np.zeros(self.vector_size, np.bool_)
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
         for leaf, columns in self._columns:

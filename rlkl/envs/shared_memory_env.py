@@ -66,8 +66,8 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._own: Any = None
         if platform.machine() not in ("x86_64", "AMD64") or not hasattr(os, "sched_yield"):
             raise ConfigError(
-                "env.backend=shared needs a Unix on x86-64, where processes see each other's "
-                "writes in the order in which they were made; use env.backend=sync"
+                "env.backend=shared needs a Unix system on x86-64, where processes see each "
+                "other's writes in the order in which they were made; use env.backend=sync"
             )
         self.num_envs = len(makers)
         parts = np.array_split(np.arange(self.num_envs), min(cores or usable_cores(), len(makers)))

@@ -1,4 +1,4 @@
-"""GRU and LSTM on a CPU in NumPy: torch spends most of its time on the overhead of small steps."""
+"""GRU and LSTM on a CPU in NumPy, where small steps have less overhead than in torch."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""What people do around training; the core never imports it."""
+"""Tools around training; the core never imports them."""

@@ -1,7 +1,7 @@
 """Read files of `torch.save` as data: without running code, and with a check of every size.
 
 `torch.load(weights_only=True)` runs no code either, but it decompresses entries, trusts the sizes
-that tensors and storages declare, and follows references that multiply.
+that tensors and storages declare, and expands nested references without limit.
 """
 
 import io
@@ -218,7 +218,7 @@ def _check_extent(state: Any, size: int) -> None:
 
     nodes, in_tensors, levels = extent(state, 0)
     if nodes > MOST_NODES or in_tensors > 16 * size or levels > MOST_LEVELS:
-        raise ValueError("references in it multiply")
+        raise ValueError("its references expand to too many objects")
 
 
 def check_described(description: dict[str, Any], weights: Any, vector_size: int = 0) -> None:

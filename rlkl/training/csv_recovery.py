@@ -1,4 +1,4 @@
-"""Check the CSV files of a resumed run against its checkpoint, and cut them back to it.
+"""Check the CSV files of a resumed run against its checkpoint, and truncate them to it.
 
 The files contain only numbers and no quotes, so the fields of a line are split at commas.
 """

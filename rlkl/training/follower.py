@@ -1,4 +1,4 @@
-"""What ranks other than 0 do in a run: they iterate with it, and write and print nothing."""
+"""The part of ranks other than 0 in a run: they train, and write and print nothing."""
 
 from contextlib import closing
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ TAGS: dict[str, Tag] = {
     "kl/k2": Tag("estimate of kl/old_new: mean of ½ (log r)²", "nats"),
     "kl/k3": Tag("estimate of kl/old_new: mean of r − 1 − log r", "nats"),
     "kl/js": Tag("Jensen-Shannon divergence, where it has a closed form", "nats"),
-    "kl/js_estimate": Tag("estimate of it from the sampled actions, elsewhere", "nats"),
+    "kl/js_estimate": Tag("estimate of kl/js from the sampled actions, elsewhere", "nats"),
     "kl/target": Tag("target or bound of kl/old_new, where the algorithm has one", "nats"),
     "kl/coefficient": Tag("weight of the KL that the update used: β, or 1/t of mdpo"),
     "ratio/mean": Tag("mean of r = π_θ(a|s) / π_old(a|s)"),
@@ -44,7 +44,7 @@ TAGS: dict[str, Tag] = {
     "ratio/clip_fraction": Tag("share of r outside the clip", "share"),
     "ratio/effective_sample_size": Tag("(Σ r)² / (B Σ r²)", "share", UP),
     "policy/entropy": Tag("entropy of π_θ, mean over states", "nats"),
-    "policy/entropy_estimate": Tag("estimate of it, for squashed actions", "nats"),
+    "policy/entropy_estimate": Tag("estimate of policy/entropy, for squashed actions", "nats"),
     "policy/std": Tag("mean standard deviation of Gaussian actions", "half-ranges"),
     "policy/loss": Tag("loss of the policy, mean over the update's steps"),
     "value/loss": Tag("loss of the critic, mean over the fit's steps", "", DOWN),
@@ -52,7 +52,7 @@ TAGS: dict[str, Tag] = {
     "value/explained_variance": Tag(
         "explained variance of the values that the advantages use", "share", UP
     ),
-    "value/explained_variance_after": Tag("the same after the critic's fit", "share", UP),
+    "value/explained_variance_after": Tag("explained variance after the critic's fit", "share", UP),
     "trust_region/step_fraction": Tag("share of the full step that was taken", "share"),
     "trust_region/accepted": Tag("1 if a step was taken, else 0"),
     "trust_region/expected_improvement": Tag(

@@ -156,7 +156,7 @@ def resume(
         with reading(shown):
             is_there = shown.is_dir()
         if not is_there:
-            raise ConfigError(f"{shown}: there is no such folder of a run")
+            raise ConfigError(f"{shown}: there is no such run folder")
         run_dir = _working_directory() / shown  # absolute: an environment may change the directory
         with reading(run_dir):
             check_own_files(run_dir)
@@ -293,7 +293,7 @@ def _check_unfinished(run_dir: Path, config: TrainConfig) -> list[str]:
     if is_finished(summary, config.total_env_steps):
         raise ConfigError(
             f"{run_dir} is finished, with {summary['env_steps']} environment steps; "
-            f"to continue training, use more: total_env_steps={2 * summary['env_steps']}"
+            f"to continue training, use a larger budget: total_env_steps={2 * summary['env_steps']}"
         )
     return []
 

@@ -60,7 +60,7 @@ class Ranks:
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Return the elementwise sum over all ranks; it has the same bits on each of them.
+        """Return the elementwise sum over all ranks; it is bit-for-bit identical on each.
 
         Raises:
             RankError: another rank is gone.

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ def stop_signal(*, once: bool = True) -> Iterator[threading.Event]:
             is_set = True
             stop.set()
         if is_second:  # not earlier: another signal may be pending
-            _restore({other: before[other] for other in before if other != HANGUP})
+            restore_handlers({other: before[other] for other in before if other != HANGUP})
             os.kill(os.getpid(), number)
 
     try:
@@ -45,10 +45,11 @@ def stop_signal(*, once: bool = True) -> Iterator[threading.Event]:
             signal.signal(number, handle)
         yield stop
     finally:
-        _restore(before)
+        restore_handlers(before)
 
 
-def _restore(handlers: dict[int, Any]) -> None:
+def restore_handlers(handlers: Mapping[int, Any]) -> None:
+    """Set handlers back to what `signal.getsignal` returned."""
     for number, handler in handlers.items():
         if handler is not None:  # None: it was not set from Python
             signal.signal(number, handler)
@@ -78,5 +79,4 @@ def children_ignore_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore_handlers(before)

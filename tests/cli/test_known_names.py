@@ -10,10 +10,12 @@ import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.cli.compose import load
 from rlkl.cli.known_names import COUNTERPARTS, Counterpart
-from rlkl.cli.schema import known_keys
+from rlkl.cli.schema import known_keys, register_schemas
 from rlkl.training.config import leaves
 from rlkl.training.report import TAGS
 from rlkl.utils.errors import ConfigError
+
+register_schemas()
 
 PAGE = (Path(__file__).parents[2] / "docs" / "names.md").read_text()
 

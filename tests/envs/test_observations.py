@@ -320,5 +320,5 @@ def test_unused_parts_may_be_missing() -> None:
 
 @pytest.mark.parametrize("space", [Box(0, 1, (0,)), Dict({}), Dict(a=Box(0, 1, (0,)))])
 def test_empty_observations_are_refused(space: gym.Space[Any]) -> None:
-    with pytest.raises(ConfigError, match="show nothing; expected at least one number"):
+    with pytest.raises(ConfigError, match="contain nothing; expected at least one number"):
         ObservationEncoder(space)

@@ -154,7 +154,7 @@ def test_parts_without_arrays_are_none() -> None:
 
 def test_other_architectures_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rlkl.envs.shared_memory_env.platform, "machine", lambda: "aarch64")
-    with pytest.raises(ConfigError, match=r"needs a Unix on x86-64.*use env.backend=sync"):
+    with pytest.raises(ConfigError, match=r"needs a Unix system on x86-64.*use env.backend=sync"):
         make_vector_env(EnvConfig("CartPole-v1", 2, "shared"))
 
 

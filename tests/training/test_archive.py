@@ -135,13 +135,16 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "a tensor that reaches out": (replaced(STRIDE, b"K\x02\x85"), "more than are stored"),
     "a negative stride": (replaced(STRIDE, b"J\xff\xff\xff\xff\x85"), "no valid shape"),
-    "references that multiply": (of_pickle(doubled(60)), "references in it multiply"),
+    "references that multiply": (
+        of_pickle(doubled(60)),
+        "its references expand to too many objects",
+    ),
     "a list in itself": (of_pickle(b"\x80\x02]q\x00h\x00a."), "contains itself"),
     "very deep": (
         of_pickle(b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b"."),
         "nested more than 200",
     ),
-    "one large tensor many times": (many_times(100), "references in it multiply"),
+    "one large tensor many times": (many_times(100), "its references expand to too many objects"),
     "attributes of a function": (
         of_pickle(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b."),
         "attributes of something other",

@@ -256,7 +256,7 @@ def _head(policy: Policy) -> Head:
 def _network(
     encoder: Encoder, output: nn.Module, parameters: FlatParameters, head: Head
 ) -> NumpyNetwork:
-    """Return a network of linear layers and activations in the memory of its torch modules."""
+    """Return a network of linear layers and activations, in shared memory with torch."""
     if isinstance(output, GaussianHead):
         output = output.network
     layers = [*([] if encoder.vector is None else encoder.vector), *output.children()]

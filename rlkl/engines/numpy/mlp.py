@@ -1,4 +1,4 @@
-"""MLPs with analytic gradients in NumPy, in the memory of their torch modules."""
+"""MLPs with analytic gradients in NumPy, which share memory with their torch modules."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self

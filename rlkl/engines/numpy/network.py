@@ -109,7 +109,7 @@ _silently = np.errstate(all="ignore")
 
 
 class NumpyNetwork:
-    """A network with analytic gradients, in the memory of its parameters.
+    """A network with analytic gradients, which shares memory with its parameters.
 
     The places are the indices of each layer's weight and bias among the parameters.
     """

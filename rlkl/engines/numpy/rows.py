@@ -1,4 +1,4 @@
-"""A batch as NumPy arrays in the memory of its tensors."""
+"""A batch as NumPy arrays that share memory with its tensors."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

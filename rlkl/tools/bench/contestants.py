@@ -1,4 +1,4 @@
-"""The participants: rlkl, the upper bounds and `peers`; as a program, measures one of them."""
+"""The participants: rlkl, the upper bounds and `peers`. Run as a program, it measures one."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""ALE's vector environment as one of stable-baselines3, which must be installed."""
+"""Adapt ALE's vector environment to stable-baselines3, which must be installed."""
 
 from typing import Any
 

@@ -134,7 +134,7 @@ def _folders(text: str) -> list[Path]:
     except (OSError, ValueError):  # a name that is too long, or contains NUL
         paths, folders = [], []
     if not paths:
-        raise ConfigError(f"{text}: there is no such folder; `rlkl train` makes runs below runs/")
+        raise ConfigError(f"{text}: there is no such folder; `rlkl train` writes runs to runs/")
     if not folders:
         raise ConfigError(f"{text} is a file; expected a run folder, or a folder of runs")
     return folders

@@ -13,7 +13,7 @@ from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.rows import Row, Rows
 
 TOLERANCE = 1e-3
-"""Of a bound, relative. The line search computes the KL in float32, the report in float64."""
+"""Of a bound, relative: the line search and the report evaluate float32 networks separately."""
 
 
 def worst_drop(values: Array) -> float:
@@ -27,8 +27,8 @@ def worst_drop(values: Array) -> float:
 def kl_bounds(run: Run) -> Array:
     """Return the upper bound of the KL of each update, in nats; NaN if there is none.
 
-    It is the column `kl/target`, which follows its schedule, times the factor of the algorithm: 1
-    for the δ of TRPO and NPG, 1.5 by default for an adaptive β or an early stop.
+    It is the column `kl/target`, which follows its schedule, times the algorithm's upper factor in
+    `kl_bounds`, such as 1 for the δ of TRPO and NPG, and 1.5 by default for an adaptive β.
     """
     targets = run.columns["kl/target"]
     if run.algo not in ALGORITHMS:
