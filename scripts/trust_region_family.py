@@ -79,6 +79,7 @@ def main() -> None:
         "bounds": drawing.draw_bounds(rows),
         "asked": drawing.draw_asked(rows),
         "returns": drawing.draw_returns(rows),
+        "kl_and_return": drawing.draw_kl_and_return(rows),
     }
     for env in distinct(updates, "environment"):
         figures[f"training_{env}"] = drawing.draw_training(updates, env)

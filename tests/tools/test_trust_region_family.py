@@ -223,7 +223,7 @@ def test_script_writes_page_rows_and_figures(grid: Path, tmp_path: Path) -> None
     output = tmp_path / "output"
     done = run_script(str(grid), f"--output={output}")
     assert done.returncode == 0, done.stderr
-    figures = ["asked", "bounds", "returns", "training_CartPole-v1"]
+    figures = ["asked", "bounds", "kl_and_return", "returns", "training_CartPole-v1"]
     assert sorted(path.stem for path in output.glob("*.png")) == figures
     with (output / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))

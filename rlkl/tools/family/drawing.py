@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 from rlkl.algos.knobs import FACTORS
@@ -19,6 +20,7 @@ LOWEST_KL, LARGEST_KL = 1e-5, 10.0
 """Of the KL axes, in nats; larger or smaller values are drawn at the edge."""
 
 COLUMNS = 5
+MARKERS = "os^Dv*PX<>phd8"
 
 
 def inside(values: list[float]) -> list[float]:
@@ -156,6 +158,26 @@ def draw_returns(rows: Rows) -> Figure:
 
     score = {"xscale": "log", "ylim": (-0.15, 1.15)}
     return small_multiples(rows, panel, "score: 0 random actions, 1 solved", **score)
+
+
+def draw_kl_and_return(rows: Rows) -> Figure:
+    """Draw the score of each run against the median KL of its updates, a panel per environment."""
+    envs, algorithms = distinct(rows, "environment"), distinct(rows, "algorithm")
+    figure = new_figure((5.2 * len(envs) + 1.8, 4.2))
+    panels = figure.subplots(1, len(envs), sharey=True, squeeze=False)[0]
+    for axes, env in zip(panels, envs, strict=True):
+        for color, marker, algo in zip(cycle(COLORS.values()), cycle(MARKERS), algorithms):
+            found = select(rows, environment=env, algorithm=algo)
+            kl, scores = inside(column(found, "kl_mean")), column(found, "score")
+            style: dict[str, Any] = {"color": color, "marker": marker, "fillstyle": "none"}
+            axes.plot(kl, scores, linestyle="none", markersize=7, label=algo, **style)
+        axes.set_title(env, fontsize=11)
+        axes.set(xscale="log", xlim=(LOWEST_KL, LARGEST_KL * 1.2), ylim=(-0.15, 1.15))
+        axes.set_xlabel("median KL(old ‖ new) of an update, nats")
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("score: 0 random actions, 1 solved")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return figure
 
 
 def _by_value(rows: Rows) -> dict[float, Rows]:
