@@ -12,6 +12,7 @@ from rlkl.algos.ppo_ewma import PPOEWMAConfig
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
 from rlkl.algos.ppo_kl_lr import PPOKLLRConfig
 from rlkl.algos.spo import SPOConfig
+from rlkl.algos.trpl import TRPLConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
@@ -48,6 +49,7 @@ __all__ = [
     "PolicyOptimizer",
     "SPOConfig",
     "Summary",
+    "TRPLConfig",
     "TRPOConfig",
     "TrainConfig",
     "Trainer",

@@ -16,6 +16,7 @@ from rlkl.algos import (
     ppo_kl,
     ppo_kl_lr,
     spo,
+    trpl,
     trpo,
     truly_ppo,
     vanilla_pg,
@@ -52,6 +53,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "klip_ppo": Algorithm(klip_ppo.KLipPPOConfig, klip_ppo.make),
     "mdpo": Algorithm(mdpo.MDPOConfig, mdpo.make),
     "fixpo": Algorithm(fixpo.FixPOConfig, fixpo.make),
+    "trpl": Algorithm(trpl.TRPLConfig, trpl.make),
     "vmpo": Algorithm(vmpo.VMPOConfig, vmpo.make),
     "ppo_ewma": Algorithm(ppo_ewma.PPOEWMAConfig, ppo_ewma.make),
 }

@@ -1,19 +1,16 @@
 """FixPO: a KL penalty, then gradient steps on the KL until no state's KL exceeds a bound."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Generator, Tensor
 
-from rlkl.algos.base import FixedObjective, Metrics, Outcome
-from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.base import FixedObjective, Metrics
 from rlkl.algos.multipliers import Multipliers
 from rlkl.algos.ppo_kl import KLPenalizedSurrogate, PPOKLFixedConfig
+from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
-from rlkl.rollouts.batch import Batch
 from rlkl.utils.validation import check_range
-
-MAX_HALVINGS = 50
 
 
 @dataclass(frozen=True)
@@ -89,12 +86,11 @@ class Penalty(FixedObjective):
         return Loss(weight * new.mean_kl(), new.xp.zeros_like(new.log_prob), kl=weight / len(batch))
 
 
-class FixPO(FirstOrder):
+class FixPO(TwoPhase):
     """max_θ E[r · A] subject to KL(π_old ‖ π_θ) ≤ ε in every state of the batch (Zentner 2023).
 
-    The primary phase makes the epochs of `FirstOrder` on `BoundedSurrogate`. The fixup phase makes
-    gradient steps on minibatches with a state beyond ε. If its steps do not suffice, the change of
-    the parameters is halved until the bound holds.
+    The primary phase makes the epochs of `FirstOrder` on `BoundedSurrogate`, the fixup phase steps
+    on its `Penalty`.
     """
 
     config: FixPOConfig
@@ -103,60 +99,23 @@ class FixPO(FirstOrder):
     def __init__(self, config: FixPOConfig, engine: Engine, generator: Generator) -> None:
         super().__init__(config, BoundedSurrogate(config), engine, generator)
         self.penalty = Penalty(self.objective)
+        self.bound = config.max_state_kl
 
-    def update(self, batch: Batch, progress: float) -> Outcome:
-        """Make both phases; return with every state's KL at most ε."""
-        start = self.engine.policy.actor_parameters.vector.data.clone()
-        outcome = super().update(batch, progress)
-        rows = self.engine.rows(batch, self.penalty)
-        metrics = {
-            "trust_region/fixup_steps": float(self._fixup(rows)),
-            "trust_region/step_fraction": self._shorten(rows, start),
-        }
-        return replace(outcome, metrics=outcome.metrics | metrics)
+    def largest(self, rows: Any) -> float:
+        """Return the largest KL(π_old ‖ π_θ) of a state in nats."""
+        return float(self.engine.state_kl(rows).max())
 
     def step(self, minibatch: Any) -> tuple[Any, Tensor | float]:
         """Take one gradient step of the primary phase, and adapt β."""
-        largest = self._largest_kl(minibatch)
+        largest = self.largest(minibatch)
         taken = super().step(minibatch)
         self.objective.adapt_to_largest(largest)
         return taken
 
-    # In both functions a KL of NaN counts as within the bound: the update is then reverted.
-
-    def _fixup(self, rows: Any) -> int:
-        """Descend the penalty on minibatches beyond the bound; return the number of steps."""
-        config, steps, before = self.config, 0, -1
-        # A minibatch's KLs are rounded differently from those of all rows.
-        nearly = config.max_state_kl * (1 - 1e-4)
-        while before < steps < config.max_fixup_steps and self._is_beyond(rows):
-            before = steps
-            for minibatch in rows.minibatches(self.num_minibatches, self.generator):
-                largest = self._largest_kl(minibatch)
-                if largest > nearly and steps < config.max_fixup_steps:
-                    self.engine.policy_gradient(self.penalty, minibatch)
-                    self.adam.step(config.max_grad_norm)
-                    self.objective.adapt_to_largest(largest)
-                    steps += 1
-        return steps
-
-    def _shorten(self, rows: Any, start: Tensor) -> float:
-        """Halve the change of the parameters until the bound holds; return what is left of it."""
-        vector, fraction = self.engine.policy.actor_parameters.vector.data, 1.0
-        change = vector - start
-        while self._is_beyond(rows):
-            fraction = fraction / 2 if fraction > 2.0**-MAX_HALVINGS else 0.0
-            vector.copy_(start)
-            if not fraction:
-                break
-            vector.add_(change, alpha=fraction)
-        return fraction
-
-    def _is_beyond(self, rows: Any) -> bool:
-        return self._largest_kl(rows) > self.config.max_state_kl
-
-    def _largest_kl(self, rows: Any) -> float:
-        return float(self.engine.state_kl(rows).max())
+    def fixup_step(self, minibatch: Any, largest: float) -> None:
+        """Take one gradient step of the fixup phase, and adapt β."""
+        super().fixup_step(minibatch, largest)
+        self.objective.adapt_to_largest(largest)
 
 
 make = FixPO

@@ -63,7 +63,7 @@ TAGS: dict[str, Tag] = {
     ),
     "trust_region/cg_residual": Tag("norm of conjugate gradient's residual", "", DOWN),
     "trust_region/backtracks": Tag("backtracks of the line search"),
-    "trust_region/fixup_steps": Tag("gradient steps of FixPO's fixup phase", "", DOWN),
+    "trust_region/fixup_steps": Tag("gradient steps of the fixup phase (FixPO, TRPL)", "", DOWN),
     "trust_region/temperature": Tag("η of V-MPO's weights"),
     "optim/lr": Tag("learning rate of the policy"),
     "optim/grad_norm": Tag("norm of the policy's gradient before clipping, mean over steps"),

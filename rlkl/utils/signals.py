@@ -48,7 +48,7 @@ def stop_signal(*, once: bool = True) -> Iterator[threading.Event]:
         restore_handlers(before)
 
 
-def restore_handlers(handlers: Mapping[int, Any]) -> None:
+def restore_handlers(handlers: Mapping[Any, Any]) -> None:
     """Set handlers back to what `signal.getsignal` returned."""
     for number, handler in handlers.items():
         if handler is not None:  # None: it was not set from Python

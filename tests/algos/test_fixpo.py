@@ -76,9 +76,7 @@ def test_hopeless_update_restores_parameters(
     policy = policy_of("gaussian")
     start = policy.actor_parameters.vector.detach().clone()
     optimizer = optimizer_of("fixpo", policy, num_epochs=1, max_fixup_steps=max_fixup_steps)
-    monkeypatch.setattr(
-        FixPO, "_largest_kl", lambda _, rows: 1.0 if len(rows) == 256 else of_minibatch
-    )
+    monkeypatch.setattr(FixPO, "largest", lambda _, rows: 1.0 if len(rows) == 256 else of_minibatch)
     metrics = optimizer.update(batch_for(policy, "gaussian"), 0.0).metrics
     assert metrics["trust_region/step_fraction"] == 0
     assert torch.equal(policy.actor_parameters.vector, start)
