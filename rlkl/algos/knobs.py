@@ -19,6 +19,7 @@ KNOBS: dict[str, tuple[str, ...]] = {
     "fixpo": ("max_state_kl",),
     "vmpo": ("target_kl", "target_std_kl"),
     "ppo_ewma": ("clip_ratio",),
+    "trpl": ("max_state_kl", "mean_bound", "covariance_bound"),
 }
 """The knob of each algorithm, and keys that are multiplied by the same factor."""
 
