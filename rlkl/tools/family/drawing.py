@@ -20,7 +20,7 @@ LOWEST_KL, LARGEST_KL = 1e-5, 10.0
 """Of the KL axes, in nats; larger or smaller values are drawn at the edge."""
 
 COLUMNS = 5
-MARKERS = "os^Dv*PX<>phd8"
+MARKERS = "os^Dv*PX<>phd"
 
 
 def inside(values: list[float]) -> list[float]:
