@@ -14,7 +14,15 @@ from learning_loop import Loop, as_inputs, config_of
 from made_batches import KINDS, batch_for, policy_of
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+from torch.distributions import (
+    AffineTransform,
+    Bernoulli,
+    Beta,
+    Categorical,
+    Normal,
+    TransformedDistribution,
+    kl_divergence,
+)
 from worlds import wander
 
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
@@ -121,6 +129,12 @@ class InTorch:
             self.parts = [Categorical(logits=part) for part in parts]
         elif isinstance(space, MultiBinary):
             self.parts = [Bernoulli(logits=logit) for logit in parameters.T]
+        elif kind == "beta":
+            alpha, beta = (1 + (1 + parameters.exp()).log()).chunk(2, -1)
+            self.parts = [
+                TransformedDistribution(Beta(a, b), [AffineTransform(-1.0, 2.0)])
+                for a, b in zip(alpha.T, beta.T, strict=True)
+            ]
         else:
             mean, log_std = parameters.chunk(2, -1)
             self.parts = [Normal(m, s) for m, s in zip(mean.T, log_std.exp().T, strict=True)]
@@ -135,6 +149,9 @@ class InTorch:
         return torch.stack([kl_divergence(p, q) for p, q in pairs]).sum(0)
 
     def entropy(self) -> Tensor:
+        if self.kind == "beta":
+            entropies = [part.base_dist.entropy() + math.log(2) for part in self.parts]
+            return torch.stack(entropies).sum(0)
         entropy = torch.stack([part.entropy() for part in self.parts]).sum(0)
         if self.kind == "tanh_gaussian":
             # + E[log(1 - tanh² u)], by the trapezoidal rule.

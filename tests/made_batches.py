@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[gym.Space[Any], dict[str, Any]]] = {
     "bernoulli": (MultiBinary(3), {}),
     "gaussian_of_state": (Box(-1, 1, (2,)), {"state_dependent_std": True}),
     "tanh_gaussian": (Box(-1, 1, (2,)), {"box_distribution": "tanh_gaussian"}),
+    "beta": (Box(-1, 1, (2,)), {"box_distribution": "beta", "log_std": 0.0}),
     "gru": (Discrete(3), GRU),
     "lstm": (Box(-1, 1, (2,)), GRU | {"memory": "lstm"}),
 }

@@ -59,8 +59,8 @@ def printed_defaults(name: str) -> dict[str, str]:
 
 def meant(text: str, default: Any) -> Any:
     """Return the value that a printed default stands for, where it is of the default's kind."""
-    if text == "null":
-        return None
+    if text in ("null", "true", "false"):
+        return {"null": None, "true": True, "false": False}[text]
     return float(text) if isinstance(default, int | float) else text
 
 

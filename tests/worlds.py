@@ -82,10 +82,12 @@ ACTIONS: dict[str, gym.Space[Any]] = {
     "box": Box(-1, 1, (1,), np.float32),
     "box_of_state": Box(-1, 1, (1,), np.float32),
     "box_tanh": Box(-1, 1, (1,), np.float32),
+    "box_beta": Box(-1, 1, (1,), np.float32),
 }
 ACTION_SETTINGS: dict[str, dict[str, Any]] = {
     "box_of_state": {"state_dependent_std": True},
     "box_tanh": {"box_distribution": "tanh_gaussian"},
+    "box_beta": {"box_distribution": "beta"},
 }
 OBSERVATIONS: dict[str, gym.Space[Any]] = {
     "vector": Box(-1, 1, (2,), np.float32),

@@ -1,16 +1,21 @@
 """The interface of policy-optimizers, and their common hyperparameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlkl.engines.base import EntropyBonus, Objective
-from rlkl.numerics.schedules import SCHEDULES
+from rlkl.models.adam import check_adam
+from rlkl.numerics.schedules import SCHEDULES, scheduled
 from rlkl.rollouts.batch import Batch
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.validation import check_choice, check_range
 
 Metrics = dict[str, float]
+
+Recompute = Callable[[Batch], Batch]
+"""Returns a batch with advantages and returns from the current critic."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,21 @@ class AlgoConfig:
     Attributes:
         name: set by `algo=...`.
         entropy_coefficient: weight of the mean entropy in the objective.
+        entropy_coefficient_schedule: `constant`, or `linear` to 0 over the training budget.
         advantage_standardization: `batch` over the whole batch, or `none`; with minibatches also
             `minibatch`, over each of them.
     """
 
     name: str = ""
     entropy_coefficient: float = 0.0
+    entropy_coefficient_schedule: str = "constant"
     advantage_standardization: str = "batch"
 
     def __post_init__(self) -> None:
         check_fields(self, "algo.")
         check_range("algo.entropy_coefficient", self.entropy_coefficient, at_least=0)
+        schedule = self.entropy_coefficient_schedule
+        check_choice("algo.entropy_coefficient_schedule", schedule, SCHEDULES)
         of_minibatches = ("minibatch",) if isinstance(self, MinibatchConfig) else ()
         choices = ("batch", *of_minibatches, "none")
         check_choice("algo.advantage_standardization", self.advantage_standardization, choices)
@@ -68,23 +77,33 @@ class FirstOrderConfig(AlgoConfig):
     Attributes:
         learning_rate: of Adam.
         learning_rate_schedule: `constant`, or `linear` to 0 over the training budget.
+        learning_rate_warmup: share of the training budget in which the learning rate rises from
+            1 % of what it would be; 0 for no warm-up.
         max_grad_norm: a larger gradient of the actor is scaled down to this norm; null does not
             clip.
         adam_epsilon: added to the denominator of Adam.
+        adam_beta1: decay of Adam's mean of gradients.
+        adam_beta2: decay of Adam's mean of squared gradients.
+        weight_decay: decoupled, as in AdamW, of all parameters of the actor; 0 for none.
     """
 
     learning_rate: float = 7e-4
     learning_rate_schedule: str = "linear"
+    learning_rate_warmup: float = 0.0
     max_grad_norm: float | None = 0.5
     adam_epsilon: float = 1e-5
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.learning_rate", self.learning_rate, above=0)
         check_choice("algo.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_range("algo.learning_rate_warmup", self.learning_rate_warmup, at_least=0, below=1)
         if self.max_grad_norm is not None:
             check_range("algo.max_grad_norm", self.max_grad_norm, above=0)
-        check_range("algo.adam_epsilon", self.adam_epsilon, above=0)
+        check_adam("algo", self)
 
 
 @dataclass(frozen=True)
@@ -94,15 +113,28 @@ class MinibatchConfig(FirstOrderConfig):
     Attributes:
         num_epochs: passes over the batch.
         num_minibatches: gradient steps in a pass.
+        recompute_advantages: compute advantages and returns again before each pass but the first,
+            with the critic of that moment; its epochs are then made between those of the actor.
     """
 
     num_epochs: int = 10
     num_minibatches: int = 4
+    recompute_advantages: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("algo.num_minibatches", self.num_minibatches, at_least=1)
+        if self.recompute_advantages and self.num_epochs == 1:
+            raise ConfigError(
+                "algo.recompute_advantages=true: changes nothing with algo.num_epochs=1; leave it "
+                "out, or use more epochs"
+            )
+
+
+def recomputes_advantages(config: AlgoConfig) -> bool:
+    """Return whether advantages are computed again between the epochs of an update."""
+    return isinstance(config, MinibatchConfig) and config.recompute_advantages
 
 
 class PolicyOptimizer(Protocol):
@@ -157,3 +189,11 @@ def with_entropy_bonus(objective: Objective, config: AlgoConfig) -> Objective:
     """Return the objective with the entropy bonus of the config."""
     coefficient = config.entropy_coefficient
     return EntropyBonus(objective, coefficient) if coefficient > 0 else objective
+
+
+def set_entropy_coefficient(objective: Objective, config: AlgoConfig, progress: float) -> None:
+    """Set the scheduled weight of an objective from `with_entropy_bonus`."""
+    if isinstance(objective, EntropyBonus):
+        objective.coefficient = scheduled(
+            config.entropy_coefficient, config.entropy_coefficient_schedule, progress
+        )

@@ -1,5 +1,6 @@
 """The loop of vanilla PG and PPO: epochs of minibatch steps with Adam on an objective."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,16 @@ from rlkl.algos.base import (
     LearningObjective,
     MinibatchConfig,
     Outcome,
+    set_entropy_coefficient,
     with_entropy_bonus,
 )
 from rlkl.engines.base import Engine
-from rlkl.models.adam import Adam, mean_of
+from rlkl.models.adam import make_adam, mean_of
 from rlkl.numerics.schedules import scheduled
 from rlkl.rollouts.batch import Batch
+
+Refresh = Callable[[], Batch]
+"""Returns the batch of an update with new advantages."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +74,25 @@ class FirstOrder:
         if isinstance(config, MinibatchConfig):
             self.num_epochs, self.num_minibatches = config.num_epochs, config.num_minibatches
         self.penalized = with_entropy_bonus(objective, config)
-        self.adam = Adam(engine.policy.actor_parameters, config.learning_rate, config.adam_epsilon)
+        self.adam = make_adam(engine.policy.actor_parameters, config)
 
-    def update(self, batch: Batch, progress: float) -> Outcome:
-        """Make `num_epochs` passes over the batch, or fewer with an early stop."""
-        config, engine, objective = self.config, self.engine, self.penalized
-        engine.policy.settle()
+    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
+        """Make `num_epochs` passes over the batch, or fewer with an early stop.
+
+        `refresh` returns the batch with new advantages; it is called before each pass but the
+        first.
+        """
+        self.engine.policy.settle()
         self._set_learning_rate(progress)
-        standardization = config.advantage_standardization
-        if standardization == "batch":
-            batch = batch.standardized()
-        rows = engine.rows(batch, objective)
+        set_entropy_coefficient(self.penalized, self.config, progress)
+        standardization = self.config.advantage_standardization
+        rows = self._rows(batch)
         losses: list[Tensor | float] = []
         norms: list[Tensor | float] = []
         epochs, stopped = 0, False
         while epochs < self.num_epochs and not stopped:
+            if refresh is not None and epochs:
+                rows = self._rows(refresh())
             for minibatch in rows.minibatches(self.num_minibatches, self.generator):
                 if self._ends("minibatch", minibatch, len(losses)):
                     stopped = True
@@ -106,6 +115,11 @@ class FirstOrder:
         }
         return Outcome(metrics | self.objective.metrics, losses, norms)
 
+    def _rows(self, batch: Batch) -> Any:
+        """Return the batch as the engine needs it, standardized as a whole if so configured."""
+        whole = self.config.advantage_standardization == "batch"
+        return self.engine.rows(batch.standardized() if whole else batch, self.penalized)
+
     def step(self, minibatch: Any) -> tuple[Any, Tensor | float]:
         """Take one gradient step; return the loss, and the gradient's norm before clipping."""
         loss = self.engine.policy_gradient(self.penalized, minibatch)
@@ -118,7 +132,10 @@ class FirstOrder:
     def _set_learning_rate(self, progress: float) -> None:
         config = self.config
         self.adam.learning_rate = scheduled(
-            config.learning_rate, config.learning_rate_schedule, progress
+            config.learning_rate,
+            config.learning_rate_schedule,
+            progress,
+            config.learning_rate_warmup,
         )
 
     def _ends(self, scope: str, rows: Any, steps: int) -> bool:

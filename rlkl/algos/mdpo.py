@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Generator
 
 from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Outcome
-from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import SCHEDULES, scheduled
@@ -64,11 +64,11 @@ class MDPO(FirstOrder):
     config: MDPOConfig
     objective: MirrorDescentObjective
 
-    def update(self, batch: Batch, progress: float) -> Outcome:
+    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
         """Improve the policy."""
         step_size = scheduled(self.config.step_size, self.config.step_size_schedule, progress)
         self.objective.step_size = max(step_size, SMALLEST_STEP_SIZE)
-        return super().update(batch, progress)
+        return super().update(batch, progress, refresh)
 
 
 def make(config: MDPOConfig, engine: Engine, generator: Generator) -> MDPO:

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from rlkl.algos.base import AlgoConfig, FixedObjective, Outcome, with_entropy_bonus
+from rlkl.algos.base import (
+    AlgoConfig,
+    FixedObjective,
+    Outcome,
+    set_entropy_coefficient,
+    with_entropy_bonus,
+)
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.losses import surrogate
@@ -131,8 +137,9 @@ class NaturalGradient:
         whole = self.config.advantage_standardization == "batch"
         return batch.standardized() if whole else batch
 
-    def max_kl(self, progress: float) -> float:
-        """Return δ at a fraction of the training budget, in nats."""
+    def follow_schedules(self, progress: float) -> float:
+        """Set the entropy coefficient for a fraction of the training budget; return δ, in nats."""
+        set_entropy_coefficient(self.objective, self.config, progress)
         return scheduled(self.config.max_kl, self.config.max_kl_schedule, progress)
 
     def step(self, batch: Batch, max_kl: float) -> NaturalStep:

@@ -23,7 +23,7 @@ class NPG(NaturalGradient):
 
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Take one natural-gradient step."""
-        step = self.step(self.prepared(batch), self.max_kl(progress))
+        step = self.step(self.prepared(batch), self.follow_schedules(progress))
         self.engine.policy.actor_parameters.vector.data.add_(step.step)
         return self.outcome(step, fraction=float(step.step.any()), backtracks=0)
 

@@ -13,7 +13,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from rlkl.algos.base import Outcome, PolicyOptimizer
+from rlkl.algos.alternating import alternate
+from rlkl.algos.base import Outcome, PolicyOptimizer, Recompute
 from rlkl.algos.critic import CriticFit
 from rlkl.envs.observations import VECTOR
 from rlkl.models.flat_parameters import in_shared_memory
@@ -63,8 +64,15 @@ class Updates:
         if not (can_fork and has_another_core()) and self._mode == "auto":
             self._mode = "never"
 
-    def update(self, batch: Batch, progress: float) -> tuple[Outcome, Outcome]:
-        """Update both networks from a batch that was made before; return both outcomes."""
+    def update(
+        self, batch: Batch, progress: float, recompute: Recompute | None = None
+    ) -> tuple[Outcome, Outcome]:
+        """Update both networks from a batch that was made before; return both outcomes.
+
+        With `recompute` the epochs of both alternate; see `alternate`.
+        """
+        if recompute is not None:
+            return alternate(self.policy_optimizer, self.critic_fit, batch, progress, recompute)
         start = time.perf_counter()
         worker = self._worker_for(batch) if self._is_parallel() else None
         if worker is not None:

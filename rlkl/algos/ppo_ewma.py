@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from rlkl.algos import ppo_clip
 from rlkl.algos.base import Outcome
-from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Engine
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.validation import check_range
@@ -78,11 +78,11 @@ class PPOEWMA(FirstOrder):
         self._vector = engine.policy.actor_parameters.vector.data
         self.proximal = MovingAverage(self._vector, config.proximal_decay)
 
-    def update(self, batch: Batch, progress: float) -> Outcome:
+    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
         """Make `num_epochs` passes over the batch, or fewer with an early stop."""
         if not self.proximal.weight:
             self.proximal.add(self._vector)
-        return super().update(batch, progress)
+        return super().update(batch, progress, refresh)
 
     def step(self, minibatch: Any) -> tuple[Any, Tensor | float]:
         """Take one gradient step, and add its parameters to the average.

@@ -26,6 +26,7 @@ class PPOKLLRConfig(ClipConfig):
         target_kl: target for the KL(π_old ‖ π_θ) within an update, in nats.
         learning_rate: of the first step.
         learning_rate_schedule: only `constant`, since the KL sets the learning rate.
+        learning_rate_warmup: only 0, for the same reason.
         learning_rate_min: lower bound of the learning rate.
         learning_rate_max: upper bound of the learning rate.
     """
@@ -45,6 +46,11 @@ class PPOKLLRConfig(ClipConfig):
             raise ConfigError(
                 f"algo.learning_rate_schedule={self.learning_rate_schedule}: with algo=ppo_kl_lr "
                 "the KL sets the learning rate; expected constant, the default"
+            )
+        if self.learning_rate_warmup:
+            raise ConfigError(
+                f"algo.learning_rate_warmup={self.learning_rate_warmup:g}: with algo=ppo_kl_lr the "
+                "KL sets the learning rate; leave it out, or start with a smaller learning_rate"
             )
         bounds = self.learning_rate_min, self.learning_rate_max
         check_between("algo.learning_rate", self.learning_rate, *bounds)

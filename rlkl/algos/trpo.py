@@ -41,7 +41,7 @@ class TRPO(NaturalGradient):
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Take the longest step of the line search that improves the surrogate within the bound."""
         config, policy, batch = self.config, self.engine.policy, self.prepared(batch)
-        max_kl = self.max_kl(progress)
+        max_kl = self.follow_schedules(progress)
         step = self.step(batch, max_kl)
         if not step.step.any():
             return self.outcome(step, fraction=0.0, backtracks=0)

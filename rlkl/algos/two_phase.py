@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rlkl.algos.base import Outcome
-from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Objective
 from rlkl.rollouts.batch import Batch
 
@@ -34,10 +34,10 @@ class TwoPhase(FirstOrder, ABC):
     def largest(self, rows: Any) -> float:
         """Return the largest distance of a state from π_old, over an engine's rows."""
 
-    def update(self, batch: Batch, progress: float) -> Outcome:
+    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
         """Make both phases; return with every state within the bound."""
         start = self.engine.policy.actor_parameters.vector.data.clone()
-        outcome = super().update(batch, progress)
+        outcome = super().update(batch, progress, refresh)
         rows = self.engine.rows(batch, self.penalty)
         metrics = {
             "trust_region/fixup_steps": float(self._fixup(rows)),

@@ -133,7 +133,7 @@ class VMPO(FirstOrder):
     objective: WeightedLikelihood
 
     def __init__(self, config: VMPOConfig, engine: Engine, generator: Generator) -> None:
-        objective = WeightedLikelihood(config, engine.policy.decoder.is_continuous)
+        objective = WeightedLikelihood(config, engine.policy.decoder.is_gaussian)
         super().__init__(config, objective, engine, generator)
 
     def step(self, minibatch: Any) -> tuple[Any, Tensor | float]:

@@ -199,10 +199,13 @@ class Engine(Protocol):
     def value_rows(self, batch: Any) -> Any:
         """Return the critic's inputs and targets in the engine's own form, a `Minibatch`."""
 
-    def value_gradient(self, rows: Any, value_clip: float | None) -> Any:
+    def value_gradient(
+        self, rows: Any, value_clip: float | None, huber_delta: float | None = None
+    ) -> Any:
         """Write the gradient of the value loss to the critic's gradient; return the loss.
 
-        The rows are from `value_rows`, or a minibatch of them; the clip is that of `value_loss`.
+        The rows are from `value_rows`, or a minibatch of them; clip and δ are those of
+        `value_loss`.
         """
 
 

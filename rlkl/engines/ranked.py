@@ -113,10 +113,12 @@ class RankedEngine(TorchEngine):
     def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:
         return RankedPolicy(distribution, rows, self.ranks, self._weight)
 
-    def value_gradient(self, rows: Any, value_clip: float | None) -> Any:
+    def value_gradient(
+        self, rows: Any, value_clip: float | None, huber_delta: float | None = None
+    ) -> Any:
         """Write the critic's gradient; return the loss."""
         share, weight = self._share(rows)
-        loss = super().value_gradient(share, value_clip)
+        loss = super().value_gradient(share, value_clip, huber_delta)
         return self._reduced(self.policy.critic_parameters.gradient, loss, weight)
 
     def _reduced(self, gradient: Tensor, loss: Tensor, weight: float) -> Tensor:

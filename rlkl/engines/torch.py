@@ -200,12 +200,14 @@ class TorchEngine:
         """Return the batch; with a shared encoder, features replace the observations."""
         return replace(batch, inputs=self.policy.critic_inputs(batch.inputs))
 
-    def value_gradient(self, rows: Any, value_clip: float | None) -> Any:
+    def value_gradient(
+        self, rows: Any, value_clip: float | None, huber_delta: float | None = None
+    ) -> Any:
         """Write the critic's gradient; return the loss."""
         self.policy.critic_parameters.gradient.zero_()
         values = self.policy.values(rows.inputs)
         loss, derivative = value_loss(
-            torch, values.detach(), rows.old_values, rows.returns, value_clip
+            torch, values.detach(), rows.old_values, rows.returns, value_clip, huber_delta
         )
         torch.autograd.backward(values, derivative)
         return loss

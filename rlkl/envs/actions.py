@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkl.envs.spaces import FLOAT32_MAX
+from rlkl.numerics.beta import Beta
 from rlkl.numerics.distributions import (
     Bernoulli,
     Categorical,
@@ -22,7 +23,7 @@ from rlkl.numerics.distributions import (
 )
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
-BOX_DISTRIBUTIONS = ("gaussian", "tanh_gaussian")
+BOX_DISTRIBUTIONS = ("gaussian", "tanh_gaussian", "beta")
 
 
 class ActionDecoder:
@@ -31,13 +32,15 @@ class ActionDecoder:
     Discrete uses `Categorical`, MultiDiscrete `MultiCategorical`, MultiBinary `Bernoulli`. A Box
     uses a `DiagonalGaussian`, whose samples u become a = u, or with `scale` and finite bounds
     a = (low + high) / 2 + u · (high - low) / 2, clipped to the bounds unless `clip` is false; or
-    a `TanhGaussian`, which is squashed: a = low + (high - low) · (tanh(u) + 1) / 2.
+    a `TanhGaussian`, which is squashed: a = low + (high - low) · (tanh(u) + 1) / 2; or a `Beta`,
+    whose samples are within (-1, 1): a = (low + high) / 2 + u · (high - low) / 2.
 
     Attributes:
         middle, half_range: of a = middle + half_range · u; None if that changes nothing.
-        log_half_range: Σ_d log((high - low) / 2) of squashed actions, which is their entropy minus
-            that of tanh(u); else 0.
-        is_continuous, squashes: whether the distribution is a Gaussian, and a squashed one.
+        log_half_range: Σ_d log((high - low) / 2) of a `TanhGaussian` and a `Beta`: the entropy of
+            the actions minus that of tanh(u) or u; else 0.
+        is_continuous: whether the space is a Box.
+        is_gaussian, squashes: whether the distribution is a Gaussian, and a squashed one.
         family: from a network's output `[B, P]` to distributions.
         parameter_size: P.
 
@@ -64,7 +67,8 @@ class ActionDecoder:
         self.half_range: Any = None
         self.log_half_range = 0.0
         self.is_continuous = isinstance(space, Box)
-        self.squashes = self.is_continuous and box_distribution != "gaussian"
+        self.is_gaussian = self.is_continuous and box_distribution != "beta"
+        self.squashes = self.is_continuous and box_distribution == "tanh_gaussian"
         self._is_shifted = bool(np.any(getattr(space, "start", 0)))
         self._shape: tuple[int, ...] = space.shape or ()
         self.family: Callable[[Tensor], Distribution]
@@ -76,25 +80,28 @@ class ActionDecoder:
         elif isinstance(space, MultiBinary):
             self.family, self.parameter_size = Bernoulli, math.prod(self._shape)
         else:
-            self.family = DiagonalGaussian if box_distribution == "gaussian" else TanhGaussian
+            families = (DiagonalGaussian, TanhGaussian, Beta)
+            self.family = dict(zip(BOX_DISTRIBUTIONS, families, strict=True))[box_distribution]
             self.parameter_size = 2 * math.prod(self._shape)
-            self._set_bounds(scale)
+            self._set_bounds(scale, box_distribution)
 
-    def _set_bounds(self, scale: bool) -> None:
+    def _set_bounds(self, scale: bool, box_distribution: str) -> None:
         box = self.space
-        if self.squashes and not (np.isfinite(box.low) & np.isfinite(box.high)).all():
+        needs_bounds = box_distribution != "gaussian"
+        if needs_bounds and not (np.isfinite(box.low) & np.isfinite(box.high)).all():
             raise ConfigError(
-                f"policy.box_distribution=tanh_gaussian: actions {box} have no finite bounds "
-                "to be squashed into; use policy.box_distribution=gaussian"
+                f"policy.box_distribution={box_distribution}: actions {box} have no finite bounds "
+                "to lie within; use policy.box_distribution=gaussian"
             )
         self._low, self._high = _bound(box.low), _bound(box.high)
         # In float64 high - low does not overflow, and low + (high - low) reaches the upper bound.
         low, high = box.low.astype(np.float64), box.high.astype(np.float64)
         if self.squashes:
             self._squash_low, self._squash_span = low, high - low
+        if needs_bounds:
             with np.errstate(divide="ignore"):  # low == high
-                self.log_half_range = float(np.log(self._squash_span / 2).sum())
-        elif scale:
+                self.log_half_range = float(np.log((high - low) / 2).sum())
+        if not self.squashes and (scale or needs_bounds):
             # The largest number of a type means no bound.
             bounded = np.maximum(np.abs(low), np.abs(high)) < FLOAT32_MAX
             middle, half = np.zeros(low.shape), np.ones(low.shape)

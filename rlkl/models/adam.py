@@ -9,22 +9,35 @@ import torch
 from torch import Tensor
 
 from rlkl.models.flat_parameters import FlatParameters, in_shared_memory
+from rlkl.utils.validation import check_range
 
 
 class Adam:
     """Adam on one parameter vector (Kingma & Ba 2015, algorithm 1), after gradient clipping.
 
-    With the step number t, β₁ = 0.9 and β₂ = 0.999: m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²,
-    θ ← θ - learning_rate · m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + ε).
+    With the step number t: m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²,
+    θ ← θ - learning_rate · m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + ε). Weight decay is decoupled
+    (AdamW, Loshchilov & Hutter 2019): before that, θ ← θ - learning_rate · weight_decay · θ.
 
-    It calls the kernel of `torch.optim.Adam(fused=True)` directly, without that class's overhead.
-    Its state is in memory that forked processes share. The learning rate may change between steps.
+    It calls the kernels of `torch.optim.Adam(fused=True)` and `AdamW` directly, without the
+    overhead of those classes. Its state is in memory that forked processes share. The learning rate
+    may change between steps.
     """
 
-    def __init__(self, parameters: FlatParameters, learning_rate: float, epsilon: float) -> None:
+    def __init__(
+        self,
+        parameters: FlatParameters,
+        learning_rate: float,
+        epsilon: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+    ) -> None:
         self.parameters = parameters
         self.learning_rate = learning_rate
         self.epsilon = epsilon
+        self.betas = betas
+        self.weight_decay = weight_decay
+        self._kernel = torch._fused_adamw_ if weight_decay else torch._fused_adam_
         vector = parameters.vector.data
         self.first_moment = in_shared_memory(torch.zeros_like(vector))
         self.second_moment = in_shared_memory(torch.zeros_like(vector))
@@ -50,12 +63,12 @@ class Adam:
             self.num_steps.add_(1)
         else:
             self._counter += 1  # faster than torch
-        torch._fused_adam_(
+        self._kernel(
             *self._tensors,
             lr=self.learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=self.weight_decay,
             eps=self.epsilon,
             amsgrad=False,
             maximize=False,
@@ -91,6 +104,24 @@ class Adam:
         """Continue from what `state_dict` returned."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
+
+
+def check_adam(section: str, config: Any) -> None:
+    """Check the hyperparameters of Adam in a section of the config, but for the learning rate.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    check_range(f"{section}.adam_epsilon", config.adam_epsilon, above=0)
+    check_range(f"{section}.adam_beta1", config.adam_beta1, at_least=0, below=1)
+    check_range(f"{section}.adam_beta2", config.adam_beta2, at_least=0, below=1)
+    check_range(f"{section}.weight_decay", config.weight_decay, at_least=0)
+
+
+def make_adam(parameters: FlatParameters, config: Any) -> Adam:
+    """Make Adam with the hyperparameters of a config."""
+    betas = config.adam_beta1, config.adam_beta2
+    return Adam(parameters, config.learning_rate, config.adam_epsilon, betas, config.weight_decay)
 
 
 def mean_of(scalars: Sequence[Tensor | float]) -> float:

@@ -25,18 +25,29 @@ STRIDED_SIDE = 8  # largest side in pixels after the strided convolutions
 
 
 def mlp(
-    input_size: int, hidden_sizes: Sequence[int], output_size: int, activation: str
+    input_size: int,
+    hidden_sizes: Sequence[int],
+    output_size: int,
+    activation: str,
+    layer_norm: bool = False,
 ) -> nn.Sequential:
     """Make a multilayer perceptron, `[B, input_size]` to `[B, output_size]`."""
-    layers = hidden_layers(input_size, hidden_sizes, activation)
+    layers = hidden_layers(input_size, hidden_sizes, activation, layer_norm)
     return layers.append(nn.Linear([input_size, *hidden_sizes][-1], output_size))
 
 
-def hidden_layers(input_size: int, sizes: Sequence[int], activation: str) -> nn.Sequential:
-    """Make linear layers with an activation after each, `[B, input_size]` to `[B, sizes[-1]]`."""
+def hidden_layers(
+    input_size: int, sizes: Sequence[int], activation: str, layer_norm: bool = False
+) -> nn.Sequential:
+    """Make linear layers with an activation after each, `[B, input_size]` to `[B, sizes[-1]]`.
+
+    Layer normalization (Ba 2016) is between a linear layer and its activation: γ (x - E[x]) /
+    √(Var[x] + 1e-5) + β over the layer's units, with γ = 1 and β = 0 at the start.
+    """
     layers: list[nn.Module] = []
     for before, after in zip([input_size, *sizes], sizes, strict=False):
-        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+        normalization = [nn.LayerNorm(after)] if layer_norm else []
+        layers += [nn.Linear(before, after), *normalization, ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 
 

@@ -108,16 +108,16 @@ class Policy:
         self.device = torch.device(device)
         self.dtype = dtype
         outputs = self.decoder.parameter_size
-        if self.decoder.is_continuous and not config.state_dependent_std:
+        if self.decoder.is_gaussian and not config.state_dependent_std:
             outputs //= 2
-        actor = self._network(config.actor_hidden_sizes, outputs)
-        critic = self._network(config.critic_hidden_sizes, 1)
+        actor = self._network(config.actor_hidden_sizes, outputs, config.actor_layer_norm)
+        critic = self._network(config.critic_hidden_sizes, 1, config.critic_layer_norm)
         for network, gain in ((actor, config.actor_gain), (critic, config.critic_gain)):
             if config.initialization == "orthogonal":
                 orthogonal_(network, config.hidden_gain, gain, generator)
             else:
                 uniform_(network, generator)
-        if self.decoder.is_continuous:
+        if self.decoder.is_gaussian:
             actor.head = GaussianHead(actor.head, self.decoder.parameter_size // 2, config)
         if config.share_encoder:
             if not list(actor.encoder.parameters()) and actor.memory is None:
@@ -138,7 +138,7 @@ class Policy:
             torch.zeros(1, self.decoder.parameter_size, device=self.device, dtype=dtype)
         )
 
-    def _network(self, hidden_sizes: list[int], outputs: int) -> Network:
+    def _network(self, hidden_sizes: list[int], outputs: int, layer_norm: bool) -> Network:
         config, vector_size = self.config, self.encoder.vector_size
         images = {
             key: ImageEncoder(
@@ -146,8 +146,8 @@ class Policy:
             )
             for key, shape in self.encoder.images.items()
         }
-        sizes = config.encoder_hidden_sizes
-        vector = hidden_layers(vector_size, sizes, config.activation) if vector_size else None
+        sizes, activation = config.encoder_hidden_sizes, config.activation
+        vector = hidden_layers(vector_size, sizes, activation, layer_norm) if vector_size else None
         features = [vector_size, *sizes][-1] if vector_size else 0
         features += config.image_features * len(images)
         encoder = Encoder(vector, VECTOR, images)
@@ -155,7 +155,7 @@ class Policy:
         if config.memory != "none":
             memory = Memory(config.memory, features, config.memory_size)
             features = memory.hidden_size
-        head = mlp(features, hidden_sizes, outputs, config.activation)
+        head = mlp(features, hidden_sizes, outputs, activation, layer_norm)
         return Network(encoder, memory, head)
 
     def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
@@ -235,6 +235,13 @@ class Policy:
                 features = features.detach()
         values: Tensor = self.critic.head(features).squeeze(-1)
         return values
+
+    @torch.no_grad()
+    def rescale_values(self, scale: float, shift: float) -> None:
+        """Change the critic's output layer, so that its outputs z become scale · z + shift."""
+        output = self.critic.head[-1]  # type: ignore[index]
+        output.weight.mul_(scale)
+        output.bias.mul_(scale).add_(shift)
 
     @torch.no_grad()
     def critic_inputs(self, inputs: Inputs) -> Inputs:

@@ -34,11 +34,15 @@ class PolicyConfig:
         memory: `none`, `gru` or `lstm`, of `memory_size` units.
         sequence_length: maximal number of steps of backpropagation through time.
         activation: between layers: tanh, relu, elu, gelu or silu.
+        actor_layer_norm, critic_layer_norm: layer normalization (Ba 2016) in each network, between
+            each linear hidden layer, also of its encoder for vectors, and its activation. Not in
+            image encoders and memories. Only the torch engine has it.
         initialization: `orthogonal` with the gains below, or `uniform` within ±1/√fan_in.
         hidden_gain, actor_gain, critic_gain: of hidden layers and of each output. The actor's is
             small, so the first policy hardly depends on the state.
         box_distribution: for Box actions: `gaussian`, clipped to the bounds before the environment
-            gets it, or `tanh_gaussian`, squashed into them.
+            gets it, `tanh_gaussian`, squashed into them, or `beta`, a beta distribution between
+            them with α, β > 1 (Chou 2017), which has no `log_std`.
         clip_actions: false leaves the clipping of a `gaussian` to the environment.
         scale_actions: whether a `gaussian` is in half-ranges from the middle of finite bounds: the
             environment gets middle + half-range · sample. Mean, standard deviation and entropy are
@@ -63,6 +67,8 @@ class PolicyConfig:
     memory_size: int = 64
     sequence_length: int = 32
     activation: str = "tanh"
+    actor_layer_norm: bool = False
+    critic_layer_norm: bool = False
     initialization: str = "orthogonal"
     hidden_gain: float = 2**0.5
     actor_gain: float = 0.01
@@ -88,11 +94,24 @@ class PolicyConfig:
         check_choice("policy.activation", self.activation, ACTIVATIONS)
         check_choice("policy.initialization", self.initialization, ("orthogonal", "uniform"))
         check_choice("policy.box_distribution", self.box_distribution, BOX_DISTRIBUTIONS)
-        if not self.clip_actions and self.box_distribution == "tanh_gaussian":
+        if not self.clip_actions and self.box_distribution != "gaussian":
             raise ConfigError(
                 "policy.clip_actions=false: has no effect with policy.box_distribution="
-                "tanh_gaussian, which squashes actions into their bounds; leave one of them out"
+                f"{self.box_distribution}, whose actions are within their bounds; leave one of "
+                "them out"
             )
+        if self.box_distribution == "beta" and (self.state_dependent_std or self.log_std):
+            raise ConfigError(
+                "policy.box_distribution=beta: has no log_std, and always depends on the state; "
+                "leave out policy.state_dependent_std and policy.log_std"
+            )
+        for name in ("actor", "critic"):
+            sizes = getattr(self, f"{name}_hidden_sizes")
+            if getattr(self, f"{name}_layer_norm") and not [*sizes, *self.encoder_hidden_sizes]:
+                raise ConfigError(
+                    f"policy.{name}_layer_norm=true: there is no hidden layer to normalize; set "
+                    f"policy.{name}_hidden_sizes=[64], or leave it out"
+                )
         check_choice("policy.engine", self.engine, ENGINES)
         for key in ("pixel_scale", "hidden_gain", "actor_gain", "critic_gain"):
             check_range(f"policy.{key}", getattr(self, key), above=0)

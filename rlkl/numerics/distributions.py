@@ -58,7 +58,7 @@ class Distribution(Protocol):
         return self.draw(self.noise(self.parameters.shape[:1], generator))
 
     def mode(self) -> Tensor:
-        """Return the deterministic actions: the most probable one, or the median."""
+        """Return the deterministic actions: the most probable one, the median or the mean."""
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log π(a|s) in nats, summed over action dimensions, `[B]`."""

@@ -57,9 +57,17 @@ def clipped_surrogate(
 
 
 def value_loss(
-    xp: Any, values: Array, old_values: Array, returns: Array, value_clip: float | None = None
+    xp: Any,
+    values: Array,
+    old_values: Array,
+    returns: Array,
+    value_clip: float | None = None,
+    huber_delta: float | None = None,
 ) -> tuple[Any, Array]:
     """Return L = ½ E[(V - R)²], to minimise, and ∂L/∂V = (V - R) / B, for values and returns `[B]`.
+
+    With δ = `huber_delta`, an error |e| > δ costs δ · (|e| - ½ δ) instead of ½ e², and its
+    derivative is ±δ / B (Huber 1964).
 
     With a clip c, in the units of the (scaled) return, it is PPO's clipped variant
     L = ½ E[max((V - R)², (V_old + clip(V - V_old, -c, c) - R)²)], as in OpenAI's baselines
@@ -67,7 +75,9 @@ def value_loss(
     error is the larger one.
     """
     error = values - returns
-    squared = error * error
+    squared = _squared(error, huber_delta)
+    if huber_delta is not None:
+        error = error.clip(-huber_delta, huber_delta)
     derivative = error / len(error)
     if value_clip is not None:
         change = values - old_values
@@ -75,7 +85,16 @@ def value_loss(
         near = xp.where(
             abs(change) <= value_clip, values, old_values + change.clip(-value_clip, value_clip)
         )
-        clipped = xp.square(near - returns)
+        clipped = _squared(near - returns, huber_delta)
         derivative = xp.where(clipped > squared, 0, derivative)
         squared = xp.maximum(squared, clipped)
     return 0.5 * squared.mean(), derivative
+
+
+def _squared(error: Array, huber_delta: float | None) -> Array:
+    """Return e², or twice Huber's loss."""
+    if huber_delta is None:
+        return error * error
+    size = abs(error)
+    quadratic = size.clip(0, huber_delta)
+    return quadratic * (2 * size - quadratic)

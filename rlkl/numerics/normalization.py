@@ -1,5 +1,6 @@
 """Normalizes observations and rewards by running moments in float64."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,44 @@ class RunningMoments:
         self.count = int(state["count"])
         self.mean = np.asarray(state["mean"], np.float64)
         self.squares = np.asarray(state["squares"], np.float64)
+
+
+class ValueNormalizer:
+    """Values in units of returns: V = mean + std · z, where z is the critic's output.
+
+    std = √(variance + 1e-5), as in rl_games. Before the first update, V = z.
+    """
+
+    def __init__(self) -> None:
+        self.moments = RunningMoments()
+
+    @property
+    def mean(self) -> float:
+        """Mean of the returns; 0 before the first update."""
+        return float(self.moments.mean)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns; 1 before the first update."""
+        return math.sqrt(self.moments.variance + 1e-5) if self.moments.count else 1.0
+
+    def denormalize(self, outputs: Any) -> Any:
+        """Return the values of outputs of the critic: arrays, tensors or numbers."""
+        return self.mean + self.std * outputs
+
+    def normalize(self, values: Any) -> Any:
+        """Return what the critic's outputs should be for these values."""
+        return (values - self.mean) / self.std
+
+    def update(self, returns: Floats) -> tuple[float, float]:
+        """Merge returns `[B]`.
+
+        Returns:
+            a and b with which a · z + b has the value that z had before.
+        """
+        mean, std = self.mean, self.std
+        self.moments.update(returns)
+        return std / self.std, (mean - self.mean) / self.std
 
 
 class ObservationNormalizer:

@@ -15,7 +15,7 @@ from rlkl.engines.base import Engine
 from rlkl.models.policy import Inputs, Policy
 from rlkl.models.recurrent import Sequences
 from rlkl.numerics.advantages import generalized_advantages, standardize
-from rlkl.numerics.normalization import RewardScaler
+from rlkl.numerics.normalization import RewardScaler, ValueNormalizer
 from rlkl.rollouts.rollout import Rollout
 
 
@@ -81,27 +81,21 @@ def make_batch(
     gae_lambda: float,
     reward_scaler: RewardScaler | None = None,
     reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
 ) -> Batch:
     """Turn a rollout into a batch, before the policy changes.
 
     π_old, its log-probabilities and the values are computed here, in one pass over all rows. The
     observations are copied to the device once, for this pass and for the update. For learning,
-    rewards are scaled and then clipped to ± `reward_clip`.
+    rewards are scaled and then clipped to ± `reward_clip`. With a value normalizer, old values and
+    returns are those of V, not of the critic's output.
 
     Returns:
         The transitions in time-major order, without autoreset steps.
     """
-    policy, finals = engine.policy, rollout.final_observations
-    observations = {
-        key: _to_device([_flat(array), *([finals[key]] if key in finals else [])], policy)
-        for key, array in rollout.observations.items()
-    }
-    values, next_values = _values(rollout, engine, {key: observations[key] for key in finals})
-    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
-    if reward_clip is not None:
-        rewards = rewards.clip(-reward_clip, reward_clip)
-    ends = rollout.terminated, rollout.truncated
-    advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
+    policy, observations = engine.policy, _observations(rollout, engine.policy)
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
+    advantages, values = _advantages(rollout, engine, observations, *settings)
     rows = np.flatnonzero(rollout.is_transition)
     is_all = len(rows) == rollout.is_transition.size
     chosen = slice(len(rows)) if is_all else policy.tensor(rows)
@@ -122,6 +116,64 @@ def make_batch(
         old.log_prob(actions),
         policy.tensor(values.reshape(-1)[rows]),
     )
+
+
+@torch.no_grad()
+def recompute_advantages(
+    batch: Batch,
+    rollout: Rollout,
+    engine: Engine,
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: RewardScaler | None = None,
+    reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
+) -> Batch:
+    """Return the batch with advantages and returns from the current values.
+
+    The policy must have no memory: the stored states are those of the old critic.
+    """
+    policy, observations = engine.policy, _observations(rollout, engine.policy)
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
+    advantages, values = _advantages(rollout, engine, observations, *settings)
+    rows = np.flatnonzero(rollout.is_transition)
+    return replace(
+        batch,
+        advantages=policy.tensor(advantages.reshape(-1)[rows]),
+        returns=policy.tensor((advantages + values).reshape(-1)[rows]),
+    )
+
+
+def _observations(rollout: Rollout, policy: Policy) -> dict[str, Tensor]:
+    """Return the observations of the T + 1 steps and the final ones, on the device."""
+    finals = rollout.final_observations
+    return {
+        key: _to_device([_flat(array), *([finals[key]] if key in finals else [])], policy)
+        for key, array in rollout.observations.items()
+    }
+
+
+def _advantages(
+    rollout: Rollout,
+    engine: Engine,
+    observations: dict[str, Tensor],
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: RewardScaler | None,
+    reward_clip: float | None,
+    value_normalizer: ValueNormalizer | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the advantages and the values of all steps, `[T, N]` each."""
+    finals = rollout.final_observations
+    values, next_values = _values(rollout, engine, {key: observations[key] for key in finals})
+    if value_normalizer is not None:
+        values, next_values = map(value_normalizer.denormalize, (values, next_values))
+    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
+    if reward_clip is not None:
+        rewards = rewards.clip(-reward_clip, reward_clip)
+    ends = rollout.terminated, rollout.truncated
+    advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
+    return advantages, values
 
 
 def _to_device(parts: Sequence[NDArray[Any]], policy: Policy) -> Tensor:

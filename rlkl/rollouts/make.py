@@ -1,5 +1,6 @@
 """Choose between arrays and tensors: the collector, the normalizers and the batch."""
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,14 +10,19 @@ from torch import Generator
 from rlkl.engines.base import Engine
 from rlkl.envs.tensor_env import TensorEnvironment
 from rlkl.envs.vector_env import VectorEnvironment
-from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler
+from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler, ValueNormalizer
 from rlkl.numerics.tensor_normalization import TensorObservationNormalizer, TensorRewardScaler
 from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.batch import make_batch as make_array_batch
+from rlkl.rollouts.batch import recompute_advantages as recompute_array_advantages
 from rlkl.rollouts.collector import Collector
 from rlkl.rollouts.rollout import Rollout
 from rlkl.rollouts.tensor_collector import TensorCollector
-from rlkl.rollouts.tensor_rollout import TensorRollout, make_tensor_batch
+from rlkl.rollouts.tensor_rollout import (
+    TensorRollout,
+    make_tensor_batch,
+    recompute_tensor_advantages,
+)
 from rlkl.utils.ranks import ALONE, Ranks
 
 AnyEnvironment = VectorEnvironment | TensorEnvironment
@@ -84,11 +90,39 @@ def make_batch(
     gae_lambda: float,
     reward_scaler: Any = None,
     reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
 ) -> Batch:
-    """Turn a rollout of arrays or of tensors into a batch; see `batch.make_batch`."""
+    """Turn a rollout of arrays or of tensors into a batch; see `batch.make_batch`.
+
+    With a value normalizer, old values and returns are what the critic's outputs are fitted to.
+    """
     make: Any = make_tensor_batch if isinstance(rollout, TensorRollout) else make_array_batch
-    batch: Batch = make(rollout, engine, gamma, gae_lambda, reward_scaler, reward_clip)
-    return batch
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
+    batch: Batch = make(rollout, engine, *settings)
+    if value_normalizer is None:
+        return batch
+    normalize = value_normalizer.normalize
+    return replace(batch, old_values=normalize(batch.old_values), returns=normalize(batch.returns))
+
+
+def recompute_advantages(
+    batch: Batch,
+    rollout: AnyRollout,
+    engine: Engine,
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: Any = None,
+    reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
+) -> Batch:
+    """Return a batch of `make_batch` with advantages and returns from the current critic."""
+    is_tensor = isinstance(rollout, TensorRollout)
+    compute: Any = recompute_tensor_advantages if is_tensor else recompute_array_advantages
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
+    recomputed: Batch = compute(batch, rollout, engine, *settings)
+    if value_normalizer is None:
+        return recomputed
+    return replace(recomputed, returns=value_normalizer.normalize(recomputed.returns))
 
 
 def for_arrays(normalizer: Any) -> ObservationNormalizer | None:

@@ -1,6 +1,6 @@
 """A rollout of tensors on a device, and the batch made from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from rlkl.engines.base import Engine
 from rlkl.envs.tensor_spaces import TensorObservations
 from rlkl.models.policy import Inputs
 from rlkl.models.recurrent import Sequences
+from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.numerics.tensor_advantages import generalized_advantages
 from rlkl.numerics.tensor_normalization import TensorRewardScaler
 from rlkl.rollouts.batch import Batch, sequences_of
@@ -77,23 +78,16 @@ def make_tensor_batch(
     gae_lambda: float,
     reward_scaler: TensorRewardScaler | None = None,
     reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
 ) -> Batch:
     """Turn a rollout into a batch on its device; see `batch.make_batch`.
 
     All rows are transitions with SAME_STEP autoreset. With NEXT_STEP, rows are selected by an
     index, which waits for the device once; so does a policy with memory, to find its sequences.
     """
-    policy = engine.policy
-    values, next_values = _values(rollout, engine)
-    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
-    if reward_clip is not None:
-        rewards = rewards.clamp(-reward_clip, reward_clip)
-    advantages = generalized_advantages(
-        rewards, values, next_values, rollout.terminated, rollout.truncated, gamma, gae_lambda
-    )
-    rows: Tensor | slice = slice(None)
-    if rollout.skips_rows:
-        rows = rollout.is_transition.flatten().nonzero().squeeze(-1)
+    policy, rows = engine.policy, _rows(rollout)
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
+    advantages, values = _advantages(rollout, engine, *settings)
 
     def flat(tensor: Tensor) -> Tensor:
         return tensor.flatten(0, 1)[rows]
@@ -114,6 +108,56 @@ def make_tensor_batch(
         old.log_prob(actions),
         policy.tensor(flat(values)),
     )
+
+
+@torch.no_grad()
+def recompute_tensor_advantages(
+    batch: Batch,
+    rollout: TensorRollout,
+    engine: Engine,
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: TensorRewardScaler | None = None,
+    reward_clip: float | None = None,
+    value_normalizer: ValueNormalizer | None = None,
+) -> Batch:
+    """Return the batch with new advantages and returns; see `batch.recompute_advantages`."""
+    policy, rows = engine.policy, _rows(rollout)
+    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
+    advantages, values = _advantages(rollout, engine, *settings)
+    return replace(
+        batch,
+        advantages=policy.tensor(advantages.flatten()[rows]),
+        returns=policy.tensor((advantages + values).flatten()[rows]),
+    )
+
+
+def _rows(rollout: TensorRollout) -> Tensor | slice:
+    """Return which rows of the flattened steps are transitions."""
+    if not rollout.skips_rows:
+        return slice(None)
+    return rollout.is_transition.flatten().nonzero().squeeze(-1)
+
+
+def _advantages(
+    rollout: TensorRollout,
+    engine: Engine,
+    gamma: float,
+    gae_lambda: float,
+    reward_scaler: TensorRewardScaler | None,
+    reward_clip: float | None,
+    value_normalizer: ValueNormalizer | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the advantages and the values of all steps in float64, `[T, N]` each."""
+    values, next_values = _values(rollout, engine)
+    if value_normalizer is not None:
+        values, next_values = map(value_normalizer.denormalize, (values, next_values))
+    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
+    if reward_clip is not None:
+        rewards = rewards.clamp(-reward_clip, reward_clip)
+    ends = rollout.terminated, rollout.truncated
+    advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
+    return advantages, values
 
 
 def _values(rollout: TensorRollout, engine: Engine) -> tuple[Tensor, Tensor]:

@@ -107,6 +107,7 @@ class _DeterministicActor(nn.Module):
     def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
         policy, normalizer = trained.policy, trained.normalizer
+        self.family: Any = policy.family
         self.actor, self.space = policy.actor, policy.decoder.space
         self.names = [VECTOR] * bool(policy.encoder.vector_size) + list(policy.encoder.images)
         self.state_size = self.actor.memory.state_size if self.actor.memory else 0
@@ -144,7 +145,7 @@ class _DeterministicActor(nn.Module):
             start = torch.as_tensor(np.broadcast_to(space.start, space.shape).copy())
             return (choices.reshape(-1, *space.shape) + start).to(dtype)
         if isinstance(space, Box):
-            mean = parameters.chunk(2, -1)[0].reshape(-1, *space.shape)
+            mean: Tensor = self.family(parameters).mode().reshape(-1, *space.shape)
             if not self.clips and self.half_range is None:
                 return mean.to(dtype)
             low, high = self.low.double(), self.high.double()

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rlkl.algos import ALGORITHMS
-from rlkl.algos.base import AlgoConfig
+from rlkl.algos.base import AlgoConfig, recomputes_advantages
 from rlkl.algos.critic import CriticConfig
 from rlkl.algos.natural_gradient import check_separate_encoder
 from rlkl.algos.ppo_clip import PPOClipConfig
@@ -89,6 +89,7 @@ class TrainConfig:
             check_range("clip_rewards", self.clip_rewards, above=0)
         self._check_annealing()
         check_separate_encoder(self.algo, self.policy)
+        self._check_recomputation()
         check_range("seed", self.seed, at_least=0)
         check_range("threads", self.threads, at_least=1, at_most=1024)
         check_range("max_bad_updates", self.max_bad_updates, at_least=1)
@@ -110,6 +111,21 @@ class TrainConfig:
             size = self.rollout_steps * self.env.num_envs
             made = f"rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}"
             check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
+
+    def _check_recomputation(self) -> None:
+        if not recomputes_advantages(self.algo):
+            return
+        start = "algo.recompute_advantages=true is not possible with"
+        if self.policy.memory != "none":
+            raise ConfigError(
+                f"{start} policy.memory={self.policy.memory}: the stored memory states are those "
+                "of the old critic; leave one of them out"
+            )
+        if self.critic.worker == "always":
+            raise ConfigError(
+                f"{start} critic.worker=always: the updates of actor and critic take turns; use "
+                "critic.worker=auto"
+            )
 
     def _make_parts(self) -> None:
         """Make the parts that are given by name, and check the types of all parts."""
@@ -134,6 +150,13 @@ class TrainConfig:
             for key, value in leaves(asdict(getattr(self, part)), f"{part}.")
             if key.endswith("_schedule")
         }
+        for part in ("algo", "critic"):
+            warmup = getattr(getattr(self, part), "learning_rate_warmup", 0.0)
+            if warmup and not self.anneal:
+                raise ConfigError(
+                    f"{part}.learning_rate_warmup={warmup:g}: with anneal=false no learning rate "
+                    "changes; leave one of them out"
+                )
         if not self.anneal and "linear" not in schedules.values():
             raise ConfigError(
                 f"anneal=false: changes nothing, no schedule is linear; expected one of "
@@ -143,7 +166,7 @@ class TrainConfig:
 
 FIXED_KEYS = (
     "algo.name", "algo.kl_coefficient", "env", "policy", "rollout_steps", "normalize_observations",
-    "scale_rewards", "seed", "device", "eval_interval", "run_dir",
+    "scale_rewards", "critic.normalize_values", "seed", "device", "eval_interval", "run_dir",
 )  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 

@@ -11,23 +11,27 @@ import gymnasium
 import torch
 
 from rlkl.algos import make_policy_optimizer
+from rlkl.algos.base import recomputes_advantages
 from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
 from rlkl.envs.make import make_training_env
 from rlkl.models.policy import Policy, PolicyConfig
+from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.make import (
     for_arrays,
     make_batch,
     make_collector,
     make_normalizer,
     make_reward_scaler,
+    recompute_advantages,
 )
 from rlkl.training.config import TrainConfig
 from rlkl.training.episode_tracker import EpisodeTracker
 from rlkl.training.evaluation import Evaluation, evaluate
 from rlkl.training.nonfinite_guard import NonfiniteGuard
+from rlkl.training.plasticity import diagnose
 from rlkl.training.rank_checks import (
     check_same_parameters,
     check_same_run,
@@ -182,20 +186,29 @@ class Learner:
         self.guard.remember()
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
-        gamma, gae_lambda, clip = config.gamma, config.gae_lambda, config.clip_rewards
-        batch = make_batch(rollout, self.engine, gamma, gae_lambda, self.reward_scaler, clip)
+        scaling = self.reward_scaler, config.clip_rewards, self.critic_fit.value_normalizer
+        settings = config.gamma, config.gae_lambda, *scaling
+        batch = make_batch(rollout, self.engine, *settings)
         prepared = time.perf_counter()
 
-        outcomes = self.updates.update(batch, progress)  # of the policy and of the critic
+        def recompute_now(latest: Batch) -> Batch:
+            return recompute_advantages(latest, rollout, self.engine, *settings)
+
+        recompute = recompute_now if recomputes_advantages(config.algo) else None
+        outcomes = self.updates.update(batch, progress, recompute)  # of policy and of critic
         updated = time.perf_counter()
 
         compared, histograms, bad = self.guard.check(rollout, batch, outcomes, self.iterations + 1)
         if bad is None:
             self.policy_optimizer.adapt(compared["kl/old_new"])
+            self.critic_fit.adapt(batch)
             # Updated only now, so that π_old and π_θ see the same normalized observations.
             if self.normalizer is not None and rollout.raw_vectors is not None:
                 self.normalizer.update(rollout.raw_transitions)
         self.iterations += 1
+        interval = config.logger.diagnosis_interval
+        if bad is None and interval and self.iterations % interval == 0:
+            compared |= diagnose(self.engine, batch)
         check_same_parameters(self.ranks, self.policy, self.iterations)
         self.tracker.add(rollout.episodes)
         end = time.perf_counter()

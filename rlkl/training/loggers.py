@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from rlkl.training.report import TAGS, Report
+from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
 from rlkl.utils.field_types import check_fields, plain_data
 from rlkl.utils.validation import check_choice, check_range
@@ -26,30 +26,40 @@ class LoggerConfig:
     Attributes:
         tensorboard: write TensorBoard events.
         histogram_interval: iterations between two sets of histograms; 0 for none.
+        diagnosis_interval: iterations between two diagnoses of plasticity and collapse (ranks of
+            features, dormant units, gradients by layer); 0 for none.
         progress: `live` updates one line, `plain` prints lines now and then, `none` prints
             nothing, `auto` is live on a terminal and plain elsewhere.
     """
 
     tensorboard: bool = True
     histogram_interval: int = 10
+    diagnosis_interval: int = 0
     progress: str = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self, "logger.")
         check_range("logger.histogram_interval", self.histogram_interval, at_least=0)
+        check_range("logger.diagnosis_interval", self.diagnosis_interval, at_least=0)
         check_choice("logger.progress", self.progress, PROGRESS)
 
 
 HEADERS = {"metrics.csv": ["env_steps", *TAGS], "episodes.csv": ["env_steps", "return", "length"]}
-"""The two CSV files of every run, and their columns."""
+"""The two CSV files of every run, and their columns without a diagnosis."""
 
 
-def header_of(name: str, content: bytes) -> list[str]:
-    """Return the columns of a CSV file: its own, of which an older version wrote fewer, or all."""
+def header_of(name: str, content: bytes, diagnosis: bool = False) -> list[str]:
+    """Return the columns of a CSV file: its own, or those of a new file.
+
+    An older version of rlkl wrote fewer. A diagnosis adds columns to a new `metrics.csv`.
+    """
+    more = list(DIAGNOSIS_TAGS) if name == "metrics.csv" else []
     first = content.partition(b"\n")[0].decode(errors="replace").rstrip("\r").split(",")
-    known = [column for column in HEADERS[name] if column in first]
+    known = [column for column in (*HEADERS[name], *more) if column in first]
     needed = {"env_steps", "kl/old_new"} & set(HEADERS[name])
-    return first if first == known and needed <= set(first) else HEADERS[name]
+    if first == known and needed <= set(first):
+        return first
+    return HEADERS[name] + more * diagnosis
 
 
 class Logger(Protocol):
@@ -74,11 +84,12 @@ class CSVLogger:
     Both files are complete after each iteration. NaN is an empty field.
 
     Args:
-        run_dir: an existing folder; rows are appended to existing files.
+        run_dir: an existing folder; rows are appended to existing files, in their columns.
+        diagnosis: whether a new `metrics.csv` has columns of `DIAGNOSIS_TAGS`.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self._files = {name: _CSVFile(run_dir / name) for name in HEADERS}
+    def __init__(self, run_dir: Path, diagnosis: bool = False) -> None:
+        self._files = {name: _CSVFile(run_dir / name, diagnosis) for name in HEADERS}
 
     def sync(self) -> None:
         """Flush all rows to disk, so that they survive a power loss."""
@@ -97,7 +108,8 @@ class CSVLogger:
         self._files["episodes.csv"].rows.writerows(report.episodes)
         scalars, metrics = report.scalars, self._files["metrics.csv"]
         tags = metrics.header[1:]
-        fields = ["" if math.isnan(scalars[tag]) else repr(scalars[tag]) for tag in tags]
+        values = (scalars.get(tag, math.nan) for tag in tags)
+        fields = ["" if math.isnan(value) else repr(value) for value in values]
         metrics.rows.writerow([report.env_steps, *fields])
         for file in self._files.values():
             file.file.flush()
@@ -111,10 +123,10 @@ class CSVLogger:
 class _CSVFile:
     """A CSV file that is appended to, with its number of lines and its digest."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, diagnosis: bool) -> None:
         self.lines, self.digest = 0, hashlib.sha256()
         content = path.read_bytes() if path.exists() else b""
-        self.header = header_of(path.name, content)
+        self.header = header_of(path.name, content, diagnosis)
         self._count(content)
         self.file = open_nofollow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "a", newline="")
         self.rows = csv.writer(self)

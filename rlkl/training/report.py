@@ -79,6 +79,33 @@ TAGS: dict[str, Tag] = {
 }
 """All numbers of the report, the same for every algorithm; NaN where one does not apply."""
 
+HIDDEN_LAYERS = 6
+"""The gradients of this many hidden layers of each network are reported, from the input on."""
+
+_OF = {"policy": "policy", "value": "critic"}
+_LAYERS = [*range(1, HIDDEN_LAYERS + 1), "output"]
+
+DIAGNOSIS_TAGS: dict[str, Tag] = {
+    "plasticity/entropy_min": Tag("smallest entropy of a state in the batch", "nats"),
+    **{
+        f"plasticity/{key}_rank": Tag(f"effective rank of the {name}'s features", "", UP)
+        for key, name in _OF.items()
+    },
+    **{
+        f"plasticity/{key}_dormant": Tag(f"dormant units of the {name}", "share", DOWN)
+        for key, name in _OF.items()
+    },
+    **{
+        f"plasticity/{key}_grad_norm_{layer}": Tag(
+            f"norm of the gradient in the {name}'s "
+            + ("output layer" if layer == "output" else f"layer {layer}")
+        )
+        for key, name in _OF.items()
+        for layer in _LAYERS
+    },
+}
+"""Numbers that are reported every `logger.diagnosis_interval` iterations."""
+
 CHARTS: dict[str, dict[str, list[str]]] = {
     "Return": {
         "return while training, mean of the last 100 episodes": ["return/train"],
@@ -121,6 +148,17 @@ CHARTS: dict[str, dict[str, list[str]]] = {
             "value/explained_variance", "value/explained_variance_after"
         ],
     },
+    "Plasticity": {
+        "effective rank of the features": ["plasticity/policy_rank", "plasticity/value_rank"],
+        "share of dormant units": ["plasticity/policy_dormant", "plasticity/value_dormant"],
+        "smallest entropy of a state": ["plasticity/entropy_min"],
+        **{
+            f"norm of the {name}'s gradient, by layer": [
+                f"plasticity/{key}_grad_norm_{layer}" for layer in _LAYERS
+            ]
+            for key, name in _OF.items()
+        },
+    },
     "Speed": {
         "environment steps per second": ["time/env_steps_per_second"],
         "seconds of an iteration, by phase": [
@@ -137,7 +175,8 @@ class Report:
 
     Attributes:
         env_steps: environment steps at its end.
-        scalars: a value for each of `TAGS`, in their order; NaN where one does not apply.
+        scalars: a value for each of `TAGS`, in their order, NaN where one does not apply; then
+            those of `DIAGNOSIS_TAGS`, if they are due.
         histograms: tensors `[B]` by tag.
         episodes: episodes that ended in it.
         bad_update: the update, if it was reverted because it was not finite.
@@ -151,13 +190,14 @@ class Report:
 
 
 def scalars_of(*parts: Mapping[str, float]) -> dict[str, float]:
-    """Merge the scalars of a report, with NaN for tags that do not apply.
+    """Merge the scalars of a report, with NaN for those of `TAGS` that do not apply.
 
     Raises:
-        KeyError: a tag is not in `TAGS`.
+        KeyError: a tag is not in `TAGS` or `DIAGNOSIS_TAGS`.
     """
     found = {tag: value for part in parts for tag, value in part.items()}
-    unknown = set(found) - set(TAGS)
+    unknown = set(found) - set(TAGS) - set(DIAGNOSIS_TAGS)
     if unknown:
         raise KeyError(f"unknown tags {sorted(unknown)}: add them to rlkl.training.report.TAGS")
-    return {tag: found.get(tag, math.nan) for tag in TAGS}
+    diagnosis = {tag: found[tag] for tag in DIAGNOSIS_TAGS if tag in found}
+    return {tag: found.get(tag, math.nan) for tag in TAGS} | diagnosis

@@ -110,7 +110,8 @@ class Run:
         learner, config = self.learner, self.learner.resolved_config
         with writing(self.run_dir):
             self.checkpoints.folder.mkdir(exist_ok=True)
-            self.checkpoints.csv = CSVLogger(self.run_dir)
+            diagnosis = config.logger.diagnosis_interval > 0
+            self.checkpoints.csv = CSVLogger(self.run_dir, diagnosis)
             self._loggers.append(self.checkpoints.csv)
             if config.logger.tensorboard:  # imported here because it takes a second
                 from rlkl.training.tensorboard import TensorBoardLogger  # noqa: PLC0415

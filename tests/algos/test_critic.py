@@ -1,12 +1,16 @@
 """The critic's fit: convergence, clipping, metrics, and independence of the actor."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from algorithm_checks import BOTH_ENGINES
 from gymnasium.spaces import Discrete
 from learning_loop import as_inputs, vector_encoder
+from made_batches import batch_for, policy_of
+from torch import Generator
 
 from rlkl.algos.critic import CriticConfig, CriticFit
 from rlkl.engines.make import make_engine
@@ -114,8 +118,83 @@ def _saved(state: dict[str, object]) -> object:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"learning_rate": 0.0}, {"num_epochs": 0}, {"value_clip": -1.0}, {"max_grad_norm": 0.0}],
+    [
+        {"learning_rate": 0.0},
+        {"num_epochs": 0},
+        {"value_clip": -1.0},
+        {"max_grad_norm": 0.0},
+        {"huber_delta": 0.0},
+    ],
 )
 def test_hyperparameters_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"critic.{next(iter(settings))}"):
         CriticConfig(**settings)
+
+
+@BOTH_ENGINES
+@pytest.mark.parametrize("value_clip", [None, 0.1])
+def test_huber_gradient_is_that_of_torch(engine: str, value_clip: float | None) -> None:
+    policy = policy_of("gaussian", engine=engine, dtype=torch.float64)
+    batch = batch_for(policy, "gaussian", 40)
+    old_values = batch.old_values - torch.linspace(-0.3, 0.3, 40).double()
+    batch = replace(batch, old_values=old_values)
+    config = CriticConfig(
+        num_epochs=1,
+        num_minibatches=1,
+        max_grad_norm=None,
+        loss="huber",
+        huber_delta=0.7,
+        value_clip=value_clip,
+    )
+    huber = torch.nn.HuberLoss(reduction="none", delta=0.7)
+    values = policy.values(batch.inputs)
+    costs = huber(values, batch.returns)
+    if value_clip is not None:
+        near = old_values + (values - old_values).clamp(-value_clip, value_clip)
+        costs = torch.maximum(costs, huber(near, batch.returns))
+    expected = torch.autograd.grad(costs.mean(), list(policy.critic.parameters()))
+    metrics = CriticFit(config, make_engine(policy), Generator().manual_seed(1)).update(batch, 0.0)
+    assert metrics.metrics["value/loss"] == pytest.approx(costs.mean().item(), rel=1e-9)
+    found = policy.critic_parameters.gradient
+    torch.testing.assert_close(found, torch.cat([g.reshape(-1) for g in expected]))
+
+
+@BOTH_ENGINES
+@pytest.mark.parametrize("hidden", [[], [8, 8]], ids=len)
+def test_new_statistics_keep_values(engine: str, hidden: list[int]) -> None:
+    policy = policy_of("categorical", engine=engine, critic_hidden_sizes=hidden)
+    fit = CriticFit(CriticConfig(normalize_values=True), make_engine(policy), Generator())
+    normalizer, batch = fit.value_normalizer, batch_for(policy, "categorical", 50)
+    assert normalizer is not None
+    for factor in (300.0, 0.1):
+        outputs = fit.engine.values(batch.inputs)
+        before = normalizer.denormalize(outputs)
+        returns = normalizer.normalize(factor * batch.returns - 100)
+        fit.adapt(replace(batch, returns=returns))
+        after = fit.engine.values(batch.inputs)
+        assert not torch.allclose(after, outputs)
+        torch.testing.assert_close(normalizer.denormalize(after), before, rtol=1e-4, atol=1e-3)
+    assert normalizer.moments.count == 100
+    every = torch.cat([factor * batch.returns - 100 for factor in (300.0, 0.1)]).double()
+    assert normalizer.mean == pytest.approx(float(every.mean()), rel=1e-5)
+    assert normalizer.std == pytest.approx(float(every.std(correction=0)), rel=1e-5)
+
+
+def test_normalized_fit_learns_large_returns(policy: Policy) -> None:
+    batch = batch_of(policy, 1000 + 300 * torch.linspace(-2, 3, 64))
+    settings = {"learning_rate": 0.02, "num_epochs": 100}
+    critic_fit = fit(policy, normalize_values=True, **settings)
+    normalizer = critic_fit.value_normalizer
+    assert normalizer is not None
+    critic_fit.adapt(batch)
+    returns, old_values = map(normalizer.normalize, (batch.returns, batch.old_values))
+    standardized = replace(batch, returns=returns, old_values=old_values)
+    metrics = critic_fit.update(standardized, 0.0).metrics
+    values = normalizer.denormalize(critic_fit.engine.values(batch.inputs))
+    assert (values - batch.returns).abs().mean() < 40
+    assert metrics["value/explained_variance_after"] > 0.98
+
+
+def test_huber_delta_without_huber_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"changes nothing with critic\.loss=mse"):
+        CriticConfig(huber_delta=2.0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from space_strategies import DISCRETE, FLOAT_BOXES, MULTI_BINARY, MULTI_DISCRETE
 
 from rlkl.envs.actions import ActionDecoder, check_action_space, mask_rows
+from rlkl.numerics.beta import Beta
 from rlkl.numerics.distributions import Bernoulli, Categorical, MultiCategorical, TanhGaussian
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
@@ -30,7 +31,7 @@ def decoded_samples(space: gym.Space[Any], kind: str, scale: float) -> tuple[Any
 
 @given(
     DISCRETE | MULTI_DISCRETE | MULTI_BINARY | FLOAT_BOXES | UNBOUNDED,
-    st.sampled_from(["gaussian", "tanh_gaussian"]),
+    st.sampled_from(["gaussian", "tanh_gaussian", "beta"]),
     st.sampled_from([0.1, 1.0, 3.0]),
 )
 def test_decoded_actions_lie_in_the_space(space: gym.Space[Any], kind: str, scale: float) -> None:
@@ -56,6 +57,10 @@ def test_decoders_have_family_and_parameter_size() -> None:
         assert decoder.parameter_size == size
         assert isinstance(decoder.family(torch.zeros(1, size)), family)
         assert decoder.squashes == decoder.is_continuous == (family is TanhGaussian)
+    beta = ActionDecoder(Box(0, 1, (2, 3)), "beta")
+    assert isinstance(beta.family(torch.zeros(1, beta.parameter_size)), Beta)
+    assert (beta.squashes, beta.is_continuous, beta.is_gaussian) == (False, True, False)
+    assert beta.log_half_range == pytest.approx(6 * np.log(0.5))
     plain = ActionDecoder(Box(0, 1, (2, 3)))
     assert (plain.parameter_size, plain.squashes, plain.is_continuous) == (12, False, True)
 
@@ -81,6 +86,9 @@ def test_known_samples_become_known_actions() -> None:
     assert unbounded.tolist() == [[1e6]]
     half = ActionDecoder(Box(2, 10, (1,)), "tanh_gaussian")(np.array([[0.0], [np.arctanh(0.5)]]))
     np.testing.assert_allclose(half, [[6], [8]], rtol=1e-6)
+    for scale in (True, False):  # samples are always within (-1, 1)
+        between = ActionDecoder(Box(2, 10, (1,)), "beta", scale=scale)(np.array([[0.0], [0.75]]))
+        np.testing.assert_allclose(between, [[6], [9]], rtol=1e-6)
 
 
 @given(FLOAT_BOXES, st.sampled_from([np.float32, np.float64]))
@@ -101,9 +109,10 @@ def test_squashing_is_monotone_and_reaches_bounds(
 @pytest.mark.parametrize(
     "space", [Box(-np.inf, np.inf, (2,)), Box(np.float32([0, -np.inf]), np.float32([1, 1]))]
 )
-def test_squashing_needs_finite_bounds(space: Box) -> None:
+@pytest.mark.parametrize("kind", ["tanh_gaussian", "beta"])
+def test_bounded_distributions_need_finite_bounds(space: Box, kind: str) -> None:
     with pytest.raises(ConfigError, match=r"no finite bounds.*policy\.box_distribution=gaussian"):
-        ActionDecoder(space, "tanh_gaussian")
+        ActionDecoder(space, kind)
 
 
 @pytest.mark.parametrize("space", [Box(0, 3, (2,), np.int64), Text(3), Dict(a=Discrete(2))])

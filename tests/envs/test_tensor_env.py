@@ -51,6 +51,7 @@ ACTIONS: list[tuple[gym.Space[Any], dict[str, Any]]] = [
     (Box(-np.inf, np.inf, (2,), np.float32), {"scale": True}),
     (Box(-1, 1, (2, 2), np.float64), {"clip": False}),
     (Box(-2, 6, (2,), np.float32), {"box_distribution": "tanh_gaussian"}),
+    (Box(-2, 6, (2,), np.float32), {"box_distribution": "beta"}),
 ]
 
 

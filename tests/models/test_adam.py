@@ -46,6 +46,31 @@ def test_adam_matches_torch_adam(max_grad_norm: float | None) -> None:
     assert (flat.vector - vector_of().vector).abs().max() > 0.05
 
 
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9), (0.0, 0.0)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_adam_matches_torch_adamw(betas: tuple[float, float], weight_decay: float) -> None:
+    flat, theirs = vector_of(), nn.Parameter(vector_of().vector.detach().clone())
+    adam = Adam(flat, 1e-2, 1e-5, betas, weight_decay)
+    reference = torch.optim.AdamW(
+        [theirs], 1e-2, betas, eps=1e-5, weight_decay=weight_decay, foreach=False, fused=False
+    )
+    for number, gradient in enumerate(gradients(30)):
+        adam.learning_rate = reference.param_groups[0]["lr"] = 1e-2 * (1 - number / 60)
+        flat.gradient.copy_(gradient)
+        theirs.grad = gradient.clone()
+        adam.step()
+        reference.step()
+        torch.testing.assert_close(flat.vector.detach(), theirs.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_weight_decay_shrinks_parameters_without_gradient() -> None:
+    flat = vector_of(3)
+    before = flat.vector.detach().clone()
+    flat.gradient.zero_()
+    Adam(flat, 0.1, 1e-5, weight_decay=0.5).step()
+    torch.testing.assert_close(flat.vector.detach(), 0.95 * before, rtol=1e-12, atol=0)
+
+
 def test_gradient_within_norm_is_unchanged() -> None:
     flat = vector_of()
     gradient = torch.linspace(-1, 1, 40, dtype=torch.float64)

@@ -18,6 +18,7 @@ from rlkl.engines.make import make_engine
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder
 from rlkl.models.policy import Inputs, Policy, PolicyConfig
 from rlkl.models.recurrent import Sequences
+from rlkl.numerics.beta import Beta
 from rlkl.numerics.distributions import (
     Bernoulli,
     Categorical,
@@ -239,6 +240,7 @@ def test_state_dependent_std_varies_and_has_gradients() -> None:
         (Box(-1, 1, (2, 2)), {}, DiagonalGaussian, 8),
         (Box(-1, 1, (2,)), {"state_dependent_std": True}, DiagonalGaussian, 4),
         (Box(-1, 1, (2,)), {"box_distribution": "tanh_gaussian"}, TanhGaussian, 4),
+        (Box(0, 3, (2,)), {"box_distribution": "beta", "log_std": 0.0}, Beta, 4),
     ],
 )
 def test_action_space_selects_family_and_contains_actions(

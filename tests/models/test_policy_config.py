@@ -26,7 +26,7 @@ from rlkl.utils.errors import ConfigError
         ("hidden_gain", 0.0),
         ("actor_gain", -1.0),
         ("critic_gain", 0.0),
-        ("box_distribution", "beta"),
+        ("box_distribution", "normal"),
         ("log_std", 3.0),
         ("log_std_min", -21.0),
         ("log_std_max", 6.0),
@@ -47,7 +47,15 @@ def test_inconsistent_log_std_bounds_are_refused() -> None:
 def test_squashed_actions_cannot_be_left_unclipped() -> None:
     with pytest.raises(ConfigError, match=r"policy\.clip_actions=false: has no effect"):
         PolicyConfig(box_distribution="tanh_gaussian", clip_actions=False)
+    with pytest.raises(ConfigError, match=r"policy\.box_distribution=beta, whose actions"):
+        PolicyConfig(box_distribution="beta", clip_actions=False)
     assert not PolicyConfig(clip_actions=False).clip_actions
+
+
+@pytest.mark.parametrize("settings", [{"log_std": -1.0}, {"state_dependent_std": True}])
+def test_beta_has_no_standard_deviation(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.box_distribution=beta: has no log_std"):
+        PolicyConfig(box_distribution="beta", **settings)
 
 
 def test_bounds_of_settings_are_allowed() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlkl.numerics.beta import Beta
 from rlkl.numerics.distributions import (
     Bernoulli,
     Categorical,
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Make] = {
     "bernoulli": Bernoulli,
     "gaussian": DiagonalGaussian,
     "tanh": TanhGaussian,
+    "beta": Beta,
 }
 
 # Possible actions of each choice, and those that the masks allow.

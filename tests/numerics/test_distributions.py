@@ -26,9 +26,16 @@ from scipy.integrate import quad
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import norm
 from torch import Tensor
+from torch.distributions import (
+    AffineTransform,
+    Independent,
+    Normal,
+    TransformedDistribution,
+    kl_divergence,
+)
 from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Beta as TorchBeta
 from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import Independent, Normal, TransformedDistribution, kl_divergence
 from torch.distributions.transforms import TanhTransform
 
 from rlkl.numerics.distributions import (
@@ -45,6 +52,11 @@ def parts(family: str, parameters: Tensor) -> list[torch.distributions.Distribut
     if family in ("gaussian", "tanh"):
         mean, log_std = parameters.chunk(2, -1)
         return [Normal(m, s) for m, s in zip(mean.T, log_std.exp().T, strict=True)]
+    if family == "beta":
+        shapes = (1 + (1 + parameters.exp()).log()).chunk(2, -1)
+        scale = [AffineTransform(-1.0, 2.0)]
+        pairs = zip(*(shape.T for shape in shapes), strict=True)
+        return [TransformedDistribution(TorchBeta(a, b), scale) for a, b in pairs]
     if family == "bernoulli":
         return [TorchBernoulli(logits=logit) for logit in parameters.T]
     return [TorchCategorical(logits=part) for part in parameters.split(SIZES[family], -1)]
@@ -64,7 +76,10 @@ def test_log_prob_entropy_and_kl_agree_with_torch(family: str) -> None:
         (ours.kl(other), total([kl_divergence(p, q) for p, q in both])),
         (other.kl(ours), total([kl_divergence(q, p) for p, q in both])),
     ]
-    if family != "tanh":
+    if family == "beta":
+        entropies = [p.base_dist.entropy() + math.log(2) for p in theirs]
+        expected.append((ours.entropy(), total(entropies)))
+    elif family != "tanh":
         expected.append((ours.entropy(), total([p.entropy() for p in theirs])))
     for found, value in expected:
         assert found.shape == (5,)

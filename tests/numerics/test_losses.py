@@ -271,3 +271,32 @@ def test_nan_in_value_or_return_stays(xp: Any, place: int, value_clip: float | N
     loss, derivative = value_loss(xp, *arrays(xp, *given), value_clip)
     assert math.isnan(loss)
     assert np.isnan(np.asarray(derivative)).tolist() == [False, True]
+
+
+@BOTH
+def test_huber_loss_is_linear_beyond_delta(xp: Any) -> None:
+    # Errors 0.5, -1, 3 and -4 with δ = 1 cost 0.125, 0.5, 2.5 and 3.5.
+    values, returns = vector(1.5, 1, 5, -2), vector(1, 2, 2, 2)
+    given = arrays(xp, values, vector(0, 0, 0, 0), returns)
+    loss, derivative = value_loss(xp, *given, huber_delta=1.0)
+    assert float(loss) == pytest.approx(6.625 / 4)
+    np.testing.assert_allclose(derivative, [0.125, -0.25, 0.25, -0.25])
+
+
+@BOTH
+@pytest.mark.parametrize("value_clip", [None, 0.5])
+def test_huber_loss_is_that_of_torch(xp: Any, value_clip: float | None) -> None:
+    values, old_values, returns = grid(
+        (-3.0, -0.5, -0.25, 0.0, 0.55, 0.75, 2.0), (0.0, 0.25), (-1.1, -0.05, 0.3, 0.5, 1.7)
+    )
+    leaf = values.clone().requires_grad_()
+    huber = torch.nn.HuberLoss(reduction="none", delta=0.8)
+    costs = huber(leaf, returns)
+    if value_clip is not None:
+        near = old_values + (leaf - old_values).clamp(-value_clip, value_clip)
+        costs = torch.maximum(costs, huber(near, returns))
+    (expected,) = torch.autograd.grad(costs.mean(), leaf)
+    given = arrays(xp, values, old_values, returns)
+    loss, derivative = value_loss(xp, *given, value_clip, 0.8)
+    assert float(loss) == pytest.approx(costs.mean().item(), rel=1e-12)
+    np.testing.assert_allclose(derivative, expected, rtol=1e-12, atol=1e-15)

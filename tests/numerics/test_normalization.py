@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler, RunningMoments
+from rlkl.numerics.normalization import (
+    ObservationNormalizer,
+    RewardScaler,
+    RunningMoments,
+    ValueNormalizer,
+)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 2**32 - 1))
@@ -219,3 +224,30 @@ def test_state_survives_json_bit_for_bit(kind: str) -> None:
         update(normalizer, after)
     assert resumed.state_dict() == original.state_dict()
     np.testing.assert_array_equal(resumed(after), original(after))
+
+
+def test_values_are_in_units_of_returns() -> None:
+    normalizer = ValueNormalizer()
+    assert normalizer.denormalize(3.0) == normalizer.normalize(3.0) == 3.0
+    normalizer.update(np.array([1.0, 5.0]))
+    normalizer.update(np.array([9.0]))
+    # Mean 5, variance 32/3.
+    assert normalizer.denormalize(0.0) == pytest.approx(5.0)
+    assert normalizer.denormalize(1.0) == pytest.approx(5 + 3.26599, rel=1e-5)
+    assert normalizer.normalize(5 + 2 * 3.26599) == pytest.approx(2.0, rel=1e-5)
+
+
+def test_value_statistics_tell_how_outputs_keep_their_values() -> None:
+    normalizer, outputs = ValueNormalizer(), np.array([-1.0, 0.0, 2.5])
+    for returns in ([-300.0, -200.0, -280.0], [10.0], [0.0, 1e4]):
+        values = normalizer.denormalize(outputs)
+        scale, shift = normalizer.update(np.array(returns))
+        outputs = scale * outputs + shift
+        np.testing.assert_allclose(normalizer.denormalize(outputs), values, rtol=1e-12, atol=1e-9)
+
+
+def test_equal_returns_give_finite_units() -> None:
+    normalizer = ValueNormalizer()
+    normalizer.update(np.zeros(8))
+    assert normalizer.std == pytest.approx(0.00316228, rel=1e-5)
+    assert normalizer.normalize(0.0) == 0.0

@@ -19,12 +19,14 @@ from rlkl.envs.tensor_env import TensorEnvironment
 from rlkl.envs.torch_tasks import TorchAcrobot, TorchCartPole, TorchPendulum
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Inputs
+from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.rollouts.make import (
     AnyCollector,
     make_batch,
     make_collector,
     make_normalizer,
     make_reward_scaler,
+    recompute_advantages,
 )
 from rlkl.utils.errors import BrokenEnvironmentError
 
@@ -91,6 +93,46 @@ def test_batch_is_that_of_arrays(name: str, settings: dict[str, Any]) -> None:
             torch.testing.assert_close(sequences[0].states, sequences[1].states)
         ended += len(first.episodes)
     assert ended > 8
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_recomputed_advantages_are_those_of_new_batch(name: str, kind: str) -> None:
+    collector, _, scaler = parts(name, kind)
+    engine, rollout = collector.engine, collector.collect()  # type: ignore[attr-defined]
+    scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
+    settings = 0.9, 0.8, scaler, 5.0
+    first = make_batch(rollout, engine, *settings)
+    with torch.no_grad():
+        for part in (engine.policy.critic_parameters, engine.policy.actor_parameters):
+            part.vector.mul_(1.5)
+    recomputed = recompute_advantages(first, rollout, engine, *settings)
+    second = make_batch(rollout, engine, *settings)
+    assert not torch.allclose(first.advantages, second.advantages)
+    for key in ("advantages", "returns"):
+        assert torch.equal(getattr(recomputed, key), getattr(second, key))
+    for key in ("old_values", "old_log_prob", "old_parameters", "actions"):
+        assert torch.equal(getattr(recomputed, key), getattr(first, key))
+
+
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_advantages_use_denormalized_values(kind: str) -> None:
+    collector, _, _ = parts("pendulum", kind)
+    engine, rollout = collector.engine, collector.collect()  # type: ignore[attr-defined]
+    normalizer = ValueNormalizer()
+    normalizer.update(np.array([1.0, 5.0, 9.0]))  # mean 5, standard deviation 3.26599
+    plain = make_batch(rollout, engine, 0.0, 0.8)
+    batch = make_batch(rollout, engine, 0.0, 0.8, None, None, normalizer)
+    # Without a future, the return is the reward.
+    expected = {
+        "advantages": plain.returns - 5 - 3.26599 * plain.old_values,
+        "returns": (plain.returns - 5) / 3.26599,
+        "old_values": plain.old_values,
+    }
+    recomputed = recompute_advantages(batch, rollout, engine, 0.0, 0.8, None, None, normalizer)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(getattr(batch, key), tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(getattr(recomputed, key), tensor, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cartpole", "next_step"])

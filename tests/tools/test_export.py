@@ -106,6 +106,9 @@ def to_vectors(observations: list[Any], columns: dict[str, list[int]]) -> np.nda
             Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float64),
             {"box_distribution": "tanh_gaussian", "image_encoder": "impala"},
             marks=pytest.mark.slow),
+        pytest.param(
+            Box(np.float32([2, -7]), np.float32([10, 0.5])),
+            {"box_distribution": "beta", "log_std": 0.0}, marks=pytest.mark.slow),
         (Box(np.float32([2, -np.inf]), np.float32([10, 0.5])), {}),
         pytest.param(
             Box(-0.01, 0.01, (2,)), {"clip_actions": False}, marks=pytest.mark.slow),
@@ -117,6 +120,9 @@ def to_vectors(observations: list[Any], columns: dict[str, list[int]]) -> np.nda
             marks=pytest.mark.slow),
         pytest.param(
             Discrete(3, start=3), {"encoder_hidden_sizes": [7], "activation": "silu"},
+            marks=pytest.mark.slow),
+        pytest.param(
+            Discrete(3), {"encoder_hidden_sizes": [7], "actor_layer_norm": True},
             marks=pytest.mark.slow),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from test_strangers import break_off
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.training.report import TAGS
+from rlkl.training.report import DIAGNOSIS_TAGS, TAGS
 from rlkl.training.tensorboard import (
     KL_BOUNDS,
     KL_OF_RUN,
@@ -113,7 +113,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Logdir:
 
 
 def test_dashboard_tags_are_written_by_runs() -> None:
-    written = {*TAGS, *KL_BOUNDS, KL_OF_RUN}
+    written = {*TAGS, *DIAGNOSIS_TAGS, *KL_BOUNDS, KL_OF_RUN}
     assert not set(TAGS) & {*KL_BOUNDS, KL_OF_RUN}
     for charts in layout().values():
         for title, (kind, tags) in charts.items():
@@ -132,7 +132,7 @@ def test_dashboard_has_each_chart_once(logdir: Logdir) -> None:
     }
     assert categories == {category: list(charts) for category, charts in layout().items()}
     assert list(categories) == [
-        "Return", "KL", "Ratio", "Trust region", "Policy", "Value", "Speed",
+        "Return", "KL", "Ratio", "Trust region", "Policy", "Value", "Plasticity", "Speed",
     ]  # fmt: skip
 
 

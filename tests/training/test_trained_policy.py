@@ -46,7 +46,9 @@ ACTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "multi_discrete": (MultiDiscrete([2, 3], start=[5, -1]), {}),
     "multi_binary": (MultiBinary([2, 2]), {}),
     "box": (Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float64), {}),
+    "normalized": (Discrete(3), {"actor_layer_norm": True, "encoder_hidden_sizes": [5]}),
     "box_of_state": (Box(-1, 1, (2,)), {"state_dependent_std": True}),
+    "box_beta": (Box(-3, 1, (2, 2)), {"box_distribution": "beta", "log_std": 0.0}),
     "box_tanh": (Box(-3, 1, (2, 2)), {"box_distribution": "tanh_gaussian"}),
 }
 

@@ -45,6 +45,8 @@ def unsupported(policy: Policy) -> str:
         return "a memory"
     if config.share_encoder:
         return "a shared encoder"
+    if config.actor_layer_norm or config.critic_layer_norm:
+        return "layer normalization"
     if config.activation not in SUPPORTED_ACTIVATIONS and (
         config.actor_hidden_sizes or config.critic_hidden_sizes or config.encoder_hidden_sizes
     ):
@@ -55,8 +57,9 @@ def unsupported(policy: Policy) -> str:
 class NumpyEngine(TorchEngine):
     """Evaluates MLPs with analytic gradients, several times as fast as torch.
 
-    Distributions without a closed form here (multi-discrete and multi-binary actions, the entropy
-    of a squashed Gaussian) are differentiated by torch, down to the network's output.
+    Distributions without a closed form here (multi-discrete and multi-binary actions, the beta
+    distribution, the entropy of a squashed Gaussian) are differentiated by torch, down to the
+    network's output.
 
     Args:
         policy: one for which `unsupported` is empty.
@@ -80,7 +83,7 @@ class NumpyEngine(TorchEngine):
         policy = self.policy
         if policy.family is Categorical:
             draw = self._draw_categories(noise.numpy())
-        elif policy.decoder.is_continuous and not policy.config.state_dependent_std:
+        elif policy.decoder.is_gaussian and not policy.config.state_dependent_std:
             draw = self._draw_around_means(noise.numpy())
         else:
             draw = self._draw(noise)
@@ -232,10 +235,14 @@ class NumpyEngine(TorchEngine):
         return Rows.of_values(batch)
 
     @_silently
-    def value_gradient(self, rows: Rows, value_clip: float | None) -> float:
+    def value_gradient(
+        self, rows: Rows, value_clip: float | None, huber_delta: float | None = None
+    ) -> float:
         """Write the critic's gradient; return the loss."""
         values = self.critic.forward(rows.vectors)[:, 0]
-        loss, derivative = value_loss(np, values, rows.old_values, rows.returns, value_clip)
+        loss, derivative = value_loss(
+            np, values, rows.old_values, rows.returns, value_clip, huber_delta
+        )
         self.critic.backward(derivative[:, None])
         return float(loss)
 

@@ -351,7 +351,7 @@ def test_gradient_needs_no_zeroing() -> None:
 
 FISHER = [
     *("categorical", "masked", "gaussian", "gaussian_of_state", "tanh_gaussian"),
-    *("two_actions", "two_actions_masked"),
+    *("two_actions", "two_actions_masked", "beta"),
 ]
 
 
