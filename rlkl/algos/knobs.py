@@ -1,7 +1,5 @@
 """The hyperparameter that limits the updates of each algorithm, and the values of its sweep."""
 
-from dataclasses import fields
-
 from rlkl.algos import ALGORITHMS
 
 KNOBS: dict[str, tuple[str, ...]] = {
@@ -41,8 +39,12 @@ def knob_value(algo: str, position: str, key: str | None = None) -> float:
 
 def knob_settings(algo: str, position: str) -> dict[str, float | str]:
     """Return hyperparameters: the values at a position of `FACTORS`, and constant schedules."""
-    names = [field.name for field in fields(ALGORITHMS[algo].config)]
-    schedules = {name: "constant" for name in names if name.endswith("_schedule")}
+    defaults = vars(ALGORITHMS[algo].config()).items()
+    schedules = {
+        key: "constant"
+        for key, value in defaults
+        if key.endswith("_schedule") and value != "constant"
+    }
     return schedules | {key: knob_value(algo, position, key) for key in KNOBS[algo]}
 
 
