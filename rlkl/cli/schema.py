@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, IntegerNode, ListConfig, OmegaConf
 
 from rlkl.algos import ALGORITHMS
+from rlkl.algos.knobs import KNOBS, family, knob_settings, knob_value
 from rlkl.tools.bench.work import BenchConfig
 from rlkl.training.config import TrainConfig, leaves
 
@@ -19,8 +20,8 @@ CONFIG_DIR = (
 )
 """Inside the installed package, or beside it in a checkout."""
 
-GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "table1", "ablation")
-OF_AN_EXPERIMENT = ("table1",)
+GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "table1", "family", "ablation")
+OF_AN_EXPERIMENT = ("table1", "family")
 """Groups that belong to one experiment, so `rlkl train --help` does not list them."""
 STACKED = ("experiment", "ablation")
 """Groups that take a list of options; the others take exactly one."""
@@ -38,6 +39,10 @@ def register_schemas() -> None:
     store.store(group="schema", name="train", node=root, package="_global_")
     for name, algorithm in ALGORITHMS.items():
         store.store(group="schema/algo", name=name, node=structured(algorithm.config))
+    for option, (algo, position) in family().items():
+        settings = knob_settings(algo, position)
+        node = {"defaults": [{"override /algo": algo}, "_self_"], "algo": settings}
+        store.store(group="family", name=option, node=node, package="_global_")
     store.store(group="schema", name="bench", node=structured(BenchConfig), package="_global_")
 
 
@@ -60,6 +65,11 @@ def search_path(config_dirs: Iterable[Path]) -> str:
 def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
     """Return the options of a group and their descriptions, the first comment of each file."""
     found = {}
+    if group == "family":
+        found = {
+            option: f"{algo} with {KNOBS[algo][0]}={knob_value(algo, position):g}"
+            for option, (algo, position) in family().items()
+        }
     for directory in (CONFIG_DIR, *config_dirs):
         for path in sorted((directory / group).glob("*.yaml")):
             comments = [

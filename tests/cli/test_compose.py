@@ -20,7 +20,10 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group) if g
 
 @pytest.mark.parametrize(
     "choice",
-    [pytest.param(c, marks=SLOW if c.startswith(("env=", "table1=")) else ()) for c in CHOICES],
+    [
+        pytest.param(c, marks=SLOW if c.startswith(("env=", "table1=", "family=")) else ())
+        for c in CHOICES
+    ],
 )
 def test_every_option_of_every_group_composes(choice: str) -> None:
     try:

@@ -59,12 +59,12 @@ def _write(comparison: Comparison, folder: Path, command: str) -> None:
             save(drawing, folder / "figures" / f"{figure.name}.{suffix}")
     for name, rows in comparison.tables.items():
         if rows:
-            _write_rows(folder / "data" / f"{name}.csv", rows)
+            write_rows(folder / "data" / f"{name}.csv", rows)
     for name, make in (("report.html", page), ("report.md", markdown)):
         (folder / name).write_text(make(comparison, made, command), encoding="utf-8")
 
 
-def _write_rows(path: Path, rows: Rows) -> None:
+def write_rows(path: Path, rows: Rows) -> None:
     """Write rows: numbers with all digits, NaN as an empty field."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -25,7 +25,7 @@ RUN_FILES = {"metrics.csv", "summary.json", "config.yaml"}
 TAGS = (
     "return/train", "return/eval", "kl/old_new", "kl/max", "kl/target", "ratio/std",
     "ratio/clip_fraction", "policy/entropy", "policy/entropy_estimate", "value/explained_variance",
-    "time/env_steps_per_second",
+    "time/env_steps_per_second", "time/update",
 )  # fmt: skip
 """Columns of `metrics.csv` that are read."""
 

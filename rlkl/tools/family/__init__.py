@@ -1,0 +1,1 @@
+"""The comparison of the trust-region family: numbers from run folders, tables and figures."""

@@ -1,0 +1,96 @@
+"""Makes the tables and figures of docs/trust_region_family.md from run folders alone.
+
+    python scripts/trust_region_family.py runs/grids/trust_region_family
+    python scripts/trust_region_family.py FOLDER --output=OTHER   # leaves the page as it is
+
+Writes runs.csv (a row per run), updates.csv (the KL of each update at the defaults), and figures.
+docs/trust_region_family.md has the command that makes the runs. Needs the extra `plots`.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from rlkl.tools.compare.files import write_rows
+from rlkl.tools.experiments.drawing import save
+from rlkl.tools.family import drawing
+from rlkl.tools.family.rows import (
+    asked_table,
+    bound_table,
+    collect,
+    extent,
+    knob_table,
+    run_row,
+    update_rows,
+)
+from rlkl.tools.rows import Rows, distinct
+from rlkl.utils.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "trust_region_family.md"
+RESULTS = ROOT / "docs" / "results" / "trust_region_family"
+END = "<!-- end of table -->"
+
+
+def markdown(rows: Rows) -> str:
+    """Return rows of texts as a table."""
+    if not rows:
+        return "No such run yet."
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def fill(page: str, parts: dict[str, str]) -> str:
+    """Return a page with new text between the markers of each part.
+
+    Raises:
+        ConfigError: the page lacks a marker.
+    """
+    for name, text in parts.items():
+        begin = f"<!-- {name}: made by scripts/trust_region_family.py -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
+        found = pattern.search(page)
+        if found is None:
+            raise ConfigError(f"{PAGE.name} lacks the lines {begin!r} and {END!r} around a table")
+        first, last = found.span()
+        page = f"{page[:first]}{begin}\n{text}\n{END}{page[last:]}"
+    return page
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("runs", nargs="+", help="folders to search")
+    parser.add_argument("--output", type=Path, help="folder for everything, page and all")
+    arguments = parser.parse_args()
+    output = arguments.output or RESULTS
+    found = collect(arguments.runs)
+    rows, updates = [run_row(run) for run in found], update_rows(found)
+    if not updates:
+        raise ConfigError("no run at the default of its knob; 'family=glob(*_default)' makes them")
+    parts = {"extent": extent(rows), "bound": markdown(bound_table(rows))}
+    parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
+    page = fill(PAGE.read_text(), parts)
+    output.mkdir(parents=True, exist_ok=True)
+    write_rows(output / "runs.csv", rows)
+    write_rows(output / "updates.csv", updates)
+    figures = {
+        "bounds": drawing.draw_bounds(rows),
+        "asked": drawing.draw_asked(rows),
+        "returns": drawing.draw_returns(rows),
+        "kl_and_return": drawing.draw_kl_and_return(rows),
+    }
+    for env in distinct(updates, "environment"):
+        figures[f"training_{env}"] = drawing.draw_training(updates, env)
+    for name, figure in figures.items():
+        save(figure, output / f"{name}.png")
+    (output / PAGE.name if arguments.output else PAGE).write_text(page)
+    print(f"{parts['extent']}\nwrote {output}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ConfigError as error:
+        sys.exit(f"trust_region_family: {error}")
