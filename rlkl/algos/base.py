@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rlkl.engines.base import EntropyBonus, Objective
 from rlkl.models.adam import check_adam
@@ -45,6 +45,9 @@ class AlgoConfig:
             `minibatch`, over each of them.
     """
 
+    knob: ClassVar[tuple[str, ...]] = ()
+    """The key that limits its updates, and keys that are scaled with it (`algos/knobs.py`)."""
+
     name: str = ""
     entropy_coefficient: float = 0.0
     entropy_coefficient_schedule: str = "constant"
@@ -86,6 +89,8 @@ class FirstOrderConfig(AlgoConfig):
         adam_beta2: decay of Adam's mean of squared gradients.
         weight_decay: decoupled, as in AdamW, of all parameters of the actor; 0 for none.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
     learning_rate: float = 7e-4
     learning_rate_schedule: str = "linear"

@@ -1,7 +1,7 @@
 """FixPO: a KL penalty, then gradient steps on the KL until no state's KL exceeds a bound."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Generator, Tensor
 
@@ -25,6 +25,8 @@ class FixPOConfig(PPOKLFixedConfig):
         max_fixup_steps: gradient steps of the fixup phase; if they do not suffice, the update is
             shortened.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("max_state_kl",)
 
     name: str = "fixpo"
     kl_coefficient_learning_rate: float = 0.01

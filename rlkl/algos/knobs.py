@@ -2,23 +2,7 @@
 
 from rlkl.algos import ALGORITHMS
 
-KNOBS: dict[str, tuple[str, ...]] = {
-    "vanilla_pg": ("learning_rate",),
-    "ppo_clip": ("clip_ratio",),
-    "ppo_kl": ("target_kl",),
-    "ppo_kl_fixed": ("kl_coefficient",),
-    "ppo_kl_lr": ("target_kl",),
-    "truly_ppo": ("clip_kl",),
-    "trpo": ("max_kl",),
-    "npg": ("max_kl",),
-    "spo": ("ratio_bound",),
-    "klip_ppo": ("clip_ratio",),
-    "mdpo": ("step_size",),
-    "fixpo": ("max_state_kl",),
-    "vmpo": ("target_kl", "target_std_kl"),
-    "ppo_ewma": ("clip_ratio",),
-    "trpl": ("max_state_kl", "mean_bound", "covariance_bound"),
-}
+KNOBS = {name: algo.config.knob for name, algo in ALGORITHMS.items() if algo.config.knob}
 """The knob of each algorithm, and keys that are multiplied by the same factor."""
 
 FACTORS = {"lowest": 0.1, "low": 10**-0.5, "default": 1.0, "high": 10**0.5, "highest": 10.0}

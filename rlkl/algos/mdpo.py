@@ -1,6 +1,7 @@
 """Mirror descent policy optimization: a penalty on the reverse KL, with a step size that falls."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Generator
 
@@ -24,6 +25,8 @@ class MDPOConfig(MinibatchConfig):
         step_size: t of the first update; 1 / t is the weight of KL(π_θ ‖ π_old).
         step_size_schedule: `constant`, or `linear` to 0 over the training budget.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("step_size",)
 
     name: str = "mdpo"
     step_size: float = 1.0

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class NaturalGradientConfig(AlgoConfig):
         fisher_fraction: fraction of the batch's states that Fisher-vector products use, sampled
             again in each update.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("max_kl",)
 
     max_kl: float = 0.01
     max_kl_schedule: str = "linear"

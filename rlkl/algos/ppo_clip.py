@@ -1,6 +1,7 @@
 """Proximal policy optimization with a clipped ratio."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Generator
 
@@ -24,6 +25,8 @@ class ClipConfig(MinibatchConfig):
         target_kl_scope: `minibatch` measures the KL on each minibatch before its step, `epoch` on
             the full batch after each epoch.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("clip_ratio",)
 
     clip_ratio: float = 0.2
     clip_ratio_high: float | None = None

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Generator
 
@@ -24,6 +24,8 @@ class PPOKLFixedConfig(MinibatchConfig):
         kl_coefficient: β, the weight of KL(π_old ‖ π_θ); 0 for no penalty.
     """
 
+    knob: ClassVar[tuple[str, ...]] = ("kl_coefficient",)
+
     name: str = "ppo_kl_fixed"
     kl_coefficient: float = 1.0
 
@@ -42,6 +44,8 @@ class PPOKLConfig(PPOKLFixedConfig):
         kl_coefficient_min: lower bound of β.
         kl_coefficient_max: upper bound of β.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("target_kl",)
 
     name: str = "ppo_kl"
     target_kl: float = 0.01

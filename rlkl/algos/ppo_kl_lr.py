@@ -1,7 +1,7 @@
 """Proximal policy optimization with a clipped ratio, whose learning rate follows the KL."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Generator
 
@@ -30,6 +30,8 @@ class PPOKLLRConfig(ClipConfig):
         learning_rate_min: lower bound of the learning rate.
         learning_rate_max: upper bound of the learning rate.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("target_kl",)
 
     name: str = "ppo_kl_lr"
     learning_rate: float = 1e-3

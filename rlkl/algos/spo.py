@@ -1,6 +1,7 @@
 """Simple policy optimization: a quadratic penalty on the ratio instead of a clip."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Generator
 
@@ -17,6 +18,8 @@ class SPOConfig(MinibatchConfig):
     Attributes:
         ratio_bound: ε, the distance of a ratio from 1 at the optimum of its sample.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("ratio_bound",)
 
     name: str = "spo"
     ratio_bound: float = 0.2

@@ -1,7 +1,7 @@
 """TRPL: each state's distribution is projected into a trust region before the ratio is taken."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -38,6 +38,12 @@ class TRPLConfig(MinibatchConfig):
         max_fixup_steps: gradient steps of the fixup phase; if they do not suffice, the update is
             shortened.
     """
+
+    knob: ClassVar[tuple[str, ...]] = (
+        "max_state_kl",
+        "mean_bound",
+        "covariance_bound",
+    )
 
     name: str = "trpl"
     projection: str = "kl"

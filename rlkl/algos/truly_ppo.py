@@ -1,6 +1,7 @@
 """Truly proximal policy optimization: PPO that pulls the policy back into its trust region."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Generator
 
@@ -28,6 +29,8 @@ class TrulyPPOConfig(MinibatchConfig):
         rollback_coefficient: α, the strength of the rollback; null for the authors' value: 5 for
             `truly_ppo`, 0.05 for `tr_ppo_rb`, 0.3 for `ppo_rb`. `tr_ppo` has none.
     """
+
+    knob: ClassVar[tuple[str, ...]] = ("clip_kl",)
 
     name: str = "truly_ppo"
     variant: str = "truly_ppo"

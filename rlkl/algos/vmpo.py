@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -28,6 +28,11 @@ class VMPOConfig(MinibatchConfig):
         target_std_kl: ε_Σ, the part from the change of the standard deviation; Gaussians only.
         dual_learning_rate: of η and α, in Adam on their logarithms.
     """
+
+    knob: ClassVar[tuple[str, ...]] = (
+        "target_kl",
+        "target_std_kl",
+    )
 
     name: str = "vmpo"
     temperature: float = 1.0

@@ -40,6 +40,11 @@ def make_trpo(
 
 def test_every_algorithm_has_a_knob() -> None:
     assert set(KNOBS) == set(ALGORITHMS)
+    assert (KNOBS["spo"], KNOBS["klip_ppo"], KNOBS["npg"]) == (
+        ("ratio_bound",),
+        ("clip_ratio",),
+        ("max_kl",),
+    )
     for name, keys in KNOBS.items():
         assert set(keys) <= set(vars(ALGORITHMS[name].config()))
 
