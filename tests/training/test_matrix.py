@@ -44,7 +44,7 @@ def learner(name: str, action: str, observation: str, memory: str, *, recall: bo
         "memory_size": 8,
         "image_features": 8,
         "actor_gain": 0.1,
-        "log_std": -0.7,
+        "log_std": 0.0 if action == "box_beta" else -0.7,
     }
     return Loop(
         algo,
