@@ -40,7 +40,7 @@ def made(name: str, **settings: Any) -> tuple[Policy, PolicyOptimizer]:
     policy = small_policy(2, Box(-9, 9, (1,)), actor_gain=0.01, **bounds, **settings)
     algo = config_of(
         name,
-        learning_rate=0.1 if name == "vanilla_pg" else 0.04,
+        learning_rate={"vanilla_pg": 0.1, "trpl": 0.01}.get(name, 0.04),
         learning_rate_schedule="constant",
         learning_rate_max=1.0,
         ratio_bound=0.9,
@@ -48,6 +48,7 @@ def made(name: str, **settings: Any) -> tuple[Policy, PolicyOptimizer]:
         max_kl_schedule="constant",
         num_epochs=2,
         kl_coefficient=0.1,
+        covariance_bound=0.1,
     )
     return policy, make_policy_optimizer(algo, make_engine(policy), Generator().manual_seed(0))
 
