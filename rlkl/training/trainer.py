@@ -156,7 +156,7 @@ def resume(
         with reading(shown):
             is_there = shown.is_dir()
         if not is_there:
-            raise ConfigError(f"{shown}: there is no such run folder")
+            raise ConfigError(f"{shown}: there is no such folder")
         run_dir = _working_directory() / shown  # absolute: an environment may change the directory
         with reading(run_dir):
             check_own_files(run_dir)

@@ -35,6 +35,7 @@ def learner(name: str, action: str, observation: str, memory: str, *, recall: bo
         target_kl=0.1 if name in ("ppo_kl", "ppo_kl_lr", "vmpo") else None,
         learning_rate_max=0.02,
         max_state_kl=1.0,
+        covariance_bound=0.1,
         kl_coefficient=0.1,
         cg_damping=0.01,
         max_grad_norm=None,
