@@ -19,9 +19,11 @@ from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
+from rlkl.training.callbacks import Callback, Stop
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
-from rlkl.training.loggers import LoggerConfig
+from rlkl.training.loggers import Logger, LoggerConfig
+from rlkl.training.report import Report
 from rlkl.training.summary import Summary
 from rlkl.training.trained_policy import load_policy
 from rlkl.training.trainer import Trainer, resume, train
@@ -31,12 +33,14 @@ from rlkl.version import __version__
 __all__ = [
     "ALGORITHMS",
     "AlgoConfig",
+    "Callback",
     "CheckpointConfig",
     "ConfigError",
     "CriticConfig",
     "EnvConfig",
     "FixPOConfig",
     "KLipPPOConfig",
+    "Logger",
     "LoggerConfig",
     "MDPOConfig",
     "NPGConfig",
@@ -47,7 +51,9 @@ __all__ = [
     "PPOKLLRConfig",
     "PolicyConfig",
     "PolicyOptimizer",
+    "Report",
     "SPOConfig",
+    "Stop",
     "Summary",
     "TRPLConfig",
     "TRPOConfig",

@@ -23,7 +23,14 @@ from rlkl.cli.flags import (
     whole_number,
 )
 from rlkl.envs.make import make_rendered_env
-from rlkl.tools.rendering import VIDEO_SUFFIXES, Video, cannot_render, check_video, play
+from rlkl.training.rendering import (
+    VIDEO_SUFFIXES,
+    Video,
+    cannot_render,
+    check_video,
+    play,
+    without_display,
+)
 from rlkl.training.trained_policy import TrainedRun
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.seeding import RandomStreams
@@ -96,7 +103,7 @@ def main(arguments: list[str]) -> int:
 @contextmanager
 def _shown(
     run: TrainedRun, seed: int, video: Path | None
-) -> Iterator[tuple[gym.Env[Any, Any], Callable[[], None]]]:
+) -> Iterator[tuple[gym.Env[Any, Any], Callable[[], object]]]:
     """Yield an environment, in a window or for a video, and what captures a picture of it."""
     if video is None:
         with closing(make_rendered_env(run.env, "human")) as env:
@@ -106,7 +113,6 @@ def _shown(
                 raise cannot_render(env, error) from error
             yield env, lambda: None
     else:
-        # Otherwise SDL, which renders many environments, looks for a display.
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        without_display()
         with closing(make_rendered_env(run.env, "rgb_array")) as env, Video(env, video) as film:
             yield env, film.capture

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rlkl.training.callbacks import Callbacks
 from rlkl.training.checkpoint import BEST, LAST, as_bytes, numbered
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import CSVLogger
@@ -26,6 +27,7 @@ class RunRecord:
         best: the best return so far.
         best_policy: the policy with that return, as of `Learner.policy_state`.
         unlogged: scalars and episodes of the last iteration, until its evaluation is finished.
+        stop_reason: why a callback ended the run; empty if none did.
     """
 
     def __init__(self, before: dict[str, Any], *, exact: bool) -> None:
@@ -35,6 +37,7 @@ class RunRecord:
         self.best_policy: dict[str, Any] | None = before.get("best_policy")
         self.unlogged: dict[str, Any] | None = before.get("unlogged")
         self.exact = exact and before.get("exact", True)
+        self.stop_reason: str = before.get("stop_reason", "")
 
     @property
     def wall_seconds(self) -> float:
@@ -62,8 +65,15 @@ class CheckpointWriter:
         origin: versions and git revision at the start of the run.
     """
 
-    def __init__(self, learner: Learner, run_dir: Path, record: RunRecord) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        run_dir: Path,
+        record: RunRecord,
+        callbacks: Callbacks | None = None,
+    ) -> None:
         self.learner, self.run_dir, self.record = learner, run_dir, record
+        self.callbacks = callbacks or Callbacks(())
         self.folder = run_dir / "checkpoints"
         self.csv: CSVLogger | None = None
         self.saved_iteration = -1
@@ -79,11 +89,15 @@ class CheckpointWriter:
 
     def save(self) -> None:
         """Write a regular checkpoint; recreate environments that cannot be restored."""
+        self.recreate_environments()
+        self._write([f"step_{self.learner.env_steps}.pt", LAST], resumable=True)
+
+    def recreate_environments(self) -> None:
+        """Recreate environments that cannot be restored, as the other ranks do at checkpoints."""
         learner = self.learner
         is_last = learner.env_steps >= learner.config.total_env_steps
         if learner.resets_at_checkpoints and learner.iterations and not is_last:
             learner.recreate_environments()
-        self._write([f"step_{self.learner.env_steps}.pt", LAST], resumable=True)
 
     def save_last(self) -> None:
         """Write `last.pt` at the end; after a failed iteration it is only good for its policy."""
@@ -119,8 +133,11 @@ class CheckpointWriter:
         # The state of environments is lost when a worker process of theirs dies.
         is_lost = state["collector"]["under_way"] is None
         resumable = resumable and (self.learner.resets_at_checkpoints or not is_lost)
+        run = self.record.as_dict() | {"files": files}
+        if states := self.callbacks.state_dict():
+            run["callbacks"] = states
         return state | {
-            "run": self.record.as_dict() | {"files": files},
+            "run": run,
             "resumable": resumable,
             "whole": self.is_between_iterations,
             **self.origin,

@@ -18,7 +18,13 @@ from rlkl.training.resource_checks import check_memory, check_processes
 from rlkl.utils.config_upgrades import upgrade_config, upgrade_section
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data
-from rlkl.utils.validation import check_choice, check_divides, check_range, check_text
+from rlkl.utils.validation import (
+    check_choice,
+    check_divides,
+    check_range,
+    check_text,
+    seconds_of,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,10 @@ class TrainConfig:
         seed: of all random numbers.
         device: of the networks: cpu, cuda, cuda:1, ...
         threads: for torch and NumPy; small networks rarely gain from more.
+        stop_at_return: the run ends when `return/train`, the mean return of the last 100 training
+            episodes, reaches this value; null for no such end.
+        stop_after: the run ends after this wall time: seconds, or such as `30m`, `2h`, `1d`; null
+            for no such end.
         max_bad_updates: number of consecutive reverted updates (with a number that is infinite or
             NaN) that ends the run.
         eval_episodes: episodes with deterministic actions after training; 0 for none.
@@ -72,6 +82,8 @@ class TrainConfig:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
+    stop_at_return: float | None = None
+    stop_after: str | None = None
     max_bad_updates: int = 3
     eval_episodes: int = 20
     eval_max_episode_steps: int = MAX_EPISODE_STEPS
@@ -80,6 +92,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._make_parts()
+        if isinstance(self.stop_after, int | float) and not isinstance(self.stop_after, bool):
+            object.__setattr__(self, "stop_after", f"{self.stop_after:g}")
         check_fields(self)
         check_range("total_env_steps", self.total_env_steps, at_least=1, at_most=10**15)
         check_range("rollout_steps", self.rollout_steps, at_least=1)
@@ -87,6 +101,10 @@ class TrainConfig:
         check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         if self.clip_rewards is not None:
             check_range("clip_rewards", self.clip_rewards, above=0)
+        if self.stop_at_return is not None:
+            check_range("stop_at_return", self.stop_at_return)
+        if self.stop_after is not None:
+            seconds_of("stop_after", self.stop_after)
         self._check_annealing()
         check_separate_encoder(self.algo, self.policy)
         self._check_recomputation()
@@ -172,6 +190,9 @@ FIXED_KEYS = (
 
 AUTOMATIC_VALUES = {"env.backend": "auto", "policy.engine": "auto", "checkpoint.interval": None}
 """Keys with the value that lets rlkl choose; `config.yaml` has the choice."""
+
+END_KEYS = ("total_env_steps", "stop_at_return", "stop_after")
+"""Keys that say when a run ends; with a change of one a finished run continues."""
 
 OUTPUT_KEYS = ("logger", "run_dir")
 """Keys that say where and what a run writes; they do not change its results."""

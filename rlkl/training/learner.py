@@ -16,7 +16,7 @@ from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
 from rlkl.envs.make import make_training_env
-from rlkl.models.policy import Policy, PolicyConfig
+from rlkl.models.policy import Policy
 from rlkl.rollouts.make import (
     for_arrays,
     make_batch,
@@ -38,8 +38,7 @@ from rlkl.training.rank_checks import (
 )
 from rlkl.training.report import Report, scalars_of
 from rlkl.training.resource_checks import check_memory, checked_device
-from rlkl.training.trained_policy import describe_policy
-from rlkl.utils.config_upgrades import upgrade_section
+from rlkl.training.trained_policy import check_fits, describe_policy
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.ranks import join_ranks
 from rlkl.utils.seeding import RandomStreams
@@ -55,6 +54,7 @@ class Learner:
         ranks: the processes that train together.
         resets_at_checkpoints: whether environments are recreated at checkpoints, because they
             cannot be restored.
+        on_rollout: called with each rollout before the update.
 
     Raises:
         ConfigError: the environment, the device or the algorithm cannot be used.
@@ -81,6 +81,7 @@ class Learner:
             undone.pop_all()
         self.iterations = 0
         self.tracker = EpisodeTracker()
+        self.on_rollout: Callable[[Any], None] = lambda rollout: None
 
     def _build(self, device: torch.device) -> None:
         config, streams, envs = self.config, self.streams, self.envs
@@ -180,6 +181,7 @@ class Learner:
         config, start, progress = self.config, time.perf_counter(), self.progress
         rollout = self.collector.collect()
         collected = time.perf_counter()
+        self.on_rollout(rollout)
 
         self.guard.remember()
         if self.reward_scaler is not None:
@@ -325,26 +327,9 @@ class Learner:
         Raises:
             ConfigError: the state is of another algorithm, policy or environment.
         """
-        self._check_fits(state)
+        check_fits(state, self.config.algo.name, self.policy)
         self.policy.load_state_dict(state["policy"])
         if self.normalizer is not None:
             self.normalizer.load_state_dict(state["normalizer"])
         if self.reward_scaler is not None:
             self.reward_scaler.load_state_dict(state["reward_scaler"])
-
-    def _check_fits(self, state: dict[str, Any]) -> None:
-        algo = state["config"]["algo"]["name"]
-        if algo != self.config.algo.name:
-            raise ConfigError(
-                f"the checkpoint is of algo={algo}, not of {self.config.algo.name}; start a new run"
-            )
-        ours, theirs = describe_policy(self.policy), dict(state["policy_description"])
-        saved = PolicyConfig(**upgrade_section("policy", theirs["config"]))
-        # The engine does not change the networks.
-        theirs["config"] = asdict(saved) | {"engine": ours["config"]["engine"]}
-        for part, value in theirs.items():
-            if value != ours[part]:
-                raise ConfigError(
-                    f"the checkpoint is of another {'policy' if part == 'config' else part}: "
-                    f"{value}, but here it is {ours[part]}; start a new run"
-                )

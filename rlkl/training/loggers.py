@@ -5,13 +5,14 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
-from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report
+from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report, is_own_column
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
 from rlkl.utils.field_types import check_fields, plain_data
 from rlkl.utils.validation import check_choice, check_range
@@ -28,6 +29,8 @@ class LoggerConfig:
         histogram_interval: iterations between two sets of histograms; 0 for none.
         diagnosis_interval: iterations between two diagnoses of plasticity and collapse (ranks of
             features, dormant units, gradients by layer); 0 for none.
+        video_interval: iterations between two videos of an episode with deterministic actions, in
+            `videos/` and the logs (extra: video); 0 for none.
         progress: `live` updates one line, `plain` prints lines now and then, `none` prints
             nothing, `auto` is live on a terminal and plain elsewhere.
     """
@@ -35,12 +38,14 @@ class LoggerConfig:
     tensorboard: bool = True
     histogram_interval: int = 10
     diagnosis_interval: int = 0
+    video_interval: int = 0
     progress: str = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self, "logger.")
         check_range("logger.histogram_interval", self.histogram_interval, at_least=0)
         check_range("logger.diagnosis_interval", self.diagnosis_interval, at_least=0)
+        check_range("logger.video_interval", self.video_interval, at_least=0)
         check_choice("logger.progress", self.progress, PROGRESS)
 
 
@@ -48,25 +53,33 @@ HEADERS = {"metrics.csv": ["env_steps", *TAGS], "episodes.csv": ["env_steps", "r
 """The two CSV files of every run, and their columns without a diagnosis."""
 
 
-def header_of(name: str, content: bytes, diagnosis: bool = False) -> list[str]:
+def header_of(name: str, content: bytes, more: Sequence[str] = ()) -> list[str]:
     """Return the columns of a CSV file: its own, or those of a new file.
 
-    An older version of rlkl wrote fewer. A diagnosis adds columns to a new `metrics.csv`.
+    An older version of rlkl wrote fewer. `more` are further columns of a new `metrics.csv`: of a
+    diagnosis, of `logger.info_keys` and of callbacks.
     """
-    more = list(DIAGNOSIS_TAGS) if name == "metrics.csv" else []
+    is_metrics = name == "metrics.csv"
+    of_diagnosis = DIAGNOSIS_TAGS if is_metrics else ()
     first = content.partition(b"\n")[0].decode(errors="replace").rstrip("\r").split(",")
-    known = [column for column in (*HEADERS[name], *more) if column in first]
+    known = [column for column in (*HEADERS[name], *of_diagnosis) if column in first]
+    known += dict.fromkeys(column for column in first if is_metrics and is_own_column(column))
     needed = {"env_steps", "kl/old_new"} & set(HEADERS[name])
     if first == known and needed <= set(first):
         return first
-    return HEADERS[name] + more * diagnosis
+    return HEADERS[name] + (list(more) if is_metrics else [])
 
 
 class Logger(Protocol):
-    """Receives the report of every iteration."""
+    """Receives the report of every iteration; any object with these two methods is one."""
 
     def log(self, report: Report) -> None:
-        """Log one iteration."""
+        """Log one iteration.
+
+        Args:
+            report: `scalars` by tag, NaN where one does not apply, at `env_steps`; with
+                histograms, images, videos and the episodes that ended.
+        """
         ...
 
     def close(self, status: str) -> None:
@@ -85,11 +98,16 @@ class CSVLogger:
 
     Args:
         run_dir: an existing folder; rows are appended to existing files, in their columns.
-        diagnosis: whether a new `metrics.csv` has columns of `DIAGNOSIS_TAGS`.
+        more: columns of a new `metrics.csv` besides `TAGS`.
     """
 
-    def __init__(self, run_dir: Path, diagnosis: bool = False) -> None:
-        self._files = {name: _CSVFile(run_dir / name, diagnosis) for name in HEADERS}
+    def __init__(self, run_dir: Path, more: Sequence[str] = ()) -> None:
+        self._files = {name: _CSVFile(run_dir / name, more) for name in HEADERS}
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of `metrics.csv`."""
+        return self._files["metrics.csv"].header
 
     def sync(self) -> None:
         """Flush all rows to disk, so that they survive a power loss."""
@@ -123,10 +141,10 @@ class CSVLogger:
 class _CSVFile:
     """A CSV file that is appended to, with its number of lines and its digest."""
 
-    def __init__(self, path: Path, diagnosis: bool) -> None:
+    def __init__(self, path: Path, more: Sequence[str]) -> None:
         self.lines, self.digest = 0, hashlib.sha256()
         content = path.read_bytes() if path.exists() else b""
-        self.header = header_of(path.name, content, diagnosis)
+        self.header = header_of(path.name, content, more)
         self._count(content)
         self.file = open_nofollow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "a", newline="")
         self.rows = csv.writer(self)

@@ -1,10 +1,13 @@
 """The report of an iteration, and the table of all its numbers."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkl.rollouts.rollout import Episode
@@ -169,6 +172,40 @@ CHARTS: dict[str, dict[str, list[str]]] = {
 """TensorBoard's charts: the tags of each, by category and title."""
 
 
+RESERVED = {tag.partition("/")[0] for tag in (*TAGS, *DIAGNOSIS_TAGS)} | {
+    "advantage", "evaluation", "info", "kl_bounds", "run",
+}  # fmt: skip
+"""First parts of tags that callbacks cannot use."""
+
+_OWN_TAG = re.compile(r"[A-Za-z]\w*(/[\w.-]+)+", re.ASCII)
+
+
+def check_own_tag(tag: Any) -> None:
+    """Check the tag of something that is logged besides `TAGS`.
+
+    Raises:
+        ValueError: it is no name such as `custom/distance`, or its first part is reserved.
+    """
+    if not isinstance(tag, str) or not _OWN_TAG.fullmatch(tag):
+        raise ValueError(f"tag {tag!r}: expected a prefix and a name, such as custom/distance")
+    prefix = tag.partition("/")[0]
+    if prefix in RESERVED:
+        raise ValueError(f"tag {tag}: the prefix {prefix}/ is rlkl's own; use custom/ or another")
+
+
+def is_own_column(column: str) -> bool:
+    """Return whether a column of `metrics.csv` is of a callback or of `logger.info_keys`."""
+    prefix = column.partition("/")[0]
+    return bool(_OWN_TAG.fullmatch(column)) and (prefix == "info" or prefix not in RESERVED)
+
+
+class Video(NamedTuple):
+    """Pictures in RGB, uint8 `[T, H, W, 3]`, and how many are shown in a second."""
+
+    frames: NDArray[np.uint8]
+    fps: float
+
+
 @dataclass(frozen=True)
 class Report:
     """The data that is logged for an iteration.
@@ -180,6 +217,8 @@ class Report:
         histograms: tensors `[B]` by tag.
         episodes: episodes that ended in it.
         bad_update: the update, if it was reverted because it was not finite.
+        images: pictures in RGB, uint8 `[H, W, 3]`, by tag.
+        videos: by tag.
     """
 
     env_steps: int
@@ -187,6 +226,58 @@ class Report:
     histograms: Mapping[str, Tensor]
     episodes: Sequence[Episode] = ()
     bad_update: BadUpdate | None = None
+    images: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    videos: dict[str, Video] = field(default_factory=dict)
+
+    def log(self, tag: str, value: float) -> None:
+        """Add a number of a callback.
+
+        Args:
+            tag: in the `tags` of the callback.
+            value: a number; NaN for an empty field.
+
+        Raises:
+            ValueError: the tag or the value cannot be used.
+        """
+        check_own_tag(tag)
+        self.scalars[tag] = float(value)
+
+    def log_image(self, tag: str, image: Any) -> None:
+        """Add a picture.
+
+        Args:
+            tag: such as `custom/map`.
+            image: RGB, uint8 `[H, W, 3]`.
+
+        Raises:
+            ValueError: the tag or the picture cannot be used.
+        """
+        check_own_tag(tag)
+        self.images[tag] = _pixels(tag, image, 3)
+
+    def log_video(self, tag: str, frames: Any, fps: float = 30.0) -> None:
+        """Add a video.
+
+        Args:
+            tag: such as `custom/trajectory`.
+            frames: RGB, uint8 `[T, H, W, 3]`.
+            fps: frames in a second.
+
+        Raises:
+            ValueError: the tag or the frames cannot be used.
+        """
+        check_own_tag(tag)
+        self.videos[tag] = Video(_pixels(tag, frames, 4), float(fps))
+
+
+def _pixels(tag: str, pixels: Any, ndim: int) -> NDArray[np.uint8]:
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] != 3 or not array.size:
+        expected = "(H, W, 3)" if ndim == 3 else "(T, H, W, 3)"
+        raise ValueError(
+            f"{tag} has shape {array.shape} and type {array.dtype}; expected {expected} and uint8"
+        )
+    return array.copy()
 
 
 def scalars_of(*parts: Mapping[str, float]) -> dict[str, float]:

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 from rlkl.rollouts.rollout import Episode
+from rlkl.training.callbacks import Callback, Callbacks
 from rlkl.training.checkpoint_writer import CheckpointWriter, RunRecord
 from rlkl.training.evaluation import Evaluation, EvaluationStoppedError
 from rlkl.training.learner import Learner
-from rlkl.training.loggers import CSVLogger, Logger, write_json
+from rlkl.training.loggers import Logger, write_json
 from rlkl.training.nonfinite_guard import BadUpdate, BadUpdatesError
+from rlkl.training.open_loggers import open_csv, open_loggers
 from rlkl.training.progress import make_progress, print_summary
 from rlkl.training.report import Report
 from rlkl.training.resource_checks import DeviceMemoryError
@@ -39,6 +41,7 @@ class Run:
         before: entry `run` of the checkpoint, in a resumed run.
         exact: whether the results will equal an uninterrupted run's.
         shown: the folder as the user typed it.
+        callbacks: called in this order.
     """
 
     def __init__(
@@ -47,12 +50,15 @@ class Run:
         run_dir: Path,
         shown: Path,
         before: dict[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
         *,
         exact: bool = True,
     ) -> None:
         self.learner, self.run_dir, self.shown = learner, run_dir, shown
-        self.record = RunRecord(before or {}, exact=exact)
-        self.checkpoints = CheckpointWriter(learner, run_dir, self.record)
+        before = before or {}
+        self.record = RunRecord(before, exact=exact)
+        self.callbacks = Callbacks(callbacks, before.get("callbacks"))
+        self.checkpoints = CheckpointWriter(learner, run_dir, self.record, self.callbacks)
         if exact and learner.iterations:  # an inexact run writes a checkpoint at its start
             self.checkpoints.saved_iteration = learner.iterations
         self._folder_tracker = FolderTracker(run_dir)
@@ -84,14 +90,22 @@ class Run:
                 self._release_others()
             wall_seconds = self.record.wall_seconds
             failure = _first_failure(failure, self.checkpoints.save_last)
-            is_short = learner.env_steps < learner.config.total_env_steps
-            stopped = interrupted or is_short or self._final_evaluation_stopped
+            stopped = interrupted or not self._is_over or self._final_evaluation_stopped
             status = "failed" if failure else "stopped" if stopped else "finished"
+            reason = "interrupted" if stopped else self.record.stop_reason
+            reason = "interrupted twice" if interrupted else reason
+
+            def summarized() -> Summary:
+                if failure is not None:
+                    text = f"{type(failure).__name__}: {failure}"
+                    return self._summary("failed", text, wall_seconds)
+                return self._summary(status, reason, wall_seconds)
+
+            ended = summarized()
+            failure = _first_failure(failure, lambda: self.callbacks.end(learner, ended))
+            status = "failed" if failure else status
             failure = _first_failure(failure, lambda: self._close(status))
-            reason = "interrupted twice" if interrupted else "interrupted" if stopped else ""
-            if failure is not None:
-                status, reason = "failed", f"{type(failure).__name__}: {failure}"
-            summary = self._summary(status, reason, wall_seconds)
+            summary = summarized()
             failure = self._moved(_first_failure(failure, lambda: self._write(summary)))
             if not self._is_iterating:  # else the others failed too, or see this process end
                 with suppress(RankError):
@@ -110,16 +124,12 @@ class Run:
         learner, config = self.learner, self.learner.resolved_config
         with writing(self.run_dir):
             self.checkpoints.folder.mkdir(exist_ok=True)
-            diagnosis = config.logger.diagnosis_interval > 0
-            self.checkpoints.csv = CSVLogger(self.run_dir, diagnosis)
-            self._loggers.append(self.checkpoints.csv)
-            if config.logger.tensorboard:  # imported here because it takes a second
-                from rlkl.training.tensorboard import TensorBoardLogger  # noqa: PLC0415
-
-                self._loggers.append(
-                    TensorBoardLogger(self.run_dir, config, learner.env_steps, kl_so_far)
-                )
+            csv = open_csv(self.run_dir, config, self.callbacks.tags)
+            self.checkpoints.csv = csv
+            self._loggers.append(csv)
+            self._loggers += open_loggers(self.run_dir, config, learner.env_steps, kl_so_far)
         self._loggers += more_loggers
+        self.callbacks.begin(learner, self.run_dir)
         if self.checkpoints.saved_iteration < 0:
             self.checkpoints.save()
         self.checkpoints.save_best()  # the file may be from dropped rows
@@ -133,9 +143,9 @@ class Run:
                 episodes = [Episode(*episode) for episode in unlogged["episodes"]]
                 report = Report(learner.env_steps, unlogged["metrics"], {}, episodes)
                 self._end_iteration(report, stop)
-            elif learner.env_steps >= total:  # only the final evaluation is missing
-                self._evaluate(stop)
-            while learner.env_steps < total and not learner.ranks.any(stop.is_set()):
+            elif self._is_over:  # only the final evaluation is missing
+                self._evaluate(Report(learner.env_steps, {}, {}), stop)
+            while learner.env_steps < total and not learner.ranks.any(self._ends(stop)):
                 self.checkpoints.is_between_iterations, self._is_iterating = False, True
                 try:
                     report = learner.iterate()
@@ -158,9 +168,32 @@ class Run:
                 self._warn_of_endless_episodes(report)
                 if not config.eval_interval:
                     self.checkpoints.note_best(learner.tracker.return_mean)
+                self._after_update(report)
                 self._end_iteration(report, stop)
-                if learner.iterations % interval == 0 and self.record.unlogged is None:
-                    self.checkpoints.save()
+                if learner.iterations % interval == 0:
+                    if self.record.unlogged is None:
+                        self.checkpoints.save()
+                    else:
+                        self.checkpoints.recreate_environments()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the budget is used, or a callback has ended the run."""
+        is_used = self.learner.env_steps >= self.learner.config.total_env_steps
+        return is_used or bool(self.record.stop_reason)
+
+    def _ends(self, stop: threading.Event) -> bool:
+        """Return whether the run ends before its budget is used."""
+        return stop.is_set() or bool(self.record.stop_reason)
+
+    def _after_update(self, report: Report) -> None:
+        """Call the callbacks; log the iteration even if one fails."""
+        try:
+            self.callbacks.all("on_update", self.learner, report)
+        except BaseException:
+            self._log(report)
+            raise
+        self.record.stop_reason = self.record.stop_reason or self.callbacks.stop_reason
 
     def _release_others(self) -> None:
         """Let the other ranks stop, if they wait for this one's stop flag."""
@@ -179,7 +212,7 @@ class Run:
     def _end_iteration(self, report: Report, stop: threading.Event) -> None:
         """Evaluate if it is due, and log the iteration, even if the evaluation fails."""
         learner, config, record = self.learner, self.learner.config, self.record
-        is_last = learner.env_steps >= config.total_env_steps
+        is_last = self._is_over
         is_due = config.eval_interval > 0 and learner.iterations % config.eval_interval == 0
         if is_last and config.eval_episodes:
             episodes = [tuple(episode) for episode in report.episodes]
@@ -187,7 +220,7 @@ class Run:
             self.checkpoints.is_between_iterations = True
             self.checkpoints.save_last()
         try:
-            value = self._evaluate(stop) if is_last or is_due else math.nan
+            value = self._evaluate(report, stop) if is_last or is_due else math.nan
         except BaseException:
             if record.unlogged is None or not stop.is_set():
                 self._log(report)
@@ -197,12 +230,12 @@ class Run:
         report.scalars["return/eval"] = math.nan if value is None else value
         self._log(report)
 
-    def _evaluate(self, stop: threading.Event) -> float | None:
+    def _evaluate(self, report: Report, stop: threading.Event) -> float | None:
         """Return the mean return of an evaluation: NaN without episodes, None if stopped."""
         learner, config = self.learner, self.learner.config
         if not config.eval_episodes:
             return math.nan
-        is_last = learner.env_steps >= config.total_env_steps
+        is_last = self._is_over
         start = time.perf_counter()
         try:
             evaluation = learner.evaluate(stop.is_set)
@@ -215,10 +248,13 @@ class Run:
         if warning and (is_last or not self._warned_of_limit):
             self._warned_of_limit = True
             tell(warning)
-        if is_last:
-            self._final_evaluation = evaluation
         if config.eval_interval:
             self.checkpoints.note_best(evaluation.mean_return)
+        report.scalars["return/eval"] = evaluation.mean_return
+        self.callbacks.all("on_evaluation", learner, report, evaluation)
+        self.record.stop_reason = self.record.stop_reason or self.callbacks.stop_reason
+        if self._is_over:
+            self._final_evaluation = evaluation
         return evaluation.mean_return
 
     def _warn_of_endless_episodes(self, report: Report) -> None:

@@ -15,7 +15,7 @@ LOG = "log.txt"
 FILES_BEFORE_START = (".lock", LOG)
 """Files that may exist in a folder before its run starts."""
 
-FOLDERS = ("checkpoints", "bad_updates")
+FOLDERS = ("checkpoints", "bad_updates", "videos")
 FILES = ("config.yaml", "metrics.csv", "episodes.csv", "summary.json", "resumed.yaml")
 
 
@@ -108,8 +108,9 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
 
 
 def is_finished(summary: dict[str, Any], total_env_steps: int) -> bool:
-    """Return whether a run finished and used the whole budget, from its summary."""
-    return bool(summary["status"] == "finished" and summary["env_steps"] >= total_env_steps)
+    """Return whether a run finished: it used the whole budget, or a callback ended it."""
+    is_over = summary["env_steps"] >= total_env_steps or bool(summary.get("reason"))
+    return bool(summary["status"] == "finished" and is_over)
 
 
 def move_old_files(run_dir: Path) -> None:

@@ -19,7 +19,7 @@ class Summary:
 
     Attributes:
         status: `finished`, `stopped` (by the user) or `failed`.
-        reason: why the run stopped or failed, else empty.
+        reason: why the run stopped or failed, or why a callback ended it; else empty.
         env_steps: environment steps.
         iterations: iterations.
         episodes: finished training episodes.

@@ -17,7 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch.utils.tensorboard.summary
+from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
     Event,
     SessionLog,
@@ -35,7 +37,8 @@ from tensorboard.summary.writer.record_writer import (  # type: ignore[import-un
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import Metrics
 from rlkl.training.loggers import as_yaml
-from rlkl.training.report import CHARTS, Report
+from rlkl.training.pictures import gif_bytes, png_bytes
+from rlkl.training.report import CHARTS, Report, Video
 from rlkl.utils.atomic_files import open_nofollow, write_durably
 
 KL_BOUNDS = ("kl_bounds/kl", "kl_bounds/lower", "kl_bounds/upper")
@@ -66,7 +69,8 @@ SESSION_END = b"_hparams_/session_end_info"
 """Tag of the status at the end of a run, for TensorBoard's hparams plugin."""
 
 NOT_VARIED = (
-    "logger", "checkpoint", "run_dir", "eval_episodes", "eval_max_episode_steps", "eval_interval"
+    "logger", "checkpoint", "run_dir", "eval_episodes", "eval_max_episode_steps", "eval_interval",
+    "stop_at_return", "stop_after",
 )  # fmt: skip
 """Parts of a config that are not hyperparameters."""
 
@@ -121,6 +125,11 @@ class TensorBoardLogger:
                     # The default is 1,500 bins, which is slow; TensorBoard draws 30.
                     summary = torch_summary.histogram(tag, values.numpy(force=True), 64)
                     self._add(summary=summary, step=report.env_steps)
+        pictures = {tag: png_summary(image) for tag, image in report.images.items()}
+        pictures |= {tag: gif_summary(video) for tag, video in report.videos.items()}
+        for tag, picture in pictures.items():
+            value = Summary.Value(tag=tag, image=picture)
+            self._add(summary=Summary(value=[value]), step=report.env_steps)
         self._iterations += 1
         self._env_steps = report.env_steps
         self._kl_sum += report.scalars["kl/old_new"]
@@ -137,6 +146,21 @@ class TensorBoardLogger:
             self._add_scalars(self._env_steps, {KL_OF_RUN: self._kl_sum / self._iterations})
         self._add(summary=session_end(status))
         self._file.close()
+
+
+def png_summary(image: NDArray[np.uint8]) -> Any:
+    """Return a picture `[H, W, 3]` as TensorBoard's image."""
+    return _image_summary(image.shape, png_bytes(image))
+
+
+def gif_summary(video: Video) -> Any:
+    """Return a video as an animated image, which TensorBoard plays."""
+    return _image_summary(video.frames.shape[1:], gif_bytes(video))
+
+
+def _image_summary(shape: tuple[int, ...], content: bytes) -> Any:
+    height, width = shape[:2]
+    return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
 
 
 def layout() -> dict[str, dict[str, list[Any]]]:

@@ -91,6 +91,26 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
     }
 
 
+def check_fits(state: dict[str, Any], algo: str, policy: Policy) -> None:
+    """Check that a learner's state is of this algorithm and of a policy like this one.
+
+    Raises:
+        ConfigError: it is of another algorithm, policy or environment.
+    """
+    if (other := state["config"]["algo"]["name"]) != algo:
+        raise ConfigError(f"the checkpoint is of algo={other}, not of {algo}; start a new run")
+    ours, theirs = describe_policy(policy), dict(state["policy_description"])
+    saved = PolicyConfig(**upgrade_section("policy", theirs["config"]))
+    # The engine does not change the networks.
+    theirs["config"] = asdict(saved) | {"engine": ours["config"]["engine"]}
+    for part, value in theirs.items():
+        if value != ours[part]:
+            raise ConfigError(
+                f"the checkpoint is of another {'policy' if part == 'config' else part}: "
+                f"{value}, but here it is {ours[part]}; start a new run"
+            )
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A trained policy at a number of steps, and the settings with which its run evaluates it."""

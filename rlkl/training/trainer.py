@@ -3,41 +3,44 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlkl.envs.ids import check_module
 from rlkl.models.policy import Policy
-from rlkl.training.checkpoint import BEST, load_checkpoint, newest, taking_from
+from rlkl.training.builtin_callbacks import callbacks_of
+from rlkl.training.callbacks import Callback, check_callbacks
+from rlkl.training.checkpoint import newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
 from rlkl.training.csv_recovery import recover_rows
 from rlkl.training.device_speed import device_warning
 from rlkl.training.follower import Lead, Order, follow, obey, receive
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import Logger, as_yaml
+from rlkl.training.resuming import (
+    changes_end,
+    check_unfinished,
+    record_resume,
+    rename_newer_best,
+)
 from rlkl.training.run import Run
 from rlkl.training.run_folder import check_folder, make_run_dir, writing
 from rlkl.training.run_status import (
     RunStatus,
     check_own_files,
     clean_up,
-    is_finished,
     move_old_files,
     read_config,
     read_summary,
     run_status,
 )
 from rlkl.training.summary import Summary
-from rlkl.utils.atomic_files import FolderLock, make_locked_folder, unused_name, write_durably
+from rlkl.utils.atomic_files import FolderLock, make_locked_folder, write_durably
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.ranks import join_ranks
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import failsafe_stdout, tell
-from rlkl.utils.untrusted_files import MissingFileError, read_yaml, reading
-from rlkl.version import __version__
+from rlkl.utils.untrusted_files import reading
 
 __all__ = ["Summary", "TrainConfig", "Trainer", "complete", "resume", "train"]
 
@@ -48,15 +51,28 @@ MOST_NOTE = 1000
 class Trainer:
     """Trains a learner and writes a run folder. Nothing is written before `train`.
 
+    Args:
+        config: of the run.
+        callbacks: called at the events of the run, after those of the config.
+        loggers: get every report, after those of the config.
+
     Attributes:
         learner: the parts of the run.
+        callbacks: those of the config and those given.
+        loggers: those given.
 
     Raises:
-        ConfigError: the environment, the device or the algorithm cannot be used.
+        ConfigError: the environment, the device, the algorithm or a callback cannot be used.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Logger] = (),
+    ) -> None:
         self._started_in = _working_directory()  # now, since an environment may change it
+        self.callbacks, self.loggers = _all_callbacks(config, callbacks), list(loggers)
         self.learner = Learner(config)
 
     @property
@@ -68,7 +84,7 @@ class Trainer:
         """Close the environments; needed only without `train`."""
         self.learner.close()
 
-    def train(self, also: Sequence[Logger] = ()) -> Summary:
+    def train(self, loggers: Sequence[Logger] = ()) -> Summary:
         """Run to the end of the budget, and write the run's folder.
 
         Ctrl-C (SIGINT) and SIGTERM end the run after the current iteration, with status `stopped`;
@@ -76,7 +92,7 @@ class Trainer:
         after the iteration, unless it is ignored. Errors of the progress display do not end it.
 
         Args:
-            also: more loggers, called after those of the config.
+            loggers: more of them, called last.
 
         Returns:
             The summary. Exceptions are raised again after `summary.json` is written.
@@ -99,17 +115,24 @@ class Trainer:
             self.close()
             raise
         try:
-            return self._start(run_dir, also, shown)
+            return self._start(run_dir, loggers, shown)
         finally:
             lock.release()
 
-    def _start(self, run_dir: Path, also: Sequence[Logger], shown: Path) -> Summary:
+    def _start(self, run_dir: Path, loggers: Sequence[Logger], shown: Path) -> Summary:
         text = as_yaml(asdict(self.learner.resolved_config))
         with writing(run_dir):
             write_durably(run_dir / "config.yaml", text.encode())
         for warning in filter(None, (self.policy.caution, device_warning(self.learner))):
             tell(warning)
-        return Run(self.learner, run_dir, shown).go(also)
+        run = Run(self.learner, run_dir, shown, callbacks=self.callbacks)
+        return run.go([*self.loggers, *loggers])
+
+
+def _all_callbacks(config: TrainConfig, given: Sequence[Callback]) -> list[Callback]:
+    """Return those of the config, and those given, after a check; rank 0 will call them."""
+    check_callbacks(given)
+    return [*callbacks_of(config), *given]
 
 
 def _working_directory() -> Path:
@@ -119,16 +142,19 @@ def _working_directory() -> Path:
         return Path()
 
 
-def train(config: TrainConfig) -> Summary:
-    """Train a policy: `Trainer(config).train()`."""
-    return Trainer(config).train()
+def train(
+    config: TrainConfig, callbacks: Sequence[Callback] = (), loggers: Sequence[Logger] = ()
+) -> Summary:
+    """Train a policy: `Trainer(config, callbacks, loggers).train()`."""
+    return Trainer(config, callbacks, loggers).train()
 
 
 def resume(
     run_dir: str | Path,
     change: Callable[[TrainConfig], TrainConfig] | None = None,
-    also: Sequence[Logger] = (),
+    loggers: Sequence[Logger] = (),
     *,
+    callbacks: Sequence[Callback] = (),
     exact: bool = True,
 ) -> Summary:
     """Resume a stopped run in its folder, bit-for-bit identical to an uninterrupted run.
@@ -136,7 +162,9 @@ def resume(
     Args:
         run_dir: the run's folder.
         change: returns a changed config; some keys cannot change.
-        also: more loggers, called after those of the config.
+        loggers: get every report, after those of the config.
+        callbacks: called after those of the config; the same as before the run was stopped, for
+            an identical result.
         exact: false continues from `last.pt` even if environments cannot be restored, and
             recreates them there. It keeps the readable rows of a damaged CSV file.
             `summary.json` and `resumed.yaml` record `exact: false`.
@@ -162,13 +190,13 @@ def resume(
             check_own_files(run_dir)
             _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
         with _locked(run_dir):
-            return _resume(run_dir, change, also, shown, lead, exact=exact)
+            return _resume(run_dir, change, (callbacks, loggers), shown, lead, exact=exact)
 
 
 def complete(
     config: TrainConfig,
     claimed: Callable[[Path], None] = lambda run_dir: None,
-    also: Sequence[Logger] = (),
+    loggers: Sequence[Logger] = (),
 ) -> Summary:
     """Start, resume or skip a run, depending on the status of its folder.
 
@@ -178,7 +206,7 @@ def complete(
     Args:
         config: of the run, with a `run_dir`.
         claimed: called with the folder as soon as this process has locked it.
-        also: more loggers, called after those of the config.
+        loggers: get every report, after those of the config.
 
     Returns:
         The summary, also of a run that was finished before.
@@ -206,11 +234,11 @@ def complete(
                 lead.send(summary)
                 return summary
             if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-                return _resume(run_dir, None, also, shown, lead)
+                return _resume(run_dir, None, ((), loggers), shown, lead)
             lead.send(Order(config))
             trainer = Trainer(config)
             move_old_files(run_dir)
-            return trainer._start(run_dir, also, shown)
+            return trainer._start(run_dir, loggers, shown)
 
 
 @contextmanager
@@ -229,7 +257,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
 def _resume(
     run_dir: Path,
     change: Callable[[TrainConfig], TrainConfig] | None,
-    also: Sequence[Logger],
+    given: tuple[Sequence[Callback], Sequence[Logger]],
     shown: Path,
     lead: Lead,
     *,
@@ -237,10 +265,11 @@ def _resume(
 ) -> Summary:
     path, state, notes = _newest(run_dir, exact=exact)
     with taking_from(path):
-        before = saved_config(state["config"])
-    config = before if change is None else change(before)
-    changed = changes(before, config)
-    notes += _check_unfinished(run_dir, config)
+        saved = saved_config(state["config"])
+    config = saved if change is None else change(saved)
+    changed = changes(saved, config)
+    notes += check_unfinished(run_dir, config, changed)
+    callbacks = _all_callbacks(config, given[0])
     with taking_from(path):
         rows = recover_rows(run_dir, state, exact=exact)
         stays_exact = bool(state["resumable"]) and not rows.notes
@@ -255,8 +284,8 @@ def _resume(
         with writing(run_dir):  # all checks have passed
             rows.write()
             notes += rows.notes
-            notes += _record_resume(run_dir, path, learner.env_steps, changed, exact=stays_exact)
-            notes += _rename_newer_best(run_dir, learner.env_steps) if changed else []
+            notes += record_resume(run_dir, path, learner.env_steps, changed, exact=stays_exact)
+            notes += rename_newer_best(run_dir, learner.env_steps) if changed else []
     except BaseException:
         learner.close()
         raise
@@ -265,7 +294,9 @@ def _resume(
         notes += [f"{key}: {new}, was {old}" for key, (old, new) in changed.items()]
         for note in notes:
             print(for_terminal(note, MOST_NOTE), file=failsafe_stdout(), flush=True)
-    return Run(learner, run_dir, shown, state["run"], exact=stays_exact).go(also, rows.kl)
+    before = state["run"] | ({"stop_reason": ""} if changes_end(changed) else {})
+    run = Run(learner, run_dir, shown, before, callbacks, exact=stays_exact)
+    return run.go(given[1], rows.kl)
 
 
 def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any], list[str]]:
@@ -280,61 +311,3 @@ def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any],
 
     path, state, more_notes = newest(run_dir / "checkpoints", other_run, exact=exact)
     return path, state, notes + more_notes
-
-
-def _check_unfinished(run_dir: Path, config: TrainConfig) -> list[str]:
-    """Check that a run is not finished, and return a note if it has no summary."""
-    summary = read_summary(run_dir)
-    if summary is None:
-        return [
-            f"{run_dir} has no summary.json: its process was killed, ran out of memory, or was "
-            "ended by its environment (os._exit)"
-        ]
-    if is_finished(summary, config.total_env_steps):
-        raise ConfigError(
-            f"{run_dir} is finished, with {summary['env_steps']} environment steps; "
-            f"to continue training, use a larger budget: total_env_steps={2 * summary['env_steps']}"
-        )
-    return []
-
-
-def _rename_newer_best(run_dir: Path, env_steps: int) -> list[str]:
-    """Rename `best.pt` if it is newer than the checkpoint, and return a note about it."""
-    path = run_dir / "checkpoints" / BEST
-    try:
-        if int(load_checkpoint(path)["env_steps"]) <= env_steps:
-            return []
-    except (ConfigError, LookupError, TypeError, ValueError):
-        return []
-    renamed = unused_name(path, "abandoned")
-    path.rename(renamed)
-    return [f"{renamed} has the best policy of the steps that are repeated with other settings"]
-
-
-def _record_resume(
-    run_dir: Path, path: Path, env_steps: int, changed: dict[str, tuple[Any, Any]], *, exact: bool
-) -> list[str]:
-    """Add an entry to `resumed.yaml`, and return a note if the file was damaged and renamed."""
-    file = run_dir / "resumed.yaml"
-    entries, notes = [], []
-    try:
-        entries = read_yaml(file)
-        if not isinstance(entries, list):
-            raise ConfigError(f"{file} is not the list that rlkl writes")
-    except MissingFileError:
-        pass
-    except ConfigError as error:
-        renamed = unused_name(file, "damaged")
-        file.rename(renamed)
-        entries, notes = [], [f"{error}; renamed to {renamed.name}, and a new file is started"]
-    entry = {
-        "env_steps": env_steps,
-        "checkpoint": path.name,
-        "time": datetime.now().isoformat(timespec="seconds"),
-        "rlkl": __version__,
-        "exact": exact,
-        "changed": {key: {"before": old, "now": new} for key, (old, new) in changed.items()},
-    }
-    text = yaml.safe_dump([*entries, entry], sort_keys=False, allow_unicode=True)
-    write_durably(file, text.encode())
-    return notes

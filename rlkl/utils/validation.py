@@ -81,6 +81,22 @@ def check_divides(key: str, parts: int, whole: int, what: str) -> None:
         )
 
 
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(key: str, text: str) -> float:
+    """Return a time such as `90`, `30m` or `1.5h` in seconds.
+
+    Raises:
+        ConfigError: naming the key and the units.
+    """
+    found = re.fullmatch(r"(\d+\.?\d*)([smhd]?)", text.strip(), re.ASCII)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{key}={text}: expected seconds, or a time such as 30m, 2h, 1d")
+    return seconds
+
+
 def check_text(key: str, value: str) -> None:
     """Raise unless a name or path is not blank and has no control characters.
 

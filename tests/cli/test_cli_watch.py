@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rlkl.cli import watch
-from rlkl.tools.rendering import Episode
+from rlkl.training.rendering import Episode
 
 
 class Window:

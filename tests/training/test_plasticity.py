@@ -236,14 +236,14 @@ class Stopping:
 @pytest.mark.slow
 def test_diagnosis_of_a_resumed_run_is_exact(tmp_path: Path) -> None:
     rlkl.train(config(tmp_path / "whole"))
-    rlkl.Trainer(config(tmp_path / "run")).train(also=[Stopping(3)])
+    rlkl.Trainer(config(tmp_path / "run")).train(loggers=[Stopping(3)])
     rlkl.resume(tmp_path / "run")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_diagnosis_switched_on_later_keeps_columns(tmp_path: Path) -> None:
-    rlkl.Trainer(config(tmp_path / "run", 0)).train(also=[Stopping(3)])
+    rlkl.Trainer(config(tmp_path / "run", 0)).train(loggers=[Stopping(3)])
     logger = rlkl.LoggerConfig(tensorboard=False, diagnosis_interval=1, progress="none")
     rlkl.resume(tmp_path / "run", lambda before: replace(before, logger=logger))
     rows = rows_of(tmp_path / "run")

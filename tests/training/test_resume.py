@@ -165,7 +165,7 @@ class Falls:
 def broken(config: rlkl.TrainConfig, at: int) -> Path:
     """Begin a run that is lost in an iteration."""
     with pytest.raises(RuntimeError, match="power"):
-        rlkl.Trainer(config).train(also=[Falls(at, RuntimeError("the power went"))])
+        rlkl.Trainer(config).train(loggers=[Falls(at, RuntimeError("the power went"))])
     return Path(str(config.run_dir))
 
 
@@ -191,7 +191,7 @@ def test_run_lost_at_any_iteration_resumes_exactly(tmp_path: Path) -> None:
     run = broken(config(tmp_path / "often"), 3)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="again"):
-            rlkl.resume(run, also=[Falls(3, RuntimeError("again"))])
+            rlkl.resume(run, loggers=[Falls(3, RuntimeError("again"))])
     rlkl.resume(run)
     assert_same_run(tmp_path / "whole", run)
 
@@ -206,7 +206,7 @@ def test_a_run_that_was_interrupted_goes_on(world: str, tmp_path: Path) -> None:
 
     rlkl.train(config(tmp_path / "whole", **WORLDS[world]))
     trainer = rlkl.Trainer(config(tmp_path / "stopped", **WORLDS[world]))
-    summary = trainer.train(also=[Interrupts(3, SystemExit())])
+    summary = trainer.train(loggers=[Interrupts(3, SystemExit())])
     assert (summary.status, summary.reason, summary.iterations) == ("stopped", "interrupted", 3)
     state = load_checkpoint(tmp_path / "stopped" / "checkpoints" / "last.pt")
     assert state["iterations"] == 3
@@ -257,7 +257,7 @@ def test_checkpoints_are_kept_by_the_rule(tmp_path: Path) -> None:
             self.left += 1
             means[self.left] = report.scalars["return/train"]
 
-    trainer.train(also=[Watches(0, SystemExit())])
+    trainer.train(loggers=[Watches(0, SystemExit())])
     folder = tmp_path / "run" / "checkpoints"
     assert [load_checkpoint(path)["iterations"] for path in numbered(folder)] == [6, 4]
     assert load_checkpoint(folder / "last.pt")["iterations"] == 7
@@ -536,7 +536,7 @@ def test_best_policy_belongs_to_the_kept_rows(tmp_path: Path) -> None:
         def log(self, report: Any) -> None:
             seen.append(load_checkpoint(folder / "best.pt")["env_steps"])
 
-    rlkl.resume(run, lambda before: replace(before, gamma=0.9), also=[Looks(0, SystemExit())])
+    rlkl.resume(run, lambda before: replace(before, gamma=0.9), loggers=[Looks(0, SystemExit())])
     assert seen[0] <= 64
     assert load_checkpoint(folder / "best.pt.abandoned-1")["env_steps"] == 96
     means = {int(row["env_steps"]): float(row["return/train"] or "-inf") for row in rows(run)}

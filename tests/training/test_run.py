@@ -63,7 +63,7 @@ def test_logger_that_exits_is_a_failure(tmp_path: Path) -> None:
         run_dir=str(tmp_path / "run"),
     )
     with pytest.raises(RuntimeError, match="SystemExit: 0: a logger or a callback ended the run"):
-        rlkl.Trainer(config).train(also=[Exits()])
+        rlkl.Trainer(config).train(loggers=[Exits()])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
 

@@ -69,7 +69,7 @@ def test_run_resumes_from_before_the_lost_state(tmp_path: Path) -> None:
     whole.train()
     broken = rlkl.Trainer(config("shared", tmp_path / "broken", checkpoint=checkpoint))
     with pytest.raises(BrokenEnvironmentError, match="the process of a sub-environment died"):
-        broken.train(also=[Killer(broken, at=4)])  # its checkpoint lacks the environments
+        broken.train(loggers=[Killer(broken, at=4)])  # its checkpoint lacks the environments
     rlkl.resume(tmp_path / "broken")
     last = [load_checkpoint(tmp_path / name / "checkpoints" / LAST) for name in ("whole", "broken")]
     assert last[0]["env_steps"] == last[1]["env_steps"] == 720

@@ -124,7 +124,7 @@ def _rlkl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
         before_first_call(learner.envs, "step", clock.start)
         after_each_call(learner.collector, "collect", lambda r: sizes.append(megabytes_of(r)))
         recorder = Recorder(clock)
-        trainer.train(also=[recorder])
+        trainer.train(loggers=[recorder])
     log = clock.ended - clock.started - sum(recorder.seconds.values())
     return clock.measurement(
         rollout_megabytes=max(sizes), phases=recorder.seconds | {PHASES[-1]: log}

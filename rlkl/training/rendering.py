@@ -1,5 +1,6 @@
 """Rendering of a trained policy: episodes in a rendered environment, and their video."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -32,7 +33,7 @@ def play(
     env: gym.Env[Any, Any],
     seed: int,
     generator: Generator | None = None,
-    capture: Callable[[], None] = lambda: None,
+    capture: Callable[[], object] = lambda: None,
     max_steps: int = MAX_EPISODE_STEPS,
 ) -> Episode:
     """Run one episode of `make_rendered_env` to its end, or to the step limit.
@@ -82,8 +83,13 @@ class Video:
         if self._writer is not None:
             self._writer.close()
 
-    def capture(self) -> None:
-        """Add a picture; raise ConfigError if there is none, or one of another size."""
+    @property
+    def fps(self) -> float:
+        """Pictures in a second, as the environment declares it."""
+        return float(self.env.metadata.get("render_fps") or 30)
+
+    def pictures(self) -> list[NDArray[np.uint8]]:
+        """Return what the environment renders, `[H, W, 3]`; raise ConfigError if it is nothing."""
         try:
             rendered: Any = self.env.render()
         except Exception as error:
@@ -92,8 +98,11 @@ class Video:
             raise ConfigError(f"{_name(self.env)} cannot be rendered: it returns no picture")
         # `rgb_array_list` returns all pictures since the last call.
         is_list = isinstance(rendered, list) and bool(rendered) and np.ndim(rendered[0]) == 3
-        for picture in rendered if is_list else [rendered]:
-            pixels = self._pixels(picture)
+        return [self._pixels(picture) for picture in (rendered if is_list else [rendered])]
+
+    def capture(self) -> NDArray[np.uint8]:
+        """Add a picture, and return it; raise ConfigError for none, or one of another size."""
+        for pixels in self.pictures():
             if self._writer is None:
                 self._writer, self._size = self._open(), pixels.shape
             if pixels.shape != self._size:
@@ -101,6 +110,7 @@ class Video:
                 change = f"its pictures change from {before} to {now} pixels"
                 raise ConfigError(f"{_name(self.env)}: {change}; a video needs one size")
             self._writer.append_data(pixels)
+        return pixels
 
     def _pixels(self, picture: Any) -> NDArray[np.uint8]:
         """Return a picture as bytes, `[H, W, 3]`, or raise ConfigError."""
@@ -136,12 +146,17 @@ class Video:
     def _open(self) -> Any:
         import imageio.v2 as imageio  # noqa: PLC0415 (an extra)
 
-        fps = float(self.env.metadata.get("render_fps") or 30)
+        fps = self.fps
         if self.path.suffix.lower() == ".gif":
             return imageio.get_writer(self.path, mode="I", duration=1000 / fps, loop=0)
         # The codec needs even sides; by default imageio resizes to multiples of 16.
         quiet = {"ffmpeg_log_level": "error"}
         return imageio.get_writer(self.path, fps=fps, macro_block_size=2, **quiet)
+
+
+def without_display() -> None:
+    """Keep SDL, which renders many environments, from looking for a display."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def cannot_render(env: gym.Env[Any, Any], error: Exception) -> ConfigError:

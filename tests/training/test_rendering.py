@@ -9,7 +9,7 @@ import pytest
 from learning_loop import small_policy, vector_encoder
 
 from rlkl.envs.make import EnvConfig, make_rendered_env
-from rlkl.tools.rendering import Video, play
+from rlkl.training.rendering import Video, play
 from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.errors import ConfigError
 
