@@ -19,6 +19,7 @@ from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
+from rlkl.numerics.schedules import register_schedule
 from rlkl.training.callbacks import Callback, Stop
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
@@ -65,6 +66,7 @@ __all__ = [
     "__version__",
     "load_policy",
     "make_policy_optimizer",
+    "register_schedule",
     "resume",
     "train",
 ]

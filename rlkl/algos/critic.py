@@ -11,7 +11,7 @@ from rlkl.engines.base import Engine
 from rlkl.models.adam import check_adam, make_adam, mean_of
 from rlkl.numerics.advantages import explained_variance
 from rlkl.numerics.normalization import ValueNormalizer
-from rlkl.numerics.schedules import SCHEDULES, scheduled
+from rlkl.numerics.schedules import check_schedule, name_schedules, scheduled
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
@@ -62,10 +62,11 @@ class CriticConfig:
     worker: str = "auto"
 
     def __post_init__(self) -> None:
+        name_schedules(self)
         check_fields(self, "critic.")
         check_choice("critic.worker", self.worker, ("auto", "always", "never"))
         check_range("critic.learning_rate", self.learning_rate, above=0)
-        check_choice("critic.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_schedule("critic.learning_rate_schedule", self.learning_rate_schedule)
         check_range("critic.learning_rate_warmup", self.learning_rate_warmup, at_least=0, below=1)
         check_range("critic.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("critic.num_minibatches", self.num_minibatches, at_least=1)

@@ -7,14 +7,14 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import FixedObjective, Metrics
 from rlkl.algos.multipliers import Multipliers
-from rlkl.algos.ppo_kl import KLPenalizedSurrogate, PPOKLFixedConfig
+from rlkl.algos.ppo_kl import KLPenalizedSurrogate, KLPenaltyConfig
 from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.utils.validation import check_range
 
 
 @dataclass(frozen=True)
-class FixPOConfig(PPOKLFixedConfig):
+class FixPOConfig(KLPenaltyConfig):
     """Hyperparameters of FixPO.
 
     Attributes:

@@ -9,9 +9,9 @@ from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Outcome
 from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
-from rlkl.numerics.schedules import SCHEDULES, scheduled
+from rlkl.numerics.schedules import check_schedule, scheduled
 from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_range
 
 SMALLEST_STEP_SIZE = 1e-6
 """A step size of 0, at the end of a linear schedule, would be an infinite penalty."""
@@ -35,7 +35,7 @@ class MDPOConfig(MinibatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.step_size", self.step_size, at_least=SMALLEST_STEP_SIZE)
-        check_choice("algo.step_size_schedule", self.step_size_schedule, SCHEDULES)
+        check_schedule("algo.step_size_schedule", self.step_size_schedule)
 
 
 class MirrorDescentObjective(FixedObjective):

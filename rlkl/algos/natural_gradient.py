@@ -18,11 +18,11 @@ from rlkl.algos.base import (
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.losses import surrogate
-from rlkl.numerics.schedules import SCHEDULES, scheduled
+from rlkl.numerics.schedules import check_schedule, scheduled
 from rlkl.numerics.trust_region import conjugate_gradient
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_range
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NaturalGradientConfig(AlgoConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.max_kl", self.max_kl, above=0)
-        check_choice("algo.max_kl_schedule", self.max_kl_schedule, SCHEDULES)
+        check_schedule("algo.max_kl_schedule", self.max_kl_schedule)
         check_range("algo.cg_iterations", self.cg_iterations, at_least=1, at_most=10_000)
         check_range("algo.cg_damping", self.cg_damping, at_least=0)
         check_range("algo.cg_residual_tolerance", self.cg_residual_tolerance, at_least=0)

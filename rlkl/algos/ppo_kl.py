@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 from torch import Generator
 
-from rlkl.algos.base import Metrics, MinibatchConfig
-from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.base import Metrics, MinibatchConfig, Outcome
+from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
+from rlkl.numerics.schedules import check_schedule, scheduled
+from rlkl.rollouts.batch import Batch
 from rlkl.utils.validation import check_between, check_range
 
 TOLERANCE = 1.5
@@ -17,16 +19,13 @@ TOLERANCE = 1.5
 
 
 @dataclass(frozen=True)
-class PPOKLFixedConfig(MinibatchConfig):
-    """Hyperparameters of PPO with a fixed KL penalty.
+class KLPenaltyConfig(MinibatchConfig):
+    """Hyperparameters of every algorithm with a KL penalty.
 
     Attributes:
         kl_coefficient: β, the weight of KL(π_old ‖ π_θ); 0 for no penalty.
     """
 
-    knob: ClassVar[tuple[str, ...]] = ("kl_coefficient",)
-
-    name: str = "ppo_kl_fixed"
     kl_coefficient: float = 1.0
 
     def __post_init__(self) -> None:
@@ -35,7 +34,25 @@ class PPOKLFixedConfig(MinibatchConfig):
 
 
 @dataclass(frozen=True)
-class PPOKLConfig(PPOKLFixedConfig):
+class PPOKLFixedConfig(KLPenaltyConfig):
+    """Hyperparameters of PPO with a fixed KL penalty.
+
+    Attributes:
+        kl_coefficient_schedule: `constant`, or `linear` to 0 over the training budget.
+    """
+
+    knob: ClassVar[tuple[str, ...]] = ("kl_coefficient",)
+
+    name: str = "ppo_kl_fixed"
+    kl_coefficient_schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_schedule("algo.kl_coefficient_schedule", self.kl_coefficient_schedule)
+
+
+@dataclass(frozen=True)
+class PPOKLConfig(KLPenaltyConfig):
     """Hyperparameters of PPO with an adaptive KL penalty.
 
     Attributes:
@@ -86,7 +103,7 @@ class KLPenalizedSurrogate:
 
     uses_kl, uses_entropy, uses_distribution = True, False, False
 
-    def __init__(self, config: PPOKLFixedConfig) -> None:
+    def __init__(self, config: KLPenaltyConfig) -> None:
         self.config = config
         self.kl_coefficient = config.kl_coefficient
 
@@ -124,6 +141,21 @@ class KLPenalizedSurrogate:
         self.kl_coefficient = float(state["kl_coefficient"])
 
 
-def make(config: PPOKLFixedConfig, engine: Engine, generator: Generator) -> FirstOrder:
+class PPOKLFixed(FirstOrder):
+    """Several epochs of minibatch steps on the objective, with β as scheduled."""
+
+    config: PPOKLFixedConfig
+    objective: KLPenalizedSurrogate
+
+    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
+        """Improve the policy."""
+        beta, schedule = self.config.kl_coefficient, self.config.kl_coefficient_schedule
+        if schedule != "constant":
+            self.objective.kl_coefficient = scheduled(beta, schedule, progress)
+        return super().update(batch, progress, refresh)
+
+
+def make(config: KLPenaltyConfig, engine: Engine, generator: Generator) -> FirstOrder:
     """Make the policy-optimizer."""
-    return FirstOrder(config, KLPenalizedSurrogate(config), engine, generator)
+    kind = PPOKLFixed if isinstance(config, PPOKLFixedConfig) else FirstOrder
+    return kind(config, KLPenalizedSurrogate(config), engine, generator)

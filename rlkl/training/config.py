@@ -175,7 +175,7 @@ class TrainConfig:
                     f"{part}.learning_rate_warmup={warmup:g}: with anneal=false no learning rate "
                     "changes; leave one of them out"
                 )
-        if not self.anneal and "linear" not in schedules.values():
+        if not self.anneal and set(schedules.values()) == {"constant"}:
             raise ConfigError(
                 f"anneal=false: changes nothing, no schedule is linear; expected one of "
                 f"{', '.join(schedules)} to be linear, or leave it out"

@@ -4,12 +4,14 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from several_ranks import on_ranks
 
 import rlkl
 from rlkl.training.callbacks import CallbackError
@@ -346,3 +348,20 @@ def test_own_tags_have_a_prefix() -> None:
     for tag in ("time/a", "a", "/a", "a/", "a b/c", "a/ü", "a/b\n", 3):
         with pytest.raises(ValueError, match="tag"):
             check_own_tag(tag)
+
+
+def train_until_solved(ranks: Any, run_dir: Path) -> tuple[Any, ...]:
+    """Train on this rank; return how the run ended, and how often the callback was called."""
+    diary = Diary()
+    config = tiny(run_dir, env=replace(TINY["env"], num_envs=4))
+    summary = rlkl.train(config, callbacks=[Solved("on_update", 1), diary])
+    return summary.status, summary.reason, summary.iterations, len(diary.events)
+
+
+@pytest.mark.slow
+def test_all_ranks_follow_a_stop(tmp_path: Path) -> None:
+    work = partial(train_until_solved, run_dir=tmp_path / "run")
+    first, second = on_ranks(2, tmp_path, work)
+    # begin, rollout, update, evaluation, end; and none on the second rank
+    assert first == ("finished", "solved", 1, 5)
+    assert second == ("finished", "solved", 1, 0)
