@@ -1,6 +1,7 @@
 """Adapt EnvPool to Gymnasium's vector environments."""
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,12 @@ class EnvPoolVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
-        self, env_id: str, num_envs: int, frame_stack: int, kwargs: dict[str, Any]
+        self,
+        env_id: str,
+        num_envs: int,
+        frame_stack: int,
+        kwargs: dict[str, Any],
+        info_keys: Sequence[str] = (),
     ) -> None:
         import envpool  # noqa: PLC0415
 
@@ -36,6 +42,7 @@ class EnvPoolVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 "use env.backend=auto"
             )
         self.num_envs = num_envs
+        self._info_keys = info_keys
         threads = min(num_envs, usable_cores())
         stacks = {"stack_num": frame_stack} if frame_stack > 1 else {}
         options = {"num_envs": num_envs, "num_threads": threads} | stacks | kwargs
@@ -62,8 +69,9 @@ class EnvPoolVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all environments."""
-        observations, rewards, terminated, truncated, _ = self._pool.step(np.asarray(actions))
-        return observations, rewards, terminated.astype(bool), truncated.astype(bool), {}
+        observations, rewards, terminated, truncated, infos = self._pool.step(np.asarray(actions))
+        shown = {key: infos[key] for key in self._info_keys if key in infos}
+        return observations, rewards, terminated.astype(bool), truncated.astype(bool), shown
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the pool."""

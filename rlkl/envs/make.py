@@ -1,7 +1,7 @@
 """Make N sub-environments with any backend."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -69,20 +69,21 @@ class EnvConfig:
 
 
 def make_training_env(
-    config: EnvConfig, device: torch.device | str = "cpu"
+    config: EnvConfig, device: torch.device | str = "cpu", info_keys: Sequence[str] = ()
 ) -> VectorEnvironment | TensorEnvironment:
     """Make the environments of a run: on a device with `env.backend=tensor`, else as arrays.
 
-    Where `env.backend=auto` means `sync`, it is `shared` if that is measurably faster.
+    Where `env.backend=auto` means `sync`, it is `shared` if that is measurably faster. `info_keys`
+    are the numbers in infos that steps have.
 
     Raises:
         ConfigError: as `make_vector_env`.
     """
     if config.backend != "tensor":
-        return make_vector_env(_with_faster_backend(config))
+        return make_vector_env(_with_faster_backend(config), info_keys)
     envs = _make_tensors(config, device)
     try:
-        return TensorEnvironment(envs, device, config.id, tuple(config.observation_keys))
+        return TensorEnvironment(envs, device, config.id, tuple(config.observation_keys), info_keys)
     except ConfigError as error:
         envs.close()
         raise ConfigError(f"env.id={config.id}: {error}") from error
@@ -105,7 +106,7 @@ def _make_tensors(
         return make_tensor_envs(config.id, config.num_envs, config.kwargs, device)
 
 
-def make_vector_env(config: EnvConfig) -> VectorEnvironment:
+def make_vector_env(config: EnvConfig, info_keys: Sequence[str] = ()) -> VectorEnvironment:
     """Make environments of NumPy arrays.
 
     With `env.backend=tensor` these are the ordinary environments of an id that rlkl has in torch,
@@ -119,9 +120,10 @@ def make_vector_env(config: EnvConfig) -> VectorEnvironment:
         config = replace(config, backend="sync")
     backend = choose_backend(config)
     with _config_errors(config, backend):
-        envs, seeding = _make(_with_tuples(config, backend), backend)
+        envs, seeding = _make(_with_tuples(config, backend), backend, info_keys)
+    keys = tuple(config.observation_keys)
     try:
-        return VectorEnvironment(envs, backend, config.id, tuple(config.observation_keys), seeding)
+        return VectorEnvironment(envs, backend, config.id, keys, seeding, info_keys)
     except ConfigError as error:
         envs.close()
         raise ConfigError(f"env.id={config.id}: {error}") from error
@@ -270,7 +272,7 @@ def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
 
 
 def _make(
-    config: EnvConfig, backend: str
+    config: EnvConfig, backend: str, info_keys: Sequence[str]
 ) -> tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]:
     """Return the environments, and the conversion of N seeds for their reset."""
     if backend == "native":
@@ -283,12 +285,13 @@ def _make(
         stack = config.frame_stack
         return _make_vectorized(config, reward_clipping=False, stack_num=stack), np.array
     if backend == "envpool":
-        return EnvPoolVectorEnv(config.id, config.num_envs, config.frame_stack, config.kwargs), list
+        shape = config.num_envs, config.frame_stack
+        return EnvPoolVectorEnv(config.id, *shape, config.kwargs, info_keys), list
     if backend == "sync":
-        return SyncVectorEnv(_makers(config)), list
+        return SyncVectorEnv(_makers(config), info_keys), list
     with children_ignore_signals():
         if backend == "shared":
-            return SharedMemoryVectorEnv(_makers(config)), list
+            return SharedMemoryVectorEnv(_makers(config), info_keys=info_keys), list
         return _make_async(config), list
 
 

@@ -59,7 +59,10 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """
 
     def __init__(
-        self, makers: Sequence[Callable[[], gym.Env[Any, Any]]], cores: int | None = None
+        self,
+        makers: Sequence[Callable[[], gym.Env[Any, Any]]],
+        cores: int | None = None,
+        info_keys: Sequence[str] = (),
     ) -> None:
         self.processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
@@ -73,7 +76,7 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         parts = np.array_split(np.arange(self.num_envs), min(cores or usable_cores(), len(makers)))
         self._spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         # Before the workers: if it fails, the original exception is raised here.
-        self._own = own = SyncVectorEnv(makers[self._spans[0]])
+        self._own = own = SyncVectorEnv(makers[self._spans[0]], info_keys)
         self.metadata, self.render_mode = own.metadata, own.render_mode
         self.single_observation_space = own.single_observation_space
         self.single_action_space = own.single_action_space
@@ -101,7 +104,7 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 worker.start()
                 self.processes.append(worker)
                 there.close()
-            self._request("make")
+            self._request("make", [info_keys] * len(self.processes))
             self._replies()
         except BaseException:
             self.end_processes()

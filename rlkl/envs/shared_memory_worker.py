@@ -147,8 +147,8 @@ class _Worker:
     arrays: list[Any]
     envs: Any = None
 
-    def make(self, _: None) -> None:
-        self.envs = SyncVectorEnv(self.makers)
+    def make(self, info_keys: Sequence[str]) -> None:
+        self.envs = SyncVectorEnv(self.makers, info_keys)
         self.space = self.envs.single_observation_space
         flat = (leaf for leaf in leaves(self.space) if isinstance(leaf.space, FLAT))
         self.buffers = list(zip(flat, self.arrays[4:], strict=True))

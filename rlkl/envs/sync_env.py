@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from rlkl.envs.infos import ROWS, info_row
 from rlkl.envs.observations import ACTION_MASK
 from rlkl.envs.spaces import FLAT, Leaf, leaves, nested
 
@@ -18,16 +19,20 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Steps N sub-environments in this process, with SAME_STEP autoreset.
 
     Observations, rewards, terminated, truncated, final observations and action masks are
-    bit-for-bit those of Gymnasium's class of the same name, in less time, because no other entry of
-    an info is gathered. Results are copied: an environment may return the same array at each step.
-    Observations are cast to their space's type and broadcast to its shape, so each sub-environment
-    needs an `EnvChecker`. Actions must be of a space that `check_action_space` accepts.
+    bit-for-bit those of Gymnasium's class of the same name, in less time, because of other entries
+    of an info only the numbers `info_keys` are gathered. Results are copied: an environment may
+    return the same array at each step. Observations are cast to their space's type and broadcast to
+    its shape, so each sub-environment needs an `EnvChecker`. Actions must be of a space that
+    `check_action_space` accepts.
 
     Raises:
         RuntimeError: the spaces of the sub-environments differ.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
+    def __init__(
+        self, makers: Sequence[Callable[[], gym.Env[Any, Any]]], info_keys: Sequence[str] = ()
+    ) -> None:
+        self._info_keys = tuple(info_keys)
         self.envs: list[gym.Env[Any, Any]] = []
         try:
             for make in makers:
@@ -85,6 +90,8 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         truncated: NDArray[np.bool_] = np.zeros(count, np.bool_)
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             observation, rewards[i], is_terminated, is_truncated, info = env.step(action)
+            if self._info_keys:
+                infos.setdefault(ROWS, [None] * count)[i] = info_row(info, self._info_keys)
             if is_terminated or is_truncated:
                 terminated[i], truncated[i] = is_terminated, is_truncated
                 # A copy: the environment may write its first observation into the same array.

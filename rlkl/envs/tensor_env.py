@@ -1,5 +1,6 @@
 """Step N sub-environments whose results are tensors, without waiting for the device."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from rlkl.envs.actions import check_action_space
 from rlkl.envs.checks import MASK_ALIAS, reported_close
+from rlkl.envs.infos import tensor_info_rows
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder
 from rlkl.envs.snapshots import set_state, state_of
 from rlkl.envs.tensor_spaces import (
@@ -36,6 +38,8 @@ class TensorStep(NamedTuple):
         begins: where `observations` are the first of an episode, `[N]`.
         final_observations: N rows, the last observations where an episode ended; other rows mean
             nothing. None with NEXT_STEP autoreset, where `observations` show them.
+        infos: numbers in the infos of this step, float64 `[N, number of info_keys]`; None without
+            keys.
     """
 
     observations: TensorObservations
@@ -45,6 +49,7 @@ class TensorStep(NamedTuple):
     is_transition: Tensor
     begins: Tensor
     final_observations: TensorObservations | None
+    infos: Tensor | None = None
 
 
 class TensorEnvironment:
@@ -58,6 +63,7 @@ class TensorEnvironment:
         device: where the tensors go.
         name: of the environment, for messages.
         observation_keys: the parts of a Dict or Tuple to use; none for all.
+        info_keys: numbers in infos, tensors `[N]`, that `TensorStep.infos` has.
 
     Attributes:
         encoder: of observations, as arrays.
@@ -76,8 +82,10 @@ class TensorEnvironment:
         device: torch.device | str = "cpu",
         name: str = "environment",
         observation_keys: tuple[str, ...] = (),
+        info_keys: Sequence[str] = (),
     ) -> None:
         self._envs = envs
+        self.info_keys = tuple(info_keys)
         self.device = torch.device(device)
         self.name = name
         self.num_envs = envs.num_envs
@@ -158,7 +166,12 @@ class TensorEnvironment:
         begins = self._ended if self.skips_rows else ended
         self._ended = ended
         encoded = self._encode(observations)
-        return TensorStep(encoded, rewards, terminated, truncated, is_transition, begins, finals)
+        numbers = None
+        if self.info_keys:
+            of_reset = None if self.skips_rows else ended
+            numbers = tensor_info_rows(infos, self.info_keys, of_reset, ended)
+        ends = terminated, truncated, is_transition, begins
+        return TensorStep(encoded, rewards, *ends, finals, numbers)
 
     def _row(self, what: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Return one value for each sub-environment, `[N]`."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rlkl.envs.actions import check_action_space, mask_rows
 from rlkl.envs.checks import MASK_ALIAS, reported_close
+from rlkl.envs.infos import info_rows
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations, all_finite
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.snapshots import set_state, state_of
@@ -34,6 +35,7 @@ class Step(NamedTuple):
         final_observations: the last observations of the K episodes that ended, if `observations`
             already show the next episode (SAME_STEP autoreset only).
         final_envs: the sub-environments of these episodes, `[K]`.
+        infos: numbers in the infos of this step, `[N, number of info_keys]`; None without keys.
     """
 
     observations: Observations
@@ -44,6 +46,7 @@ class Step(NamedTuple):
     begins: NDArray[np.bool_]
     final_observations: Observations
     final_envs: NDArray[np.int64]
+    infos: NDArray[np.float64] | None = None
 
 
 SECONDS_TO_CLOSE = 2.0  # that worker processes may take to close their environments
@@ -56,7 +59,8 @@ class VectorEnvironment:
     An exception in an environment or undeclared data raises `BrokenEnvironmentError`, after which
     the environments are closed. Without `observation_keys` it uses all parts of a Dict or Tuple,
     but a part `action_mask` is an action mask, as in PettingZoo. `seeding` converts the seeds of
-    the sub-environments to the form that `envs.reset` takes.
+    the sub-environments to the form that `envs.reset` takes. `info_keys` are the numbers in infos
+    that `Step.infos` has.
 
     Attributes:
         shows_masks: whether the environment has action masks; known after the first reset.
@@ -72,8 +76,10 @@ class VectorEnvironment:
         name: str = "environment",
         observation_keys: tuple[str, ...] = (),
         seeding: Callable[[list[int]], Any] = list,
+        info_keys: Sequence[str] = (),
     ) -> None:
         self._envs = envs
+        self.info_keys = tuple(info_keys)
         self._methods: dict[str, Callable[..., Any]] = {"reset": envs.reset, "step": envs.step}
         if isinstance(envs.unwrapped, AsyncVectorEnv):
             self._methods = {"reset": _quiet()(envs.reset), "step": _quiet()(envs.step)}
@@ -148,10 +154,13 @@ class VectorEnvironment:
                     [infos["final_obs"][i] for i in final_envs], self._where
                 )
         self._ended = ended
+        numbers = None
+        if self.info_keys:
+            of_reset = None if self._resets_on_next_step else ended
+            numbers = info_rows(infos, self.info_keys, of_reset, self.num_envs)
         encoded = self._encoded(observations, infos)
-        return Step(
-            encoded, rewards, terminated, truncated, is_transition, begins, finals, final_envs
-        )
+        ends = terminated, truncated, is_transition, begins
+        return Step(encoded, rewards, *ends, finals, final_envs, numbers)
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the environments; raise an exception of one line."""

@@ -94,6 +94,7 @@ class Collector:
         actions: list[NDArray[np.generic]] = []
         rewards = np.empty((steps, num_envs), np.float64)
         terminated, truncated, is_transition = np.empty((3, steps, num_envs), np.bool_)
+        infos = np.empty((steps, num_envs, len(keys))) if (keys := self.envs.info_keys) else None
         states = self._states.new_empty((steps + 1, *self._states.shape))
         begins = np.empty((steps + 1, num_envs), np.bool_)
         states[0], begins[0] = self._states, self._begins
@@ -107,6 +108,8 @@ class Collector:
             step = self.envs.step(policy.decoder(chosen))
             rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
             is_transition[t] = step.is_transition
+            if infos is not None:
+                infos[t] = step.infos
             self._observations = step.observations
             self._begins = begins[t + 1] = step.begins
             if policy.state_size:
@@ -131,6 +134,7 @@ class Collector:
             final_observations=self._join(finals),
             final_states=torch.cat(final_states),
             final_rows=np.concatenate(final_rows),
+            infos=infos,
         )
 
     def _buffers(self, rows: int) -> Observations:

@@ -43,6 +43,7 @@ def joined(parts: Sequence[Rollout]) -> Rollout:
             key: np.concatenate([part.observations[key] for part in parts], 1)
             for key in first.observations
         },
+        infos=None if first.infos is None else side_by_side("infos"),
         raw_vectors=None if first.raw_vectors is None else side_by_side("raw_vectors"),
         states=torch.cat([part.states.to(device) for part in parts], 1),
         actions=side_by_side("actions"),

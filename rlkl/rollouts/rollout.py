@@ -44,6 +44,8 @@ class Rollout:
         final_rows: rows of the flattened `[T * N]` that led to those, `[K]`.
         episodes: that ended, in order.
         env_steps: of training at the end of this rollout.
+        infos: numbers in infos, `[T, N, number of info_keys]`, NaN where there is none; None
+            without `logger.info_keys`.
     """
 
     observations: Observations
@@ -60,6 +62,7 @@ class Rollout:
     final_rows: NDArray[np.int64]
     episodes: tuple[Episode, ...] = ()
     env_steps: int = 0
+    infos: NDArray[np.float64] | None = None
 
     @property
     def ends(self) -> NDArray[np.bool_]:

@@ -107,6 +107,7 @@ class TensorCollector:
             episodes=episodes,
             env_steps=self.env_steps,
             num_transitions=num_transitions,
+            infos=torch.stack(record.infos) if record.infos else None,
         )
 
     def _normalized(self, observations: TensorObservations) -> TensorObservations:
@@ -209,6 +210,7 @@ class _Record:
         self.states: list[Tensor] = []
         self.final_states: list[Tensor] = []
         self.actions: list[Tensor] = []
+        self.infos: list[Tensor] = []
 
     def begin(
         self, t: int, observations: TensorObservations, begins: Tensor, states: Tensor
@@ -240,6 +242,8 @@ class _Record:
         """
         self.actions.append(samples)
         self.final_states.append(after)
+        if step.infos is not None:
+            self.infos.append(step.infos)
         written = {"rewards": step.rewards, "terminated": step.terminated}
         written |= {"truncated": step.truncated, "is_transition": step.is_transition}
         for key, row in (written | {"returns": returns, "lengths": lengths}).items():

@@ -38,6 +38,7 @@ class TensorRollout:
         episodes: that ended, in order.
         env_steps: of training at the end of this rollout.
         num_transitions: True values in `is_transition`.
+        infos: numbers in infos, `[T, N, number of info_keys]`; None without `logger.info_keys`.
     """
 
     observations: TensorObservations
@@ -55,6 +56,7 @@ class TensorRollout:
     episodes: tuple[Episode, ...]
     env_steps: int
     num_transitions: int
+    infos: Tensor | None = None
 
     @property
     def ends(self) -> Tensor:

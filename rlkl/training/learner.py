@@ -28,6 +28,7 @@ from rlkl.rollouts.make import (
 from rlkl.training.config import TrainConfig
 from rlkl.training.episode_tracker import EpisodeTracker
 from rlkl.training.evaluation import Evaluation, evaluate
+from rlkl.training.info_tracker import InfoTracker
 from rlkl.training.nonfinite_guard import NonfiniteGuard
 from rlkl.training.plasticity import diagnose
 from rlkl.training.rank_checks import (
@@ -65,6 +66,7 @@ class Learner:
         self.ranks = join_ranks()
         check_same_run(self.ranks, config)
         self._env_config = env_of_rank(config.env, self.ranks)
+        self.infos = InfoTracker(config.logger.info_keys)
         self.thread_limit = ThreadLimit(config.threads)
         with ExitStack() as undone:
             undone.callback(self.thread_limit.release)
@@ -72,7 +74,7 @@ class Learner:
 
             def make() -> torch.device:
                 device = checked_device(device_of_rank(config.device, self.ranks))
-                self.envs = make_training_env(self._env_config, device)
+                self.envs = make_training_env(self._env_config, device, self.infos.keys)
                 undone.callback(self.envs.close)
                 return device
 
@@ -209,6 +211,7 @@ class Learner:
             compared |= diagnose(self.engine, batch)
         check_same_parameters(self.ranks, self.policy, self.iterations)
         self.tracker.add(rollout.episodes)
+        compared |= self.infos.add(rollout)
         end = time.perf_counter()
         times = {
             "time/collect": collected - start,
@@ -267,7 +270,7 @@ class Learner:
         """
         self.envs.close()
         env = replace(self._env_config, backend=self.envs.backend)
-        self.envs = make_training_env(env, self.policy.device)
+        self.envs = make_training_env(env, self.policy.device, self.infos.keys)
         name = f"environments {self.iterations}"
         seeds = self.streams.integers(name, self.config.env.num_envs)
         self.collector.restart(self.envs, seeds)
@@ -287,6 +290,7 @@ class Learner:
             "critic_fit": self.critic_fit.state_dict(),
             "collector": self.collector.state_dict(),
             **self.tracker.state_dict(),
+            "infos": self.infos.state_dict(),
             "bad_updates_in_a_row": self.guard.in_a_row,
         }
 
@@ -317,6 +321,7 @@ class Learner:
             raise ConfigError(f"{error}; fix it, or start a new run") from error
         self.iterations = int(state["iterations"])
         self.tracker.load_state_dict(state)
+        self.infos.load_state_dict(state.get("infos", {}))
         self.guard.in_a_row = int(state["bad_updates_in_a_row"])
         if state["collector"]["under_way"] is None and self.iterations:
             self.recreate_environments()

@@ -6,12 +6,13 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
+from rlkl.training.info_tracker import info_numbers
 from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report, is_own_column
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
 from rlkl.utils.field_types import check_fields, plain_data
@@ -31,6 +32,9 @@ class LoggerConfig:
             features, dormant units, gradients by layer); 0 for none.
         video_interval: iterations between two videos of an episode with deterministic actions, in
             `videos/` and the logs (extra: video); 0 for none.
+        info_keys: numbers in the infos of environments to log: `speed` or `speed:mean` is the mean
+            over the steps of an iteration, `success:last` the mean over the last 100 episodes of
+            the info of their last step, `is_success` the same as `info/success_rate`.
         progress: `live` updates one line, `plain` prints lines now and then, `none` prints
             nothing, `auto` is live on a terminal and plain elsewhere.
     """
@@ -39,6 +43,7 @@ class LoggerConfig:
     histogram_interval: int = 10
     diagnosis_interval: int = 0
     video_interval: int = 0
+    info_keys: list[str] = field(default_factory=list)
     progress: str = "auto"
 
     def __post_init__(self) -> None:
@@ -46,6 +51,7 @@ class LoggerConfig:
         check_range("logger.histogram_interval", self.histogram_interval, at_least=0)
         check_range("logger.diagnosis_interval", self.diagnosis_interval, at_least=0)
         check_range("logger.video_interval", self.video_interval, at_least=0)
+        info_numbers(self.info_keys)
         check_choice("logger.progress", self.progress, PROGRESS)
 
 

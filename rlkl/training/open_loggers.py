@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlkl.training.config import TrainConfig
+from rlkl.training.info_tracker import info_numbers
 from rlkl.training.loggers import CSVLogger, Logger
 from rlkl.training.report import DIAGNOSIS_TAGS
 from rlkl.utils.streams import tell
@@ -18,6 +19,7 @@ def open_csv(run_dir: Path, config: TrainConfig, tags: Sequence[str]) -> CSVLogg
         tags: of callbacks; columns of a new `metrics.csv`.
     """
     diagnosis = DIAGNOSIS_TAGS if config.logger.diagnosis_interval else ()
+    tags = [*(number.tag for number in info_numbers(config.logger.info_keys)), *tags]
     csv = CSVLogger(run_dir, [*diagnosis, *tags])
     if missing := [tag for tag in tags if tag not in csv.columns]:
         tell(

@@ -213,7 +213,7 @@ class Report:
     Attributes:
         env_steps: environment steps at its end.
         scalars: a value for each of `TAGS`, in their order, NaN where one does not apply; then
-            those of `DIAGNOSIS_TAGS`, if they are due.
+            those of `DIAGNOSIS_TAGS`, if they are due, of `logger.info_keys` and of callbacks.
         histograms: tensors `[B]` by tag.
         episodes: episodes that ended in it.
         bad_update: the update, if it was reverted because it was not finite.
@@ -287,8 +287,9 @@ def scalars_of(*parts: Mapping[str, float]) -> dict[str, float]:
         KeyError: a tag is not in `TAGS` or `DIAGNOSIS_TAGS`.
     """
     found = {tag: value for part in parts for tag, value in part.items()}
-    unknown = set(found) - set(TAGS) - set(DIAGNOSIS_TAGS)
+    infos = {tag: value for tag, value in found.items() if tag.startswith("info/")}
+    unknown = found.keys() - TAGS.keys() - DIAGNOSIS_TAGS.keys() - infos.keys()
     if unknown:
         raise KeyError(f"unknown tags {sorted(unknown)}: add them to rlkl.training.report.TAGS")
     diagnosis = {tag: found[tag] for tag in DIAGNOSIS_TAGS if tag in found}
-    return {tag: found.get(tag, math.nan) for tag in TAGS} | diagnosis
+    return {tag: found.get(tag, math.nan) for tag in TAGS} | diagnosis | infos

@@ -165,7 +165,7 @@ class Run:
                 if report.bad_update is not None:
                     self._write_bad_update(report.bad_update)
                 display.show(report)
-                self._warn_of_endless_episodes(report)
+                self._warn(report)
                 if not config.eval_interval:
                     self.checkpoints.note_best(learner.tracker.return_mean)
                 self._after_update(report)
@@ -257,9 +257,11 @@ class Run:
             self._final_evaluation = evaluation
         return evaluation.mean_return
 
-    def _warn_of_endless_episodes(self, report: Report) -> None:
-        """Warn once if no episode has ended for a long time."""
+    def _warn(self, report: Report) -> None:
+        """Warn once if no episode has ended for a long time, or if infos lack a key."""
         learner = self.learner
+        if learner.tracker.count and (missing := learner.infos.warning(learner.config.env.id)):
+            tell(missing)
         if report.episodes:
             self._last_episode_end = learner.env_steps
         steps = (learner.env_steps - self._last_episode_end) // learner.config.env.num_envs
