@@ -84,14 +84,14 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             (a list of N) and `_action_mask` (which sub-environments returned one, `[N]`).
         """
         count, buffers, infos = self.num_envs, self._buffers(), dict[str, Any]()
-        flat = buffers[0][1] if self._is_flat else None
+        flat, keys = buffers[0][1] if self._is_flat else None, self._info_keys
         rewards: NDArray[np.float64] = np.empty(count, np.float64)
         terminated: NDArray[np.bool_] = np.zeros(count, np.bool_)
         truncated: NDArray[np.bool_] = np.zeros(count, np.bool_)
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             observation, rewards[i], is_terminated, is_truncated, info = env.step(action)
-            if self._info_keys:
-                infos.setdefault(ROWS, [None] * count)[i] = info_row(info, self._info_keys)
+            if keys:
+                infos.setdefault(ROWS, [None] * count)[i] = info_row(info, keys)
             if is_terminated or is_truncated:
                 terminated[i], truncated[i] = is_terminated, is_truncated
                 # A copy: the environment may write its first observation into the same array.

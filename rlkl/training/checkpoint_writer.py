@@ -28,6 +28,7 @@ class RunRecord:
         best_policy: the policy with that return, as of `Learner.policy_state`.
         unlogged: scalars and episodes of the last iteration, until its evaluation is finished.
         stop_reason: why a callback ended the run; empty if none did.
+        tracker: name and run of the tracker, as `wandb:ID`; empty without one.
     """
 
     def __init__(self, before: dict[str, Any], *, exact: bool) -> None:
@@ -38,6 +39,7 @@ class RunRecord:
         self.unlogged: dict[str, Any] | None = before.get("unlogged")
         self.exact = exact and before.get("exact", True)
         self.stop_reason: str = before.get("stop_reason", "")
+        self.tracker: str = before.get("tracker", "")
 
     @property
     def wall_seconds(self) -> float:

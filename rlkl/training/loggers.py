@@ -15,10 +15,12 @@ import yaml
 from rlkl.training.info_tracker import info_numbers
 from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report, is_own_column
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_range, check_text
 
 PROGRESS = ("auto", "live", "plain", "none")
+TRACKERS = ("none", "wandb", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class LoggerConfig:
         info_keys: numbers in the infos of environments to log: `speed` or `speed:mean` is the mean
             over the steps of an iteration, `success:last` the mean over the last 100 episodes of
             the info of their last step, `is_success` the same as `info/success_rate`.
+        tracker: `wandb` or `mlflow` (extras of these names) also get what is logged; `none`.
+        project: W&B's project, or MLflow's experiment.
+        track_checkpoints: save `last.pt` and `best.pt` as artifacts of the tracker at the end.
         progress: `live` updates one line, `plain` prints lines now and then, `none` prints
             nothing, `auto` is live on a terminal and plain elsewhere.
     """
@@ -44,6 +49,9 @@ class LoggerConfig:
     diagnosis_interval: int = 0
     video_interval: int = 0
     info_keys: list[str] = field(default_factory=list)
+    tracker: str = "none"
+    project: str = "rlkl"
+    track_checkpoints: bool = False
     progress: str = "auto"
 
     def __post_init__(self) -> None:
@@ -52,6 +60,13 @@ class LoggerConfig:
         check_range("logger.diagnosis_interval", self.diagnosis_interval, at_least=0)
         check_range("logger.video_interval", self.video_interval, at_least=0)
         info_numbers(self.info_keys)
+        check_choice("logger.tracker", self.tracker, TRACKERS)
+        check_text("logger.project", self.project)
+        if self.track_checkpoints and self.tracker == "none":
+            raise ConfigError(
+                "logger.track_checkpoints=true: there is no tracker; add logger.tracker=wandb or "
+                "logger.tracker=mlflow"
+            )
         check_choice("logger.progress", self.progress, PROGRESS)
 
 

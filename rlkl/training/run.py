@@ -25,6 +25,7 @@ from rlkl.training.report import Report
 from rlkl.training.resource_checks import DeviceMemoryError
 from rlkl.training.run_folder import FolderError, writing
 from rlkl.training.summary import Summary, hardware
+from rlkl.training.trackers import open_tracker
 from rlkl.utils.atomic_files import FolderTracker, write_durably
 from rlkl.utils.errors import RankError
 from rlkl.utils.signals import stop_signal
@@ -128,6 +129,9 @@ class Run:
             self.checkpoints.csv = csv
             self._loggers.append(csv)
             self._loggers += open_loggers(self.run_dir, config, learner.env_steps, kl_so_far)
+        if (tracker := open_tracker(self.run_dir, config, self.record.tracker)) is not None:
+            self._loggers.append(tracker)
+            self.record.tracker = f"{tracker.name}:{tracker.run_id}"
         self._loggers += more_loggers
         self.callbacks.begin(learner, self.run_dir)
         if self.checkpoints.saved_iteration < 0:

@@ -71,6 +71,11 @@ def make_run_dir(
     raise ConfigError(f"{name} exists already and is not overwritten; choose another")
 
 
+def run_name(run_dir: Path) -> str:
+    """Return the name of a run in a tracker: the last parts of its folder."""
+    return "/".join(run_dir.absolute().parts[-3:]).lstrip("/")
+
+
 def check_folder(key: str, folder: str, base: Path = Path()) -> Path:
     """Return the path of a folder after checking that it exists or can be made.
 

@@ -15,7 +15,7 @@ LOG = "log.txt"
 FILES_BEFORE_START = (".lock", LOG)
 """Files that may exist in a folder before its run starts."""
 
-FOLDERS = ("checkpoints", "bad_updates", "videos")
+FOLDERS = ("checkpoints", "bad_updates", "videos", "wandb")
 FILES = ("config.yaml", "metrics.csv", "episodes.csv", "summary.json", "resumed.yaml")
 
 

@@ -35,6 +35,7 @@ from rlkl.training.run_status import (
     run_status,
 )
 from rlkl.training.summary import Summary
+from rlkl.training.trackers import check_tracker
 from rlkl.utils.atomic_files import FolderLock, make_locked_folder, write_durably
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.ranks import join_ranks
@@ -131,6 +132,7 @@ class Trainer:
 
 def _all_callbacks(config: TrainConfig, given: Sequence[Callback]) -> list[Callback]:
     """Return those of the config, and those given, after a check; rank 0 will call them."""
+    check_tracker(config.logger)
     check_callbacks(given)
     return [*callbacks_of(config), *given]
 
