@@ -67,5 +67,5 @@ def test_record_continues_that_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) 
     assert record.wall_seconds == 54.0
     assert record.as_dict() == {
         "evaluation_seconds": 3.0, "best": 2.0, "best_policy": None, "unlogged": None,
-        "exact": False, "wall_seconds": 55.0,
+        "exact": False, "wall_seconds": 55.0, "stop_reason": "", "tracker": "",
     }  # fmt: skip

@@ -1,0 +1,172 @@
+"""Trackers: what W&B and MLflow get, read back from their own files, and how they fail."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_callbacks import rows_of, tiny
+
+import rlkl
+from rlkl.training import trackers
+from rlkl.training.report import Report
+from rlkl.training.trackers import TrackerLogger
+
+HAS_WANDB, HAS_MLFLOW = (importlib.util.find_spec(name) for name in ("wandb", "mlflow"))
+needs_wandb = pytest.mark.skipif(HAS_WANDB is None, reason="needs the extra wandb")
+needs_mlflow = pytest.mark.skipif(HAS_MLFLOW is None, reason="needs the extra mlflow")
+
+
+def logger_of(tracker: str, **settings: Any) -> rlkl.LoggerConfig:
+    return rlkl.LoggerConfig(tensorboard=False, progress="none", tracker=tracker, **settings)
+
+
+class Recorder:
+    """A tracker that fails at an iteration."""
+
+    run_id = "abc"
+
+    def __init__(self, fails_at: int = -1) -> None:
+        self.fails_at = fails_at
+        self.calls: list[Any] = []
+
+    def log(self, scalars: dict[str, float], report: Report) -> None:
+        if report.env_steps == self.fails_at:
+            raise ConnectionError("the server\nis gone")
+        self.calls.append((report.env_steps, scalars))
+
+    def save(self, files: list[Path]) -> None:
+        self.calls.append([path.name for path in files])
+
+    def close(self, status: str) -> None:
+        self.calls.append(status)
+
+
+def test_numbers_that_apply_are_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").touch()
+    recorder = Recorder()
+    logger = TrackerLogger("mlflow", recorder, [tmp_path / "last.pt", tmp_path / "best.pt"])
+    logger.log(Report(32, {"kl/k1": 0.5, "kl/k2": math.nan}, {}))
+    logger.close("stopped")
+    assert recorder.calls == [(32, {"kl/k1": 0.5}), ["last.pt"], "stopped"]
+
+
+def test_failure_is_one_line_and_the_last(capfd: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(fails_at=64)
+    logger = TrackerLogger("mlflow", recorder, [])
+    for env_steps in (32, 64, 96):
+        logger.log(Report(env_steps, {}, {}))
+    logger.close("finished")
+    assert recorder.calls == [(32, {})]
+    assert capfd.readouterr().err == (
+        "rlkl: logger.tracker=mlflow: ConnectionError: the server is gone; training continues "
+        "without it\n"
+    )
+
+
+def test_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(rlkl.ConfigError, match=r"needs the package wandb, .*'rlkl\[wandb\]'"):
+        rlkl.train(tiny(tmp_path / "run", logger=logger_of("wandb")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unusable_settings_are_refused() -> None:
+    with pytest.raises(rlkl.ConfigError, match=r"logger\.tracker=wand: .*did you mean wandb"):
+        logger_of("wand")
+    with pytest.raises(rlkl.ConfigError, match=r"track_checkpoints=true: there is no tracker"):
+        logger_of("none", track_checkpoints=True)
+
+
+def test_tracker_that_cannot_start_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*given: Any) -> Any:
+        raise OSError("no route")
+
+    monkeypatch.setattr(trackers, "_opened", fails)
+    monkeypatch.setattr(trackers, "check_installed", lambda *given: None)
+    summary = rlkl.train(tiny(tmp_path / "run", logger=logger_of("mlflow")))
+    assert summary.status == "finished"
+    assert "logger.tracker=mlflow: OSError: no route; training" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@needs_wandb
+@pytest.mark.filterwarnings("default")
+def test_offline_files_of_wandb_have_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal import datastore
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "run"
+    rlkl.train(tiny(run, logger=logger_of("wandb", project="walking", track_checkpoints=True)))
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    store = datastore.DataStore()
+    store.open_for_scan(str(file))
+    records = []
+    while (content := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(content)
+        records.append(record)
+    started = next(record.run for record in records if record.HasField("run"))
+    config = {item.key: json.loads(item.value_json) for item in started.config.update}
+    assert (started.project, config["total_env_steps"], config["algo"]["num_epochs"]) == (
+        "walking",
+        128,
+        1,
+    )
+    shown: dict[int, dict[str, Any]] = {}
+    for record in records:
+        if record.HasField("history"):
+            items = record.history.item
+            values = {item.key or "/".join(item.nested_key): item.value_json for item in items}
+            shown[record.history.step.num] = values
+    rows = rows_of(run)
+    assert sorted(shown) == [int(row["env_steps"]) for row in rows]
+    for row in rows:
+        found = shown[int(row["env_steps"])]
+        assert float(found["kl/old_new"]) == float(row["kl/old_new"])
+        assert "kl/target" not in found  # it does not apply to PPO-clip
+    assert any(record.request.HasField("log_artifact") or record.HasField("artifact")
+               for record in records)  # fmt: skip
+
+
+@pytest.mark.slow
+@needs_mlflow
+@pytest.mark.filterwarnings("default")
+def test_database_of_mlflow_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    run = tmp_path / "run"
+    logger = logger_of("mlflow", project="walking", track_checkpoints=True)
+    config = tiny(run, logger=logger)
+    rlkl.train(config, callbacks=[EndsAt(96)])
+    rlkl.resume(run, lambda old: rlkl.TrainConfig(**vars(old) | {"total_env_steps": 160}))
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("walking")
+    (found,) = client.search_runs([experiment.experiment_id])  # resumed in the same run
+    assert found.info.status == "FINISHED"
+    assert found.data.params["algo.name"] == "ppo_clip"
+    assert found.data.params["env.num_envs"] == "2"
+    history = {m.step: m.value for m in client.get_metric_history(found.info.run_id, "kl/k3")}
+    assert history == {int(row["env_steps"]): float(row["kl/k3"]) for row in rows_of(run)}
+    saved = [file.path for file in client.list_artifacts(found.info.run_id, "checkpoints")]
+    assert "checkpoints/last.pt" in saved
+
+
+class EndsAt(rlkl.Callback):
+    """Ends the run at a number of steps."""
+
+    def __init__(self, env_steps: int) -> None:
+        self.env_steps = env_steps
+
+    def on_update(self, learner: Any, report: Report) -> rlkl.Stop | None:
+        return rlkl.Stop("enough") if report.env_steps >= self.env_steps else None
