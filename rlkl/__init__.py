@@ -18,6 +18,11 @@ from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
+from rlkl.models.own_networks import (
+    register_actor_critic,
+    register_actor_head,
+    register_encoder,
+)
 from rlkl.models.policy import PolicyConfig
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
@@ -59,6 +64,9 @@ __all__ = [
     "__version__",
     "load_policy",
     "make_policy_optimizer",
+    "register_actor_critic",
+    "register_actor_head",
+    "register_encoder",
     "resume",
     "train",
 ]

@@ -90,6 +90,7 @@ class TrainConfig:
         self._check_annealing()
         check_separate_encoder(self.algo, self.policy)
         self._check_recomputation()
+        self._check_own_critic()
         check_range("seed", self.seed, at_least=0)
         check_range("threads", self.threads, at_least=1, at_most=1024)
         check_range("max_bad_updates", self.max_bad_updates, at_least=1)
@@ -111,6 +112,14 @@ class TrainConfig:
             size = self.rollout_steps * self.env.num_envs
             made = f"rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}"
             check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
+
+    def _check_own_critic(self) -> None:
+        if self.critic.normalize_values and self.policy.actor_critic:
+            raise ConfigError(
+                "critic.normalize_values=true is not possible with policy.actor_critic="
+                f"{self.policy.actor_critic}: it rescales the output layer of rlkl's critic; use "
+                "policy.encoder, or leave it out"
+            )
 
     def _check_recomputation(self) -> None:
         if not recomputes_advantages(self.algo):
@@ -170,6 +179,9 @@ FIXED_KEYS = (
 )  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 
+FREE_OF_FIXED = ("policy.module",)
+"""Keys below these that it can change."""
+
 AUTOMATIC_VALUES = {"env.backend": "auto", "policy.engine": "auto", "checkpoint.interval": None}
 """Keys with the value that lets rlkl choose; `config.yaml` has the choice."""
 
@@ -214,7 +226,7 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
     )
     changed = _differing(old, new)
     for key, (was, would_be) in changed.items():
-        if _is_in(FIXED_KEYS, key):
+        if _is_in(FIXED_KEYS, key) and key not in FREE_OF_FIXED:
             fixed = f"keeps {key}={was}" if key in old else f"cannot add {key}"
             raise ConfigError(
                 f"{key}={would_be}: a resumed run {fixed}; leave it out, or start a new run"
@@ -244,7 +256,8 @@ def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
     old = dict(leaves(upgrade_config(saved)))
     new = dict(leaves(plain_data(upgrade_config(config))))
     for key in old.keys() & new.keys():
-        is_fixed = _is_in(FIXED_KEYS, key) and key not in (*OUTPUT_KEYS, "policy.engine")
+        free = (*OUTPUT_KEYS, *FREE_OF_FIXED, "policy.engine")
+        is_fixed = _is_in(FIXED_KEYS, key) and key not in free
         if is_fixed and old[key] != new[key]:
             return f"{key}={new[key]}, and config.yaml has {key}={old[key]}"
     return ""

@@ -340,8 +340,8 @@ class Learner:
             )
         ours, theirs = describe_policy(self.policy), dict(state["policy_description"])
         saved = PolicyConfig(**upgrade_section("policy", theirs["config"]))
-        # The engine does not change the networks.
-        theirs["config"] = asdict(saved) | {"engine": ours["config"]["engine"]}
+        # Neither changes the networks.
+        theirs["config"] = asdict(saved) | {k: ours["config"][k] for k in ("engine", "module")}
         for part, value in theirs.items():
             if value != ours[part]:
                 raise ConfigError(

@@ -139,8 +139,10 @@ def _policy_from(state: dict[str, Any]) -> TrainedPolicy:
     encoder = ObservationEncoder(
         described_space(description["observation_space"]), description["observation_keys"]
     )
-    check_described(description, state["policy"], encoder.vector_size)
     config = PolicyConfig(**upgrade_section("policy", description["config"]))
+    keys = config.actor_observation_keys, config.critic_observation_keys
+    size = max(encoder.view(part, "observation_keys").vector_size for part in keys)
+    check_described(description, state["policy"], size)
     action_space = described_space(description["action_space"])
     policy = Policy(config, encoder, action_space, torch.Generator())
     policy.load_state_dict(state["policy"])

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from rlkl.envs.ids import check_module
+from rlkl.models.own_networks import import_networks
 from rlkl.models.policy import Policy
 from rlkl.training.checkpoint import BEST, load_checkpoint, newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
@@ -57,6 +58,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self._started_in = _working_directory()  # now, since an environment may change it
+        import_networks(config.policy)
         self.learner = Learner(config)
 
     @property
@@ -187,6 +189,7 @@ def complete(
         ConfigError: the folder contains something else or the run of another config, or another
             process is training in it (`FolderTakenError`).
     """
+    import_networks(config.policy)
     ranks = join_ranks()
     if not ranks.is_first:
         return obey(ranks)
