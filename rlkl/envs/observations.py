@@ -125,6 +125,34 @@ class ObservationEncoder:
 
         return self._encoded(rows_of, where)
 
+    def encode(
+        self, observations: Any, where: str, count: int | None = None, unseen: Sequence[str] = ()
+    ) -> Observations:
+        """Encode an observation, or a batch, some parts of which may be missing.
+
+        Args:
+            observations: one, or `count` of them, nested like those of a vector environment.
+            where: for messages.
+            count: N; None for a single observation.
+            unseen: names of parts that are not read; their lowest value, or 0, stands for them.
+        """
+
+        def rows_of(leaf: Leaf) -> NDArray[Any]:
+            if leaf.name in unseen:
+                rows = np.zeros((count or 1, *leaf.shape), leaf.dtype)
+                if leaf.one_hot is not None:
+                    rows += leaf.one_hot[1].reshape(leaf.shape).astype(leaf.dtype)
+                return rows
+            try:
+                rows = np.asarray(leaf.select(observations))
+            except (LookupError, TypeError, ValueError):
+                raise BrokenEnvironmentError(
+                    f"{where}: the observation{leaf.label} is missing; expected {self.space}"
+                ) from None
+            return rows[None] if count is None else rows
+
+        return self._encoded(rows_of, where)
+
     def _encoded(self, rows_of: Callable[[Leaf], NDArray[Any]], where: str) -> Observations:
         encoded: Observations = {}
         if self.vector_size:

@@ -52,6 +52,8 @@ class TrainConfig:
         eval_interval: iterations between two evaluations, the best of which is saved as
             `checkpoints/best.pt`; with 0 only the final policy is evaluated, and `best.pt` is
             chosen by training return.
+        init_from: the folder of a run, or one of its checkpoints, whose policy, critic and
+            normalizers a new run starts with; null for new ones.
         run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
     """
 
@@ -77,6 +79,7 @@ class TrainConfig:
     eval_max_episode_steps: int = MAX_EPISODE_STEPS
     eval_interval: int = 0
     run_dir: str | None = None
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         self._make_parts()
@@ -104,6 +107,8 @@ class TrainConfig:
             )
         if self.run_dir is not None:
             check_text("run_dir", self.run_dir)
+        if self.init_from is not None:
+            check_text("init_from", self.init_from)
         processes = self.env.num_envs if self.env.backend == "async" else 0
         check_processes(processes)
         check_memory(self.rollout_steps, self.env.num_envs, self.policy, processes=processes)
@@ -176,6 +181,7 @@ class TrainConfig:
 FIXED_KEYS = (
     "algo.name", "algo.kl_coefficient", "env", "policy", "rollout_steps", "normalize_observations",
     "scale_rewards", "critic.normalize_values", "seed", "device", "eval_interval", "run_dir",
+    "init_from",
 )  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 

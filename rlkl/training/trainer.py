@@ -31,6 +31,7 @@ from rlkl.training.run_status import (
     read_summary,
     run_status,
 )
+from rlkl.training.start import start
 from rlkl.training.summary import Summary
 from rlkl.utils.atomic_files import FolderLock, make_locked_folder, unused_name, write_durably
 from rlkl.utils.errors import ConfigError
@@ -59,7 +60,7 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self._started_in = _working_directory()  # now, since an environment may change it
         import_networks(config.policy)
-        self.learner = Learner(config)
+        self.learner = start(config)
 
     @property
     def policy(self) -> Policy:
