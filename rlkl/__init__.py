@@ -27,6 +27,7 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import LoggerConfig
+from rlkl.training.reference import ReferenceConfig
 from rlkl.training.summary import Summary
 from rlkl.training.trained_policy import load_policy
 from rlkl.training.trainer import Trainer, resume, train
@@ -52,6 +53,7 @@ __all__ = [
     "PPOKLLRConfig",
     "PolicyConfig",
     "PolicyOptimizer",
+    "ReferenceConfig",
     "SPOConfig",
     "Summary",
     "TRPLConfig",

@@ -113,6 +113,8 @@ def for_hydra(text: str, keys: Mapping[str, bool] | None = None) -> str:
     Keys below `env.kwargs` and the like get `++`, `None` becomes `null`, and `1e4` becomes 10000
     for keys that hold whole numbers, as `keys` says; without it, for those of `rlkl train`.
     """
+    if text.startswith("reference="):
+        text = text.replace("reference=", "reference.run_dir=", 1)
     override = parse(text)
     key, equals, typed = text.partition("=")
     if typed == "None":

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -46,6 +47,15 @@ class TorchPolicy:
         return self.distribution.entropy()
 
     @cached_property
+    def reference(self) -> "TorchPolicy":
+        """The same with π_ref in place of π_old."""
+        batch = self.batch
+        return self._beside(replace(batch, old_parameters=batch.reference_parameters))
+
+    def _beside(self, batch: Any) -> "TorchPolicy":
+        return TorchPolicy(self.distribution, batch)
+
+    @cached_property
     def log_prob(self) -> Tensor:
         """Log π_θ(a|s), `[B]`."""
         return self._log_prob.detach()
@@ -82,10 +92,15 @@ class TorchPolicy:
     def backward(self, loss: Loss, *further: tuple[Tensor, Tensor]) -> None:
         """Backpropagate a loss from its derivatives, and from further tensors with theirs."""
         pairs = [(self._log_prob, loss.log_prob), *further]
-        optional = (("_kl", loss.kl), ("_reverse_kl", loss.reverse_kl), ("_entropy", loss.entropy))
-        for name, derivative in optional:
+        for name, derivative in (
+            ("_kl", loss.kl),
+            ("_reverse_kl", loss.reverse_kl),
+            ("_entropy", loss.entropy),
+            ("reference._kl", loss.reference_kl),
+            ("reference._reverse_kl", loss.reverse_reference_kl),
+        ):
             if isinstance(derivative, Tensor) or derivative:
-                root = getattr(self, name)
+                root = attrgetter(name)(self)
                 pairs.append((root, root.new_ones(root.shape) * derivative))
         if loss.torch_term is not None:
             pairs.append((loss.torch_term, torch.ones_like(loss.torch_term)))

@@ -14,6 +14,7 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.evaluation import MAX_EPISODE_STEPS
 from rlkl.training.loggers import LoggerConfig
+from rlkl.training.reference import ReferenceConfig
 from rlkl.training.resource_checks import check_memory, check_processes
 from rlkl.utils.config_upgrades import upgrade_config, upgrade_section
 from rlkl.utils.errors import ConfigError
@@ -52,6 +53,7 @@ class TrainConfig:
         eval_interval: iterations between two evaluations, the best of which is saved as
             `checkpoints/best.pt`; with 0 only the final policy is evaluated, and `best.pt` is
             chosen by training return.
+        reference: a fixed policy that the policy stays near.
         init_from: the folder of a run, or one of its checkpoints, whose policy, critic and
             normalizers a new run starts with; null for new ones.
         run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
@@ -63,6 +65,7 @@ class TrainConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     total_env_steps: int = 100_000
     rollout_steps: int = 128
     gamma: float = 0.99
@@ -147,10 +150,16 @@ class TrainConfig:
         algo: Any = self.algo
         if isinstance(env, str):
             object.__setattr__(self, "env", EnvConfig(env))
+        if isinstance(self.reference, str):
+            object.__setattr__(self, "reference", ReferenceConfig(self.reference))
         if isinstance(algo, str):
             check_choice("algo", algo, ALGORITHMS)
             object.__setattr__(self, "algo", ALGORITHMS[algo].config())
-        names = {"env": " or an environment's id", "algo": " or an algorithm's name"}
+        names = {
+            "env": " or an environment's id",
+            "algo": " or an algorithm's name",
+            "reference": " or a run's folder",
+        }
         parts: dict[str, type[Any]] = {"algo": AlgoConfig, **PARTS}
         for key, kind in parts.items():
             value = getattr(self, key)
@@ -181,7 +190,7 @@ class TrainConfig:
 FIXED_KEYS = (
     "algo.name", "algo.kl_coefficient", "env", "policy", "rollout_steps", "normalize_observations",
     "scale_rewards", "critic.normalize_values", "seed", "device", "eval_interval", "run_dir",
-    "init_from",
+    "init_from", "reference",
 )  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 
@@ -200,6 +209,7 @@ PARTS: dict[str, type[Any]] = {
     "critic": CriticConfig,
     "logger": LoggerConfig,
     "checkpoint": CheckpointConfig,
+    "reference": ReferenceConfig,
 }
 
 
@@ -210,6 +220,7 @@ def saved_config(saved: dict[str, Any]) -> TrainConfig:
         ConfigError: it has other keys than the config of this version of rlkl.
     """
     try:
+        saved = {"reference": {}} | saved  # older runs have none
         parts = {key: kind(**upgrade_section(key, saved[key])) for key, kind in PARTS.items()}
         algo = ALGORITHMS[saved["algo"]["name"]].config(**saved["algo"])
         return TrainConfig(**saved | parts | {"algo": algo})

@@ -33,6 +33,8 @@ def start(config: TrainConfig) -> Learner:
     try:
         if config.init_from is not None:
             _start_from(learner, config.init_from)
+        if config.reference.run_dir is not None:
+            _stay_near(learner, config.reference.run_dir)
     except BaseException:
         learner.close()
         raise
@@ -60,6 +62,30 @@ def _start_from(learner: Learner, run_dir: str) -> None:
         if learner.critic_fit.value_normalizer is not None:
             moments = learner.critic_fit.value_normalizer.moments
             moments.load_state_dict(state["critic_fit"]["returns"])
+
+
+def _stay_near(learner: Learner, run_dir: str) -> None:
+    path = checkpoint_path(run_dir)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        check_described(state["policy_description"], state["policy"])
+        config = upgrade_section("policy", state["policy_description"]["config"])
+        if config["memory"] != "none":
+            raise ConfigError(
+                f"reference={run_dir}: its policy has a memory, whose states no batch has; use the "
+                "run of a policy without one"
+            )
+        policy = learner.policy
+        kind = asdict(policy.config)
+        settings = [
+            (f"policy.{key}", config[key], kind[key])
+            for key in ("box_distribution", "scale_actions")
+            if policy.decoder.is_continuous and config[key] != kind[key]
+        ]
+        differences = observation_differences(state["policy_description"], policy)
+        for what, theirs, ours in chain(differences, settings):
+            raise ConfigError(f"reference={run_dir}: {what} is {theirs} there, and {ours} here")
+        learner.set_reference(state)
 
 
 def observation_differences(

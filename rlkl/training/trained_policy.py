@@ -1,6 +1,6 @@
 """Load trained policies from checkpoints."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
             raise ValueError(f"threads={threads}; expected 1 to 1024")
         limit = int(config.get("eval_max_episode_steps", MAX_EPISODE_STEPS))
         check_range("eval_max_episode_steps", limit, at_least=1)
-        return TrainedRun(_policy_from(state), env, int(state["env_steps"]), threads, limit)
+        return TrainedRun(policy_from(state), env, int(state["env_steps"]), threads, limit)
 
 
 def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
@@ -195,10 +195,13 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
     path = checkpoint_path(run_dir, checkpoint)
     state = load_checkpoint(path)
     with taking_from(path):
-        return _policy_from(state)
+        return policy_from(state)
 
 
-def _policy_from(state: dict[str, Any]) -> TrainedPolicy:
+def policy_from(
+    state: dict[str, Any], device: torch.device | str = "cpu", engine: str | None = None
+) -> TrainedPolicy:
+    """Return the policy of a checkpoint, on a device and with another `policy.engine` if given."""
     description = state["policy_description"]
     check_described(description, state["policy"])
     encoder = ObservationEncoder(
@@ -209,7 +212,8 @@ def _policy_from(state: dict[str, Any]) -> TrainedPolicy:
     size = max(encoder.view(part, "observation_keys").vector_size for part in keys)
     check_described(description, state["policy"], size)
     action_space = described_space(description["action_space"])
-    policy = Policy(config, encoder, action_space, torch.Generator())
+    config = config if engine is None else replace(config, engine=engine)
+    policy = Policy(config, encoder, action_space, torch.Generator(), device)
     policy.load_state_dict(state["policy"])
     normalizer = None
     if state["normalizer"] is not None:

@@ -152,6 +152,8 @@ class NumpyEngine(TorchEngine):
         rows, form = Rows.of(batch), self._form(objective)
         if form is not None and objective.uses_kl:
             rows.old_parameters = form.prepare_old(rows.old_parameters)
+        if form is not None and rows.reference_parameters is not None:
+            rows.reference_parameters = form.prepare_old(rows.reference_parameters)
         return rows
 
     @_silently
@@ -171,7 +173,7 @@ class NumpyEngine(TorchEngine):
                 parameters = np.where(rows.masks, parameters, -np.inf)
             new = form(parameters, rows)
             loss = objective.loss(new, rows)
-            derivative = new.derivative(loss)
+            derivative = new.total_derivative(loss)
         self.actor.backward(derivative)
         return float(loss.value)
 
