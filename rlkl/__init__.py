@@ -18,12 +18,18 @@ from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
+from rlkl.models.own_networks import (
+    register_actor_critic,
+    register_actor_head,
+    register_encoder,
+)
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.schedules import register_schedule
 from rlkl.training.callbacks import Callback, Stop
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import Logger, LoggerConfig
+from rlkl.training.reference import ReferenceConfig
 from rlkl.training.report import Report
 from rlkl.training.summary import Summary
 from rlkl.training.trained_policy import load_policy
@@ -52,6 +58,7 @@ __all__ = [
     "PPOKLLRConfig",
     "PolicyConfig",
     "PolicyOptimizer",
+    "ReferenceConfig",
     "Report",
     "SPOConfig",
     "Stop",
@@ -66,6 +73,9 @@ __all__ = [
     "__version__",
     "load_policy",
     "make_policy_optimizer",
+    "register_actor_critic",
+    "register_actor_head",
+    "register_encoder",
     "register_schedule",
     "resume",
     "train",

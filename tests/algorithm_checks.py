@@ -188,6 +188,7 @@ def tensors_of(batch: Batch) -> dict[str, Tensor]:
     """Return every tensor of a batch by name."""
     found = {field.name: getattr(batch, field.name) for field in fields(batch)}
     inputs = found.pop("inputs")
+    found = {name: tensor for name, tensor in found.items() if tensor is not None}
     if inputs.sequences is not None:
         found |= {f.name: getattr(inputs.sequences, f.name) for f in fields(inputs.sequences)}
     return found | inputs.observations

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from rlkl.engines.base import EntropyBonus, Objective
+from rlkl.engines.base import EntropyBonus, Objective, ReferencePenalty
 from rlkl.models.adam import check_adam
 from rlkl.numerics.schedules import check_schedule, name_schedules, scheduled
 from rlkl.rollouts.batch import Batch
@@ -154,6 +154,9 @@ class PolicyOptimizer(Protocol):
             progress: fraction of the training budget that is used, 0 to 1.
         """
 
+    def penalize(self, coefficient: float, direction: str) -> ReferencePenalty:
+        """Add β times the KL to the batch's reference policy to the loss; return the penalty."""
+
     def adapt(self, kl: float) -> None:
         """Adapt to the KL(π_old ‖ π_θ) of an update over the full batch, in nats, as reported."""
 
@@ -199,6 +202,8 @@ def with_entropy_bonus(objective: Objective, config: AlgoConfig) -> Objective:
 
 def set_entropy_coefficient(objective: Objective, config: AlgoConfig, progress: float) -> None:
     """Set the scheduled weight of an objective from `with_entropy_bonus`."""
+    if isinstance(objective, ReferencePenalty):
+        objective = objective.objective
     if isinstance(objective, EntropyBonus):
         objective.coefficient = scheduled(
             config.entropy_coefficient, config.entropy_coefficient_schedule, progress

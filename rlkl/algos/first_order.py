@@ -14,7 +14,7 @@ from rlkl.algos.base import (
     set_entropy_coefficient,
     with_entropy_bonus,
 )
-from rlkl.engines.base import Engine
+from rlkl.engines.base import Engine, ReferencePenalty
 from rlkl.models.adam import make_adam, mean_of
 from rlkl.numerics.schedules import scheduled
 from rlkl.rollouts.batch import Batch
@@ -124,6 +124,11 @@ class FirstOrder:
         """Take one gradient step; return the loss, and the gradient's norm before clipping."""
         loss = self.engine.policy_gradient(self.penalized, minibatch)
         return loss, self.adam.step(self.config.max_grad_norm)
+
+    def penalize(self, coefficient: float, direction: str) -> ReferencePenalty:
+        """Add a KL to a reference policy to the loss; see `PolicyOptimizer.penalize`."""
+        self.penalized = penalty = ReferencePenalty(self.penalized, coefficient, direction)
+        return penalty
 
     def adapt(self, kl: float) -> None:
         """Let the objective adapt to the KL of the update."""

@@ -15,7 +15,7 @@ from rlkl.algos.base import (
     set_entropy_coefficient,
     with_entropy_bonus,
 )
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy, ReferencePenalty
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import check_schedule, scheduled
@@ -133,6 +133,11 @@ class NaturalGradient:
         self.engine = engine
         self.generator = generator
         self.objective = with_entropy_bonus(Surrogate(), config)
+
+    def penalize(self, coefficient: float, direction: str) -> ReferencePenalty:
+        """Add a KL to a reference policy to the loss; see `PolicyOptimizer.penalize`."""
+        self.objective = penalty = ReferencePenalty(self.objective, coefficient, direction)
+        return penalty
 
     def prepared(self, batch: Batch) -> Batch:
         """Return the batch with its advantages as configured."""

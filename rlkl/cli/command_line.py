@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 
 from rlkl.cli.hydra_errors import first_line, one_line_errors
-from rlkl.cli.schema import FREE_KEY, GROUPS, known_keys, options
+from rlkl.cli.schema import FREE_KEYS, GROUPS, known_keys, options
 from rlkl.utils.errors import ConfigError
 
 MOST_JOBS = 10_000
@@ -110,9 +110,11 @@ def _suggest_override(text: str) -> str:
 def for_hydra(text: str, keys: Mapping[str, bool] | None = None) -> str:
     """Return an override as Hydra accepts it.
 
-    Keys below `env.kwargs` get `++`, `None` becomes `null`, and `1e4` becomes 10000 for keys that
-    hold whole numbers, as `keys` says; without it, for those of `rlkl train`.
+    Keys below `env.kwargs` and the like get `++`, `None` becomes `null`, and `1e4` becomes 10000
+    for keys that hold whole numbers, as `keys` says; without it, for those of `rlkl train`.
     """
+    if text.startswith("reference="):
+        text = text.replace("reference=", "reference.run_dir=", 1)
     override = parse(text)
     key, equals, typed = text.partition("=")
     if typed == "None":
@@ -121,7 +123,7 @@ def for_hydra(text: str, keys: Mapping[str, bool] | None = None) -> str:
         value = override.value()
         whole = _whole(value)
         typed = typed if whole is value else str(whole).replace(" ", "")
-    free = (FREE_KEY, FREE_KEY.rstrip(".") + "=")
+    free = tuple(start for key in FREE_KEYS for start in (key, key.rstrip(".") + "="))
     return ("++" if text.startswith(free) else "") + key + equals + typed
 
 

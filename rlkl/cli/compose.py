@@ -15,7 +15,7 @@ from rlkl.cli.hydra_errors import one_line_errors
 from rlkl.cli.hydra_safety import check_hydra
 from rlkl.cli.schema import (
     CONFIG_DIR,
-    FREE_KEY,
+    FREE_KEYS,
     GROUPS,
     STACKED,
     env_settings,
@@ -25,6 +25,7 @@ from rlkl.cli.schema import (
     structured,
 )
 from rlkl.envs.make import choose_backend
+from rlkl.models.own_networks import import_networks
 from rlkl.training.config import TrainConfig, leaves
 from rlkl.utils.errors import ConfigError
 
@@ -66,6 +67,7 @@ def to_train_config(composed: DictConfig) -> TrainConfig:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, TrainConfig)
     choose_backend(config.env)
+    import_networks(config.policy)
     return config
 
 
@@ -84,7 +86,7 @@ def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
                     "logger.progress=none, and no groups"
                 )
             _check_key(override, [])
-            OmegaConf.update(settings, key, override.value(), force_add=key.startswith(FREE_KEY))
+            OmegaConf.update(settings, key, override.value(), force_add=key.startswith(FREE_KEYS))
         changed = OmegaConf.to_object(settings)
     assert isinstance(changed, TrainConfig)
     return changed
@@ -96,7 +98,7 @@ def _check_key(override: Override, config_dirs: list[Path]) -> None:
         raise ConfigError(f"{text}: Hydra writes nothing; run_dir=DIR sets the run's folder")
     if key == "hydra.searchpath":
         raise ConfigError(f"{text}: name a folder of configs by --config-dir DIR")
-    if key.startswith(("hydra.", "hydra/", FREE_KEY)):
+    if key.startswith(("hydra.", "hydra/", *FREE_KEYS)):
         return
     if override.is_delete():
         raise ConfigError(f"{text}: nothing can be removed from the config; set another value")

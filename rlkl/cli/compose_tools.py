@@ -14,7 +14,7 @@ from rlkl.cli.hints import explain_unknown_key
 from rlkl.cli.hydra_errors import one_line_errors
 from rlkl.cli.schema import (
     CONFIG_DIR,
-    FREE_KEY,
+    FREE_KEYS,
     GROUPS,
     known_keys,
     options,
@@ -113,7 +113,7 @@ def _check_training_key(text: str, key: str, own_keys: list[str], experiment: Ex
     """Raise unless an override is one of `rlkl train` that changes something in an experiment."""
     trains = experiment.overrides is not None
     known = [*own_keys, *known_keys(), *GROUPS] if trains else own_keys
-    if key not in known and not (trains and key.startswith(FREE_KEY)):
+    if key not in known and not (trains and key.startswith(FREE_KEYS)):
         problem = explain_unknown_key(key, known, f"; expected one of {', '.join(own_keys)}")
         raise ConfigError(f"{text}: {problem}; see rlkl show --help")
     if {key, key.partition(".")[0]} & set(OF_RUN_FOLDERS):

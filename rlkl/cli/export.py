@@ -3,7 +3,7 @@
 import os
 from functools import partial
 
-from rlkl.cli.flags import CHECKPOINT, Flag, RunCommand, new_file, open_run
+from rlkl.cli.flags import CHECKPOINT, MODULE, Flag, RunCommand, new_file, open_run
 from rlkl.tools.export import OPSET, export_onnx
 from rlkl.training.checkpoint import folder_of
 from rlkl.utils.errors import ConfigError
@@ -21,6 +21,7 @@ COMMAND = RunCommand(
         Flag("--output", "FILE.onnx", "a new file; by default in the run's folder",
              partial(new_file, suffixes=(".onnx",))),
         CHECKPOINT,
+        MODULE,
     ),
 )  # fmt: skip
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     for heading, values in (("input", exported.inputs), ("output", exported.outputs)):
         for name, shape in values.items():
             print(f"{heading:<6}  {name}: {shape}")
-    for part, (start, stop) in run.policy.policy.encoder.columns.items():
+    for part, (start, stop) in exported.columns.items():
         print(f"vector  columns {start} to {stop - 1}: {part or 'the observation'}")
     print(
         f"opset {OPSET}; largest difference from the policy on {exported.num_observations} random "

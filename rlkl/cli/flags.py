@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rlkl.cli.text import paragraph, sections
-from rlkl.envs.ids import check_module
+from rlkl.envs.ids import check_module, check_place, import_named
 from rlkl.training.checkpoint import CHECKPOINTS, folder_of
 from rlkl.training.trained_policy import TrainedRun, load_run
 from rlkl.utils.errors import ConfigError
@@ -74,6 +74,12 @@ CHECKPOINT = Flag(
 )  # fmt: skip
 
 
+MODULE = Flag(
+    "--module", "NAME", "import the Python module that registers the policy's own networks",
+    lambda name, text: text,
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class RunCommand:
     """A command `rlkl NAME RUN_DIR [FLAG ...]`."""
@@ -119,6 +125,8 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
     If its environment will be created, the module that this imports is printed. A module in the
     run's own folder is an error.
     """
+    if given.module is not None:
+        import_for_run(given.module, f"--module {given.module}", folder_of(given.run_dir))
     run = load_run(given.run_dir, given.checkpoint)
     if with_environment and (note := check_module(run.env.id, folder_of(given.run_dir))):
         tell(note)
@@ -126,6 +134,12 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
     threadpool_limits(run.threads, "blas")  # NumPy's products
     limit = getattr(given, "max_steps", None)
     return run if limit is None else replace(run, max_episode_steps=limit)
+
+
+def import_for_run(module: str, setting: str, run_dir: Path) -> None:
+    """Import a module that the user named for a run; one in the run's own folder is an error."""
+    check_place(module, setting, run_dir)
+    import_named(module, setting)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from rlkl.cli.command_line import for_hydra
 from rlkl.cli.compose import overridden
+from rlkl.cli.flags import import_for_run
 from rlkl.cli.schema import register_schemas
 from rlkl.training.trainer import resume
 from rlkl.utils.errors import ConfigError
+
+MODULE = "policy.module="
 
 HELP = """usage: rlkl resume RUN_DIR [KEY=VALUE ...]
 
@@ -15,7 +18,8 @@ Continues a run from the newest checkpoint in its folder; the result is
 bit-for-bit identical to an uninterrupted run. KEY=VALUE changes settings, as
 for rlkl train: total_env_steps, eval_episodes, logger.*, checkpoint.*, and
 hyperparameters such as algo.learning_rate. Environment, networks and seed are
-fixed.
+fixed. policy.module=NAME imports the module that registers the run's own
+networks.
 
 Where environments cannot be restored, steps since the last checkpoint are
 repeated. exact=false repeats none: it continues from last.pt and resets the
@@ -40,6 +44,9 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"{text}: expected exact=true or exact=false")
         exact = text.lower() == "exact=true"
         overrides.remove(text)
+    for module in (text.partition("=")[2] for text in overrides if text.startswith(MODULE)):
+        if module:
+            import_for_run(module, f"{MODULE}{module}", Path(run_dir))
     register_schemas()
     changes = partial(overridden, overrides=[for_hydra(text) for text in overrides])
     summary = resume(run_dir, changes, exact=exact)

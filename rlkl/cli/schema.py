@@ -29,6 +29,12 @@ STACKED = ("experiment", "ablation")
 FREE_KEY = "env.kwargs."
 """Any key is allowed below it: it is passed to the environment's constructor."""
 
+FREE_KEYS = (
+    FREE_KEY,
+    *(f"policy.{network}_kwargs." for network in ("encoder", "actor_head", "actor_critic")),
+)
+"""Likewise, and those that are passed to the constructors of registered networks."""
+
 
 @cache
 def register_schemas() -> None:

@@ -74,6 +74,8 @@ def help_text(config_dirs: list[Path]) -> str:
         "policy.KEY=VALUE": "networks, memory, and the distribution of Box actions",
         "max_bad_updates=3": "updates in a row with NaN or infinite numbers that end the run",
         "eval_interval=10": "iterations from one evaluation to the next",
+        "init_from=RUN_DIR": "start with the policy and the critic of another run",
+        "reference=RUN_DIR reference.kl_coefficient=0.1": "stay near the policy of another run",
         "run_dir=DIR": "the run's folder, instead of runs/<env>/<algo>/<date-time>-seed<seed>",
         "grid=NAME": "with -m: the grid's folder is runs/grids/NAME",
         "hydra/launcher=NAME": f"with -m: where jobs run: {', '.join(options(LAUNCHER))}",

@@ -15,6 +15,7 @@ from rlkl.cli.flags import (
     ACTIONS,
     CHECKPOINT,
     MAX_STEPS,
+    MODULE,
     Flag,
     RunCommand,
     choice,
@@ -55,6 +56,7 @@ COMMAND = RunCommand(
         Flag("--actions", "KIND", "deterministic (the default) or sampled",
              partial(choice, choices=ACTIONS), ACTIONS[0]),
         CHECKPOINT,
+        MODULE,
         MAX_STEPS,
     ),
 )  # fmt: skip

@@ -24,6 +24,8 @@ class Minibatch(Protocol):
     Attributes:
         actions: as sampled, `[B]` or `[B, A]`.
         advantages, returns, old_log_prob, old_values: `[B]`, as in `rollouts.batch.Batch`.
+
+    Its rows also have `reference_parameters`, those of π_ref, or None.
     """
 
     actions: Array
@@ -72,6 +74,10 @@ class NewPolicy(Protocol):
     def distribution(self) -> Distribution:
         """π_θ with a graph, for objectives with `uses_distribution`."""
 
+    @property
+    def reference(self) -> "NewPolicy":
+        """The same with π_ref in place of π_old, for its `kl` and `reverse_kl`."""
+
     def mean_kl(self) -> Any:
         """Return the mean of `kl`."""
 
@@ -89,6 +95,8 @@ class Loss(NamedTuple):
         entropy: ∂loss/∂H(π_θ): one number, or one for each row.
         torch_term: part of `value` that torch differentiates, computed from `new.distribution`.
         reverse_kl: ∂loss/∂KL(π_θ ‖ π_old): one number, or one for each row.
+        reference_kl: ∂loss/∂KL(π_ref ‖ π_θ), likewise.
+        reverse_reference_kl: ∂loss/∂KL(π_θ ‖ π_ref), likewise.
     """
 
     value: Any
@@ -97,6 +105,8 @@ class Loss(NamedTuple):
     entropy: float | Array = 0.0
     torch_term: Tensor | None = None
     reverse_kl: float | Array = 0.0
+    reference_kl: float | Array = 0.0
+    reverse_reference_kl: float | Array = 0.0
 
 
 class Objective(Protocol):
@@ -132,6 +142,32 @@ class EntropyBonus:
         loss = self.objective.loss(new, batch)
         value = loss.value - self.coefficient * new.mean_entropy()
         return loss._replace(value=value, entropy=loss.entropy - self.coefficient / len(batch))
+
+
+class ReferencePenalty:
+    """An objective's loss plus β · E[KL(π_θ ‖ π_ref)], or β · E[KL(π_ref ‖ π_θ)].
+
+    Args:
+        objective: to which the penalty is added.
+        coefficient: β.
+        direction: `new_reference` or `reference_new`.
+    """
+
+    def __init__(self, objective: Objective, coefficient: float, direction: str) -> None:
+        self.objective, self.coefficient, self.direction = objective, coefficient, direction
+        self.uses_kl, self.uses_entropy = objective.uses_kl, objective.uses_entropy
+        self.uses_distribution = objective.uses_distribution
+
+    def loss(self, new: NewPolicy, batch: Any) -> Loss:
+        """Return the loss and its derivatives."""
+        loss, of_kl = self.objective.loss(new, batch), self.coefficient / len(batch)
+        if not of_kl:
+            return loss
+        if self.direction == "new_reference":
+            value = loss.value + self.coefficient * new.reference.reverse_kl.mean()
+            return loss._replace(value=value, reverse_reference_kl=of_kl)
+        value = loss.value + self.coefficient * new.reference.kl.mean()
+        return loss._replace(value=value, reference_kl=of_kl)
 
 
 class Engine(Protocol):

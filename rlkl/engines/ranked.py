@@ -27,6 +27,9 @@ class RankedPolicy(TorchPolicy):
         super().__init__(distribution, batch)
         self._ranks, self._weight = ranks, weight
 
+    def _beside(self, batch: Any) -> TorchPolicy:
+        return RankedPolicy(self.distribution, batch, self._ranks, self._weight)
+
     def mean_kl(self) -> Tensor:
         """Return the mean KL of the whole minibatch."""
         return self._ranks.sum(self._weight * super().mean_kl())

@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rlkl.engines.base import Acting, Array, Loss, Objective, state_kl
 from rlkl.envs.observations import Observations
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.losses import value_loss
+from rlkl.utils.errors import BrokenNetworkError
 
 make_dual: Any = forward_ad.make_dual
 unpack_dual: Any = forward_ad.unpack_dual
@@ -42,6 +45,15 @@ class TorchPolicy:
     @cached_property
     def _entropy(self) -> Tensor:
         return self.distribution.entropy()
+
+    @cached_property
+    def reference(self) -> "TorchPolicy":
+        """The same with π_ref in place of π_old."""
+        batch = self.batch
+        return self._beside(replace(batch, old_parameters=batch.reference_parameters))
+
+    def _beside(self, batch: Any) -> "TorchPolicy":
+        return TorchPolicy(self.distribution, batch)
 
     @cached_property
     def log_prob(self) -> Tensor:
@@ -80,15 +92,58 @@ class TorchPolicy:
     def backward(self, loss: Loss, *further: tuple[Tensor, Tensor]) -> None:
         """Backpropagate a loss from its derivatives, and from further tensors with theirs."""
         pairs = [(self._log_prob, loss.log_prob), *further]
-        optional = (("_kl", loss.kl), ("_reverse_kl", loss.reverse_kl), ("_entropy", loss.entropy))
-        for name, derivative in optional:
+        for name, derivative in (
+            ("_kl", loss.kl),
+            ("_reverse_kl", loss.reverse_kl),
+            ("_entropy", loss.entropy),
+            ("reference._kl", loss.reference_kl),
+            ("reference._reverse_kl", loss.reverse_reference_kl),
+        ):
             if isinstance(derivative, Tensor) or derivative:
-                root = getattr(self, name)
+                root = attrgetter(name)(self)
                 pairs.append((root, root.new_ones(root.shape) * derivative))
         if loss.torch_term is not None:
             pairs.append((loss.torch_term, torch.ones_like(loss.torch_term)))
         roots, derivatives = zip(*pairs, strict=True)
         torch.autograd.backward(roots, derivatives)
+
+
+def twice_differentiable() -> Any:
+    """Return a context in which attention has the derivatives that a Fisher matrix needs."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _tangent_by_backward(
+    outputs: Tensor, parameters: list[Any], parts: list[Tensor], error: Exception | None = None
+) -> Tensor:
+    """Return J v from two backward passes, for J = ∂outputs/∂parameters and v in parts.
+
+    Raises:
+        Exception: the given error, if the network cannot be differentiated twice.
+    """
+    probe = torch.zeros_like(outputs, requires_grad=True)
+    settings: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
+    try:
+        pulled = torch.autograd.grad(outputs, parameters, probe, create_graph=True, **settings)
+        used = [(g, part) for g, part in zip(pulled, parts, strict=True) if g.requires_grad]
+        roots, vectors = zip(*used, strict=True)
+        (tangent,) = torch.autograd.grad(roots, probe, vectors, **settings)
+    except (RuntimeError, ValueError) as failure:  # ValueError: nothing can be differentiated twice
+        raise error or failure from failure
+    if error is not None and not _is_tangent(tangent, outputs, parameters, parts):
+        raise error
+    return tangent
+
+
+def _is_tangent(
+    tangent: Tensor, outputs: Tensor, parameters: list[Any], parts: list[Tensor]
+) -> bool:
+    """Return whether u · J v = Jᵀ u · v; not if a function hides its second derivatives."""
+    u = torch.linspace(-1, 1, outputs.numel()).to(outputs).view_as(outputs)
+    back = torch.autograd.grad(outputs, parameters, u, retain_graph=True, materialize_grads=True)
+    terms = torch.stack([(g * part).sum() for g, part in zip(back, parts, strict=True)])
+    scale = float((tangent * u).abs().sum() + terms.abs().sum())
+    return abs(float((tangent * u).sum() - terms.sum())) <= 1e-4 * scale
 
 
 class TorchEngine:
@@ -100,6 +155,7 @@ class TorchEngine:
     def __init__(self, policy: Policy, reason: str = "") -> None:
         self.policy = policy
         self.reason = reason
+        self._has_forward_mode = True
 
     def act(self, noise: Tensor) -> Acting:
         """Return a function that samples actions; see `Engine.act`."""
@@ -169,25 +225,44 @@ class TorchEngine:
 
         J is the derivative of the actor's outputs with respect to θ, and M the Hessian of the mean
         KL(π_old ‖ π_θ) with respect to the outputs. At θ_old, where the KL has no gradient, this is
-        its Hessian with respect to θ (TRPO, appendix C). J is applied in forward mode.
+        its Hessian with respect to θ (TRPO, appendix C). J is applied in forward mode; if a user's
+        module has no forward mode, as the derivative of Jᵀ u with respect to u.
         """
         policy, inputs = self.policy, rows.inputs
         parameters = policy.actor_parameters.tensors
-        named = {name: tensor.detach() for name, tensor in policy.actor.named_parameters()}
-        with policy.past_bounds():
+        named = {
+            name: tensor.detach()
+            for name, tensor in policy.actor.named_parameters()
+            if tensor.requires_grad
+        }
+        with policy.past_bounds(), twice_differentiable():
             outputs = policy.outputs(inputs)
         at = outputs.detach().requires_grad_()
         new = policy.masked(at, inputs.observations)
         mean_kl = new.at(rows.old_parameters).kl(new).mean()
         (slope,) = torch.autograd.grad(mean_kl, at, create_graph=True)
 
-        def product(vector: Tensor) -> Tensor:
-            with forward_ad.dual_level():
-                pairs = zip(named.items(), policy.actor_parameters.parts(vector), strict=True)
+        def tangent_of(parts: list[Tensor]) -> Tensor:
+            with forward_ad.dual_level(), twice_differentiable():
+                pairs = zip(named.items(), parts, strict=True)
                 duals = {name: make_dual(tensor, part) for (name, tensor), part in pairs}
-                tangent = unpack_dual(policy.outputs(inputs, duals)).tangent
+                tangent: Tensor = unpack_dual(policy.outputs(inputs, duals)).tangent
+            return tangent
+
+        def product(vector: Tensor) -> Tensor:
+            parts = policy.actor_parameters.parts(vector)
+            if self._has_forward_mode:
+                try:
+                    tangent = tangent_of(parts)
+                except BrokenNetworkError as error:
+                    tangent = _tangent_by_backward(outputs, parameters, parts, error)
+                    self._has_forward_mode = False
+            else:
+                tangent = _tangent_by_backward(outputs, parameters, parts)
             (curved,) = torch.autograd.grad(slope, at, tangent, retain_graph=True)
-            back = torch.autograd.grad(outputs, parameters, curved, retain_graph=True)
+            back = torch.autograd.grad(
+                outputs, parameters, curved, retain_graph=True, materialize_grads=True
+            )
             return torch.cat([g.reshape(-1) for g in back]).add_(vector, alpha=damping)
 
         return product

@@ -81,20 +81,27 @@ def find_spec(env_id: str) -> EnvSpec:
 def import_module_of(env_id: str) -> None:
     """Import the module of an id such as `my_package:MyEnv-v0`, if the id names one.
 
+    Raises:
+        ConfigError: the module cannot be imported.
+    """
+    if module := env_id.rpartition(":")[0]:
+        import_named(module, f"env.id={env_id}")
+
+
+def import_named(module: str, setting: str) -> None:
+    """Import a module that a setting names.
+
     The working directory is searched last, so that its files do not hide installed modules. It
     stays in `sys.path`, which child processes inherit.
 
     Raises:
         ConfigError: the module cannot be imported.
     """
-    module = env_id.rpartition(":")[0]
-    if not module:
-        return
     here = _search_here()
     try:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"env.id={env_id}: {_import_failure(module, error, here)}") from error
+        raise ConfigError(f"{setting}: {_import_failure(module, error, here)}") from error
 
 
 def _search_here() -> str:
@@ -112,12 +119,20 @@ _run_folders: set[Path] = set()  # no module may be imported from them
 def check_module(env_id: str, run_dir: Path) -> str:
     """Return a message on which module a run's `env.id` will import from where; empty if none.
 
+    Raises:
+        ConfigError: the module lies in the run folder.
+    """
+    return check_place(env_id.rpartition(":")[0], f"env.id={env_id}", run_dir)
+
+
+def check_place(module: str, setting: str, run_dir: Path) -> str:
+    """Return a message on from where a module of a setting will be imported; empty if from nowhere.
+
     A run folder may come from someone else, so no code in it is imported, by any path.
 
     Raises:
         ConfigError: the module lies in the run folder.
     """
-    module = env_id.rpartition(":")[0]
     _run_folders.add(run_dir.resolve())
     if not module:
         return ""
@@ -126,10 +141,10 @@ def check_module(env_id: str, run_dir: Path) -> str:
     for place in places:
         if _lies_in(place, run_dir):
             raise ConfigError(
-                f"env.id={env_id}: {place} lies in the run's folder, from which no code is run; "
+                f"{setting}: {place} lies in the run's folder, from which no code is run; "
                 "if you trust it, move it elsewhere"
             )
-    return f"env.id={env_id} imports {module} from {places[-1]}" if places else ""
+    return f"{setting} imports {module} from {places[-1]}" if places else ""
 
 
 def _places(module: str) -> Iterator[str]:

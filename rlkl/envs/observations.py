@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -23,6 +23,26 @@ wider numbers, so that the normalizer subtracts the mean before rounding."""
 
 ACTION_MASK = "action_mask"
 """Which actions are allowed, bool `[N, M]`, if the environment has action masks."""
+
+
+class View(NamedTuple):
+    """The part of encoded observations that a network reads.
+
+    Attributes:
+        columns: of the vector, in order; None for all.
+        vector_size: their number.
+        images: channels, height and width of each image, by its key.
+    """
+
+    columns: list[int] | None
+    vector_size: int
+    images: dict[str, tuple[int, int, int]]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one observation's entries, by key."""
+        vector: dict[str, tuple[int, ...]] = {VECTOR: (self.vector_size,)}
+        return (vector if self.vector_size else {}) | self.images
 
 
 class ObservationEncoder:
@@ -52,7 +72,7 @@ class ObservationEncoder:
         self.images: dict[str, tuple[int, int, int]] = {}
         self.vector_size = 0
         all_leaves = list(leaves(space))
-        for leaf in _chosen(all_leaves, self.keys):
+        for leaf in _chosen(all_leaves, self.keys, "env.observation_keys"):
             _check_supported(leaf, all_leaves)
             if leaf.is_image:
                 name = f"image/{leaf.name}".rstrip("/")
@@ -105,6 +125,34 @@ class ObservationEncoder:
 
         return self._encoded(rows_of, where)
 
+    def encode(
+        self, observations: Any, where: str, count: int | None = None, unseen: Sequence[str] = ()
+    ) -> Observations:
+        """Encode an observation, or a batch, some parts of which may be missing.
+
+        Args:
+            observations: one, or `count` of them, nested like those of a vector environment.
+            where: for messages.
+            count: N; None for a single observation.
+            unseen: names of parts that are not read; their lowest value, or 0, stands for them.
+        """
+
+        def rows_of(leaf: Leaf) -> NDArray[Any]:
+            if leaf.name in unseen:
+                rows = np.zeros((count or 1, *leaf.shape), leaf.dtype)
+                if leaf.one_hot is not None:
+                    rows += leaf.one_hot[1].reshape(leaf.shape).astype(leaf.dtype)
+                return rows
+            try:
+                rows = np.asarray(leaf.select(observations))
+            except (LookupError, TypeError, ValueError):
+                raise BrokenEnvironmentError(
+                    f"{where}: the observation{leaf.label} is missing; expected {self.space}"
+                ) from None
+            return rows[None] if count is None else rows
+
+        return self._encoded(rows_of, where)
+
     def _encoded(self, rows_of: Callable[[Leaf], NDArray[Any]], where: str) -> Observations:
         encoded: Observations = {}
         if self.vector_size:
@@ -153,6 +201,21 @@ class ObservationEncoder:
         """The images, by their key in the encoded observations."""
         return self._images
 
+    def view(self, keys: Sequence[str], setting: str) -> View:
+        """Return what a network sees that is given some parts of the observations; none for all.
+
+        Raises:
+            ConfigError: the setting names a part that does not exist.
+        """
+        chosen = _chosen([*self.vector_leaves, *self._images.values()], tuple(keys), setting)
+        spans = [span for leaf, span in self._columns if leaf in chosen]
+        columns = [column for span in spans for column in range(span.start, span.stop)]
+        images = {key: self.images[key] for key, leaf in self._images.items() if leaf in chosen}
+        if not columns and not images:
+            raise ConfigError(f"{setting}={list(keys)}: these parts contain nothing")
+        is_all = len(columns) == self.vector_size
+        return View(None if is_all else columns, len(columns), images)
+
     def empty(self, *shape: int) -> Observations:
         """Return uninitialized buffers for encoded observations, `[*shape, ...]` each."""
         buffers: Observations = {
@@ -189,12 +252,12 @@ def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images
 
 
-def _chosen(all_leaves: list[Leaf], keys: tuple[str, ...]) -> list[Leaf]:
+def _chosen(all_leaves: list[Leaf], keys: tuple[str, ...], setting: str) -> list[Leaf]:
     for key in keys:
         if not any(leaf.is_below(key) for leaf in all_leaves):
             names = [leaf.name for leaf in all_leaves if leaf.path]
             raise ConfigError(
-                f"env.observation_keys: observations have no part {key!r}; "
+                f"{setting}: observations have no part {key!r}; "
                 f"expected {', '.join(names) or 'none: they have no parts'}{nearest(key, names)}"
             )
     return [leaf for leaf in all_leaves if not keys or any(map(leaf.is_below, keys))]

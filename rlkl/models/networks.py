@@ -161,12 +161,22 @@ class ImageEncoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Map observations to features: those of the vector, if any, then those of each image."""
+    """Map observations to features: those of the vector, if any, then those of each image.
+
+    `columns` are those of the vector that it reads, `[D]`; None for all.
+    """
+
+    columns: Tensor | None
 
     def __init__(
-        self, vector: nn.Sequential | None, vector_key: str, images: dict[str, ImageEncoder]
+        self,
+        vector: nn.Sequential | None,
+        vector_key: str,
+        images: dict[str, ImageEncoder],
+        columns: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("columns", columns, persistent=False)
         self.vector = vector
         self.vector_key = vector_key
         self.image_keys = tuple(images)
@@ -174,10 +184,17 @@ class Encoder(nn.Module):
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Return features `[B, F]`."""
-        parts = [] if self.vector is None else [self.vector(observations[self.vector_key])]
+        parts = []
+        if self.vector is not None:
+            parts.append(self.vector(of_columns(observations[self.vector_key], self.columns)))
         for key, encoder in zip(self.image_keys, self.images, strict=True):
             parts.append(encoder(observations[key]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def of_columns(vectors: Tensor, columns: Tensor | None) -> Tensor:
+    """Return some columns of vectors `[B, D]`; None for all."""
+    return vectors if columns is None else vectors.index_select(-1, columns)
 
 
 def orthogonal_(

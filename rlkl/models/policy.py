@@ -3,73 +3,27 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.func import functional_call
 
 from rlkl.envs.actions import ActionDecoder
-from rlkl.envs.observations import ACTION_MASK, VECTOR, ObservationEncoder
+from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, View
 from rlkl.models.flat_parameters import FlatParameters
 from rlkl.models.heads import GaussianHead
-from rlkl.models.networks import Encoder, ImageEncoder, hidden_layers, mlp, orthogonal_, uniform_
+from rlkl.models.network import Inputs, Network, make_networks
 from rlkl.models.policy_config import PolicyConfig
-from rlkl.models.recurrent import Memory, Sequences
 from rlkl.numerics.distributions import DiagonalGaussian, Distribution
 from rlkl.utils.errors import ConfigError
 
 __all__ = ["Inputs", "Network", "Policy", "PolicyConfig"]
 
 FEATURES = "features"  # key of a shared encoder's features, `[B, F]`, which replace observations
-
-
-class Inputs(NamedTuple):
-    """B rows of encoded observations, and the sequences they form for a policy with memory."""
-
-    observations: dict[str, Tensor]
-    sequences: Sequences | None = None
-
-
-class Network(nn.Module):
-    """An encoder of observations, an optional memory and a head."""
-
-    def __init__(self, encoder: Encoder, memory: Memory | None, head: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.memory = memory
-        self.head = head
-
-    def features(self, inputs: Inputs, states: Tensor | None) -> Tensor:
-        """Return the input of the head, `[B, F]`.
-
-        Without sequences each row is a separate step. `states` are those of the memory before each
-        sequence, `[S, M]`, or before each row, `[B, M]`.
-        """
-        features: Tensor = self.encoder(inputs.observations)
-        if self.memory is None:
-            return features
-        assert states is not None
-        if inputs.sequences is None:
-            outputs: Tensor = self.memory(features.unsqueeze(0), states)[0]
-            return outputs.squeeze(0)
-        return self.memory.over(features, inputs.sequences, states)
-
-    def forward(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
-        """Return the output `[B, P]`; see `features`."""
-        output: Tensor = self.head(self.features(inputs, states))
-        return output
-
-    def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output for one step of N environments, and the states after it, `[N, M]`."""
-        features = self.encoder(observations)
-        if self.memory is not None:
-            outputs, states = self.memory(features.unsqueeze(0), states)
-            features = outputs[0]
-        return self.head(features), states
 
 
 class Policy:
@@ -110,13 +64,7 @@ class Policy:
         outputs = self.decoder.parameter_size
         if self.decoder.is_gaussian and not config.state_dependent_std:
             outputs //= 2
-        actor = self._network(config.actor_hidden_sizes, outputs, config.actor_layer_norm)
-        critic = self._network(config.critic_hidden_sizes, 1, config.critic_layer_norm)
-        for network, gain in ((actor, config.actor_gain), (critic, config.critic_gain)):
-            if config.initialization == "orthogonal":
-                orthogonal_(network, config.hidden_gain, gain, generator)
-            else:
-                uniform_(network, generator)
+        actor, critic = make_networks(config, encoder, outputs, generator)
         if self.decoder.is_gaussian:
             actor.head = GaussianHead(actor.head, self.decoder.parameter_size // 2, config)
         if config.share_encoder:
@@ -128,35 +76,16 @@ class Policy:
             critic.encoder, critic.memory = actor.encoder, actor.memory
         self.actor = actor.to(self.device, dtype)
         self.critic = critic.to(self.device, dtype)
-        self.actor_parameters = FlatParameters(self.actor.parameters())
-        self.critic_parameters = FlatParameters(
-            (self.critic.head if config.share_encoder else self.critic).parameters()
+        own_to_critic = self.critic.head if config.share_encoder else self.critic
+        self.actor_parameters, self.critic_parameters = (
+            FlatParameters(tensor for tensor in network.parameters() if tensor.requires_grad)
+            for network in (self.actor, own_to_critic)
         )
         self._actor_state_size = actor.memory.state_size if actor.memory else 0
         self.state_size = 2 * self._actor_state_size
         self._example = self.family(
             torch.zeros(1, self.decoder.parameter_size, device=self.device, dtype=dtype)
         )
-
-    def _network(self, hidden_sizes: list[int], outputs: int, layer_norm: bool) -> Network:
-        config, vector_size = self.config, self.encoder.vector_size
-        images = {
-            key: ImageEncoder(
-                shape, config.image_encoder, config.image_features, config.pixel_scale
-            )
-            for key, shape in self.encoder.images.items()
-        }
-        sizes, activation = config.encoder_hidden_sizes, config.activation
-        vector = hidden_layers(vector_size, sizes, activation, layer_norm) if vector_size else None
-        features = [vector_size, *sizes][-1] if vector_size else 0
-        features += config.image_features * len(images)
-        encoder = Encoder(vector, VECTOR, images)
-        memory = None
-        if config.memory != "none":
-            memory = Memory(config.memory, features, config.memory_size)
-            features = memory.hidden_size
-        head = mlp(features, hidden_sizes, outputs, activation, layer_norm)
-        return Network(encoder, memory, head)
 
     def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
         """Return π(·|s) for each row; `dtype` is by default the policy's."""
@@ -174,6 +103,11 @@ class Policy:
     def _actor_states(self, inputs: Inputs) -> Tensor | None:
         sequences = inputs.sequences
         return sequences.states[:, : self._actor_state_size] if sequences else None
+
+    @property
+    def actor_view(self) -> View:
+        """The part of encoded observations that the actor reads."""
+        return self.encoder.view(self.config.actor_observation_keys, "actor_observation_keys")
 
     @property
     def num_parameters(self) -> int:

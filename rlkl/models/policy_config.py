@@ -1,13 +1,14 @@
 """The settings of a policy's networks."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlkl.envs.actions import BOX_DISTRIBUTIONS
 from rlkl.models.networks import ACTIVATIONS, IMAGE_ENCODERS
 from rlkl.models.recurrent import MEMORIES
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_range, check_text
 
 ENGINES = ("auto", "numpy", "torch")
 
@@ -53,6 +54,16 @@ class PolicyConfig:
         engine: `numpy` evaluates MLPs on a CPU with analytic gradients, several times as fast;
             `torch` evaluates every network on every device; `auto` is numpy where possible. Both
             give the same numbers, up to rounding.
+        actor_observation_keys, critic_observation_keys: the parts of a Dict or Tuple observation
+            that each network sees, of those in `env.observation_keys`; empty for all.
+        encoder: name of a registered encoder, in place of the vector's layers and the image
+            encoders; empty for these. `encoder_kwargs` are passed to its constructor.
+        actor_head: name of a registered head of the actor, in place of its MLP, and its
+            `actor_head_kwargs`.
+        actor_critic: name of a registered actor and critic, in place of both networks, and its
+            `actor_critic_kwargs`.
+        module: the Python module that registers these names. A command imports it only if it is
+            named on the command line.
     """
 
     actor_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
@@ -81,9 +92,19 @@ class PolicyConfig:
     log_std_min: float = -20.0
     log_std_max: float = 2.0
     engine: str = "auto"
+    actor_observation_keys: list[str] = field(default_factory=list)
+    critic_observation_keys: list[str] = field(default_factory=list)
+    encoder: str = ""
+    encoder_kwargs: dict[str, Any] = field(default_factory=dict)
+    actor_head: str = ""
+    actor_head_kwargs: dict[str, Any] = field(default_factory=dict)
+    actor_critic: str = ""
+    actor_critic_kwargs: dict[str, Any] = field(default_factory=dict)
+    module: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self, "policy.")
+        self._check_own_networks()
         for key in ("actor_hidden_sizes", "critic_hidden_sizes", "encoder_hidden_sizes"):
             for size in getattr(self, key):
                 check_range(f"policy.{key}", size, at_least=1, at_most=65536)
@@ -121,3 +142,46 @@ class PolicyConfig:
         check_range(
             "policy.log_std", self.log_std, at_least=self.log_std_min, at_most=self.log_std_max
         )
+
+    @property
+    def own_networks(self) -> dict[str, str]:
+        """The names of registered networks by their keys; empty if all networks are rlkl's."""
+        keys = ("encoder", "actor_head", "actor_critic")
+        return {key: getattr(self, key) for key in keys if getattr(self, key)}
+
+    def _check_own_networks(self) -> None:
+        for key in ("encoder", "actor_head", "actor_critic"):
+            if getattr(self, f"{key}_kwargs") and not getattr(self, key):
+                raise ConfigError(
+                    f"policy.{key}_kwargs: changes nothing without policy.{key}=NAME; set both, or "
+                    "leave it out"
+                )
+        if self.module:
+            check_text("policy.module", self.module)
+            if not self.own_networks:
+                raise ConfigError(
+                    f"policy.module={self.module}: none of its networks is used; set "
+                    "policy.encoder=NAME, policy.actor_head=NAME or policy.actor_critic=NAME"
+                )
+        if self.encoder and self.encoder_hidden_sizes:
+            raise ConfigError(
+                f"policy.encoder_hidden_sizes={self.encoder_hidden_sizes}: changes nothing with "
+                f"policy.encoder={self.encoder}; leave one of them out"
+            )
+        whole = f"not possible with policy.actor_critic={self.actor_critic}, which is the whole"
+        for key in ("encoder", "actor_head", "share_encoder", "actor_layer_norm",
+                    "critic_layer_norm"):  # fmt: skip
+            value = getattr(self, key)
+            if self.actor_critic and value:
+                text = str(value).lower() if value is True else value
+                raise ConfigError(f"policy.{key}={text}: {whole} network; leave one of them out")
+        if self.actor_critic and self.memory != "none":
+            raise ConfigError(
+                f"policy.memory={self.memory}: {whole} network; register an encoder instead, which "
+                "the memory follows"
+            )
+        if self.share_encoder and self.actor_observation_keys != self.critic_observation_keys:
+            raise ConfigError(
+                "policy.share_encoder=true: actor and critic see the same observations then; use "
+                "equal actor_observation_keys and critic_observation_keys, or separate encoders"
+            )

@@ -30,6 +30,7 @@ class Batch:
         returns: targets of the critic, advantages + old values, `[B]`.
         old_parameters: of the distributions π_old(·|s), `[B, P]`.
         old_log_prob, old_values: log π_old(a|s) and the old critic's values, `[B]`.
+        reference_parameters: of π_ref(·|s), `[B, P]`; None without a reference.
     """
 
     inputs: Inputs
@@ -39,6 +40,7 @@ class Batch:
     old_parameters: Tensor
     old_log_prob: Tensor
     old_values: Tensor
+    reference_parameters: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -59,7 +61,8 @@ class Batch:
         if sequences is not None:
             rows, sequences = sequences.take(chosen)
         observations = {key: tensor[rows] for key, tensor in self.inputs.observations.items()}
-        tensors = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "inputs"}
+        every = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inputs"}
+        tensors = {key: tensor[rows] for key, tensor in every.items() if tensor is not None}
         return type(self)(inputs=Inputs(observations, sequences), **tensors)
 
     def minibatches(self, num_minibatches: int, generator: Generator) -> Iterator[Self]:

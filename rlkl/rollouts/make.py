@@ -23,6 +23,7 @@ from rlkl.rollouts.tensor_rollout import (
     make_tensor_batch,
     recompute_tensor_advantages,
 )
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.ranks import ALONE, Ranks
 
 AnyEnvironment = VectorEnvironment | TensorEnvironment
@@ -67,8 +68,17 @@ def make_collector(
     return Collector(*shared, ranks)
 
 
-def make_normalizer(envs: AnyEnvironment) -> Any:
-    """Return the normalizer of the environments' observations."""
+def make_normalizer(envs: AnyEnvironment, name: str = "the environment") -> Any:
+    """Return the normalizer of the environments' observations.
+
+    Raises:
+        ConfigError: naming the environment, if there is nothing to normalize.
+    """
+    if not envs.encoder.is_measured.any():
+        raise ConfigError(
+            f"normalize_observations=true: {name} has nothing to normalize, only images (see "
+            "policy.pixel_scale) or one-hot codes; leave it out"
+        )
     shape: tuple[int, ...] = (envs.encoder.vector_size,)
     is_measured: NDArray[np.bool_] = envs.encoder.is_measured
     if isinstance(envs, TensorEnvironment):

@@ -1,5 +1,6 @@
 """Export of a trained policy as an ONNX model, compared with the policy."""
 
+import copy
 import json
 import logging
 import warnings
@@ -42,6 +43,7 @@ class Exported:
     difference: float  # of the distribution's parameters
     action_difference: float
     num_observations: int  # number of observations compared
+    columns: dict[str, tuple[int, int]]  # start and end of each part's columns in the vector
 
 
 def export_onnx(trained: TrainedPolicy) -> Exported:
@@ -61,7 +63,7 @@ def export_onnx(trained: TrainedPolicy) -> Exported:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         check_installed(package, "export", "an ONNX model")
     actor = _DeterministicActor(trained)
-    encoded = _random_observations(trained, 2)
+    encoded = _seen_by_actor(trained, _random_observations(trained, 2))
     names = list(encoded)
     examples = [torch.as_tensor(encoded[name]) for name in names]
     outputs = [PARAMETERS, ACTION]
@@ -83,15 +85,22 @@ def export_onnx(trained: TrainedPolicy) -> Exported:
     assert program is not None
     model: Any = program.model_proto
     encoder = trained.policy.encoder
+    columns = encoder.columns
+    if (chosen := trained.policy.actor_view.columns) is not None:
+        columns = {
+            part: (chosen.index(start), chosen.index(start) + end - start)
+            for part, (start, end) in columns.items()
+            if start in chosen
+        }
     metadata = {
         "rlkl": __version__,
         "observation_space": str(encoder.space),
         "action_space": str(trained.policy.decoder.space),
-        "vector_columns": json.dumps(encoder.columns),
+        "vector_columns": json.dumps(columns),
     }
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
-    return _compared(model.SerializeToString(), trained, actor.state_size)
+    return _compared(model.SerializeToString(), trained, actor.state_size, columns)
 
 
 class _DeterministicActor(nn.Module):
@@ -109,13 +118,18 @@ class _DeterministicActor(nn.Module):
         policy, normalizer = trained.policy, trained.normalizer
         self.family: Any = policy.family
         self.actor, self.space = policy.actor, policy.decoder.space
-        self.names = [VECTOR] * bool(policy.encoder.vector_size) + list(policy.encoder.images)
+        view = policy.actor_view
+        self.names = list(view.shapes)
+        columns: Any = slice(None) if view.columns is None else view.columns
+        if view.columns is not None:  # the model's vector has the actor's columns only
+            self.actor = copy.deepcopy(policy.actor)
+            self.actor.encoder.register_buffer("columns", None)
         self.state_size = self.actor.memory.state_size if self.actor.memory else 0
         self.squashes, self.clips = policy.decoder.squashes, policy.decoder.clips
         self.clip = normalizer.clip if normalizer else None
         if normalizer is not None:
-            self.register_buffer("mean", torch.from_numpy(normalizer.mean.copy()))
-            self.register_buffer("scale", torch.from_numpy(normalizer.scale.copy()))
+            self.register_buffer("mean", torch.from_numpy(normalizer.mean[columns].copy()))
+            self.register_buffer("scale", torch.from_numpy(normalizer.scale[columns].copy()))
         if isinstance(self.space, Box):
             self.register_buffer("low", torch.from_numpy(self.space.low.copy()))
             self.register_buffer("high", torch.from_numpy(self.space.high.copy()))
@@ -125,7 +139,7 @@ class _DeterministicActor(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         observations = dict(zip(self.names, inputs, strict=False))
-        if self.clip is not None:
+        if self.clip is not None and VECTOR in observations:
             centred = (observations[VECTOR] - self.mean) * self.scale
             observations[VECTOR] = centred.clamp(-self.clip, self.clip)
         state = inputs[-1] if self.state_size else inputs[0].new_zeros(())
@@ -166,8 +180,21 @@ def _random_observations(trained: TrainedPolicy, count: int) -> dict[str, NDArra
     return encoder.stack([encoder.space.sample() for _ in range(count)])
 
 
+def _seen_by_actor(
+    trained: TrainedPolicy, observations: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return the part of encoded observations that is the model's input."""
+    view = trained.policy.actor_view
+    seen = {key: observations[key] for key in view.shapes}
+    if view.columns and VECTOR in seen:
+        seen[VECTOR] = seen[VECTOR][:, view.columns]
+    return seen
+
+
 @torch.no_grad()
-def _compared(model: bytes, trained: TrainedPolicy, state_size: int) -> Exported:
+def _compared(
+    model: bytes, trained: TrainedPolicy, state_size: int, columns: dict[str, tuple[int, int]]
+) -> Exported:
     """Compare the model with the policy; with a memory, over several steps."""
     import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415 (an extra)
 
@@ -180,7 +207,8 @@ def _compared(model: bytes, trained: TrainedPolicy, state_size: int) -> Exported
     difference = action_difference = 0.0
     for _ in range(4 if state_size else 1):
         distribution, states = trained.engine.step(normalized_observations, states)
-        inputs = observations | ({STATE: model_states} if state_size else {})
+        inputs = _seen_by_actor(trained, observations)
+        inputs |= {STATE: model_states} if state_size else {}
         parameters, actions, *new_states = session.run(None, inputs)
         if new_states:
             (model_states,) = new_states
@@ -197,7 +225,7 @@ def _compared(model: bytes, trained: TrainedPolicy, state_size: int) -> Exported
         for values in (session.get_inputs(), session.get_outputs())
     )
     return Exported(
-        model, model_inputs, model_outputs, difference, action_difference, NUM_OBSERVATIONS
+        model, model_inputs, model_outputs, difference, action_difference, NUM_OBSERVATIONS, columns
     )
 
 

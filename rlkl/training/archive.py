@@ -227,7 +227,7 @@ def check_described(description: dict[str, Any], weights: Any, vector_size: int 
     Args:
         description: from `describe_policy`.
         weights: containers of the policy's tensors.
-        vector_size: size of the vector that the networks read, once it is known.
+        vector_size: size of the vector that one of the networks reads, once it is known.
 
     Raises:
         ValueError: the networks have more weights than are stored, or a space is too large.
@@ -235,13 +235,23 @@ def check_described(description: dict[str, Any], weights: Any, vector_size: int 
     observation = _numbers(description["observation_space"])
     least = max(_numbers(description["action_space"]), 1 if observation else 0)
     config = description["config"]
+    # The sizes of registered networks are up to their code.
+    is_whole, has_encoder, has_head = (
+        bool(config.get(key)) for key in ("actor_critic", "encoder", "actor_head")
+    )
+    least = 0 if is_whole or has_head else least
     widths = [config.get("memory_size", 1)] if config.get("memory", "none") != "none" else []
     least = max(least, *(width**2 for width in widths), 0)
-    for key in ("encoder_hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
-        layers = config.get(key, [])
+    for key, is_unused in {
+        "encoder_hidden_sizes": has_encoder or is_whole,
+        "actor_hidden_sizes": has_head or is_whole,
+        "critic_hidden_sizes": is_whole,
+    }.items():
+        layers = [] if is_unused else config.get(key, [])
         widths += layers
         least = max(least, sum(a * b for a, b in pairwise([1, *layers])))
-    least = max(least, vector_size * min(widths, default=1))
+    if not has_encoder and not is_whole:
+        least = max(least, vector_size * min(widths, default=1))
     stored = _stored(weights)
     if least > stored:
         raise ValueError(f"its policy has at least {least:,} weights, but {stored:,} are stored")

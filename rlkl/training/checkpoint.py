@@ -1,6 +1,7 @@
 """Write, find and read the checkpoints of a run."""
 
 import io
+import math
 import pickle
 import shlex
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 
 from rlkl.training.archive import read_archive
@@ -46,6 +48,25 @@ class CheckpointConfig:
         if self.interval is not None:
             check_range("checkpoint.interval", self.interval, at_least=1)
         check_range("checkpoint.keep", self.keep, at_least=1)
+
+
+def interval_of(config: Any, *, resets: bool) -> int:
+    """Return the iterations between two checkpoints of a run; see `CheckpointConfig.interval`.
+
+    Args:
+        config: a `TrainConfig`.
+        resets: whether environments are recreated at checkpoints.
+    """
+    if config.checkpoint.interval is not None:
+        return int(config.checkpoint.interval)
+    if not resets:
+        return 50
+    tenth: int = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
+    spec = gymnasium.registry.get(config.env.id.rpartition(":")[2])
+    limit = spec.max_episode_steps if spec else None
+    longest: int = config.env.kwargs.get("max_episode_steps") or limit or 0
+    least: int = math.ceil(2 * longest / config.rollout_steps)
+    return min(100, max(10, int(tenth), least))
 
 
 def as_bytes(state: dict[str, Any]) -> bytes:

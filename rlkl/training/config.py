@@ -14,6 +14,7 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.evaluation import MAX_EPISODE_STEPS
 from rlkl.training.loggers import LoggerConfig
+from rlkl.training.reference import ReferenceConfig
 from rlkl.training.resource_checks import check_memory, check_processes
 from rlkl.utils.config_upgrades import upgrade_config, upgrade_section
 from rlkl.utils.errors import ConfigError
@@ -62,6 +63,9 @@ class TrainConfig:
         eval_interval: iterations between two evaluations, the best of which is saved as
             `checkpoints/best.pt`; with 0 only the final policy is evaluated, and `best.pt` is
             chosen by training return.
+        reference: a fixed policy that the policy stays near.
+        init_from: the folder of a run, or one of its checkpoints, whose policy, critic and
+            normalizers a new run starts with; null for new ones.
         run_dir: the run's folder; null for runs/<env>/<algo>/<date-time>-seed<seed>.
     """
 
@@ -71,6 +75,7 @@ class TrainConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     total_env_steps: int = 100_000
     rollout_steps: int = 128
     gamma: float = 0.99
@@ -89,6 +94,7 @@ class TrainConfig:
     eval_max_episode_steps: int = MAX_EPISODE_STEPS
     eval_interval: int = 0
     run_dir: str | None = None
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         self._make_parts()
@@ -108,6 +114,7 @@ class TrainConfig:
         self._check_annealing()
         check_separate_encoder(self.algo, self.policy)
         self._check_recomputation()
+        self._check_own_critic()
         check_range("seed", self.seed, at_least=0)
         check_range("threads", self.threads, at_least=1, at_most=1024)
         check_range("max_bad_updates", self.max_bad_updates, at_least=1)
@@ -121,6 +128,8 @@ class TrainConfig:
             )
         if self.run_dir is not None:
             check_text("run_dir", self.run_dir)
+        if self.init_from is not None:
+            check_text("init_from", self.init_from)
         processes = self.env.num_envs if self.env.backend == "async" else 0
         check_processes(processes)
         check_memory(self.rollout_steps, self.env.num_envs, self.policy, processes=processes)
@@ -129,6 +138,14 @@ class TrainConfig:
             size = self.rollout_steps * self.env.num_envs
             made = f"rollout_steps={self.rollout_steps} × env.num_envs={self.env.num_envs}"
             check_divides(f"{part}.num_minibatches", parts, size, f"the batch of {size} ({made})")
+
+    def _check_own_critic(self) -> None:
+        if self.critic.normalize_values and self.policy.actor_critic:
+            raise ConfigError(
+                "critic.normalize_values=true is not possible with policy.actor_critic="
+                f"{self.policy.actor_critic}: it rescales the output layer of rlkl's critic; use "
+                "policy.encoder, or leave it out"
+            )
 
     def _check_recomputation(self) -> None:
         if not recomputes_advantages(self.algo):
@@ -151,10 +168,16 @@ class TrainConfig:
         algo: Any = self.algo
         if isinstance(env, str):
             object.__setattr__(self, "env", EnvConfig(env))
+        if isinstance(self.reference, str):
+            object.__setattr__(self, "reference", ReferenceConfig(self.reference))
         if isinstance(algo, str):
             check_choice("algo", algo, ALGORITHMS)
             object.__setattr__(self, "algo", ALGORITHMS[algo].config())
-        names = {"env": " or an environment's id", "algo": " or an algorithm's name"}
+        names = {
+            "env": " or an environment's id",
+            "algo": " or an algorithm's name",
+            "reference": " or a run's folder",
+        }
         parts: dict[str, type[Any]] = {"algo": AlgoConfig, **PARTS}
         for key, kind in parts.items():
             value = getattr(self, key)
@@ -185,8 +208,12 @@ class TrainConfig:
 FIXED_KEYS = (
     "algo.name", "algo.kl_coefficient", "env", "policy", "rollout_steps", "normalize_observations",
     "scale_rewards", "critic.normalize_values", "seed", "device", "eval_interval", "run_dir",
+    "init_from", "reference",
 )  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
+
+FREE_OF_FIXED = ("policy.module",)
+"""Keys below these that it can change."""
 
 AUTOMATIC_VALUES = {"env.backend": "auto", "policy.engine": "auto", "checkpoint.interval": None}
 """Keys with the value that lets rlkl choose; `config.yaml` has the choice."""
@@ -203,6 +230,7 @@ PARTS: dict[str, type[Any]] = {
     "critic": CriticConfig,
     "logger": LoggerConfig,
     "checkpoint": CheckpointConfig,
+    "reference": ReferenceConfig,
 }
 
 
@@ -213,6 +241,7 @@ def saved_config(saved: dict[str, Any]) -> TrainConfig:
         ConfigError: it has other keys than the config of this version of rlkl.
     """
     try:
+        saved = {"reference": {}} | saved  # older runs have none
         parts = {key: kind(**upgrade_section(key, saved[key])) for key, kind in PARTS.items()}
         algo = ALGORITHMS[saved["algo"]["name"]].config(**saved["algo"])
         return TrainConfig(**saved | parts | {"algo": algo})
@@ -235,7 +264,7 @@ def changes(before: TrainConfig, after: TrainConfig) -> dict[str, tuple[Any, Any
     )
     changed = _differing(old, new)
     for key, (was, would_be) in changed.items():
-        if _is_in(FIXED_KEYS, key):
+        if _is_in(FIXED_KEYS, key) and key not in FREE_OF_FIXED:
             fixed = f"keeps {key}={was}" if key in old else f"cannot add {key}"
             raise ConfigError(
                 f"{key}={would_be}: a resumed run {fixed}; leave it out, or start a new run"
@@ -265,7 +294,8 @@ def another_run(saved: dict[str, Any], config: dict[str, Any]) -> str:
     old = dict(leaves(upgrade_config(saved)))
     new = dict(leaves(plain_data(upgrade_config(config))))
     for key in old.keys() & new.keys():
-        is_fixed = _is_in(FIXED_KEYS, key) and key not in (*OUTPUT_KEYS, "policy.engine")
+        free = (*OUTPUT_KEYS, *FREE_OF_FIXED, "policy.engine")
+        is_fixed = _is_in(FIXED_KEYS, key) and key not in free
         if is_fixed and old[key] != new[key]:
             return f"{key}={new[key]}, and config.yaml has {key}={old[key]}"
     return ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
+from rlkl.training.start import start
 from rlkl.training.summary import Summary
 from rlkl.utils.errors import OtherRankError
 from rlkl.utils.ranks import Ranks
@@ -68,10 +69,11 @@ def obey(ranks: Ranks) -> Summary:
     order = receive(ranks)
     if isinstance(order, Summary):
         return order
+    if order.state is None:
+        return follow(start(order.config), exact=order.exact)
     learner = Learner(order.config)
     try:
-        if order.state is not None:
-            learner.load_state_dict(order.state)
+        learner.load_state_dict(order.state)
     except BaseException:
         learner.close()
         raise

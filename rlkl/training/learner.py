@@ -1,13 +1,11 @@
 """Build the parts of a run, iterate them, and save and load their state."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
-import gymnasium
 import torch
 
 from rlkl.algos import make_policy_optimizer
@@ -25,6 +23,7 @@ from rlkl.rollouts.make import (
     make_reward_scaler,
     recompute_advantages,
 )
+from rlkl.training.checkpoint import interval_of
 from rlkl.training.config import TrainConfig
 from rlkl.training.episode_tracker import EpisodeTracker
 from rlkl.training.evaluation import Evaluation, evaluate
@@ -37,6 +36,7 @@ from rlkl.training.rank_checks import (
     device_of_rank,
     env_of_rank,
 )
+from rlkl.training.reference import Reference
 from rlkl.training.report import Report, scalars_of
 from rlkl.training.resource_checks import check_memory, checked_device
 from rlkl.training.trained_policy import check_fits, describe_policy
@@ -84,6 +84,7 @@ class Learner:
         self.iterations = 0
         self.tracker = EpisodeTracker()
         self.on_rollout: Callable[[Any], None] = lambda rollout: None
+        self.reference: Reference | None = None
 
     def _build(self, device: torch.device) -> None:
         config, streams, envs = self.config, self.streams, self.envs
@@ -104,7 +105,9 @@ class Learner:
         )
         size = config.rollout_steps * num_envs
         self.updates = Updates(self.policy_optimizer, self.critic_fit, size)
-        self.normalizer = self._normalizer() if config.normalize_observations else None
+        self.normalizer = (
+            make_normalizer(envs, config.env.id) if config.normalize_observations else None
+        )
         self.reward_scaler = (
             make_reward_scaler(envs, num_envs, config.gamma) if config.scale_rewards else None
         )
@@ -127,15 +130,6 @@ class Learner:
             self.resets_at_checkpoints = envs.state() is None
         except BrokenEnvironmentError as error:
             raise ConfigError(str(error)) from error
-
-    def _normalizer(self) -> Any:
-        encoder = self.envs.encoder
-        if not encoder.is_measured.any():
-            raise ConfigError(
-                f"normalize_observations=true: {self.config.env.id} has nothing to normalize, only "
-                "images (see policy.pixel_scale) or one-hot codes; leave it out"
-            )
-        return make_normalizer(self.envs)
 
     @property
     def resolved_config(self) -> TrainConfig:
@@ -191,6 +185,8 @@ class Learner:
         scaling = self.reward_scaler, config.clip_rewards, self.critic_fit.value_normalizer
         settings = rollout, self.engine, config.gamma, config.gae_lambda, *scaling
         batch = make_batch(*settings)
+        if self.reference is not None:
+            batch = self.reference.added(batch, rollout.raw_transitions)
         prepared = time.perf_counter()
 
         outcomes = self.updates.update(  # of policy and of critic
@@ -199,6 +195,8 @@ class Learner:
         updated = time.perf_counter()
 
         compared, histograms, bad = self.guard.check(rollout, batch, outcomes, self.iterations + 1)
+        if self.reference is not None:
+            compared |= self.reference.metrics(batch, adapts=bad is None)
         if bad is None:
             self.policy_optimizer.adapt(compared["kl/old_new"])
             self.critic_fit.adapt(batch)
@@ -252,16 +250,7 @@ class Learner:
     @property
     def checkpoint_interval(self) -> int:
         """Iterations between two checkpoints; `CheckpointConfig` describes the default."""
-        config = self.config
-        if config.checkpoint.interval is not None:
-            return config.checkpoint.interval
-        if not self.resets_at_checkpoints:
-            return 50
-        tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
-        spec = gymnasium.registry.get(config.env.id.rpartition(":")[2])
-        limit = spec.max_episode_steps if spec else None
-        longest = config.env.kwargs.get("max_episode_steps") or limit or 0
-        return min(100, max(10, tenth, math.ceil(2 * longest / config.rollout_steps)))
+        return interval_of(self.config, resets=self.resets_at_checkpoints)
 
     def recreate_environments(self) -> None:
         """Recreate the environments, with seeds from the run's seed and the iteration.
@@ -291,6 +280,7 @@ class Learner:
             "collector": self.collector.state_dict(),
             **self.tracker.state_dict(),
             "infos": self.infos.state_dict(),
+            **({} if self.reference is None else {"reference": self.reference.state_dict()}),
             "bad_updates_in_a_row": self.guard.in_a_row,
         }
 
@@ -313,6 +303,8 @@ class Learner:
             ConfigError: the state is of another algorithm, policy or environment.
         """
         self.load_policy(state)
+        if "reference" in state:
+            self.set_reference(state["reference"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.critic_fit.load_state_dict(state["critic_fit"])
         try:
@@ -325,6 +317,12 @@ class Learner:
         self.guard.in_a_row = int(state["bad_updates_in_a_row"])
         if state["collector"]["under_way"] is None and self.iterations:
             self.recreate_environments()
+
+    def set_reference(self, state: dict[str, Any]) -> None:
+        """Stay near the policy of a state, as `config.reference` says; once."""
+        self.reference = Reference(
+            self.config.reference, state, self.engine, self.policy_optimizer, self.ranks
+        )
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Load only the networks and the statistics of observations and rewards from a state.

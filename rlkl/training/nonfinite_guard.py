@@ -119,6 +119,7 @@ class NonfiniteGuard:
         self.in_a_row += 1
         culprit = next(self._culprits(rollout, batch, outcomes, compared))
         tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "inputs"}
+        tensors = {key: tensor for key, tensor in tensors.items() if tensor is not None}
         content = {
             "culprit": culprit,
             # A copy, because a view would be saved with the whole rollout behind it.

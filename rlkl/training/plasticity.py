@@ -47,12 +47,13 @@ def diagnose(engine: Engine, batch: Batch) -> Metrics:
         ("value", policy.critic, policy.critic_parameters, halves[1]),
     ):
         features, scores = _hidden_units(network, batch.inputs, state)
-        found[f"plasticity/{name}_rank"] = effective_rank(features)
+        rank = math.nan if features is None else effective_rank(features.flatten(1))
+        found[f"plasticity/{name}_rank"] = rank
         found[f"plasticity/{name}_dormant"] = dormant_share(scores)
-        *hidden, output = _grad_norms(network, parameters)
-        for layer, norm in enumerate(hidden[:HIDDEN_LAYERS], 1):
+        norms = list(_grad_norms(network, parameters))
+        for layer, norm in enumerate(norms[:-1][:HIDDEN_LAYERS], 1):
             found[f"plasticity/{name}_grad_norm_{layer}"] = norm
-        found[f"plasticity/{name}_grad_norm_output"] = output
+        found[f"plasticity/{name}_grad_norm_output"] = norms[-1] if norms else math.nan
     return found
 
 
@@ -93,10 +94,11 @@ def dormant_share(sizes: list[Tensor], threshold: float = DORMANT_SCORE) -> floa
 @torch.no_grad()
 def _hidden_units(
     network: Network, inputs: Any, states: Tensor | None
-) -> tuple[Tensor, list[Tensor]]:
+) -> tuple[Tensor | None, list[Tensor]]:
     """Return the inputs of the output layer, `[B, F]`, and E[|h|] of each hidden layer's units.
 
-    A channel of a convolution is one unit. Units of a memory are not among them.
+    The inputs are None for a network of a user without such a layer. A channel of a convolution is
+    one unit. Units of a memory are not among them.
     """
     features: list[Tensor] = []
     sizes: list[Tensor] = []
@@ -113,10 +115,10 @@ def _hidden_units(
         for module in network.modules():
             if isinstance(module, kinds):
                 hooks.callback(module.register_forward_hook(measure).remove)
-        output = _layers(network)[-1]
-        hooks.callback(output.register_forward_pre_hook(remember).remove)
+        for output in _layers(network)[-1:]:
+            hooks.callback(output.register_forward_pre_hook(remember).remove)
         network(inputs, states)
-    return features[-1], sizes
+    return features[-1] if features else None, sizes
 
 
 def _layers(network: Network) -> list[nn.Module]:

@@ -39,6 +39,8 @@ TAGS: dict[str, Tag] = {
     "kl/js": Tag("Jensen-Shannon divergence, where it has a closed form", "nats"),
     "kl/js_estimate": Tag("estimate of kl/js from the sampled actions, elsewhere", "nats"),
     "kl/target": Tag("target or bound of kl/old_new, where the algorithm has one", "nats"),
+    "kl/reference": Tag("KL to the reference policy in the direction of the penalty", "nats"),
+    "kl/reference_coefficient": Tag("weight of kl/reference that the update used"),
     "kl/coefficient": Tag("weight of the KL that the update used: β, or 1/t of mdpo"),
     "ratio/mean": Tag("mean of r = π_θ(a|s) / π_old(a|s)"),
     "ratio/std": Tag("standard deviation of r"),
@@ -123,6 +125,8 @@ CHARTS: dict[str, dict[str, list[str]]] = {
         "Jensen-Shannon divergence, exact or estimated": ["kl/js", "kl/js_estimate"],
         "target of KL(π_old ‖ π_θ)": ["kl/target"],
         "coefficient of the penalty": ["kl/coefficient"],
+        "KL to the reference policy": ["kl/reference"],
+        "coefficient of the KL to the reference policy": ["kl/reference_coefficient"],
     },
     "Ratio": {
         "standard deviation of the ratio": ["ratio/std"],

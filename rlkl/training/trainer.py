@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkl.envs.ids import check_module
+from rlkl.models.own_networks import import_networks
 from rlkl.models.policy import Policy
 from rlkl.training.builtin_callbacks import callbacks_of
 from rlkl.training.callbacks import Callback, check_callbacks
@@ -34,6 +35,7 @@ from rlkl.training.run_status import (
     read_summary,
     run_status,
 )
+from rlkl.training.start import start
 from rlkl.training.summary import Summary
 from rlkl.training.trackers import check_tracker
 from rlkl.utils.atomic_files import FolderLock, make_locked_folder, write_durably
@@ -74,7 +76,8 @@ class Trainer:
     ) -> None:
         self._started_in = _working_directory()  # now, since an environment may change it
         self.callbacks, self.loggers = _all_callbacks(config, callbacks), list(loggers)
-        self.learner = Learner(config)
+        import_networks(config.policy)
+        self.learner = start(config)
 
     @property
     def policy(self) -> Policy:
@@ -217,6 +220,7 @@ def complete(
         ConfigError: the folder contains something else or the run of another config, or another
             process is training in it (`FolderTakenError`).
     """
+    import_networks(config.policy)
     ranks = join_ranks()
     if not ranks.is_first:
         return obey(ranks)

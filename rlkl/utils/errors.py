@@ -20,6 +20,10 @@ class BrokenEnvironmentError(Exception):
     """
 
 
+class BrokenNetworkError(Exception):
+    """A user's network failed while it ran; the message is one line and names it."""
+
+
 class RankError(Exception):
     """Another rank failed or is gone; the message names it and the cause."""
 

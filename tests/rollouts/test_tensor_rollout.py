@@ -59,7 +59,8 @@ def parts(name: str, kind: str, steps: int = 20, **settings: Any) -> tuple[AnyCo
 
 
 def tensors_of(batch: Any) -> dict[str, Tensor]:
-    found = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "inputs"}
+    without = ("inputs", "reference_parameters")
+    found = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name not in without}
     return found | batch.inputs.observations
 
 

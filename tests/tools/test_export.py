@@ -186,7 +186,7 @@ BAD: dict[str, str] = {
     "bare --checkpoint best": "has no checkpoints/best.pt",
     "run --output file.txt": "ends in .onnx",
     "run --output there.onnx": "it exists already",
-    "run --out there.onnx": "there is no such flag (did you mean --output?)",
+    "run --out there.onnx": "there is no such flag (did you mean --output or --module?)",
 }
 
 

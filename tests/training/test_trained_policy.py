@@ -170,7 +170,7 @@ def test_observation_of_another_shape_is_refused(tmp_path: Path) -> None:
     back = load_policy(written(tmp_path, policy))
     for observation, words in (
         (np.zeros(2, np.float32), r"shape \(2,\) and type float32; its space declares \(3,\)"),
-        (np.zeros((5, 3), np.float32), r"shape \(5, 3\)"),
+        (np.zeros((1, 5, 3), np.float32), r"shape \(1, 5, 3\)"),
         ([0, np.nan, 1], "the observation is nan at index 1; expected finite numbers"),
         ({"a": 1}, "the observation is missing|shape"),
     ):

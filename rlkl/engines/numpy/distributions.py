@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ class ClosedForm(ABC):
 
     def __init__(self, parameters: Array, rows: Rows) -> None:
         self._old_log_prob = rows.old_log_prob
+        self._given = parameters, rows
 
     @staticmethod
     def prepare_old(parameters: Array) -> Array:
@@ -32,6 +34,25 @@ class ClosedForm(ABC):
     @abstractmethod
     def derivative(self, loss: Loss) -> Array:
         """Return ∂loss/∂parameters, `[B, P]`."""
+
+    @cached_property
+    def reference(self) -> Self:
+        """The same with π_ref in place of π_old."""
+        parameters, rows = self._given
+        return type(self)(parameters, replace(rows, old_parameters=rows.reference_parameters))
+
+    def total_derivative(self, loss: Loss) -> Array:
+        """Return `derivative`, and that of the KLs to π_ref."""
+        derivative = self.derivative(loss)
+        if not (_is_zero(loss.reference_kl) and _is_zero(loss.reverse_reference_kl)):
+            of_reference = Loss(
+                0.0,
+                np.zeros_like(self.log_prob),
+                kl=loss.reference_kl,
+                reverse_kl=loss.reverse_reference_kl,
+            )
+            derivative += self.reference.derivative(of_reference)
+        return derivative
 
     @property
     @abstractmethod

@@ -25,7 +25,7 @@ from rlkl.engines.torch import TorchEngine, TorchPolicy
 from rlkl.envs.observations import ACTION_MASK, VECTOR, Observations
 from rlkl.models.flat_parameters import FlatParameters
 from rlkl.models.heads import GaussianHead
-from rlkl.models.networks import ACTIVATIONS, Encoder
+from rlkl.models.networks import ACTIVATIONS
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
 from rlkl.numerics.losses import value_loss
@@ -37,6 +37,8 @@ _silently = np.errstate(all="ignore")
 def unsupported(policy: Policy) -> str:
     """Return the part of a policy that this engine cannot evaluate; empty if there is none."""
     config = policy.config
+    for key, name in config.own_networks.items():
+        return f"policy.{key}={name}"
     if policy.device.type != "cpu":
         return f"a network on {policy.device}"
     if policy.encoder.images:
@@ -101,7 +103,7 @@ class NumpyEngine(TorchEngine):
         return draw
 
     def _draw_categories(self, noise: NDArray[Any]) -> Callable[[int, Observations], NDArray[Any]]:
-        logits_of = self.actor.perceptron.fixed(noise.shape[1])
+        logits_of = self.actor.fixed(noise.shape[1])
 
         def draw(t: int, observations: Observations) -> NDArray[Any]:
             logits = logits_of(observations[VECTOR])
@@ -116,8 +118,8 @@ class NumpyEngine(TorchEngine):
         self, noise: NDArray[Any]
     ) -> Callable[[int, Observations], NDArray[Any]]:
         _, num_envs, size = noise.shape
-        means_of = self.actor.perceptron.fixed(num_envs)
-        zeros = np.zeros((1, self.actor.perceptron.num_inputs), noise.dtype)
+        means_of = self.actor.fixed(num_envs)
+        zeros = np.zeros((1, self.policy.encoder.vector_size), noise.dtype)
         offsets: NDArray[Any] = np.exp(self.actor(zeros)[0, size:]) * noise
         return lambda t, observations: means_of(observations[VECTOR]) + offsets[t]
 
@@ -150,6 +152,8 @@ class NumpyEngine(TorchEngine):
         rows, form = Rows.of(batch), self._form(objective)
         if form is not None and objective.uses_kl:
             rows.old_parameters = form.prepare_old(rows.old_parameters)
+        if form is not None and rows.reference_parameters is not None:
+            rows.reference_parameters = form.prepare_old(rows.reference_parameters)
         return rows
 
     @_silently
@@ -169,7 +173,7 @@ class NumpyEngine(TorchEngine):
                 parameters = np.where(rows.masks, parameters, -np.inf)
             new = form(parameters, rows)
             loss = objective.loss(new, rows)
-            derivative = new.derivative(loss)
+            derivative = new.total_derivative(loss)
         self.actor.backward(derivative)
         return float(loss.value)
 
@@ -261,7 +265,7 @@ def _head(policy: Policy) -> Head:
 
 
 def _network(
-    encoder: Encoder, output: nn.Module, parameters: FlatParameters, head: Head
+    encoder: Any, output: nn.Module, parameters: FlatParameters, head: Head
 ) -> NumpyNetwork:
     """Return a network of linear layers and activations, in shared memory with torch."""
     if isinstance(output, GaussianHead):
@@ -278,4 +282,5 @@ def _network(
         [arrays[bias] for _, bias in places],
         activations.pop() if activations else "tanh",  # a single layer has none
     )
-    return NumpyNetwork(perceptron, places, head, parameters)
+    columns = None if encoder.columns is None else encoder.columns.numpy()
+    return NumpyNetwork(perceptron, places, head, parameters, columns)

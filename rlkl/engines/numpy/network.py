@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlkl.engines.numpy.mlp import Array, Perceptron
 from rlkl.models.flat_parameters import FlatParameters
@@ -111,7 +112,8 @@ _silently = np.errstate(all="ignore")
 class NumpyNetwork:
     """A network with analytic gradients, which shares memory with its parameters.
 
-    The places are the indices of each layer's weight and bias among the parameters.
+    The places are the indices of each layer's weight and bias among the parameters; `columns` are
+    those of the observations' vectors that it reads, None for all.
     """
 
     def __init__(
@@ -120,20 +122,32 @@ class NumpyNetwork:
         places: Sequence[tuple[int, int]],
         head: Head,
         parameters: FlatParameters,
+        columns: NDArray[np.int64] | None = None,
     ) -> None:
         self.perceptron, self.head, self.parameters = perceptron, head, parameters
+        self._columns = columns
         self._weights, self._biases = zip(*places, strict=True)
         self._gradient = parameters.arrays(parameters.gradient)
 
     @_silently
     def __call__(self, vectors: Array) -> Array:
         """Return the output, `[B, I]` to `[B, P]`, in a new array."""
-        return self.head.forward(self.perceptron(vectors))
+        return self.head.forward(self.perceptron(self._seen(vectors)))
 
     @_silently
     def forward(self, vectors: Array) -> Array:
         """Return the output, `[B, I]` to `[B, P]`, valid until the next call."""
-        return self.head.forward(self.perceptron.forward(vectors))
+        return self.head.forward(self.perceptron.forward(self._seen(vectors)))
+
+    def fixed(self, rows: int) -> Callable[[Array], Array]:
+        """Return the MLP of `Perceptron.fixed` for vectors `[rows, I]`."""
+        evaluate, columns = self.perceptron.fixed(rows), self._columns
+        if columns is None:
+            return evaluate
+        return lambda vectors: evaluate(vectors.take(columns, 1))
+
+    def _seen(self, vectors: Array) -> Array:
+        return vectors if self._columns is None else vectors.take(self._columns, 1)
 
     @_silently
     def backward(

@@ -21,7 +21,8 @@ class Rows:
         vectors: the vectors of the observations, `[B, I]`.
         returns, old_values: `[B]`.
         masks: which actions are allowed, `[B, M]`; None where all are.
-        actions, advantages, old_parameters, old_log_prob: as in a `rollouts.batch.Batch`.
+        actions, advantages, old_parameters, old_log_prob, reference_parameters: as in a
+            `rollouts.batch.Batch`.
     """
 
     vectors: Any
@@ -32,11 +33,13 @@ class Rows:
     advantages: Any = None
     old_parameters: Any = None
     old_log_prob: Any = None
+    reference_parameters: Any = None
 
     @classmethod
     def of(cls, batch: Any) -> "Rows":
         """Return all of a `Batch`."""
         mask = batch.inputs.observations.get(ACTION_MASK)
+        reference = batch.reference_parameters
         return replace(
             cls.of_values(batch),
             masks=None if mask is None else mask.numpy(),
@@ -44,6 +47,7 @@ class Rows:
             advantages=batch.advantages.numpy(),
             old_parameters=batch.old_parameters.numpy(),
             old_log_prob=batch.old_log_prob.numpy(),
+            reference_parameters=None if reference is None else reference.numpy(),
         )
 
     @classmethod

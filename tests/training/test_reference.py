@@ -1,0 +1,214 @@
+"""A KL to a fixed policy, added to every objective, on both engines."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from algorithm_checks import EVERY_ALGORITHM
+from learning_loop import as_inputs
+from made_batches import batch_for, policy_of
+from same_runs import assert_same_run, rows
+from torch import Generator
+
+import rlkl
+from rlkl.algos import ALGORITHMS
+from rlkl.engines.base import Loss, ReferencePenalty
+from rlkl.engines.make import make_engine
+from rlkl.engines.numpy.distributions import CategoricalForm, GaussianForm
+from rlkl.engines.numpy.rows import Rows
+from rlkl.engines.torch import TorchPolicy
+from rlkl.numerics.distributions import Categorical, DiagonalGaussian
+from rlkl.rollouts.batch import Batch
+from rlkl.training.start import start
+from rlkl.utils.errors import ConfigError
+
+DIRECTIONS = ("new_reference", "reference_new")
+
+
+class Nothing:
+    """An objective whose loss is 0."""
+
+    uses_kl = uses_entropy = uses_distribution = False
+
+    def loss(self, new: Any, batch: Any) -> Loss:
+        return Loss(0.0, new.xp.zeros_like(new.log_prob))
+
+
+def one_state(family: Any, new: list[float], reference: list[float], action: Any) -> Any:
+    """Return π_θ and a batch of one state, in torch and in NumPy."""
+    parameters = torch.tensor([new], dtype=torch.float64, requires_grad=True)
+    distribution, zeros = family(parameters), torch.zeros(1, dtype=torch.float64)
+    ref = torch.tensor([reference], dtype=torch.float64)
+    batch = Batch(
+        as_inputs(zeros[:, None]), action, zeros, zeros, torch.zeros_like(ref), zeros, zeros, ref
+    )
+    form: Any = CategoricalForm if family is Categorical else GaussianForm
+    arrays = Rows.of(batch)
+    arrays.reference_parameters = form.prepare_old(arrays.reference_parameters)
+    return (
+        parameters,
+        TorchPolicy(distribution, batch),
+        batch,
+        form(parameters.detach().numpy(), arrays),
+    )
+
+
+# N(1, 1) and N(0, 2²): ln 2 + 2/8 - ½ and -ln 2 + 5/2 - ½; (½, ½) and (¼, ¾).
+@pytest.mark.parametrize(
+    ("family", "new", "reference", "action", "expected"),
+    [
+        (DiagonalGaussian, [1.0, 0.0], [0.0, math.log(2)], torch.zeros(1, 1).double(),
+         (0.4431471805599453, 1.3068528194400547)),
+        (Categorical, [0.0, 0.0], [0.0, math.log(3)], torch.zeros(1, dtype=torch.long),
+         (0.14384103622589045, 0.13081203594113697)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_penalty_has_known_value_and_derivative(
+    family: Any, new: Any, reference: Any, action: Any, expected: Any, direction: str
+) -> None:
+    parameters, in_torch, batch, form = one_state(family, new, reference, action)
+    penalty = ReferencePenalty(Nothing(), 3.0, direction)
+    known = 3 * expected[DIRECTIONS.index(direction)]
+    loss = penalty.loss(in_torch, batch)
+    assert float(loss.value) == pytest.approx(known, rel=1e-12)
+    in_torch.backward(loss)
+    in_numpy = penalty.loss(form, batch)
+    assert float(in_numpy.value) == pytest.approx(known, rel=1e-12)
+    ref = family(torch.tensor([reference], dtype=torch.float64))
+    again = parameters.detach().clone().requires_grad_()
+    kl = family(again).kl(ref) if direction == "new_reference" else ref.kl(family(again))
+    (by_autograd,) = torch.autograd.grad(3 * kl.sum(), again)
+    assert parameters.grad is not None and by_autograd.abs().max() > 0.1
+    torch.testing.assert_close(parameters.grad, by_autograd)
+    np.testing.assert_allclose(form.total_derivative(in_numpy), by_autograd, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kind", ["categorical", "masked", "gaussian", "bernoulli", "tanh_gaussian"]
+)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_engines_agree_on_penalized_gradient(kind: str, direction: str) -> None:
+    gradients = []
+    for name in ("numpy", "torch"):
+        policy = policy_of(kind, engine=name)
+        batch = batch_for(policy, kind, 64)
+        other = make_engine(policy_of(kind, seed=7)).distribution(batch.inputs).parameters
+        batch = replace(batch, reference_parameters=other)
+        engine = make_engine(policy)
+        objective = ReferencePenalty(Nothing(), 2.0, direction)
+        engine.policy_gradient(objective, engine.rows(batch, objective))
+        gradients.append(policy.actor_parameters.gradient.clone())
+    assert gradients[0].abs().max() > 1e-4
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
+
+
+@EVERY_ALGORITHM
+@pytest.mark.parametrize("kind", ["categorical", "gaussian", "gru"])
+def test_every_algorithm_is_pulled_to_the_reference(name: str, kind: str) -> None:
+    distances = []
+    for coefficient in (0.0, 100.0):
+        policy = policy_of(kind)
+        engine, batch = make_engine(policy), batch_for(policy, kind, 64)
+        other = make_engine(policy_of(kind, seed=7)).distribution(batch.inputs).parameters
+        batch = replace(batch, reference_parameters=other)
+        optimizer = rlkl.make_policy_optimizer(
+            ALGORITHMS[name].config(), engine, Generator().manual_seed(1)
+        )
+        optimizer.penalize(coefficient, "new_reference")
+        optimizer.update(batch, 0.0)
+        reference = policy.family(other)
+        distances.append(float(engine.distribution(batch.inputs).kl(reference).mean()))
+    assert distances[1] < distances[0]
+
+
+def config(path: Path, algo: Any = "ppo_clip", **settings: Any) -> rlkl.TrainConfig:
+    common: dict[str, Any] = {
+        "env": rlkl.EnvConfig("CartPole-v1", num_envs=2),
+        "policy": rlkl.PolicyConfig([8], [8]),
+        "total_env_steps": 512,
+        "rollout_steps": 32,
+        "eval_episodes": 0,
+        "logger": rlkl.LoggerConfig(progress="none", tensorboard=False),
+        "run_dir": str(path),
+    }
+    return rlkl.TrainConfig(algo=algo, **common | settings)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reference") / "first"
+    rlkl.train(config(path, normalize_observations=True))
+    return path
+
+
+def test_huge_coefficient_keeps_the_reference(first: Path, tmp_path: Path) -> None:
+    found = {}
+    for coefficient in (0.0, 1000.0):
+        run = tmp_path / str(coefficient)
+        leash = rlkl.ReferenceConfig(str(first), coefficient)
+        settings = {"init_from": str(first), "normalize_observations": True, "reference": leash}
+        rlkl.train(config(run, **settings))
+        found[coefficient] = [float(row["kl/reference"]) for row in rows(run)]
+    assert max(found[1000.0]) < 1e-3 < 0.2 * found[0.0][-1]
+
+
+def test_reference_sees_its_own_normalization(first: Path, tmp_path: Path) -> None:
+    learner = start(config(tmp_path / "new", reference=str(first), seed=3))
+    rollout = learner.collector.collect()
+    assert rollout.raw_transitions is None and learner.reference is not None
+    raw = torch.as_tensor(rollout.observations["vector"][:-1].reshape(-1, 4))[:5]
+    batch = batch_for(policy_of("categorical"), "categorical", 5)
+    batch = replace(batch, inputs=as_inputs(raw))
+    found = learner.reference.added(batch, None).reference_parameters
+    trained = rlkl.load_policy(first)
+    assert trained.normalizer is not None
+    seen = torch.from_numpy(trained.normalizer(raw.numpy()))
+    expected = trained.engine.distribution(as_inputs(seen)).parameters
+    torch.testing.assert_close(found, expected)
+    learner.close()
+
+
+def test_coefficient_follows_the_rule_of_ppo_kl(first: Path, tmp_path: Path) -> None:
+    leash = rlkl.ReferenceConfig(str(first), 1.0, target_kl=1e-9)
+    rlkl.train(config(tmp_path / "run", reference=leash))
+    betas = [float(row["kl/reference_coefficient"]) for row in rows(tmp_path / "run")]
+    assert betas == [2.0**i for i in range(8)]
+
+
+def test_resumed_run_needs_no_reference_folder(first: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.pt"
+    gone.write_bytes((first / "checkpoints" / "last.pt").read_bytes())
+    algo = rlkl.PPOClipConfig(learning_rate_schedule="constant")
+    leash = rlkl.ReferenceConfig(str(gone), 1.0, target_kl=0.01)
+    settings: dict[str, Any] = {"reference": leash, "algo": algo, "env": rlkl.EnvConfig(num_envs=1)}
+    rlkl.train(config(tmp_path / "whole", total_env_steps=256, **settings))
+    rlkl.train(config(tmp_path / "parts", total_env_steps=128, **settings))
+    gone.unlink()
+    rlkl.resume(tmp_path / "parts", lambda saved: replace(saved, total_env_steps=256))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"env": rlkl.EnvConfig("MountainCar-v0", 2)}, "the observation's vector"),
+        ({"env": rlkl.EnvConfig("Acrobot-v1", 2)}, "there, and"),
+        ({"reference": "nowhere"}, "nowhere: there is no such folder"),
+    ],
+)
+def test_reference_that_does_not_fit_is_named(
+    first: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        rlkl.Trainer(config(tmp_path / "new", **{"reference": str(first)} | change))
+    assert said in str(caught.value) and not (tmp_path / "new").exists()
+
+
+def test_settings_without_reference_are_refused() -> None:
+    with pytest.raises(ConfigError, match="change nothing without a policy; set reference=RUN_DIR"):
+        rlkl.ReferenceConfig(kl_coefficient=2.0)
