@@ -18,12 +18,13 @@ from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
+from rlkl.envs.wrappers import register_wrapper
 from rlkl.models.policy import PolicyConfig
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import LoggerConfig
 from rlkl.training.summary import Summary
-from rlkl.training.trained_policy import load_policy
+from rlkl.training.trained_policy import evaluate, load_policy
 from rlkl.training.trainer import Trainer, resume, train
 from rlkl.utils.errors import ConfigError
 from rlkl.version import __version__
@@ -57,8 +58,10 @@ __all__ = [
     "VMPOConfig",
     "VanillaPGConfig",
     "__version__",
+    "evaluate",
     "load_policy",
     "make_policy_optimizer",
+    "register_wrapper",
     "resume",
     "train",
 ]

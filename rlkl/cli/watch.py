@@ -50,6 +50,7 @@ COMMAND = RunCommand(
         CHECKPOINT,
         MAX_STEPS,
     ),
+    ("env.id", "env.wrappers"),
 )  # fmt: skip
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
-import gymnasium
 import torch
 
 from rlkl.algos import make_policy_optimizer
@@ -15,7 +14,7 @@ from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
-from rlkl.envs.make import make_training_env
+from rlkl.envs.make import episode_limit, make_training_env
 from rlkl.models.policy import Policy, PolicyConfig
 from rlkl.rollouts.make import (
     for_arrays,
@@ -253,9 +252,7 @@ class Learner:
         if not self.resets_at_checkpoints:
             return 50
         tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
-        spec = gymnasium.registry.get(config.env.id.rpartition(":")[2])
-        limit = spec.max_episode_steps if spec else None
-        longest = config.env.kwargs.get("max_episode_steps") or limit or 0
+        longest = episode_limit(config.env)
         return min(100, max(10, tenth, math.ceil(2 * longest / config.rollout_steps)))
 
     def recreate_environments(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rlkl.envs.ids import check_module
+from rlkl.envs.ids import check_module, substitute
 from rlkl.models.policy import Policy
 from rlkl.training.checkpoint import BEST, load_checkpoint, newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
@@ -130,6 +130,7 @@ def resume(
     also: Sequence[Logger] = (),
     *,
     exact: bool = True,
+    env: Any = None,
 ) -> Summary:
     """Resume a stopped run in its folder, bit-for-bit identical to an uninterrupted run.
 
@@ -140,6 +141,8 @@ def resume(
         exact: false continues from `last.pt` even if environments cannot be restored, and
             recreates them there. It keeps the readable rows of a damaged CSV file.
             `summary.json` and `resumed.yaml` record `exact: false`.
+        env: the callable of the run's environments (or its `module:function`, or an environment),
+            which a run's folder cannot call by itself; for a registered id it is not needed.
 
     Returns:
         The summary of the complete run.
@@ -151,7 +154,7 @@ def resume(
     """
     ranks, shown = join_ranks(), Path(run_dir)
     if not ranks.is_first:
-        return obey(ranks)
+        return obey(ranks, env)
     with Lead(ranks) as lead:
         with reading(shown):
             is_there = shown.is_dir()
@@ -162,7 +165,7 @@ def resume(
             check_own_files(run_dir)
             _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
         with _locked(run_dir):
-            return _resume(run_dir, change, also, shown, lead, exact=exact)
+            return _resume(run_dir, change, also, shown, lead, exact=exact, env=env)
 
 
 def complete(
@@ -206,7 +209,7 @@ def complete(
                 lead.send(summary)
                 return summary
             if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-                return _resume(run_dir, None, also, shown, lead)
+                return _resume(run_dir, None, also, shown, lead, env=config.env.id)
             lead.send(Order(config))
             trainer = Trainer(config)
             move_old_files(run_dir)
@@ -234,6 +237,7 @@ def _resume(
     lead: Lead,
     *,
     exact: bool = True,
+    env: Any = None,
 ) -> Summary:
     path, state, notes = _newest(run_dir, exact=exact)
     with taking_from(path):
@@ -244,7 +248,9 @@ def _resume(
     with taking_from(path):
         rows = recover_rows(run_dir, state, exact=exact)
         stays_exact = bool(state["resumable"]) and not rows.notes
-    warning = check_module(config.env.id, run_dir)
+    if env is not None:
+        substitute(config.env.id, env)
+    warning = check_module(config.env.id, run_dir, is_confirmed=env is not None)
     if warning and config.logger.progress != "none":
         tell(warning)  # before the module is imported
     lead.send(Order(config, state, stays_exact))

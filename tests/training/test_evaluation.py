@@ -153,7 +153,7 @@ BAD: dict[str, str] = {
     "run --actions random": "expected one of deterministic, sampled",
     "run --sed 3": "did you mean --seed",
     "run --seed": "--seed: expected one argument",
-    "run episodes=3": "expected the folder of one run",
+    "run episodes=3": "episodes=3: expected one of env.id",
     "--seed 1": "got nothing",
     "run --output file.json": "it exists already",
     "run --output file.txt": "ends in .json",
