@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.wrappers import FrameStackObservation, OrderEnforcing, TimeLimit
+from gymnasium.wrappers import FrameStackObservation
 
 from rlkl.envs.checks import EnvChecker
 from rlkl.envs.sync_env import SyncVectorEnv
@@ -30,6 +30,23 @@ ATTRIBUTES = {
     "toy_text.blackjack.BlackjackEnv": ("dealer", "player"),
 }
 """Attributes that change while an environment of Gymnasium runs, except its generator."""
+
+WRAPPERS: dict[str, tuple[str, ...]] = {
+    "TimeLimit": ("_elapsed_steps",),
+    "TimeAwareObservation": ("timesteps",),
+    "RecordEpisodeStatistics": ("episode_count", "episode_returns", "episode_lengths"),
+    "RecordVideo": ("step_id", "episode_id"),
+    **dict.fromkeys(
+        (
+            "ClipAction", "ClipReward", "DiscretizeAction", "DiscretizeObservation",
+            "DtypeObservation", "FilterObservation", "FlattenObservation", "GrayscaleObservation",
+            "OrderEnforcing", "PassiveEnvChecker", "RepeatAction", "RescaleAction",
+            "RescaleObservation", "ReshapeObservation", "ResizeObservation",
+        ),
+        (),
+    ),
+}  # fmt: skip
+"""Attributes of Gymnasium's wrappers that change while they run and that an episode depends on."""
 
 NATIVE = ("state", "steps", "prev_done", "low", "high")  # the same for the vectorised CartPole
 
@@ -101,10 +118,11 @@ def _set_state(env: Any, state: dict[str, Any]) -> None:
 def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
     if gives_state(type(env)):
         return {"given": _given(env)}
-    if type(env) in (EnvChecker, OrderEnforcing):
+    if type(env) is EnvChecker:
         return {}
-    if type(env) is TimeLimit:
-        return {"_elapsed_steps": env._elapsed_steps}
+    kind = type(env)
+    if kind.__module__.startswith("gymnasium.wrappers.") and kind.__name__ in WRAPPERS:
+        return {name: _plain(getattr(env, name)) for name in WRAPPERS[kind.__name__]}
     if type(env) is FrameStackObservation and isinstance(env.env.observation_space, gym.spaces.Box):
         return {"frames": [_plain(frame) for frame in env.obs_queue]}
     return None

@@ -7,7 +7,7 @@ import pytest
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.cli.compose import load, overridden, unused_settings
+from rlkl.cli.compose import load, note_on_settings, overridden
 from rlkl.cli.schema import GROUPS, options, register_schemas
 from rlkl.training.config import changes
 from rlkl.utils.errors import ConfigError
@@ -67,11 +67,37 @@ def test_resumed_runs_reject_new_constructor_arguments() -> None:
     assert changes(config, overridden(config, ["gamma=0.5"])) == {"gamma": (0.99, 0.5)}
 
 
-def test_unused_environment_settings_are_reported() -> None:
+def test_settings_follow_the_id() -> None:
+    config = load(["env.id=LunarLander-v3", "rollout_steps=64"])
+    assert (config.env.id, config.env.num_envs, config.rollout_steps) == ("LunarLander-v3", 16, 64)
+    assert (config.gamma, config.gae_lambda, config.total_env_steps) == (0.999, 0.98, 500_000)
+    assert load(["env.id=Pendulum-v1"]) == load(["env=pendulum"])
+    assert load(["env.id=CartPole-v1"]) == load([])
+    on_device = ["env.id=Pendulum-v1", "env.backend=tensor"]
+    assert load(on_device) == load(["env=pendulum_tensor"])
+    assert not load(["env.id=MountainCar-v0"]).normalize_observations
+
+
+def test_every_atari_id_takes_ataris_settings() -> None:
+    pytest.importorskip("ale_py", reason="extra atari")
+    config = load(["env.id=ALE/Breakout-v5"])
+    assert (config.env.id, config.env.frame_stack, config.clip_rewards) == ("ALE/Breakout-v5", 4, 1)
+    assert config == load(["env=pong", "env.id=ALE/Breakout-v5"])
+    assert config == load(["env.id=ALE/Breakout-v5", "env=pong"])
+    # The experiment has chosen an option of env already.
+    of_paper = load(["experiment=ppo_lunarlander", "env.id=ALE/Breakout-v5"])
+    assert of_paper.env.frame_stack == 1
+
+
+def test_taken_and_unused_settings_are_reported() -> None:
     def note(*overrides: str) -> str:
-        return unused_settings(overrides, load(list(overrides)))
+        return note_on_settings(overrides, load(list(overrides)))
 
     assert note("env.id=Pendulum-v1", "gamma=0.9") == (
+        "env.id=Pendulum-v1 takes the settings of env=pendulum: "
+        "normalize_observations=true scale_rewards=true"
+    )
+    assert note("env.id=Pendulum-v1", "env=cartpole", "gamma=0.9") == (
         "env.id=Pendulum-v1 chooses the environment only; env=pendulum has settings for it: "
         "normalize_observations=true scale_rewards=true"
     )
