@@ -146,7 +146,7 @@ class RunCommand:
         parser = _Parser(prog=f"rlkl {self.name}", add_help=False, allow_abbrev=False)
         parser.add_argument("run_dir", nargs="*")
         keys = {flag: parser.add_argument(flag.name).dest for flag in self.flags}
-        parsed, unknown = parser.parse_known_args(arguments)
+        parsed, unknown = parser.parse_known_intermixed_args(arguments)
         if unknown:
             name = unknown[0].partition("=")[0]
             hint = nearest(name, [flag.name for flag in self.flags])

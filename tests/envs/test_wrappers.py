@@ -1,11 +1,13 @@
 """`env.wrappers`: found by name, checked, and put around each sub-environment."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from gymnasium.envs.classic_control import PendulumEnv
 
 import rlkl
@@ -119,9 +121,6 @@ def test_time_limits_of_wrappers_count() -> None:
 
 
 def test_wrappers_come_back_from_the_saved_config() -> None:
-    import yaml  # noqa: PLC0415
-    from dataclasses import asdict  # noqa: PLC0415
-
     chosen: list[Any] = ["ClipAction", {"TimeLimit": {"max_episode_steps": 30}}]
     config = rlkl.TrainConfig(env=EnvConfig("Pendulum-v1", wrappers=chosen))
     assert saved_config(yaml.safe_load(as_yaml(asdict(config)))) == config
