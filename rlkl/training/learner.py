@@ -14,7 +14,9 @@ from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
+from rlkl.envs.attributes import set_attributes
 from rlkl.envs.make import episode_limit, make_training_env
+from rlkl.envs.snapshots import packed, unpacked
 from rlkl.models.policy import Policy, PolicyConfig
 from rlkl.rollouts.make import (
     for_arrays,
@@ -52,6 +54,7 @@ class Learner:
 
     Attributes:
         ranks: the processes that train together.
+        envs: of this process; `set_attr`, `get_attr` and `call` reach all sub-environments.
         resets_at_checkpoints: whether environments are recreated at checkpoints, because they
             cannot be restored.
 
@@ -151,9 +154,8 @@ class Learner:
         backend = self.envs.backend + ", auto" * (config.env.backend == "auto")
         name = {"numpy": "NumPy", "torch": "torch"}[engine.name]
         reason = f" ({engine.reason})" if engine.reason else ""
-        interval, resets = self.checkpoint_interval, ""
-        if self.resets_at_checkpoints:
-            resets = f"; environments reset every {interval} iterations, after checkpoints"
+        every = f"; environments reset every {self.checkpoint_interval} iterations"
+        resets = f"{every}, after checkpoints" * self.resets_at_checkpoints
         return (
             f"{config.algo.name} on {config.env.id} × {config.env.num_envs} ({backend}), "
             f"{config.device}, {name} engine{reason}{resets}"
@@ -231,8 +233,7 @@ class Learner:
         Raises:
             EvaluationStoppedError: `stop`, which is called at each step, returned True.
         """
-        # The resolved config has the backend of training, also in a resumed run.
-        config = self.resolved_config
+        config = self.resolved_config  # with the backend of training, also in a resumed run
         return evaluate(
             self.engine,
             config.env,
@@ -260,11 +261,11 @@ class Learner:
 
         A reset is not enough: some, such as BipedalWalker, are not reproducible once used.
         """
+        attributes, env = self.envs.attributes, replace(self._env_config, backend=self.envs.backend)
         self.envs.close()
-        env = replace(self._env_config, backend=self.envs.backend)
         self.envs = make_training_env(env, self.policy.device)
-        name = f"environments {self.iterations}"
-        seeds = self.streams.integers(name, self.config.env.num_envs)
+        set_attributes(self.envs, attributes)
+        seeds = self.streams.integers(f"environments {self.iterations}", self.config.env.num_envs)
         self.collector.restart(self.envs, seeds)
         if self.reward_scaler is not None:
             self.reward_scaler.reset_returns()
@@ -283,6 +284,7 @@ class Learner:
             "collector": self.collector.state_dict(),
             **self.tracker.state_dict(),
             "bad_updates_in_a_row": self.guard.in_a_row,
+            "env_attributes": packed(self.envs.attributes),
         }
 
     def policy_state(self) -> dict[str, Any]:
@@ -306,6 +308,7 @@ class Learner:
         self.load_policy(state)
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.critic_fit.load_state_dict(state["critic_fit"])
+        set_attributes(self.envs, unpacked(state.get("env_attributes")))
         try:
             self.collector.load_state_dict(state["collector"])
         except BrokenEnvironmentError as error:

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,36 @@ def test_strangers_functions_are_not_called(monkeypatch: pytest.MonkeyPatch) -> 
             main(command)
         assert ended.value.code == 2
     assert called == []
+
+
+class Gravity:
+    """A logger that changes the gravity of sub-environments, and ends the run if it is told to."""
+
+    def __init__(self, learner: Any, stop: bool) -> None:
+        self.learner, self.stop = learner, stop
+
+    def log(self, report: Any) -> None:
+        if self.learner.iterations == 1:
+            self.learner.envs.set_attr("gravity", [5.0, 20.0])
+        if self.learner.iterations == 3 and self.stop:
+            raise RuntimeError("the power went")
+
+    def close(self, status: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])  # restored, and recreated at checkpoints
+def test_set_attributes_survive_checkpoints_and_resume(backend: str) -> None:
+    for run, stop in (("whole", False), ("run", True)):
+        settings = config(make_cartpole, run, checkpoint=rlkl.CheckpointConfig(interval=1))
+        env = rlkl.EnvConfig(make_cartpole, 2, backend)
+        trainer = rlkl.Trainer(replace(settings, env=env))
+        try:
+            trainer.train([Gravity(trainer.learner, stop)])
+        except RuntimeError:
+            assert stop
+    assert rlkl.resume("run").status == "finished"
+    assert_same_run(Path("whole"), Path("run"))
+    state = torch.load("run/checkpoints/last.pt", weights_only=True)
+    gravities = state["env_attributes"]
+    assert gravities == {"keys": ["gravity"], "values": [[5.0, 20.0]]}
