@@ -193,7 +193,7 @@ def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -
     for arguments in (["--help"], []):
         assert run(*arguments) == 0
         printed = capsys.readouterr().out
-        assert printed.startswith("usage: rlkl evaluate RUN_DIR [FLAG ...]\n")
+        assert printed.startswith("usage: rlkl evaluate RUN_DIR [KEY=VALUE ...] [FLAG ...]\n")
         assert "  --episodes N  " in printed
         assert max(map(len, printed.splitlines())) <= 100
 
