@@ -18,6 +18,7 @@ from rlkl.algos.truly_ppo import TrulyPPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
+from rlkl.envs.wrappers import register_wrapper
 from rlkl.models.own_networks import (
     register_actor_critic,
     register_actor_head,
@@ -32,7 +33,7 @@ from rlkl.training.loggers import Logger, LoggerConfig
 from rlkl.training.reference import ReferenceConfig
 from rlkl.training.report import Report
 from rlkl.training.summary import Summary
-from rlkl.training.trained_policy import load_policy
+from rlkl.training.trained_policy import evaluate, load_policy
 from rlkl.training.trainer import Trainer, resume, train
 from rlkl.utils.errors import ConfigError
 from rlkl.version import __version__
@@ -71,12 +72,14 @@ __all__ = [
     "VMPOConfig",
     "VanillaPGConfig",
     "__version__",
+    "evaluate",
     "load_policy",
     "make_policy_optimizer",
     "register_actor_critic",
     "register_actor_head",
     "register_encoder",
     "register_schedule",
+    "register_wrapper",
     "resume",
     "train",
 ]

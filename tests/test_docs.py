@@ -94,7 +94,7 @@ def commands_of(page: Path) -> list[str]:
     """Return the indented `rlkl train` commands of a page that need nothing that is not here."""
     found = re.findall(r"^    (rlkl train .*)$", page.read_text(), re.MULTILINE)
     found = [re.sub(r"  +#.*", "", command) for command in found]
-    needed = ("my_package:", "--config-dir", "--help", "--cfg")
+    needed = ("my_package", "--config-dir", "--help", "--cfg")
     return [command for command in found if not any(text in command for text in needed)]
 
 
@@ -210,6 +210,35 @@ def test_documented_own_environment_trains(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     # Straight on, the best that can be done is 1 - 5 * 0.01.
     assert summary["eval_return"] == pytest.approx(0.95)
+
+
+@pytest.mark.slow
+def test_page_of_own_environments_runs(tmp_path: Path) -> None:
+    text = (DOCS / "own_environments.md").read_text()
+    files = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", text, re.DOTALL)
+    for name, code in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(code)
+    commands = re.findall(
+        r"^ +(rlkl (?:train|resume|evaluate) .*my_package.*)$", text, re.MULTILINE
+    )
+    assert len(commands) == 5
+    for command in commands:
+        more = ["logger=csv"] if command.startswith("rlkl train") else []
+        run_console_script(shlex.split(command), *more, folder=tmp_path)
+    for script, run in (("train_corridor.py", "from_python"), ("curriculum.py", "longer")):
+        subprocess.run(
+            [sys.executable, script],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{DOCS.parent}{os.pathsep}{tmp_path}"},
+            check=True,
+            capture_output=True,
+        )
+        assert json.loads((tmp_path / run / "summary.json").read_text())["status"] == "finished"
+    # Straight on: 1 - 5 · 0.01; in the shorter, penalized corridor 1 - 4 · (0.01 + 0.05).
+    for run, expected in (("corridor", 0.95), ("penalized", 0.76), ("from_python", 0.95)):
+        summary = json.loads((tmp_path / run / "summary.json").read_text())
+        assert summary["eval_return"] == pytest.approx(expected)
 
 
 @pytest.mark.slow

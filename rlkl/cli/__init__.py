@@ -28,6 +28,10 @@ COMMANDS = {
 }
 """Each is `main` of the module with that name in this package."""
 
+SEARCHING = ("train", "tune", "bench")
+"""Commands that search the working directory for modules. The others read run folders, perhaps of
+strangers, and search it only for the module of a run's `env.id`."""
+
 LISTED = "\n".join(f"  {name:<10}  {purpose}" for name, purpose in COMMANDS.items())
 USAGE = f"""rlkl {__version__}: train policies by PPO, TRPO and related methods on Gymnasium
 
@@ -77,6 +81,8 @@ def _run(arguments: list[str]) -> NoReturn:
         fail(f"there is no command {name!r}{hint}; see rlkl --help", 2)
     if IS_RANK and name not in ("train", "resume"):
         fail(f"torchrun is for rlkl train and rlkl resume; run rlkl {name} by itself", 2)
+    if name in SEARCHING:
+        _search_working_directory()
     try:
         # Imported late: Hydra and torch take seconds, and --help does not need them.
         sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))
@@ -90,6 +96,16 @@ def _run(arguments: list[str]) -> NoReturn:
         if os.environ.get("RLKL_FULL_ERROR"):
             raise
         fail(f"{type(error).__name__}: {one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
+
+
+def _search_working_directory() -> None:
+    """Find modules of the working directory, as `python -m rlkl` does, after installed ones."""
+    try:
+        here = os.getcwd()  # noqa: PTH109  a string, as in sys.path
+    except OSError:  # the folder was removed
+        return
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -43,6 +43,7 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
     config_dirs = list(config_dirs)
     for text in overrides:
         _check_key(parse(text), config_dirs)
+    overrides = with_env_settings(overrides, config_dirs)
     config = _composed(overrides, config_dirs)
     _check_ablations(overrides, config_dirs, config)
     return config
@@ -140,6 +141,58 @@ def _check_ablations(overrides: list[str], config_dirs: list[Path], config: Trai
                 )
 
 
+FAMILIES = {"ALE/": "pong"}
+"""Options of the group `env` by the start of the ids whose settings they have too."""
+
+
+def with_env_settings(overrides: list[str], config_dirs: Iterable[Path] = ()) -> list[str]:
+    """Return overrides with `env=OPTION` for an `env.id` that is typed without `env=`."""
+    option = _followed_option(overrides, config_dirs)
+    return [*overrides, f"env={option}"] if option else overrides
+
+
+def _followed_option(overrides: Iterable[str], config_dirs: Iterable[Path] = ()) -> str:
+    """Return the option with the settings for a typed `env.id`; empty if there is none."""
+    typed = {override.key_or_group: override.value() for override in map(parse, overrides)}
+    env_id, backend = typed.get("env.id"), typed.get("env.backend")
+    folders = [folder / "experiment" for folder in (CONFIG_DIR, *config_dirs)]
+    files = [
+        folder / f"{name}.yaml" for name in as_list(typed.get("experiment")) for folder in folders
+    ]
+    chooses_env = any("override /env:" in path.read_text() for path in files if path.exists())
+    if not isinstance(env_id, str) or "env" in typed or chooses_env:
+        return ""
+    wanted = "tensor" if backend == "tensor" else None
+    for name, settings in env_settings().items():
+        if settings["env.id"] == env_id and settings.get("env.backend") == wanted:
+            return name
+    return next((name for start, name in FAMILIES.items() if env_id.startswith(start)), "")
+
+
+def note_on_settings(overrides: Iterable[str], config: TrainConfig) -> str:
+    """Return a line on the settings of an `env` option that `env.id=` takes, or leaves unused."""
+    overrides = list(overrides)
+    option = _followed_option(overrides)
+    if not option:
+        return unused_settings(overrides, config)
+    used, defaults = dict(leaves(asdict(config))), dict(leaves(asdict(TrainConfig())))
+    typed = {parse(text).key_or_group for text in overrides}
+    taken = {
+        key: value
+        for key, value in env_settings()[option].items()
+        if key not in typed and used.get(key) == value != defaults.get(key)
+    }
+    listed = " ".join(_as_typed(taken))
+    return f"env.id={config.env.id} takes the settings of env={option}: {listed}" if taken else ""
+
+
+def _as_typed(settings: dict[str, Any]) -> list[str]:
+    return [
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}".replace(" ", "")
+        for key, value in settings.items()
+    ]
+
+
 def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
     """Return a line about the settings of an `env` option that `env.id=` alone does not apply."""
     typed = {override.key_or_group: override.value() for override in map(parse, overrides)}
@@ -152,11 +205,8 @@ def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
             continue
         if settings.get("env.backend", config.env.backend) != config.env.backend:
             continue  # the option is for another backend
-        unused = [
-            f"{key}={str(value).lower() if isinstance(value, bool) else value}".replace(" ", "")
-            for key, value in settings.items()
-            if key not in typed and used.get(key) != value
-        ]
+        left = {key: value for key, value in settings.items() if key not in typed}
+        unused = _as_typed({key: value for key, value in left.items() if used.get(key) != value})
         if unused:
             return (
                 f"env.id={config.env.id} chooses the environment only; "

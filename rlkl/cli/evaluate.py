@@ -19,10 +19,8 @@ from rlkl.cli.flags import (
     whole_number,
 )
 from rlkl.cli.text import wide_console
-from rlkl.training.evaluation import Evaluation, evaluate
-from rlkl.training.trained_policy import TrainedRun
+from rlkl.training.trained_policy import run_episodes
 from rlkl.utils.safe_text import for_terminal
-from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.streams import tell
 from rlkl.version import __version__
 
@@ -34,6 +32,8 @@ COMMAND = RunCommand(
         "rlkl evaluate RUN_DIR": "100 episodes with each kind of action",
         "rlkl evaluate RUN_DIR --checkpoint best --seed 1": "the best policy, other episodes",
         "rlkl evaluate RUN_DIR --actions sampled --output FILE.json": "one kind, written to a file",
+        "rlkl evaluate RUN_DIR env.kwargs.length=9 env.num_envs=16": "other environments, and more",
+        "rlkl evaluate RUN_DIR env.id=my_package:make_env": "the environment of your own callable",
     },
     (
         Flag("--episodes", "N", "of each kind (100)",
@@ -47,6 +47,7 @@ COMMAND = RunCommand(
         Flag("--output", "FILE.json", "write returns, lengths and statistics to a new file",
              partial(new_file, suffixes=(".json",))),
     ),
+    ("env.id", "env.num_envs", "env.backend", "env.wrappers"),
 )  # fmt: skip
 
 COLUMNS = {
@@ -95,21 +96,6 @@ def main(arguments: list[str]) -> int:
             file.write(json.dumps(content, indent=1) + "\n")
         print(given.output)
     return 0
-
-
-def run_episodes(run: TrainedRun, num_episodes: int, seed: int, actions: str) -> Evaluation:
-    """Evaluate a run's policy in environments that depend only on the seed."""
-    streams = RandomStreams(seed)
-    return evaluate(
-        run.policy.engine,
-        run.env,
-        num_episodes,
-        # These streams are not those of a training run with the same seed.
-        streams.integers("fresh environments", num_episodes),
-        streams.torch("fresh actions") if actions == "sampled" else None,
-        run.policy.normalizer,
-        run.max_episode_steps,
-    )
 
 
 def _table(statistics: dict[str, dict[str, float | None]]) -> Table:

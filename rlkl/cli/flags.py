@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from rlkl.cli.text import paragraph, sections
 from rlkl.envs.ids import check_module, check_place, import_named
 from rlkl.training.checkpoint import CHECKPOINTS, folder_of
-from rlkl.training.trained_policy import TrainedRun, load_run
+from rlkl.training.trained_policy import TrainedRun, changed_env, load_run
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_choice, check_range, nearest
@@ -80,31 +80,88 @@ MODULE = Flag(
 )  # fmt: skip
 
 
+ALIASES = {
+    "num_envs": "env.num_envs",
+    "max_steps": "eval_max_episode_steps",
+    "max_episode_steps": "eval_max_episode_steps",
+}
+
+KEYS_FOR_ALL = ("env.kwargs.KEY", "eval_max_episode_steps")
+
+HELP_OF_KEYS = {
+    "env.id": "another environment; a run's own module:function is called only if you name it here",
+    "env.num_envs": "sub-environments stepped together (default: as in training)",
+    "env.backend": "how they are stepped (default: as in training)",
+    "env.wrappers": "other wrappers, as for rlkl train",
+    "env.kwargs.KEY": "arguments of the environment's constructor, added to those of the run",
+    "eval_max_episode_steps": "the same as --max-steps",
+}
+
+
+def env_changes(settings: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return changes of a run's environment, from `KEY=VALUE`: fields of EnvConfig, and the limit.
+
+    Raises:
+        ConfigError: for another key, or a value that is none of its type.
+    """
+    from rlkl.cli.command_line import parse  # noqa: PLC0415 (Hydra takes a moment)
+
+    changes: dict[str, Any] = {}
+    for text in settings:
+        override = parse(text)
+        typed, value = override.key_or_group, cast(Any, override.value())
+        key = ALIASES.get(typed, typed)
+        if override.is_sweep_override() or override.is_delete():
+            raise ConfigError(f"{text}: expected one value")
+        if key.startswith("env.kwargs."):
+            changes.setdefault("kwargs", {})[key.removeprefix("env.kwargs.")] = value
+        elif key == "eval_max_episode_steps":
+            check_range(typed, value, at_least=1)
+            changes["max_episode_steps"] = int(value)
+        elif key in keys:
+            changes[key.removeprefix("env.")] = value
+        else:
+            known = [*keys, *KEYS_FOR_ALL]
+            raise ConfigError(f"{text}: expected one of {', '.join(known)}{nearest(typed, known)}")
+    return changes
+
+
 @dataclass(frozen=True)
 class RunCommand:
-    """A command `rlkl NAME RUN_DIR [FLAG ...]`."""
+    """A command `rlkl NAME RUN_DIR [KEY=VALUE ...] [FLAG ...]`."""
 
     name: str
     purpose: str
     examples: dict[str, str]  # command lines, and what each does
     flags: tuple[Flag, ...]
+    keys: tuple[str, ...] = ()  # that may be changed; with any of them, also env.kwargs.*
 
     def help_text(self) -> str:
         """Return the help text."""
-        lines = [f"usage: rlkl {self.name} RUN_DIR [FLAG ...]", "", *paragraph(self.purpose)]
+        settings = " [KEY=VALUE ...]" * bool(self.keys)
+        lines = [f"usage: rlkl {self.name} RUN_DIR{settings} [FLAG ...]", ""]
+        lines += paragraph(self.purpose)
         flags = {f"{flag.name} {flag.value}": flag.help for flag in self.flags}
-        return "\n".join([*lines, *sections({"Examples": self.examples, "Flags": flags})])
+        parts = {"Examples": self.examples, "Flags": flags}
+        if self.keys:
+            parts["Keys"] = {key: HELP_OF_KEYS[key] for key in (*self.keys, *KEYS_FOR_ALL)}
+        return "\n".join([*lines, *sections(parts)])
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Return the folder as `run_dir`, and the value of each flag."""
         parser = _Parser(prog=f"rlkl {self.name}", add_help=False, allow_abbrev=False)
         parser.add_argument("run_dir", nargs="*")
         keys = {flag: parser.add_argument(flag.name).dest for flag in self.flags}
-        parsed, unknown = parser.parse_known_args(arguments)
+        parsed, unknown = parser.parse_known_intermixed_args(arguments)
         if unknown:
             name = unknown[0].partition("=")[0]
             hint = nearest(name, [flag.name for flag in self.flags])
             raise ConfigError(f"{name}: there is no such flag{hint}; see rlkl {self.name} --help")
+        parsed.run_dir, settings = parsed.run_dir[:1], parsed.run_dir[1:]
+        if self.keys and all("=" in text for text in settings):
+            parsed.changes = env_changes(settings, self.keys)
+        else:
+            parsed.run_dir += settings
         if len(parsed.run_dir) != 1:
             given = " ".join(parsed.run_dir) or "nothing"
             raise ConfigError(
@@ -127,12 +184,16 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
     """
     if given.module is not None:
         import_for_run(given.module, f"--module {given.module}", folder_of(given.run_dir))
-    run = load_run(given.run_dir, given.checkpoint)
-    if with_environment and (note := check_module(run.env.id, folder_of(given.run_dir))):
-        tell(note)
+    run, changes = load_run(given.run_dir, given.checkpoint), dict(getattr(given, "changes", {}))
+    limit = changes.pop("max_episode_steps", None) or getattr(given, "max_steps", None)
+    run = replace(run, env=changed_env(run.env, **changes))
+    if with_environment:
+        is_confirmed = "id" in changes
+        note = check_module(run.env.id, folder_of(given.run_dir), is_confirmed=is_confirmed)
+        if note:
+            tell(note)
     torch.set_num_threads(run.threads)
     threadpool_limits(run.threads, "blas")  # NumPy's products
-    limit = getattr(given, "max_steps", None)
     return run if limit is None else replace(run, max_episode_steps=limit)
 
 

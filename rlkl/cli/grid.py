@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rlkl.cli.compose import unused_settings
+from rlkl.cli.compose import note_on_settings
 from rlkl.cli.grid_launch import check_launcher, launch, launcher
 from rlkl.cli.grid_line import GridLine, load_jobs
 from rlkl.tools.grid.call import RECORD, Call, Status, new_call
@@ -50,7 +50,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
         )
     if not jobs:
         return 0
-    say_unused_settings((job.overrides, job.config) for job in jobs)
+    say_env_settings((job.overrides, job.config) for job in jobs)
     call = new_call(grid_dir)
     record = {
         "command": shlex.join(["rlkl", "train", *command]),
@@ -70,10 +70,10 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     return _report(grid, call, error, command, kind)
 
 
-def say_unused_settings(jobs: Iterable[tuple[list[str], TrainConfig]]) -> None:
-    """Print, once, which settings the jobs do not use because they name only `env.id`."""
+def say_env_settings(jobs: Iterable[tuple[list[str], TrainConfig]]) -> None:
+    """Print, once, which settings of `env` options the jobs take, or do not use."""
     notes = [
-        unused_settings(overrides, config)
+        note_on_settings(overrides, config)
         for overrides, config in jobs
         if config.logger.progress != "none"
     ]

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from rlkl.cli.command_line import for_hydra
+from rlkl.cli.command_line import for_hydra, parse
 from rlkl.cli.compose import overridden
 from rlkl.cli.flags import import_for_run
 from rlkl.cli.schema import register_schemas
@@ -25,9 +25,13 @@ Where environments cannot be restored, steps since the last checkpoint are
 repeated. exact=false repeats none: it continues from last.pt and resets the
 environments, so the result differs.
 
+An environment made by a callable of yours is called only if you name it:
+env.id=module:function.
+
   rlkl resume runs/CartPole-v1/ppo_clip/2026-01-01_12-00-00-seed0
   rlkl resume my_run total_env_steps=500000 algo.learning_rate=1e-4
-  rlkl resume my_run exact=false"""
+  rlkl resume my_run exact=false
+  rlkl resume my_run env.id=my_package:make_env"""
 
 
 def main(arguments: list[str]) -> int:
@@ -48,6 +52,10 @@ def main(arguments: list[str]) -> int:
         if module:
             import_for_run(module, f"{MODULE}{module}", Path(run_dir))
     register_schemas()
+    env = None
+    for text in [text for text in overrides if text.startswith("env.id=")]:
+        env = str(parse(text).value())
+        overrides.remove(text)
     changes = partial(overridden, overrides=[for_hydra(text) for text in overrides])
-    summary = resume(run_dir, changes, exact=exact)
+    summary = resume(run_dir, changes, exact=exact, env=env)
     return 130 if summary.status == "stopped" else 0

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from rlkl.cli import IS_RANK
 from rlkl.cli.command_line import expand, for_hydra
-from rlkl.cli.compose import load, to_train_config
-from rlkl.cli.grid import run_grid, say_unused_settings
+from rlkl.cli.compose import load, to_train_config, with_env_settings
+from rlkl.cli.grid import run_grid, say_env_settings
 from rlkl.cli.grid_line import LAUNCHER, read_line
 from rlkl.cli.hints import counterpart, similar_keys
 from rlkl.cli.hydra_errors import one_line_errors
@@ -57,7 +57,9 @@ def help_text(config_dirs: list[Path]) -> str:
         if group not in OF_AN_EXPERIMENT:
             lines += [f"  {group}", *rows(options(group, config_dirs), indent="    ")]
     keys = {
-        "env.id=ID": "any registered environment; my_package:MyEnv-v0 imports my_package",
+        "env.id=ID": "any registered environment, with the settings of env= for it; "
+        "my_package:MyEnv-v0 imports my_package; my_package.envs:make_env calls a function",
+        "env.wrappers=[NAME]": "Gymnasium's wrappers; with arguments: [{NAME:{KEY:VALUE}}]",
         "env.num_envs=8": "sub-environments stepped together",
         "env.backend=auto": "native, sync, shared, async, ale, envpool or tensor (on the device); "
         "auto is ale for Atari, native where there is one and num_envs is at least 6, "
@@ -111,6 +113,8 @@ def main(arguments: list[str]) -> int:
         except Exception as error:  # Hydra would print it on many lines
             outcome.append(error)
 
+    if grid is None:
+        overrides = [*overrides, *with_env_settings(job, config_dirs)[len(job) :]]
     flags = [text for text in arguments if text not in parsed.overrides]
     sys.argv = ["rlkl train", *flags, *map(for_hydra, overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself
@@ -132,7 +136,7 @@ def train_or_restart(config: TrainConfig, job: list[str]) -> Summary:
         return complete(config)
     trainer = Trainer(config)
     if trainer.learner.ranks.is_first:
-        say_unused_settings([(job, config)])
+        say_env_settings([(job, config)])
     return trainer.train()
 
 

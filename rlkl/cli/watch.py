@@ -59,6 +59,7 @@ COMMAND = RunCommand(
         MODULE,
         MAX_STEPS,
     ),
+    ("env.id", "env.wrappers"),
 )  # fmt: skip
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")

@@ -21,13 +21,14 @@ def with_tuples(kwargs: dict[str, Any], spec: EnvSpec, *, vectorized: bool) -> d
     return {
         key: tuple(value)
         if isinstance(value, list)
-        and (isinstance(spec.kwargs.get(key), tuple) or _takes_tuple(parameters.get(key)))
+        and (isinstance(spec.kwargs.get(key), tuple) or takes_tuple(parameters.get(key)))
         else value
         for key, value in kwargs.items()
     }
 
 
-def _takes_tuple(parameter: inspect.Parameter | None) -> bool:
+def takes_tuple(parameter: inspect.Parameter | None) -> bool:
+    """Return whether a parameter has a tuple as its default or annotation, and no list."""
     if parameter is None:
         return False
     hint = str(parameter.annotation).lower()

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from rlkl.envs import own
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_installed, one_line
 
@@ -54,12 +55,18 @@ GAMES = {
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """Return the spec of a registered environment without making the environment.
+    """Return the spec of an environment without making it: of a registered id, or of a callable.
 
     Raises:
         ConfigError: for an unknown id, with the id, extra or package to use instead.
     """
     module, _, name = env_id.rpartition(":")
+    if own.given(env_id) is not None:
+        make = own.callable_of(env_id)
+        assert make is not None
+        return own.spec_of_callable(env_id, make)
+    if own.names_callable(env_id) and not own.can_be_found(env_id):
+        raise ConfigError(_lost(env_id))
     import_module_of(env_id)
     for prefix, (registering, extra) in REGISTERING.items():
         if name.startswith(prefix):
@@ -69,6 +76,8 @@ def find_spec(env_id: str) -> EnvSpec:
     try:
         spec = gym.spec(name)
     except gym.error.Error as error:
+        if (make := own.callable_of(env_id)) is not None:
+            return own.spec_of_callable(env_id, make)
         raise ConfigError(f"env.id={env_id}: {_suggestion(module, name)}") from error
     entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
     for extra, (code, package) in FAMILIES.items():
@@ -116,12 +125,23 @@ def _search_here() -> str:
 _run_folders: set[Path] = set()  # no module may be imported from them
 
 
-def check_module(env_id: str, run_dir: Path) -> str:
+def check_module(env_id: str, run_dir: Path, *, is_confirmed: bool = False) -> str:
     """Return a message on which module a run's `env.id` will import from where; empty if none.
 
+    A callable that the folder names is called only if the user named it too (`is_confirmed`).
+
     Raises:
-        ConfigError: the module lies in the run folder.
+        ConfigError: the module lies in the run folder, or a callable is not confirmed.
     """
+    if own.given(env_id) is not None:
+        return check_place("", "", run_dir)
+    if own.names_callable(env_id) and not own.can_be_found(env_id):
+        raise ConfigError(_lost(env_id))
+    if own.names_callable(env_id) and not is_confirmed:
+        raise ConfigError(
+            f"env.id={env_id} is code that {run_dir} names, and it is run only if you name it too: "
+            f"env.id={env_id} on the command line, env={env_id!r} or env=CALLABLE in Python"
+        )
     return check_place(env_id.rpartition(":")[0], f"env.id={env_id}", run_dir)
 
 
@@ -145,6 +165,38 @@ def check_place(module: str, setting: str, run_dir: Path) -> str:
                 "if you trust it, move it elsewhere"
             )
     return f"{setting} imports {module} from {places[-1]}" if places else ""
+
+
+def _lost(env_id: str) -> str:
+    return (
+        f"env.id={env_id} was a callable of another process that no import finds; pass it again: "
+        "env=CALLABLE in Python, env.id=module:function on the command line"
+    )
+
+
+def substitute(recorded: str, made_by: Any) -> None:
+    """Let what the user passes stand for the `env.id` of a run that is resumed in this process.
+
+    Args:
+        recorded: the run's `env.id`.
+        made_by: an id, a callable or an environment.
+
+    Raises:
+        ConfigError: it is another id than the run's, or it is no callable.
+    """
+    name = made_by if isinstance(made_by, str) else own.name_of(made_by)
+    if name == recorded:
+        return
+    if not own.names_callable(recorded):
+        raise ConfigError(
+            f"env.id={name}: a resumed run keeps env.id={recorded}; leave it out, or start a new "
+            "run"
+        )
+    import_module_of(name)
+    found = own.given(name) or own.callable_of(name)
+    if found is None:
+        raise ConfigError(f"env.id={name}: expected a callable, as module:function")
+    own.bind(recorded, found)
 
 
 def _places(module: str) -> Iterator[str]:
@@ -251,12 +303,15 @@ def _suggestion(module: str, name: str) -> str:
 
 
 def _suggestion_of_module(module: str, name: str) -> str:
-    own = [known for known, spec in gym.registry.items() if _is_from(module, spec)]
+    ids = [known for known, spec in gym.registry.items() if _is_from(module, spec)]
     found = f"{module} ({getattr(sys.modules[module], '__file__', None) or 'built in'})"
-    if not own:
+    if name.isidentifier() and (not ids or own.suggested(f"{module}:{name}")):
+        alike = own.suggested(f"{module}:{name}")
+        return f"{found} has no callable {name!r}{alike}, and registers no such environment"
+    if not ids:
         return f"no such environment is registered: {found} registers none"
     newest = newest_id(name)
-    hint = newest if newest in own else _nearest_id(name, own) or ", ".join(own[:5])
+    hint = newest if newest in ids else _nearest_id(name, ids) or ", ".join(ids[:5])
     return (
         f"no such environment is registered by {found} "
         f"(did you mean {module}:{hint.replace(' or ', f' or {module}:')}?)"

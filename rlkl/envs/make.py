@@ -11,20 +11,21 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-from gymnasium.wrappers import FilterObservation, FrameStackObservation
+from gymnasium.wrappers import HumanRendering
 
 from rlkl.envs.arguments import unknown_argument, with_tuples
 from rlkl.envs.array_view import ArrayView
 from rlkl.envs.backend_probe import is_shared_faster
-from rlkl.envs.checks import EnvChecker
 from rlkl.envs.envpool_env import EnvPoolVectorEnv
 from rlkl.envs.ids import find_spec
+from rlkl.envs.own import is_instance, name_of, names_callable
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
-from rlkl.envs.spaces import FLAT, leaves
+from rlkl.envs.single_env import makers
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.envs.tensor_env import TensorEnvironment
 from rlkl.envs.tensor_make import TORCH_TASKS, check_tensor_backend, make_tensor_envs
 from rlkl.envs.vector_env import VectorEnvironment
+from rlkl.envs.wrappers import check_form, found_wrappers, is_video, time_limits, without_videos
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.signals import children_ignore_signals
@@ -40,7 +41,9 @@ class EnvConfig:
     """The environment, the number of sub-environments, and the backend that steps them.
 
     Attributes:
-        id: Gymnasium id; `my_package:MyEnv-v0` imports `my_package` first.
+        id: Gymnasium id; `my_package:MyEnv-v0` imports `my_package` first. Or a callable that
+            makes an environment, also as `my_package.envs:make_env`; or, for one sub-environment,
+            an environment, of which copies are made. Stored as a string.
         num_envs: sub-environments that are stepped together.
         backend: `native` is the environment's own vectorised form, `ale` that of Atari. `sync`
             steps the sub-environments one after the other, `shared` a part on each core, `async`
@@ -51,21 +54,33 @@ class EnvConfig:
         frame_stack: number of stacked observations; 1 does not stack.
         observation_keys: the parts of a Dict or Tuple observation to use; empty for all.
         kwargs: passed to the environment's constructor.
+        wrappers: of each sub-environment, the innermost first: names of Gymnasium's wrappers or of
+            registered ones, with arguments as `{TimeLimit: {max_episode_steps: 200}}`. RecordVideo
+            wraps only the first one.
     """
 
-    id: str = "CartPole-v1"
+    id: Any = "CartPole-v1"
     num_envs: int = 8
     backend: str = "auto"
     frame_stack: int = 1
     observation_keys: list[str] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    wrappers: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_fields(self, "env.")
+        if not isinstance(self.id, str):
+            object.__setattr__(self, "id", name_of(self.id))
         check_text("env.id", self.id)
         check_range("env.num_envs", self.num_envs, at_least=1, at_most=65536)
         check_choice("env.backend", self.backend, BACKENDS)
         check_range("env.frame_stack", self.frame_stack, at_least=1, at_most=1024)
+        check_form(self.wrappers)
+        if is_instance(self.id) and self.num_envs > 1:
+            raise ConfigError(
+                f"env.num_envs={self.num_envs}: env.id={self.id} is one environment; use "
+                "env.num_envs=1, or pass a callable that makes one"
+            )
 
 
 def make_training_env(
@@ -92,8 +107,10 @@ def make_training_env(
 def _with_faster_backend(config: EnvConfig) -> EnvConfig:
     if config.backend != "auto" or choose_backend(config) != "sync":
         return config
-    makers = _makers(_with_tuples(config, "sync"))
-    is_faster = is_shared_faster(find_spec(config.id), makers)
+    if any(is_video(wrapper) for wrapper, _ in found_wrappers(config.wrappers)):
+        return replace(config, backend="sync")  # the measurement would write videos
+    tried = _makers(_with_tuples(config, "sync"))
+    is_faster = is_shared_faster(find_spec(config.id), tried)
     return replace(config, backend="shared" if is_faster else "sync")
 
 
@@ -153,6 +170,11 @@ def _config_errors(config: EnvConfig, backend: str) -> Iterator[None]:
 def _failure(config: EnvConfig, backend: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "jaxlib", "flax"):
         return f"env.id={config.id} is written in JAX; pip install 'rlkl[jax]' (extra: jax)"
+    if "unexpected keyword argument 'render_mode'" in str(error):
+        return (
+            f"env.id={config.id} cannot be rendered: it takes no argument render_mode; add one, "
+            "and give it to the environment"
+        )
     if backend != "envpool":
         spec, vectorized = find_spec(config.id), backend in VECTORIZED
         if why := unknown_argument(error, config.kwargs, spec, vectorized=vectorized):
@@ -181,6 +203,7 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
         )
     with _config_errors(config, "sync"):
         config = _with_tuples(config, "sync")
+        config = replace(config, num_envs=1, wrappers=without_videos(config.wrappers))
         plain = _makers(config)[0]()
         modes = plain.metadata.get("render_modes") or []
         plain.close()
@@ -188,8 +211,12 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
         if not {render_mode, "rgb_array"} & set(modes):
             offered = f"only {', '.join(map(str, modes))}" if modes else "no render modes"
             raise ConfigError(f"env.id={config.id} cannot be rendered: it offers {offered}")
-        rendered = replace(config, kwargs=config.kwargs | {"render_mode": render_mode})
-        return _makers(rendered)[0]()
+        # Gymnasium does it for classes that list their modes, not for functions.
+        shows = render_mode == "human" and "human" not in modes and names_callable(config.id)
+        mode = "rgb_array" if shows else render_mode
+        rendered = replace(config, kwargs=config.kwargs | {"render_mode": mode})
+        env = _makers(rendered)[0]()
+        return HumanRendering(env) if shows else env
 
 
 def choose_backend(config: EnvConfig) -> str:
@@ -202,14 +229,25 @@ def choose_backend(config: EnvConfig) -> str:
         ConfigError: the requested backend cannot make the environment.
     """
     backend = config.backend
+    if config.wrappers and backend in (*VECTORIZED, "envpool"):
+        raise ConfigError(
+            f"env.backend={backend} has no single sub-environments, so env.wrappers cannot wrap "
+            "them; use env.backend=auto, or leave env.wrappers out"
+        )
     if backend == "envpool":
         check_installed("envpool", "envpool", "env.backend=envpool")
         return backend
     spec = find_spec(config.id)
+    found_wrappers(config.wrappers)
     is_atari = spec.namespace == "ALE"
     # Gymnasium's phys2d forms are written in JAX and keep their state on its device.
     has_native = spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
     stacks = config.frame_stack > 1
+    if is_atari and config.wrappers:
+        raise ConfigError(
+            f"env.wrappers: {config.id} runs in ALE's own vector environment, which has the usual "
+            "preprocessing and no single sub-environments to wrap; leave it out"
+        )
     if is_atari and backend in ("sync", "shared", "async", "tensor"):
         raise ConfigError(
             f"env.backend={backend}: Atari games run in ALE's own vector environment, "
@@ -220,6 +258,7 @@ def choose_backend(config: EnvConfig) -> str:
         return backend
     if backend == "auto":
         is_native_faster = config.num_envs >= MIN_ENVS_FOR_NATIVE and not stacks
+        is_native_faster = is_native_faster and not config.wrappers
         return "ale" if is_atari else "native" if has_native and is_native_faster else "sync"
     if backend == "native" and not has_native:
         instead = "env.backend=ale" if is_atari else "env.backend=sync"
@@ -243,32 +282,23 @@ def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv
     return gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **kwargs)
 
 
-def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, Any]:
-    """Drop the unused parts of observations, if any of them cannot be stacked."""
-    space: Any = env.observation_space
-    used = {key.partition("/")[0] for key in keys}
-    unstackable = [leaf for leaf in leaves(space) if not isinstance(leaf.space, FLAT)]
-    if not used or not any(str(leaf.path[0]) not in used for leaf in unstackable if leaf.path):
-        return env
-    if isinstance(space, gym.spaces.Tuple):
-        return FilterObservation(env, [i for i in range(len(space)) if str(i) in used])
-    return FilterObservation(env, [key for key in space if key in used])
-
-
 def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
-    spec = find_spec(config.id)  # another process may not have the id
-    stacks = config.frame_stack > 1
+    return makers(
+        find_spec(config.id),
+        config.num_envs,
+        config.kwargs,
+        config.wrappers,
+        config.frame_stack,
+        config.observation_keys,
+        copies=config.backend == "async",  # Gymnasium's worker
+    )
 
-    def make() -> gym.Env[Any, Any]:
-        env = gym.make(spec, disable_env_checker=True, **config.kwargs)
-        # A stack keeps observations; so does Gymnasium's worker, during the next reset.
-        env = EnvChecker(env, copy_observations=stacks or config.backend == "async")
-        if not stacks:
-            return env
-        env = _with_chosen_parts(env, config.observation_keys)
-        return FrameStackObservation(env, config.frame_stack)
 
-    return [make] * config.num_envs
+def episode_limit(config: EnvConfig) -> int:
+    """Return the time limit of an episode in environment steps; 0 if there is none."""
+    registered = gym.registry.get(config.id.rpartition(":")[2])
+    own = config.kwargs.get("max_episode_steps") or (registered and registered.max_episode_steps)
+    return min((limit for limit in (own, *time_limits(config.wrappers)) if limit), default=0)
 
 
 def _make(

@@ -168,6 +168,13 @@ class _Worker:
             buffer[...] = rows
         return self._write(observations, infos)
 
+    def call_each(self, message: tuple[Any, ...]) -> list[Any]:
+        found: list[Any] = self.envs.call_each(*message)
+        return found
+
+    def set_each(self, message: tuple[Any, ...]) -> None:
+        self.envs.set_each(*message)
+
     def states(self, _: None) -> bytes:
         return pickle.dumps(state_of(self.envs))
 

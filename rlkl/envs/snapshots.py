@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.wrappers import FrameStackObservation, OrderEnforcing, TimeLimit
+from gymnasium.wrappers import FrameStackObservation
 
 from rlkl.envs.checks import EnvChecker
 from rlkl.envs.sync_env import SyncVectorEnv
@@ -30,6 +30,23 @@ ATTRIBUTES = {
     "toy_text.blackjack.BlackjackEnv": ("dealer", "player"),
 }
 """Attributes that change while an environment of Gymnasium runs, except its generator."""
+
+WRAPPERS: dict[str, tuple[str, ...]] = {
+    "TimeLimit": ("_elapsed_steps",),
+    "TimeAwareObservation": ("timesteps",),
+    "RecordEpisodeStatistics": ("episode_count", "episode_returns", "episode_lengths"),
+    "RecordVideo": ("step_id", "episode_id"),
+    **dict.fromkeys(
+        (
+            "ClipAction", "ClipReward", "DiscretizeAction", "DiscretizeObservation",
+            "DtypeObservation", "FilterObservation", "FlattenObservation", "GrayscaleObservation",
+            "OrderEnforcing", "PassiveEnvChecker", "RepeatAction", "RescaleAction",
+            "RescaleObservation", "ReshapeObservation", "ResizeObservation",
+        ),
+        (),
+    ),
+}  # fmt: skip
+"""Attributes of Gymnasium's wrappers that change while they run and that an episode depends on."""
 
 NATIVE = ("state", "steps", "prev_done", "low", "high")  # the same for the vectorised CartPole
 
@@ -70,8 +87,8 @@ def _state(env: Any) -> dict[str, Any] | None:
     if gives_state(type(env)):
         generator = env.np_random
         is_numpy = isinstance(generator, np.random.Generator)
-        packed = _packed(generator.bit_generator.state, "") if is_numpy else None
-        return {"given": _given(env), "generator": packed}
+        state = packed(generator.bit_generator.state) if is_numpy else None
+        return {"given": _given(env), "generator": state}
     kind = type(env)
     module = kind.__module__.removeprefix("gymnasium.envs.")
     attributes = ATTRIBUTES.get(f"{module}.{kind.__name__}")
@@ -95,16 +112,17 @@ def _set_state(env: Any, state: dict[str, Any]) -> None:
     if "given" in own:
         _restore_given(env, own["given"])
     if own.get("generator") is not None:
-        env.np_random.bit_generator.state = _unpacked(own["generator"])
+        env.np_random.bit_generator.state = unpacked(own["generator"])
 
 
 def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
     if gives_state(type(env)):
         return {"given": _given(env)}
-    if type(env) in (EnvChecker, OrderEnforcing):
+    if type(env) is EnvChecker:
         return {}
-    if type(env) is TimeLimit:
-        return {"_elapsed_steps": env._elapsed_steps}
+    kind = type(env)
+    if kind.__module__.startswith("gymnasium.wrappers.") and kind.__name__ in WRAPPERS:
+        return {name: _plain(getattr(env, name)) for name in WRAPPERS[kind.__name__]}
     if type(env) is FrameStackObservation and isinstance(env.env.observation_space, gym.spaces.Box):
         return {"frames": [_plain(frame) for frame in env.obs_queue]}
     return None
@@ -131,8 +149,8 @@ def _given(env: Any) -> Any:
     """Return the result of `get_state` in a form for checkpoints."""
     name = f"get_state() of {type(env).__name__}"
     try:
-        return _packed(env.get_state(), "")
-    except _NotPlainError as error:
+        return packed(env.get_state())
+    except NotPlainError as error:
         raise BrokenEnvironmentError(
             f"{name} returned {error}; expected numbers, texts, arrays and tensors, and lists, "
             "tuples and dicts of them"
@@ -143,9 +161,9 @@ def _given(env: Any) -> Any:
         ) from error
 
 
-def _restore_given(env: Any, packed: Any) -> None:
+def _restore_given(env: Any, state: Any) -> None:
     try:
-        env.set_state(_unpacked(packed))
+        env.set_state(unpacked(state))
     except Exception as error:
         raise BrokenEnvironmentError(
             f"set_state() of {type(env).__name__} failed on what its get_state() returned: "
@@ -153,7 +171,7 @@ def _restore_given(env: Any, packed: Any) -> None:
         ) from error
 
 
-class _NotPlainError(Exception):
+class NotPlainError(Exception):
     """A value that no checkpoint can contain: its type and place."""
 
 
@@ -161,20 +179,20 @@ class _NotPlainError(Exception):
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def _packed(value: Any, path: str) -> Any:
+def packed(value: Any, path: str = "") -> Any:
     """Return a copy of plain data in a form for checkpoints.
 
     Lists and values of the types in `PLAIN` stay as they are; others are marked with their type.
-    A value of another type raises `_NotPlainError` with the path to it.
+    A value of another type raises `NotPlainError` with the path to it.
     """
     kind, where = type(value), f" at {path}" if path else ""
     if kind in PLAIN:
         return value
     if kind in (list, tuple):
-        parts = [_packed(part, f"{path}[{i}]") for i, part in enumerate(value)]
+        parts = [packed(part, f"{path}[{i}]") for i, part in enumerate(value)]
         return parts if kind is list else {"tuple": parts}
     if kind is dict and all(type(key) in PLAIN for key in value):
-        parts = [_packed(part, f"{path}[{key!r}]") for key, part in value.items()]
+        parts = [packed(part, f"{path}[{key!r}]") for key, part in value.items()]
         return {"keys": list(value), "values": parts}
     if isinstance(value, torch.Tensor):
         return {"tensor": value.detach().clone()}
@@ -182,21 +200,22 @@ def _packed(value: Any, path: str) -> Any:
         try:
             array = torch.from_numpy(np.array(value))
         except (TypeError, ValueError):
-            raise _NotPlainError(f"an array of {value.dtype}{where}") from None
+            raise NotPlainError(f"an array of {value.dtype}{where}") from None
         return {"array": array} if kind is np.ndarray else {"number": array}
-    raise _NotPlainError(f"an object of {kind.__module__}.{kind.__qualname__}{where}")
+    raise NotPlainError(f"an object of {kind.__module__}.{kind.__qualname__}{where}")
 
 
-def _unpacked(packed: Any) -> Any:
-    if isinstance(packed, list):
-        return [_unpacked(part) for part in packed]
-    if not isinstance(packed, dict):
-        return packed
-    if "keys" in packed:
-        return dict(zip(packed["keys"], map(_unpacked, packed["values"]), strict=True))
-    ((mark, content),) = packed.items()
+def unpacked(state: Any) -> Any:
+    """Undo `packed`."""
+    if isinstance(state, list):
+        return [unpacked(part) for part in state]
+    if not isinstance(state, dict):
+        return state
+    if "keys" in state:
+        return dict(zip(state["keys"], map(unpacked, state["values"]), strict=True))
+    ((mark, content),) = state.items()
     if mark == "tuple":
-        return tuple(map(_unpacked, content))
+        return tuple(map(unpacked, content))
     # A copy, since the same state may be restored again.
     if mark == "tensor":
         return content.clone()

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlkl.envs.actions import check_action_space
+from rlkl.envs.attributes import no_single_envs
 from rlkl.envs.checks import MASK_ALIAS, reported_close
 from rlkl.envs.infos import tensor_info_rows
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder
@@ -207,6 +208,23 @@ class TensorEnvironment:
         except BrokenEnvironmentError as error:
             raise BrokenEnvironmentError(f"{self.where}: {error}") from error
         self._ended = torch.tensor(state["ended"], device=self.device)
+
+    @property
+    def attributes(self) -> dict[str, list[Any]]:
+        """None: there are no single sub-environments."""
+        return {}
+
+    def get_attr(self, name: str) -> list[Any]:
+        """Raise ConfigError: the tensors of all sub-environments are one environment's."""
+        raise no_single_envs("tensor")
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Raise ConfigError, as `get_attr`."""
+        raise no_single_envs("tensor")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Raise ConfigError, as `get_attr`."""
+        raise no_single_envs("tensor")
 
     def close(self) -> None:
         """Close the environments; exceptions are only reported."""

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
+from rlkl.envs import attributes
 from rlkl.envs.actions import check_action_space, mask_rows
 from rlkl.envs.checks import MASK_ALIAS, reported_close
 from rlkl.envs.infos import info_rows
@@ -64,6 +66,7 @@ class VectorEnvironment:
 
     Attributes:
         shows_masks: whether the environment has action masks; known after the first reset.
+        attributes: values that `set_attr` has set, for each sub-environment.
 
     Raises:
         ConfigError: for an unsupported space or autoreset mode.
@@ -80,9 +83,14 @@ class VectorEnvironment:
     ) -> None:
         self._envs = envs
         self.info_keys = tuple(info_keys)
-        self._methods: dict[str, Callable[..., Any]] = {"reset": envs.reset, "step": envs.step}
+        self._methods: dict[str, Callable[..., Any]] = {
+            "reset": envs.reset,
+            "step": envs.step,
+            "call": partial(attributes.call_all, envs),
+            "set_attr": partial(attributes.set_all, envs),
+        }
         if isinstance(envs.unwrapped, AsyncVectorEnv):
-            self._methods = {"reset": _quiet()(envs.reset), "step": _quiet()(envs.step)}
+            self._methods = {name: _quiet()(method) for name, method in self._methods.items()}
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
@@ -92,6 +100,7 @@ class VectorEnvironment:
         check_action_space(envs.single_action_space)
         self.action_space = envs.single_action_space
         self.shows_masks = False
+        self.attributes: dict[str, list[Any]] = {}
         self._seeding = seeding
         # ALE overwrites the mode in a dict that all classes share; its attribute is right.
         mode = getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
@@ -232,6 +241,40 @@ class VectorEnvironment:
         except BrokenEnvironmentError as error:
             raise BrokenEnvironmentError(f"{self._where}: {error}") from error
         self._ended = np.array(state["ended"], np.bool_)
+
+    def get_attr(self, name: str) -> list[Any]:
+        """Return an attribute of each sub-environment, or of its wrapper that has it."""
+        return list(self._on_each(name, "call", "get_wrapper_attr", name))
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute that each sub-environment has; see docs/own_environments.md.
+
+        Args:
+            name: of the attribute.
+            values: plain data: one value for all, or a list of one for each.
+
+        Raises:
+            ConfigError: there is no such attribute, the values do not fit, or the backend has no
+                single sub-environments.
+        """
+        found = attributes.as_list(name, values, self.num_envs)
+        self._on_each(name, "set_attr", name, found)
+        self.attributes[name] = found
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method of each sub-environment; return the results."""
+        return list(self._on_each(name, "call", name, *args, **kwargs))
+
+    def _on_each(self, name: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Check that each sub-environment has an attribute, and do something with it."""
+        attributes.check_backend(self._envs, self.backend)
+        try:
+            if all(self._call("call", "has_wrapper_attr", name)):
+                return self._call(method, *args, **kwargs)
+        except BrokenEnvironmentError:
+            self.close()
+            raise
+        raise ConfigError(f"{self._where}: its sub-environments have no attribute {name!r}")
 
     def rest(self) -> None:
         """Free the cores of worker processes until the next call."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import torch
 
+from rlkl.envs.make import episode_limit
 from rlkl.training.archive import read_archive
 from rlkl.training.resource_checks import machine_memory
 from rlkl.utils.errors import ConfigError
@@ -62,9 +62,7 @@ def interval_of(config: Any, *, resets: bool) -> int:
     if not resets:
         return 50
     tenth: int = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
-    spec = gymnasium.registry.get(config.env.id.rpartition(":")[2])
-    limit = spec.max_episode_steps if spec else None
-    longest: int = config.env.kwargs.get("max_episode_steps") or limit or 0
+    longest = episode_limit(config.env)
     least: int = math.ceil(2 * longest / config.rollout_steps)
     return min(100, max(10, int(tenth), least))
 

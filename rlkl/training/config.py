@@ -166,7 +166,7 @@ class TrainConfig:
         """Make the parts that are given by name, and check the types of all parts."""
         env: Any = self.env
         algo: Any = self.algo
-        if isinstance(env, str):
+        if isinstance(env, str) or (callable(env) and env is not EnvConfig):
             object.__setattr__(self, "env", EnvConfig(env))
         if isinstance(self.reference, str):
             object.__setattr__(self, "reference", ReferenceConfig(self.reference))

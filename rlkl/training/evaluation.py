@@ -12,8 +12,13 @@ from torch import Generator
 from rlkl.engines.base import Engine
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.envs.observations import normalized
+from rlkl.envs.spaces import describe_space
+from rlkl.envs.vector_env import VectorEnvironment
+from rlkl.envs.wrappers import without_videos
+from rlkl.models.policy import Policy
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.numerics.statistics import bootstrap_interval, interquartile_mean, mean, pooled
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_range
 
 MAX_EPISODE_STEPS = 30_000
@@ -100,6 +105,7 @@ def evaluate(
     The number of episodes of each sub-environment is fixed in advance: taking those that end first
     would favour short episodes. After an episode reaches `max_episode_steps`, its sub-environment
     waits for the others, and all are reset. If no episode has ended by then, the evaluation stops.
+    Wrappers that record videos are left out.
 
     Args:
         engine: of the policy.
@@ -112,6 +118,7 @@ def evaluate(
         stop: called at each step.
 
     Raises:
+        ConfigError: the environments have other spaces than the policy.
         EvaluationStoppedError: `stop` returned True.
     """
     check_range("num_episodes", num_episodes, at_least=1)
@@ -120,7 +127,9 @@ def evaluate(
     quota[: num_episodes % num_envs] += 1
     seeds = seeds[:num_envs]
     evaluation = Evaluation()
-    with closing(make_vector_env(replace(config, num_envs=num_envs))) as envs:
+    config = replace(config, num_envs=num_envs, wrappers=without_videos(config.wrappers))
+    with closing(make_vector_env(config)) as envs:
+        _check_spaces(policy, envs)
         while quota.any():
             observations = envs.reset(seeds)
             seeds = [seed + 1 for seed in seeds]  # for the next reset, after the limit was reached
@@ -150,3 +159,18 @@ def evaluate(
             if not evaluation.returns:
                 break
     return evaluation
+
+
+def _check_spaces(policy: Policy, envs: VectorEnvironment) -> None:
+    encoders = policy.encoder, envs.encoder
+    seen, returned = (
+        {key: (array.shape, array.dtype) for key, array in encoder.empty(1).items()}
+        for encoder in encoders
+    )
+    actions = [describe_space(space) for space in (policy.decoder.space, envs.action_space)]
+    if seen != returned or actions[0] != actions[1]:
+        raise ConfigError(
+            f"env.id={envs.name}: the policy was trained with observations {policy.encoder.space} "
+            f"and actions {policy.decoder.space}, but this environment has {envs.encoder.space} "
+            f"and {envs.action_space}"
+        )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from rlkl.envs.ids import substitute
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.start import start
@@ -64,13 +65,15 @@ def receive(ranks: Ranks) -> Order | Summary:
     return received
 
 
-def obey(ranks: Ranks) -> Summary:
-    """Do what rank 0 orders; return the summary of the run."""
+def obey(ranks: Ranks, env: Any = None) -> Summary:
+    """Do what rank 0 orders; return the summary of the run. `env` is that of `resume`."""
     order = receive(ranks)
     if isinstance(order, Summary):
         return order
     if order.state is None:
         return follow(start(order.config), exact=order.exact)
+    if env is not None:
+        substitute(order.config.env.id, env)
     learner = Learner(order.config)
     try:
         learner.load_state_dict(order.state)

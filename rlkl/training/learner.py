@@ -13,7 +13,9 @@ from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
+from rlkl.envs.attributes import set_attributes
 from rlkl.envs.make import make_training_env
+from rlkl.envs.snapshots import packed, unpacked
 from rlkl.models.policy import Policy
 from rlkl.rollouts.make import (
     for_arrays,
@@ -53,6 +55,7 @@ class Learner:
 
     Attributes:
         ranks: the processes that train together.
+        envs: of this process; `set_attr`, `get_attr` and `call` reach all sub-environments.
         resets_at_checkpoints: whether environments are recreated at checkpoints, because they
             cannot be restored.
         on_rollout: called with each rollout before the update.
@@ -149,9 +152,8 @@ class Learner:
         backend = self.envs.backend + ", auto" * (config.env.backend == "auto")
         name = {"numpy": "NumPy", "torch": "torch"}[engine.name]
         reason = f" ({engine.reason})" if engine.reason else ""
-        interval, resets = self.checkpoint_interval, ""
-        if self.resets_at_checkpoints:
-            resets = f"; environments reset every {interval} iterations, after checkpoints"
+        every = f"; environments reset every {self.checkpoint_interval} iterations"
+        resets = f"{every}, after checkpoints" * self.resets_at_checkpoints
         return (
             f"{config.algo.name} on {config.env.id} × {config.env.num_envs} ({backend}), "
             f"{config.device}, {name} engine{reason}{resets}"
@@ -235,8 +237,7 @@ class Learner:
         Raises:
             EvaluationStoppedError: `stop`, which is called at each step, returned True.
         """
-        # The resolved config has the backend of training, also in a resumed run.
-        config = self.resolved_config
+        config = self.resolved_config  # with the backend of training, also in a resumed run
         return evaluate(
             self.engine,
             config.env,
@@ -257,11 +258,11 @@ class Learner:
 
         A reset is not enough: some, such as BipedalWalker, are not reproducible once used.
         """
+        attributes, env = self.envs.attributes, replace(self._env_config, backend=self.envs.backend)
         self.envs.close()
-        env = replace(self._env_config, backend=self.envs.backend)
         self.envs = make_training_env(env, self.policy.device, self.infos.keys)
-        name = f"environments {self.iterations}"
-        seeds = self.streams.integers(name, self.config.env.num_envs)
+        set_attributes(self.envs, attributes)
+        seeds = self.streams.integers(f"environments {self.iterations}", self.config.env.num_envs)
         self.collector.restart(self.envs, seeds)
         if self.reward_scaler is not None:
             self.reward_scaler.reset_returns()
@@ -282,6 +283,7 @@ class Learner:
             "infos": self.infos.state_dict(),
             **({} if self.reference is None else {"reference": self.reference.state_dict()}),
             "bad_updates_in_a_row": self.guard.in_a_row,
+            "env_attributes": packed(self.envs.attributes),
         }
 
     def policy_state(self) -> dict[str, Any]:
@@ -307,6 +309,7 @@ class Learner:
             self.set_reference(state["reference"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.critic_fit.load_state_dict(state["critic_fit"])
+        set_attributes(self.envs, unpacked(state.get("env_attributes")))
         try:
             self.collector.load_state_dict(state["collector"])
         except BrokenEnvironmentError as error:

@@ -10,16 +10,20 @@ from torch import Generator, Tensor
 
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import mask_rows
+from rlkl.envs.ids import check_module
 from rlkl.envs.make import EnvConfig
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations, normalized
 from rlkl.envs.spaces import describe_space, described_space
 from rlkl.models.policy import Policy, PolicyConfig
 from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.training import evaluation
 from rlkl.training.archive import check_described
-from rlkl.training.checkpoint import checkpoint_path, load_checkpoint, taking_from
-from rlkl.training.evaluation import MAX_EPISODE_STEPS
+from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
+from rlkl.training.evaluation import MAX_EPISODE_STEPS, Evaluation
 from rlkl.utils.config_upgrades import upgrade_section
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
+from rlkl.utils.seeding import RandomStreams
+from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_range
 
 
@@ -200,6 +204,74 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
         limit = int(config.get("eval_max_episode_steps", MAX_EPISODE_STEPS))
         check_range("eval_max_episode_steps", limit, at_least=1)
         return TrainedRun(policy_from(state), env, int(state["env_steps"]), threads, limit)
+
+
+def evaluate(
+    run_dir: str | Path,
+    num_episodes: int = 100,
+    *,
+    checkpoint: str = "last",
+    sampled: bool = False,
+    seed: int = 0,
+    env: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    num_envs: int | None = None,
+    max_episode_steps: int | None = None,
+) -> Evaluation:
+    """Run episodes of a run's policy in new environments, made as in training.
+
+    Args:
+        run_dir: the run's folder, or a checkpoint.
+        num_episodes: number of episodes.
+        checkpoint: `last`, or `best` for the policy with the best return.
+        sampled: sample actions, instead of the deterministic ones.
+        seed: of environments and actions.
+        env: another id, callable or environment; also the run's own `module:function`, since what
+            a run's folder names is called only if you name it too.
+        kwargs: arguments of the environment's constructor to change.
+        num_envs: sub-environments that are stepped together.
+        max_episode_steps: limit of each episode, in environment steps.
+
+    Raises:
+        ConfigError: the checkpoint or the environment cannot be used.
+    """
+    run = load_run(run_dir, checkpoint)
+    changed = changed_env(run.env, id=env, kwargs=kwargs, num_envs=num_envs)
+    if note := check_module(changed.id, folder_of(run_dir), is_confirmed=env is not None):
+        tell(note)
+    limit = run.max_episode_steps if max_episode_steps is None else max_episode_steps
+    check_range("max_episode_steps", limit, at_least=1)
+    run = replace(run, env=changed, max_episode_steps=limit)
+    return run_episodes(run, num_episodes, seed, "sampled" if sampled else "deterministic")
+
+
+def changed_env(config: EnvConfig, **changes: Any) -> EnvConfig:
+    """Return the environments of a run with changes, of which None is none.
+
+    `kwargs` are added to those of the run. With another environment or wrappers, the backend is
+    chosen again.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    if "kwargs" in given:
+        given["kwargs"] = config.kwargs | given["kwargs"]
+    if {"id", "wrappers"} & set(given):
+        given = {"backend": "auto"} | given
+    return replace(config, **given)
+
+
+def run_episodes(run: TrainedRun, num_episodes: int, seed: int, actions: str) -> Evaluation:
+    """Evaluate a run's policy in environments that depend only on the seed."""
+    streams = RandomStreams(seed)
+    return evaluation.evaluate(
+        run.policy.engine,
+        run.env,
+        num_episodes,
+        # These streams are not those of a training run with the same seed.
+        streams.integers("fresh environments", num_episodes),
+        streams.torch("fresh actions") if actions == "sampled" else None,
+        run.policy.normalizer,
+        run.max_episode_steps,
+    )
 
 
 def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlkl.envs.ids import check_module
+from rlkl.envs.ids import check_module, substitute
 from rlkl.models.own_networks import import_networks
 from rlkl.models.policy import Policy
 from rlkl.training.builtin_callbacks import callbacks_of
@@ -161,6 +161,7 @@ def resume(
     *,
     callbacks: Sequence[Callback] = (),
     exact: bool = True,
+    env: Any = None,
 ) -> Summary:
     """Resume a stopped run in its folder, bit-for-bit identical to an uninterrupted run.
 
@@ -173,6 +174,8 @@ def resume(
         exact: false continues from `last.pt` even if environments cannot be restored, and
             recreates them there. It keeps the readable rows of a damaged CSV file.
             `summary.json` and `resumed.yaml` record `exact: false`.
+        env: the callable of the run's environments (or its `module:function`, or an environment),
+            which a run's folder cannot call by itself; for a registered id it is not needed.
 
     Returns:
         The summary of the complete run.
@@ -184,7 +187,7 @@ def resume(
     """
     ranks, shown = join_ranks(), Path(run_dir)
     if not ranks.is_first:
-        return obey(ranks)
+        return obey(ranks, env)
     with Lead(ranks) as lead:
         with reading(shown):
             is_there = shown.is_dir()
@@ -195,7 +198,8 @@ def resume(
             check_own_files(run_dir)
             _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
         with _locked(run_dir):
-            return _resume(run_dir, change, (callbacks, loggers), shown, lead, exact=exact)
+            extras = (callbacks, loggers)
+            return _resume(run_dir, change, extras, shown, lead, exact=exact, env=env)
 
 
 def complete(
@@ -240,7 +244,7 @@ def complete(
                 lead.send(summary)
                 return summary
             if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-                return _resume(run_dir, None, ((), loggers), shown, lead)
+                return _resume(run_dir, None, ((), loggers), shown, lead, env=config.env.id)
             lead.send(Order(config))
             trainer = Trainer(config)
             move_old_files(run_dir)
@@ -268,6 +272,7 @@ def _resume(
     lead: Lead,
     *,
     exact: bool = True,
+    env: Any = None,
 ) -> Summary:
     path, state, notes = _newest(run_dir, exact=exact)
     with taking_from(path):
@@ -279,7 +284,9 @@ def _resume(
     with taking_from(path):
         rows = recover_rows(run_dir, state, exact=exact)
         stays_exact = bool(state["resumable"]) and not rows.notes
-    warning = check_module(config.env.id, run_dir)
+    if env is not None:
+        substitute(config.env.id, env)
+    warning = check_module(config.env.id, run_dir, is_confirmed=env is not None)
     if warning and config.logger.progress != "none":
         tell(warning)  # before the module is imported
     lead.send(Order(config, state, stays_exact))

@@ -52,6 +52,10 @@ def _converter(hint: Any) -> Callable[[str, Any], Any] | None:
         return convert and (lambda key, value: None if value is None else convert(key, value))
     if hint in EXPECTED:
         return lambda key, value: _scalar(key, value, hint)
+    if hint is Any:
+        return lambda key, value: _plain(value)
+    if origin is list and inner[0] is Any:
+        return _any_list
     if origin is list:
         return lambda key, value: _list(key, value, inner[0])
     return _dict if origin is dict else None
@@ -76,6 +80,12 @@ def _list(key: str, value: Any, expected: Any) -> Any:
     except ConfigError:
         text = f"{key}={value}: expected a list of {kind}, such as {example}"
         raise ConfigError(text) from None
+
+
+def _any_list(key: str, value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{key}={value!r}: expected a list")
+    return [_converted(part) for part in value]
 
 
 def _dict(key: str, value: Any) -> Any:

@@ -15,7 +15,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the command asked to be resumed."""
     calls: list[tuple[Any, ...]] = []
 
-    def record(run_dir: str, change: Any, *, exact: bool) -> SimpleNamespace:
+    def record(run_dir: str, change: Any, *, exact: bool, env: Any) -> SimpleNamespace:
         calls.append((run_dir, change(TrainConfig()), exact))
         return SimpleNamespace(status="stopped" if run_dir == "again" else "finished")
 

@@ -7,7 +7,7 @@ import pytest
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.cli.compose import load, overridden, unused_settings
+from rlkl.cli.compose import load, note_on_settings, overridden, with_env_settings
 from rlkl.cli.schema import GROUPS, options, register_schemas
 from rlkl.training.config import changes
 from rlkl.utils.errors import ConfigError
@@ -67,11 +67,48 @@ def test_resumed_runs_reject_new_constructor_arguments() -> None:
     assert changes(config, overridden(config, ["gamma=0.5"])) == {"gamma": (0.99, 0.5)}
 
 
-def test_unused_environment_settings_are_reported() -> None:
+def test_settings_follow_the_id() -> None:
+    config = load(["env.id=LunarLander-v3", "rollout_steps=64"])
+    assert (config.env.id, config.env.num_envs, config.rollout_steps) == ("LunarLander-v3", 16, 64)
+    assert (config.gamma, config.gae_lambda, config.total_env_steps) == (0.999, 0.98, 500_000)
+
+
+FOLLOWED = {
+    "env.id=Pendulum-v1": "env=pendulum",
+    "env.id=Pendulum-v1 env.backend=sync": "env=pendulum",
+    "env.id=Pendulum-v1 env.backend=tensor": "env=pendulum_tensor",
+    "env.id=ALE/Breakout-v5": "env=pong",
+    "env.id=ALE/Pong-v5 experiment=code_level_details": "env=pong",
+    "env.id=rlkl.tasks:rlkl/Recall-v0": "env=recall",
+    "env.id=MountainCar-v0": "",
+    "env.id=Pendulum-v1 env=cartpole": "",
+    "env.id=ALE/Breakout-v5 experiment=ppo_atari": "",  # it chooses env=pong itself
+    "env=pendulum": "",
+}
+
+
+@pytest.mark.parametrize("typed", FOLLOWED)
+def test_ids_find_the_option_of_their_settings(typed: str) -> None:
+    added = [FOLLOWED[typed]] if FOLLOWED[typed] else []
+    assert with_env_settings(typed.split()) == [*typed.split(), *added]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_option_keeps_its_settings_under_another_id(order: int) -> None:
+    pytest.importorskip("ale_py", reason="extra atari")
+    config = load(["env=pong", "env.id=ALE/Breakout-v5"][::order])
+    assert (config.env.id, config.env.frame_stack, config.clip_rewards) == ("ALE/Breakout-v5", 4, 1)
+
+
+def test_taken_and_unused_settings_are_reported() -> None:
     def note(*overrides: str) -> str:
-        return unused_settings(overrides, load(list(overrides)))
+        return note_on_settings(overrides, load(list(overrides)))
 
     assert note("env.id=Pendulum-v1", "gamma=0.9") == (
+        "env.id=Pendulum-v1 takes the settings of env=pendulum: "
+        "normalize_observations=true scale_rewards=true"
+    )
+    assert note("env.id=Pendulum-v1", "env=cartpole", "gamma=0.9") == (
         "env.id=Pendulum-v1 chooses the environment only; env=pendulum has settings for it: "
         "normalize_observations=true scale_rewards=true"
     )

@@ -96,6 +96,13 @@ def test_native_cartpole_and_frame_stack_are_restored() -> None:
     check("Pendulum-v1", frame_stack=3)
 
 
+def test_simple_wrappers_are_restored() -> None:
+    rescale = {"RescaleAction": {"min_action": -1, "max_action": 1}}
+    limit = {"TimeLimit": {"max_episode_steps": 9}}
+    check("Pendulum-v1", wrappers=[rescale, limit, "TimeAwareObservation", "FlattenObservation"])
+    check("CartPole-v1", backend="sync", wrappers=["RecordEpisodeStatistics", limit])
+
+
 def test_time_limit_is_restored() -> None:
     original = made("Pendulum-v1", [1])
     steps_of(original, 150, 5)
@@ -113,7 +120,8 @@ class AnotherPendulum(gym.envs.classic_control.PendulumEnv):
 
 def test_unknown_environments_have_no_state() -> None:
     gym.register("AnotherPendulum-v0", AnotherPendulum, max_episode_steps=200)
-    gym.register("WrappedPendulum-v0", lambda: gym.wrappers.ClipAction(gym.make("Pendulum-v1")))
+    sticky = gym.wrappers.StickyAction
+    gym.register("WrappedPendulum-v0", lambda: sticky(gym.make("Pendulum-v1"), 0.5))
     try:
         for env_id in ("AnotherPendulum-v0", "WrappedPendulum-v0", "SmallCounter-v0"):
             envs = made(env_id, [1], backend="sync")

@@ -246,6 +246,6 @@ def test_environment_without_render_modes_raises() -> None:
 def test_watch_help_fits_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("usage: rlkl watch RUN_DIR [FLAG ...]\n")
+    assert printed.startswith("usage: rlkl watch RUN_DIR [KEY=VALUE ...] [FLAG ...]\n")
     assert "--video FILE" in printed
     assert max(map(len, printed.splitlines())) <= 100

@@ -153,7 +153,7 @@ BAD: dict[str, str] = {
     "run --actions random": "expected one of deterministic, sampled",
     "run --sed 3": "did you mean --seed",
     "run --seed": "--seed: expected one argument",
-    "run episodes=3": "expected the folder of one run",
+    "run episodes=3": "episodes=3: expected one of env.id",
     "--seed 1": "got nothing",
     "run --output file.json": "it exists already",
     "run --output file.txt": "ends in .json",
@@ -193,7 +193,7 @@ def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -
     for arguments in (["--help"], []):
         assert run(*arguments) == 0
         printed = capsys.readouterr().out
-        assert printed.startswith("usage: rlkl evaluate RUN_DIR [FLAG ...]\n")
+        assert printed.startswith("usage: rlkl evaluate RUN_DIR [KEY=VALUE ...] [FLAG ...]\n")
         assert "  --episodes N  " in printed
         assert max(map(len, printed.splitlines())) <= 100
 

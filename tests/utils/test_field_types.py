@@ -73,7 +73,7 @@ def test_unsavable_value_is_rejected_before_creating_folders(tmp_path: Path) -> 
         (rlkl.EnvConfig, {"num_envs": 2.5}, "env.num_envs=2.5: expected a whole number"),
         (rlkl.EnvConfig, {"num_envs": True}, "env.num_envs=True: expected a whole number"),
         (rlkl.EnvConfig, {"num_envs": "8"}, "env.num_envs='8': expected a whole number"),
-        (rlkl.EnvConfig, {"id": 3}, "env.id=3: expected a string"),
+        (rlkl.EnvConfig, {"id": 3}, "env.id=3: expected an id, a callable"),
         (rlkl.EnvConfig, {"kwargs": [1]}, r"env.kwargs=\[1\]: expected a dict"),
         (rlkl.EnvConfig, {"observation_keys": "a"}, "env.observation_keys=a: expected a list"),
         (rlkl.PolicyConfig, {"actor_hidden_sizes": [64, 2.5]}, "expected a list of whole numbers"),

@@ -1,0 +1,68 @@
+"""Read, set and call attributes of sub-environments, in the process in which they run."""
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv
+
+from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
+from rlkl.envs.snapshots import NotPlainError, packed
+from rlkl.envs.sync_env import SyncVectorEnv
+from rlkl.utils.errors import ConfigError
+
+Envs = gym.vector.VectorEnv[Any, Any, Any]
+
+
+def no_single_envs(backend: str) -> ConfigError:
+    """Return the error of a backend without single sub-environments."""
+    return ConfigError(
+        f"env.backend={backend} has no single sub-environments with attributes to read or set; use "
+        "env.backend=sync"
+    )
+
+
+def check_backend(envs: Envs, backend: str) -> None:
+    """Raise ConfigError unless there are single sub-environments."""
+    if not isinstance(envs, SyncVectorEnv | SharedMemoryVectorEnv | AsyncVectorEnv):
+        raise no_single_envs(backend)
+
+
+def call_all(envs: Any, name: str, *args: Any, **kwargs: Any) -> list[Any]:
+    """Return what a method of each sub-environment returns."""
+    if isinstance(envs, AsyncVectorEnv):
+        return list(envs.call(name, *args, **kwargs))
+    results: list[Any] = envs.call_each(name, args, kwargs)
+    return results
+
+
+def set_all(envs: Any, name: str, values: list[Any]) -> None:
+    """Set an attribute of each sub-environment, or of its wrapper that has it."""
+    (envs.set_attr if isinstance(envs, AsyncVectorEnv) else envs.set_each)(name, values)
+
+
+def set_attributes(envs: Any, attributes: dict[str, list[Any]] | None) -> None:
+    """Set attributes that `set_attr` of other environments has set."""
+    for name, values in (attributes or {}).items():
+        envs.set_attr(name, values)
+
+
+def as_list(name: str, values: Any, num_envs: int) -> list[Any]:
+    """Return one value for each sub-environment, from one for all or a list of N.
+
+    Raises:
+        ConfigError: the list has another length, or a value is no plain data.
+    """
+    found = list(values) if isinstance(values, list | tuple) else [values] * num_envs
+    if len(found) != num_envs:
+        raise ConfigError(
+            f"set_attr({name!r}, ...): got {len(found)} values for {num_envs} sub-environments; "
+            "expected one value for all, or a list of one for each"
+        )
+    try:
+        packed(found)
+    except NotPlainError as error:
+        raise ConfigError(
+            f"set_attr({name!r}, ...): got {error}; expected numbers, texts, arrays and tensors, "
+            "and lists, tuples and dicts of them, which a checkpoint can hold"
+        ) from None
+    return found
