@@ -81,8 +81,13 @@ def test_gaussian_fit_reaches_mean_and_deviation() -> None:
     assert found.log_std.exp()[0].tolist() == pytest.approx([0.3, 0.2], abs=0.01)
 
 
-@pytest.mark.parametrize(("env", "actions"), [("StatesMultiDiscrete-v0", [[0, 1], [2, 1], [0, 0]]),
-                                              ("StatesMultiBinary-v0", [[0, 1], [1, 1], [0, 0]])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("env", "actions"),
+    [
+        ("StatesMultiDiscrete-v0", [[0, 1], [2, 1], [0, 0]]),
+        ("StatesMultiBinary-v0", [[0, 1], [1, 1], [0, 0]]),
+    ],
+)
 def test_several_choices_reach_their_frequencies(env: str, actions: Any) -> None:
     learner, rows, _ = fitted(demonstrations([0] * 3, actions), env)
     second = policy_in(learner, 0).log_probabilities[0, 1].exp()
@@ -216,7 +221,7 @@ def test_recurrent_policy_learns_what_it_saw() -> None:
 @pytest.mark.slow
 def test_shared_encoder_is_fitted_for_both() -> None:
     policy = rlkl.PolicyConfig(share_encoder=True, encoder_hidden_sizes=[8])
-    learner, rows, values = fitted(COUNTED, policy=policy)
+    learner, _, values = fitted(COUNTED, policy=policy)
     found = policy_in(learner, 0).log_probabilities.exp()
     assert found[0].tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
     assert min(row["held_out/value_loss"] for row in values) < 1e-3

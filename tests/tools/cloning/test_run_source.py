@@ -1,4 +1,4 @@
-"""Recording a run's policy: whole episodes, cut ones, and the distributions that it sampled from."""
+"""Recording a run's policy: whole episodes, cut ones, and its distributions."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -118,9 +118,7 @@ def test_other_distribution_has_no_known_kl(tmp_path: Path) -> None:
 def test_another_environment_is_refused(tmp_path: Path) -> None:
     source = source_of(tmp_path, "StatesDiscrete-v0")
     env = replace(source.train.env, id="StatesMultiDiscrete-v0")
-    with pytest.raises(
-        ConfigError, match=r"run has actions Discrete\(3\), but the environment has"
-    ):
+    with pytest.raises(ConfigError, match=r"run has actions Discrete\(3\), but the env"):
         recorded(source, CloneConfig(), env=env)
 
 
