@@ -19,6 +19,8 @@ from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
+from rlkl.tools.cloning.clone import clone
+from rlkl.tools.cloning.config import CloneConfig
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import LoggerConfig
@@ -32,6 +34,7 @@ __all__ = [
     "ALGORITHMS",
     "AlgoConfig",
     "CheckpointConfig",
+    "CloneConfig",
     "ConfigError",
     "CriticConfig",
     "EnvConfig",
@@ -57,6 +60,7 @@ __all__ = [
     "VMPOConfig",
     "VanillaPGConfig",
     "__version__",
+    "clone",
     "load_policy",
     "make_policy_optimizer",
     "resume",

@@ -18,6 +18,7 @@ from rlkl.training.config import TrainConfig
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
+from rlkl.utils.validation import nearest
 
 PURPOSE = (
     "Behaviour cloning: fits a new policy to actions by maximum likelihood, and its critic to the "
@@ -28,7 +29,7 @@ PURPOSE = (
 
 EXAMPLES = {
     "rlkl clone RUN_DIR": "50,000 steps of the run's policy, into networks like its own",
-    "rlkl clone RUN_DIR episodes=20 policy.actor_hidden_sizes=[16]": "a smaller network",
+    "rlkl clone RUN_DIR episodes=20 'policy.actor_hidden_sizes=[16]'": "a smaller network",
     "rlkl clone D4RL/pen/human-v2 normalize_observations=true": "a Minari data set",
 }
 
@@ -100,6 +101,8 @@ def _sorted(overrides: list[str]) -> tuple[list[str], list[str]]:
         if key not in (*keys, *known_keys(), *GROUPS) and not key.startswith(FREE_KEY):
             known = {*keys, *known_keys(), *GROUPS}
             problem = explain_unknown_key(key, known, f"; expected one of {', '.join(keys)}")
+            if hint := nearest(key, keys):  # before names of other libraries
+                problem = f"there is no key {key!r}{hint}"
             raise ConfigError(f"{text}: {problem}; see rlkl clone --help")
     return own, others
 

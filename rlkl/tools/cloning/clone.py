@@ -30,6 +30,7 @@ from rlkl.training.run_folder import check_folder, make_run_dir, writing
 from rlkl.training.summary import Summary, git_revision, hardware, versions
 from rlkl.utils.atomic_files import write_durably
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.untrusted_files import reading
 
 Source = RunSource | MinariSource
 
@@ -69,10 +70,11 @@ def open_source(data: str, checkpoint: str = "last") -> Source:
     Raises:
         ConfigError: it is none of these, or cannot be read.
     """
-    folder = find_data_set(data)
     path = Path(data)
-    has_run = (path / "checkpoints").exists() or (path / "config.yaml").exists()
-    is_run = path.suffix == ".pt" or has_run
+    with reading(path):
+        folder = find_data_set(data)
+        has_run = (path / "checkpoints").exists() or (path / "config.yaml").exists()
+        exists, is_run = path.exists(), path.suffix == ".pt" or has_run
     if folder is not None and not is_run:
         return MinariSource(data, folder)
     if path.is_dir() and not is_run:
@@ -80,7 +82,7 @@ def open_source(data: str, checkpoint: str = "last") -> Source:
             f"{data} is neither the folder of a run nor that of a Minari data set: it has neither "
             "config.yaml nor metadata.json"
         )
-    if not path.exists():
+    if not exists:
         raise ConfigError(
             f"{data}: there is no such run, and no Minari data set of this name on this machine; "
             f"to fetch one from Minari's server: minari download {data}"

@@ -74,7 +74,8 @@ def test_folder_is_a_runs(trained: Path, tmp_path: Path) -> None:
     assert content["eval_return"] == summary.eval_return
     assert content["clone"]["epochs"] == 3
     assert summary.steps_fitted + summary.steps_held_out == 60
-    rows = list(csv.DictReader((tmp_path / "clone" / "metrics.csv").open()))
+    text = (tmp_path / "clone" / "metrics.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
     assert list(rows[0]) == ["epoch", *COLUMNS]
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     best = min(rows, key=lambda row: float(row["held_out/loss"]))
@@ -127,6 +128,7 @@ def test_clone_cannot_resume(trained: Path, tmp_path: Path) -> None:
         rlkl.resume(tmp_path / "clone")
 
 
+@pytest.mark.slow
 def test_other_networks_can_be_cloned_into(trained: Path, tmp_path: Path) -> None:
     policy = rlkl.PolicyConfig(memory="gru", memory_size=4, actor_hidden_sizes=[4])
     summary = clone_of(trained, tmp_path / "clone", policy=policy, normalize_observations=False)

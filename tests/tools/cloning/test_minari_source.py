@@ -48,9 +48,7 @@ def make(
     return name
 
 
-def episode(
-    observations: Any, actions: Any, terminated: bool = True, **more: Any
-) -> dict[str, Any]:
+def episode(shown: Any, actions: Any, terminated: bool = True, **more: Any) -> dict[str, Any]:
     steps = len(actions)
     ends = [False] * (steps - 1) + [True]
     none = [False] * steps
