@@ -28,8 +28,9 @@ from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
 
 FAST = CloneConfig(
-    epochs=60, patience=None, batch_size=1000, learning_rate=0.05, max_grad_norm=None
+    epochs=60, patience=None, learning_rate=0.05, max_grad_norm=None, fit_critic=False
 )
+BOTH = replace(FAST, fit_critic=True)
 COUNTED = demonstrations([0] * 10 + [1] * 8, [0] * 6 + [1] * 3 + [2] + [0] * 2 + [1] * 2 + [2] * 4)
 """In state 0 the actions 6, 3 and 1 times, in state 1 twice, twice and 4 times."""
 
@@ -64,7 +65,7 @@ def test_fit_reaches_the_empirical_distribution(engine: str) -> None:
 def test_engines_agree() -> None:
     networks = {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8]}
     both = [
-        fitted(COUNTED, policy=rlkl.PolicyConfig(engine=engine, **networks))
+        fitted(COUNTED, config=BOTH, policy=rlkl.PolicyConfig(engine=engine, **networks))
         for engine in ("numpy", "torch")
     ]
     for ours, theirs in zip(*(policy_rows + value_rows for _, policy_rows, value_rows in both),
@@ -116,7 +117,7 @@ def test_forbidden_action_is_refused() -> None:
 def test_cut_episodes_continue_with_the_value(terminated: bool, value: float) -> None:
     # A reward of 1 and the same state for ever: V = 1 / (1 - 0.9), unless it ends at once.
     data = demonstrations([0] * 4, [0] * 4, terminated=terminated)
-    config = replace(FAST, epochs=100, learning_rate=0.3)
+    config = replace(BOTH, epochs=100, learning_rate=0.3)
     learner, _, rows = fitted(data, config=config, gamma=0.9)
     (found,) = learner.engine.values(Inputs({"vector": torch.eye(2)[:1]})).tolist()
     assert found == pytest.approx(value, rel=0.05)
@@ -125,7 +126,7 @@ def test_cut_episodes_continue_with_the_value(terminated: bool, value: float) ->
 
 def test_critic_learns_in_units_of_normalized_values() -> None:
     data = demonstrations([0, 1] * 4, [0] * 8, [2] * 4)
-    config = replace(FAST, epochs=80, learning_rate=0.1)
+    config = replace(BOTH, epochs=80, learning_rate=0.1)
     critic = rlkl.CriticConfig(normalize_values=True)
     learner, _, _ = fitted(data, config=config, gamma=0.5, critic=critic)
     outputs = learner.engine.values(Inputs({"vector": torch.eye(2)}))
@@ -148,14 +149,14 @@ def test_rewards_are_scaled_as_in_training() -> None:
 def test_without_critic_its_parameters_stay() -> None:
     with closing(learner_for()) as learner:
         before = learner.policy.critic_parameters.vector.clone()
-        _, rows = fit(COUNTED, COUNTED, learner, replace(FAST, fit_critic=False), ignore)
+        _, rows = fit(COUNTED, COUNTED, learner, FAST, ignore)
         assert rows == []
         assert torch.equal(learner.policy.critic_parameters.vector, before)
 
 
 def test_critic_fit_leaves_the_actor_alone() -> None:
-    with_critic, _, _ = fitted(COUNTED)
-    without, _, _ = fitted(COUNTED, config=replace(FAST, fit_critic=False))
+    with_critic, _, _ = fitted(COUNTED, config=BOTH)
+    without, _, _ = fitted(COUNTED)
     ours, theirs = (learner.policy.actor_parameters.vector for learner in (with_critic, without))
     assert torch.equal(ours, theirs)
 
@@ -221,7 +222,7 @@ def test_recurrent_policy_learns_what_it_saw() -> None:
 @pytest.mark.slow
 def test_shared_encoder_is_fitted_for_both() -> None:
     policy = rlkl.PolicyConfig(share_encoder=True, encoder_hidden_sizes=[8])
-    learner, _, values = fitted(COUNTED, policy=policy)
+    learner, _, values = fitted(COUNTED, config=BOTH, policy=policy)
     found = policy_in(learner, 0).log_probabilities.exp()
     assert found[0].tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
     assert min(row["held_out/value_loss"] for row in values) < 1e-3

@@ -39,7 +39,7 @@ def recorded(
 @pytest.mark.parametrize("env", ["SmallCounter-v0", "SmallNative-v0"])
 def test_episodes_are_as_the_environment_made_them(tmp_path: Path, env: str) -> None:
     source = source_of(tmp_path, env, 8 if env == "SmallNative-v0" else 2)
-    _, data = recorded(source, CloneConfig(episodes=8))
+    _, data = recorded(source, CloneConfig(episodes=24))
     start = 0
     for number, length in enumerate(data.lengths):
         # A vector is the number of the sub-environment, of its episode, and of the step.
@@ -55,7 +55,7 @@ def test_episodes_are_as_the_environment_made_them(tmp_path: Path, env: str) -> 
         assert data.rewards[start : start + length].tolist() == (rewards + taken).tolist()
         start += length
     assert start == len(data)
-    assert len(data.lengths) == 8
+    assert len(data.lengths) == 24
 
 
 def test_steps_are_shared_and_the_last_episode_is_cut(tmp_path: Path) -> None:
