@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,28 +152,18 @@ def fit(
         without `fit_critic`.
 
     Raises:
-        ConfigError: an action is masked, or a loss is not finite.
+        ConfigError: an action has probability 0, or a loss is not finite.
     """
     fit_statistics(demonstrations, learner)
     data, others = Data(demonstrations, learner), Data(held_out, learner)
     engine, policy = learner.engine, learner.policy
-    device, count = policy.device, -(-len(demonstrations) // config.batch_size)
-    steps = {
-        "learning_rate": config.learning_rate, "learning_rate_schedule": "constant",
-        "learning_rate_warmup": 0.0, "max_grad_norm": config.max_grad_norm,
-        "num_epochs": 1, "num_minibatches": count,
-    }  # fmt: skip
-    actor = FirstOrder(
-        MinibatchConfig(advantage_standardization="none", **steps),  # type: ignore[arg-type]
-        LogLikelihood(),
-        engine,
-        learner.streams.torch("clone policy minibatches", device),
-    )
-    critic = CriticFit(
-        replace(learner.config.critic, value_clip=None, **steps),  # type: ignore[arg-type]
-        engine,
-        learner.streams.torch("clone critic minibatches", device),
-    )
+    for part in (data, others):
+        if not math.isfinite(measure_policy(engine, part.batch)[HELD_OUT_LOSS]):
+            raise ConfigError(
+                "the data has an action of probability 0, such as one that its mask does not "
+                "allow, or numbers that are far too large; fix the data"
+            )
+    actor, critic = _optimizers(learner, config, -(-len(demonstrations) // config.batch_size))
     learner.critic_fit.adapt(data.with_returns())  # the statistics of returns
 
     def critic_epoch() -> Row:
@@ -199,6 +190,33 @@ def fit(
     return of_policy, of_critic
 
 
+def _optimizers(
+    learner: Learner, config: CloneConfig, num_minibatches: int
+) -> tuple[FirstOrder, CriticFit]:
+    """Return optimizers of actor and critic, whose updates make one pass over their batch."""
+    device, streams = learner.policy.device, learner.streams
+    steps: dict[str, Any] = {
+        "learning_rate": config.learning_rate,
+        "learning_rate_schedule": "constant",
+        "learning_rate_warmup": 0.0,
+        "max_grad_norm": config.max_grad_norm,
+        "num_epochs": 1,
+        "num_minibatches": num_minibatches,
+    }
+    actor = FirstOrder(
+        MinibatchConfig(advantage_standardization="none", **steps),
+        LogLikelihood(),
+        learner.engine,
+        streams.torch("clone policy minibatches", device),
+    )
+    critic = CriticFit(
+        replace(learner.config.critic, value_clip=None, **steps),
+        learner.engine,
+        streams.torch("clone critic minibatches", device),
+    )
+    return actor, critic
+
+
 def _descend(
     vectors: list[Tensor],
     epoch: Callable[[], Row],
@@ -211,8 +229,8 @@ def _descend(
     rows = [measure()]
     if not math.isfinite(rows[0][key]):
         raise ConfigError(
-            f"{key} is {rows[0][key]} before the fit: the data holds an action that its mask does "
-            "not allow, or numbers that are far too large; fix the data"
+            f"{key} is {rows[0][key]} before the fit: the data has numbers that are far too large; "
+            "fix the data"
         )
     best, kept = 0, [vector.clone() for vector in vectors]
     for number in range(1, config.epochs + 1):

@@ -108,9 +108,14 @@ def test_masked_actions_keep_probability_0() -> None:
 
 
 def test_forbidden_action_is_refused() -> None:
-    data = demonstrations([0, 1], [0, 2], mask=[[True] * 3, [True, True, False]])
-    with pytest.raises(ConfigError, match="an action that its mask does not allow"):
-        fitted(data, "StatesMasked-v0")
+    mask = [[True] * 3, [True, True, False]]
+    bad, good = (demonstrations([0, 1], [0, last], mask=mask) for last in (2, 1))
+    for parts in ((bad, good), (good, bad)):
+        with (
+            closing(learner_for("StatesMasked-v0")) as learner,
+            pytest.raises(ConfigError, match="one that its mask does not allow"),
+        ):
+            fit(*parts, learner, FAST, ignore)
 
 
 @pytest.mark.parametrize(("terminated", "value"), [(True, 1.0), (False, 10.0)])

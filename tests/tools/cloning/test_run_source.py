@@ -94,12 +94,16 @@ def test_parameters_are_those_of_the_policy(tmp_path: Path, policy: dict[str, An
 
 
 def test_masks_are_recorded_with_their_actions(tmp_path: Path) -> None:
-    _, data = recorded(source_of(tmp_path, "StatesMasked-v0"), CloneConfig(env_steps=40))
+    source = source_of(tmp_path, "StatesMasked-v0")
+    learner, data = recorded(source, CloneConfig(env_steps=40))
     mask = data.observations["action_mask"]
     assert mask[:4].tolist() == [[True] * 3, [True, True, False]] * 2
     assert mask[np.arange(len(data)), data.actions].all()
     assert np.isneginf(data.parameters[~mask]).all()
     assert "action_mask" not in data.final_observations
+    learner.policy.load_state_dict(source.run.policy.policy.state_dict())
+    row = measure_policy(learner.engine, Data(data, learner).batch)
+    assert row["held_out/kl_max"] == pytest.approx(0, abs=1e-6)
 
 
 def test_other_distribution_has_no_known_kl(tmp_path: Path) -> None:
