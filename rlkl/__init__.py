@@ -26,6 +26,8 @@ from rlkl.models.own_networks import (
 )
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.schedules import register_schedule
+from rlkl.tools.cloning.clone import clone
+from rlkl.tools.cloning.config import CloneConfig
 from rlkl.training.callbacks import Callback, Stop
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
@@ -43,6 +45,7 @@ __all__ = [
     "AlgoConfig",
     "Callback",
     "CheckpointConfig",
+    "CloneConfig",
     "ConfigError",
     "CriticConfig",
     "EnvConfig",
@@ -72,6 +75,7 @@ __all__ = [
     "VMPOConfig",
     "VanillaPGConfig",
     "__version__",
+    "clone",
     "evaluate",
     "load_policy",
     "make_policy_optimizer",

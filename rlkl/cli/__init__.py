@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a policy",
     "resume": "continue a run that was stopped or killed",
     "tune": "search hyperparameters",
+    "clone": "fit a policy to another policy's actions, or to a data set",
     "evaluate": "run a trained policy in new environments",
     "watch": "show a trained policy in a window or a video",
     "export": "write a trained policy as ONNX",
@@ -31,6 +32,8 @@ COMMANDS = {
 SEARCHING = ("train", "tune", "bench")
 """Commands that search the working directory for modules. The others read run folders, perhaps of
 strangers, and search it only for the module of a run's `env.id`."""
+WRITE_FOLDERS = {"train", "resume", "tune", "clone"}
+"""Commands whose result is in a folder, even if their output is lost."""
 
 LISTED = "\n".join(f"  {name:<10}  {purpose}" for name, purpose in COMMANDS.items())
 USAGE = f"""rlkl {__version__}: train policies by PPO, TRPO and related methods on Gymnasium
@@ -62,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
             out.flush()
             is_lost = isinstance(out.error, OSError) and not isinstance(out.error, BrokenPipeError)
             # The other commands have no result but their output. A broken pipe is no error: `head`.
-            if is_lost and end.code == 0 and arguments[:1] not in (["train"], ["resume"], ["tune"]):
+            if is_lost and end.code == 0 and not WRITE_FOLDERS & {*arguments[:1]}:
                 fail(f"standard output cannot be written to: {out.error}", 1)
             raise
 

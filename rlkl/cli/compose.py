@@ -72,8 +72,10 @@ def to_train_config(composed: DictConfig) -> TrainConfig:
     return config
 
 
-def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """Return the config of a resumed run, with overrides `key=value` applied."""
+def overridden(
+    config: TrainConfig, overrides: list[str], what: str = "a resumed run"
+) -> TrainConfig:
+    """Return the config of a run, such as a resumed one, with overrides `key=value` applied."""
     settings = structured(TrainConfig)
     settings.algo = structured(type(config.algo))
     with one_line_errors():
@@ -83,7 +85,7 @@ def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
             key = override.key_or_group
             if key in GROUPS or override.is_sweep_override() or override.is_delete():
                 raise ConfigError(
-                    f"{text}: a resumed run takes keys with one value each, such as "
+                    f"{text}: {what} takes keys with one value each, such as "
                     "logger.progress=none, and no groups"
                 )
             _check_key(override, [])

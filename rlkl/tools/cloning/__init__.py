@@ -1,0 +1,1 @@
+"""Behaviour cloning: fit a policy to the actions of another policy or of a data set."""
