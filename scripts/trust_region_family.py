@@ -12,10 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-from rlkl.tools.compare.files import write_rows
-from rlkl.tools.experiments.drawing import save
-from rlkl.tools.family import drawing
-from rlkl.tools.family.rows import (
+import trust_region_figures as drawing
+from trust_region_rows import (
     asked_table,
     bound_table,
     collect,
@@ -24,6 +22,9 @@ from rlkl.tools.family.rows import (
     run_row,
     update_rows,
 )
+
+from rlkl.tools.compare.files import write_rows
+from rlkl.tools.experiments.drawing import save
 from rlkl.tools.rows import Rows, distinct
 from rlkl.utils.errors import ConfigError
 

@@ -1,5 +1,6 @@
 """Rows of named values, from which tables, figures and CSV files are made."""
 
+from operator import itemgetter
 from typing import Any
 
 Row = dict[str, Any]
@@ -19,3 +20,12 @@ def column(rows: Rows, key: str) -> list[float]:
 def distinct(rows: Rows, key: str) -> list[Any]:
     """Return the different values of a column in order of first appearance."""
     return list(dict.fromkeys(row[key] for row in rows))
+
+
+def grouped(rows: Rows, *keys: str) -> dict[Any, Rows]:
+    """Return the rows of each value of a column, or of each combination of several columns."""
+    groups: dict[Any, Rows] = {}
+    value_of = itemgetter(*keys)
+    for row in rows:
+        groups.setdefault(value_of(row), []).append(row)
+    return groups
