@@ -23,9 +23,8 @@ from trust_region_rows import (
     update_rows,
 )
 
-from rlkl.tools.compare.files import write_rows
 from rlkl.tools.experiments.drawing import save
-from rlkl.tools.rows import Rows, distinct
+from rlkl.tools.rows import Rows, csv_text, distinct, markdown_table
 from rlkl.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,8 +37,7 @@ def markdown(rows: Rows) -> str:
     """Return rows of texts as a table."""
     if not rows:
         return "No such run yet."
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(list(rows[0]), ([*row.values()] for row in rows))
 
 
 def fill(page: str, parts: dict[str, str]) -> str:
@@ -74,8 +72,8 @@ def main() -> None:
     parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
     page = fill(PAGE.read_text(), parts)
     output.mkdir(parents=True, exist_ok=True)
-    write_rows(output / "runs.csv", rows)
-    write_rows(output / "updates.csv", updates)
+    (output / "runs.csv").write_text(csv_text(rows))
+    (output / "updates.csv").write_text(csv_text(updates))
     figures = {
         "bounds": drawing.draw_bounds(rows),
         "asked": drawing.draw_asked(rows),

@@ -1,14 +1,14 @@
 """The tables of a comparison as text, and the sections of the page and of the Markdown file."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rlkl.tools.compare.charts import Figure
 from rlkl.tools.compare.report import Comparison
 from rlkl.tools.compare.scores import MIN_SEEDS
 from rlkl.tools.compare.text import duration, number, share, spread
-from rlkl.tools.rows import Row, Rows, distinct, select
+from rlkl.tools.rows import Row, Rows, distinct, markdown_table, select
 from rlkl.utils.safe_text import for_markdown
 
 
@@ -179,9 +179,8 @@ def _results(comparison: Comparison) -> Table:
 
 def markdown(table: Table) -> str:
     """Return a table in Markdown."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(for_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
-
-    separator = "|" + "---|" * len(table.headings)
-    return "\n".join([line(table.headings), separator, *map(line, table.cells)])
+    escaped = [
+        [for_markdown(cell).replace("|", "\\|") for cell in cells]
+        for cells in (table.headings, *table.cells)
+    ]
+    return markdown_table(escaped[0], escaped[1:])
