@@ -8,7 +8,7 @@ from rlkl.tools.compare.charts import Figure
 from rlkl.tools.compare.report import Comparison
 from rlkl.tools.compare.scores import MIN_SEEDS
 from rlkl.tools.compare.text import duration, number, share, spread
-from rlkl.tools.rows import Row, Rows, distinct, markdown_table, select
+from rlkl.tools.rows import Row, Rows, grouped, markdown_table
 from rlkl.utils.safe_text import for_markdown
 
 
@@ -134,8 +134,8 @@ def _aggregates(rows: Rows) -> Rows:
     """Return a row for each group, with a column for each aggregate."""
     names = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
     merged = []
-    for label in distinct(rows, "group"):
-        own = {row["aggregate"]: row for row in select(rows, group=label)}
+    for label, aggregates in grouped(rows, "group").items():
+        own = {row["aggregate"]: row for row in aggregates}
         values = {heading: _interval("value")(own[name]) for name, heading in names.items()}
         counts = {key: own["iqm"][key] for key in ("environments", "runs")}
         merged.append({"group": label} | values | counts)
