@@ -12,10 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-from rlkl.tools.compare.files import write_rows
-from rlkl.tools.experiments.drawing import save
-from rlkl.tools.family import drawing
-from rlkl.tools.family.rows import (
+import trust_region_figures as drawing
+from trust_region_rows import (
     asked_table,
     bound_table,
     collect,
@@ -24,7 +22,9 @@ from rlkl.tools.family.rows import (
     run_row,
     update_rows,
 )
-from rlkl.tools.rows import Rows, distinct
+
+from rlkl.tools.experiments.drawing import save
+from rlkl.tools.rows import Rows, csv_text, distinct, markdown_table
 from rlkl.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,8 +37,7 @@ def markdown(rows: Rows) -> str:
     """Return rows of texts as a table."""
     if not rows:
         return "No such run yet."
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(list(rows[0]), ([*row.values()] for row in rows))
 
 
 def fill(page: str, parts: dict[str, str]) -> str:
@@ -73,8 +72,8 @@ def main() -> None:
     parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
     page = fill(PAGE.read_text(), parts)
     output.mkdir(parents=True, exist_ok=True)
-    write_rows(output / "runs.csv", rows)
-    write_rows(output / "updates.csv", updates)
+    (output / "runs.csv").write_text(csv_text(rows))
+    (output / "updates.csv").write_text(csv_text(updates))
     figures = {
         "bounds": drawing.draw_bounds(rows),
         "asked": drawing.draw_asked(rows),

@@ -1,6 +1,5 @@
 """`rlkl show`: checks the command line, then runs an experiment and draws its figure."""
 
-import csv
 import sys
 from dataclasses import fields
 from datetime import datetime
@@ -14,7 +13,7 @@ from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
 from rlkl.tools.experiments import EXPERIMENTS
 from rlkl.tools.experiments.base import TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import new_figure, save
-from rlkl.tools.rows import Rows
+from rlkl.tools.rows import Rows, csv_text
 from rlkl.training.run_folder import check_folder
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_choice, check_installed
@@ -75,9 +74,7 @@ def main(arguments: list[str]) -> int:
     experiment.draw(figure, rows)
     folder.mkdir(parents=True, exist_ok=True)
     with files["csv"].open("x", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(csv_text(rows))
     save(figure, files["png"])
     save(figure, files["svg"])
     print(f"\n{name}: {experiment.purpose}\n")

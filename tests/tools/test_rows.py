@@ -1,6 +1,6 @@
 """Rows are selected, and columns read in their order."""
 
-from rlkl.tools.rows import Rows, column, distinct, select
+from rlkl.tools.rows import Rows, column, distinct, grouped, select
 
 ROWS: Rows = [
     {"name": "b", "seed": 0, "kl": "0.5"},
@@ -20,3 +20,8 @@ def test_column_is_of_floats() -> None:
 
 def test_distinct_values_keep_their_order() -> None:
     assert distinct(ROWS, "name") == ["b", "a"]
+
+
+def test_rows_are_grouped_by_one_or_two_columns() -> None:
+    assert grouped(ROWS, "name") == {"b": [ROWS[0], ROWS[2]], "a": [ROWS[1]]}
+    assert list(grouped(ROWS, "name", "seed")) == [("b", 0), ("a", 0), ("b", 1)]

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trust_region_rows as family_rows
 from made_runs import make_run
+from trust_region_rows import collect, run_row, update_rows
 
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.knobs import FACTORS, KNOBS, knob_settings, knob_value
 from rlkl.cli.compose import load
 from rlkl.cli.schema import options, register_schemas
-from rlkl.tools.family import rows as family_rows
-from rlkl.tools.family.rows import collect, run_row, update_rows
 from rlkl.tools.rows import Rows, select
 from rlkl.utils.errors import ConfigError
 
@@ -159,16 +159,13 @@ def test_updates_are_medians_over_seeds(tmp_path: Path) -> None:
     ]
 
 
-def scored(scores: dict[float, list[float]], best: float) -> Rows:
-    return [{"value": v, "score": s, "best": best} for v, group in scores.items() for s in group]
-
-
 def test_plateau_is_the_neighbours_of_the_best() -> None:
     scores = {0.1: [0.9], 1.0: [0.5], 10.0: [1.0, 0.84], 100.0: [1.0], 1000.0: [0.88]}
+    rows: Rows = [{"value": v, "score": s} for v, group in scores.items() for s in group]
     # Means 0.9, 0.5, 0.92, 1, 0.88; near means at least 0.9, and 0.1 is cut off by 1.
-    assert family_rows.plateau(scored(scores, 1.0)) == (10.0, 100.0)
-    assert family_rows.plateau(scored(scores, 0.97)) == (10.0, 1000.0)
-    assert family_rows.plateau(scored(scores, 1.2)) is None
+    assert family_rows.plateau(rows, 1.0) == (10.0, 100.0)
+    assert family_rows.plateau(rows, 0.97) == (10.0, 1000.0)
+    assert family_rows.plateau(rows, 1.2) is None
 
 
 @pytest.fixture

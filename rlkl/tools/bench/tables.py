@@ -9,6 +9,7 @@ from rich.table import Table as ScreenTable
 from rlkl.tools.bench.clock import PHASES
 from rlkl.tools.bench.compare import Result, conclusions, ratios, reference, spread
 from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig
+from rlkl.tools.rows import markdown_table
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table in Markdown."""
-        lines = [self.columns, ["---"] + ["--:"] * (len(self.columns) - 1), *self.rows]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return markdown_table(self.columns, self.rows, "--:")
 
     def show(self, console: Console) -> None:
         """Print the table."""

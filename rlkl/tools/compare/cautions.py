@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlkl.tools.compare.runs import UNFINISHED, UNKNOWN, Run
+from rlkl.tools.compare.runs import UNFINISHED, UNKNOWN
 from rlkl.tools.compare.scores import MIN_SEEDS, Entry, Environment, all_labels, common
 from rlkl.tools.compare.text import listed, listed_items, plural, seeds_text
 from rlkl.tools.rows import Rows
@@ -223,15 +223,10 @@ def _differences(entries: Sequence[Entry]) -> Iterator[Caution]:
         ("hardware", "Wall times of different machines cannot be compared", False),
         ("devices", "Wall times cannot be compared", False),
     )
-    found = [(*entry.run.provenance.values(), _device(entry.run)) for entry in entries]
+    found = [entry.run.provenance.values() for entry in entries]
     for (name, meaning, is_warning), values in zip(checks, zip(*found, strict=True), strict=True):
         counts = Counter(values)
         del counts[""]  # not recorded, so perhaps the same
         if len(counts) > 1:
             which = listed(f"{text} ({plural(count, 'run')})" for text, count in counts.items())
             yield Caution(f"different {name}", f"{which}. {meaning}.", is_warning)
-
-
-def _device(run: Run) -> str:
-    keys = [key for key in ("device", "threads") if key in run.settings]
-    return ", ".join(f"{key} {run.settings[key]}" for key in keys)

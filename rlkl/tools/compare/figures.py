@@ -11,7 +11,7 @@ from rlkl.tools.compare.report import STATISTIC_NAMES, Comparison
 from rlkl.tools.compare.scores import MIN_SEEDS, common
 from rlkl.tools.compare.stability import reached_at
 from rlkl.tools.compare.text import number, time_unit
-from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.tools.rows import Row, Rows, column, grouped, select
 
 MAX_PAIRS = 28
 """Pairs of a figure; of more, those with the best group are drawn."""
@@ -35,10 +35,9 @@ def figures(comparison: Comparison) -> list[Figure]:
 
 
 def _lines(rows: Rows, x: str = "x", y: str = "value") -> list[Line]:
-    by_group = {label: select(rows, group=label) for label in distinct(rows, "group")}
     return [
         Line(label, column(own, x), column(own, y), column(own, "low"), column(own, "high"))
-        for label, own in by_group.items()
+        for label, own in grouped(rows, "group").items()
     ]
 
 

@@ -1,7 +1,5 @@
 """Writes the folder of a report: page, Markdown, figures, and a CSV file for each table."""
 
-import csv
-import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +10,7 @@ from rlkl.tools.compare.figures import figures
 from rlkl.tools.compare.page import page, title
 from rlkl.tools.compare.report import Comparison
 from rlkl.tools.experiments.drawing import save
-from rlkl.tools.rows import Rows
+from rlkl.tools.rows import csv_text
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_markdown
 
@@ -59,19 +57,9 @@ def _write(comparison: Comparison, folder: Path, command: str) -> None:
             save(drawing, folder / "figures" / f"{figure.name}.{suffix}")
     for name, rows in comparison.tables.items():
         if rows:
-            write_rows(folder / "data" / f"{name}.csv", rows)
+            (folder / "data" / f"{name}.csv").write_text(csv_text(rows), encoding="utf-8")
     for name, make in (("report.html", page), ("report.md", markdown)):
         (folder / name).write_text(make(comparison, made, command), encoding="utf-8")
-
-
-def write_rows(path: Path, rows: Rows) -> None:
-    """Write rows: numbers with all digits, NaN as an empty field."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0])
-        for row in rows:
-            values = row.values()
-            writer.writerow("" if isinstance(v, float) and math.isnan(v) else v for v in values)
 
 
 def markdown(comparison: Comparison, made: list[Figure], command: str) -> str:

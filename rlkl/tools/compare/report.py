@@ -101,19 +101,15 @@ def provenance_rows(envs: Sequence[Environment]) -> Rows:
     """Return a row for each combination of versions, revision, hardware and device."""
     rows: dict[tuple[str, ...], list[Entry]] = {}
     for entry in (entry for env in envs for entry in env.entries):
-        settings = entry.run.settings
-        device = " ".join(str(settings.get(key, "")) for key in ("device", "threads"))
-        kind = (*entry.run.provenance.values(), f"{device} thread(s)" if settings else "")
-        rows.setdefault(kind, []).append(entry)
-    keys = ("versions", "revision", "hardware", "device")
+        rows.setdefault(tuple(entry.run.provenance.values()), []).append(entry)
     return [
         {
-            **dict(zip(keys, (text or "–" for text in kind), strict=True)),
+            **{key: text or "–" for key, text in entries[0].run.provenance.items()},
             "runs": len(entries),
             "seeds": seeds_text(sorted({entry.run.seed for entry in entries})),
             "groups": ", ".join(dict.fromkeys(entry.label for entry in entries)),
         }
-        for kind, entries in rows.items()
+        for entries in rows.values()
     ]
 
 

@@ -57,7 +57,7 @@ class Run:
         columns: `env_steps` and `TAGS`, each `[iterations]`; NaN for an empty field.
         damaged: unreadable lines of `metrics.csv`, not counting an incomplete last line.
         eval_return: mean return of the final evaluation, or NaN.
-        provenance: versions, revision and hardware as text; empty if not recorded.
+        provenance: versions, revision, hardware and device as text; empty if not recorded.
     """
 
     folder: Path
@@ -187,6 +187,7 @@ def _read(folder: Path) -> Run:
             status = UNKNOWN
         elif not columns["env_steps"][-1] <= _number(summary.get("env_steps")):
             status = UNFINISHED  # it was resumed after the summary was written
+    device = [config[key] for key in ("device", "threads") if key in config]
     return Run(
         folder=folder,
         env_id=env_id.rpartition(":")[2],
@@ -203,6 +204,7 @@ def _read(folder: Path) -> Run:
             "versions": ", ".join(" ".join(map(str, v)) for v in _scalars(summary, "versions")),
             "revision": str(summary.get("git_revision") or "")[:12],
             "hardware": ", ".join(str(value) for _, value in _scalars(summary, "hardware")),
+            "device": " ".join(map(str, device)) + " thread(s)" if device else "",
         },
     )
 

@@ -1,14 +1,14 @@
 """The tables of a comparison as text, and the sections of the page and of the Markdown file."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rlkl.tools.compare.charts import Figure
 from rlkl.tools.compare.report import Comparison
 from rlkl.tools.compare.scores import MIN_SEEDS
 from rlkl.tools.compare.text import duration, number, share, spread
-from rlkl.tools.rows import Row, Rows, distinct, select
+from rlkl.tools.rows import Row, Rows, grouped, markdown_table
 from rlkl.utils.safe_text import for_markdown
 
 
@@ -134,8 +134,8 @@ def _aggregates(rows: Rows) -> Rows:
     """Return a row for each group, with a column for each aggregate."""
     names = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
     merged = []
-    for label in distinct(rows, "group"):
-        own = {row["aggregate"]: row for row in select(rows, group=label)}
+    for label, aggregates in grouped(rows, "group").items():
+        own = {row["aggregate"]: row for row in aggregates}
         values = {heading: _interval("value")(own[name]) for name, heading in names.items()}
         counts = {key: own["iqm"][key] for key in ("environments", "runs")}
         merged.append({"group": label} | values | counts)
@@ -179,9 +179,8 @@ def _results(comparison: Comparison) -> Table:
 
 def markdown(table: Table) -> str:
     """Return a table in Markdown."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(for_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
-
-    separator = "|" + "---|" * len(table.headings)
-    return "\n".join([line(table.headings), separator, *map(line, table.cells)])
+    escaped = [
+        [for_markdown(cell).replace("|", "\\|") for cell in cells]
+        for cells in (table.headings, *table.cells)
+    ]
+    return markdown_table(escaped[0], escaped[1:])

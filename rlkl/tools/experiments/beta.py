@@ -10,7 +10,7 @@ import numpy as np
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
 from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
 from rlkl.tools.experiments.drawing import COLORS, Figure, Line, label
-from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.tools.rows import Row, Rows, column, grouped
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
@@ -89,12 +89,11 @@ def tabulate(rows: Rows) -> Rows:
     """Return how close each variant was to its target, for each half of training."""
     table: Rows = []
     middle = max(column(rows, "env_steps")) / 2
-    for name, half in product(distinct(rows, "variant"), (1, 2)):
-        found = select(rows, variant=name)
+    for (name, found), half in product(grouped(rows, "variant").items(), (1, 2)):
         part = [row for row in found if (row["env_steps"] > middle) == (half == 2)]
         kl, target = np.array(column(part, "kl_mean")), float(part[0]["target"])
         within = (kl > target / 1.5) & (kl < 1.5 * target)
-        ends = [select(part, seed=seed)[-1] for seed in distinct(part, "seed")]
+        ends = [of_seed[-1] for of_seed in grouped(part, "seed").values()]
         table.append(
             {
                 "variant": name,
@@ -120,19 +119,18 @@ SEED_LINES = (
 
 def draw(figure: Figure, rows: Rows) -> None:
     """Draw KL, β and return over training: a column per variant, a line per seed."""
-    names = distinct(rows, "variant")
-    panels = figure.subplots(3, len(names), squeeze=False, sharex=True, sharey="row")
+    by_variant = grouped(rows, "variant")
+    panels = figure.subplots(3, len(by_variant), squeeze=False, sharex=True, sharey="row")
     keys = {
         "kl_mean": "KL(old ‖ new), nats",
         "kl_coefficient": "β of the update",
         "return": "training return,\nlast 100 episodes",
     }
-    for name, of_variant in zip(names, panels.T, strict=True):
-        found = select(rows, variant=name)
+    for (name, found), of_variant in zip(by_variant.items(), panels.T, strict=True):
         for axes, key in zip(of_variant, keys, strict=True):
             # Seeds share styles if there are more.
-            for seed, line in zip(distinct(found, "seed"), cycle(SEED_LINES), strict=False):
-                of_seed = select(found, seed=seed)
+            seeds = grouped(found, "seed").items()
+            for (seed, of_seed), line in zip(seeds, cycle(SEED_LINES), strict=False):
                 steps = [x / 1000 for x in column(of_seed, "env_steps")]
                 values = column(of_seed, key)
                 axes.plot(steps, values, **line.style, linewidth=1.2, label=f"seed {seed}")

@@ -20,7 +20,7 @@ from rlkl.tools.experiments.starts import (
     new_optimizer,
     starting_policies,
 )
-from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
 from rlkl.utils.validation import check_range
@@ -114,18 +114,19 @@ def tabulate(rows: Rows) -> Rows:
     `kl_least` and `kl_most` are the range over starting policies of the median over batches.
     """
     table: Rows = []
-    for rate in distinct(rows, "learning_rate"):
-        for name in distinct(select(rows, learning_rate=rate), "optimizer"):
-            found = select(rows, optimizer=name, learning_rate=rate)
-            last = int(max(column(found, "epoch")))
-            for epoch in sorted({1, min(10, last), last}):
-                at = select(found, epoch=epoch)
-                row: Row = {"optimizer": name, "learning_rate": rate or "", "epoch": epoch}
-                row |= {key: float(np.median(column(at, key))) for key in DISTANCES}
-                kls = [column(select(at, seed=seed), "kl_mean") for seed in distinct(at, "seed")]
-                each = [float(np.median(of_policy)) for of_policy in kls]
-                table.append(row | {"kl_least": min(each), "kl_most": max(each)})
+    for (rate, name), found in grouped(rows, "learning_rate", "optimizer").items():
+        last = int(max(column(found, "epoch")))
+        for epoch in sorted({1, min(10, last), last}):
+            at = select(found, epoch=epoch)
+            row: Row = {"optimizer": name, "learning_rate": rate or "", "epoch": epoch}
+            row |= {key: _median(at, key) for key in DISTANCES}
+            each = [_median(of_policy, "kl_mean") for of_policy in grouped(at, "seed").values()]
+            table.append(row | {"kl_least": min(each), "kl_most": max(each)})
     return table
+
+
+def _median(rows: Rows, key: str) -> float:
+    return float(np.median(column(rows, key)))
 
 
 PANELS = {
@@ -144,12 +145,12 @@ def draw(figure: Figure, rows: Rows) -> None:
         for axes, (key, name_of_axis) in zip(of_rate, PANELS.items(), strict=True):
             for name in OPTIMIZERS:
                 line = ALGORITHM_LINES[name]
-                found = select(rows, learning_rate=rate, optimizer=name)
-                ticks = distinct(found, "epoch")
-                table = np.array([column(select(found, epoch=tick), key) for tick in ticks])
-                axes.plot(ticks, table, **line.style, linewidth=0.5, alpha=0.5)
-                axes.plot(ticks, np.median(table, 1), **line.style, linewidth=2.2, label=name)
-            one_step = float(np.median(column(select(rows, optimizer="trpo"), key)))
+                by_epoch = grouped(select(rows, learning_rate=rate, optimizer=name), "epoch")
+                table = np.array([column(found, key) for found in by_epoch.values()])
+                axes.plot(list(by_epoch), table, **line.style, linewidth=0.5, alpha=0.5)
+                center = np.median(table, 1)
+                axes.plot(list(by_epoch), center, **line.style, linewidth=2.2, label=name)
+            one_step = _median(select(rows, optimizer="trpo"), key)
             line = ALGORITHM_LINES["trpo"]
             axes.axhline(one_step, color=line.color, linewidth=2, label="trpo, its one step")
             label(axes, f"learning rate {rate:g}", "", name_of_axis, yscale="log")

@@ -24,7 +24,7 @@ from rlkl.tools.experiments.starts import (
     sampled_return,
     starting_policies,
 )
-from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.tools.rows import Row, Rows, column, distinct, grouped
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
 from rlkl.utils.validation import check_range
@@ -125,39 +125,39 @@ def harmless(row: Row) -> bool:
 def tabulate(rows: Rows) -> Rows:
     """Return each optimizer's default step size, the largest harmless one, and the next one."""
     table: Rows = []
-    for name in distinct(rows, "optimizer"):
-        of_optimizer = select(rows, optimizer=name)
-        sizes = distinct(of_optimizer, "size")
+    for name, of_optimizer in grouped(rows, "optimizer").items():
+        by_size = grouped(of_optimizer, "size")
+        sizes = list(by_size)
         harm = 0
-        while harm < len(sizes) and all(map(harmless, select(of_optimizer, size=sizes[harm]))):
+        while harm < len(sizes) and all(map(harmless, by_size[sizes[harm]])):
             harm += 1
         default = min(sizes, key=lambda size: abs(math.log(size / SWEEPS[name].default)))
         row: Row = {"optimizer": name, "knob": SWEEPS[name].knob, "default": default}
-        row["default: KL"] = _mean(of_optimizer, default, "kl_mean")
+        row["default: KL"] = _mean(by_size[default], "kl_mean")
         for at, of_size, of_kl in ((harm - 1, "harmless to", "at KL"), (harm, "harm at", "of KL")):
             inside = 0 <= at < len(sizes)
             row[of_size] = sizes[at] if inside else ""
-            row[of_kl] = _mean(of_optimizer, sizes[at], "kl_mean") if inside else ""
-        row["return"] = _mean(of_optimizer, sizes[harm], "return") if harm < len(sizes) else ""
+            row[of_kl] = _mean(by_size[sizes[at]], "kl_mean") if inside else ""
+        row["return"] = _mean(by_size[sizes[harm]], "return") if harm < len(sizes) else ""
         table.append(row)
     return table
 
 
-def _mean(rows: Rows, size: float, key: str) -> float:
-    return float(np.mean(column(select(rows, size=size), key)))
+def _mean(rows: Rows, key: str) -> float:
+    return float(np.mean(column(rows, key)))
 
 
 def draw(figure: Figure, rows: Rows) -> None:
     """Draw the return after each update against its KL, and the KL against the step size."""
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
-    for name in distinct(rows, "optimizer"):
-        line, found = ALGORITHM_LINES[name], select(rows, optimizer=name)
+    for name, found in grouped(rows, "optimizer").items():
+        line = ALGORITHM_LINES[name]
         style: dict[str, Any] = line.style | {"marker": line.marker, "markersize": 5}
         x, y = column(found, "kl_mean"), column(found, "return")
         left.plot(x, y, **style | {"linewidth": 0}, alpha=0.6, label=name)
-        sizes = distinct(found, "size")
-        times = [size / SWEEPS[name].default for size in sizes]
-        means = [_mean(found, size, "kl_mean") for size in sizes]
+        by_size = grouped(found, "size")
+        times = [size / SWEEPS[name].default for size in by_size]
+        means = [_mean(of_size, "kl_mean") for of_size in by_size.values()]
         right.plot(times, means, **style, label=f"{name}: {SWEEPS[name].knob}")
     for start in distinct(rows, "start"):
         left.axhline(start, color=BLACK, linewidth=0.8)

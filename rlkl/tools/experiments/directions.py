@@ -9,7 +9,7 @@ from torch import Tensor
 from rlkl.numerics.distributions import DiagonalGaussian
 from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, Axes, Figure, label
-from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
 
 PEAKS = (-3.0, 3.0)
 """The target is ½ N(-3, 1) + ½ N(3, 1)."""
@@ -136,9 +136,7 @@ def _draw_descents(axes: Axes, rows: Rows) -> None:
     levels = [0.47, 0.5, 0.6, 0.7, 0.75, 0.85, 1, 1.5, 2, 3, 5, 8]
     lines = axes.contour(means, stds, values, levels, colors="#AAAAAA", linewidths=0.7)
     axes.clabel(lines, fontsize=6)
-    descents = select(rows, kind="descent")
-    for start in distinct(descents, "start"):
-        path = select(descents, start=start)
+    for path in grouped(select(rows, kind="descent"), "start").values():
         x, y = column(path, "mean"), column(path, "std")
         axes.plot(x, y, "-", color=COLORS["blue"], linewidth=1.2)
         axes.plot(x[0], y[0], "o", color=COLORS["blue"], markersize=5)

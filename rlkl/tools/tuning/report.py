@@ -1,7 +1,5 @@
 """The report of a study: a page with figures and warnings, and a table of all trials."""
 
-import csv
-import io
 import math
 from collections import Counter
 from itertools import accumulate
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlkl.tools.experiments.drawing import BLACK, COLORS, label, new_figure, save
+from rlkl.tools.rows import Rows, csv_text, markdown_table
 from rlkl.tools.tuning.space import Interval, Space
 from rlkl.tools.tuning.study import Study, Trial, best_of, importances
 from rlkl.utils.atomic_files import write_durably
@@ -48,7 +47,7 @@ def write_report(study: Study, folder: Path, command: str, use: list[str]) -> No
         (folder / f"{name}.png").unlink(missing_ok=True)  # from an earlier call
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
-    write_durably(folder / "trials.csv", _csv(trials, study.space).encode())
+    write_durably(folder / "trials.csv", csv_text(trial_rows(trials, study.space)).encode())
     parts = [
         "# Study of `rlkl tune`",
         f"    {command}",
@@ -80,12 +79,12 @@ def _results(
         lines = [f"- {t.number}: {for_markdown(for_terminal(t.reason))}" for t in failed]
         parts += ["## Failed trials", "\n".join(lines)]
     if shares:
-        lines = [f"| `{key}` | {share:.2f} |" for key, share in shares.items()]
+        rows = [(f"`{key}`", f"{share:.2f}") for key, share in shares.items()]
         parts += [
             "## Importance",
             "How much each key separates the best quarter of the complete trials from the rest "
             "(PED-ANOVA, Watanabe et al. 2023). Shares sum to 1. Pruned trials are left out.",
-            "\n".join(["| key | share |", "|---|---|", *lines]),
+            markdown_table(["key", "share"], rows),
         ]
     return parts
 
@@ -140,7 +139,6 @@ def _rank(trial: Trial) -> tuple[int, float]:
 
 
 def _table(trials: list[Trial], space: Space) -> str:
-    head = ["trial", "state", "value", "at step", *(f"`{key}`" for key in space)]
     rows = [
         [
             *(str(t.number), t.state, _number(t.value), f"{max(t.curve, default=0):,}"),
@@ -148,25 +146,24 @@ def _table(trials: list[Trial], space: Space) -> str:
         ]
         for t in sorted(trials, key=_rank)[:SHOWN]
     ]
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(["trial", "state", "value", "at step", *(f"`{k}`" for k in space)], rows)
 
 
-def _csv(trials: list[Trial], space: Space) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["trial", "state", "value", "returns", "env_steps", "seconds", *space, "reason"]
-    )
-    for t in trials:
-        steps = max(t.curve, default=0)
-        returns = " ".join(map(repr, t.returns))
-        value = "" if math.isnan(t.value) else repr(t.value)
-        values = [t.values.get(key, "") for key in space]
-        writer.writerow(
-            [t.number, t.state, value, returns, steps, f"{t.seconds:.1f}", *values, t.reason]
-        )
-    return text.getvalue()
+def trial_rows(trials: list[Trial], space: Space) -> Rows:
+    """Return a row for each trial, with a column for each key of the space."""
+    return [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            "value": trial.value,
+            "returns": " ".join(map(repr, trial.returns)),
+            "env_steps": max(trial.curve, default=0),
+            "seconds": f"{trial.seconds:.1f}",
+            **{key: trial.values.get(key, "") for key in space},
+            "reason": trial.reason,
+        }
+        for trial in trials
+    ]
 
 
 def _number(value: float) -> str:

@@ -78,7 +78,7 @@ def test_different_versions_hardware_and_seeds_are_noted(tmp_path: Path) -> None
     )
     assert "abc (1 run) and def (1 run)" in text_of(found, "different revisions")
     assert "A chip, 2 (1 run) and B (1 run)" in text_of(found, "different hardware")
-    assert "device cuda" in text_of(found, "different devices")
+    assert "cuda 1 thread(s)" in text_of(found, "different devices")
     assert "ppo_clip 0 and trpo 4" in text_of(found, "unequal seeds")
     assert [row["seeds"] for row in found.tables["provenance"]] == ["0", "4"]
 

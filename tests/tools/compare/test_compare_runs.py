@@ -107,7 +107,8 @@ def test_summary_values_of_wrong_types_are_ignored(tmp_path: Path) -> None:
     odd = {"env_steps": "many", "eval_return": [1], "versions": "0.1", "hardware": 7, "reason": 3}
     run = read(make_run(tmp_path / "a", [1.0], summary=odd))
     assert run.status == "unfinished"
-    assert run.provenance == {"versions": "", "revision": "abc", "hardware": ""}
+    known = {"revision": "abc", "device": "cpu 1 thread(s)"}
+    assert run.provenance == {"versions": "", "hardware": ""} | known
     assert math.isnan(run.eval_return)
     settings = {"algo.clip_ratio": [1], "env.kwargs": "x", "total_env_steps": "many"}
     assert read(make_run(tmp_path / "b", [1.0], settings=settings)).budget == 0

@@ -42,4 +42,4 @@ def test_scale_is_shown_without_aggregate_scores(tmp_path: Path) -> None:
 
 def test_markdown_table_escapes_its_cells() -> None:
     table = Table("runs", "Runs", ["a|b", "c"], [["<1>", "2|3"]], "")
-    assert tables.markdown(table) == "| a\\|b | c |\n|---|---|\n| &lt;1&gt; | 2\\|3 |"
+    assert tables.markdown(table) == "| a\\|b | c |\n| --- | --- |\n| &lt;1&gt; | 2\\|3 |"

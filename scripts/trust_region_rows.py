@@ -12,7 +12,7 @@ from rlkl.tools.compare.runs import Array, Run
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.compare.stability import TOLERANCE, kl_bounds
 from rlkl.tools.compare.text import number, share
-from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.tools.rows import Row, Rows, column, grouped, select
 from rlkl.utils.errors import ConfigError
 
 NEAR = 0.1
@@ -38,6 +38,7 @@ def collect(paths: Iterable[str]) -> list[Run]:
         ConfigError: there is none, or runs of an environment have different budgets.
     """
     found: dict[tuple[str, str, str, int], Run] = {}
+    budgets: dict[str, set[int]] = {}
     for folder in runs.find(paths):
         run = runs.read(folder)
         if isinstance(run, Run) and run.status == "finished" and (at := position(run)):
@@ -47,11 +48,12 @@ def collect(paths: Iterable[str]) -> list[Run]:
             f"{' '.join(paths)}: no finished run of experiment=trust_region_family; see "
             "docs/trust_region_family.md"
         )
-    for env in {run.env_id for run in found.values()}:
-        budgets = sorted({run.budget for run in found.values() if run.env_id == env})
-        if len(budgets) > 1:
+    for run in found.values():
+        budgets.setdefault(run.env_id, set()).add(run.budget)
+    for env, some in budgets.items():
+        if len(some) > 1:
             raise ConfigError(
-                f"{env}: runs of {' and '.join(f'{b:,}' for b in budgets)} environment steps; "
+                f"{env}: runs of {' and '.join(f'{b:,}' for b in sorted(some))} environment steps; "
                 "expected one budget, so name the folder of one grid"
             )
     order = {name: place for place, name in enumerate((*KNOBS, *FACTORS))}
@@ -73,7 +75,6 @@ def run_row(run: Run) -> Row:
     bounded = bool(np.isfinite(bounds).any())
     returns = run.columns["return/train"][np.isfinite(run.columns["return/train"])]
     last = float(returns[-1]) if len(returns) else math.nan
-    outside = run.columns["ratio/clip_fraction"][made]
     scale = reference(run.env_id, [], CompareConfig())
     return {
         "environment": run.env_id,
@@ -86,15 +87,15 @@ def run_row(run: Run) -> Row:
         "updates": int(made.sum()),
         "return": last,
         "score": math.nan if scale is None else scale.normalized(last),
-        "kl_asked": _median(run.columns["kl/target"]),
-        "kl_mean": _median(kl[made]),
-        "kl_mean_95": _quantile(kl[made], 0.95),
-        "kl_state": _median(largest[made]),
-        "kl_state_largest": _quantile(largest[made], 1.0),
+        "kl_asked": quantile(run.columns["kl/target"]),
+        "kl_mean": quantile(kl[made]),
+        "kl_mean_95": quantile(kl[made], 0.95),
+        "kl_state": quantile(largest[made]),
+        "kl_state_largest": quantile(largest[made], 1.0),
         "beyond": float((kl[made] > bounds).mean()) if bounded else math.nan,
         "state_beyond": float((largest[made] > bounds).mean()) if bounded else math.nan,
-        "outside_ratio": float(np.mean(outside)),
-        "update_seconds": _median(run.columns["time/update"]),
+        "outside_ratio": float(np.mean(run.columns["ratio/clip_fraction"][made])),
+        "update_seconds": quantile(run.columns["time/update"]),
     }
 
 
@@ -105,26 +106,18 @@ def update_rows(found: Sequence[Run]) -> Rows:
     for env, algo in dict.fromkeys((run.env_id, run.algo) for run in defaults):
         seeds = [run for run in defaults if (run.env_id, run.algo) == (env, algo)]
         count = min(len(run.steps) for run in seeds)
-        tables = {
-            "kl_mean": [run.columns["kl/old_new"][:count] for run in seeds],
-            "kl_state": [run.columns["kl/max"][:count] for run in seeds],
-            "kl_bound": [kl_bounds(run)[:count] for run in seeds],
+        curves = {
+            "kl_mean": np.stack([run.columns["kl/old_new"][:count] for run in seeds]),
+            "kl_state": np.stack([run.columns["kl/max"][:count] for run in seeds]),
+            "kl_bound": np.stack([kl_bounds(run)[:count] for run in seeds]),
         }
-        for update in range(count):
-            row: Row = {"environment": env, "algorithm": algo}
-            row["env_steps"] = int(seeds[0].steps[update])
-            for name, values in tables.items():
-                middle = _median(np.array([array[update] for array in values]))
-                row[name] = float(f"{middle:.4g}")
-            rows.append(row)
+        for update, step in enumerate(seeds[0].steps[:count].tolist()):
+            kls = {key: float(f"{quantile(kl[:, update]):.4g}") for key, kl in curves.items()}
+            rows.append({"environment": env, "algorithm": algo, "env_steps": int(step)} | kls)
     return rows
 
 
-def _median(values: Array) -> float:
-    return _quantile(values, 0.5)
-
-
-def _quantile(values: Array, share: float) -> float:
+def quantile(values: Array, share: float = 0.5) -> float:
     """Return a quantile without NaNs, the higher of two neighbours; NaN if there is no number."""
     known = values[~np.isnan(values)]
     return float(np.quantile(known, share, method="higher")) if len(known) else math.nan
@@ -132,7 +125,7 @@ def _quantile(values: Array, share: float) -> float:
 
 def median(rows: Rows, key: str) -> float:
     """Return the median of a column over runs, without NaNs."""
-    return _median(np.array(column(rows, key)))
+    return quantile(np.array(column(rows, key)))
 
 
 def mean(rows: Rows, key: str) -> float:
@@ -140,22 +133,26 @@ def mean(rows: Rows, key: str) -> float:
     return float(np.mean(column(rows, key))) if rows else math.nan
 
 
-def plateau(rows: Rows) -> tuple[float, float] | None:
+def best_scores(rows: Rows) -> dict[str, float]:
+    """Return the best mean score of any algorithm and value of its knob, by environment."""
+    best: dict[str, float] = {}
+    for (env, *_), seeds in grouped(rows, "environment", "algorithm", "position").items():
+        best[env] = max(best.get(env, -math.inf), mean(seeds, "score"))
+    return best
+
+
+def plateau(rows: Rows, best: float) -> tuple[float, float] | None:
     """Return the smallest and largest value of a knob's plateau, or None if it has none.
 
     The plateau consists of the neighbouring values around the best one of the algorithm whose mean
-    score is at most `NEAR` below the best mean score of any algorithm and value.
-
-    Args:
-        rows: of one environment and one algorithm, with the column `best`.
+    score is at most `NEAR` below the `best` of the environment.
     """
-    values = sorted(distinct(rows, "value"))
-    scores = [mean(select(rows, value=value), "score") for value in values]
-    near = [score >= rows[0]["best"] - NEAR for score in scores]
-    top = int(np.argmax(scores))
-    if not near[top]:
+    scores = {value: mean(seeds, "score") for value, seeds in grouped(rows, "value").items()}
+    values = sorted(scores)
+    near = [scores[value] >= best - NEAR for value in values]
+    low = high = int(np.argmax([scores[value] for value in values]))
+    if not near[low]:
         return None
-    low = high = top
     while low > 0 and near[low - 1]:
         low -= 1
     while high + 1 < len(values) and near[high + 1]:
@@ -163,57 +160,47 @@ def plateau(rows: Rows) -> tuple[float, float] | None:
     return values[low], values[high]
 
 
-def add_best(rows: Rows) -> Rows:
-    """Add to each row the best mean score of its environment."""
-    best: dict[str, float] = {}
-    for env in distinct(rows, "environment"):
-        of_env = select(rows, environment=env)
-        settings = {(row["algorithm"], row["position"]) for row in of_env}
-        best[env] = max(
-            mean(select(of_env, algorithm=algo, position=at), "score") for algo, at in settings
-        )
-    return [row | {"best": best[row["environment"]]} for row in rows]
-
-
-def _groups(rows: Rows) -> list[tuple[str, str, Rows]]:
-    keys = dict.fromkeys((row["environment"], row["algorithm"]) for row in rows)
-    return [(env, algo, select(rows, environment=env, algorithm=algo)) for env, algo in keys]
-
-
 def bound_table(rows: Rows) -> Rows:
     """Return what each algorithm asks for and makes at its default, a row per environment."""
     table: Rows = []
-    for env, algo, group in _groups(select(rows, position="default")):
-        row = {"environment": env, "algorithm": algo, "seeds": str(len(group))}
-        row["asked"] = number(median(group, "kl_asked"))
-        row["mean KL"] = number(median(group, "kl_mean"))
-        row["95%"] = number(median(group, "kl_mean_95"))
-        row["largest of a state"] = number(median(group, "kl_state"))
-        row["largest of all"] = number(max(column(group, "kl_state_largest")))
-        row["mean beyond"] = share(mean(group, "beyond"))
-        row["state beyond"] = share(mean(group, "state_beyond"))
-        row["ratios outside"] = share(mean(group, "outside_ratio"))
+    defaults = select(rows, position="default")
+    for (env, algo), group in grouped(defaults, "environment", "algorithm").items():
         returns = column(group, "return")
         ends = f" ({min(returns):.0f} to {max(returns):.0f})" if len(returns) > 1 else ""
-        row["return"] = f"{mean(group, 'return'):.0f}{ends}"
-        row["ms"] = f"{1000 * min(column(group, 'update_seconds')):.0f}"
-        table.append(row)
+        table.append(
+            {
+                "environment": env,
+                "algorithm": algo,
+                "seeds": str(len(group)),
+                "asked": number(median(group, "kl_asked")),
+                "mean KL": number(median(group, "kl_mean")),
+                "95%": number(median(group, "kl_mean_95")),
+                "largest of a state": number(median(group, "kl_state")),
+                "largest of all": number(max(column(group, "kl_state_largest"))),
+                "mean beyond": share(mean(group, "beyond")),
+                "state beyond": share(mean(group, "state_beyond")),
+                "ratios outside": share(mean(group, "outside_ratio")),
+                "return": f"{mean(group, 'return'):.0f}{ends}",
+                "ms": f"{1000 * min(column(group, 'update_seconds')):.0f}",
+            }
+        )
     return table
 
 
 def knob_table(rows: Rows) -> Rows:
     """Return the mean return of each value of a knob, and its plateau, a row per environment."""
     table: Rows = []
-    for env, algo, group in _groups(add_best(rows)):
+    best = best_scores(rows)
+    for (env, algo), group in grouped(rows, "environment", "algorithm").items():
         row = {"environment": env, "algorithm": algo, "knob": f"`{group[0]['knob']}`"}
+        seeds = grouped(group, "position")
         for at in FACTORS:
-            found = select(group, position=at)
-            value = f"{found[0]['value']:g}: " if found else ""
-            row[at] = f"{value}{mean(found, 'return'):.0f}" if found else "–"
-        ends = plateau(group)
+            found = seeds.get(at)
+            row[at] = f"{found[0]['value']:g}: {mean(found, 'return'):.0f}" if found else "–"
+        ends = plateau(group, best[env])
         row["plateau"] = f"{ends[0]:g} to {ends[1]:g}" if ends else "none"
         row["decades"] = f"{math.log10(ends[1] / ends[0]):.1f}" if ends else "–"
-        if len(distinct(group, "value")) == 1:
+        if len(seeds) == 1:
             row["plateau"] = row["decades"] = "–"
         table.append(row)
     return table
@@ -222,13 +209,13 @@ def knob_table(rows: Rows) -> Rows:
 def asked_table(rows: Rows) -> Rows:
     """Return KL asked → made, and the share of updates beyond the bound, for each value."""
     table: Rows = []
-    for env, algo, group in _groups([row for row in rows if not math.isnan(row["kl_asked"])]):
-        row = {"environment": env, "algorithm": algo}
-        for at in FACTORS:
-            found = select(group, position=at)
-            asked, made = median(found, "kl_asked"), median(found, "kl_mean")
+    bounded = [row for row in rows if not math.isnan(row["kl_asked"])]
+    for (env, algo), group in grouped(bounded, "environment", "algorithm").items():
+        row = {"environment": env, "algorithm": algo} | dict.fromkeys(FACTORS, "–")
+        for at, found in grouped(group, "position").items():
+            asked, made = number(median(found, "kl_asked")), number(median(found, "kl_mean"))
             shares = f"{share(mean(found, 'beyond'))}, {share(mean(found, 'state_beyond'))}"
-            row[at] = f"{number(asked)} → {number(made)} ({shares})" if found else "–"
+            row[at] = f"{asked} → {made} ({shares})"
         table.append(row)
     return table
 
@@ -236,16 +223,12 @@ def asked_table(rows: Rows) -> Rows:
 def extent(rows: Rows) -> str:
     """Return one sentence on how much of the whole comparison the rows are."""
     whole = len(KNOBS) * len(FACTORS) * ENVIRONMENTS * SEEDS
-    settings: dict[tuple[str, str, str], int] = {}
-    for row in rows:
-        key = (row["environment"], row["algorithm"], row["position"])
-        settings[key] = settings.get(key, 0) + 1
+    settings = grouped(rows, "environment", "algorithm", "position").values()
     steps = " and ".join(
-        f"{max(column(select(rows, environment=env), 'env_steps')):,.0f} ({env})"
-        for env in distinct(rows, "environment")
+        f"{max(column(found, 'env_steps')):,.0f} ({env})"
+        for env, found in grouped(rows, "environment").items()
     )
-    seeds = sorted(set(settings.values()))
-    each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    each = " to ".join(map(str, sorted({min(map(len, settings)), max(map(len, settings))})))
     return (
         f"These are {len(rows)} of {whole} runs: {len(settings)} settings with {each} seeds each. "
         f"Environment steps of a run: {steps}."
