@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,7 @@ class Run:
                     learner.ranks.gather(summary)
             # Before the handlers are restored: torchrun ends the ranks that are left with SIGTERM.
             if learner.config.logger.progress != "none":
-                print_summary(asdict(summary), self.shown)
+                print_summary(summary.content(), self.shown)
         if isinstance(failure, Exception):
             raise failure
         if failure is not None:  # a SystemExit would end the process with a callback's exit code
@@ -298,7 +297,7 @@ class Run:
     def _write(self, summary: Summary) -> None:
         run_dir = self._folder_tracker.current_path() or self.run_dir
         with writing(run_dir):
-            write_json(run_dir / "summary.json", asdict(summary))
+            write_json(run_dir / "summary.json", summary.content())
 
     def _moved(self, failure: BaseException | None) -> BaseException | None:
         """Return the failure, or its cause if the folder was moved or deleted."""
@@ -331,6 +330,7 @@ class Run:
             exact=self.record.exact,
             eval_unended=len(evaluation.unended) if evaluation else None,
             eval_seconds=self.record.evaluation_seconds,
+            run_dir=self.run_dir,
         )
 
 

@@ -3,8 +3,9 @@
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,7 @@ from rlkl.version import __version__
 
 @dataclass
 class Summary:
-    """The results of a run: the content of `summary.json`.
+    """The results of a run.
 
     Attributes:
         status: `finished`, `stopped` (by the user) or `failed`.
@@ -35,6 +36,7 @@ class Summary:
         git_revision: of rlkl's checkout; None if it is installed otherwise.
         hardware: of the machine at the end: `cpu`, number of `cpus`, and `gpu` if used.
         exact: whether the results equal an uninterrupted run's; false after `exact=False`.
+        run_dir: the run's folder, an absolute path. It is not in `summary.json`.
     """
 
     status: str
@@ -56,6 +58,13 @@ class Summary:
     exact: bool = True
     eval_unended: int | None = None
     eval_seconds: float = 0.0
+    run_dir: Path | None = None
+
+    def content(self) -> dict[str, Any]:
+        """Return the content of `summary.json`."""
+        content = asdict(self)
+        del content["run_dir"]
+        return content
 
 
 def git_revision() -> str | None:

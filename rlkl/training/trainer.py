@@ -240,7 +240,7 @@ def complete(
             status = run_status(run_dir, config)  # again, now that the folder is locked
             content = read_summary(run_dir)
             if status is RunStatus.FINISHED and content is not None:
-                summary = Summary(**content)
+                summary = Summary(**content, run_dir=run_dir)
                 lead.send(summary)
                 return summary
             if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
