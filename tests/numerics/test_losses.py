@@ -284,7 +284,7 @@ def test_huber_loss_is_linear_beyond_delta(xp: Any) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("value_clip", [None, 0.5])
+@pytest.mark.parametrize("value_clip", [None, 0.45])
 def test_huber_loss_is_that_of_torch(xp: Any, value_clip: float | None) -> None:
     values, old_values, returns = grid(
         (-3.0, -0.5, -0.25, 0.0, 0.55, 0.75, 2.0), (0.0, 0.25), (-1.1, -0.05, 0.3, 0.5, 1.7)
