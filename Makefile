@@ -14,6 +14,7 @@ HAS_TEST  := $(VENV)/.has-test
 HAS_PLOTS := $(VENV)/.has-plots
 HAS_BENCH := $(VENV)/.has-bench
 HAS_DEV   := $(VENV)/.has-dev
+HAS_DOCS  := $(VENV)/.has-docs
 
 # Inside $(call ...) a comma of one's own would separate arguments.
 COMMA := ,
@@ -21,7 +22,7 @@ COMMA := ,
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test check format curves bench clean
+.PHONY: help train test check format curves bench docs clean
 
 help: ## List the commands (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,10 @@ curves: $(HAS_PLOTS) ## Draw learning curves; ARGS are options for scripts/learn
 
 bench: $(HAS_BENCH) ## Measure speed beside other libraries; ARGS are settings for `rlkl bench`
 	@$(BIN)/rlkl bench $(ARGS)
+
+docs: $(HAS_DOCS) ## Make the documentation site in build/docs, and run its notebooks
+	@$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	@echo 'build/docs/index.html; for the search: python3 -m http.server -d build/docs'
 
 clean: ## Remove build artefacts and caches; keeps runs/ and .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -64,7 +64,8 @@ def read_page(_: Sphinx, name: str, content: list[str]) -> None:
     text = content[0]
     if name in OUTSIDE:
         text = (ROOT / OUTSIDE[name]).read_text().replace("](docs/", "](") + text
-    text = re.sub(r"\]\((\.\./)?(CONTRIBUTING|CHANGELOG)\.md", lambda m: f"]({m[2].lower()}.md", text)
+    for page in ("contributing", "changelog"):
+        text = re.sub(rf"\]\((\.\./)?{page.upper()}\.md", f"]({page}.md", text)
     # A link to a file offers it for download; a folder cannot be.
     content[0] = re.sub(r"\[([^]]+)\]\(\.\./configs/bench\)", r"\1", text)
 

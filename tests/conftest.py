@@ -16,8 +16,8 @@ __all__ = ["browser", "pages"]
 
 torch.set_num_threads(1)
 backend_probe.WORTHWHILE = math.inf  # no test depends on the speed of the machine
-# Hydra copies all schemas each time it composes a config, a quarter of the time that takes. Its store
-# copies what it hands out as well, so sharing the store changes no result.
+# Hydra copies all schemas each time it composes a config, a quarter of the time that takes. Its
+# store copies what it hands out as well, so sharing the store changes no result.
 ConfigStore.__deepcopy__ = lambda self, memo: self
 settings.register_profile("rlkl", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("rlkl")
