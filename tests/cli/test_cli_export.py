@@ -13,9 +13,9 @@ def test_file_is_named_after_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     columns = {"": (0, 4), "mask": (4, 6)}
-    policy = SimpleNamespace(policy=SimpleNamespace(encoder=SimpleNamespace(columns=columns)))
-    exported = Exported(b"a model", {"vector": "[batch, 6]"}, {"action": "[batch]"}, 2e-7, 0.0, 64)
-    monkeypatch.setattr(export, "open_run", lambda *_, **__: SimpleNamespace(policy=policy))
+    inputs, outputs = {"vector": "[batch, 6]"}, {"action": "[batch]"}
+    exported = Exported(b"a model", inputs, outputs, 2e-7, 0.0, 64, columns)
+    monkeypatch.setattr(export, "open_run", lambda *_, **__: SimpleNamespace(policy=None))
     monkeypatch.setattr(export, "export_onnx", lambda trained: exported)
     assert export.main([str(tmp_path), "--checkpoint", "best"]) == 0
     assert (tmp_path / "best.onnx").read_bytes() == b"a model"

@@ -51,8 +51,8 @@ def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:
     assert isinstance(algo, PPOKLConfig)
     for target in config.targets:
         yield f"target {target:g}", replace(config.train, algo=replace(algo, target_kl=target))
-    keys = [field.name for field in fields(PPOKLFixedConfig) if field.name != "name"]
-    shared = {key: getattr(algo, key) for key in keys}
+    names = {field.name for field in fields(PPOKLFixedConfig)} - {"name"}
+    shared = {f.name: getattr(algo, f.name) for f in fields(algo) if f.name in names}
     for kl_coefficient in config.kl_coefficients:
         fixed = PPOKLFixedConfig(**shared | {"kl_coefficient": kl_coefficient})
         yield f"fixed β = {kl_coefficient:g}", replace(config.train, algo=fixed)
