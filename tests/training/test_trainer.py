@@ -42,7 +42,8 @@ def content(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 def test_complete_starts_resumes_or_skips_a_run(tmp_path: Path) -> None:
     alone = config(tmp_path / "alone")
-    rlkl.train(alone)
+    assert rlkl.train(alone).run_dir == tmp_path / "alone"
+    assert "run_dir" not in json.loads((tmp_path / "alone" / "summary.json").read_text())
     told: list[Path] = []
 
     started = config(tmp_path / "started")
