@@ -169,3 +169,14 @@ def _flag(name: str, value: Any) -> bool:
 def _shown(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Gymnasium from printing a worker's traceback in addition to the exception."""
+    level = gym.logger.min_level
+    gym.logger.min_level = gym.logger.ERROR + 1
+    try:
+        yield
+    finally:
+        gym.logger.min_level = level

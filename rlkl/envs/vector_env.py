@@ -4,8 +4,8 @@ import os
 import signal
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rlkl.envs import attributes
 from rlkl.envs.actions import check_action_space, mask_rows
-from rlkl.envs.checks import MASK_ALIAS, reported_close
+from rlkl.envs.checks import MASK_ALIAS, quiet, reported_close
 from rlkl.envs.infos import info_rows
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations, all_finite
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
@@ -90,7 +90,7 @@ class VectorEnvironment:
             "set_attr": partial(attributes.set_all, envs),
         }
         if isinstance(envs.unwrapped, AsyncVectorEnv):
-            self._methods = {name: _quiet()(method) for name, method in self._methods.items()}
+            self._methods = {name: quiet()(method) for name, method in self._methods.items()}
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
@@ -344,14 +344,3 @@ def _kill(owner: int, processes: Sequence[Any]) -> None:
     for process in processes if owner == os.getpid() else ():
         process.kill()
         process.join()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Gymnasium from printing a worker's traceback in addition to the exception."""
-    level = gym.logger.min_level
-    gym.logger.min_level = gym.logger.ERROR + 1
-    try:
-        yield
-    finally:
-        gym.logger.min_level = level
