@@ -35,6 +35,7 @@ myst_fence_as_directive = ["math"]
 myst_heading_anchors = 4
 
 nb_execution_mode = "force"
+nb_execution_in_temp = True  # its runs are not kept
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
