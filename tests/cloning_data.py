@@ -1,4 +1,4 @@
-"""Small environments to clone in, and demonstrations written by hand."""
+"""Small environments and fixed demonstrations for the tests of cloning."""
 
 from collections.abc import Sequence
 from functools import partial

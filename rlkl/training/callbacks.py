@@ -168,7 +168,7 @@ class Callbacks:
                 )
 
     def end(self, learner: Learner, summary: Summary) -> None:
-        """End the run, unless it has not begun."""
+        """End the run if it has started."""
         if self._has_begun:
             self.all("on_run_end", learner, summary)
 

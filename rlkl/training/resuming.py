@@ -16,7 +16,7 @@ from rlkl.version import __version__
 
 
 def changes_end(changed: dict[str, tuple[Any, Any]]) -> bool:
-    """Return whether changes of a config say anew when the run ends."""
+    """Return whether a changed config also changes when the run ends."""
     return not changed.keys().isdisjoint(END_KEYS)
 
 
