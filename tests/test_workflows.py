@@ -1,10 +1,12 @@
-"""The workflows parse, and the files they name exist."""
+"""The workflows parse, the files they name exist, and the citation has the version."""
 
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+
+from rlkl.version import __version__
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".github" / "workflows"
@@ -24,3 +26,7 @@ def test_dockerfile_copies_files_that_exist() -> None:
     sources = [source for line in lines for source in line.split()[:-1]]
     assert "rlkl" in sources
     assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+def test_citation_has_the_version() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
