@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import OmegaConf
 
 from rlkl.cli.command_line import for_hydra, parse
-from rlkl.cli.compose import as_list, load, overridden
+from rlkl.cli.compose import as_list, load, overridden, with_env_settings
 from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hydra_errors import one_line_errors
 from rlkl.cli.schema import CONFIG_DIR, FREE_KEY, GROUPS, STACKED, options
@@ -221,7 +221,8 @@ def _untuned_values(fixed: list[str], space: Space) -> dict[str, Any] | None:
 
 def experiment_yaml(overrides: list[str], comment: str) -> str:
     """Return an experiment file that is equivalent to overrides of `rlkl train`."""
-    values = {override.key_or_group: override.value() for override in map(parse, overrides)}
+    settings = map(parse, with_env_settings(overrides))
+    values = {override.key_or_group: override.value() for override in settings}
     stacked: list[Any] = []
     chosen: list[Any] = []
     content = OmegaConf.create({})
