@@ -60,6 +60,9 @@ def test_wheel_holds_package_and_configs_only(wheel: Path) -> None:
         "rlkl/tools/playground/index.html",
         "rlkl/tools/compare/page.css",
         "rlkl/tools/compare/page.html",
+        "rlkl/tools/compare/head.html",
+        "rlkl/tools/compare/table.html",
+        "rlkl/tools/tuning/study.html",
         "rlkl/tools/compare/page.js",
     } <= set(names)
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"

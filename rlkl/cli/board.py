@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tensorboard import program  # type: ignore[import-untyped]
 
+from rlkl.cli.board_tabs import FIRST_TAB, tabs
 from rlkl.cli.text import sections
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
             # SIGTERM cleans up too; and the parent process may have set SIGINT to be ignored.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.default_int_handler)
-            print(f"TensorBoard shows {names} at {address} (Ctrl-C ends it)", flush=True)
+            print(f"TensorBoard shows {names} until Ctrl-C:\n  {address}{FIRST_TAB}", flush=True)
             threading.Event().wait()
     return 0
 
@@ -155,7 +156,7 @@ def serve(folder: Path, port: int | None) -> str:
 
     Without a port it takes the first free one from 6006 on, with 0 any.
     """
-    board = program.TensorBoard()
+    board = program.TensorBoard(tabs())
     board.configure(("rlkl",), logdir=str(folder), port=port)
     try:
         # TensorBoard prints there how it loads, which needs no action.

@@ -1,13 +1,12 @@
 """Help texts, wrapped to 80 columns, and tables."""
 
-import textwrap
 from collections.abc import Mapping
 
 from rich.console import Console
 
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.lines import paragraph
 
-WIDTH = 80
 LONGEST_NAME = 30
 """The meaning of a longer name goes on the next line."""
 
@@ -28,18 +27,6 @@ def rows(content: Mapping[str, str], indent: str = "  ") -> list[str]:
 def sections(contents: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return lines with a heading above each list of names and meanings."""
     return [line for heading, content in contents.items() for line in ("", heading, *rows(content))]
-
-
-def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
-    """Return a text in lines, the first indented by `first`, the others by `others`."""
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=others,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
 
 
 def check_no_flags(command: str, arguments: list[str]) -> None:

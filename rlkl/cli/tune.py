@@ -13,6 +13,7 @@ import yaml
 from rlkl.cli.compose_tuning import Tuning, configure, experiment_yaml, load_tuning
 from rlkl.cli.schema import options, register_schemas
 from rlkl.cli.text import check_no_flags, sections
+from rlkl.tools.tuning.page import PAGE, write_page
 from rlkl.tools.tuning.report import write_report
 from rlkl.tools.tuning.study import Study, Trial, best_of
 from rlkl.training.config import leaves
@@ -22,6 +23,7 @@ from rlkl.training.run_folder import check_folder
 from rlkl.utils.atomic_files import FolderLock, remove_partials, write_durably
 from rlkl.utils.cpu import usable_cores
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.lines import paragraph
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.signals import stop_signal
 from rlkl.utils.streams import tell
@@ -145,24 +147,23 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _run_study(study: Study, tuning: Tuning, folder: Path, command: str) -> int:
     config, before = tuning.config, len(study.trials)
+    title = f"{config.algo.name} on {config.env.id}"
     done = f"; {before} already done" * bool(before)
-    print(
-        f"{config.algo.name} on {config.env.id}: {tuning.tune.trials} trials of "
+    start = (
+        f"{title}: {tuning.tune.trials} trials of "
         f"{tuning.tune.seeds} × {config.total_env_steps:,} environment steps, "
-        f"{tuning.tune.parallel} at a time, in {folder}{done}",
-        flush=True,
+        f"{tuning.tune.parallel} at a time, in {folder}{done}"
     )
+    print("\n".join(paragraph(start, others="  ")), flush=True)
 
     def show(trial: Trial, best: Trial | None) -> None:
         value = for_terminal(trial.reason) if trial.state == "failed" else f"{trial.value:.4g}"
         at = f" at {max(trial.curve):,} steps" if trial.state == "pruned" else ""
         values = " ".join(f"{key}={value}" for key, value in trial.values.items())
         so_far = "" if best is None else f" (best {best.value:.4g}, trial {best.number})"
-        print(
-            f"[{trial.number}/{tuning.tune.trials}] {trial.state}{at}: {value}{so_far}  {values}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"[{trial.number}/{tuning.tune.trials}] {trial.state}{at}: {value}{so_far}  {values}"
+        print("\n".join(paragraph(line, others="    ")), file=sys.stderr, flush=True)
+        write_page(study, folder, f"Tuning {title}", command)
 
     with stop_signal() as stop:
         study.run(stop.is_set, show)
@@ -176,7 +177,8 @@ def _run_study(study: Study, tuning: Tuning, folder: Path, command: str) -> int:
         use.append(f"    {train.replace('train', 'train -m', 1)} {seeds}")
     if trials:
         write_report(study, folder, command, use)
-        print(f"report: {folder / 'report.md'}")
+        write_page(study, folder, f"Tuning {title}", command, use)
+        print(f"report: {folder / PAGE}, and as Markdown: {folder / 'report.md'}")
     if len(trials) < tuning.tune.trials:
         print(f"stopped after {len(trials)} trials; to continue, run it again: {command}")
         return 130

@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TextIO, cast
 
@@ -16,10 +15,15 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from rlkl.training.report import Report
+from rlkl.utils.lines import WIDTH, paragraph
 from rlkl.utils.streams import failsafe_stdout
 
 REFRESH = 0.1
 """Seconds between two updates of the live line."""
+
+
+MIN_BAR = 2
+"""Columns that the live line needs besides its text."""
 
 
 class NoProgress(AbstractContextManager["NoProgress"]):
@@ -41,18 +45,33 @@ class NoProgress(AbstractContextManager["NoProgress"]):
     def show(self, report: Report) -> None:
         """Show the report of an iteration."""
 
-    def _line(self, report: Report) -> str:
+    def _line(self, report: Report, width: int) -> str:
+        """Return the progress in one line; the numbers that do not fit are left out."""
         env_steps, total = report.env_steps, self.total_env_steps
         elapsed = max(time.monotonic() - self._start, 1e-9)
         made = env_steps - self._env_steps_before
-        mean = report.scalars["return/train"]
-        shown = "-" if math.isnan(mean) else f"{mean:.1f}"
-        left = timedelta(seconds=round(max(0, total - env_steps) * elapsed / made))
-        return (
-            f"{min(100, 100 * env_steps // total):3d}%  {env_steps:,} steps  "
-            f"{made / elapsed:,.0f} steps/s  return {shown}  "
-            f"KL {report.scalars['kl/old_new']:.4f}  {left} left"
-        )
+        mean, kl = report.scalars["return/train"], report.scalars["kl/old_new"]
+        seconds = round(max(0, total - env_steps) * elapsed / made)
+        fields = {
+            "share": f"{min(100, 100 * env_steps // total):3d}%",
+            "steps": f"{_count(env_steps)} steps",
+            "speed": f"{_count(made / elapsed)} steps/s",
+            "return": f"return {'-' if math.isnan(mean) else _decimal(mean, 1)}",
+            "kl": f"KL {_decimal(kl, 4)}",
+            "left": f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left",
+        }
+        for name in ("speed", "steps", "left"):
+            if len("  ".join(fields.values())) > width:
+                del fields[name]
+        return "  ".join(fields.values())
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e7 else f"{number / 1e6:,.1f}M"
+
+
+def _decimal(number: float, digits: int) -> str:
+    return f"{number:.{digits}f}" if abs(number) < 1e5 else f"{number:.3g}"
 
 
 class PlainProgress(NoProgress):
@@ -64,7 +83,8 @@ class PlainProgress(NoProgress):
         self._last_twentieth = 20 * env_steps // total_env_steps
 
     def __enter__(self) -> Self:
-        self._print(f"{self.title}: {self.total_env_steps:,} environment steps")
+        title = f"{self.title}: {self.total_env_steps:,} environment steps"
+        self._print("\n".join(paragraph(title, others="  ")))
         return self
 
     def show(self, report: Report) -> None:
@@ -73,7 +93,7 @@ class PlainProgress(NoProgress):
         now = time.monotonic()
         if twentieth > self._last_twentieth or now - self._last_time > 30:
             self._last_twentieth, self._last_time = twentieth, now
-            self._print(f"  {self._line(report)}")
+            self._print(f"  {self._line(report, WIDTH - 2)}")
 
     def _print(self, line: str) -> None:
         print(line, file=failsafe_stdout(), flush=True)
@@ -108,7 +128,8 @@ class LiveProgress(NoProgress):
     def show(self, report: Report) -> None:
         """Update the line."""
         completed = min(report.env_steps, self.total_env_steps)
-        self._progress.update(self._task, completed=completed, line=self._line(report))
+        line = self._line(report, self._progress.console.width - MIN_BAR)
+        self._progress.update(self._task, completed=completed, line=line)
         if (now := time.monotonic()) - self._shown > REFRESH:
             self._shown = now
             self._progress.refresh()

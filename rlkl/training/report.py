@@ -112,6 +112,10 @@ DIAGNOSIS_TAGS: dict[str, Tag] = {
 """Numbers that are reported every `logger.diagnosis_interval` iterations."""
 
 CHARTS: dict[str, dict[str, list[str]]] = {
+    "Return and KL": {
+        "return, mean of the last 100 training episodes": ["return/train"],
+        "KL(π_old ‖ π_θ) beside its target": ["kl/old_new", "kl/target"],
+    },
     "Return": {
         "return while training, mean of the last 100 episodes": ["return/train"],
         "return of deterministic actions": ["return/eval"],

@@ -55,9 +55,11 @@ METRICS = {
     "return/train": "return/train, last",
     "return/eval": "return/eval",
     KL_OF_RUN: "kl/old_new, mean",
-    "policy/entropy": "policy/entropy, last",
 }
 """Result columns of the table: tags and titles."""
+
+IDENTITY = ("algo.name", "env.id", "seed")
+"""The hyperparameters that say which run it is."""
 
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
 """The hyperparameters that are selected when the table opens; TensorBoard selects five."""

@@ -21,7 +21,8 @@ from rlkl.algos import ALGORITHMS
 from rlkl.cli import main
 from rlkl.cli.board import combine
 from rlkl.cli.board import main as board_main
-from rlkl.training.tensorboard import KL_OF_RUN, SHOWN_FIRST, layout
+from rlkl.cli.board_tabs import FIRST_TAB
+from rlkl.training.tensorboard import KL_OF_RUN, layout
 
 RUNS = ("ppo_clip", "ppo_kl", "trpo")
 LOADED = 60_000
@@ -152,10 +153,11 @@ class Board:
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
-        self.line = self.process.stdout.readline()
-        found = re.search(r"http://\S+", self.line)
+        self.line, link = self.process.stdout.readline(), self.process.stdout.readline()
+        self.link = link.strip()
+        found = re.fullmatch(r"(http://\S+/)#custom_scalars&_smoothingWeight=0", self.link)
         assert found, self.process.communicate()
-        self.address = found.group()
+        self.address = found.group(1)
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
         """Return its exit code, and what it printed after its first line."""
@@ -173,7 +175,8 @@ def test_board_serves_until_a_signal(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     board = Board(runs, "ppo_kl", "trpo")
-    assert board.line.startswith("TensorBoard shows ppo_kl, trpo at http://localhost:")
+    assert board.line == "TensorBoard shows ppo_kl, trpo until Ctrl-C:\n"
+    assert board.address.startswith("http://localhost:")
     assert "TensorBoard" in urlopen(board.address, timeout=60).read().decode()
     assert board.end(number) == (0, "", "")
     assert not list(tmp_path.iterdir())
@@ -206,6 +209,28 @@ def address(runs: Path) -> Iterator[str]:
         yield board.address
     finally:
         assert board.end() == (0, "", "")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("ending", ["", FIRST_TAB])
+def test_address_opens_on_return_and_kl(
+    ending: str, address: str, pages: Pages, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    page = pages.open(address + ending, width=1400)
+    cards = page.locator("tf-custom-scalar-multi-line-chart-card")
+    first = ["return, mean of the last 100 training episodes", "KL(π_old ‖ π_θ) beside its target"]
+    for number, title in enumerate(first):
+        expect(cards.nth(number)).to_contain_text(title, timeout=LOADED)
+        box = cards.nth(number).bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 900  # seen without scrolling
+    # Three curves of KL, and the targets of ppo_kl and trpo.
+    expect(cards.nth(1).locator(".matches-text")).to_have_text("Matches (5)", timeout=LOADED)
+    smoothing = page.locator("tf-custom-scalar-dashboard tf-smoothing-input paper-slider")
+    expect(smoothing).to_have_attribute("aria-valuenow", "0" if ending else "0.6")
+    assert page.screenshot(path=tmp_path / "first.png")
 
 
 def matches(tags: list[str], runs: Path) -> int:
@@ -253,7 +278,7 @@ def test_custom_scalars_show_a_curve_per_run(
 ) -> None:
     from playwright.sync_api import expect
 
-    page = pages.open(f"{address}#custom_scalars", height=5000)
+    page = pages.open(f"{address}#custom_scalars", height=6000)
     charts = [chart for category in layout().values() for chart in category.values()]
     curves = [matches(tags, runs) for kind, tags in charts if kind == "Multiline"]
     cards = page.locator("tf-custom-scalar-multi-line-chart-card")
@@ -278,13 +303,17 @@ def test_hyperparameter_table_has_a_row_per_run(
 ) -> None:
     from playwright.sync_api import expect
 
-    page = pages.open(f"{address}#hparams", width=2200)
+    page = pages.open(f"{address}#hparams", width=1400)
     cells = page.locator("vaadin-grid-cell-content:not(:empty)")
     for run in RUNS:  # the names of the run and of its algorithm
         expect(cells.get_by_text(run, exact=True)).to_have_count(2, timeout=LOADED)
     texts = [text for text in cells.all_inner_texts() if text.strip()]
-    shown = ["Trial ID", "Show Metrics", *sorted(SHOWN_FIRST), "return/train, last"]
-    assert texts[: len(shown)] == shown
+    # Only the algorithm differs.
+    shown = ["Trial ID", "Show Metrics", "algo.name", "return/train, last", "return/eval"]
+    assert texts[:6] == [*shown, "kl/old_new, mean"]
+    last = cells.get_by_text("kl/old_new, mean", exact=True).bounding_box()
+    assert last is not None
+    assert last["x"] + last["width"] <= 1400  # no column is beyond the edge
     for run in RUNS:
         kl = [float(row["kl/old_new"]) for row in records(runs / run)]
         for value in (float(records(runs / run)[-1]["return/train"]), sum(kl) / len(kl)):

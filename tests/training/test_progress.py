@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,59 @@ def test_progress_is_below_100_percent_until_the_end(
     display = PlainProgress("", 1000)
     display.show(Report(999, METRICS | {"return/train": math.nan}, {}))
     assert capsys.readouterr().out.lstrip().startswith("99%")
+
+
+class Lines(PlainProgress):
+    """Progress after a known time."""
+
+    def at(self, seconds: float, env_steps: int, mean: float, kl: float, width: int = 78) -> str:
+        self._start = time.monotonic() - seconds
+        report = Report(env_steps, {"return/train": mean, "kl/old_new": kl}, {})
+        return self._line(report, width)
+
+
+def test_progress_lines_are_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1e6)
+    usual, long = Lines("", 100_000), Lines("", 10**9)
+    assert usual.at(10, 50_000, 123.45, 0.01234) == (
+        " 50%  50,000 steps  5,000 steps/s  return 123.5  KL 0.0123  0:00:10 left"
+    )
+    assert usual.at(10, 50_000, math.nan, math.inf) == (
+        " 50%  50,000 steps  5,000 steps/s  return -  KL inf  0:00:10 left"
+    )
+    assert long.at(90_000, 2 * 10**8, -4321.0, 0.0098) == (
+        " 20%  200.0M steps  2,222 steps/s  return -4321.0  KL 0.0098  100:00:00 left"
+    )
+    # Too long: the speed is left out.
+    assert long.at(90, 999_900_000, -1.25e8, 12345.5) == (
+        " 99%  999.9M steps  return -1.25e+08  KL 12345.5000  0:00:00 left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (72, " 50%  50,000 steps  5,000 steps/s  return 123.5  KL 0.0123  0:00:10 left"),
+        (71, " 50%  50,000 steps  return 123.5  KL 0.0123  0:00:10 left"),
+        (50, " 50%  return 123.5  KL 0.0123  0:00:10 left"),
+        (30, " 50%  return 123.5  KL 0.0123"),
+    ],
+)
+def test_narrow_terminals_show_fewer_numbers(
+    width: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1e6)
+    assert Lines("", 100_000).at(10, 50_000, 123.45, 0.01234, width) == line
+
+
+def test_long_title_goes_on_below(capsys: pytest.CaptureFixture[str]) -> None:
+    title = "ppo_kl on Pendulum-v1 × 2 (sync, auto), cpu, torch engine (it has a memory)"
+    with PlainProgress(title, 4_000):
+        pass
+    assert capsys.readouterr().out == (
+        "ppo_kl on Pendulum-v1 × 2 (sync, auto), cpu, torch engine (it has a memory):\n"
+        "  4,000 environment steps\n"
+    )
 
 
 def test_none_is_silence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,8 @@ def test_dashboard_has_each_chart_once(logdir: Logdir) -> None:
     }
     assert categories == {category: list(charts) for category, charts in layout().items()}
     assert list(categories) == [
-        "Return", "KL", "Ratio", "Trust region", "Policy", "Value", "Plasticity", "Speed",
+        "Return and KL", "Return", "KL", "Ratio", "Trust region", "Policy", "Value", "Plasticity",
+        "Speed",
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -36,13 +37,9 @@ def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str
     """Return the page, which also shows the command line that made it."""
     warnings = [caution for caution in comparison.cautions if caution.is_warning]
     notes = [caution for caution in comparison.cautions if not caution.is_warning]
-    template = jinja2.Environment(autoescape=True, keep_trailing_newline=True).from_string(
-        _asset("page.html")
-    )
-    return template.render(
+    return render(
+        "page.html",
         title=title(comparison),
-        version=__version__,
-        style=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
         runs=plural(sum(len(env.entries) for env in comparison.environments), "run"),
         command=command,
@@ -55,8 +52,16 @@ def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str
         style_of=style,
         sample=svg.sample,
         draw=svg.draw,
-        kinds_of=_kinds,
     )
+
+
+def render(name: str, *folders: Path, **values: Any) -> str:
+    """Render a template of this folder, or of others, which may include those of this one."""
+    loader = jinja2.FileSystemLoader([*folders, Path(__file__).parent])
+    environment = jinja2.Environment(loader=loader, autoescape=True, keep_trailing_newline=True)
+    style = Markup(_asset("page.css"))
+    values |= {"version": __version__, "style": style, "kinds_of": _kinds}
+    return environment.get_template(name).render(values)
 
 
 def _asset(name: str) -> str:

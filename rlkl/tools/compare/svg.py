@@ -60,7 +60,8 @@ class Frame(NamedTuple):
         return f'<path class="{kind}" d="M{x:.1f} {self.top}V{self.bottom:.1f}"/>'
 
 
-def _marker(look: charts.Style, x: float, y: float, size: float) -> str:
+def marker(look: charts.Style, x: float, y: float, size: float) -> str:
+    """Return a marker at a point."""
     place = f"translate({x:.1f} {y:.1f}) scale({size})"
     return f'<use href="#{MARKERS[look.marker]}" transform="{place}"/>'
 
@@ -71,7 +72,7 @@ def sample(look: charts.Style) -> str:
         f'<svg class="sample" viewBox="0 0 44 14" width="44" height="14" aria-hidden="true" '
         f'stroke="{look.color}" fill="{look.color}"><line x1="1" x2="43" y1="7" y2="7" '
         f'stroke-width="2.4" stroke-dasharray="{DASH_ARRAYS[look.dashes]}"/>'
-        f"{_marker(look, 22, 7, 4)}</svg>"
+        f"{marker(look, 22, 7, 4)}</svg>"
     )
 
 
@@ -86,7 +87,7 @@ def draw(chart: charts.Chart, labels: Sequence[str], *, narrow: bool = False) ->
     return _dots(chart, labels, width)
 
 
-def _element(width: int, height: float, words: str, content: Iterable[str], data: str = "") -> str:
+def element(width: int, height: float, words: str, content: Iterable[str], data: str = "") -> str:
     """Return an SVG element; `words` describe it for screen readers."""
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height:.0f}" role="img" '
@@ -94,10 +95,10 @@ def _element(width: int, height: float, words: str, content: Iterable[str], data
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "tick") -> str:
-    return (
-        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-    )
+def text(x: float, y: float, words: str, anchor: str = "middle", kind: str = "tick") -> str:
+    """Return a line of text."""
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="{kind}" {place}>{escape(words)}</text>'
 
 
 def _group(number: int, content: Iterable[str]) -> str:
@@ -105,36 +106,54 @@ def _group(number: int, content: Iterable[str]) -> str:
     return f'<g class="g{number}" stroke="{color}" fill="{color}">{"".join(content)}</g>'
 
 
-def _axes(
-    frame: Frame, x_label: str, height: float, y_ticks: Sequence[float] | None = None
+def axes(
+    frame: Frame,
+    x_label: str,
+    height: float,
+    y_ticks: Sequence[float] | None = None,
+    x_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> list[str]:
-    """Return grid, axes and the name of the x axis; without `y_ticks` there is no y axis."""
+    """Return grid, axes and the name of the x axis; without `y_ticks` there is no y axis.
+
+    `x_ticks` are positions and their names; by default round numbers.
+    """
     parts = []
     for tick in y_ticks or ():
         y = frame.y(tick)
         parts.append(frame.across("grid", y))
-        parts.append(_text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"))
-    for tick in charts.ticks(*frame.x_range, most=5):
+        parts.append(text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"))
+    if x_ticks is None:
+        x_ticks = [(tick, charts.tick_text(tick)) for tick in charts.ticks(*frame.x_range, most=5)]
+    for tick, name in x_ticks:
         x = frame.x(tick)
-        parts += [frame.down("grid", x), _text(x, frame.bottom + 17, charts.tick_text(tick))]
+        parts += [frame.down("grid", x), text(x, frame.bottom + 17, name)]
     start = f"{frame.left:.1f} " + ("" if y_ticks is None else f"{frame.top}V")
     parts.append(f'<path class="axis" d="M{start}{frame.bottom:.1f}H{frame.right:.1f}"/>')
-    parts.append(_text((frame.left + frame.right) / 2, height - 6, x_label, kind="name"))
+    parts.append(text((frame.left + frame.right) / 2, height - 6, x_label, kind="name"))
     return parts
+
+
+def left_of(y_ticks: Sequence[float]) -> float:
+    """Return the left edge of the data beside a y axis with a name and these ticks."""
+    return 30 + LETTER * max((len(charts.tick_text(tick)) for tick in y_ticks), default=0)
+
+
+def y_name(frame: Frame, name: str) -> str:
+    """Return the name of the y axis."""
+    middle = (frame.top + frame.bottom) / 2
+    return (
+        f'<text class="name" transform="translate(13 {middle:.1f}) rotate(-90)" '
+        f'text-anchor="middle">{escape(name)}</text>'
+    )
 
 
 def _lines(chart: charts.LineChart, labels: Sequence[str], width: int, height: int) -> str:
     y_range = charts.extent(chart, "y")
     y_ticks = charts.ticks(*y_range, log=chart.log)
-    widest = max((len(charts.tick_text(tick)) for tick in y_ticks), default=0)
-    left = 30 + LETTER * widest
-    frame = Frame(left, width - 19, 14, height - 42, charts.extent(chart, "x"), y_range, chart.log)
-    middle = (frame.top + frame.bottom) / 2
-    parts = _axes(frame, chart.x_label, height, y_ticks)
-    parts.append(
-        f'<text class="name" transform="translate(13 {middle:.1f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(chart.y_label)}</text>'
-    )
+    left, x_range = left_of(y_ticks), charts.extent(chart, "x")
+    frame = Frame(left, width - 19, 14, height - 42, x_range, y_range, chart.log)
+    parts = axes(frame, chart.x_label, height, y_ticks)
+    parts.append(y_name(frame, chart.y_label))
     note_y, note = frame.top + 10, charts.level_note(chart)
     if chart.level is not None and y_range[0] <= chart.level <= y_range[1]:
         y = frame.y(chart.level)
@@ -142,10 +161,10 @@ def _lines(chart: charts.LineChart, labels: Sequence[str], width: int, height: i
         note_y, note = y - 4, "threshold"
     parts += [_line(frame, chart, line, labels) for line in chart.lines]
     if note:
-        parts.append(_text(frame.left + 5, note_y, note, "start", "levelname"))
+        parts.append(text(frame.left + 5, note_y, note, "start", "levelname"))
     ends = [f"{line.group} ends at {line.y[-1]:.4g}" for line in chart.lines if line.y]
     words = f"{chart.title}: {chart.y_label} along {chart.x_label}. {'; '.join(ends)}"
-    return _element(width, height, words, parts, _data(chart, frame, labels))
+    return element(width, height, words, parts, _data(chart, frame, labels))
 
 
 def _line(frame: Frame, chart: charts.LineChart, line: charts.Line, labels: Sequence[str]) -> str:
@@ -164,7 +183,7 @@ def _line(frame: Frame, chart: charts.LineChart, line: charts.Line, labels: Sequ
         dashes, path = DASH_ARRAYS[look.dashes], _path(points, chart.steps)
         drawn.append(f'<path class="line" stroke-dasharray="{dashes}" d="{path}"/>')
         where = charts.marked(len(points), number, len(labels))
-        drawn += [_marker(look, x, y, 3.2) for x, y in points[where]]
+        drawn += [marker(look, x, y, 3.2) for x, y in points[where]]
     return _group(number, drawn)
 
 
@@ -214,22 +233,22 @@ def _dots(chart: charts.DotChart, labels: Sequence[str], width: int) -> str:
     height = 52 + ROW * len(texts) + TEXT_ROW * sum(map(len, texts))
     left = 14 if above else 14 + longest
     frame = Frame(left, width - 19, 4, height - 44, charts.extent(chart, "x"))
-    parts = _axes(frame, chart.x_label, height)
+    parts = axes(frame, chart.x_label, height)
     if chart.level is not None:
         parts.append(frame.down("level", frame.x(chart.level)))
     top, words = frame.top, []
     for dot, lines in zip(chart.dots, texts, strict=True):
         y = top + TEXT_ROW * len(lines) + ROW / 2
         written = [
-            _text(frame.left, top + TEXT_ROW * i, line, "start", "row")
+            text(frame.left, top + TEXT_ROW * i, line, "start", "row")
             for i, line in enumerate(lines, 1)
-        ] or [_text(frame.left - 7, y + 4.5, dot.text, "end", "row")]
+        ] or [text(frame.left - 7, y + 4.5, dot.text, "end", "row")]
         number = labels.index(dot.group)
         parts.append(_group(number, [*_dot(frame, dot, y, charts.style(number)), *written]))
         known = "" if math.isnan(dot.low) else f" ({dot.low:.4g} to {dot.high:.4g})"
         words.append(f"{dot.text} {dot.value:.4g}{known}")
         top = y + ROW / 2
-    return _element(width, height, f"{chart.title}, {chart.x_label}: {'; '.join(words)}", parts)
+    return element(width, height, f"{chart.title}, {chart.x_label}: {'; '.join(words)}", parts)
 
 
 def _dot(frame: Frame, dot: charts.Dot, y: float, look: charts.Style) -> list[str]:
@@ -239,5 +258,5 @@ def _dot(frame: Frame, dot: charts.Dot, y: float, look: charts.Style) -> list[st
         low, high = frame.x(dot.low), frame.x(dot.high)
         drawn.append(f'<path class="interval" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
         tip += f" [{dot.low:.4g}, {dot.high:.4g}]"
-    drawn.append(_marker(look, frame.x(dot.value), y, 4.6))
+    drawn.append(marker(look, frame.x(dot.value), y, 4.6))
     return [f"<title>{escape(tip)}</title>", *drawn]

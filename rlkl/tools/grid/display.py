@@ -20,6 +20,7 @@ from rlkl.tools.grid.call import Call, Status
 from rlkl.training.config import TrainConfig
 from rlkl.training.run_status import read_summary
 from rlkl.utils.atomic_files import open_nofollow
+from rlkl.utils.lines import paragraph
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import failsafe_stdout
 
@@ -202,7 +203,7 @@ class Display(threading.Thread):
 
     def _print(self, line: str) -> None:
         if self._kind != "none":
-            self._console.print(Text(f"  {line}"))
+            self._console.print(Text("\n".join(paragraph(line, "  ", " " * 12))))
 
     def _table(self) -> Group:
         overview = self._grid.overview(time.monotonic())

@@ -26,6 +26,10 @@ STYLES = {
 EDGE = 0.02
 """Fraction of an interval at each end that counts as its edge."""
 SHOWN = 10
+IMPORTANCE = (
+    "How much each key separates the best quarter of the complete trials from the rest "
+    "(PED-ANOVA, Watanabe et al. 2023). Shares sum to 1. Pruned trials are left out."
+)
 
 
 def write_report(study: Study, folder: Path, command: str, use: list[str]) -> None:
@@ -62,17 +66,14 @@ def _results(
     study: Study, trials: list[Trial], shares: dict[str, float], use: list[str]
 ) -> list[str]:
     """Return the paragraphs about the trials."""
-    config, best = study.config, best_of(trials)
-    count = Counter(trial.state for trial in trials)
+    best = best_of(trials)
     parts = [
-        f"{len(trials)} of {max(len(trials), config.trials)} trials: {count['complete']} complete, "
-        f"{count['pruned']} pruned, {count['failed']} failed; {_seeds(config.seeds)} each; "
-        f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
-        "over its seeds of the training return (last 100 episodes).",
+        counts(study, trials),
         *(f"**{for_markdown(warning)}**" for warning in warnings(study, trials)),
     ]
     if best is not None:
-        parts += ["## Best trial", _best(best, trials, study), *use]
+        values = "\n".join(f"- `{key}={value}`" for key, value in best.values.items())
+        parts += ["## Best trial", best_text(best, trials, study), values, *use]
     parts += ["## Search space", "\n".join(f"- `{k}`: {d}" for k, d in study.space.items())]
     parts += [f"## The {min(SHOWN, len(trials))} best trials", _table(trials, study.space)]
     if failed := [trial for trial in trials if trial.state == "failed"]:
@@ -82,26 +83,36 @@ def _results(
         rows = [(f"`{key}`", f"{share:.2f}") for key, share in shares.items()]
         parts += [
             "## Importance",
-            "How much each key separates the best quarter of the complete trials from the rest "
-            "(PED-ANOVA, Watanabe et al. 2023). Shares sum to 1. Pruned trials are left out.",
+            IMPORTANCE,
             markdown_table(["key", "share"], rows),
         ]
     return parts
+
+
+def counts(study: Study, trials: list[Trial]) -> str:
+    """Return how many trials there are, and what their value is."""
+    config, count = study.config, Counter(trial.state for trial in trials)
+    return (
+        f"{len(trials)} of {max(len(trials), config.trials)} trials: {count['complete']} complete, "
+        f"{count['pruned']} pruned, {count['failed']} failed; {_seeds(config.seeds)} each; "
+        f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
+        "over its seeds of the training return (last 100 episodes)."
+    )
 
 
 def _seeds(number: int) -> str:
     return f"{number} seed{'s' * (number > 1)}"
 
 
-def _best(best: Trial, trials: list[Trial], study: Study) -> str:
+def best_text(best: Trial, trials: list[Trial], study: Study) -> str:
+    """Return the value of the best trial, of its seeds, and of the user's config."""
     text = f"Trial {best.number}: {_number(best.value)}"
     if len(best.returns) > 1:
         text += f" (seeds {', '.join(map(_number, best.returns))})"
     first = trials[0]
     if study.first is not None and first.state == "complete":
         text += f"; your config, trial 1: {_number(first.value)}"
-    values = "\n".join(f"- `{key}={value}`" for key, value in best.values.items())
-    return f"{text}.\n\n{values}"
+    return f"{text}."
 
 
 def warnings(study: Study, trials: list[Trial]) -> list[str]:
@@ -133,20 +144,28 @@ def warnings(study: Study, trials: list[Trial]) -> list[str]:
     return found
 
 
-def _rank(trial: Trial) -> tuple[int, float]:
+COLUMNS = ("trial", "state", "value", "at step")
+
+
+def rank(trial: Trial) -> tuple[int, float]:
     """Return a key that sorts trials by state, and by value from the best."""
     return list(STYLES).index(trial.state), -trial.value if math.isfinite(trial.value) else math.inf
 
 
 def _table(trials: list[Trial], space: Space) -> str:
-    rows = [
+    rows = cells(sorted(trials, key=rank)[:SHOWN], space)
+    return markdown_table([*COLUMNS, *(f"`{k}`" for k in space)], rows)
+
+
+def cells(trials: list[Trial], space: Space) -> list[list[str]]:
+    """Return a row of text for each trial: `COLUMNS`, and the value of each key."""
+    return [
         [
             *(str(t.number), t.state, _number(t.value), f"{max(t.curve, default=0):,}"),
             *(_short(t.values.get(key, "")) for key in space),
         ]
-        for t in sorted(trials, key=_rank)[:SHOWN]
+        for t in trials
     ]
-    return markdown_table(["trial", "state", "value", "at step", *(f"`{k}`" for k in space)], rows)
 
 
 def trial_rows(trials: list[Trial], space: Space) -> Rows:

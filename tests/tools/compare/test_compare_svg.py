@@ -67,7 +67,7 @@ def test_long_texts_are_written_above_their_rows() -> None:
 
 def test_page_has_the_shape_of_every_marker() -> None:
     shapes = re.findall(
-        r'<(?:circle|path) id="(\w+)"', Path(svg.__file__).with_name("page.html").read_text()
+        r'<(?:circle|path) id="(\w+)"', Path(svg.__file__).with_name("head.html").read_text()
     )
     used = {re.findall(r'href="#(\w+)"', svg.sample(style(number)))[0] for number in range(32)}
     assert used == set(shapes)
