@@ -40,18 +40,26 @@ def set_all(envs: Any, name: str, values: list[Any]) -> None:
     (envs.set_attr if isinstance(envs, AsyncVectorEnv) else envs.set_each)(name, values)
 
 
-def set_attributes(envs: Any, attributes: dict[str, list[Any]] | None) -> None:
+def set_attributes(envs: Any, attributes: dict[str, Any] | None) -> None:
     """Set attributes that `set_attr` of other environments has set."""
     for name, values in (attributes or {}).items():
-        envs.set_attr(name, values)
+        # Older checkpoints have a list where one value was set.
+        is_one = isinstance(values, list) and len(set(map(str, values))) == 1
+        envs.set_attr(name, values[0] if envs.ranks > 1 and is_one else values)
 
 
-def as_list(name: str, values: Any, num_envs: int) -> list[Any]:
+def as_list(name: str, values: Any, num_envs: int, ranks: int = 1) -> list[Any]:
     """Return one value for each sub-environment, from one for all or a list of N.
 
     Raises:
-        ConfigError: the list has another length, or a value is no plain data.
+        ConfigError: the list has another length, there are several ranks, or a value is no plain
+            data.
     """
+    if ranks > 1 and isinstance(values, list | tuple):
+        raise ConfigError(
+            f"set_attr({name!r}, ...): got a list, but the sub-environments are split among "
+            f"{ranks} ranks; expected one value for all, set on every rank"
+        )
     found = list(values) if isinstance(values, list | tuple) else [values] * num_envs
     if len(found) != num_envs:
         raise ConfigError(

@@ -76,6 +76,7 @@ class TensorEnvironment:
     """
 
     backend = "tensor"
+    ranks = 1
 
     def __init__(
         self,
@@ -210,7 +211,7 @@ class TensorEnvironment:
         self._ended = torch.tensor(state["ended"], device=self.device)
 
     @property
-    def attributes(self) -> dict[str, list[Any]]:
+    def attributes(self) -> dict[str, Any]:
         """None: there are no single sub-environments."""
         return {}
 

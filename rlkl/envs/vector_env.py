@@ -66,7 +66,8 @@ class VectorEnvironment:
 
     Attributes:
         shows_masks: whether the environment has action masks; known after the first reset.
-        attributes: values that `set_attr` has set, for each sub-environment.
+        attributes: what `set_attr` has set: one value for all, or a list of one for each.
+        ranks: among which the run's sub-environments are split; these are those of one.
 
     Raises:
         ConfigError: for an unsupported space or autoreset mode.
@@ -100,7 +101,8 @@ class VectorEnvironment:
         check_action_space(envs.single_action_space)
         self.action_space = envs.single_action_space
         self.shows_masks = False
-        self.attributes: dict[str, list[Any]] = {}
+        self.attributes: dict[str, Any] = {}
+        self.ranks = 1
         self._seeding = seeding
         # ALE overwrites the mode in a dict that all classes share; its attribute is right.
         mode = getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
@@ -257,9 +259,9 @@ class VectorEnvironment:
             ConfigError: there is no such attribute, the values do not fit, or the backend has no
                 single sub-environments.
         """
-        found = attributes.as_list(name, values, self.num_envs)
+        found = attributes.as_list(name, values, self.num_envs, self.ranks)
         self._on_each(name, "set_attr", name, found)
-        self.attributes[name] = found
+        self.attributes[name] = found if isinstance(values, list | tuple) else values
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Call a method of each sub-environment; return the results."""

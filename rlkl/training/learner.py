@@ -78,6 +78,7 @@ class Learner:
             def make() -> torch.device:
                 device = checked_device(device_of_rank(config.device, self.ranks))
                 self.envs = make_training_env(self._env_config, device, self.infos.keys)
+                self.envs.ranks = self.ranks.size
                 undone.callback(self.envs.close)
                 return device
 
@@ -209,7 +210,7 @@ class Learner:
         interval = config.logger.diagnosis_interval
         if bad is None and interval and self.iterations % interval == 0:
             compared |= diagnose(self.engine, batch)
-        check_same_parameters(self.ranks, self.policy, self.iterations)
+        check_same_parameters(self.ranks, self.policy, self.iterations, self.envs.attributes)
         self.tracker.add(rollout.episodes)
         compared |= self.infos.add(rollout)
         end = time.perf_counter()
@@ -261,6 +262,7 @@ class Learner:
         attributes, env = self.envs.attributes, replace(self._env_config, backend=self.envs.backend)
         self.envs.close()
         self.envs = make_training_env(env, self.policy.device, self.infos.keys)
+        self.envs.ranks = self.ranks.size
         set_attributes(self.envs, attributes)
         seeds = self.streams.integers(f"environments {self.iterations}", self.config.env.num_envs)
         self.collector.restart(self.envs, seeds)

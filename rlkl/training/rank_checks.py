@@ -3,6 +3,7 @@
 import sys
 import zlib
 from dataclasses import asdict, replace
+from typing import Any
 
 import gymnasium
 import numpy
@@ -80,8 +81,10 @@ def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
                 )
 
 
-def check_same_parameters(ranks: Ranks, policy: Policy, iteration: int) -> None:
-    """Check that all ranks have the same parameters, bit for bit.
+def check_same_parameters(
+    ranks: Ranks, policy: Policy, iteration: int, attributes: dict[str, Any]
+) -> None:
+    """Check that all ranks have the same parameters, bit for bit, and set the same attributes.
 
     Raises:
         RankError: they do not.
@@ -89,9 +92,16 @@ def check_same_parameters(ranks: Ranks, policy: Policy, iteration: int) -> None:
     if ranks.size == 1:
         return
     vectors = (policy.actor_parameters.vector, policy.critic_parameters.vector)
-    sums = ranks.gather([zlib.crc32(v.detach().cpu().numpy().tobytes()) for v in vectors])
-    for rank, other in enumerate(sums):
-        if other != sums[0]:
+    sums = [zlib.crc32(v.detach().cpu().numpy().tobytes()) for v in vectors]
+    all_of = ranks.gather((sums, str(attributes)))
+    for rank, (other, other_attributes) in enumerate(all_of):
+        if other_attributes != all_of[0][1]:
+            raise RankError(
+                f"ranks 0 and {rank} have set different attributes of environments before "
+                f"iteration {iteration}: set_attr reaches those of one rank, and callbacks are "
+                "called on rank 0 alone; use one process"
+            )
+        if other != all_of[0][0]:
             raise RankError(
                 f"ranks 0 and {rank} have different parameters after iteration {iteration}: their "
                 "updates must be equal, so a device or an objective of your own is not "

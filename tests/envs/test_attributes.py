@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from rlkl.envs.attributes import set_attributes
 from rlkl.envs.make import EnvConfig, make_training_env, make_vector_env
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
@@ -65,6 +66,21 @@ def test_impossible_values_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"got an object of builtins\.object at \[0\]"):
         envs.set_attr("steepness", object())
     assert envs.get_attr("steepness") == [1, 1, 1]
+    envs.close()
+
+
+def test_several_ranks_take_one_value_only() -> None:
+    envs = make_envs("sync")
+    envs.ranks = 2
+    with pytest.raises(ConfigError, match="got a list, but .* split among 2 ranks; expected one"):
+        envs.set_attr("steepness", [1, 2, 3])
+    assert envs.get_attr("steepness") == [1, 1, 1]
+    envs.set_attr("steepness", 4.0)
+    assert envs.attributes == {"steepness": 4.0}
+    set_attributes(envs, {"steepness": [5.0, 5.0]})  # of an older checkpoint, of other ranks
+    assert envs.get_attr("steepness") == [5, 5, 5]
+    with pytest.raises(ConfigError, match="expected one value for all"):
+        set_attributes(envs, {"steepness": [5.0, 6.0]})
     envs.close()
 
 

@@ -26,7 +26,9 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import LoggerConfig
+from rlkl.training.rank_checks import check_same_parameters
 from rlkl.training.trainer import Trainer
+from rlkl.utils.errors import RankError
 from rlkl.utils.ranks import ALONE, Ranks
 from rlkl.utils.seeding import RandomStreams
 
@@ -208,6 +210,20 @@ def test_mistakes_name_the_rank_and_the_cause(tmp_path: Path) -> None:
     assert first["changed parameters"].startswith(
         "RankError: ranks 0 and 1 have different parameters after iteration 2"
     )
+
+
+def test_attributes_set_on_one_rank_are_named() -> None:
+    class Two(Ranks):
+        """Rank 1 has set nothing."""
+
+        def gather(self, item: Any) -> list[Any]:
+            return [item, (item[0], "{}")]
+
+    with closing(Learner(config_for("ppo_clip"))) as learner:
+        two, policy = Two(size=2), learner.policy
+        check_same_parameters(two, policy, 3, {})
+        with pytest.raises(RankError, match="ranks 0 and 1 have set different attributes of env"):
+            check_same_parameters(two, policy, 3, {"gravity": 5.0})
 
 
 def exits(ranks: Ranks) -> str:
