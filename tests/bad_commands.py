@@ -83,7 +83,10 @@ OTHERS = {
     ("show", "collapse", "batches=0"): ("batches=0", "at least 1"),
     ("show", "collapse", "batchs=1"): ("did you mean batches",),
     ("show", "collapse", "run_dir=x"): ("experiments log nothing",),
-    ("show", "collapse", "checkpoint=nowhere"): ("nowhere", "no such folder"),
+    ("show", "collapse", "checkpoint=nowhere"): (
+        "checkpoint=nowhere: ",
+        "expected the folder of a",
+    ),
     ("show", "collapse", "checkpoint=a_file"): ("a_file", "no such folder"),
     ("show", "collapse", "checkpoint=own"): ("own is not the folder of a run",),
     ("show", "collapse", "checkpoint=damaged/x.pt"): ("damaged/x.pt: there is no such checkpoint",),

@@ -12,11 +12,12 @@ from importlib.metadata import packages_distributions, version
 
 from rlkl.cli.compose_tools import load_works
 from rlkl.cli.schema import options, register_schemas
-from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
+from rlkl.cli.text import check_no_flags, sections, wide_console
 from rlkl.tools.bench.compare import as_json, interleave, run_in_process
 from rlkl.tools.bench.tables import failures, markdown, show
 from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, participants
 from rlkl.training.summary import hardware
+from rlkl.utils.lines import paragraph
 from rlkl.version import __version__
 
 EXAMPLES = {

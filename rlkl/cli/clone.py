@@ -9,13 +9,14 @@ from rlkl.cli.compose import load, overridden
 from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hints import explain_unknown_key
 from rlkl.cli.schema import FREE_KEY, GROUPS, known_keys, register_schemas
-from rlkl.cli.text import check_no_flags, paragraph, sections
+from rlkl.cli.text import check_no_flags, sections
 from rlkl.envs.ids import check_module
 from rlkl.tools.cloning.clone import CloneSummary, clone_from, open_source
 from rlkl.tools.cloning.config import CloneConfig
 from rlkl.tools.cloning.minari_source import MinariSource
 from rlkl.training.config import TrainConfig
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.lines import paragraph
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import nearest
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _report(text: str) -> None:
-    print(for_terminal(text), file=sys.stderr, flush=True)
+    print("\n".join(paragraph(for_terminal(text), others="  ")), file=sys.stderr, flush=True)
 
 
 def _ignore(text: str) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from rich.table import Table
 
 from rlkl.cli.compose_tools import load_comparison
-from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
+from rlkl.cli.text import check_no_flags, sections, wide_console
 from rlkl.tools.compare import tables
 from rlkl.tools.compare.files import check_free, write
 from rlkl.tools.compare.report import Comparison, compare
 from rlkl.training.run_folder import check_folder
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.lines import paragraph
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.validation import check_installed
 

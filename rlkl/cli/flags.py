@@ -11,11 +11,12 @@ from typing import Any, NoReturn, cast
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from rlkl.cli.text import paragraph, sections
+from rlkl.cli.text import sections
 from rlkl.envs.ids import check_module, check_place, import_named
 from rlkl.training.checkpoint import CHECKPOINTS, folder_of
 from rlkl.training.trained_policy import TrainedRun, changed_env, load_run
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.lines import paragraph
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_choice, check_range, nearest
 

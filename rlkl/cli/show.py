@@ -9,13 +9,14 @@ from rich.table import Table
 
 from rlkl.cli.compose_tools import load_experiment
 from rlkl.cli.schema import register_schemas
-from rlkl.cli.text import check_no_flags, paragraph, sections, wide_console
+from rlkl.cli.text import check_no_flags, sections, wide_console
 from rlkl.tools.experiments import EXPERIMENTS
 from rlkl.tools.experiments.base import TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import new_figure, save
 from rlkl.tools.rows import Rows, csv_text
 from rlkl.training.run_folder import check_folder
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.lines import paragraph
 from rlkl.utils.validation import check_choice, check_installed
 
 EXAMPLES = {

@@ -150,6 +150,30 @@ class TensorBoardLogger:
         self._file.close()
 
 
+def write_curves(
+    run_dir: Path, config: Any, rows: Sequence[Metrics], charts: dict[str, dict[str, list[str]]]
+) -> None:
+    """Write events of something other than training, with the number of each row on the x-axis.
+
+    Args:
+        run_dir: folder of the event file.
+        config: of the run, a `TrainConfig`; shown as text.
+        rows: scalars by tag.
+        charts: as `CHARTS`.
+    """
+    text = f"```yaml\n{as_yaml(dataclasses.asdict(config))}```"
+    summaries = [torch_summary.text("config", text), torch_summary.custom_scalars(_lines(charts))]
+    events = [Event(summary=summary) for summary in summaries]
+    for step, row in enumerate(rows):
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.items()]
+        events.append(Event(summary=Summary(value=values), step=step))
+    with create_event_file(run_dir) as file:
+        records = RecordWriter(file)
+        for event in [Event(file_version="brain.Event:2"), *events]:
+            event.wall_time = time.time()
+            records.write(event.SerializeToString())
+
+
 def png_summary(image: NDArray[np.uint8]) -> Any:
     """Return a picture `[H, W, 3]` as TensorBoard's image."""
     return _image_summary(image.shape, png_bytes(image))
@@ -167,14 +191,18 @@ def _image_summary(shape: tuple[int, ...], content: bytes) -> Any:
 
 def layout() -> dict[str, dict[str, list[Any]]]:
     """Return the charts of the custom-scalars page: category, title, kind and tags."""
-    # TensorBoard takes tags as regular expressions, and anchors them only at the start.
-    found: dict[str, dict[str, list[Any]]] = {
-        category: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in of.items()}
-        for category, of in CHARTS.items()
-    }
+    found = _lines(CHARTS)
     title = "KL(π_old ‖ π_θ), mean over states, and the bounds around its target"
     found["KL"][title] = ["Margin", list(KL_BOUNDS)]
     return found
+
+
+def _lines(charts: dict[str, dict[str, list[str]]]) -> dict[str, dict[str, list[Any]]]:
+    # TensorBoard takes tags as regular expressions, and anchors them only at the start.
+    return {
+        category: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in of.items()}
+        for category, of in charts.items()
+    }
 
 
 def hyperparameters(config: Any) -> dict[str, Value]:

@@ -1,5 +1,6 @@
 """Grids on the command line: jobs that fail, are killed, are stopped and resume."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -57,6 +58,20 @@ def test_orphaned_job_is_stopped_only_on_request(
     (tmp_path / "seed0").mkdir()
     _settle_orphaned_jobs(call, [Job("seed0", ["seed=0"], config)])
     assert call.status("seed0") == expected
+
+
+def test_missing_tracker_refuses_grid_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else found(name)
+    )
+    assert run("train", "-m", "logger=csv,wandb", "hydra/launcher=basic", *TINY) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "logger.tracker=wandb needs the package wandb" in error
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -34,6 +34,24 @@ from rlkl.utils.untrusted_files import reading
 
 Source = RunSource | MinariSource
 
+PREFIX = "clone"
+"""First part of the tags in TensorBoard, whose x-axis is the epoch."""
+
+CHARTS = {
+    "Clone, by epoch": {
+        "loss of the policy, fitted and held out": [
+            f"{PREFIX}/policy/loss", f"{PREFIX}/{HELD_OUT_LOSS}"
+        ],
+        "KL(π_data ‖ π_θ), mean and largest of a held-out state": [
+            f"{PREFIX}/held_out/kl", f"{PREFIX}/held_out/kl_max"
+        ],
+        "share of held-out states with the action of the data": [f"{PREFIX}/held_out/accuracy"],
+        "loss of the critic, fitted and held out": [
+            f"{PREFIX}/value/loss", f"{PREFIX}/{HELD_OUT_VALUE_LOSS}"
+        ],
+    }
+}  # fmt: skip
+
 
 @dataclass
 class CloneSummary(Summary):
@@ -182,14 +200,20 @@ def _write(
     """Write the files of the folder, the summary last."""
     config = asdict(learner.resolved_config)
     write_durably(run_dir / "config.yaml", as_yaml(config).encode())
+    empty: Row = {}
+    merged = [of_policy | of_critic for of_policy, of_critic in zip_longest(*rows, fillvalue=empty)]
     with (run_dir / "metrics.csv").open("x", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["epoch", *COLUMNS])
-        empty: Row = {}
-        for epoch, (of_policy, of_critic) in enumerate(zip_longest(*rows, fillvalue=empty)):
-            merged = of_policy | of_critic
-            fields = [merged.get(column, math.nan) for column in COLUMNS]
+        for epoch, row in enumerate(merged):
+            fields = [row.get(column, math.nan) for column in COLUMNS]
             table.writerow([epoch, *("" if math.isnan(field) else repr(field) for field in fields)])
+    if learner.config.logger.tensorboard:
+        # Imported here because it takes a second.
+        from rlkl.training.tensorboard import write_curves  # noqa: PLC0415
+
+        curves = [{f"{PREFIX}/{tag}": value for tag, value in row.items()} for row in merged]
+        write_curves(run_dir, learner.resolved_config, curves, CHARTS)
     (run_dir / "checkpoints").mkdir()
     # There is no training to resume.
     origin = {"versions": summary.versions, "git_revision": summary.git_revision}

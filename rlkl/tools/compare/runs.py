@@ -160,6 +160,11 @@ def read(folder: Path) -> Run | str:
 
 def _read(folder: Path) -> Run:
     summary = _sanitized(_read_dict(read_json, folder / "summary.json"))
+    if "clone" in summary:
+        raise ConfigError(
+            "`rlkl clone` made it, so it has no training to compare; compare runs that start from "
+            "it: rlkl train init_from=FOLDER"
+        )
     saved = upgrade_config(_read_dict(read_yaml, folder / "config.yaml"))
     config = dict(flatten(_sanitized(saved)))
     if not config and not summary:

@@ -15,6 +15,7 @@ from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint
 from rlkl.training.config import TrainConfig, saved_config
 from rlkl.training.evaluation import evaluate
 from rlkl.training.learner import Learner
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_range
 
@@ -64,7 +65,12 @@ def trained(config: TrainConfig, tell: Tell) -> Learner:
 
 def restored(run_dir: str) -> Learner:
     """Return the learner of a run with its last policy and statistics."""
-    path = checkpoint_path(run_dir)
+    try:
+        path = checkpoint_path(run_dir)
+    except ConfigError as error:
+        raise ConfigError(
+            f"checkpoint={error}; expected the folder of a run, or one of its checkpoints"
+        ) from None
     state = load_checkpoint(path)
     with taking_from(path):
         config = saved_config(state["config"])

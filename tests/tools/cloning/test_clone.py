@@ -15,7 +15,7 @@ from cloning_data import config_for
 
 import rlkl
 from rlkl.cli.evaluate import run_episodes
-from rlkl.tools.cloning.clone import CloneSummary, clone, open_source
+from rlkl.tools.cloning.clone import CHARTS, CloneSummary, clone, open_source
 from rlkl.tools.cloning.config import CloneConfig
 from rlkl.tools.cloning.fit import COLUMNS
 from rlkl.training.checkpoint import load_checkpoint
@@ -83,6 +83,24 @@ def test_folder_is_a_runs(trained: Path, tmp_path: Path) -> None:
     assert float(best["held_out/kl"]) == summary.results["held_out/kl"]
     values = [float(row["held_out/value_loss"]) for row in rows]
     assert summary.critic_epoch == int(np.argmin(values))
+
+
+def test_tensorboard_has_a_point_per_epoch(trained: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = rlkl.LoggerConfig(progress="none")
+    clone_of(trained, tmp_path / "clone", logger=logger, eval_episodes=0)
+    events = EventAccumulator(str(tmp_path / "clone"), {"scalars": 0}).Reload()
+    rows = list(csv.DictReader((tmp_path / "clone" / "metrics.csv").read_text().splitlines()))
+    assert set(events.Tags()["scalars"]) == {f"clone/{column}" for column in COLUMNS}
+    for column in COLUMNS:
+        written = [(int(row["epoch"]), float(row[column])) for row in rows if row[column]]
+        shown = [(event.step, event.value) for event in events.Scalars(f"clone/{column}")]
+        assert [step for step, _ in shown] == [epoch for epoch, _ in written]
+        assert [value for _, value in shown] == pytest.approx([value for _, value in written])
+    drawn = [tag for tags in CHARTS["Clone, by epoch"].values() for tag in tags]
+    assert set(drawn) <= set(events.Tags()["scalars"])
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
 
 
 def test_checkpoint_has_the_form_of_training(trained: Path, tmp_path: Path) -> None:

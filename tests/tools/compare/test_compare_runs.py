@@ -91,6 +91,7 @@ def test_damaged_lines_are_skipped_and_counted(tmp_path: Path) -> None:
             {"config.yaml": "[", "summary.json": "{"},
             "neither a readable config.yaml nor a readable summary.json",
         ),
+        ({"summary.json": '{"clone": {}}'}, "rlkl train init_from=FOLDER"),
         ({"config.yaml": "seed: 1", "summary.json": "{}"}, "does not say which environment"),
     ],
 )
