@@ -53,6 +53,7 @@ class Camera:
             until: selector of the element at the lower edge of the screenshot.
         """
         page = self.browser.new_page(viewport={"width": width, "height": 2400})
+        page.set_default_timeout(TIMEOUT)
         page.goto(f"{self.address}#{tab}")
         if unfold:
             page.locator(unfold).first.click(timeout=TIMEOUT)
@@ -84,7 +85,7 @@ def main() -> None:
         camera = Camera(browser, serve(Path("runs"), 0))
         margin = "tf-custom-scalar-margin-chart-card"
         camera.take("custom_scalars", "custom_scalars", 1500, "", margin)
-        camera.take("hparams", "hparams", 2130, "", "vaadin-grid-cell-content >> text=trpo")
+        camera.take("hparams", "hparams", 1400, "", "vaadin-grid-cell-content >> text=trpo")
         camera.take(
             "histograms", "histograms", 1500, "button:has-text('ratio')", "vz-histogram-timeseries"
         )

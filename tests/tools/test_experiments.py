@@ -58,6 +58,8 @@ BAD = {
     "beta targets=[0]": "above 0",
     "beta targets=0.01": "expected a list",
     "beta algo.target_kl=0.1": "targets=[0.1]",
+    "fine_tuning first_env_steps=0": "at least 1",
+    "fine_tuning kl_coefficients=[-1]": "at least 0",
     "geometry output=taken": "taken is a file",
 }
 

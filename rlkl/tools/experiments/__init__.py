@@ -1,6 +1,14 @@
 """Experiments that show what KL measures, by name."""
 
-from rlkl.tools.experiments import beta, clip, collapse, directions, estimators, geometry
+from rlkl.tools.experiments import (
+    beta,
+    clip,
+    collapse,
+    directions,
+    estimators,
+    fine_tuning,
+    geometry,
+)
 from rlkl.tools.experiments.base import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -10,4 +18,5 @@ EXPERIMENTS: dict[str, Experiment] = {
     "clip": clip.EXPERIMENT,
     "estimators": estimators.EXPERIMENT,
     "beta": beta.EXPERIMENT,
+    "fine_tuning": fine_tuning.EXPERIMENT,
 }

@@ -8,7 +8,16 @@ import pytest
 from experiment_configs import TINY, silent
 
 from rlkl.algos.ppo_kl import PPOKLConfig
-from rlkl.tools.experiments import EXPERIMENTS, beta, clip, collapse, estimators, geometry
+from rlkl.envs.make import EnvConfig
+from rlkl.tools.experiments import (
+    EXPERIMENTS,
+    beta,
+    clip,
+    collapse,
+    estimators,
+    fine_tuning,
+    geometry,
+)
 from rlkl.tools.experiments.drawing import new_figure, save
 from rlkl.tools.rows import Rows
 
@@ -22,6 +31,12 @@ SMALL: dict[str, Any] = {
     "beta": beta.BetaConfig(
         train=replace(TINY, algo=PPOKLConfig(), total_env_steps=128), seeds=2, targets=[0.01]
     ),
+    "fine_tuning": fine_tuning.FineTuningConfig(
+        train=replace(TINY, env=EnvConfig("rlkl/PoleCartPole-v1", 2, kwargs={"length": 1.0})),
+        first_env_steps=64,
+        kl_coefficients=[0.0, 1.0],
+        seeds=1,
+    ),
 }
 
 
@@ -30,6 +45,7 @@ def short_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reduce collapse to one decade of step sizes for each optimizer."""
     sweeps = {name: x._replace(most=10 * x.least) for name, x in collapse.SWEEPS.items()}
     monkeypatch.setattr(collapse, "SWEEPS", sweeps)
+    monkeypatch.setattr(fine_tuning, "EPISODES", 2)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

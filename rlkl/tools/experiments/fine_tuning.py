@@ -1,0 +1,157 @@
+"""Experiment `fine_tuning`: a changed task, learned with and without a leash to the start."""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from rlkl.envs.make import EnvConfig
+from rlkl.rollouts.make import for_arrays
+from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.beta import SEED_LINES
+from rlkl.tools.experiments.drawing import Figure, label
+from rlkl.tools.experiments.starts import trained
+from rlkl.tools.rows import Row, Rows, column, grouped
+from rlkl.training.checkpoint import as_bytes
+from rlkl.training.config import TrainConfig
+from rlkl.training.evaluation import evaluate
+from rlkl.training.learner import Learner
+from rlkl.training.reference import ReferenceConfig
+from rlkl.training.start import start
+from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_range
+
+BEFORE = "before"
+EPISODES, MAX_STEPS = 20, 10_000
+
+
+@dataclass(frozen=True)
+class FineTuningConfig(TrainingExperimentConfig):
+    """Settings.
+
+    Attributes:
+        train: of the changed task; the task that is learned first has none of its `env.kwargs`.
+        first_env_steps: environment steps on the first task.
+        kl_coefficients: values of β, the weight of KL(π_θ ‖ start); 0 is no leash.
+        seeds: runs of each β; the first has `train.seed`, the others the seeds after it.
+    """
+
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            env=EnvConfig("rlkl/PoleCartPole-v1", kwargs={"length": 10.0})
+        )
+    )
+    first_env_steps: int = 50_000
+    kl_coefficients: list[float] = field(default_factory=lambda: [0.0, 0.01, 0.1, 1.0])
+    seeds: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.train.env.kwargs:
+            raise ConfigError(
+                "env.kwargs={}: fine_tuning changes a task by them; expected some, such as "
+                "env.kwargs.length=10"
+            )
+        check_range("first_env_steps", self.first_env_steps, at_least=1)
+        check_numbers("kl_coefficients", self.kl_coefficients, at_least=0)
+        check_range("seeds", self.seeds, at_least=1, at_most=10_000)
+
+
+def calculate(config: FineTuningConfig, tell: Tell) -> Rows:
+    """Train on the first task, and then every β with every seed on the changed one."""
+    old_env = replace(config.train.env, kwargs={})
+    first = replace(config.train, env=old_env, total_env_steps=config.first_env_steps)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "start.pt"
+        with closing(trained(first, tell)) as learner:
+            path.write_bytes(as_bytes(learner.state_dict()))
+            new, old = _return(learner, config.train.env), _return(learner, old_env)
+        rows: Rows = [_row(BEFORE, config.train.seed, 0, new, 0.0) | {"new": new, "old": old}]
+        for beta in config.kl_coefficients:
+            reference = ReferenceConfig(str(path), kl_coefficient=beta)
+            for seed in range(config.train.seed, config.train.seed + config.seeds):
+                train = replace(config.train, seed=seed, init_from=str(path), reference=reference)
+                rows += _run(train, old_env, f"β = {beta:g}")
+                last = rows[-1]
+                tell(
+                    f"{last['variant']}, seed {seed}: return {last['new']:.1f} on the changed "
+                    f"task, {last['old']:.1f} on the first"
+                )
+    return rows
+
+
+def _run(train: TrainConfig, old_env: EnvConfig, name: str) -> Iterator[Row]:
+    """Train, and yield a row for each iteration; the last has the returns of evaluations."""
+    with closing(start(train)) as learner:
+        while learner.env_steps < train.total_env_steps:
+            numbers = learner.iterate().scalars
+            row = _row(
+                name, train.seed, learner.env_steps, numbers["return/train"],
+                numbers["kl/reference"],
+            )  # fmt: skip
+            if learner.env_steps >= train.total_env_steps:
+                row |= {"new": _return(learner, train.env), "old": _return(learner, old_env)}
+            yield row
+
+
+def _row(name: str, seed: int, env_steps: int, return_mean: float, kl: float) -> Row:
+    row: Row = {"variant": name, "seed": seed, "env_steps": env_steps, "return": return_mean}
+    return row | {"kl": kl, "new": math.nan, "old": math.nan}
+
+
+def _return(learner: Learner, env: EnvConfig) -> float:
+    """Return the mean return of deterministic actions in an environment."""
+    seeds = learner.streams.integers("evaluation", EPISODES)
+    normalizer = for_arrays(learner.normalizer)
+    return evaluate(
+        learner.engine, env, EPISODES, seeds, normalizer=normalizer, max_episode_steps=MAX_STEPS
+    ).mean_return
+
+
+def tabulate(rows: Rows) -> Rows:
+    """Return the returns on both tasks, and the KL to the start, at the end of each variant."""
+    table: Rows = []
+    for name, found in grouped(rows, "variant").items():
+        ends = [of_seed[-1] for of_seed in grouped(found, "seed").values()]
+        table.append(
+            {
+                "variant": name,
+                "changed task": ", ".join(f"{end['new']:.0f}" for end in ends),
+                "first task": ", ".join(f"{end['old']:.0f}" for end in ends),
+                "KL to the start": float(np.mean(column(ends, "kl"))),
+            }
+        )
+    return table
+
+
+def draw(figure: Figure, rows: Rows) -> None:
+    """Draw return and KL to the start over training: a column per β, a line per seed."""
+    by_variant = grouped([row for row in rows if row["variant"] != BEFORE], "variant")
+    panels = figure.subplots(2, len(by_variant), squeeze=False, sharex=True, sharey="row")
+    keys = {"return": "training return,\nlast 100 episodes", "kl": "KL(new ‖ start), nats"}
+    for (name, found), of_variant in zip(by_variant.items(), panels.T, strict=True):
+        for axes, key in zip(of_variant, keys, strict=True):
+            seeds = grouped(found, "seed").items()
+            for (seed, of_seed), line in zip(seeds, cycle(SEED_LINES), strict=False):
+                steps = [x / 1000 for x in column(of_seed, "env_steps")]
+                axes.plot(
+                    steps, column(of_seed, key), **line.style, linewidth=1.2, label=f"seed {seed}"
+                )
+            label(axes, name if key == "return" else "", "", "")
+        of_variant[-1].set_xlabel("environment steps, thousands")
+    for axes, name_of_axis in zip(panels[:, 0], keys.values(), strict=True):
+        axes.set_ylabel(name_of_axis)
+    panels[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    figure.suptitle(
+        "A leash of weight β to the start, while a changed task is learned", fontsize=12
+    )
+
+
+EXPERIMENT = Experiment(
+    "a policy learns a changed task, with and without a leash to its start",
+    FineTuningConfig, calculate, tabulate, draw, (13.0, 5.5), ("experiment=fine_tuning",),
+)  # fmt: skip
