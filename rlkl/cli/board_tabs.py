@@ -25,7 +25,7 @@ FIRST_TAB = "#custom_scalars&_smoothingWeight=0"
 
 def tabs() -> list[Any]:
     """Return TensorBoard's plugins in the order of their tabs."""
-    found = default.get_plugins()
+    found: list[Any] = default.get_plugins()
     found.insert(1, found.pop(found.index(CustomScalarsPlugin)))  # the first one has no tab
     found[found.index(HParamsPlugin)] = Table
     return found

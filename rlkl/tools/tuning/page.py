@@ -34,6 +34,7 @@ def page(study: Study, title: str, command: str, use: Sequence[str] = ()) -> str
     trials, shares = study.trials, importances(study)
     best, space = best_of(trials), study.space
     valued = any(math.isfinite(trial.value) for trial in trials)
+    values = [list(item) for item in best.values.items()] if best else []
     return render(
         "study.html",
         Path(__file__).parent,
@@ -41,7 +42,10 @@ def page(study: Study, title: str, command: str, use: Sequence[str] = ()) -> str
         command=command,
         counts=report.counts(study, trials),
         warnings=[for_terminal(text) for text in report.warnings(study, trials)],
-        best=best and Table("best", "Best trial", ["key", "value"], list(best.values.items()), ""),
+        best=best
+        and Table(
+            "best", "Best trial", ["key", "value"], [list(item) for item in best.values.items()], ""
+        ),
         best_text=best and report.best_text(best, trials, study),
         use=[(line.strip(), line.startswith(" ")) for line in use],
         states=charts.STYLES,

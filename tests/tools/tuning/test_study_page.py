@@ -56,11 +56,12 @@ def test_choices_have_a_place_each() -> None:
 
 
 def test_line_shows_best_complete_trial() -> None:
-    (first, _, third, fourth) = points(history := charts.history(TRIALS))
+    history = charts.history([*TRIALS, trial(5, "pruned", 500.0)])
+    first, second, third, fourth, fifth = (place[1:] for place in points(history))
     (line,) = re.findall(r'class="line" stroke="\S+" d="([^"]+)"', history)
     places = [float(number) for number in re.findall(r"[\d.]+", line)]
-    second, last = points(history)[1][1], fourth[1]
-    assert places == [*first[1:], second, first[2], *third[1:], last, third[2]]
+    best = third[1]
+    assert places == [*first, second[0], first[1], *third, fourth[0], best, fifth[0], best]
 
 
 def test_trials_without_the_key_are_left_out() -> None:
