@@ -34,7 +34,6 @@ def page(study: Study, title: str, command: str, use: Sequence[str] = ()) -> str
     trials, shares = study.trials, importances(study)
     best, space = best_of(trials), study.space
     valued = any(math.isfinite(trial.value) for trial in trials)
-    values = [list(item) for item in best.values.items()] if best else []
     return render(
         "study.html",
         Path(__file__).parent,
