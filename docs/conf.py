@@ -37,7 +37,7 @@ myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_in_temp = True  # its runs are not kept
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600  # seconds for a cell
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"

@@ -115,7 +115,7 @@ def test_every_cell_can_be_run_twice(
     for cell in cells:
         cell.source = re.sub(r"(?<=total_env_steps=)\d+_\d+", "2_000", cell.source)
     notebook.cells = [nbformat.v4.new_code_cell(cell.source) for cell in cells for _ in range(2)]
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.outputs]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert not re.search(r"[\x1b\r]", printed), "the output has escape sequences for a terminal"
