@@ -37,7 +37,7 @@ myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_in_temp = True  # its runs are not kept
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600  # seconds for a cell
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
@@ -90,5 +90,5 @@ def visit_math_block(translator: Any, node: nodes.math_block) -> None:
     """Write a formula in a line of its own."""
     formula = tex2mathml(node.astext(), as_block=True)
     # On a phone a formula that is too long is scrolled, not cut.
-    translator.body.append(f'<div style="overflow-x: auto">{formula}</div>')
+    translator.body.append(f'<div style="overflow-x: auto; margin: 1em 0">{formula}</div>')
     raise nodes.SkipNode

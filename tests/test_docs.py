@@ -256,3 +256,22 @@ def test_what_the_page_of_divergences_prints_is_printed() -> None:
         )
         assert done.stdout.splitlines() == [line.strip() for line in printed.splitlines()]
     assert doctest.testfile(str(DOCS / "divergences.md"), module_relative=False).failed == 0
+
+
+NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_outputs(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    assert [cell["id"] for cell in cells] == [f"cell-{i}" for i in range(len(cells))]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+def test_index_and_site_list_every_notebook() -> None:
+    names = [f"tutorials/{path.stem}" for path in NOTEBOOKS]
+    readme, index = (DOCS / "README.md").read_text(), (DOCS / "index.md").read_text()
+    assert sorted(re.findall(r"^tutorials/.*$", index, re.M)) == names
+    assert sorted(re.findall(r"^\| \[(tutorials/\w+)\.ipynb\]", readme, re.M)) == names

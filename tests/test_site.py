@@ -1,6 +1,7 @@
 """The documentation site builds without a warning, and a browser shows it."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from browsing import Pages
 from rlkl.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("furo") is None, reason="Sphinx is not installed (extra: docs)"),
@@ -58,7 +60,8 @@ def address(site: Path) -> Iterator[str]:
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_the_screen(address: str, pages: Pages, width: int, scheme: str) -> None:
-    for name in ("index", "algorithms/trpo", "tutorials/first_run"):
+    notebooks = [f"tutorials/{notebook.stem}" for notebook in NOTEBOOKS]
+    for name in ("index", "algorithms/trpo", *notebooks):
         page = pages.open(f"{address}/{name}.html", width=width, color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
@@ -80,5 +83,41 @@ def test_search_finds_a_page(address: str, pages: Pages) -> None:
     page.get_by_role("link", name="Trust region policy optimization").first.wait_for()
 
 
-def test_notebook_shows_what_it_printed(site: Path) -> None:
-    assert "training return" in (site / "tutorials" / "first_run.html").read_text()
+PRINTED = {
+    "first_run": "training return",
+    "own_environment": "wind 0.5: mean return",
+    "compare_algorithms": "has the highest interquartile mean return",
+    "write_an_algorithm": "found: the derivative with respect to kl is wrong",
+    "trust_regions": "TRPO: the mean KL is within the bound in every update.",
+}
+
+
+def test_notebooks_show_what_they_printed(site: Path) -> None:
+    assert sorted(PRINTED) == [notebook.stem for notebook in NOTEBOOKS]
+    for name, text in PRINTED.items():
+        page = (site / "tutorials" / f"{name}.html").read_text()
+        outputs = " ".join(re.findall(r'class="output [^"]*".*?</pre>', page, re.DOTALL))
+        assert text in " ".join(outputs.split())
+        assert 'alt="../_images/' in page, f"{name} draws nothing"
+        assert "\x1b" not in page, f"{name} has escape sequences for a terminal"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_can_be_run_twice(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in cells:
+        cell.source = re.sub(r"(?<=total_env_steps=)\d+_\d+", "2_000", cell.source)
+    notebook.cells = [nbformat.v4.new_code_cell(cell.source) for cell in cells for _ in range(2)]
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert not re.search(r"[\x1b\r]", printed), "the output has escape sequences for a terminal"
+    others = [output for output in outputs if output.output_type != "stream"]
+    assert all("image/png" in output.data for output in others)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".github" / "workflows"
 
 
-@pytest.mark.parametrize("name", ["tests", "publish"])
+@pytest.mark.parametrize("name", ["tests", "publish", "docs"])
 def test_workflows_name_files_that_exist(name: str) -> None:
     text = (FOLDER / f"{name}.yml").read_text()
     assert {"name", "jobs", "permissions"} <= set(yaml.safe_load(text))

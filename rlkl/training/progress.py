@@ -180,5 +180,13 @@ def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
     table.title, table.title_justify = f"{summary['algo']} on {summary['env_id']}", "left"
     for name, value in lines.items():
         table.add_row(name, Text(value))  # `Text`: brackets in a message are not markup
-    # The width prevents wrapping and cropping, so that paths and the command can be copied.
-    Console(file=cast("TextIO", failsafe_stdout()), width=120 + len(str(run_dir))).print(table)
+    out = failsafe_stdout()
+    console = Console(
+        file=cast("TextIO", out),
+        # Prevents wrapping and cropping, so that paths and the command can be copied.
+        width=120 + len(str(run_dir)),
+        # Notebooks get plain text, like the lines before it, though their kernel asks for colors.
+        force_jupyter=False,
+        force_terminal=out.isatty(),
+    )
+    console.print(table)

@@ -186,6 +186,18 @@ def test_a_usual_run_fits_into_80_columns(
     assert max(len(line.rstrip()) for line in capsys.readouterr().out.splitlines()) <= 80
 
 
+def test_summary_is_plain_text_in_notebooks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as ipykernel does
+    keys = ("reason", "return_mean", "return_best", "eval_return", "env_steps_per_second")
+    summary = dict.fromkeys(keys) | {"algo": "trpo", "env_id": "X-v0", "status": "finished"}
+    print_summary(summary | {"env_steps": 8, "episodes": 1, "wall_seconds": 0.0}, Path("run"))
+    first, status, *_ = capsys.readouterr().out.splitlines()
+    assert (first.rstrip(), status.rstrip()) == ("trpo on X-v0", "status          finished")
+
+
 def test_missing_evaluation_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     keys = ("return_mean", "return_best", "eval_return", "env_steps_per_second")
     summary = dict.fromkeys(keys) | {"algo": "trpo", "env_id": "X-v0", "status": "failed"}
