@@ -1,7 +1,10 @@
 """What every test runs under: one thread, the same examples each time, a browser if it asks."""
 
+import gc
 import math
+from functools import cache
 
+import omegaconf.base
 import pytest
 import torch
 from browsing import browser, pages
@@ -19,6 +22,8 @@ backend_probe.WORTHWHILE = math.inf  # no test depends on the speed of the machi
 # Hydra copies all schemas each time it composes a config, a quarter of the time that takes. Its
 # store copies what it hands out as well, so sharing the store changes no result.
 ConfigStore.__deepcopy__ = lambda self, memo: self
+# Hydra parses the same few interpolations each time as well; it only reads what it gets.
+omegaconf.base.parse = cache(omegaconf.base.parse)
 settings.register_profile("rlkl", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("rlkl")
 
@@ -39,3 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_slow(item):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage only among what tests make: the modules and tests are a million objects."""
+    gc.collect()
+    gc.freeze()

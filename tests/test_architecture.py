@@ -99,6 +99,9 @@ def test_every_module_has_a_one_sentence_docstring() -> None:
 def test_importing_rlkl_loads_neither_hydra_nor_tensorboard() -> None:
     code = (
         "import sys, rlkl\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert rlkl.train.__module__ == 'rlkl.training.trainer'\n"
+        "assert 'train' in vars(rlkl)\n"
         "heavy = {'hydra', 'omegaconf', 'tensorboard', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
