@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 from functools import cache
 
 import omegaconf.base
@@ -19,6 +20,7 @@ __all__ = ["browser", "pages"]
 
 torch.set_num_threads(1)
 backend_probe.WORTHWHILE = math.inf  # no test depends on the speed of the machine
+os.fsync = lambda number: None  # no test cuts the power; a run waits twenty times for the disk
 # Hydra copies all schemas each time it composes a config, a quarter of the time that takes. Its
 # store copies what it hands out as well, so sharing the store changes no result.
 ConfigStore.__deepcopy__ = lambda self, memo: self
