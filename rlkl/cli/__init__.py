@@ -104,13 +104,17 @@ def _run(arguments: list[str]) -> NoReturn:
 def _imported(name: str) -> Any:
     """Import a command, late: Hydra and torch take seconds, and --help does not need them.
 
-    Nothing that is imported is garbage, and looking for it would take a sixth of the time.
+    Nothing that is imported is garbage, so looking for it during the import and later is left out.
     """
-    gc.disable()
-    try:
-        return import_module(f"rlkl.cli.{name}")
-    finally:
-        gc.enable()
+    module = f"rlkl.cli.{name}"
+    if module not in sys.modules:
+        gc.disable()
+        try:
+            import_module(module)
+        finally:
+            gc.enable()
+        gc.freeze()
+    return sys.modules[module]
 
 
 def _search_working_directory() -> None:
