@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ENVIRONMENT = dict(os.environ)
-"""The server's environment: that of this process before tests change theirs."""
+ENVIRONMENT, FOLDER = dict(os.environ), Path.cwd()
+"""The server's: those of this process before tests change theirs."""
 READ_LATE = {"PYTHONPATH", "TMPDIR", "PYTEST_CURRENT_TEST"}
 """Environment variables that a fork may have with other values: what the server reads of them is
 read again."""
@@ -30,7 +30,7 @@ def _server() -> socket.socket:
     with theirs:
         script = str(Path(__file__).with_name("fork_server.py"))
         command, passed = [sys.executable, script, str(theirs.fileno())], [theirs.fileno()]
-        server = subprocess.Popen(command, env=ENVIRONMENT, pass_fds=passed)
+        server = subprocess.Popen(command, env=ENVIRONMENT, cwd=FOLDER, pass_fds=passed)
     atexit.register(lambda: (ours.close(), server.wait()))
     return ours
 
