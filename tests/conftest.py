@@ -9,6 +9,7 @@ import omegaconf.base
 import pytest
 import torch
 from browsing import browser, pages
+from hydra._internal import defaults_list
 from hydra.core.config_store import ConfigStore
 from hypothesis import settings
 from learning_loop import CORE
@@ -26,6 +27,11 @@ os.fsync = lambda number: None  # no test cuts the power; a run waits twenty tim
 ConfigStore.__deepcopy__ = lambda self, memo: self
 # Hydra parses the same few interpolations each time as well; it only reads what it gets.
 omegaconf.base.parse = cache(omegaconf.base.parse)
+# It also makes a config of all choices for each file, which only interpolated defaults read.
+choices = defaults_list._create_interpolation_map
+defaults_list._create_interpolation_map = lambda overrides, defaults, has_self: (
+    choices(overrides, defaults, has_self) if any(d.is_interpolation() for d in defaults) else None
+)
 settings.register_profile("rlkl", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("rlkl")
 
