@@ -36,7 +36,7 @@ train: $(HAS_BASE) ## Train a policy; ARGS are settings for `rlkl train`
 	@$(BIN)/rlkl train $(ARGS)
 
 test: $(HAS_TEST) ## Run the tests on all cores; ARGS are options for pytest
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto $(ARGS) # many tests start processes
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist worksteal $(ARGS) # many tests start processes
 
 check: $(HAS_DEV) ## Lint, check the format and the types, then run the tests (ARGS as for test)
 	$(BIN)/ruff check

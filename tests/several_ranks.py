@@ -28,7 +28,8 @@ def on_ranks(
         work: a function of a module.
         dying: ranks whose process ends without a result; theirs is None.
     """
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    context = multiprocessing.get_context("forkserver")  # torch's threads do not survive a fork
+    context.set_forkserver_preload(["rlkl.api"])
     queue: Queue[Any] = context.Queue()
     processes = [
         context.Process(target=_be_rank, args=(rank, size, tmp_path, queue, work))

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {module_name(path) for path in MODULES}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -99,6 +101,9 @@ def test_every_module_has_a_one_sentence_docstring() -> None:
 def test_importing_rlkl_loads_neither_hydra_nor_tensorboard() -> None:
     code = (
         "import sys, rlkl\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert rlkl.train.__module__ == 'rlkl.training.trainer'\n"
+        "assert 'train' in vars(rlkl)\n"
         "heavy = {'hydra', 'omegaconf', 'tensorboard', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -5,13 +5,13 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import pytest
 
 from rlkl.algos import ALGORITHMS
@@ -187,8 +187,8 @@ def run_console_script(command: list[str], *more: str, folder: Path) -> str:
     """
     script = Path(sys.executable).parent / command[0]
     assert script.exists(), "rlkl is not installed here; pip install -e ."
-    done = subprocess.run(
-        [script, *command[1:], *more],
+    done = forked_python.run(
+        [sys.executable, script, *command[1:], *more],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
         check=False,
@@ -227,7 +227,7 @@ def test_page_of_own_environments_runs(tmp_path: Path) -> None:
         more = ["logger=csv"] if command.startswith("rlkl train") else []
         run_console_script(shlex.split(command), *more, folder=tmp_path)
     for script, run in (("train_corridor.py", "from_python"), ("curriculum.py", "longer")):
-        subprocess.run(
+        forked_python.run(
             [sys.executable, script],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": f"{DOCS.parent}{os.pathsep}{tmp_path}"},
@@ -247,7 +247,7 @@ def test_what_the_page_of_divergences_prints_is_printed() -> None:
     shown = re.findall(r"```python\n(.*?)```\n\nIt prints\n\n((?: {4}[^\n]*\n)+)", text, re.DOTALL)
     assert len(shown) == text.count("```python") == 2
     for code, printed in shown:
-        done = subprocess.run(
+        done = forked_python.run(
             [sys.executable, "-c", code],
             env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
             check=True,

@@ -4,10 +4,10 @@ import csv
 import math
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import forked_python
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -21,7 +21,7 @@ def programs_of(page: str) -> list[str]:
 
 def run_program(program: str, folder: Path) -> list[str]:
     """Run a program in a folder; return what it prints."""
-    done = subprocess.run(
+    done = forked_python.run(
         [sys.executable, "-c", program],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": f"{DOCS.parent}:{os.environ.get('PYTHONPATH', '')}"},

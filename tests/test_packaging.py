@@ -105,7 +105,7 @@ def test_installed_package_trains(installed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_system_without_posix_locks_is_told_so() -> None:
-    code = "import sys; sys.modules['fcntl'] = None; import rlkl"
+    code = "import sys; sys.modules['fcntl'] = None; import rlkl; rlkl.train"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]

@@ -3,10 +3,11 @@
 Functions of this package raise `ConfigError` for an invalid request.
 """
 
+import gc
 import os
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rlkl.utils.errors import ConfigError, OtherRankError
 from rlkl.utils.streams import failsafe_streams
@@ -87,8 +88,7 @@ def _run(arguments: list[str]) -> NoReturn:
     if name in SEARCHING:
         _search_working_directory()
     try:
-        # Imported late: Hydra and torch take seconds, and --help does not need them.
-        sys.exit(import_module(f"rlkl.cli.{name}").main(arguments[1:]))
+        sys.exit(_imported(name).main(arguments[1:]))
     except ConfigError as error:
         fail(one_line(error), 2)
     except OtherRankError:  # that rank prints its error
@@ -99,6 +99,22 @@ def _run(arguments: list[str]) -> NoReturn:
         if os.environ.get("RLKL_FULL_ERROR"):
             raise
         fail(f"{type(error).__name__}: {one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
+
+
+def _imported(name: str) -> Any:
+    """Import a command, late: Hydra and torch take seconds, and --help does not need them.
+
+    Nothing that is imported is garbage, so looking for it during the import and later is left out.
+    """
+    module = f"rlkl.cli.{name}"
+    if module not in sys.modules:
+        gc.disable()
+        try:
+            import_module(module)
+        finally:
+            gc.enable()
+        gc.freeze()
+    return sys.modules[module]
 
 
 def _search_working_directory() -> None:

@@ -1,6 +1,7 @@
 """Checks that a config for Hydra itself names no code to run and reaches no shell."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,13 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield all keys and values; a value that cannot be resolved yet is yielded as written."""
     keys = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
-        where = f"{prefix}{key!s}"
-        try:
-            value = node[key]
-        except OmegaConfBaseException:
-            value = node._get_node(key)._value()
+        where, child = f"{prefix}{key!s}", node._get_node(key)
+        value = child._value()
+        if isinstance(value, dict | list):
+            value = child
+        elif child._is_interpolation():  # only these are resolved, which is slow
+            with suppress(OmegaConfBaseException):
+                value = node[key]
         if OmegaConf.is_config(value):
             yield from _leaves(value, f"{where}.")
         else:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import forked_python
 import pytest
 from bad_input import CASES, Bad, prepare
 
@@ -81,7 +82,8 @@ def test_bad_input_gives_one_line_and_creates_nothing(
 def test_bad_input_of_a_process(arguments: tuple[str, ...], folder: Path) -> None:
     bad = next(case for case in CASES if case.arguments == arguments)
     before = content(folder)
-    done = subprocess.run(
+    start = subprocess.run if arguments == PROCESSES[0] else forked_python.run
+    done = start(
         [sys.executable, "-m", "rlkl", *arguments],
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import forked_python
 import pytest
 from browsing import Pages
 
@@ -94,7 +95,7 @@ def test_port_in_use_gives_one_line(runs: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "rlkl", "board", str(runs), "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = forked_python.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert not done.stdout
     assert done.stderr == f"rlkl: --port={port} is in use; choose another, or leave it out\n"
@@ -149,7 +150,7 @@ class Board:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "rlkl", "board", *arguments, "--port", "0"]
-        self.process = subprocess.Popen(
+        self.process = forked_python.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import pytest
 import yaml
 from same_runs import assert_same_run
@@ -102,7 +103,7 @@ def test_finished_grid_is_kept_and_other_config_refused(
 
 def start(folder: Path, *arguments: str, python: str = sys.executable) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    return subprocess.Popen(
+    return forked_python.Popen(
         [python, "-m", "rlkl", "train", "-m", *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": path},
@@ -131,23 +132,32 @@ def iterations(run_dir: Path) -> int:
     return metrics.read_text().count("\n") - 1 if metrics.exists() else 0
 
 
-SHORT = ["seed=0,1", "grid=g", "total_env_steps=40000", "eval_episodes=2"]
+SHORT = ["seed=0,1", "grid=g", "total_env_steps=6000", "eval_episodes=2", "checkpoint.interval=2"]
 LONG = ["seed=0,1", "grid=g", "total_env_steps=50000", "eval_episodes=2", "checkpoint.interval=5"]
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of LONG, each by a single command."""
-    folder = tmp_path_factory.mktemp("single")
-    overrides = [text for text in LONG if not text.startswith(("seed", "grid"))]
+    return single_runs(LONG, tmp_path_factory.mktemp("single"))
+
+
+def single_runs(line: list[str], folder: Path) -> Path:
+    overrides = [text for text in line if not text.startswith(("seed", "grid"))]
     for seed in (0, 1):
-        subprocess.run(
+        forked_python.run(
             [sys.executable, "-m", "rlkl", "train", f"seed={seed}", f"run_dir=seed{seed}",
              *overrides],
             cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True,
             capture_output=True,
         )  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of SHORT, each by a single command."""
+    return single_runs(SHORT, tmp_path_factory.mktemp("short"))
 
 
 def assert_same_as_single(grid: Path, single: Path) -> None:
@@ -260,15 +270,15 @@ def test_two_commands_run_each_job_once(tmp_path: Path, single: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["slurm_rehearsal", "ray_cluster", "basic", "joblib"])
 def test_launcher_runs_are_identical_to_single_runs(
-    launcher: str, tmp_path: Path, single: Path
+    launcher: str, tmp_path: Path, short: Path
 ) -> None:
     extra = grid_launch.HYDRA_LAUNCHERS[grid_launch.RLKL_LAUNCHERS.get(launcher, launcher)]
     if extra and not find_spec(f"hydra_plugins.hydra_{extra}_launcher"):
         pytest.skip(f"the extra {extra!r} is not installed")
-    code, printed, errors = finish(start(tmp_path, *LONG, f"hydra/launcher={launcher}"))
+    code, printed, errors = finish(start(tmp_path, *SHORT, f"hydra/launcher={launcher}"))
     assert code == 0, errors
     assert printed.endswith("grid g: 2 finished\n")
-    assert_same_as_single(tmp_path / "runs" / "grids" / "g", single)
+    assert_same_as_single(tmp_path / "runs" / "grids" / "g", short)
     (call,) = (tmp_path / "runs" / "grids" / "g" / "calls").iterdir()
     record = yaml.safe_load((call / "call.yaml").read_text())
     assert record["command"].endswith(f"hydra/launcher={launcher}")

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked_python
 import pytest
 import yaml
 
@@ -200,7 +201,7 @@ gym.register("Third-v0", Third)
 def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Start the command in a folder whose modules it can import."""
     root = Path(main.__code__.co_filename).parents[2]
-    return subprocess.Popen(
+    return forked_python.Popen(
         [sys.executable, "-m", "rlkl", *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{folder}"},

@@ -12,6 +12,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import forked_python
 import pytest
 import yaml
 
@@ -40,7 +41,7 @@ def tune(*arguments: str) -> int:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return forked_python.Popen(
         [sys.executable, "-m", "rlkl", "tune", *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -49,13 +50,14 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def processes_with(text: str) -> list[str]:
-    """Return the command lines of processes with this argument."""
+def other_processes() -> list[str]:
+    """Return the ids of other processes with this working directory."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found.append(path.read_text(errors="replace"))
-    return [line for line in found if text in line.split("\0")]
+            if path.name != str(os.getpid()) and (path / "cwd").readlink() == Path.cwd():
+                found.append(path.name)
+    return found
 
 
 def rows(study: str) -> list[dict[str, str]]:
@@ -131,7 +133,7 @@ def test_printed_command_trains_the_best_trial(
     *_, last = capsys.readouterr().out.splitlines()
     command = last.removeprefix("train it: rlkl ").split()
     more = ["run_dir=run", "logger=csv", "logger.progress=none"]
-    subprocess.run(
+    forked_python.run(
         [sys.executable, "-m", "rlkl", *command, *more],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=True,
@@ -167,8 +169,8 @@ def test_interrupted_study_equals_uninterrupted_one(number: int) -> None:
     out, _ = process.communicate()
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
-        deadline = time.monotonic() + 20
-        while processes_with("study=cut"):  # its trials end after it
+        deadline = time.monotonic() + 120
+        while other_processes():  # its trials end after it
             assert time.monotonic() < deadline
             time.sleep(0.1)
     else:

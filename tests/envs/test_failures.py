@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -167,7 +167,7 @@ def test_workers_end_with_a_script_without_close(backend: str, tmp_path: Path) -
         f"envs = make_vector_env(EnvConfig('CartPole-v1', 3, '{backend}'))\n"
         "envs.reset([0, 1, 2])\n"
     )
-    done = subprocess.run(
+    done = forked_python.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -209,8 +209,8 @@ def test_spawned_workers_know_the_scripts_environment(
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py", method, backend]
     given: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120}
-    done = subprocess.run([*command, "guarded"], check=False, **given)
+    done = forked_python.run([*command, "guarded"], check=False, **given)
     assert (done.stdout, done.returncode) == ("[1.0, 1.0]\n", 0), done.stderr
-    bare = subprocess.run([*command, "bare"], check=False, **given)
+    bare = forked_python.run([*command, "bare"], check=False, **given)
     assert bare.returncode == 1
     assert 'train below: if __name__ == "__main__":' in bare.stderr.splitlines()[-1]

@@ -2,12 +2,12 @@
 
 import ctypes
 import os
-import subprocess
 import sys
 import time
 from multiprocessing import RawArray
 from pathlib import Path
 
+import forked_python
 import numpy as np
 import pytest
 from test_shared_memory_env import is_gone, until
@@ -104,7 +104,7 @@ def test_workers_end_when_the_trainer_is_killed() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     here = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
-    done = subprocess.run(
+    done = forked_python.run(
         [sys.executable, "-c", code],
         env=os.environ | here,
         capture_output=True,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import pytest
 import yaml
 
@@ -75,7 +76,7 @@ def make_run(folder: Path, setting: str, env_id: str, seed: int, **result: Any) 
 
 def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forked_python.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_real_runs_are_in_the_table(tmp_path: Path) -> None:
     overrides = [EXPERIMENT, "env=invertedpendulum", "total_env_steps=2048", "logger=csv"]
     names = ["no_clipping", "clip_0.3", "adaptive_0.003", "fixed_10"]
     command = [sys.executable, "-m", "rlkl", "train", "-m", *overrides, f"table1={','.join(names)}"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    forked_python.run(command, cwd=tmp_path, check=True, capture_output=True)
     done = run_script(tmp_path)
     rows = [line.split("|")[1:5] for line in done.stdout.splitlines() if "| 1 of 21 |" in line]
     assert [row[0].strip() for row in rows] == names

@@ -8,6 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import pytest
 import trust_region_rows as family_rows
 from made_runs import make_run
@@ -216,7 +217,7 @@ def test_extent_counts_the_missing_runs(grid: Path) -> None:
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forked_python.run(command, capture_output=True, text=True, check=False)
 
 
 @SLOW
@@ -240,7 +241,7 @@ def test_real_runs_are_on_the_page(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     overrides = ["experiment=trust_region_family", "family=trpo_default,ppo_ewma_highest"]
     command = [sys.executable, "-m", "rlkl", "train", "-m", *overrides, "total_env_steps=2048"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    forked_python.run(command, cwd=tmp_path, check=True, capture_output=True)
     done = run_script(str(tmp_path / "runs"), f"--output={tmp_path / 'output'}")
     assert done.returncode == 0, done.stderr
     assert "These are 2 of" in done.stdout

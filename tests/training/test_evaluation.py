@@ -4,11 +4,11 @@ import csv
 import json
 import math
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -201,7 +201,7 @@ def test_the_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.slow
 def test_the_script_is_the_same_command(trained: Path) -> None:
     script = [sys.executable, ROOT / "scripts" / "evaluate.py", trained, "--episodes", "1"]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    done = forked_python.run(script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "deterministic" in done.stdout
 

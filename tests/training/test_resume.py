@@ -6,13 +6,13 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -469,7 +469,7 @@ def test_folder_without_run_or_in_use_is_refused(
     run = broken(config(tmp_path / "lost"), at=3)
     lock = FolderLock(run)
     code = f"import rlkl; rlkl.resume({str(run)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked_python.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"is in use by process {os.getpid()}; wait until it has ended" in done.stderr
     lock.release()
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import forked_python
 import pytest
 
 from rlkl.tools.bench.compare import run_in_process
@@ -30,7 +31,10 @@ HAS_ALE = pytest.mark.skipif(
         ("rsl_rl", "ppo_clip", "Pendulum-v1", "none"),
     ],
 )
-def test_peer_makes_all_steps_of_the_work(peer: str, algo: str, env_id: str, memory: str) -> None:
+def test_peer_makes_all_steps_of_the_work(
+    peer: str, algo: str, env_id: str, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subprocess.run", forked_python.run)
     if importlib.util.find_spec(PEERS[peer]) is None:
         pytest.skip(f"needs {peer}: the extra 'bench'")
     config = BenchConfig(
