@@ -48,8 +48,8 @@ def cautions(
     entries = [entry for env in envs for entry in env.entries]
     found = [
         *_few_seeds(envs), *_unequal_seeds(envs), *_unequal_steps(envs), *_not_finished(entries),
-        *_left_out(entries, unread), *_environments(envs), *_not_told_apart(pairs, by_env), *_many_pairs(envs, by_env),
-        *_damaged(entries), *_differences(entries),
+        *_left_out(entries, unread), *_environments(envs), *_not_told_apart(pairs, by_env),
+        *_many_pairs(envs, by_env), *_damaged(entries), *_differences(entries),
     ]  # fmt: skip
     return sorted(found, key=lambda caution: not caution.is_warning)
 

@@ -10,7 +10,7 @@ from rlkl.tools.compare.runs import Run
 from rlkl.tools.compare.scores import MIN_SEEDS, Entry, Environment
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.compare.text import listed, listed_items, plural, seeds_text, spread
-from rlkl.tools.rows import Row, Rows, distinct, select
+from rlkl.tools.rows import Rows, distinct, select
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.untrusted_files import ALREADY_VISITED
