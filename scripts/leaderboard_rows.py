@@ -40,37 +40,42 @@ def collect(paths: Iterable[str]) -> list[Run]:
     """Return the runs of the leaderboard below some folders, also those under way.
 
     Raises:
-        ConfigError: there is none, or runs of one algorithm and environment differ in more than the
-            seed, or runs of one environment have different budgets.
+        ConfigError: there is none, or they are not of one grid.
     """
-    readable = [found for folder in runs.find(paths) if isinstance(found := runs.read(folder), Run)]
-    found = [r for r in readable if r.settings and r.env_id in SEEDS and r.algo in ALGORITHMS]
+    found: list[Run] = []
+    for folder in runs.find(paths):
+        run = runs.read(folder)
+        if isinstance(run, Run) and run.settings and run.env_id in SEEDS and run.algo in ALGORITHMS:
+            found.append(run)
     if not found:
         raise ConfigError(
             f"{' '.join(paths)}: no run of experiment=leaderboard; see docs/results/leaderboard.md"
         )
+    _check_one_grid(found)
+    envs, algos = list(SEEDS), list(ALGORITHMS)
+    return sorted(found, key=lambda run: (envs.index(run.env_id), algos.index(run.algo), run.seed))
+
+
+def _check_one_grid(found: Sequence[Run]) -> None:
+    """Raise if runs of one environment differ in more than algorithm and seed."""
     for member in group_runs(found):
         if member.label != member.run.algo:
             raise ConfigError(
                 f"{member.run.shown}: {member.label} in {member.env} has other settings than "
                 "other runs there; expected the folder of one grid"
             )
-    by_env: dict[str, set[int]] = {}
-    by_cell: dict[tuple[str, str, int], Run] = {}
+    budgets: dict[str, int] = {}
+    cells: dict[tuple[str, str, int], Run] = {}
     for run in found:
-        by_env.setdefault(run.env_id, set()).add(run.budget)
-        cell = (run.env_id, run.algo, run.seed)
-        if cell in by_cell:
-            raise ConfigError(f"{by_cell[cell].shown} and {run.shown} have the same seed")
-        by_cell[cell] = run
-    for env, budgets in by_env.items():
-        if len(budgets) > 1:
-            listed = " and ".join(f"{budget:,}" for budget in sorted(budgets))
+        budget = budgets.setdefault(run.env_id, run.budget)
+        if run.budget != budget:
             raise ConfigError(
-                f"{env}: runs of {listed} environment steps; expected the folder of one grid"
+                f"{run.env_id}: runs of {budget:,} and {run.budget:,} environment steps; "
+                "expected the folder of one grid"
             )
-    envs, algos = list(SEEDS), list(ALGORITHMS)
-    return sorted(found, key=lambda run: (envs.index(run.env_id), algos.index(run.algo), run.seed))
+        other = cells.setdefault((run.env_id, run.algo, run.seed), run)
+        if other is not run:
+            raise ConfigError(f"{other.shown} and {run.shown} have the same seed")
 
 
 def run_row(run: Run) -> Row:

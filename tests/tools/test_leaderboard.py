@@ -136,9 +136,16 @@ def test_verdict_compares_intervals(
 
 def test_early_returns_are_compared_at_their_steps(tmp_path: Path) -> None:
     make_seeds(tmp_path, "trpo", [900.0] * 5, per_row=100_000)  # 10 after the first rollout
+    make_run(
+        tmp_path / "under way", [10.0], env=HOPPER, algo="trpo", seed=9, per_row=100_000,
+        settings={"total_env_steps": 200_000}, summary={"status": None},
+    )  # fmt: skip
     rows = rows_of(tmp_path)
     early = Published(HOPPER, "trpo", "baselines", 10, 0.0, 100_000)
     late = Published(HOPPER, "trpo", "baselines", 1644, 0.0, 200_000)
+    final = Published(HOPPER, "trpo", "baselines", 900)
+    seeds = [row["seeds"] for row in board.compared_rows(rows, [early, late, final])]
+    assert seeds == [6, 5, 5]
     compared = board.compared_rows(rows, [early, late])
     assert [(row["mean"], row["verdict"]) for row in compared] == [
         (10, "agrees"), (900, "lower here"),
