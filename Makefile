@@ -22,10 +22,10 @@ COMMA := ,
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test check format curves bench docs clean
+.PHONY: help train test check format curves leaderboard bench docs clean
 
 help: ## List the commands (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'The rest of a command line goes into ARGS and is passed on as it stands:'
 	@echo '  make train ARGS="seed=1 total_env_steps=50000"   settings (plain `make train seed=1` sets nothing)'
@@ -50,6 +50,17 @@ format: $(HAS_DEV) ## Format the code and fix what lint can fix by itself
 
 curves: $(HAS_PLOTS) ## Draw learning curves; ARGS are options for scripts/learning_curves.py
 	@$(BIN)/python scripts/learning_curves.py $(ARGS)
+
+# One grid in two commands, because classic control has ten seeds. Seeds are swept first. A failed
+# job ends a command with an error (the dash ignores it), after all other jobs.
+BOARD := $(BIN)/rlkl train -m experiment=leaderboard grid=leaderboard
+SMALL := env=cartpole,acrobot,pendulum
+LARGE := env=halfcheetah,hopper,walker2d,ant,swimmer,reacher,invertedpendulum,inverteddoublependulum
+
+leaderboard: $(HAS_DEV) ## Train the missing runs of the leaderboard and update its page
+	-@$(BOARD) 'seed=range(10)' $(SMALL) 'algo=glob(*)' $(ARGS)
+	-@$(BOARD) 'seed=range(5)' $(LARGE) 'algo=glob(*)' $(ARGS)
+	@$(BIN)/python scripts/leaderboard.py runs/grids/leaderboard
 
 bench: $(HAS_BENCH) ## Measure speed beside other libraries; ARGS are settings for `rlkl bench`
 	@$(BIN)/rlkl bench $(ARGS)

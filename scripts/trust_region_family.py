@@ -8,11 +8,11 @@ docs/trust_region_family.md has the command that makes the runs. Needs the extra
 """
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 import trust_region_figures as drawing
+from pages import fill, markdown
 from trust_region_rows import (
     asked_table,
     bound_table,
@@ -24,37 +24,12 @@ from trust_region_rows import (
 )
 
 from rlkl.tools.experiments.drawing import save
-from rlkl.tools.rows import Rows, csv_text, distinct, markdown_table
+from rlkl.tools.rows import csv_text, distinct
 from rlkl.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "trust_region_family.md"
 RESULTS = ROOT / "docs" / "results" / "trust_region_family"
-END = "<!-- end of table -->"
-
-
-def markdown(rows: Rows) -> str:
-    """Return rows of texts as a table."""
-    if not rows:
-        return "No such run yet."
-    return markdown_table(list(rows[0]), ([*row.values()] for row in rows))
-
-
-def fill(page: str, parts: dict[str, str]) -> str:
-    """Return a page with new text between the markers of each part.
-
-    Raises:
-        ConfigError: the page lacks a marker.
-    """
-    for name, text in parts.items():
-        begin = f"<!-- {name}: made by scripts/trust_region_family.py -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
-        found = pattern.search(page)
-        if found is None:
-            raise ConfigError(f"{PAGE.name} lacks the lines {begin!r} and {END!r} around a table")
-        first, last = found.span()
-        page = f"{page[:first]}{begin}\n{text}\n{END}{page[last:]}"
-    return page
 
 
 def main() -> None:
@@ -70,7 +45,7 @@ def main() -> None:
         raise ConfigError("no run at the default of its knob; 'family=glob(*_default)' makes them")
     parts = {"extent": extent(rows), "bound": markdown(bound_table(rows))}
     parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
-    page = fill(PAGE.read_text(), parts)
+    page = fill(PAGE, parts, Path(__file__).name)
     output.mkdir(parents=True, exist_ok=True)
     (output / "runs.csv").write_text(csv_text(rows))
     (output / "updates.csv").write_text(csv_text(updates))

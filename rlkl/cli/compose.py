@@ -143,7 +143,7 @@ def _check_ablations(overrides: list[str], config_dirs: list[Path], config: Trai
                 )
 
 
-FAMILIES = {"ALE/": "pong"}
+FAMILIES = {"ALE/": "pong", "MiniGrid-": "minigrid_empty"}
 """Options of the group `env` by the start of the ids whose settings they have too."""
 
 

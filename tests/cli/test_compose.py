@@ -80,6 +80,7 @@ FOLLOWED = {
     "env.id=ALE/Breakout-v5": "env=pong",
     "env.id=ALE/Pong-v5 experiment=code_level_details": "env=pong",
     "env.id=rlkl.tasks:rlkl/Recall-v0": "env=recall",
+    "env.id=MiniGrid-DoorKey-5x5-v0": "env=minigrid_empty",
     "env.id=MountainCar-v0": "",
     "env.id=Pendulum-v1 env=cartpole": "",
     "env.id=ALE/Breakout-v5 experiment=ppo_atari": "",  # it chooses env=pong itself

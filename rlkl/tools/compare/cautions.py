@@ -8,9 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from rlkl.tools.compare.runs import UNFINISHED, UNKNOWN
-from rlkl.tools.compare.scores import MIN_SEEDS, Entry, Environment, all_labels, common
+from rlkl.tools.compare.scores import (
+    MIN_SEEDS,
+    SIGNIFICANCE,
+    Entry,
+    Environment,
+    all_labels,
+    common,
+)
 from rlkl.tools.compare.text import listed, listed_items, plural, seeds_text
-from rlkl.tools.rows import Rows
+from rlkl.tools.rows import Rows, grouped, select
 
 SEEDS_TO_RANK = 10
 """Seeds of a group in an environment that are needed to rank close groups."""
@@ -27,13 +34,22 @@ class Caution(NamedTuple):
     is_warning: bool = True
 
 
-def cautions(envs: Sequence[Environment], pairs: Rows, unread: Mapping[str, str]) -> list[Caution]:
-    """Return all cautions, warnings first; `pairs` are `pair_rows`, `unread` reasons by folder."""
+def cautions(
+    envs: Sequence[Environment], pairs: Rows, by_env: Rows, unread: Mapping[str, str]
+) -> list[Caution]:
+    """Return all cautions, warnings first.
+
+    Args:
+        envs: all environments.
+        pairs: `pair_rows` of all environments.
+        by_env: `pair_rows_by_environment`.
+        unread: reasons by folder.
+    """
     entries = [entry for env in envs for entry in env.entries]
     found = [
         *_few_seeds(envs), *_unequal_seeds(envs), *_unequal_steps(envs), *_not_finished(entries),
-        *_left_out(entries, unread), *_environments(envs), *_overlaps(pairs), *_damaged(entries),
-        *_differences(entries),
+        *_left_out(entries, unread), *_environments(envs), *_not_told_apart(pairs, by_env),
+        *_many_pairs(envs, by_env), *_damaged(entries), *_differences(entries),
     ]  # fmt: skip
     return sorted(found, key=lambda caution: not caution.is_warning)
 
@@ -189,15 +205,44 @@ def _environments(envs: Sequence[Environment]) -> Iterator[Caution]:
         yield Caution("scale of these runs", text, is_warning=False)
 
 
-def _overlaps(pairs: Rows) -> Iterator[Caution]:
+def _not_told_apart(pairs: Rows, by_env: Rows) -> Iterator[Caution]:
     close = [f"{row['first']} and {row['second']}" for row in pairs if not row["told_apart"]]
-    if close:
+    counts = []
+    envs = grouped(by_env, "environment") if by_env else {}
+    for env, rows in envs.items() if len(envs) > 1 else ():
+        count = len(select(rows, told_apart=False))
+        if count:
+            counts.append(f"{count} of {len(rows)} in {env}")
+    if close or counts:
         text = (
-            f"{len(close)} of {plural(len(pairs), 'pair')} cannot be told apart: the 95% interval "
-            "of the probability of improvement contains 0.5, or a group has fewer than "
-            f"{MIN_SEEDS} seeds ({listed(close)}). A higher score there is not evidence."
+            f"{len(close)} of {plural(len(pairs), 'pair')} cannot be told apart"
+            f"{f' ({listed(close)})' if close else ''}"
+            f"{f', and by environment {listed(counts)}' if counts else ''}: the corrected p-value "
+            f"is {SIGNIFICANCE} or more, or a group has fewer than {MIN_SEEDS} seeds. A higher "
+            "score there is not evidence."
         )
-        yield Caution("overlapping intervals", text)
+        yield Caution("not told apart", text)
+
+
+def _many_pairs(envs: Sequence[Environment], by_env: Rows) -> Iterator[Caution]:
+    crowded = []
+    for env in envs:
+        tested = [
+            (len(env.scored(row["first"])), len(env.scored(row["second"])))
+            for row in by_env
+            if row["environment"] == env.name and row["seeds"] >= MIN_SEEDS
+        ]
+        # The p-value of two groups whose runs do not overlap, corrected as the smallest of all.
+        smallest = min((2 / math.comb(n + m, n) for n, m in tested), default=0.0)
+        if len(tested) * smallest >= SIGNIFICANCE:
+            crowded.append(f"{env.name} ({plural(len(tested), 'pair')})")
+    if crowded:
+        text = (
+            f"{listed(crowded)}: so many pairs that even two groups whose runs do not overlap have "
+            f"a corrected p-value of {SIGNIFICANCE} or more, so no pair can be told apart in one "
+            "environment. Compare fewer groups, or run more seeds."
+        )
+        yield Caution("many pairs", text, is_warning=False)
 
 
 def _damaged(entries: Sequence[Entry]) -> Iterator[Caution]:

@@ -8,7 +8,7 @@ from rlkl.tools.compare.charts import Dot, DotChart, Figure, Line, LineChart
 from rlkl.tools.compare.curves import UPDATES, seed_curve
 from rlkl.tools.compare.references import threshold
 from rlkl.tools.compare.report import STATISTIC_NAMES, Comparison
-from rlkl.tools.compare.scores import MIN_SEEDS, common
+from rlkl.tools.compare.scores import MIN_SEEDS, SIGNIFICANCE, common
 from rlkl.tools.compare.stability import reached_at
 from rlkl.tools.compare.text import number, time_unit
 from rlkl.tools.rows import Row, Rows, column, grouped, select
@@ -170,8 +170,9 @@ def _improvement(comparison: Comparison) -> Figure:
         "Probability of improvement",
         "The probability that a run of the first group has a higher return than a run of the "
         "second in the same environment, with ties counted half, and its 95% stratified bootstrap "
-        "interval. It does not say by how much. The two groups cannot be told apart if the "
-        f"interval contains 0.5, or if one has fewer than {MIN_SEEDS} seeds.{note}",
+        "interval, which is not corrected. It does not say by how much. The two groups are told "
+        f"apart if the p-value, corrected for all pairs, is below {SIGNIFICANCE}, and both have "
+        f"at least {MIN_SEEDS} seeds.{note}",
         [DotChart(title, "probability", dots, level=0.5, x_range=SHARE)],
     )
 

@@ -10,7 +10,7 @@ from rlkl.tools.compare.runs import Run
 from rlkl.tools.compare.scores import MIN_SEEDS, Entry, Environment
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.compare.text import listed, listed_items, plural, seeds_text, spread
-from rlkl.tools.rows import Row, Rows, distinct, select
+from rlkl.tools.rows import Rows, distinct, select
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.untrusted_files import ALREADY_VISITED
@@ -73,6 +73,7 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
         "aggregates": scores.aggregate_rows(envs, config),
         "profiles": scores.profile_rows(envs, config),
         "improvement": scores.pair_rows(envs, config),
+        "pairs": scores.pair_rows_by_environment(envs, config),
         "thresholds": stability.threshold_rows(envs, config),
         "stability": stability.stability_rows(envs),
         "curves": curves.curve_rows(envs, config),
@@ -81,7 +82,7 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
         "settings": groups.differences(members),
         "provenance": provenance_rows(envs),
     }
-    warnings = cautions(envs, tables["improvement"], unread)
+    warnings = cautions(envs, tables["improvement"], tables["pairs"], unread)
     found = findings(envs, tables, config)
     return Comparison(config, envs, scores.all_labels(envs), warnings, tables, found)
 
@@ -116,7 +117,7 @@ def provenance_rows(envs: Sequence[Environment]) -> Rows:
 def findings(
     envs: Sequence[Environment], tables: dict[str, Rows], config: CompareConfig
 ) -> list[str]:
-    """Return the results in sentences that claim no more than the intervals show."""
+    """Return the results in sentences that claim no more than the tests of pairs show."""
     sentences = []
     center = STATISTIC_NAMES[config.statistic]
     shared, labels = scores.common(envs)
@@ -131,57 +132,53 @@ def findings(
         if len(rows) > 1:
             place = f"{env.name}, at {env.horizon:,} environment steps"
             seeds = {row["group"]: row["seeds"] for row in rows}
-            sentences.append(_finding(place, f"{center} return", config.statistic, rows, seeds))
+            pairs = select(tables["pairs"], environment=env.name)
+            what, key = f"{center} return", config.statistic
+            sentences.append(_finding(place, what, key, rows, seeds, pairs))
     return sentences
 
 
 def _finding(
-    place: str, what: str, key: str, rows: Rows, seeds: dict[str, int], pairs: Rows | None = None
+    place: str, what: str, key: str, rows: Rows, seeds: dict[str, int], pairs: Rows
 ) -> str:
-    """Return which group is best in a column, compared by intervals or, if given, by pairs."""
+    """Return which group is best in a column, and from which others it is told apart."""
     ranked = [row for row in rows if seeds[row["group"]] >= MIN_SEEDS]
     if len(ranked) < 2:
         counts = listed(f"{label} {count}" for label, count in seeds.items())
         return (
-            f"{place}: no comparison, which needs {MIN_SEEDS} seeds of two groups; there are "
-            f"{counts}."
+            f"{place}: too few seeds to tell which group is better ({counts}); that needs "
+            f"{MIN_SEEDS} or more of two groups."
         )
     best = max(ranked, key=lambda row: row[key])
     others = [row for row in ranked if row is not best]
     value = spread(best[key], best["low"], best["high"])
-    text = f"{place}: {best['group']} has the highest {what}, {value}"
-    if pairs is None:
-        text += _overlaps(best, others)
-    else:
-        text += _rivals(best["group"], distinct(others, "group"), pairs)
+    text = f"{place}: {best['group']} has the highest {what}, {value}."
+    text += _rivals(best["group"], distinct(others, "group"), pairs)
     few = [f"{label} ({count})" for label, count in seeds.items() if count < MIN_SEEDS]
     if few:
         text += f"; not compared, with fewer than {MIN_SEEDS} seeds: {listed(few)}"
     return f"{text}."
 
 
-def _overlaps(best: Row, others: Rows) -> str:
-    below = [row["group"] for row in others if best["low"] > row["high"]]
-    close = [row["group"] for row in others if best["low"] <= row["high"]]
-    text = f"; its interval lies above that of {listed(below)}" if below else ""
-    if close:
-        text += f"; {'it' if below else 'its interval'} overlaps that of {listed(close)}"
-    return text
-
-
 def _rivals(best: str, others: list[str], pairs: Rows) -> str:
-    """Return which groups the best one cannot be told apart from, and which beat it in pairs."""
-    close, ahead = [], []
+    """Return which groups the best one is and is not told apart from, and which beat it."""
+    behind, close, ahead = [], [], []
     for other in others:
         (pair,) = (row for row in pairs if {row["first"], row["second"]} == {best, other})
         if not pair["told_apart"]:
             close.append(other)
         elif (pair["first"] == best) == (pair["probability"] < 0.5):
             ahead.append(other)
-    text = f". It cannot be told apart from {listed(close)}" if close else ""
+        else:
+            behind.append(other)
+    text = ""
+    if behind:
+        text += f" It is told apart from {listed(behind)}"
+    if close:
+        text += f"{';' if behind else ' It'} cannot be told apart from {listed(close)}"
     if ahead:
         text += (
-            f". But a run of {listed(ahead)} is more often than not better than one of {best}, "
-            "whose score comes from few environments or runs"
+            f"{'.' if text else ''} But a run of {listed(ahead)} is more often than not better "
+            f"than one of {best}, whose score comes from few environments or runs"
         )
-    return text or ". It is told apart from every other group"
+    return f"{text} ({plural(pairs[0]['tested'], 'pair')} tested)"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlkl.numerics import statistics
+from rlkl.numerics import significance, statistics
 from rlkl.numerics.statistics import Floats, Statistic, pooled
 from rlkl.tools.compare.groups import Member, sort_key
 from rlkl.tools.compare.references import Reference, reference
@@ -26,6 +26,9 @@ PROFILE_POINTS = 101
 
 MIN_SEEDS = 5
 """Seeds of a group in an environment below which no difference is claimed."""
+
+SIGNIFICANCE = 0.05
+"""Largest corrected p-value that is called a difference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,8 +288,12 @@ def profile_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
 
 
 def pair_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return for each pair of groups how likely a run of the first beats one of the second."""
-    rows = []
+    """Return for each pair of groups how likely a run of the first beats one of the second.
+
+    `p_value` is NaN for a pair that is not tested, because a group has fewer than `MIN_SEEDS`
+    seeds in an environment. `corrected` is Holm's correction for the number of `tested` pairs.
+    """
+    rows: Rows = []
     for first, second in combinations(all_labels(envs), 2):
         shared = [env for env in envs if env.scored(first) and env.scored(second)]
         if not shared:
@@ -297,17 +304,29 @@ def pair_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
             return statistics.probability_of_improvement(drawn[:count], drawn[count:])
 
         estimate = _estimated("probability", strata, probability, config)
-        # Intervals from few runs are too narrow to show a difference.
         seeds = min(len(scores) for scores in strata)
-        differs = estimate["low"] > 0.5 or estimate["high"] < 0.5
+        p_value, count = math.nan, len(shared)
+        if seeds >= MIN_SEEDS:
+            p_value = significance.improvement_p_value(strata[:count], strata[count:])
         rows.append(
             {
                 "first": first,
                 "second": second,
                 **estimate,
-                "told_apart": seeds >= MIN_SEEDS and differs,
+                "p_value": p_value,
+                "corrected": math.nan,
+                "told_apart": False,
                 "seeds": seeds,
-                "environments": len(shared),
+                "environments": count,
             }
         )
-    return rows
+    tested = [row for row in rows if row["seeds"] >= MIN_SEEDS]
+    corrected = significance.holm([row["p_value"] for row in tested])
+    for row, value in zip(tested, corrected, strict=True):
+        row |= {"corrected": value, "told_apart": value < SIGNIFICANCE}
+    return [row | {"tested": len(tested)} for row in rows]
+
+
+def pair_rows_by_environment(envs: Sequence[Environment], config: CompareConfig) -> Rows:
+    """Return `pair_rows` of each environment, corrected for the pairs of that environment."""
+    return [{"environment": env.name, **row} for env in envs for row in pair_rows([env], config)]

@@ -65,7 +65,8 @@ def _told_apart(row: Row) -> str:
 
 IMPROVEMENT: Columns = {
     "first": "first", "second": "second", "P(first > second)": _interval("probability"),
-    "told apart": _told_apart, "environments": "environments",
+    "p": "p_value", "p corrected": "corrected", "told apart": _told_apart,
+    "environments": "environments",
 }  # fmt: skip
 
 THRESHOLDS: Columns = {
@@ -97,7 +98,12 @@ def tables(comparison: Comparison) -> list[Table]:
         _table("aggregates", "All environments together", _aggregates(rows["aggregates"])),
         _table("aggregates", "What a normalized score is", _scales(comparison)),
         _results(comparison),
-        _table("improvement", "Every pair", rows["improvement"], IMPROVEMENT),
+        _table(
+            "improvement", "Every pair", rows["improvement"], IMPROVEMENT,
+            "p: of the permutation test within environments (Mann-Whitney in one environment); "
+            "corrected for the number of pairs in this table by Holm's method. Pairs in single "
+            "environments are in data/pairs.csv.",
+        ),
         _table(
             "efficiency", "Steps to the threshold", rows["thresholds"], THRESHOLDS,
             "∞: not within the steps of the comparison; the median counts such runs as infinite.",

@@ -22,10 +22,10 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     assert "luck alone" in text_of(found, "too few seeds")
     assert math.isnan(found.tables["results"][0]["low"])
     assert not found.tables["improvement"][0]["told_apart"]
-    assert "1 of 1 pair cannot be told apart" in text_of(found, "overlapping intervals")
+    assert "1 of 1 pair cannot be told apart" in text_of(found, "not told apart")
     assert found.findings == [
-        "CartPole-v1, at 1,200 environment steps: no comparison, which needs 5 seeds of two "
-        "groups; there are ppo_clip 1 and trpo 1."
+        "CartPole-v1, at 1,200 environment steps: too few seeds to tell which group is better "
+        "(ppo_clip 1 and trpo 1); that needs 5 or more of two groups."
     ]
 
 
@@ -53,9 +53,8 @@ def test_five_seeds_cause_a_note_ten_none(tmp_path: Path) -> None:
     five = {"CartPole-v1": {"ppo_clip": range(100, 105), "trpo": range(5)}}
     found = compared(make_grid(tmp_path / "five", five))
     assert not next(c for c in found.cautions if c.kind == "seeds").is_warning
-    assert "overlapping intervals" not in kinds(found)
-    assert "trpo" in found.findings[0]
-    assert "its interval lies above that of trpo" in found.findings[0]
+    assert "not told apart" not in kinds(found)
+    assert "It is told apart from trpo (1 pair tested)" in found.findings[0]
     ten = {"CartPole-v1": {"ppo_clip": range(100, 110), "trpo": range(10)}}
     assert kinds(compared(make_grid(tmp_path / "ten", ten))) == []
 
@@ -63,8 +62,8 @@ def test_five_seeds_cause_a_note_ten_none(tmp_path: Path) -> None:
 def test_overlapping_groups_cause_a_warning(tmp_path: Path) -> None:
     finals = {"CartPole-v1": {"ppo_clip": [1.0, 2, 3, 4, 5], "trpo": [1.5, 2.5, 3.5, 2, 4.5]}}
     found = compared(make_grid(tmp_path, finals))
-    assert "ppo_clip and trpo" in text_of(found, "overlapping intervals")
-    assert "its interval overlaps that of" in found.findings[0]
+    assert "ppo_clip and trpo" in text_of(found, "not told apart")
+    assert "It cannot be told apart from trpo (1 pair tested)" in found.findings[0]
 
 
 def test_different_versions_hardware_and_seeds_are_noted(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Makes the tables of docs/results/leaderboard.md from run folders alone.
+
+    python scripts/leaderboard.py runs/grids/leaderboard
+    python scripts/leaderboard.py FOLDER --output=OTHER   # leaves the page as it is
+
+Reads as much of the grid as there is. Writes runs.csv (a row per run), returns.csv (a row per
+algorithm and environment) and published.csv beside the page, which has the command that makes the
+runs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from leaderboard_published import published
+from leaderboard_rows import (
+    SEEDS,
+    agreement,
+    cell_rows,
+    collect,
+    compared_rows,
+    compared_table,
+    extent,
+    extent_table,
+    return_table,
+    run_row,
+)
+from pages import fill, markdown
+
+from rlkl.tools.rows import csv_text
+from rlkl.utils.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "results" / "leaderboard.md"
+RESULTS = ROOT / "docs" / "results" / "leaderboard"
+CLASSIC = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("runs", nargs="+", help="folders to search")
+    parser.add_argument("--output", type=Path, help="folder for everything, page and all")
+    arguments = parser.parse_args()
+    output = arguments.output or RESULTS
+    rows = [run_row(run) for run in collect(arguments.runs)]
+    cells, compared = cell_rows(rows), compared_rows(rows, published())
+    parts = {
+        "extent": f"{extent(rows)}\n\n{markdown(extent_table(rows))}",
+        "mujoco": markdown(return_table(cells, [env for env in SEEDS if env not in CLASSIC])),
+        "classic": markdown(return_table(cells, CLASSIC)),
+        "published": f"{agreement(compared)}\n\n{markdown(compared_table(compared))}",
+    }
+    page = fill(PAGE, parts, Path(__file__).name)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, made in (("runs", rows), ("returns", cells), ("published", compared)):
+        if made:
+            (output / f"{name}.csv").write_text(csv_text(made))
+    (output / PAGE.name if arguments.output else PAGE).write_text(page)
+    print(f"{extent(rows)}\n{agreement(compared)}\nwrote {output}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ConfigError as error:
+        sys.exit(f"leaderboard: {error}")
