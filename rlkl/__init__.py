@@ -1,89 +1,29 @@
 """rlkl: train policies by PPO, TRPO and related algorithms, and measure their KL divergences."""
 
-from rlkl.algos import ALGORITHMS, make_policy_optimizer
-from rlkl.algos.base import AlgoConfig, PolicyOptimizer
-from rlkl.algos.critic import CriticConfig
-from rlkl.algos.fixpo import FixPOConfig
-from rlkl.algos.klip_ppo import KLipPPOConfig
-from rlkl.algos.mdpo import MDPOConfig
-from rlkl.algos.npg import NPGConfig
-from rlkl.algos.ppo_clip import PPOClipConfig
-from rlkl.algos.ppo_ewma import PPOEWMAConfig
-from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
-from rlkl.algos.ppo_kl_lr import PPOKLLRConfig
-from rlkl.algos.spo import SPOConfig
-from rlkl.algos.trpl import TRPLConfig
-from rlkl.algos.trpo import TRPOConfig
-from rlkl.algos.truly_ppo import TrulyPPOConfig
-from rlkl.algos.vanilla_pg import VanillaPGConfig
-from rlkl.algos.vmpo import VMPOConfig
-from rlkl.envs.make import EnvConfig
-from rlkl.envs.wrappers import register_wrapper
-from rlkl.models.own_networks import (
-    register_actor_critic,
-    register_actor_head,
-    register_encoder,
-)
-from rlkl.models.policy import PolicyConfig
-from rlkl.numerics.schedules import register_schedule
-from rlkl.tools.cloning.clone import clone
-from rlkl.tools.cloning.config import CloneConfig
-from rlkl.training.callbacks import Callback, Stop
-from rlkl.training.checkpoint import CheckpointConfig
-from rlkl.training.config import TrainConfig
-from rlkl.training.loggers import Logger, LoggerConfig
-from rlkl.training.reference import ReferenceConfig
-from rlkl.training.report import Report
-from rlkl.training.summary import Summary
-from rlkl.training.trained_policy import evaluate, load_policy
-from rlkl.training.trainer import Trainer, resume, train
-from rlkl.utils.errors import ConfigError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rlkl.version import __version__
 
-__all__ = [
-    "ALGORITHMS",
-    "AlgoConfig",
-    "Callback",
-    "CheckpointConfig",
-    "CloneConfig",
-    "ConfigError",
-    "CriticConfig",
-    "EnvConfig",
-    "FixPOConfig",
-    "KLipPPOConfig",
-    "Logger",
-    "LoggerConfig",
-    "MDPOConfig",
-    "NPGConfig",
-    "PPOClipConfig",
-    "PPOEWMAConfig",
-    "PPOKLConfig",
-    "PPOKLFixedConfig",
-    "PPOKLLRConfig",
-    "PolicyConfig",
-    "PolicyOptimizer",
-    "ReferenceConfig",
-    "Report",
-    "SPOConfig",
-    "Stop",
-    "Summary",
-    "TRPLConfig",
-    "TRPOConfig",
-    "TrainConfig",
-    "Trainer",
-    "TrulyPPOConfig",
-    "VMPOConfig",
-    "VanillaPGConfig",
-    "__version__",
-    "clone",
-    "evaluate",
-    "load_policy",
-    "make_policy_optimizer",
-    "register_actor_critic",
-    "register_actor_head",
-    "register_encoder",
-    "register_schedule",
-    "register_wrapper",
-    "resume",
-    "train",
-]
+if TYPE_CHECKING:
+    from rlkl import public_names
+    from rlkl.loading import load_policy
+    from rlkl.public_names import *
+
+    __all__ = ["__version__", "load_policy"]
+    __all__ += public_names.__all__
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: packaged policies need no training code."""
+    if name == "load_policy":
+        return import_module("rlkl.loading").load_policy
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(name)
+    public = import_module("rlkl.public_names")
+    names = {key: getattr(public, key) for key in public.__all__}
+    names["__all__"] = ["__version__", "load_policy", *names]
+    globals().update(names)
+    if name not in globals():
+        raise AttributeError(f"module 'rlkl' has no attribute {name!r}")
+    return globals()[name]

@@ -15,8 +15,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import VECTOR, normalized
-from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.validation import check_installed
 from rlkl.version import __version__
 
@@ -84,6 +84,8 @@ def export_onnx(trained: TrainedPolicy) -> Exported:
         )
     assert program is not None
     model: Any = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # traces with paths of this machine
     encoder = trained.policy.encoder
     columns = encoder.columns
     if (chosen := trained.policy.actor_view.columns) is not None:

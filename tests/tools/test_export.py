@@ -14,11 +14,11 @@ from torch import nn
 
 import rlkl
 from rlkl.cli import main
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.tools import export
 from rlkl.tools.export import export_onnx
-from rlkl.training.trained_policy import TrainedPolicy
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 needs_export = pytest.mark.skipif(
