@@ -179,7 +179,11 @@ class _DeterministicActor(nn.Module):
 def _random_observations(trained: TrainedPolicy, count: int) -> dict[str, NDArray[Any]]:
     encoder = trained.policy.encoder
     encoder.space.seed(0)
-    return encoder.stack([encoder.space.sample() for _ in range(count)])
+    encoded = encoder.stack([encoder.space.sample() for _ in range(count)])
+    # The model's vector is float32, also where the environment's numbers are float64.
+    return {
+        key: array.astype(np.float32) if key == VECTOR else array for key, array in encoded.items()
+    }
 
 
 def _seen_by_actor(

@@ -124,10 +124,11 @@ def _scores(name: str, content: dict[str, Any]) -> str:
         limit = f"{content['max_episode_steps']:,}"
         parts.append(f"Episodes that did not end within {limit} steps, in no number above: {cut}.")
     parts += [
+        "In the folder that contains this one, they are repeated by",
         _indented(f"rlkl evaluate {name} --episodes {episodes} --seed {seed}"),
-        "repeats them in the folder that contains this one: exactly on the same type of processor\n"
-        "with the versions below, else up to rounding, which may change single episodes. The\n"
-        "interval is that of the mean for this policy; it does not cover other training seeds.",
+        "exactly on the same type of processor with the versions below, and else up to rounding,\n"
+        "which may change single episodes. The interval is that of this policy's mean return; it\n"
+        "does not cover other training seeds.",
     ]
     return "\n\n".join(parts)
 

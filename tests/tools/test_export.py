@@ -99,6 +99,21 @@ def to_vectors(observations: list[Any], columns: dict[str, list[int]]) -> np.nda
 
 @pytest.mark.slow
 @needs_export
+@pytest.mark.parametrize("is_normalized", [True, False])
+def test_wide_observations_become_float32(is_normalized: bool) -> None:
+    space = Box(np.array([-1.0, -np.inf]), np.array([3.0, np.inf]), dtype=np.float64)
+    encoder = ObservationEncoder(space)
+    normalizer = ObservationNormalizer((2,)) if is_normalized else None
+    if normalizer is not None:
+        normalizer.update(np.array([[1.0, -2.0], [4.0, 7.0]]))
+    exported = export_onnx(TrainedPolicy(small_policy(encoder, Discrete(2)), normalizer))
+    assert exported.inputs == {"vector": "tensor(float) ['batch', 2]"}
+    assert exported.difference < 1e-5
+    assert b"site-packages" not in exported.model
+
+
+@pytest.mark.slow
+@needs_export
 @pytest.mark.parametrize(
     ("space", "settings"),
     [
