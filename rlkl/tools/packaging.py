@@ -83,7 +83,8 @@ def check_output(run_dir: str | Path, output: str | Path | None, *, onnx: bool) 
         try:
             check_installed(name, "export", f"a package's {ONNX}")
         except MissingPackageError as error:
-            raise MissingPackageError(f"{error}; or leave it out: --onnx no") from None
+            note = "or leave it out: --onnx no, in Python onnx=False"
+            raise MissingPackageError(f"{error}; {note}") from None
     if is_package(run_dir):
         raise ConfigError(f"{run_dir} is a package already; copy the folder")
     if output is None:
