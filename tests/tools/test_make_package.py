@@ -109,7 +109,10 @@ def test_package_without_scores_says_so(trained: Path, tmp_path: Path) -> None:
     assert load_run(path).env_steps == load_run(trained, "best").env_steps
 
 
-def test_existing_folder_is_never_overwritten(trained: Path, packaged: Path) -> None:
+def test_existing_folder_is_never_overwritten(
+    trained: Path, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "load_changed_run", lambda *_, **__: pytest.fail("too late"))
     before = {path: path.read_bytes() for path in packaged.iterdir()}
     with pytest.raises(ConfigError, match="exists already and is not overwritten"):
         rlkl.package(trained, packaged, **SCORED)
