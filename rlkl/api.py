@@ -19,6 +19,7 @@ from rlkl.algos.vanilla_pg import VanillaPGConfig
 from rlkl.algos.vmpo import VMPOConfig
 from rlkl.envs.make import EnvConfig
 from rlkl.envs.wrappers import register_wrapper
+from rlkl.loading import load_policy
 from rlkl.models.own_networks import (
     register_actor_critic,
     register_actor_head,
@@ -28,6 +29,7 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.schedules import register_schedule
 from rlkl.tools.cloning.clone import clone
 from rlkl.tools.cloning.config import CloneConfig
+from rlkl.tools.packaging import package
 from rlkl.training.callbacks import Callback, Stop
 from rlkl.training.checkpoint import CheckpointConfig
 from rlkl.training.config import TrainConfig
@@ -35,7 +37,7 @@ from rlkl.training.loggers import Logger, LoggerConfig
 from rlkl.training.reference import ReferenceConfig
 from rlkl.training.report import Report
 from rlkl.training.summary import Summary
-from rlkl.training.trained_policy import evaluate, load_policy
+from rlkl.training.trained_policy import evaluate
 from rlkl.training.trainer import Trainer, resume, train
 from rlkl.utils.errors import ConfigError
 from rlkl.version import __version__
@@ -79,6 +81,7 @@ __all__ = [
     "evaluate",
     "load_policy",
     "make_policy_optimizer",
+    "package",
     "register_actor_critic",
     "register_actor_head",
     "register_encoder",

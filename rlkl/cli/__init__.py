@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "run a trained policy in new environments",
     "watch": "show a trained policy in a window or a video",
     "export": "write a trained policy as ONNX",
+    "package": "make a folder with a trained policy to hand on",
     "board": "show runs in TensorBoard",
     "compare": "compare groups of runs, with intervals and figures",
     "bench": "measure speed, and compare it with other libraries",
@@ -33,7 +34,7 @@ COMMANDS = {
 SEARCHING = ("train", "tune", "bench")
 """Commands that search the working directory for modules. The others read run folders, perhaps of
 strangers, and search it only for the module of a run's `env.id`."""
-WRITE_FOLDERS = {"train", "resume", "tune", "clone"}
+WRITE_FOLDERS = {"train", "resume", "tune", "clone", "package"}
 """Commands whose result is in a folder, even if their output is lost."""
 
 LISTED = "\n".join(f"  {name:<10}  {purpose}" for name, purpose in COMMANDS.items())

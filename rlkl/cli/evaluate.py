@@ -7,7 +7,6 @@ from functools import partial
 from rich.table import Table
 
 from rlkl.cli.flags import (
-    ACTIONS,
     CHECKPOINT,
     MAX_STEPS,
     MODULE,
@@ -19,7 +18,8 @@ from rlkl.cli.flags import (
     whole_number,
 )
 from rlkl.cli.text import wide_console
-from rlkl.training.trained_policy import run_episodes
+from rlkl.tools.model_card import COLUMNS, score_cells
+from rlkl.training.trained_policy import ACTIONS, run_episodes
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
 from rlkl.version import __version__
@@ -50,16 +50,6 @@ COMMAND = RunCommand(
     ("env.id", "env.num_envs", "env.backend", "env.wrappers"),
 )  # fmt: skip
 
-COLUMNS = {
-    "mean": "mean",
-    "95% interval": "mean_low mean_high",
-    "interquartile mean": "interquartile_mean",
-    "std": "standard_deviation",
-    "min": "min",
-    "max": "max",
-    "mean length": "mean_length",
-}
-
 WIDTH = 100
 
 
@@ -74,7 +64,7 @@ def main(arguments: list[str]) -> int:
     found = {kind: run_episodes(run, given.episodes, given.seed, kind) for kind in kinds}
     statistics = {kind: evaluation.statistics(given.seed) for kind, evaluation in found.items()}
     print(
-        f"{for_terminal(run.env.id)}, checkpoint {given.checkpoint} at "
+        f"{for_terminal(run.env.id)}, checkpoint {for_terminal(run.checkpoint)} at "
         f"{run.env_steps} environment steps, {given.episodes} episodes of each, seed {given.seed}"
     )
     wide_console(WIDTH).print(_table(statistics))
@@ -84,7 +74,7 @@ def main(arguments: list[str]) -> int:
     if given.output is not None:
         content = {
             "run_dir": str(given.run_dir),
-            "checkpoint": given.checkpoint,
+            "checkpoint": run.checkpoint,
             "env_id": run.env.id,
             "env_steps": run.env_steps,
             "seed": given.seed,
@@ -104,7 +94,5 @@ def _table(statistics: dict[str, dict[str, float | None]]) -> Table:
     for heading in COLUMNS:
         table.add_column(heading, justify="right")
     for kind, values in statistics.items():
-        texts = {key: "-" if n is None else f"{n:.6g}" for key, n in values.items()}
-        cells = (" to ".join(texts[key] for key in keys.split()) for keys in COLUMNS.values())
-        table.add_row(kind, *cells)
+        table.add_row(kind, *score_cells(values))
     return table

@@ -60,9 +60,6 @@ def new_file(name: str, text: str, *, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
-ACTIONS = ("deterministic", "sampled")
-"""The most probable action of each state (for a Gaussian its mean), or a sampled one."""
-
 MAX_STEPS = Flag(
     "--max-steps", "N", "limit of an episode (default: the run's eval_max_episode_steps)",
     partial(whole_number, at_least=1),

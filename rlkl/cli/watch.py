@@ -12,7 +12,6 @@ import gymnasium as gym
 import numpy as np
 
 from rlkl.cli.flags import (
-    ACTIONS,
     CHECKPOINT,
     MAX_STEPS,
     MODULE,
@@ -32,7 +31,7 @@ from rlkl.training.rendering import (
     play,
     without_display,
 )
-from rlkl.training.trained_policy import TrainedRun
+from rlkl.training.trained_policy import ACTIONS, TrainedRun
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.streams import tell

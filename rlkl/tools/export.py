@@ -15,8 +15,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import VECTOR, normalized
-from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.validation import check_installed
 from rlkl.version import __version__
 
@@ -84,6 +84,8 @@ def export_onnx(trained: TrainedPolicy) -> Exported:
         )
     assert program is not None
     model: Any = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # traces with paths of this machine
     encoder = trained.policy.encoder
     columns = encoder.columns
     if (chosen := trained.policy.actor_view.columns) is not None:
@@ -177,7 +179,11 @@ class _DeterministicActor(nn.Module):
 def _random_observations(trained: TrainedPolicy, count: int) -> dict[str, NDArray[Any]]:
     encoder = trained.policy.encoder
     encoder.space.seed(0)
-    return encoder.stack([encoder.space.sample() for _ in range(count)])
+    encoded = encoder.stack([encoder.space.sample() for _ in range(count)])
+    # The model's vector is float32, also where the environment's numbers are float64.
+    return {
+        key: array.astype(np.float32) if key == VECTOR else array for key, array in encoded.items()
+    }
 
 
 def _seen_by_actor(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.make import EnvConfig, make_rendered_env
 from rlkl.rollouts.make import for_arrays
 from rlkl.training.callbacks import Callback, Stop
@@ -17,7 +18,6 @@ from rlkl.training.rendering import Video, check_video, play, without_display
 from rlkl.training.report import Report
 from rlkl.training.report import Video as LoggedVideo
 from rlkl.training.run_folder import writing
-from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.validation import seconds_of
 
 EPISODES = 100

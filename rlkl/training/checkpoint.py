@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rlkl.engines.policy_package import is_package
 from rlkl.envs.make import episode_limit
 from rlkl.training.archive import read_archive
 from rlkl.training.resource_checks import machine_memory
@@ -227,6 +228,8 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
     if not folder.is_dir():
         raise ConfigError(f"{run_dir}: there is no such folder")
     name = path.relative_to(folder)
+    if is_package(folder):
+        raise ConfigError(f"{run_dir} is a packaged policy, and the folder of a run is needed here")
     if not (folder / "config.yaml").exists():
         raise ConfigError(
             f"{run_dir} is not the folder of a run: it has neither {name} nor config.yaml"

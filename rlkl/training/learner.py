@@ -17,6 +17,7 @@ from rlkl.envs.attributes import set_attributes
 from rlkl.envs.make import make_training_env
 from rlkl.envs.snapshots import packed, unpacked
 from rlkl.models.policy import Policy
+from rlkl.models.policy_description import describe_policy
 from rlkl.rollouts.make import (
     for_arrays,
     make_batch,
@@ -41,7 +42,7 @@ from rlkl.training.rank_checks import (
 from rlkl.training.reference import Reference
 from rlkl.training.report import Report, scalars_of
 from rlkl.training.resource_checks import check_memory, checked_device
-from rlkl.training.trained_policy import check_fits, describe_policy
+from rlkl.training.trained_policy import check_fits
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.ranks import join_ranks
 from rlkl.utils.seeding import RandomStreams

@@ -8,12 +8,12 @@ import torch
 
 from rlkl.algos.base import Metrics, PolicyOptimizer
 from rlkl.algos.ppo_kl import adapted_kl_coefficient
+from rlkl.engines.acting import policy_from
 from rlkl.engines.base import Engine
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import VECTOR
 from rlkl.models.policy import Inputs
 from rlkl.rollouts.batch import Batch
-from rlkl.training.trained_policy import policy_from
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.ranks import Ranks

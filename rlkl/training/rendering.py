@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Generator
 
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ACTION_MASK
 from rlkl.training.evaluation import MAX_EPISODE_STEPS
-from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import check_installed, one_line
 

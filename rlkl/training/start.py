@@ -8,7 +8,7 @@ from typing import Any
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.envs.spaces import describe_space, described_space
 from rlkl.models.policy import Policy, PolicyConfig
-from rlkl.training.archive import check_described
+from rlkl.models.policy_description import check_described
 from rlkl.training.checkpoint import checkpoint_path, load_checkpoint, taking_from
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner

@@ -1,163 +1,26 @@
-"""Load trained policies from checkpoints."""
+"""Load, evaluate and change the trained policies of runs and of packages."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Generator, Tensor
-
-from rlkl.engines.make import make_engine
-from rlkl.envs.actions import mask_rows
+from rlkl.engines.acting import TrainedPolicy, policy_from
+from rlkl.engines.policy_package import is_package, load_package, reading_package
 from rlkl.envs.ids import check_module
 from rlkl.envs.make import EnvConfig
-from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations, normalized
-from rlkl.envs.spaces import describe_space, described_space
 from rlkl.models.policy import Policy, PolicyConfig
-from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.models.policy_description import describe_policy
 from rlkl.training import evaluation
-from rlkl.training.archive import check_described
 from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
 from rlkl.training.evaluation import MAX_EPISODE_STEPS, Evaluation
 from rlkl.utils.config_upgrades import upgrade_section
-from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
+from rlkl.utils.errors import ConfigError
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_range
 
-
-class TrainedPolicy:
-    """A trained policy that acts on raw observations.
-
-    Args:
-        policy: the networks.
-        normalizer: of observations, if training normalized them.
-    """
-
-    def __init__(self, policy: Policy, normalizer: ObservationNormalizer | None) -> None:
-        self.policy = policy
-        self.engine = make_engine(policy)
-        self.normalizer = normalizer
-        self._states: Tensor | None = None
-        self._generator = torch.Generator(policy.device)
-        self._generator.seed()
-        keys, encoder = policy.config.actor_observation_keys, policy.encoder
-        every = (*encoder.vector_leaves, *encoder.image_leaves.values())
-        self._unseen = [leaf.name for leaf in every if keys and not any(map(leaf.is_below, keys))]
-
-    @property
-    def states(self) -> Tensor | None:
-        """The memory's states, `[N, M]`, one row for each observation; None at the start.
-
-        They can be read, stored and set.
-        """
-        return self._states
-
-    @states.setter
-    def states(self, states: Tensor | None) -> None:
-        if states is not None and states.shape != (len(states), self.policy.state_size):
-            raise ConfigError(
-                f"states of shape {tuple(states.shape)}: expected [N, {self.policy.state_size}]"
-            )
-        self._states = states
-
-    def reset(self, ended: Any | None = None) -> None:
-        """Reset the memory; call this at the start of each episode if the policy has one.
-
-        `ended` says in which rows of a batch, bool `[N]`; None for all.
-        """
-        if ended is None:
-            self._states = None
-        elif self._states is not None:
-            self._states = self.policy.forget(self._states, np.asarray(ended, np.bool_))
-
-    @torch.no_grad()
-    def act(
-        self,
-        observation: Any,
-        generator: Generator | None = None,
-        action_mask: Any | None = None,
-        *,
-        deterministic: bool | None = None,
-    ) -> Any:
-        """Return an action for the environment, or those of a batch of observations.
-
-        Args:
-            observation: raw, as the environment returns it; or N of them, as a vector environment
-                returns them. Parts that only the critic saw may be missing.
-            generator: random numbers for sampled actions.
-            action_mask: which actions are allowed, as the environment returns it; of a batch a mask
-                for each observation.
-            deterministic: true for the most probable action, or the mean of a Gaussian; false for a
-                sampled one, without a generator by random numbers of its own; None for true
-                without a generator and false with one.
-
-        Raises:
-            ConfigError: the observation or the mask does not fit the spaces of training, or the
-                memory has states of another number of observations.
-        """
-        policy, count = self.policy, self._count(observation)
-        encoded = self._encoded(observation, action_mask, count)
-        seen = policy.tensors(normalized(encoded, self.normalizer))
-        rows = 1 if count is None else count
-        states = policy.initial_state(rows) if self._states is None else self._states
-        if policy.state_size and len(states) != rows:
-            raise ConfigError(
-                f"act: {rows} observations, but the memory has the states of {len(states)}; call "
-                "reset first"
-            )
-        distribution, after = self.engine.step(seen, states)
-        self._states = after if policy.state_size else None
-        if generator is None if deterministic is None else deterministic:
-            chosen = distribution.mode()
-        else:
-            chosen = distribution.sample(generator or self._generator)
-        actions = policy.decoder(chosen.cpu().numpy())
-        return actions[0] if count is None else actions
-
-    def _count(self, observation: Any) -> int | None:
-        """Return the number of observations of a batch; None for a single one."""
-        encoder = self.policy.encoder
-        for leaf in (*encoder.vector_leaves, *encoder.image_leaves.values()):
-            try:
-                part = leaf.select(observation)
-                if np.ndim(part) == len(leaf.shape) + 1:
-                    return len(part)
-            except (LookupError, TypeError, ValueError):
-                continue
-        return None
-
-    def _encoded(
-        self, observation: Any, action_mask: Any | None, count: int | None
-    ) -> Observations:
-        encoder, decoder = self.policy.encoder, self.policy.decoder
-        is_masked = isinstance(observation, dict) and ACTION_MASK in observation
-        if action_mask is None and is_masked and ACTION_MASK not in encoder.keys and encoder.keys:
-            action_mask = observation[ACTION_MASK]
-        try:
-            encoded = encoder.encode(observation, "the observation", count, self._unseen)
-            if action_mask is not None:
-                masks = [action_mask] if count is None else list(action_mask)
-                none = np.zeros(len(masks), np.bool_)
-                encoded[ACTION_MASK] = mask_rows(decoder.space, masks, none, "the observation")
-        except BrokenEnvironmentError as error:  # the caller passed it, not an environment
-            text = str(error).removeprefix("the observation: ")
-            if count is None:
-                text = text.replace(" of sub-environment 0", "")
-            text = text.replace("sub-environment", "row")
-            raise ConfigError(f"act: {text}") from None
-        return encoded
-
-
-def describe_policy(policy: Policy) -> dict[str, Any]:
-    """Return what `load_policy` needs besides the weights, as plain numbers, lists and strings."""
-    return {
-        "config": asdict(policy.config),
-        "observation_space": describe_space(policy.encoder.space),
-        "observation_keys": list(policy.encoder.keys),
-        "action_space": describe_space(policy.decoder.space),
-    }
+ACTIONS = ("deterministic", "sampled")
+"""The most probable action of each state (for a Gaussian its mean), or a sampled one."""
 
 
 def check_fits(state: dict[str, Any], algo: str, policy: Policy) -> None:
@@ -182,28 +45,49 @@ def check_fits(state: dict[str, Any], algo: str, policy: Policy) -> None:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A trained policy at a number of steps, and the settings with which its run evaluates it."""
+    """A trained policy at a number of steps, and the settings with which its run evaluates it.
+
+    `config` is that of the run, as plain data, and `checkpoint` the name of the policy's.
+    """
 
     policy: TrainedPolicy
     env: EnvConfig
     env_steps: int
     threads: int
     max_episode_steps: int
+    checkpoint: str = "last"
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
-    """Load the policy of a run as `load_policy` does, and what is needed to evaluate it."""
+    """Load the policy of a run or a package, and what is needed to evaluate it."""
+    if is_package(run_dir):
+        policy, content = load_package(run_dir, checkpoint)
+        with reading_package(run_dir):
+            return _trained_run(policy, content)
     path = checkpoint_path(run_dir, checkpoint)
     state = load_checkpoint(path)
     with taking_from(path):
         config = state["config"]
-        env = EnvConfig(**config["env"])
-        threads = config["threads"]
-        if not isinstance(threads, int) or not 1 <= threads <= 1024:
-            raise ValueError(f"threads={threads}; expected 1 to 1024")
-        limit = int(config.get("eval_max_episode_steps", MAX_EPISODE_STEPS))
-        check_range("eval_max_episode_steps", limit, at_least=1)
-        return TrainedRun(policy_from(state), env, int(state["env_steps"]), threads, limit)
+        content = {
+            "env": config["env"],
+            "env_steps": state["env_steps"],
+            "threads": config["threads"],
+            "max_episode_steps": config.get("eval_max_episode_steps", MAX_EPISODE_STEPS),
+            "checkpoint": checkpoint,
+            "config": config,
+        }
+        return _trained_run(policy_from(state), content)
+
+
+def _trained_run(policy: TrainedPolicy, content: dict[str, Any]) -> TrainedRun:
+    env, threads = EnvConfig(**content["env"]), content["threads"]
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise ValueError(f"threads={threads}; expected 1 to 1024")
+    limit = int(content["max_episode_steps"])
+    check_range("eval_max_episode_steps", limit, at_least=1)
+    steps, checkpoint, config = (content[key] for key in ("env_steps", "checkpoint", "config"))
+    return TrainedRun(policy, env, int(steps), threads, limit, str(checkpoint), config)
 
 
 def evaluate(
@@ -221,7 +105,7 @@ def evaluate(
     """Run episodes of a run's policy in new environments, made as in training.
 
     Args:
-        run_dir: the run's folder, or a checkpoint.
+        run_dir: the folder of a run or a package, or a checkpoint.
         num_episodes: number of episodes.
         checkpoint: `last`, or `best` for the policy with the best return.
         sampled: sample actions, instead of the deterministic ones.
@@ -235,14 +119,27 @@ def evaluate(
     Raises:
         ConfigError: the checkpoint or the environment cannot be used.
     """
+    run = load_changed_run(
+        run_dir, checkpoint, max_episode_steps, id=env, kwargs=kwargs, num_envs=num_envs
+    )
+    return run_episodes(run, num_episodes, seed, "sampled" if sampled else "deterministic")
+
+
+def load_changed_run(
+    run_dir: str | Path, checkpoint: str, max_episode_steps: int | None = None, **changes: Any
+) -> TrainedRun:
+    """Load a run or a package to make its environments, with changes as in `changed_env`.
+
+    An `id` among them also confirms the run's own callable.
+    """
     run = load_run(run_dir, checkpoint)
-    changed = changed_env(run.env, id=env, kwargs=kwargs, num_envs=num_envs)
-    if note := check_module(changed.id, folder_of(run_dir), is_confirmed=env is not None):
+    changed = changed_env(run.env, **changes)
+    is_confirmed = changes.get("id") is not None
+    if note := check_module(changed.id, folder_of(run_dir), is_confirmed=is_confirmed):
         tell(note)
     limit = run.max_episode_steps if max_episode_steps is None else max_episode_steps
     check_range("max_episode_steps", limit, at_least=1)
-    run = replace(run, env=changed, max_episode_steps=limit)
-    return run_episodes(run, num_episodes, seed, "sampled" if sampled else "deterministic")
+    return replace(run, env=changed, max_episode_steps=limit)
 
 
 def changed_env(config: EnvConfig, **changes: Any) -> EnvConfig:
@@ -288,35 +185,3 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
     state = load_checkpoint(path)
     with taking_from(path):
         return policy_from(state)
-
-
-def policy_from(
-    state: dict[str, Any], device: torch.device | str = "cpu", engine: str | None = None
-) -> TrainedPolicy:
-    """Return the policy of a checkpoint, on a device and with another `policy.engine` if given."""
-    description = state["policy_description"]
-    check_described(description, state["policy"])
-    encoder = ObservationEncoder(
-        described_space(description["observation_space"]), description["observation_keys"]
-    )
-    config = PolicyConfig(**upgrade_section("policy", description["config"]))
-    keys = config.actor_observation_keys, config.critic_observation_keys
-    size = max(encoder.view(part, "observation_keys").vector_size for part in keys)
-    check_described(description, state["policy"], size)
-    action_space = described_space(description["action_space"])
-    config = config if engine is None else replace(config, engine=engine)
-    policy = Policy(config, encoder, action_space, torch.Generator(), device)
-    policy.load_state_dict(state["policy"])
-    normalizer = None
-    if state["normalizer"] is not None:
-        normalizer = ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
-        normalizer.load_state_dict(state["normalizer"])
-    numbers: list[Tensor] = [policy.actor_parameters.vector, policy.critic_parameters.vector]
-    if normalizer is not None:
-        numbers += [torch.as_tensor(normalizer.mean), torch.as_tensor(normalizer.scale)]
-    if not all(bool(part.isfinite().all()) for part in numbers):
-        raise ConfigError(
-            "the policy has numbers that are not finite, so it cannot act; use an earlier "
-            "checkpoint of the run"
-        )
-    return TrainedPolicy(policy, normalizer)

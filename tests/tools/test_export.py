@@ -14,11 +14,11 @@ from torch import nn
 
 import rlkl
 from rlkl.cli import main
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.tools import export
 from rlkl.tools.export import export_onnx
-from rlkl.training.trained_policy import TrainedPolicy
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 needs_export = pytest.mark.skipif(
@@ -95,6 +95,21 @@ def to_vectors(observations: list[Any], columns: dict[str, list[int]]) -> np.nda
         vector[columns["place"][0] + observation["place"] - 2] = 1
         vector[slice(*columns["speed"])] = observation["speed"]
     return vectors
+
+
+@pytest.mark.slow
+@needs_export
+@pytest.mark.parametrize("is_normalized", [True, False])
+def test_wide_observations_become_float32(is_normalized: bool) -> None:
+    space = Box(np.array([-1.0, -np.inf]), np.array([3.0, np.inf]), dtype=np.float64)
+    encoder = ObservationEncoder(space)
+    normalizer = ObservationNormalizer((2,)) if is_normalized else None
+    if normalizer is not None:
+        normalizer.update(np.array([[1.0, -2.0], [4.0, 7.0]]))
+    exported = export_onnx(TrainedPolicy(small_policy(encoder, Discrete(2)), normalizer))
+    assert exported.inputs == {"vector": "tensor(float) ['batch', 2]"}
+    assert exported.difference < 1e-5
+    assert b"site-packages" not in exported.model
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 from gymnasium.vector.utils import batch_space
 from torch import Generator
 
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.models.policy import Policy, PolicyConfig
-from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.errors import ConfigError
 
 SPACES: list[Any] = [

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import rlkl
-from rlkl.training.archive import check_described, read_archive
+from rlkl.models.policy_description import check_described
+from rlkl.training.archive import read_archive
 from rlkl.training.checkpoint import as_bytes, load_checkpoint
 
 SHARED = torch.arange(12.0)

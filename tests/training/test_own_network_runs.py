@@ -18,13 +18,13 @@ from torch import nn
 
 import rlkl
 from rlkl.cli import main
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.models import own_networks
 from rlkl.models.policy import Policy
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.tools.export import export_onnx
 from rlkl.training.checkpoint import load_checkpoint
-from rlkl.training.trained_policy import TrainedPolicy
 
 needs_export = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from learning_loop import small_policy, vector_encoder
 
+from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.make import EnvConfig, make_rendered_env
 from rlkl.training.rendering import Video, play
-from rlkl.training.trained_policy import TrainedPolicy
 from rlkl.utils.errors import ConfigError
 
 

@@ -1,0 +1,76 @@
+"""The zoo of packaged policies: small, complete, listed, and each repeats its score."""
+
+import importlib.util
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import rlkl
+from rlkl.training.summary import hardware, versions
+
+ZOO = Path(__file__).resolve().parent.parent / "docs" / "zoo"
+FOLDERS = sorted(path.parent for path in ZOO.glob("*/policy.yaml"))
+FILES = ["README.md", "policy.onnx", "policy.safetensors", "policy.yaml"]
+
+each = pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
+needs_safetensors = pytest.mark.skipif(
+    importlib.util.find_spec("safetensors") is None, reason="needs the extra safetensors"
+)
+
+
+def content_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((folder / "policy.yaml").read_text())
+    return content
+
+
+def test_zoo_is_small_and_complete() -> None:
+    assert len(FOLDERS) == 4
+    for folder in FOLDERS:
+        assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) < 10**6
+
+
+@each
+def test_index_shows_the_score_of_each_card(folder: Path) -> None:
+    scores = content_of(folder)["evaluation"]["deterministic"]
+    (row,) = re.findall(rf"^\| \[{folder.name}\].*$", (ZOO / "README.md").read_text(), re.M)
+    mean, low, high = (f"{scores[key]:,.1f}" for key in ("mean", "mean_low", "mean_high"))
+    assert f"| {mean} | {low} to {high} |" in row
+
+
+@each
+def test_files_name_no_path_of_a_machine(folder: Path) -> None:
+    for path in folder.iterdir():
+        assert not re.search(rb"site-packages|/(home|root|tmp|Users)/", path.read_bytes())
+
+
+@needs_safetensors
+@each
+def test_policy_loads_and_acts(folder: Path) -> None:
+    policy = rlkl.load_policy(folder)
+    space = policy.policy.encoder.space
+    space.seed(0)
+    assert policy.policy.decoder.space.contains(policy.act(space.sample()))
+
+
+@needs_safetensors
+@pytest.mark.slow
+@each
+def test_evaluation_repeats_the_score(folder: Path) -> None:
+    content = content_of(folder)
+    is_same = True
+    if content["env"]["id"] == "Hopper-v5":
+        mujoco = pytest.importorskip("mujoco", reason="needs the extra mujoco")
+        is_same = mujoco.__version__ == "3.10.0"  # with which it was evaluated
+    card = content["evaluation"]
+    found = rlkl.evaluate(folder, card["episodes"], seed=card["seed"])
+    scores = card["deterministic"]
+    if is_same and (card["cpu"], card["versions"]) == (hardware("cpu")["cpu"], versions()):
+        assert found.mean_return == scores["mean"]
+    else:  # other rounding changes single episodes
+        error = scores["standard_deviation"] / math.sqrt(card["episodes"])
+        assert abs(found.mean_return - scores["mean"]) <= 4 * error
