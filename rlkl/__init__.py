@@ -13,7 +13,8 @@ def __getattr__(name: str) -> Any:
     """Import the public names when one is first used: importing torch takes seconds."""
     if name == "__all__" or not name.startswith("__"):
         api = import_module("rlkl.api")
-        globals().update({public: getattr(api, public) for public in (*api.__all__, "__all__")})
+        for public in (*api.__all__, "__all__"):
+            globals().setdefault(public, getattr(api, public))
         if name in globals():
             return globals()[name]
     raise AttributeError(f"module 'rlkl' has no attribute {name!r}")
