@@ -195,6 +195,27 @@ def test_normalized_fit_learns_large_returns(policy: Policy) -> None:
     assert metrics["value/explained_variance_after"] > 0.98
 
 
+@pytest.mark.slow
+def test_rising_returns_make_only_plain_critic_constant() -> None:
+    # All errors have one sign for many steps, until the tanh units are near 1 or -1 everywhere.
+    explained = {}
+    for normalized in (False, True):
+        policy = policy_of("categorical", critic_hidden_sizes=[64, 64])
+        critic_fit = fit(policy, normalize_values=normalized)
+        normalizer, generator = critic_fit.value_normalizer, Generator().manual_seed(0)
+        for level in range(20, 60, 4):
+            inputs = as_inputs(0.3 * torch.randn(256, 4, generator=generator))
+            phase = inputs.observations["vector"][:, :2].sum(-1)
+            returns = level * (1 + 0.25 * torch.sin(4 * phase))
+            returns = returns if normalizer is None else normalizer.normalize(returns)
+            nothing, values = torch.zeros(256), critic_fit.engine.values(inputs)
+            batch = Batch(inputs, nothing, nothing, returns, nothing, nothing, values)
+            explained[normalized] = critic_fit.update(batch, 0.0).metrics[EXPLAINED[1]]
+            critic_fit.adapt(batch)
+    assert explained[False] < 0.01
+    assert explained[True] > 0.2
+
+
 def test_huber_delta_without_huber_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"changes nothing with critic\.loss=mse"):
         CriticConfig(huber_delta=2.0)

@@ -7,7 +7,7 @@ import torch
 from algorithm_checks import BOTH_ENGINES, BOTH_KINDS, in_torch, optimizer_of
 from made_batches import batch_for, policy_of
 
-from rlkl.algos.ppo_ewma import MovingAverage
+from rlkl.algos.ppo_ewma import MovingAverage, PPOEWMAConfig
 
 
 def test_average_has_known_values() -> None:
@@ -25,6 +25,13 @@ def test_decay_0_keeps_last_vector() -> None:
     for number in (1.0, 2.0, 3.0):
         average.add(torch.full((3,), number))
         assert average.vector.tolist() == [number] * 3
+
+
+def test_default_average_is_as_old_as_an_update() -> None:
+    # The paper's rule: π_prox is on average as old as π_old is at most.
+    config = PPOEWMAConfig()
+    age = config.proximal_decay / (1 - config.proximal_decay)
+    assert age == pytest.approx(config.num_epochs * config.num_minibatches, rel=0.02)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
