@@ -26,6 +26,7 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import LoggerConfig
+from rlkl.training.rank_checks import env_of_rank
 from rlkl.training.trainer import Trainer
 from rlkl.utils.ranks import ALONE, Ranks
 from rlkl.utils.seeding import RandomStreams
@@ -208,6 +209,13 @@ def test_mistakes_name_the_rank_and_the_cause(tmp_path: Path) -> None:
     assert first["changed parameters"].startswith(
         "RankError: ranks 0 and 1 have different parameters after iteration 2"
     )
+
+
+def test_only_the_first_rank_records() -> None:
+    film = {"RecordVideo": {"video_folder": "films"}}
+    env = EnvConfig("Pendulum-v1", 4, "sync", wrappers=["ClipAction", film])
+    assert env_of_rank(env, Ranks(0, 2)).wrappers == ["ClipAction", film]
+    assert env_of_rank(env, Ranks(1, 2)).wrappers == ["ClipAction"]
 
 
 def exits(ranks: Ranks) -> str:
