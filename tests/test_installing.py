@@ -8,7 +8,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "installing.md").read_text()
 
 POSIX = re.compile(
-    r"import (fcntl|resource)\b|symlink_to|\"fork\"\)|signal\.(SIGHUP|SIGKILL|SIGUSR1|pthread_sigmask)"
+    r"import (fcntl|resource)\b|symlink_to|\"fork\"\)"
+    r"|signal\.(SIGHUP|SIGKILL|SIGUSR1|pthread_sigmask)"
     r"|os\.(register_at_fork|O_NOFOLLOW|O_NONBLOCK|O_DIRECTORY|setsid|fork\b|waitpid|sched_yield)"
     r"|os\.(sysconf|getppid|kill)\b"
 )

@@ -39,7 +39,7 @@ def run(folder: Path, *command: str) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(DOCS.parent)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

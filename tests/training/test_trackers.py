@@ -103,6 +103,20 @@ def test_tracker_that_cannot_start_is_left_out(
     assert "logger.tracker=mlflow: OSError: no route; training" in capfd.readouterr().err
 
 
+def test_id_of_another_tracker_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids: list[str] = []
+
+    def opened(name: str, run_dir: Path, config: rlkl.TrainConfig, run_id: str) -> Recorder:
+        ids.append(run_id)
+        return Recorder()
+
+    monkeypatch.setattr(trackers, "_opened", opened)
+    config = tiny(tmp_path / "run", logger=logger_of("mlflow"))
+    for run_id in ("mlflow:a:b", "wandb:c", ""):
+        trackers.open_tracker(tmp_path, config, run_id)
+    assert ids == ["a:b", "", ""]
+
+
 def wandb_records(content: bytes) -> Iterator[bytes]:
     """Yield the records of a `.wandb` file: a LevelDB log, behind a header of 7 bytes.
 
