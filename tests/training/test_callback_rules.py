@@ -46,7 +46,8 @@ def test_callbacks_of_one_class_are_numbered() -> None:
         Callbacks([Does(None), Does(True)]).all("on_update", LEARNER, REPORT)
     with pytest.raises(CallbackError, match="callback Does 3: state_dict has an object of type Va"):
         callbacks.state_dict()
-    states = Callbacks([Does(True), Does(False)]).state_dict()
+    other = type("Does", (Does,), {})  # another class of the same name
+    states = Callbacks([Does(True), other(False)]).state_dict()
     assert states == {"Does": {"what": True}, "Does 2": {"what": False}}
 
 
