@@ -20,7 +20,7 @@ from rlkl.utils.field_types import check_fields, plain_data
 from rlkl.utils.validation import check_choice, check_range, check_text
 
 PROGRESS = ("auto", "live", "plain", "none")
-TRACKERS = ("none", "wandb", "mlflow")
+TRACKERS = ("none", "wandb", "mlflow", "trackio")
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class LoggerConfig:
         info_keys: numbers in the infos of environments to log: `speed` or `speed:mean` is the mean
             over the steps of an iteration, `success:last` the mean over the last 100 episodes of
             the info of their last step, `is_success` the same as `info/success_rate`.
-        tracker: `wandb` or `mlflow` (extras of these names) also get what is logged; `none`.
-        project: W&B's project, or MLflow's experiment.
+        tracker: `wandb`, `mlflow` or `trackio` (extras of these names) also gets what is logged.
+        project: W&B's or Trackio's project, or MLflow's experiment.
         track_checkpoints: save `last.pt` and `best.pt` as artifacts of the tracker at the end.
         progress: `live` updates one line, `plain` prints lines now and then, `none` prints
             nothing, `auto` is live on a terminal and plain elsewhere.
@@ -64,8 +64,8 @@ class LoggerConfig:
         check_text("logger.project", self.project)
         if self.track_checkpoints and self.tracker == "none":
             raise ConfigError(
-                "logger.track_checkpoints=true: there is no tracker; add logger.tracker=wandb or "
-                "logger.tracker=mlflow"
+                "logger.track_checkpoints=true: there is no tracker; add logger.tracker=wandb, "
+                "mlflow or trackio"
             )
         check_choice("logger.progress", self.progress, PROGRESS)
 

@@ -10,6 +10,7 @@ import numpy
 import torch
 
 from rlkl.envs.make import EnvConfig, choose_backend
+from rlkl.envs.wrappers import without_videos
 from rlkl.models.policy import Policy
 from rlkl.training.config import TrainConfig, leaves
 from rlkl.utils.errors import ConfigError, RankError
@@ -45,7 +46,9 @@ def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
                 "cannot split them; use env.backend=sync"
             )
         backend = "sync"
-    return replace(config, num_envs=total // size, backend=backend)
+    # RecordVideo wraps the first of all sub-environments, which rank 0 has.
+    wrappers = without_videos(config.wrappers) if ranks.rank else config.wrappers
+    return replace(config, num_envs=total // size, backend=backend, wrappers=wrappers)
 
 
 def device_of_rank(device: str, ranks: Ranks) -> str:

@@ -114,6 +114,10 @@ def _opened(name: str, run_dir: Path, config: TrainConfig, run_id: str) -> Track
         from rlkl.training.wandb_tracker import WandbTracker  # noqa: PLC0415
 
         return WandbTracker(run_dir, config, run_id)
+    if name == "trackio":
+        from rlkl.training.trackio_tracker import TrackioTracker  # noqa: PLC0415
+
+        return TrackioTracker(run_dir, config, run_id)
     from rlkl.training.mlflow_tracker import MLflowTracker  # noqa: PLC0415
 
     return MLflowTracker(run_dir, config, run_id)

@@ -15,7 +15,7 @@ from test_callbacks import TINY, rows_of, tiny
 
 import rlkl
 from rlkl.rollouts.joined import joined
-from rlkl.training.info_tracker import InfoTracker
+from rlkl.training.info_tracker import InfoTracker, info_numbers
 from rlkl.training.learner import Learner
 
 nan = np.nan
@@ -58,12 +58,25 @@ def test_iteration_without_numbers_has_none() -> None:
     assert np.isnan([found["info/speed"], found["info/success_rate"]]).all()
 
 
+def test_numbers_of_autoreset_steps_are_not_seen() -> None:
+    tracker = InfoTracker(["speed"])
+    found = tracker.add(Rolled([[[nan], [nan]], [[100.0], [nan]]], STEPS, ENDS))
+    assert np.isnan(found["info/speed"])
+    assert tracker.warning("Walk-v0").endswith("with the key speed so far")
+
+
+def test_success_without_a_form_is_a_rate() -> None:
+    tags = [number.tag for number in info_numbers(["is_success", "is_success:mean"])]
+    assert tags == ["info/success_rate", "info/is_success"]
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
         (["a b"], "logger.info_keys=a b: expected a key of infos, such as speed"),
         (["a:max"], "logger.info_keys=a:max: expected"),
         (["a,b"], "expected a key"),
+        (["größe"], "expected a key"),
         ([""], "expected a key"),
         (["a", "a:mean"], "logger.info_keys=a:mean: info/a is there already"),
         (["a:last", "a_last"], "info/a_last is there already"),

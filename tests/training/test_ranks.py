@@ -26,7 +26,7 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import LoggerConfig
-from rlkl.training.rank_checks import check_same_parameters
+from rlkl.training.rank_checks import check_same_parameters, env_of_rank
 from rlkl.training.trainer import Trainer
 from rlkl.utils.errors import RankError
 from rlkl.utils.ranks import ALONE, Ranks
@@ -224,6 +224,13 @@ def test_attributes_set_on_one_rank_are_named() -> None:
         check_same_parameters(two, policy, 3, {})
         with pytest.raises(RankError, match="ranks 0 and 1 have set different attributes of env"):
             check_same_parameters(two, policy, 3, {"gravity": 5.0})
+
+
+def test_only_the_first_rank_records() -> None:
+    film = {"RecordVideo": {"video_folder": "films"}}
+    env = EnvConfig("Pendulum-v1", 4, "sync", wrappers=["ClipAction", film])
+    assert env_of_rank(env, Ranks(0, 2)).wrappers == ["ClipAction", film]
+    assert env_of_rank(env, Ranks(1, 2)).wrappers == ["ClipAction"]
 
 
 def exits(ranks: Ranks) -> str:

@@ -1,24 +1,32 @@
-"""Trackers: what W&B and MLflow get, read back from their own files, and how they fail."""
+"""Trackers: what W&B, MLflow and Trackio get, read back from their own files, and how they fail."""
 
 import importlib.util
 import json
 import math
+import sqlite3
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_callbacks import rows_of, tiny
+from test_example_pages import programs_of, run_program
 
 import rlkl
 from rlkl.training import trackers
 from rlkl.training.report import Report
 from rlkl.training.trackers import TrackerLogger
 
-HAS_WANDB, HAS_MLFLOW = (importlib.util.find_spec(name) for name in ("wandb", "mlflow"))
+HAS_WANDB, HAS_MLFLOW, HAS_TRACKIO = (
+    importlib.util.find_spec(name) for name in ("wandb", "mlflow", "trackio")
+)
 needs_wandb = pytest.mark.skipif(HAS_WANDB is None, reason="needs the extra wandb")
 needs_mlflow = pytest.mark.skipif(HAS_MLFLOW is None, reason="needs the extra mlflow")
+needs_trackio = pytest.mark.skipif(HAS_TRACKIO is None, reason="needs the extra trackio")
 
 
 def logger_of(tracker: str, **settings: Any) -> rlkl.LoggerConfig:
@@ -93,6 +101,20 @@ def test_tracker_that_cannot_start_is_left_out(
     summary = rlkl.train(tiny(tmp_path / "run", logger=logger_of("mlflow")))
     assert summary.status == "finished"
     assert "logger.tracker=mlflow: OSError: no route; training" in capfd.readouterr().err
+
+
+def test_id_of_another_tracker_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids: list[str] = []
+
+    def opened(name: str, run_dir: Path, config: rlkl.TrainConfig, run_id: str) -> Recorder:
+        ids.append(run_id)
+        return Recorder()
+
+    monkeypatch.setattr(trackers, "_opened", opened)
+    config = tiny(tmp_path / "run", logger=logger_of("mlflow"))
+    for run_id in ("mlflow:a:b", "wandb:c", ""):
+        trackers.open_tracker(tmp_path, config, run_id)
+    assert ids == ["a:b", "", ""]
 
 
 def wandb_records(content: bytes) -> Iterator[bytes]:
@@ -177,6 +199,62 @@ def test_database_of_mlflow_has_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert history == {int(row["env_steps"]): float(row["kl/k3"]) for row in rows_of(run)}
     saved = [file.path for file in client.list_artifacts(found.info.run_id, "checkpoints")]
     assert "checkpoints/last.pt" in saved
+
+
+class Draws(rlkl.Callback):
+    """Logs a picture and a film."""
+
+    def on_update(self, learner: Any, report: Report) -> None:
+        report.log_image("custom/picture", np.full((4, 6, 3), 10, np.uint8))
+        report.log_video("custom/film", np.full((2, 4, 6, 3), 20, np.uint8), fps=10)
+
+
+@pytest.mark.slow
+@needs_trackio
+@pytest.mark.filterwarnings("default")
+def test_database_of_trackio_has_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when trackio is imported, here
+    run = tmp_path / "run"
+    logger = logger_of("trackio", project="walking", track_checkpoints=True)
+    rlkl.train(tiny(run, logger=logger), callbacks=[EndsAt(96), Draws()])
+    rlkl.resume(run, lambda old: rlkl.TrainConfig(**vars(old) | {"total_env_steps": 160}))
+    assert capfd.readouterr().out == ""  # Trackio's own lines are not shown
+    with closing(sqlite3.connect(tmp_path / "walking.db")) as database:
+        logged = database.execute("SELECT run_id, step, metrics FROM metrics").fetchall()
+        ((config,),) = database.execute("SELECT config FROM configs").fetchall()
+        ((artifact,),) = database.execute("SELECT name FROM artifacts").fetchall()
+    assert len({run_id for run_id, _, _ in logged}) == 1  # resumed in the same run
+    found = {step: json.loads(metrics) for _, step, metrics in logged}
+    rows = rows_of(run)
+    assert [*found] == [int(row["env_steps"]) for row in rows] == [32, 64, 96, 128, 160]
+    for row in rows:
+        shown = found[int(row["env_steps"])]
+        assert shown["kl/old_new"] == float(row["kl/old_new"])
+        assert "kl/target" not in shown  # it does not apply to PPO-clip
+    assert json.loads(config)["env.num_envs"] == 2
+    assert artifact.startswith("checkpoints-")
+    for tag, shade in (("custom/picture", (10, 10, 10)), ("custom/film", (20, 20, 20))):
+        with Image.open(tmp_path / "media" / found[32][tag]["file_path"]) as picture:
+            assert (picture.size, picture.convert("RGB").getpixel((2, 2))) == ((6, 4), shade)
+
+
+@pytest.mark.slow
+@needs_mlflow
+def test_program_of_the_page_of_trackers_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (program,) = programs_of("trackers.md")
+    run_program(program, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        names = database.execute("SELECT name FROM experiments").fetchall()
+        logged = database.execute("SELECT step, value FROM metrics WHERE key = 'kl/old_new'")
+        found = dict(logged.fetchall())
+    assert ("walking",) in names
+    rows = rows_of(tmp_path / "tracked")
+    assert found == {int(row["env_steps"]): float(row["kl/old_new"]) for row in rows}
 
 
 class EndsAt(rlkl.Callback):
