@@ -1,13 +1,14 @@
 """`rlkl clone` on the command line: its keys, those of the new run, and what it prints."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cloning_data import config_for
+from commands import exit_code
 
 import rlkl
-from rlkl.cli import main
 from rlkl.utils.untrusted_files import read_yaml
 
 
@@ -19,10 +20,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str) -> object:
-    with pytest.raises(SystemExit) as end:
-        main(["clone", *arguments])
-    return end.value.code
+run = partial(exit_code, "clone")
 
 
 def test_keys_of_both_configs_are_taken(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

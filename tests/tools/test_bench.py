@@ -1,14 +1,15 @@
 """`rlkl bench`: the command line, and files with results."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from commands import exit_code
 from fake_device import fake_device
 from measurements import measured
 
-from rlkl.cli import main
 from rlkl.cli.compose_tools import load_works
 from rlkl.cli.schema import options, register_schemas
 from rlkl.tools.bench import work
@@ -37,11 +38,7 @@ def no_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlkl.cli.bench.run_in_process", run)
 
 
-def bench(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["bench", *arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+bench = partial(exit_code, "bench")
 
 
 BAD = {

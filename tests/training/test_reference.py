@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from algorithm_checks import EVERY_ALGORITHM
 from learning_loop import as_inputs
 from made_batches import batch_for, policy_of
 from same_runs import assert_same_run, rows
+from small_runs import small_config
 from torch import Generator
 
 import rlkl
@@ -126,17 +128,7 @@ def test_every_algorithm_is_pulled_to_the_reference(name: str, kind: str) -> Non
     assert distances[1] < distances[0]
 
 
-def config(path: Path, algo: Any = "ppo_clip", **settings: Any) -> rlkl.TrainConfig:
-    common: dict[str, Any] = {
-        "env": rlkl.EnvConfig("CartPole-v1", num_envs=2),
-        "policy": rlkl.PolicyConfig([8], [8]),
-        "total_env_steps": 512,
-        "rollout_steps": 32,
-        "eval_episodes": 0,
-        "logger": rlkl.LoggerConfig(progress="none", tensorboard=False),
-        "run_dir": str(path),
-    }
-    return rlkl.TrainConfig(algo=algo, **common | settings)
+config = partial(small_config, total_env_steps=512)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_runs import small_config
 
 import rlkl
 from rlkl.training.checkpoint import load_checkpoint
@@ -15,27 +16,13 @@ from rlkl.training.learner import Learner
 from rlkl.training.start import start
 from rlkl.utils.errors import ConfigError
 
-QUIET = rlkl.LoggerConfig(progress="none", tensorboard=False)
 NORMALIZED: dict[str, Any] = {"normalize_observations": True, "scale_rewards": True}
-
-
-def config(path: Path, algo: str = "ppo_clip", **settings: Any) -> rlkl.TrainConfig:
-    common: dict[str, Any] = {
-        "env": rlkl.EnvConfig("CartPole-v1", num_envs=2),
-        "policy": rlkl.PolicyConfig([8], [8]),
-        "total_env_steps": 128,
-        "rollout_steps": 32,
-        "eval_episodes": 0,
-        "logger": QUIET,
-        "run_dir": str(path),
-    }
-    return rlkl.TrainConfig(algo=algo, **common | settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("start") / "first"
-    rlkl.train(config(path, **NORMALIZED, critic=rlkl.CriticConfig(normalize_values=True)))
+    rlkl.train(small_config(path, **NORMALIZED, critic=rlkl.CriticConfig(normalize_values=True)))
     return path
 
 
@@ -46,7 +33,7 @@ def settings(first: Path) -> dict[str, Any]:
 
 def test_new_run_starts_with_everything_learned(first: Path, tmp_path: Path) -> None:
     env = rlkl.EnvConfig("CartPole-v1", num_envs=3, kwargs={"sutton_barto_reward": True})
-    wanted = config(tmp_path / "new", "trpo", env=env, seed=5, **settings(first))
+    wanted = small_config(tmp_path / "new", "trpo", env=env, seed=5, **settings(first))
     learner, state = start(wanted), load_checkpoint(first / "checkpoints" / "last.pt")
     saved = learner.policy_state()
     for whose in ("actor", "critic"):
@@ -65,7 +52,7 @@ def test_config_records_origin_and_resume_does_not_need_it(first: Path, tmp_path
     gone.mkdir()
     (gone / "last.pt").write_bytes((first / "checkpoints" / "last.pt").read_bytes())
     new = tmp_path / "new"
-    rlkl.train(config(new, **settings(gone / "last.pt")))
+    rlkl.train(small_config(new, **settings(gone / "last.pt")))
     assert yaml.safe_load((new / "config.yaml").read_text())["init_from"] == str(gone / "last.pt")
     (gone / "last.pt").unlink()
     summary = rlkl.resume(new, lambda saved: replace(saved, total_env_steps=256))
@@ -91,13 +78,13 @@ def test_what_does_not_fit_is_named_first(
     first: Path, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        rlkl.Trainer(config(tmp_path / "new", **settings(first) | change))
+        rlkl.Trainer(small_config(tmp_path / "new", **settings(first) | change))
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
 
 
 def test_run_without_origin_is_as_before(tmp_path: Path) -> None:
-    wanted = config(tmp_path / "run")
+    wanted = small_config(tmp_path / "run")
     assert asdict(wanted)["init_from"] is None
     one, other = start(wanted), Learner(wanted)
     vectors = [learner.policy.actor_parameters.vector.detach().numpy() for learner in (one, other)]
