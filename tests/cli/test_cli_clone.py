@@ -62,6 +62,8 @@ def test_progress_is_told_on_standard_error(
         (("run", "policy=gru"), "policy=gru: a clone of a run takes keys with one value each"),
         (("run", "env.id=Acrobot-v1"), "run has observations Box("),
         (("run", "run_dir=run"), "run_dir=run exists already"),
+        (("run", "init_from=run"), "init_from=run: a clone is fitted to data alone"),
+        (("run", "reference.run_dir=run"), "reference=run: a clone is fitted to data alone"),
         (("run", "--seed=1"), "--seed=1: there is no such flag"),
         (("nothing",), "nothing: there is no such run, and no Minari data set of this name"),
         ((".",), ". is neither the folder of a run nor that of a Minari data set"),
