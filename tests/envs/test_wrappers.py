@@ -145,6 +145,8 @@ def test_time_limits_of_wrappers_count() -> None:
     assert episode_limit(EnvConfig("CartPole-v1")) == 500
     assert episode_limit(EnvConfig("CartPole-v1", wrappers=[limit])) == 30
     assert episode_limit(EnvConfig(PendulumEnv, wrappers=[limit])) == 30
+    other = {"IgnoreAll": {"max_episode_steps": 20}}
+    assert episode_limit(EnvConfig(PendulumEnv, wrappers=[other])) == 0
     assert episode_limit(EnvConfig(PendulumEnv)) == 0
     assert episode_limit(EnvConfig("CartPole-v1", kwargs={"max_episode_steps": 9})) == 9
 
