@@ -153,7 +153,11 @@ def test_refused_start_closes_its_environments(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[Learner] = []
-    monkeypatch.setattr(Learner, "close", closed.append)
+
+    def close(learner: Learner) -> None:
+        closed.append(learner)
+
+    monkeypatch.setattr(Learner, "close", close)
     with pytest.raises(ConfigError, match="normalize_observations is true there"):
         start(small_config(tmp_path / "new", init_from=str(first)))
     (learner,) = closed
