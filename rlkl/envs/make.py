@@ -287,15 +287,7 @@ def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv
 
 
 def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
-    return makers(
-        find_spec(config.id),
-        config.num_envs,
-        config.kwargs,
-        config.wrappers,
-        config.frame_stack,
-        config.observation_keys,
-        copies=config.backend == "async",  # Gymnasium's worker
-    )
+    return makers(find_spec(config.id), config)
 
 
 def episode_limit(config: EnvConfig) -> int:

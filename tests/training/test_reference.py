@@ -147,8 +147,8 @@ def test_huge_coefficient_keeps_the_reference(first: Path, tmp_path: Path) -> No
     found = {}
     for coefficient in (0.0, 1000.0):
         run = tmp_path / str(coefficient)
-        leash = rlkl.ReferenceConfig(str(first), coefficient)
-        settings = {"init_from": str(first), "normalize_observations": True, "reference": leash}
+        reference = rlkl.ReferenceConfig(str(first), coefficient)
+        settings = {"init_from": str(first), "normalize_observations": True, "reference": reference}
         rlkl.train(config(run, **settings))
         found[coefficient] = [float(row["kl/reference"]) for row in rows(run)]
     assert max(found[1000.0]) < 1e-3 < 0.2 * found[0.0][-1]
@@ -171,8 +171,8 @@ def test_reference_sees_its_own_normalization(first: Path, tmp_path: Path) -> No
 
 
 def test_coefficient_follows_the_rule_of_ppo_kl(first: Path, tmp_path: Path) -> None:
-    leash = rlkl.ReferenceConfig(str(first), 1.0, target_kl=1e-9)
-    rlkl.train(config(tmp_path / "run", reference=leash))
+    reference = rlkl.ReferenceConfig(str(first), 1.0, target_kl=1e-9)
+    rlkl.train(config(tmp_path / "run", reference=reference))
     betas = [float(row["kl/reference_coefficient"]) for row in rows(tmp_path / "run")]
     assert betas == [2.0**i for i in range(8)]
 
@@ -181,8 +181,12 @@ def test_resumed_run_needs_no_reference_folder(first: Path, tmp_path: Path) -> N
     gone = tmp_path / "gone.pt"
     gone.write_bytes((first / "checkpoints" / "last.pt").read_bytes())
     algo = rlkl.PPOClipConfig(learning_rate_schedule="constant")
-    leash = rlkl.ReferenceConfig(str(gone), 1.0, target_kl=0.01)
-    settings: dict[str, Any] = {"reference": leash, "algo": algo, "env": rlkl.EnvConfig(num_envs=1)}
+    reference = rlkl.ReferenceConfig(str(gone), 1.0, target_kl=0.01)
+    settings: dict[str, Any] = {
+        "reference": reference,
+        "algo": algo,
+        "env": rlkl.EnvConfig(num_envs=1),
+    }
     rlkl.train(config(tmp_path / "whole", total_env_steps=256, **settings))
     rlkl.train(config(tmp_path / "parts", total_env_steps=128, **settings))
     gone.unlink()
@@ -276,6 +280,8 @@ def test_reference_sees_raw_and_clipped_numbers(first: Path, tmp_path: Path) -> 
         ({"kl_coefficient": -1.0}, "reference.kl_coefficient=-1.0: expected a number at least 0"),
         ({"target_kl": 0.0}, "reference.target_kl=0.0: expected a number above 0"),
         ({"target_kl": 0.1, "kl_coefficient_max": 0.01}, "reference.kl_coefficient"),
+        ({"kl_coefficient_min": 1e-3}, "they change nothing without reference.target_kl"),
+        ({"kl_coefficient_max": 10.0}, "they change nothing without reference.target_kl"),
         ({"direction": "both"}, "reference.direction=both: expected one of new_reference"),
         ({"run_dir": " "}, "reference.run_dir"),
         ({"run_dir": 3}, "reference.run_dir=3"),
