@@ -32,9 +32,12 @@ class Factory:
 
 
 class Counting:
-    """Makes and counts CartPoles."""
+    """Makes and counts CartPoles; cannot be copied."""
 
     made = 0
+
+    def __deepcopy__(self, memo: Any) -> None:
+        raise TypeError("it counts")
 
     def __call__(self) -> gym.Env[Any, Any]:
         self.made += 1
