@@ -1,12 +1,12 @@
 """Comparisons of made runs, for the tests of `rlkl compare`."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
+from commands import exit_code
 
-from rlkl.cli import main
 from rlkl.tools.compare import groups, runs
 from rlkl.tools.compare.groups import Member
 from rlkl.tools.compare.report import Comparison, compare
@@ -51,9 +51,4 @@ def text_of(comparison: Comparison, kind: str) -> str:
     return text
 
 
-def command(*arguments: str) -> int:
-    """Run `rlkl compare` and return its exit code."""
-    with pytest.raises(SystemExit) as end:
-        main(["compare", *arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+command = partial(exit_code, "compare")

@@ -15,7 +15,7 @@ from rlkl.cli.schema import options, register_schemas
 from rlkl.cli.text import check_no_flags, sections, wide_console
 from rlkl.tools.bench.compare import as_json, interleave, run_in_process
 from rlkl.tools.bench.tables import failures, markdown, show
-from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, participants
+from rlkl.tools.bench.work import PEERS, BenchConfig, Case, cases_of
 from rlkl.training.summary import hardware
 from rlkl.utils.lines import paragraph
 from rlkl.version import __version__
@@ -63,13 +63,13 @@ def main(arguments: list[str]) -> int:
         return 0
     check_no_flags("bench", arguments)
     register_schemas()
-    works = [(config, *participants(config)) for config in load_works(arguments)]
+    works = [(config, *cases_of(config)) for config in load_works(arguments)]
     titles = options("bench")
     console = wide_console(WIDTH)
     pages, contents, failed = [], [], False
-    for config, entries, left_out in works:
+    for config, cases, left_out in works:
         results = interleave(
-            entries,
+            cases,
             config.repetitions,
             partial(run_in_process, config),
             partial(print, config.work, file=sys.stderr, flush=True),
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     machine = f"{platform.platform()}, {os.cpu_count()} CPUs"
     for device in dict.fromkeys(filter(None, (config.device for config, *_ in works))):
         machine += f", {hardware(device).get('gpu', device)}"
-    versions = _versions(entry for _, entries, _ in works for entry in entries)
+    versions = _versions(case for _, cases, _ in works for case in cases)
     head = [f"    {command}", f"{machine}; {', '.join(map(' '.join, versions.items()))}."]
     report = {"command": command, "machine": machine, "versions": versions, "works": contents}
     texts = ["\n\n".join([*head, *pages]), json.dumps(report, indent=1) + "\n"]
@@ -92,9 +92,9 @@ def main(arguments: list[str]) -> int:
     return int(failed)
 
 
-def _versions(entries: Iterable[Entry]) -> dict[str, str]:
-    """Return the versions of rlkl, its main dependencies and the participating peers."""
-    peers = [PEERS[entry.contestant] for entry in entries if entry.contestant in PEERS]
+def _versions(cases: Iterable[Case]) -> dict[str, str]:
+    """Return the versions of rlkl, its main dependencies and the peers that are measured."""
+    peers = [PEERS[case.library] for case in cases if case.library in PEERS]
     distributions = packages_distributions()
     return {"rlkl": __version__, "python": platform.python_version()} | {
         name: version(distributions[name][0]) for name in ("torch", "gymnasium", *peers)

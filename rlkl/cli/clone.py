@@ -76,8 +76,9 @@ def main(arguments: list[str]) -> int:
         train = _in_data_set(source, others)
     else:
         train = overridden(source.train, [for_hydra(text) for text in others], "a clone of a run")
-    is_quiet = train.logger.progress == "none"
-    summary, run_dir = clone_from(source, config, train, _ignore if is_quiet else _report)
+    summary, run_dir = clone_from(
+        source, config, train, (lambda text: None) if train.logger.progress == "none" else _report
+    )
     _print(summary)
     print(run_dir)
     return 0
@@ -85,10 +86,6 @@ def main(arguments: list[str]) -> int:
 
 def _report(text: str) -> None:
     print("\n".join(paragraph(for_terminal(text), others="  ")), file=sys.stderr, flush=True)
-
-
-def _ignore(text: str) -> None:
-    pass
 
 
 def _sorted(overrides: list[str]) -> tuple[list[str], list[str]]:

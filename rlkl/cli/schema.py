@@ -11,6 +11,7 @@ from omegaconf import MISSING, DictConfig, IntegerNode, ListConfig, OmegaConf
 
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.knobs import KNOBS, family, knob_settings, knob_value
+from rlkl.models.policy_config import OWN_NETWORKS
 from rlkl.tools.bench.work import BenchConfig
 from rlkl.training.config import TrainConfig, leaves
 
@@ -31,7 +32,7 @@ FREE_KEY = "env.kwargs."
 
 FREE_KEYS = (
     FREE_KEY,
-    *(f"policy.{network}_kwargs." for network in ("encoder", "actor_head", "actor_critic")),
+    *(f"policy.{network}_kwargs." for network in OWN_NETWORKS),
 )
 """Likewise, and those that are passed to the constructors of registered networks."""
 

@@ -61,7 +61,7 @@ def find_spec(env_id: str) -> EnvSpec:
         ConfigError: for an unknown id, with the id, extra or package to use instead.
     """
     module, _, name = env_id.rpartition(":")
-    if own.given(env_id) is not None:
+    if env_id in own.GIVEN:
         make = own.callable_of(env_id)
         assert make is not None
         return own.spec_of_callable(env_id, make)
@@ -133,7 +133,7 @@ def check_module(env_id: str, run_dir: Path, *, is_confirmed: bool = False) -> s
     Raises:
         ConfigError: the module lies in the run folder, or a callable is not confirmed.
     """
-    if own.given(env_id) is not None:
+    if env_id in own.GIVEN:
         return check_place("", "", run_dir)
     if own.names_callable(env_id) and not own.can_be_found(env_id):
         raise ConfigError(_lost(env_id))
@@ -193,10 +193,10 @@ def substitute(recorded: str, made_by: Any) -> None:
             "run"
         )
     import_module_of(name)
-    found = own.given(name) or own.callable_of(name)
+    found = own.GIVEN.get(name) or own.callable_of(name)
     if found is None:
         raise ConfigError(f"env.id={name}: expected a callable, as module:function")
-    own.bind(recorded, found)
+    own.GIVEN[recorded] = found
 
 
 def _places(module: str) -> Iterator[str]:

@@ -242,28 +242,33 @@ def choose_backend(config: EnvConfig) -> str:
     is_atari = spec.namespace == "ALE"
     # Gymnasium's phys2d forms are written in JAX and keep their state on its device.
     has_native = spec.vector_entry_point is not None and spec.namespace != "phys2d" and not is_atari
-    stacks = config.frame_stack > 1
     if is_atari and config.wrappers:
         raise ConfigError(
             f"env.wrappers: {config.id} runs in ALE's own vector environment, which has the usual "
             "preprocessing and no single sub-environments to wrap; leave it out"
         )
+    if backend == "auto":
+        is_native_faster = config.num_envs >= MIN_ENVS_FOR_NATIVE and config.frame_stack == 1
+        is_native_faster = is_native_faster and not config.wrappers
+        return "ale" if is_atari else "native" if has_native and is_native_faster else "sync"
+    _check_requested(config, is_atari=is_atari, has_native=has_native)
+    if backend == "tensor":
+        check_tensor_backend(config.id, spec.vector_entry_point is not None, config.frame_stack)
+    return backend
+
+
+def _check_requested(config: EnvConfig, *, is_atari: bool, has_native: bool) -> None:
+    """Raise ConfigError if the environment has not the form that the requested backend steps."""
+    backend = config.backend
     if is_atari and backend in ("sync", "shared", "async", "tensor"):
         raise ConfigError(
             f"env.backend={backend}: Atari games run in ALE's own vector environment, "
             "with the usual preprocessing; use env.backend=auto"
         )
-    if backend == "tensor":
-        check_tensor_backend(config.id, spec.vector_entry_point is not None, config.frame_stack)
-        return backend
-    if backend == "auto":
-        is_native_faster = config.num_envs >= MIN_ENVS_FOR_NATIVE and not stacks
-        is_native_faster = is_native_faster and not config.wrappers
-        return "ale" if is_atari else "native" if has_native and is_native_faster else "sync"
     if backend == "native" and not has_native:
         instead = "env.backend=ale" if is_atari else "env.backend=sync"
         raise ConfigError(f"env.backend=native: {config.id} has no vectorised form; use {instead}")
-    if backend == "native" and stacks:
+    if backend == "native" and config.frame_stack > 1:
         raise ConfigError(
             f"env.backend=native: the vectorised form of {config.id} does not stack frames; "
             "use env.backend=sync or env.frame_stack=1"
@@ -273,7 +278,6 @@ def choose_backend(config: EnvConfig) -> str:
             f"env.backend=ale: {config.id} is not an Atari game of ALE (ALE/Pong-v5 is); "
             "use env.backend=auto"
         )
-    return backend
 
 
 def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -283,15 +287,7 @@ def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv
 
 
 def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
-    return makers(
-        find_spec(config.id),
-        config.num_envs,
-        config.kwargs,
-        config.wrappers,
-        config.frame_stack,
-        config.observation_keys,
-        copies=config.backend == "async",  # Gymnasium's worker
-    )
+    return makers(find_spec(config.id), config)
 
 
 def episode_limit(config: EnvConfig) -> int:

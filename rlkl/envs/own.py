@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import nearest, one_line
 
-_given: dict[str, Any] = {}
+GIVEN: dict[str, Any] = {}
 """Callables and environments that were passed in this process, by name."""
 
 
@@ -29,7 +29,7 @@ def name_of(made_by: Any) -> str:
         ConfigError: it is neither.
     """
     is_env = isinstance(made_by, gym.Env)
-    if not (is_env or callable(made_by)) or isinstance(made_by, gym.vector.VectorEnv):
+    if not (is_env or callable(made_by)):
         raise ConfigError(
             f"env.id={made_by!r}: expected an id, a callable that makes an environment, or an "
             "environment"
@@ -39,26 +39,24 @@ def name_of(made_by: Any) -> str:
         owner = type(made_by.unwrapped if is_env else made_by)
     name = f"{owner.__module__}:{owner.__qualname__}"
     if attribute_of(name) is made_by:
-        _given[name] = made_by
+        GIVEN[name] = made_by
         return name
     if can_be_found(name):
         name = f"{owner.__module__}:<{owner.__qualname__}>"
-    for free in chain([name], (f"{name}-{number}" for number in count(2))):
-        if _given.setdefault(free, made_by) == made_by:
-            return free
-    raise AssertionError
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(free for free in names if GIVEN.setdefault(free, made_by) == made_by)
 
 
 def is_instance(env_id: str) -> bool:
     """Return whether a name is that of an environment, of which copies are made."""
-    return isinstance(_given.get(env_id), gym.Env)
+    return isinstance(GIVEN.get(env_id), gym.Env)
 
 
 def names_callable(env_id: str) -> bool:
     """Return whether an id has the form of a callable's name, and is not a registered id."""
     module, _, name = env_id.rpartition(":")
     is_id = re.search(r"-v\d+$", name) or "/" in name or name in gym.registry
-    return bool(module) and (not is_id or "<" in name)
+    return bool(module) and not is_id
 
 
 def can_be_found(env_id: str) -> bool:
@@ -84,7 +82,7 @@ def callable_of(env_id: str) -> Callable[..., Any] | None:
     Raises:
         ConfigError: the module's attribute cannot be called.
     """
-    found = _given.get(env_id)
+    found = GIVEN.get(env_id)
     if isinstance(found, gym.Env):
         return partial(_copied, found, env_id)
     if found is None:
@@ -118,16 +116,6 @@ def _copied(env: gym.Env[Any, Any], name: str, **kwargs: Any) -> gym.Env[Any, An
             f"env.id={name} cannot be copied ({type(error).__name__}: {one_line(error)}), and "
             "training and evaluation step copies of it; pass a callable that makes it"
         ) from error
-
-
-def bind(name: str, made_by: Any) -> None:
-    """Let a callable or an environment stand for a name in this process."""
-    _given[name] = made_by
-
-
-def given(name: str) -> Any:
-    """Return the callable or environment that was passed under a name; None if none was."""
-    return _given.get(name)
 
 
 def spec_of_callable(env_id: str, make: Callable[..., Any]) -> EnvSpec:

@@ -96,19 +96,23 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ]
         try:
             for number, span in enumerate(self._spans[1:]):
-                here, there = context.Pipe()
-                self._pipes.append(here)
-                rest = (memory, layout, number, span, there, here)
-                wrapped: Any = CloudpickleWrapper(list(makers[span]))  # type: ignore[arg-type]
-                worker = context.Process(target=run_worker, args=(wrapped, *rest), daemon=True)
-                worker.start()
-                self.processes.append(worker)
-                there.close()
+                self._start_worker(makers[span], (memory, layout, number, span))
             self._request("make", [info_keys] * len(self.processes))
             self._replies()
         except BaseException:
             self.end_processes()
             raise
+
+    def _start_worker(self, makers: Sequence[Callable[[], Any]], place: tuple[Any, ...]) -> None:
+        context = multiprocessing.get_context()
+        here, there = context.Pipe()
+        self._pipes.append(here)
+        wrapped: Any = CloudpickleWrapper(list(makers))  # type: ignore[arg-type]
+        arguments = (wrapped, *place, there, here)
+        worker = context.Process(target=run_worker, args=arguments, daemon=True)
+        worker.start()
+        self.processes.append(worker)
+        there.close()
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments; see `SyncVectorEnv.reset`."""

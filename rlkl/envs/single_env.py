@@ -13,45 +13,33 @@ from rlkl.envs.spaces import FLAT, leaves
 from rlkl.envs.wrappers import Wrapper, found_wrappers, is_video
 
 
-def makers(
-    spec: EnvSpec,
-    num_envs: int,
-    kwargs: dict[str, Any],
-    wrappers: list[Any],
-    frame_stack: int,
-    observation_keys: list[str],
-    *,
-    copies: bool,
-) -> list[Callable[[], gym.Env[Any, Any]]]:
+def makers(spec: EnvSpec, config: Any) -> list[Callable[[], gym.Env[Any, Any]]]:
     """Return N functions that make a sub-environment each, in any process.
 
     Args:
         spec: of the environment; another process may not have its id.
-        num_envs: N.
-        kwargs: of the constructor.
-        wrappers: entries of `env.wrappers`.
-        frame_stack: number of stacked observations.
-        observation_keys: the parts of observations that are used.
-        copies: whether the caller keeps observations during the next reset.
+        config: an `EnvConfig`.
     """
-    found = found_wrappers(wrappers)
+    found = found_wrappers(config.wrappers)
     others = [pair for pair in found if not is_video(pair[0])]
-    stacks = frame_stack > 1
+    stacks = config.frame_stack > 1
+    keeps = stacks or config.backend == "async"  # Gymnasium's worker, during the next reset
 
     def make(wrapped_by: list[tuple[Wrapper, dict[str, Any]]]) -> gym.Env[Any, Any]:
         records = len(wrapped_by) > len(others)
-        arguments = ({"render_mode": "rgb_array"} if records else {}) | kwargs
+        arguments = ({"render_mode": "rgb_array"} if records else {}) | config.kwargs
         env = gym.make(spec, disable_env_checker=True, **arguments)
         if wrapped_by:  # they may keep observations
             env = EnvChecker(env, copy_observations=True)
         for wrap, options in wrapped_by:
             env = wrap(env, **options)
-        env = EnvChecker(env, copy_observations=stacks or copies)
+        env = EnvChecker(env, copy_observations=keeps)
         if not stacks:
             return env
-        return FrameStackObservation(_with_chosen_parts(env, observation_keys), frame_stack)
+        env = _with_chosen_parts(env, config.observation_keys)
+        return FrameStackObservation(env, config.frame_stack)
 
-    return [partial(make, found), *[partial(make, others)] * (num_envs - 1)]
+    return [partial(make, found), *[partial(make, others)] * (config.num_envs - 1)]
 
 
 def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, Any]:

@@ -215,17 +215,11 @@ class TensorEnvironment:
         """None: there are no single sub-environments."""
         return {}
 
-    def get_attr(self, name: str) -> list[Any]:
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Raise ConfigError: the tensors of all sub-environments are one environment's."""
         raise no_single_envs("tensor")
 
-    def set_attr(self, name: str, values: Any) -> None:
-        """Raise ConfigError, as `get_attr`."""
-        raise no_single_envs("tensor")
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
-        """Raise ConfigError, as `get_attr`."""
-        raise no_single_envs("tensor")
+    get_attr = set_attr = call
 
     def close(self) -> None:
         """Close the environments; exceptions are only reported."""

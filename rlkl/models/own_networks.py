@@ -262,10 +262,7 @@ def check_network(
         network: of the user.
         label: for messages.
         example: returns rows of inputs: 0, or random with a generator.
-        width: of the outputs; None for any.
-
-    Returns:
-        The width of the outputs.
+        width: of the outputs; None for any. The width is returned.
 
     Raises:
         ConfigError: naming what was expected.
@@ -279,20 +276,10 @@ def check_network(
         outputs, again, alone = network(rows), network(rows), network(first)
     except BrokenNetworkError as error:
         raise ConfigError(str(error)) from error
-    wanted = f"a tensor of floats [B, {width or 'F'}]"
-    if not isinstance(at_zero, Tensor):
-        raise ConfigError(f"{label} returns {type(at_zero).__name__}; expected {wanted}")
-    is_right = at_zero.ndim == 2 and len(at_zero) == 3 and at_zero.shape[1] == (
-        width or max(1, at_zero.shape[1])
-    )  # fmt: skip
-    if not is_right or not at_zero.is_floating_point():
-        kind = str(at_zero.dtype).removeprefix("torch.")
-        shape = ["B" if n == 3 and not i else n for i, n in enumerate(at_zero.shape)]
-        text = f"[{', '.join(map(str, shape))}] of {kind}"
-        raise ConfigError(f"{label} returns {text}; expected {wanted}")
-    if not bool(at_zero.isfinite().all() and outputs.isfinite().all()):
-        where = "zeros" if not bool(at_zero.isfinite().all()) else "random numbers"
-        raise ConfigError(f"{label} returns numbers that are not finite for {where}")
+    _check_form(label, at_zero, width)
+    for output, inputs in ((at_zero, "zeros"), (outputs, "random numbers")):
+        if not bool(output.isfinite().all()):
+            raise ConfigError(f"{label} returns numbers that are not finite for {inputs}")
     if any(tensor.requires_grad for tensor in network.parameters()) and not outputs.requires_grad:
         raise ConfigError(
             f"{label}: no gradient reaches its parameters; remove torch.no_grad and detach from it"
@@ -314,4 +301,17 @@ def check_network(
             f"{label}: the output of a row depends on the other rows, as with batch "
             f"normalization, and {rule}; use another layer, such as LayerNorm"
         )
-    return at_zero.shape[1]
+    return int(at_zero.shape[1])
+
+
+def _check_form(label: str, output: Any, width: int | None) -> None:
+    """Check that the output for three rows is a tensor of floats `[3, width]`."""
+    wanted = f"a tensor of floats [B, {width or 'F'}]"
+    if not isinstance(output, Tensor):
+        raise ConfigError(f"{label} returns {type(output).__name__}; expected {wanted}")
+    is_right = output.ndim == 2 and output.shape == (3, width or max(1, output.shape[1]))
+    if not is_right or not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        shape = ["B" if n == 3 and not i else n for i, n in enumerate(output.shape)]
+        text = f"[{', '.join(map(str, shape))}] of {kind}"
+        raise ConfigError(f"{label} returns {text}; expected {wanted}")

@@ -12,6 +12,9 @@ from rlkl.utils.validation import check_choice, check_range, check_text
 
 ENGINES = ("auto", "numpy", "torch")
 
+OWN_NETWORKS = ("encoder", "actor_head", "actor_critic")
+"""Keys that choose registered networks, with arguments in `KEY_kwargs`."""
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
@@ -146,11 +149,10 @@ class PolicyConfig:
     @property
     def own_networks(self) -> dict[str, str]:
         """The names of registered networks by their keys; empty if all networks are rlkl's."""
-        keys = ("encoder", "actor_head", "actor_critic")
-        return {key: getattr(self, key) for key in keys if getattr(self, key)}
+        return {key: getattr(self, key) for key in OWN_NETWORKS if getattr(self, key)}
 
     def _check_own_networks(self) -> None:
-        for key in ("encoder", "actor_head", "actor_critic"):
+        for key in OWN_NETWORKS:
             if getattr(self, f"{key}_kwargs") and not getattr(self, key):
                 raise ConfigError(
                     f"policy.{key}_kwargs: changes nothing without policy.{key}=NAME; set both, or "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import VECTOR, normalized
+from rlkl.models.policy import Policy
 from rlkl.utils.validation import check_installed
 from rlkl.version import __version__
 
@@ -86,23 +87,28 @@ def export_onnx(trained: TrainedPolicy) -> Exported:
     model: Any = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # traces with paths of this machine
-    encoder = trained.policy.encoder
-    columns = encoder.columns
-    if (chosen := trained.policy.actor_view.columns) is not None:
-        columns = {
-            part: (chosen.index(start), chosen.index(start) + end - start)
-            for part, (start, end) in columns.items()
-            if start in chosen
-        }
+    columns = _columns_seen(trained.policy)
     metadata = {
         "rlkl": __version__,
-        "observation_space": str(encoder.space),
+        "observation_space": str(trained.policy.encoder.space),
         "action_space": str(trained.policy.decoder.space),
         "vector_columns": json.dumps(columns),
     }
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
     return _compared(model.SerializeToString(), trained, actor.state_size, columns)
+
+
+def _columns_seen(policy: Policy) -> dict[str, tuple[int, int]]:
+    """Return start and end of each part's columns in the vector that the actor reads."""
+    columns, seen = policy.encoder.columns, policy.actor_view.columns
+    if seen is None:
+        return columns
+    return {
+        part: (seen.index(start), seen.index(start) + end - start)
+        for part, (start, end) in columns.items()
+        if start in seen
+    }
 
 
 class _DeterministicActor(nn.Module):

@@ -65,7 +65,7 @@ class StopAtReturn(Callback):
 
 
 class StopAfter(Callback):
-    """Ends the run after some wall time, which goes on from a checkpoint in a resumed run.
+    """Ends the run after some wall time; a resumed run counts from that of its checkpoint.
 
     Args:
         seconds: of training and evaluations together.
@@ -75,7 +75,7 @@ class StopAfter(Callback):
         self.seconds, self._start = seconds, time.monotonic()
 
     def on_run_begin(self, learner: Learner, run_dir: Path) -> None:
-        """Start the clock, unless it goes on from a checkpoint."""
+        """Start the clock, unless a checkpoint has started it."""
         if not learner.iterations:
             self._start = time.monotonic()
 

@@ -1,7 +1,6 @@
 """Callbacks: follow a run, log numbers and pictures of their own, and end it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,19 +212,13 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
         if isinstance(callback.tags, str):
             raise ConfigError(f"callback {name}: tags is a string; expected a tuple of strings")
         for tag in callback.tags:
-            with _naming(name):
+            try:
                 check_own_tag(tag)
+            except ValueError as error:
+                raise ConfigError(f"callback {name}: {error}") from error
             if tag in seen:
                 raise ConfigError(f"callback {name}: {seen[tag]} logs the tag {tag} too; rename it")
             seen[tag] = name
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"callback {name}: {error}") from error
 
 
 def _named(callbacks: Sequence[Callback]) -> dict[str, Callback]:

@@ -62,10 +62,9 @@ def interval_of(config: Any, *, resets: bool) -> int:
         return int(config.checkpoint.interval)
     if not resets:
         return 50
-    tenth: int = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
-    longest = episode_limit(config.env)
-    least: int = math.ceil(2 * longest / config.rollout_steps)
-    return min(100, max(10, int(tenth), least))
+    tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
+    two_episodes = math.ceil(2 * episode_limit(config.env) / config.rollout_steps)
+    return min(100, max(10, int(tenth), two_episodes))
 
 
 def as_bytes(state: dict[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from torch import Tensor
 from rlkl.algos.base import Metrics
 from rlkl.engines.base import Engine
 from rlkl.numerics.advantages import standardize
+from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.divergence_formulas import jensen_shannon_estimate, kl_estimates
 from rlkl.rollouts.batch import Batch
 
@@ -33,29 +34,17 @@ def compare_with_old(
     new = engine.distribution(batch.inputs, torch.float64)
     actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
     log_ratio = new.log_prob(actions) - old.log_prob(actions)
-    ratio = log_ratio.exp()
-    kl, reverse_kl = old.kl(new), new.kl(old)
-    k1, k2, k3 = kl_estimates(log_ratio)
-    jensen_shannon = old.jensen_shannon(new)
-    advantages = standardize(batch.advantages).double()
+    ratio, advantages = log_ratio.exp(), standardize(batch.advantages).double()
     lowest, highest = ratio_bounds
-    entropy = "policy/entropy" if new.entropy_is_exact else "policy/entropy_estimate"
-    averaged = {
-        "kl/old_new": kl,
-        "kl/new_old": reverse_kl,
-        "kl/k1": k1,
-        "kl/k2": k2,
-        "kl/k3": k3,
+    averaged = _divergences(old, new, log_ratio) | {
         "ratio/mean": ratio,
         "ratio/clip_fraction": ((ratio < lowest) | (ratio > highest)).double(),
-        entropy: new.entropy() + policy.decoder.log_half_range,
         "ratio/square": ratio.square(),
         "trust_region/actual_improvement": (ratio - 1) * advantages,
     }
-    if jensen_shannon is None:
-        averaged["kl/js_estimate"] = jensen_shannon_estimate(log_ratio)
-    else:
-        averaged["kl/js"] = jensen_shannon
+    entropy = "policy/entropy" if new.entropy_is_exact else "policy/entropy_estimate"
+    averaged[entropy] = new.entropy() + policy.decoder.log_half_range
+    kl, reverse_kl = averaged["kl/old_new"], averaged["kl/new_old"]
     # One mean of a stacked tensor is much faster than a mean of each row.
     means = torch.stack(list(averaged.values())).mean(-1).tolist()
     metrics = dict(zip(averaged, means, strict=True))
@@ -74,3 +63,13 @@ def compare_with_old(
     metrics["policy/std"] = policy.mean_std(new)
     histograms = {"ratio/histogram": ratio, "kl/histogram": kl, "advantage/histogram": advantages}
     return metrics, histograms
+
+
+def _divergences(old: Distribution, new: Distribution, log_ratio: Tensor) -> dict[str, Tensor]:
+    """Return the divergences between π_old and π_θ in each state by tag, in nats, `[B]`."""
+    divergences = {"kl/old_new": old.kl(new), "kl/new_old": new.kl(old)}
+    divergences |= zip(("kl/k1", "kl/k2", "kl/k3"), kl_estimates(log_ratio), strict=True)
+    jensen_shannon = old.jensen_shannon(new)
+    if jensen_shannon is None:
+        return divergences | {"kl/js_estimate": jensen_shannon_estimate(log_ratio)}
+    return divergences | {"kl/js": jensen_shannon}

@@ -13,7 +13,7 @@ from rlkl.engines.base import Engine
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.envs.observations import normalized
 from rlkl.envs.spaces import describe_space
-from rlkl.envs.vector_env import VectorEnvironment
+from rlkl.envs.vector_env import Step, VectorEnvironment
 from rlkl.envs.wrappers import without_videos
 from rlkl.models.policy import Policy
 from rlkl.numerics.normalization import ObservationNormalizer
@@ -123,20 +123,16 @@ def evaluate(
     """
     check_range("num_episodes", num_episodes, at_least=1)
     policy, num_envs = engine.policy, min(config.num_envs, num_episodes)
-    quota = np.full(num_envs, num_episodes // num_envs)
-    quota[: num_episodes % num_envs] += 1
-    seeds = seeds[:num_envs]
-    evaluation = Evaluation()
+    seeds, episodes = seeds[:num_envs], _Episodes(num_episodes, num_envs, max_episode_steps)
     config = replace(config, num_envs=num_envs, wrappers=without_videos(config.wrappers))
     with closing(make_vector_env(config)) as envs:
         _check_spaces(policy, envs)
-        while quota.any():
+        while episodes.quota.any():
             observations = envs.reset(seeds)
             seeds = [seed + 1 for seed in seeds]  # for the next reset, after the limit was reached
             states = policy.initial_state(num_envs)
-            reward_sums, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-            counts = quota > 0
-            while counts.any():
+            episodes.begin()
+            while episodes.counts.any():
                 if stop():
                     raise EvaluationStoppedError
                 seen = policy.tensors(normalized(observations, normalizer))
@@ -145,20 +141,45 @@ def evaluate(
                 step = envs.step(policy.decoder(chosen.cpu().numpy()))
                 observations = step.observations
                 states = policy.forget(states, step.begins)
-                reward_sums += step.rewards * step.is_transition
-                lengths += step.is_transition
-                over = step.terminated | step.truncated
-                ended, cut = counts & over, counts & ~over & (lengths >= max_episode_steps)
-                evaluation.returns.extend(reward_sums[ended].tolist())
-                evaluation.lengths.extend(lengths[ended].tolist())
-                evaluation.unended.extend(reward_sums[cut].tolist())
-                quota -= ended | cut
-                counts &= ~cut & (quota > 0)
-                reward_sums[over] = 0
-                lengths[over] = 0
-            if not evaluation.returns:
+                episodes.add(step)
+            if not episodes.found.returns:
                 break
-    return evaluation
+    return episodes.found
+
+
+class _Episodes:
+    """Collects a fixed number of episodes of each of N sub-environments.
+
+    Attributes:
+        found: the episodes so far.
+        quota: how many are still missing, `[N]`.
+        counts: where the current episode is one of them, `[N]`.
+    """
+
+    def __init__(self, num_episodes: int, num_envs: int, max_episode_steps: int) -> None:
+        self.found, self._limit = Evaluation(), max_episode_steps
+        self.quota = np.full(num_envs, num_episodes // num_envs)
+        self.quota[: num_episodes % num_envs] += 1
+
+    def begin(self) -> None:
+        """Begin new episodes, after a reset of all sub-environments."""
+        self.counts = self.quota > 0
+        self._reward_sums = np.zeros(len(self.quota))
+        self._lengths = np.zeros(len(self.quota), np.int64)
+
+    def add(self, step: Step) -> None:
+        """Add a step of all sub-environments."""
+        self._reward_sums += step.rewards * step.is_transition
+        self._lengths += step.is_transition
+        over = step.terminated | step.truncated
+        ended, cut = self.counts & over, self.counts & ~over & (self._lengths >= self._limit)
+        self.found.returns.extend(self._reward_sums[ended].tolist())
+        self.found.lengths.extend(self._lengths[ended].tolist())
+        self.found.unended.extend(self._reward_sums[cut].tolist())
+        self.quota -= ended | cut
+        self.counts &= ~cut & (self.quota > 0)
+        self._reward_sums[over] = 0
+        self._lengths[over] = 0
 
 
 def _check_spaces(policy: Policy, envs: VectorEnvironment) -> None:

@@ -18,6 +18,7 @@ from rlkl.envs.make import make_training_env
 from rlkl.envs.snapshots import packed, unpacked
 from rlkl.models.policy import Policy
 from rlkl.models.policy_description import describe_policy
+from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.make import (
     for_arrays,
     make_batch,
@@ -202,11 +203,7 @@ class Learner:
         if self.reference is not None:
             compared |= self.reference.metrics(batch, adapts=bad is None)
         if bad is None:
-            self.policy_optimizer.adapt(compared["kl/old_new"])
-            self.critic_fit.adapt(batch)
-            # Updated only now, so that π_old and π_θ see the same normalized observations.
-            if self.normalizer is not None and rollout.raw_vectors is not None:
-                self.normalizer.update(rollout.raw_transitions)
+            self._adapt(rollout, batch, compared["kl/old_new"])
         self.iterations += 1
         interval = config.logger.diagnosis_interval
         if bad is None and interval and self.iterations % interval == 0:
@@ -225,6 +222,14 @@ class Learner:
         of_policy, of_critic = (outcome.metrics for outcome in outcomes)
         scalars = scalars_of(of_policy, of_critic, compared, self.tracker.metrics(), times)
         return Report(self.env_steps, scalars, histograms, rollout.episodes, bad)
+
+    def _adapt(self, rollout: Any, batch: Batch, kl: float) -> None:
+        """Adapt coefficients and statistics, which are constant during an update."""
+        self.policy_optimizer.adapt(kl)
+        self.critic_fit.adapt(batch)
+        # Updated only now, so that π_old and π_θ see the same normalized observations.
+        if self.normalizer is not None and rollout.raw_vectors is not None:
+            self.normalizer.update(rollout.raw_transitions)
 
     def close(self) -> None:
         """Close the environments and end the worker processes."""

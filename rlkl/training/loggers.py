@@ -56,9 +56,8 @@ class LoggerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "logger.")
-        check_range("logger.histogram_interval", self.histogram_interval, at_least=0)
-        check_range("logger.diagnosis_interval", self.diagnosis_interval, at_least=0)
-        check_range("logger.video_interval", self.video_interval, at_least=0)
+        for key in ("histogram_interval", "diagnosis_interval", "video_interval"):
+            check_range(f"logger.{key}", getattr(self, key), at_least=0)
         info_numbers(self.info_keys)
         check_choice("logger.tracker", self.tracker, TRACKERS)
         check_text("logger.project", self.project)

@@ -32,7 +32,7 @@ def open_csv(run_dir: Path, config: TrainConfig, tags: Sequence[str]) -> CSVLogg
 def open_loggers(
     run_dir: Path, config: TrainConfig, env_steps: int, kl_so_far: Sequence[float]
 ) -> list[Logger]:
-    """Open the other loggers.
+    """Open the loggers besides the CSV files.
 
     Args:
         run_dir: an existing folder.

@@ -20,6 +20,7 @@ from rlkl.utils.ranks import Ranks
 from rlkl.utils.validation import check_between, check_choice, check_range, check_text
 
 DIRECTIONS = ("new_reference", "reference_new")
+BOUNDS = (1e-4, 1e4)
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class ReferenceConfig:
     run_dir: str | None = None
     kl_coefficient: float = 0.1
     target_kl: float | None = None
-    kl_coefficient_min: float = 1e-4
-    kl_coefficient_max: float = 1e4
+    kl_coefficient_min: float = BOUNDS[0]
+    kl_coefficient_max: float = BOUNDS[1]
     direction: str = DIRECTIONS[0]
 
     def __post_init__(self) -> None:
@@ -52,10 +53,15 @@ class ReferenceConfig:
                 "or leave them out"
             )
         check_range("reference.kl_coefficient", self.kl_coefficient, at_least=0)
+        bounds = self.kl_coefficient_min, self.kl_coefficient_max
         if self.target_kl is not None:
             check_range("reference.target_kl", self.target_kl, above=0)
-            bounds = self.kl_coefficient_min, self.kl_coefficient_max
             check_between("reference.kl_coefficient", self.kl_coefficient, *bounds)
+        elif bounds != BOUNDS:
+            raise ConfigError(
+                "reference.kl_coefficient_min and reference.kl_coefficient_max: they change "
+                "nothing without reference.target_kl; set it, or leave them out"
+            )
         check_choice("reference.direction", self.direction, DIRECTIONS)
 
 

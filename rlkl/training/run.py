@@ -263,10 +263,10 @@ class Run:
     def _warn(self, report: Report) -> None:
         """Warn once if no episode has ended for a long time, or if infos lack a key."""
         learner = self.learner
-        if learner.tracker.count and (missing := learner.infos.warning(learner.config.env.id)):
-            tell(missing)
         if report.episodes:
             self._last_episode_end = learner.env_steps
+            if missing := learner.infos.warning(learner.config.env.id):
+                tell(missing)
         steps = (learner.env_steps - self._last_episode_end) // learner.config.env.num_envs
         is_long = steps > max(QUIET_STEPS, 2 * learner.tracker.longest)
         is_end = not learner.tracker.count and learner.env_steps >= learner.config.total_env_steps

@@ -17,9 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch.utils.tensorboard.summary
-from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
     Event,
     SessionLog,
@@ -38,7 +36,7 @@ from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import Metrics
 from rlkl.training.loggers import as_yaml
 from rlkl.training.pictures import gif_bytes, png_bytes
-from rlkl.training.report import CHARTS, Report, Video
+from rlkl.training.report import CHARTS, Report
 from rlkl.utils.atomic_files import open_nofollow, write_durably
 
 KL_BOUNDS = ("kl_bounds/kl", "kl_bounds/lower", "kl_bounds/upper")
@@ -127,11 +125,11 @@ class TensorBoardLogger:
                     # The default is 1,500 bins, which is slow; TensorBoard draws 30.
                     summary = torch_summary.histogram(tag, values.numpy(force=True), 64)
                     self._add(summary=summary, step=report.env_steps)
-        pictures = {tag: png_summary(image) for tag, image in report.images.items()}
-        pictures |= {tag: gif_summary(video) for tag, video in report.videos.items()}
-        for tag, picture in pictures.items():
-            value = Summary.Value(tag=tag, image=picture)
-            self._add(summary=Summary(value=[value]), step=report.env_steps)
+        for tag, image in report.images.items():
+            self._add_picture(report.env_steps, tag, image.shape[:2], png_bytes(image))
+        for tag, video in report.videos.items():  # TensorBoard plays an animated picture
+            shape = video.frames.shape[1:3]
+            self._add_picture(report.env_steps, tag, shape, gif_bytes(video))
         self._iterations += 1
         self._env_steps = report.env_steps
         self._kl_sum += report.scalars["kl/old_new"]
@@ -141,6 +139,13 @@ class TensorBoardLogger:
         # One event for all scalars: `add_scalar` for each is slow.
         values = [Summary.Value(tag=tag, simple_value=scalars[tag]) for tag in scalars]
         self._add(summary=Summary(value=values), step=env_steps)
+
+    def _add_picture(
+        self, env_steps: int, tag: str, shape: tuple[int, ...], content: bytes
+    ) -> None:
+        size = {"height": shape[0], "width": shape[1], "colorspace": 3}
+        value = Summary.Value(tag=tag, image=Summary.Image(**size, encoded_image_string=content))
+        self._add(summary=Summary(value=[value]), step=env_steps)
 
     def close(self, status: str) -> None:
         """Write the mean KL of the run and how it ended, and close the file."""
@@ -172,21 +177,6 @@ def write_curves(
         for event in [Event(file_version="brain.Event:2"), *events]:
             event.wall_time = time.time()
             records.write(event.SerializeToString())
-
-
-def png_summary(image: NDArray[np.uint8]) -> Any:
-    """Return a picture `[H, W, 3]` as TensorBoard's image."""
-    return _image_summary(image.shape, png_bytes(image))
-
-
-def gif_summary(video: Video) -> Any:
-    """Return a video as an animated image, which TensorBoard plays."""
-    return _image_summary(video.frames.shape[1:], gif_bytes(video))
-
-
-def _image_summary(shape: tuple[int, ...], content: bytes) -> Any:
-    height, width = shape[:2]
-    return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
 
 
 def layout() -> dict[str, dict[str, list[Any]]]:

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
 import forked_python
 import pytest
 from browsing import Pages
+from commands import exit_code
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.cli import main
 from rlkl.cli.board import combine
 from rlkl.cli.board import main as board_main
 from rlkl.cli.board_tabs import FIRST_TAB
@@ -52,11 +53,7 @@ def records(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def exit_code(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["board", *arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+board = partial(exit_code, "board")
 
 
 BAD_INPUT = {
@@ -80,7 +77,7 @@ def test_bad_input_of_board_gives_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert exit_code(*argument.split()) == 2
+    assert board(*argument.split()) == 2
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err.startswith("rlkl: ")
@@ -102,7 +99,7 @@ def test_port_in_use_gives_one_line(runs: Path) -> None:
 
 
 def test_help_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("--help") == 0
+    assert board("--help") == 0
     printed = capsys.readouterr().out
     assert printed.startswith("usage: rlkl board [FOLDER ...] [--port N]\n")
     assert "  rlkl board runs/CartPole-v1  " in printed

@@ -4,7 +4,7 @@ import platform
 from dataclasses import fields
 
 from rlkl.cli.bench import KEYS, _versions, help_text
-from rlkl.tools.bench.work import BenchConfig, Entry
+from rlkl.tools.bench.work import BenchConfig, Case
 from rlkl.version import __version__
 
 
@@ -17,6 +17,6 @@ def test_help_names_every_setting_once() -> None:
 
 
 def test_versions_are_of_packages_that_take_part() -> None:
-    versions = _versions([Entry("rlkl", 8, "ppo_clip")])
+    versions = _versions([Case("rlkl", 8, "ppo_clip")])
     assert (versions["rlkl"], versions["python"]) == (__version__, platform.python_version())
     assert list(versions) == ["rlkl", "python", "torch", "gymnasium"]

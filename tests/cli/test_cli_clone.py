@@ -1,13 +1,14 @@
 """`rlkl clone` on the command line: its keys, those of the new run, and what it prints."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cloning_data import config_for
+from commands import exit_code
 
 import rlkl
-from rlkl.cli import main
 from rlkl.utils.untrusted_files import read_yaml
 
 
@@ -19,10 +20,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str) -> object:
-    with pytest.raises(SystemExit) as end:
-        main(["clone", *arguments])
-    return end.value.code
+run = partial(exit_code, "clone")
 
 
 def test_keys_of_both_configs_are_taken(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +62,8 @@ def test_progress_is_told_on_standard_error(
         (("run", "policy=gru"), "policy=gru: a clone of a run takes keys with one value each"),
         (("run", "env.id=Acrobot-v1"), "run has observations Box("),
         (("run", "run_dir=run"), "run_dir=run exists already"),
+        (("run", "init_from=run"), "init_from=run: a clone is fitted to data alone"),
+        (("run", "reference.run_dir=run"), "reference=run: a clone is fitted to data alone"),
         (("run", "--seed=1"), "--seed=1: there is no such flag"),
         (("nothing",), "nothing: there is no such run, and no Minari data set of this name"),
         ((".",), ". is neither the folder of a run nor that of a Minari data set"),

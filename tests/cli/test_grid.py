@@ -14,10 +14,11 @@ from typing import Any
 import forked_python
 import pytest
 import yaml
+from commands import exit_code
 from same_runs import assert_same_run
 
 import rlkl
-from rlkl.cli import grid_launch, main
+from rlkl.cli import grid_launch
 from rlkl.cli.grid import _settle_orphaned_jobs
 from rlkl.cli.schema import register_schemas
 from rlkl.tools.grid.call import Status, new_call
@@ -32,13 +33,6 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["rlkl"])
     register_schemas()
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 @pytest.mark.parametrize(
@@ -80,7 +74,7 @@ def test_finished_grid_is_kept_and_other_config_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = ["train", "-m", "seed=0,1", "grid=mine", "hydra.launcher.n_jobs=2", *TINY]
-    assert run(*line) == 0
+    assert exit_code(*line) == 0
     printed = capfd.readouterr().out
     assert "grid runs/grids/mine: 2 jobs: 0 already finished, 0 to resume, 2 to start" in printed
     assert "  finished  seed1  return " in printed
@@ -89,9 +83,9 @@ def test_finished_grid_is_kept_and_other_config_refused(
     assert "ppo_clip on CartPole-v1" in log
     assert "finished" in log
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
-    assert run(*line) == 0
+    assert exit_code(*line) == 0
     assert "2 already finished" in capfd.readouterr().out
-    assert run(*line, "gamma=0.5") == 2
+    assert exit_code(*line, "gamma=0.5") == 2
     error = capfd.readouterr().err
     assert "runs/grids/mine/seed0 was trained with gamma=0.99" in error
     assert "but gamma=0.5 is requested" in error

@@ -12,9 +12,11 @@ from pathlib import Path
 import forked_python
 import pytest
 import yaml
+from commands import exit_code
 
+import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.cli import COMMANDS, main
+from rlkl.cli import COMMANDS
 from rlkl.cli.schema import GROUPS, OF_AN_EXPERIMENT, options
 from rlkl.training.report import TAGS
 from rlkl.utils.atomic_files import FolderLock
@@ -29,19 +31,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["rlkl"])
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    assert isinstance(end.value.code, int)
-    return end.value.code
-
-
 def test_invalid_sweep_job_prevents_all_jobs(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run("train", "-m", "algo=ppo_clip,trpo", "env.kwargs.gravity=3", *TINY) == 2
-    assert run("train", "-m", "gamma=0.9,1.9", *TINY) == 2
-    assert run("train", "-m", "seed=0,1", "run_dir=here", *TINY) == 2
+    assert exit_code("train", "-m", "algo=ppo_clip,trpo", "env.kwargs.gravity=3", *TINY) == 2
+    assert exit_code("train", "-m", "gamma=0.9,1.9", *TINY) == 2
+    assert exit_code("train", "-m", "seed=0,1", "run_dir=here", *TINY) == 2
     errors = capfd.readouterr().err
     assert "gravity" in errors
     assert "gamma=1.9" in errors
@@ -51,7 +46,7 @@ def test_invalid_sweep_job_prevents_all_jobs(
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_every_algorithm_writes_all_files(algo: str, tmp_path: Path) -> None:
-    assert run("train", f"algo={algo}", "seed=7", *TINY) == 0
+    assert exit_code("train", f"algo={algo}", "seed=7", *TINY) == 0
     (folder,) = (tmp_path / "runs" / "CartPole-v1" / algo).iterdir()
     assert folder.name.endswith("-seed7")
     names = {path.name.split(".tfevents")[0] for path in folder.iterdir()}
@@ -87,7 +82,7 @@ def test_every_algorithm_writes_all_files(algo: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_each_sweep_job_has_a_separate_folder(tmp_path: Path) -> None:
-    assert run("train", "-m", "algo=ppo_clip,trpo", "seed=range(2)", *TINY) == 0
+    assert exit_code("train", "-m", "algo=ppo_clip,trpo", "seed=range(2)", *TINY) == 0
     (grid,) = (tmp_path / "runs" / "grids").iterdir()
     runs = sorted(path.parent for path in grid.glob("*/summary.json"))
     assert [path.name for path in runs] == [
@@ -100,7 +95,7 @@ def test_failed_sweep_job_does_not_stop_others(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run-1").mkdir()
-    assert run("train", "-m", "seed=range(3)", "run_dir=run-${seed}", *TINY) == 1
+    assert exit_code("train", "-m", "seed=range(3)", "run_dir=run-${seed}", *TINY) == 1
     done = sorted(path.parent.name for path in tmp_path.rglob("summary.json"))
     assert done == ["run-0", "run-2"]
     errors = capfd.readouterr().err.splitlines()
@@ -112,9 +107,9 @@ def test_failed_sweep_job_does_not_stop_others(
 def test_run_never_changes_an_existing_folder(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("train", "run_dir=mine", *TINY) == 0
+    assert exit_code("train", "run_dir=mine", *TINY) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.*")}
-    assert run("train", "run_dir=mine", *TINY) == 2
+    assert exit_code("train", "run_dir=mine", *TINY) == 2
     assert "exists already" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.*")} == before
 
@@ -122,7 +117,7 @@ def test_run_never_changes_an_existing_folder(
 def test_train_help_lists_options_and_examples(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run("train", "--help") == 0
+    assert exit_code("train", "--help") == 0
     printed = capsys.readouterr().out
     assert printed.count("\n  rlkl train") == 3
     words = " ".join(printed.split())
@@ -140,13 +135,13 @@ def test_train_help_lists_options_and_examples(
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_fits_eighty_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*name.split(), "--help") == 0
+    assert exit_code(*name.split(), "--help") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if len(line) > 80] == []
 
 
 def test_cfg_job_prints_the_config_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert run("train", "--cfg", "job", "algo=trpo", "algo.max_kl=0.5", "env.kwargs.a=1") == 0
+    assert exit_code("train", "--cfg", "job", "algo=trpo", "algo.max_kl=0.5", "env.kwargs.a=1") == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["algo"]["max_kl"] == 0.5
     assert config["env"]["kwargs"] == {"a": 1}
@@ -158,16 +153,16 @@ def test_config_dir_adds_experiments(tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiment" / "tiny.yaml").write_text(
         "# @package _global_\n# Nothing but short.\ntotal_env_steps: 200\nrollout_steps: 8\n"
     )
-    assert run("train", "--config-dir", "mine", "experiment=tiny", "run_dir=run") == 0
+    assert exit_code("train", "--config-dir", "mine", "experiment=tiny", "run_dir=run") == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["env_steps"] < 300
 
 
 def test_mistyped_command_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("trian") == 2
+    assert exit_code("trian") == 2
     assert "did you mean train" in capsys.readouterr().err
-    assert run("--help") == 0
+    assert exit_code("--help") == 0
     assert "rlkl train --help" in capsys.readouterr().out
-    assert run("--version") == 0
+    assert exit_code("--version") == 0
     assert capsys.readouterr().out.startswith("rlkl ")
 
 
@@ -200,7 +195,7 @@ gym.register("Third-v0", Third)
 
 def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Start the command in a folder whose modules it can import."""
-    root = Path(main.__code__.co_filename).parents[2]
+    root = Path(rlkl.__file__).parents[1]
     return forked_python.Popen(
         [sys.executable, "-m", "rlkl", *arguments],
         cwd=folder,

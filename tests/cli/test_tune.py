@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import forked_python
 import pytest
 import yaml
+from commands import exit_code
 
-from rlkl.cli import main
 from rlkl.cli.tune import help_text
 from rlkl.tools.tuning.study import TuneConfig
 
@@ -34,10 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tune(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["tune", *arguments])
-    return int(end.value.code or 0)
+tune = partial(exit_code, "tune")
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -46,6 +46,8 @@ def test_attributes_reach_every_sub_environment(backend: str) -> None:
     assert envs.get_attr("steepness") == [1, 1, 1]
     envs.set_attr("steepness", 4.0)
     assert envs.step(actions).rewards.tolist() == [4, 4, 4]
+    envs.set_attr("steepness", (3.0, 3.0, 3.0))
+    assert envs.step(actions).rewards.tolist() == [3, 3, 3]
     envs.set_attr("steepness", [1.0, 2.0, 3.0])
     assert envs.step(actions).rewards.tolist() == [1, 2, 3]
     assert envs.get_attr("steepness") == [1, 2, 3]

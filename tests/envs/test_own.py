@@ -13,7 +13,7 @@ from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
 
 from rlkl.envs import ids
 from rlkl.envs.make import EnvConfig, make_rendered_env, make_vector_env
-from rlkl.envs.own import can_be_found, names_callable
+from rlkl.envs.own import attribute_of, can_be_found, names_callable
 from rlkl.training.config import TrainConfig
 from rlkl.utils.errors import ConfigError
 
@@ -31,6 +31,19 @@ class Factory:
     __call__ = make
 
 
+class Counting:
+    """Makes and counts CartPoles; cannot be copied."""
+
+    made = 0
+
+    def __deepcopy__(self, memo: Any) -> None:
+        raise TypeError("it counts")
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        self.made += 1
+        return CartPoleEnv()
+
+
 class Stubborn(CartPoleEnv):
     """Cannot be copied."""
 
@@ -43,6 +56,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """A module of the user's, `own_code`."""
     code = types.ModuleType("own_code")
     vars(code).update(make_env=make_cartpole, Box=CartPoleEnv, number=3)
+    vars(code).update(_make_env=make_cartpole, make_emw=3)  # not offered in place of a typing error
     monkeypatch.setitem(sys.modules, "own_code", code)
     yield code
 
@@ -64,11 +78,32 @@ def test_other_callables_have_names_no_import_finds() -> None:
     assert len(set(names)) == 6
     assert not any(map(can_be_found, names))
     assert all(map(names_callable, names))
-    assert [EnvConfig(each).id for each in made[:5]] == names[:5]
+    assert [EnvConfig(each).id for each in made] == names
+    factory = Factory()
+    assert EnvConfig(factory.make).id == EnvConfig(factory.make).id  # two bound methods, one name
     for config, size in ((EnvConfig(names[1], 1), 4), (EnvConfig(names[2], 1), 3)):
         envs = make_vector_env(config)
         assert envs.reset([0])["vector"].shape == (1, size)
         envs.close()
+
+
+def test_registered_ids_do_not_name_callables() -> None:
+    gym.register("BareName", CartPoleEnv)
+    ids = "make_env", "CartPole-v1", "my:Mine-v0", "my:small/Mine", "my:BareName"
+    assert [env_id for env_id in ids if names_callable(env_id)] == []
+    assert names_callable("my.package:make_env") and names_callable("my:Class.make")
+
+
+def test_names_without_a_module_import_nothing() -> None:
+    assert attribute_of("make_env") is None
+    assert attribute_of("no_such_code:<lambda>") is None
+    assert attribute_of("collections:OrderedDict.nothing.more") is None
+
+
+def test_factories_are_called_and_not_copied() -> None:
+    factory = Counting()
+    make_vector_env(EnvConfig(factory, 2, "sync")).close()
+    assert factory.made == 2
 
 
 @pytest.mark.parametrize("backend", ["sync", "shared", "async"])
@@ -101,7 +136,8 @@ def test_copies_of_an_environment_are_stepped() -> None:
         envs.step(np.array([1]))
         envs.close()
     assert env.state is before
-    assert config.id == "gymnasium.envs.classic_control.cartpole:<CartPoleEnv>" or "-" in config.id
+    name = "gymnasium.envs.classic_control.cartpole:<CartPoleEnv>"
+    assert all(EnvConfig(e, 1).id.startswith(name) for e in (env, gym.make("CartPole-v1")))
 
 
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -133,6 +169,10 @@ def test_callables_render_if_they_take_render_mode() -> None:
     pixels: Any = env.render()
     assert pixels.shape == (400, 600, 3)
     env.close()
+    env = make_rendered_env(EnvConfig(CartPoleEnv(render_mode="rgb_array"), 1), "rgb_array")
+    assert env.render_mode == "rgb_array"
+    with pytest.raises(ConfigError, match="was made with render_mode=None; make it with render_m"):
+        make_rendered_env(EnvConfig(CartPoleEnv(), 1), "rgb_array")
     with pytest.raises(ConfigError, match="takes no argument render_mode"):
         make_rendered_env(EnvConfig(lambda: CartPoleEnv(None)), "rgb_array")
 

@@ -31,6 +31,11 @@ class AddReward(gym.Wrapper[Any, Any, Any, Any]):
         return observation, float(reward) + self.bonus, *rest
 
 
+def ignore_all(env: gym.Env[Any, Any], *ignored: Any, **options: Any) -> gym.Env[Any, Any]:
+    """Wrap nothing, whatever it is given."""
+    return env
+
+
 class Film(gym.wrappers.RecordVideo):
     """Records nothing, and says where it is."""
 
@@ -57,6 +62,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wrappers, "_registered", {})
     rlkl.register_wrapper("AddReward", AddReward)
     rlkl.register_wrapper("Film", Film)
+    rlkl.register_wrapper("IgnoreAll", ignore_all)
 
 
 def rewards(envs: VectorEnvironment, steps: int = 1) -> list[list[float]]:
@@ -98,6 +104,29 @@ def test_lists_become_the_tuples_that_wrappers_take() -> None:
     envs.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*precision lowered")
+def test_lists_become_arrays_and_null_is_no_argument() -> None:
+    rescale = {"RescaleAction": {"min_action": [-3.0], "max_action": [3.0]}}
+    envs = make_vector_env(EnvConfig("Pendulum-v1", 1, wrappers=[rescale, {"AddReward": None}]))
+    assert (envs.action_space.low, envs.action_space.high) == (-3, 3)
+    envs.close()
+
+
+def test_wrappers_of_any_argument_take_any() -> None:
+    config = EnvConfig("CartPole-v1", 1, wrappers=["IgnoreAll", {"IgnoreAll": {"any": 3}}])
+    assert rewards(make_vector_env(config)) == [[1]]
+
+
+def test_missing_package_of_a_wrapper_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError("no module named cv2")
+
+    monkeypatch.setattr(gym.wrappers, "__all__", ["NeedsPackage"])
+    monkeypatch.setattr(gym.wrappers, "__getattr__", missing)
+    with pytest.raises(ConfigError, match="NeedsPackage needs a package: no module named cv2"):
+        choose_backend(EnvConfig("CartPole-v1", wrappers=["NeedsPackage"]))
+
+
 def test_only_the_first_sub_environment_records(tmp_path: Path) -> None:
     film = {"Film": {"video_folder": str(tmp_path / "films")}}
     config = EnvConfig("CartPole-v1", 3, "sync", wrappers=[film, "AddReward"])
@@ -116,6 +145,8 @@ def test_time_limits_of_wrappers_count() -> None:
     assert episode_limit(EnvConfig("CartPole-v1")) == 500
     assert episode_limit(EnvConfig("CartPole-v1", wrappers=[limit])) == 30
     assert episode_limit(EnvConfig(PendulumEnv, wrappers=[limit])) == 30
+    other = {"IgnoreAll": {"max_episode_steps": 20}}
+    assert episode_limit(EnvConfig(PendulumEnv, wrappers=[other])) == 0
     assert episode_limit(EnvConfig(PendulumEnv)) == 0
     assert episode_limit(EnvConfig("CartPole-v1", kwargs={"max_episode_steps": 9})) == 9
 
@@ -134,6 +165,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "missing": (["TimeLimit"], "TimeLimit needs the argument 'max_episode_steps', as in"),
     "two names": ([{"ClipAction": {}, "ClipReward": {}}], "is no wrapper; expected a name, or a"),
     "number": ([3], "3 is no wrapper"),
+    "number as name": ([{3: {}}], "is no wrapper"),
+    "no class": (["vector"], "there is no wrapper 'vector'"),
     "arguments": ([{"TimeLimit": 3}], "is no wrapper"),
     "text": ("TimeLimit", "env.wrappers='TimeLimit': expected a list"),
     "code": ([{"TransformReward": {"func": abs}}], "TransformReward.func is code"),

@@ -1,8 +1,11 @@
 """Networks that users register: their contract, every algorithm, and the Fisher matrix."""
 
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from algorithm_checks import EVERY_ALGORITHM, optimizer_of
@@ -54,6 +57,10 @@ class Plain(nn.Module):
             "type": [features],
             "ints": features.long(),
             "detached": features.detach(),
+            "rows": features[:1],
+            "empty": features[:, :0],
+            "zeros": features / observations["vector"].abs().sum(),
+            "numbers": features / (observations["vector"].abs().sum() == 0),
         }
         if self.wrong == "raises":
             raise ValueError("two\nlines")
@@ -89,12 +96,24 @@ class Linear(nn.Linear):
 
 
 class Pair(nn.Module):
-    def __init__(self, actor: Any, critic: Any, outputs: int, shared: bool = False) -> None:
+    def __init__(
+        self, actor: Any, critic: Any, outputs: int, shared: bool = False, wrong: str = ""
+    ) -> None:
         super().__init__()
         first = nn.Sequential(_Vector(), nn.Linear(actor["vector"][0], 5), nn.Tanh())
         other = nn.Sequential(_Vector(), nn.Linear(critic["vector"][0], 5), nn.Tanh())
         self.actor = nn.Sequential(first, nn.Linear(5, outputs))
         self.critic = nn.Sequential(first if shared else other, nn.Linear(5, 1))
+        if wrong == "no critic":
+            self.critic = None  # type: ignore[assignment]
+        elif wrong == "wide critic":
+            self.critic[1] = nn.Linear(5, 2)
+        elif wrong == "random actor":
+            self.actor.append(nn.Dropout(0.5))
+        elif wrong == "buffer":
+            numbers = torch.ones(1)
+            for part in (self.actor, self.critic):
+                part.register_buffer("numbers", numbers)
 
 
 class _Vector(nn.Module):
@@ -150,6 +169,10 @@ def test_making_networks_leaves_torchs_random_numbers() -> None:
         ("type", "returns list"),
         ("ints", "of int64"),
         ("nan", "not finite for"),
+        ("rows", "returns [1, 6] of float32"),
+        ("empty", "returns [B, 0] of float32"),
+        ("zeros", "not finite for zeros"),
+        ("numbers", "not finite for random numbers"),
         ("detached", "no gradient reaches"),
         ("BatchNorm", "changes its buffer norm.running_mean"),
         ("batch", "depends on the other rows"),
@@ -167,6 +190,71 @@ def test_broken_contract_is_named(wrong: str, said: str) -> None:
 def test_shared_parameters_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"policy.actor_critic=pair: actor and critic share"):
         policy_with(actor_critic="pair", actor_critic_kwargs={"shared": True})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("no critic", "its part 'critic' is NoneType; expected a torch module"),
+        ("wide critic", r", critic returns \[B, 2\] of float32; expected .* \[B, 1\]"),
+        ("random actor", ", actor: two calls with the same inputs differ"),
+        ("buffer", "actor and critic share encoder.module.numbers"),
+    ],
+)
+def test_parts_of_a_pair_are_checked(wrong: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        policy_with(actor_critic="pair", actor_critic_kwargs={"wrong": wrong})
+
+
+def test_only_torch_modules_with_parameters_train() -> None:
+    rlkl.register_encoder("three")(lambda shapes: 3)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="is int; expected a torch module"):
+        policy_with(encoder="three")
+    rlkl.register_encoder("nothing")(lambda shapes: _Vector())
+    policy_with(encoder="nothing")  # the head has parameters
+    rlkl.register_actor_critic("frozen")(lambda *given: Pair(*given).requires_grad_(False))
+    with pytest.raises(ConfigError, match="the actor has no parameters to train"):
+        policy_with(actor_critic="frozen")
+
+
+def test_running_out_of_memory_is_not_the_networks_error() -> None:
+    policy = policy_with(encoder="plain")
+    encoder: Any = policy.actor.encoder
+
+    def fail(observations: Any) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    encoder.module.forward = fail
+    with pytest.raises(torch.OutOfMemoryError):
+        policy.distribution(Inputs({"vector": torch.zeros(2, 4)}))
+
+
+def test_images_are_bytes_and_masks_are_hidden() -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    class Mean(nn.Module):
+        def forward(self, observations: dict[str, Tensor]) -> Tensor:
+            seen.append(observations)
+            return observations["image"].float().mean((2, 3))
+
+    rlkl.register_encoder("mean")(lambda shapes: Mean())
+    policy = policy_with(Box(0, 255, (8, 8, 3), np.uint8), encoder="mean")
+    random = [int(inputs["image"].max()) for inputs in seen]
+    assert max(random) > 200 and {inputs["image"].dtype for inputs in seen} == {torch.uint8}
+    mask, images = torch.ones(2, 3, dtype=torch.bool), seen[0]["image"][:2]
+    policy.distribution(Inputs({"image": images, "action_mask": mask}))
+    assert seen[-1].keys() == {"image"}
+
+
+def test_module_registers_what_the_config_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PolicyConfig(encoder="late", module="late_networks")
+    with pytest.raises(ConfigError, match=r"policy.module=late_networks: .*late_networks\.py"):
+        own_networks.import_networks(config)
+    monkeypatch.setitem(sys.modules, "late_networks", ModuleType("late_networks"))
+    with pytest.raises(ConfigError, match=r"policy.encoder=late: no such network is registered"):
+        own_networks.import_networks(config)
+    rlkl.register_encoder("late")(Plain)
+    own_networks.import_networks(config)
 
 
 def test_head_of_another_width_is_refused() -> None:
@@ -240,6 +328,8 @@ def test_useless_settings_are_refused(settings: dict[str, Any], said: str) -> No
 
 def test_one_name_registers_one_class() -> None:
     rlkl.register_encoder("plain")(Plain)
+    with pytest.raises(ConfigError, match="expected a name of letters, digits and _"):
+        rlkl.register_encoder("a-b")
     with pytest.raises(ConfigError, match="has this name already"):
         rlkl.register_encoder("plain")(Pair)
 
@@ -247,12 +337,13 @@ def test_one_name_registers_one_class() -> None:
 PARTS = Dict({"a": Box(-1, 1, (2,)), "b": Discrete(2), "c": Box(-1, 1, (1,))})
 
 
-@pytest.mark.parametrize("engine", ["numpy", "torch"])
-def test_actor_and_critic_see_their_parts(engine: str) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"engine": "numpy"}, {"engine": "torch"}, {"encoder": "plain"}, OWN[3]]
+)
+def test_actor_and_critic_see_their_parts(settings: dict[str, Any]) -> None:
     keys = {"actor_observation_keys": ["a", "c"], "critic_observation_keys": ["b"]}
-    policy = policy_with(PARTS, engine=engine, **keys)
-    evaluated = make_engine(policy)
-    assert evaluated.name == engine
+    evaluated = make_engine(policy_with(PARTS, **keys, **settings))
+    assert evaluated.name == settings.get("engine", "torch")
     base = torch.tensor([[0.1, 0.2, 1.0, 0.0, 0.3]])
     seen = []
     for column in range(5):
@@ -260,7 +351,8 @@ def test_actor_and_critic_see_their_parts(engine: str) -> None:
         changed[0, column] += 1
         rows = Inputs({"vector": torch.cat((base, changed))})
         logits, values = evaluated.distribution(rows).parameters, evaluated.values(rows)
-        seen.append((not torch.equal(logits[0], logits[1]), not torch.equal(values[0], values[1])))
+        differ = (not torch.allclose(part[0], part[1], atol=1e-6) for part in (logits, values))
+        seen.append(tuple(differ))
     assert seen == [(True, False), (True, False), (False, True), (False, True), (True, False)]
 
 

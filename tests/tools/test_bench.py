@@ -1,21 +1,22 @@
 """`rlkl bench`: the command line, and files with results."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from commands import exit_code
 from fake_device import fake_device
 from measurements import measured
 
-from rlkl.cli import main
 from rlkl.cli.compose_tools import load_works
 from rlkl.cli.schema import options, register_schemas
 from rlkl.tools.bench import work
 from rlkl.tools.bench.clock import PHASES, Measurement
 from rlkl.tools.bench.compare import MeasurementError
-from rlkl.tools.bench.contestants import train_config
-from rlkl.tools.bench.work import PEERS, BenchConfig, Entry, participants
+from rlkl.tools.bench.libraries import train_config
+from rlkl.tools.bench.work import PEERS, BenchConfig, Case, cases_of
 from rlkl.utils import validation
 
 TINY = [
@@ -31,17 +32,13 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(config: BenchConfig, entry: Entry) -> Measurement:
+    def run(config: BenchConfig, case: Case) -> Measurement:
         raise MeasurementError("was run")
 
     monkeypatch.setattr("rlkl.cli.bench.run_in_process", run)
 
 
-def bench(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["bench", *arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+bench = partial(exit_code, "bench")
 
 
 BAD = {
@@ -105,9 +102,9 @@ def test_missing_peer_fails_only_if_requested(
     error = capfd.readouterr().err
     assert "skrl" in error
     assert "'rlkl[bench]'" in error
-    entries, left_out = participants(BenchConfig())
+    cases, left_out = cases_of(BenchConfig())
     names = ["rlkl ppo_clip", "sb3 ppo_clip", "upper_bound", "upper_bound_sync"]
-    assert [str(entry) for entry in entries] == names
+    assert [str(case) for case in cases] == names
     assert "skrl: not installed; the extra 'bench' has it" in left_out
 
 
@@ -121,11 +118,11 @@ def test_help_lists_works_and_peers(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(peer in printed for peer in PEERS)
 
 
-def test_failure_does_not_stop_other_participants(
+def test_failure_does_not_stop_other_cases(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def run(config: BenchConfig, entry: Entry) -> Measurement:
-        if entry.contestant == "upper_bound":
+    def run(config: BenchConfig, case: Case) -> Measurement:
+        if case.library == "upper_bound":
             raise MeasurementError("ValueError: no [x]")
         return measured(10.0, phases=dict.fromkeys(PHASES, 1.0), rollout_megabytes=1.0)
 
@@ -136,7 +133,7 @@ def test_failure_does_not_stop_other_participants(
     assert "upper_bound_sync" in printed.out
     report = json.loads((tmp_path / "results.json").read_text())
     assert report["command"] == "rlkl bench 'peers=[]' output=results"
-    errors = {r["entry"]["contestant"]: r["error"] for r in report["works"][0]["results"]}
+    errors = {r["case"]["library"]: r["error"] for r in report["works"][0]["results"]}
     assert errors == {"rlkl": "", "upper_bound": "ValueError: no [x]", "upper_bound_sync": ""}
 
 
@@ -152,13 +149,13 @@ def test_gpu_works_need_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
 def test_device_is_measured_beside_the_cpu() -> None:
     with fake_device() as device:
         config = BenchConfig(device=device, beside_cpu=True, num_envs=[2])
-        entries, left_out = participants(config)
-    assert [str(entry) for entry in entries] == ["rlkl ppo_clip cuda:0", "rlkl ppo_clip cpu"]
+        cases, left_out = cases_of(config)
+    assert [str(case) for case in cases] == ["rlkl ppo_clip cuda:0", "rlkl ppo_clip cpu"]
     assert left_out == []
-    on_device, on_cpu = (train_config(config, entry, "run") for entry in entries)
+    on_device, on_cpu = (train_config(config, case, "run") for case in cases)
     assert (on_device.device, on_cpu.device) == (device, "cpu")
     config = BenchConfig(device="cpu", beside_cpu=True)
-    assert [str(entry) for entry in participants(config)[0]] == ["rlkl ppo_clip cpu"]
+    assert [str(case) for case in cases_of(config)[0]] == ["rlkl ppo_clip cpu"]
 
 
 def test_work_of_missing_environment_is_left_out(
@@ -167,8 +164,8 @@ def test_work_of_missing_environment_is_left_out(
     register_schemas()
     (config,) = load_works(["work=gpu_halfcheetah", "device=cpu"])
     monkeypatch.setattr(validation.importlib.util, "find_spec", lambda name: None)
-    entries, (reason,) = participants(config)
-    assert entries == []
+    cases, (reason,) = cases_of(config)
+    assert cases == []
     assert reason.startswith("env.id=HalfCheetah-v5 needs the package mujoco")
     assert bench("work=gpu_halfcheetah", "device=cpu") == 0
     assert f"left out: {reason}" in capsys.readouterr().out
@@ -178,7 +175,7 @@ def test_works_for_gpus_train_as_described() -> None:
     register_schemas()
     works = {config.work: config for config in load_works(["work=gpu", "device=cpu"])}
     runs = {
-        name: train_config(config, Entry("rlkl", config.num_envs[0], config.algos[-1], "cpu"), "x")
+        name: train_config(config, Case("rlkl", config.num_envs[0], config.algos[-1], "cpu"), "x")
         for name, config in works.items()
     }
     tensors, pixels = runs["gpu_cartpole"], runs["gpu_pong"]
@@ -201,7 +198,7 @@ def test_works_for_gpus_run_on_the_cpu(tmp_path: Path) -> None:
     assert bench("work=[gpu_cartpole,gpu_gru]", "device=cpu", *TINY, "output=results") == 0
     works = json.loads((tmp_path / "results.json").read_text())["works"]
     results = [result for one in works for result in one["results"]]
-    names = [(result["entry"]["algo"], result["entry"]["device"]) for result in results]
+    names = [(result["case"]["algo"], result["case"]["device"]) for result in results]
     assert names == [("ppo_clip", "cpu"), ("trpo", "cpu"), ("ppo_clip", "cpu")]
     for result in results:
         (measurement,) = result["measurements"]
@@ -218,7 +215,7 @@ def test_rlkl_and_upper_bounds_are_measured(
     assert "rlkl ppo_clip" in capfd.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md"]
     results = json.loads((tmp_path / "results.json").read_text())["works"][0]["results"]
-    found = {result["entry"]["contestant"]: result["measurements"] for result in results}
+    found = {result["case"]["library"]: result["measurements"] for result in results}
     assert list(found) == ["rlkl", "upper_bound", "upper_bound_sync"]
     for (measurement,) in found.values():
         assert measurement["iterations"] == 10

@@ -3,12 +3,13 @@
 import csv
 import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import exit_code
 from experiment_configs import TINY
 
-from rlkl.cli import main
 from rlkl.cli.compose_tools import load_experiment
 from rlkl.cli.schema import register_schemas
 from rlkl.tools.experiments import (
@@ -25,11 +26,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def show(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["show", *arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+show = partial(exit_code, "show")
 
 
 BAD = {

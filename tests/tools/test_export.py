@@ -3,17 +3,18 @@
 import importlib.util
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import exit_code
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from learning_loop import small_policy
 from torch import nn
 
 import rlkl
-from rlkl.cli import main
 from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.numerics.normalization import ObservationNormalizer
@@ -44,11 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: Any) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["export", *map(str, arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+run = partial(exit_code, "export")
 
 
 def session_of(model: Any) -> Any:

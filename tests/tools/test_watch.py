@@ -4,16 +4,17 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from commands import exit_code
 from gymnasium.spaces import Box, Discrete
 
 import rlkl
-from rlkl.cli import main
 from rlkl.cli.evaluate import run_episodes
 from rlkl.envs.make import EnvConfig, make_rendered_env
 from rlkl.training.trained_policy import load_run
@@ -101,11 +102,7 @@ def new_folder(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["watch", *arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+run = partial(exit_code, "watch")
 
 
 def lengths(seed: int, count: int) -> list[int]:

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from commands import exit_code
 from gymnasium.spaces import Box, Discrete
 from made_runs import save_checkpoint
 from scipy import stats
 from small_environments import Endless
 
 import rlkl
-from rlkl.cli import main
 from rlkl.cli.evaluate import run_episodes
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import ObservationEncoder
@@ -52,11 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def run(*arguments: Any) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["evaluate", *map(str, arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+run = partial(exit_code, "evaluate")
 
 
 def test_the_statistics_of_episodes() -> None:

@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -15,8 +16,10 @@ from test_callbacks import TINY, rows_of, tiny
 
 import rlkl
 from rlkl.rollouts.joined import joined
+from rlkl.rollouts.rollout import Episode
 from rlkl.training.info_tracker import InfoTracker, info_numbers
 from rlkl.training.learner import Learner
+from rlkl.training.run import Run
 
 nan = np.nan
 
@@ -200,6 +203,18 @@ def test_unseen_key_is_reported_once(tmp_path: Path, capfd: pytest.CaptureFixtur
         "is_succes so far\n"
     )
     assert {row["info/lenght"] for row in rows_of(tmp_path / "run")} == {""}
+
+
+def test_resumed_run_waits_for_an_episode_end(capfd: pytest.CaptureFixture[str]) -> None:
+    tracker = SimpleNamespace(count=3, longest=9)  # episodes ended before the run was resumed
+    infos, config = InfoTracker(["is_success"]), rlkl.TrainConfig()
+    run = Run.__new__(Run)
+    run.learner = SimpleNamespace(tracker=tracker, infos=infos, config=config, env_steps=8)  # type: ignore[assignment]
+    run._last_episode_end, run._warned_of_endless_episodes = 0, False
+    run._warn(rlkl.Report(8, {}, {}))
+    assert capfd.readouterr().err == ""
+    run._warn(rlkl.Report(16, {}, {}, (Episode(16, 1.0, 5),)))
+    assert "a number with the key is_success so far" in capfd.readouterr().err
 
 
 def test_tensor_run_averages_numbers(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    monkeypatch.setattr(own, "_given", {})
+    monkeypatch.setattr(own, "GIVEN", {})
     for name in ("own_runs", "own_runs.envs"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -71,7 +71,7 @@ class Stop:
 def stopped(made_by: Any, run: str) -> None:
     with pytest.raises(RuntimeError, match="power"):
         rlkl.Trainer(config(made_by, run)).train([Stop()])
-    own._given.clear()  # a new process
+    own.GIVEN.clear()  # a new process
 
 
 def test_a_modules_callable_is_recorded_and_resumed() -> None:
@@ -87,7 +87,7 @@ def test_a_modules_callable_is_recorded_and_resumed() -> None:
 
 def test_a_lambda_is_resumed_with_what_is_passed() -> None:
     rlkl.train(config(lambda: make_cartpole(max_episode_steps=500), "whole"))
-    own._given.clear()
+    own.GIVEN.clear()
     stopped(lambda: make_cartpole(max_episode_steps=500), "run")
     with pytest.raises(rlkl.ConfigError, match="pass it again: env=CALLABLE in Python"):
         rlkl.resume("run")
@@ -110,7 +110,7 @@ def test_the_command_resumes_what_it_names(capsys: pytest.CaptureFixture[str]) -
 
 def test_evaluate_takes_callables_arguments_and_limits() -> None:
     rlkl.train(config(make_cartpole, "run"))
-    own._given.clear()
+    own.GIVEN.clear()
     for env in ("own_runs.envs:make_env", make_cartpole, "CartPole-v1"):
         found = rlkl.evaluate("run", 4, env=env, num_envs=4)
         assert len(found.lengths) == 4
@@ -127,7 +127,7 @@ def test_evaluate_takes_callables_arguments_and_limits() -> None:
 
 def test_the_command_evaluates_with_changes(capsys: pytest.CaptureFixture[str]) -> None:
     rlkl.train(config("own_runs.envs:make_env", "run"))
-    own._given.clear()
+    own.GIVEN.clear()
     named = ["env.id=own_runs.envs:make_env", "env.kwargs.max_episode_steps=3"]
     changes = [*named, "env.num_envs=4", "--episodes", "4", "--actions", "sampled"]
     for typed, code, words in (

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import exit_code
 from gymnasium.spaces import Box, Dict
 from same_runs import assert_same_run
 from torch import nn
 
 import rlkl
-from rlkl.cli import main
 from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.models import own_networks
@@ -53,44 +53,37 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
 
 
-def command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    assert isinstance(end.value.code, int)
-    return end.value.code
-
-
 @pytest.mark.slow
 def test_documented_command_trains_and_run_asks_for_module(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed = BLOCKS[1].split()[1:]
-    assert command(*typed, *SMALL, "run_dir=run") == 0
+    assert exit_code(*typed, *SMALL, "run_dir=run") == 0
     state = load_checkpoint(folder / "run" / "checkpoints" / "last.pt")
     assert state["config"]["policy"]["encoder_kwargs"] == {"width": 32}
     forget()
     for arguments in (["evaluate", "run"], ["export", "run"], ["resume", "run"]):
         more = ["total_env_steps=1024"] if arguments[0] == "resume" else []
-        assert command(*arguments, *more) == 2
+        assert exit_code(*arguments, *more) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "--module my_networks" in said
         assert "my_networks" not in sys.modules
-    assert command("evaluate", "run", "--module", "my_networks", "--episodes", "2") == 0
+    assert exit_code("evaluate", "run", "--module", "my_networks", "--episodes", "2") == 0
     forget()
     resumed = ["policy.module=my_networks", "total_env_steps=1024", "logger.progress=none"]
-    assert command("resume", "run", *resumed) == 0
+    assert exit_code("resume", "run", *resumed) == 0
 
 
 @pytest.mark.slow
 def test_module_in_run_folder_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command(*BLOCKS[1].split()[1:], *SMALL, "run_dir=run") == 0
+    assert exit_code(*BLOCKS[1].split()[1:], *SMALL, "run_dir=run") == 0
     forget()
     (folder / "my_networks.py").rename(folder / "run" / "my_networks.py")
     monkeypatch.syspath_prepend(str(folder / "run"))
     capsys.readouterr()
-    assert command("evaluate", "run", "--module", "my_networks") == 2
+    assert exit_code("evaluate", "run", "--module", "my_networks") == 2
     assert "lies in the run's folder" in capsys.readouterr().err
 
 

@@ -1,8 +1,11 @@
 """A KL to a fixed policy, added to every objective, on both engines."""
 
 import math
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,17 +15,21 @@ from algorithm_checks import EVERY_ALGORITHM
 from learning_loop import as_inputs
 from made_batches import batch_for, policy_of
 from same_runs import assert_same_run, rows
+from small_runs import small_config
 from torch import Generator
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.engines.base import Loss, ReferencePenalty
+from rlkl.algos.base import set_entropy_coefficient, with_entropy_bonus
+from rlkl.engines.base import EntropyBonus, Loss, ReferencePenalty
 from rlkl.engines.make import make_engine
 from rlkl.engines.numpy.distributions import CategoricalForm, GaussianForm
 from rlkl.engines.numpy.rows import Rows
 from rlkl.engines.torch import TorchPolicy
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian
 from rlkl.rollouts.batch import Batch
+from rlkl.training.checkpoint import as_bytes
+from rlkl.training.learner import Learner
 from rlkl.training.start import start
 from rlkl.utils.errors import ConfigError
 
@@ -126,17 +133,7 @@ def test_every_algorithm_is_pulled_to_the_reference(name: str, kind: str) -> Non
     assert distances[1] < distances[0]
 
 
-def config(path: Path, algo: Any = "ppo_clip", **settings: Any) -> rlkl.TrainConfig:
-    common: dict[str, Any] = {
-        "env": rlkl.EnvConfig("CartPole-v1", num_envs=2),
-        "policy": rlkl.PolicyConfig([8], [8]),
-        "total_env_steps": 512,
-        "rollout_steps": 32,
-        "eval_episodes": 0,
-        "logger": rlkl.LoggerConfig(progress="none", tensorboard=False),
-        "run_dir": str(path),
-    }
-    return rlkl.TrainConfig(algo=algo, **common | settings)
+config = partial(small_config, total_env_steps=512)
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +147,8 @@ def test_huge_coefficient_keeps_the_reference(first: Path, tmp_path: Path) -> No
     found = {}
     for coefficient in (0.0, 1000.0):
         run = tmp_path / str(coefficient)
-        leash = rlkl.ReferenceConfig(str(first), coefficient)
-        settings = {"init_from": str(first), "normalize_observations": True, "reference": leash}
+        reference = rlkl.ReferenceConfig(str(first), coefficient)
+        settings = {"init_from": str(first), "normalize_observations": True, "reference": reference}
         rlkl.train(config(run, **settings))
         found[coefficient] = [float(row["kl/reference"]) for row in rows(run)]
     assert max(found[1000.0]) < 1e-3 < 0.2 * found[0.0][-1]
@@ -174,8 +171,8 @@ def test_reference_sees_its_own_normalization(first: Path, tmp_path: Path) -> No
 
 
 def test_coefficient_follows_the_rule_of_ppo_kl(first: Path, tmp_path: Path) -> None:
-    leash = rlkl.ReferenceConfig(str(first), 1.0, target_kl=1e-9)
-    rlkl.train(config(tmp_path / "run", reference=leash))
+    reference = rlkl.ReferenceConfig(str(first), 1.0, target_kl=1e-9)
+    rlkl.train(config(tmp_path / "run", reference=reference))
     betas = [float(row["kl/reference_coefficient"]) for row in rows(tmp_path / "run")]
     assert betas == [2.0**i for i in range(8)]
 
@@ -184,8 +181,12 @@ def test_resumed_run_needs_no_reference_folder(first: Path, tmp_path: Path) -> N
     gone = tmp_path / "gone.pt"
     gone.write_bytes((first / "checkpoints" / "last.pt").read_bytes())
     algo = rlkl.PPOClipConfig(learning_rate_schedule="constant")
-    leash = rlkl.ReferenceConfig(str(gone), 1.0, target_kl=0.01)
-    settings: dict[str, Any] = {"reference": leash, "algo": algo, "env": rlkl.EnvConfig(num_envs=1)}
+    reference = rlkl.ReferenceConfig(str(gone), 1.0, target_kl=0.01)
+    settings: dict[str, Any] = {
+        "reference": reference,
+        "algo": algo,
+        "env": rlkl.EnvConfig(num_envs=1),
+    }
     rlkl.train(config(tmp_path / "whole", total_env_steps=256, **settings))
     rlkl.train(config(tmp_path / "parts", total_env_steps=128, **settings))
     gone.unlink()
@@ -207,6 +208,107 @@ def test_reference_that_does_not_fit_is_named(
     with pytest.raises(ConfigError) as caught:
         rlkl.Trainer(config(tmp_path / "new", **{"reference": str(first)} | change))
     assert said in str(caught.value) and not (tmp_path / "new").exists()
+
+
+def test_reference_of_another_distribution_is_refused(tmp_path: Path) -> None:
+    pendulum = partial(small_config, env=rlkl.EnvConfig("Pendulum-v1", 1))
+    with closing(Learner(pendulum(tmp_path / "first"))) as learner:
+        state = learner.state_dict() | {"resumable": False, "whole": False}
+        (tmp_path / "first.pt").write_bytes(as_bytes(state))
+    for setting, there in (({"box_distribution": "tanh_gaussian"}, "gaussian"),
+                           ({"scale_actions": False}, True)):  # fmt: skip
+        ((key, here),) = setting.items()
+        policy = rlkl.PolicyConfig([8], [8], **setting)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"policy.{key} is {there} there, and {here} here"):
+            start(pendulum(tmp_path / "new", policy=policy, reference=str(tmp_path / "first.pt")))
+
+
+def test_settings_of_box_actions_do_not_matter_elsewhere(first: Path, tmp_path: Path) -> None:
+    policy = rlkl.PolicyConfig([8], [8], scale_actions=False)
+    start(config(tmp_path / "new", policy=policy, reference=str(first))).close()
+
+
+def near(first: Path, path: Path, **settings: Any) -> tuple[Any, Batch, np.ndarray, np.ndarray]:
+    """Return a reference, a batch, and the probabilities of π_θ and π_ref, `[5, 2]`."""
+    learner = start(config(path, reference=rlkl.ReferenceConfig(str(first), **settings), seed=3))
+    learner.close()
+    assert learner.reference is not None
+    raw = torch.randn(5, 4, generator=Generator().manual_seed(0))
+    batch = replace(batch_for(policy_of("categorical"), "categorical", 5), inputs=as_inputs(raw))
+    batch = learner.reference.added(batch, None)
+    logits = learner.engine.distribution(batch.inputs, torch.float64).parameters
+    assert batch.reference_parameters is not None
+    found = [np.exp(part.double().numpy()) for part in (logits, batch.reference_parameters)]
+    new, reference = (part / part.sum(1, keepdims=True) for part in found)
+    return learner.reference, batch, new, reference
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_reported_kl_is_exact(first: Path, tmp_path: Path, direction: str) -> None:
+    reference, batch, new, other = near(first, tmp_path, direction=direction)
+    p, q = (new, other) if direction == "new_reference" else (other, new)
+    expected = (p * np.log(p / q)).sum(1).mean()
+    found = reference.metrics(batch, adapts=True)
+    assert found["kl/reference"] == pytest.approx(expected, rel=1e-10)
+    assert found["kl/reference_coefficient"] == 0.1
+    assert reference.penalty.coefficient == 0.1  # fixed without a target
+
+
+def test_coefficient_adapts_only_on_request_within_bounds(first: Path, tmp_path: Path) -> None:
+    reference, batch, *_ = near(first, tmp_path, target_kl=1e-9, kl_coefficient_max=0.15)
+    found = reference.metrics(batch, adapts=False)
+    assert found["kl/reference_coefficient"] == reference.penalty.coefficient == 0.1
+    assert reference.metrics(batch, adapts=True)["kl/reference_coefficient"] == 0.1
+    assert reference.penalty.coefficient == 0.15
+    assert reference.state_dict()["kl_coefficient"] == 0.15
+
+
+def test_reference_sees_raw_and_clipped_numbers(first: Path, tmp_path: Path) -> None:
+    reference, batch, *_ = near(first, tmp_path)
+    raw = 1e4 * batch.inputs.observations["vector"]
+    trained = rlkl.load_policy(first)
+    assert trained.normalizer is not None
+    seen = torch.from_numpy(trained.normalizer(raw.numpy()))
+    assert float(seen.abs().max()) == trained.normalizer.clip
+    expected = trained.engine.distribution(as_inputs(seen)).parameters
+    torch.testing.assert_close(reference.added(batch, raw).reference_parameters, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"kl_coefficient": -1.0}, "reference.kl_coefficient=-1.0: expected a number at least 0"),
+        ({"target_kl": 0.0}, "reference.target_kl=0.0: expected a number above 0"),
+        ({"target_kl": 0.1, "kl_coefficient_max": 0.01}, "reference.kl_coefficient"),
+        ({"kl_coefficient_min": 1e-3}, "they change nothing without reference.target_kl"),
+        ({"kl_coefficient_max": 10.0}, "they change nothing without reference.target_kl"),
+        ({"direction": "both"}, "reference.direction=both: expected one of new_reference"),
+        ({"run_dir": " "}, "reference.run_dir"),
+        ({"run_dir": 3}, "reference.run_dir=3"),
+        ({"target_kl": "small"}, "reference.target_kl='small'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        rlkl.ReferenceConfig(**{"run_dir": "run"} | settings)
+    assert said in str(caught.value)
+
+
+def test_entropy_bonus_keeps_its_schedule() -> None:
+    schedule = {"entropy_coefficient": 0.5, "entropy_coefficient_schedule": "linear"}
+    algo = rlkl.PPOClipConfig(**schedule)  # type: ignore[arg-type]
+    bonus = with_entropy_bonus(Nothing(), algo)
+    set_entropy_coefficient(ReferencePenalty(bonus, 1.0, DIRECTIONS[0]), algo, 0.5)
+    assert isinstance(bonus, EntropyBonus) and bonus.coefficient == 0.25
+
+
+def test_penalty_passes_on_what_its_objective_uses() -> None:
+    objective = Nothing()
+    objective.uses_kl = objective.uses_entropy = objective.uses_distribution = True  # type: ignore[misc]
+    penalty = ReferencePenalty(objective, 0.0, DIRECTIONS[0])
+    assert (penalty.uses_kl, penalty.uses_entropy, penalty.uses_distribution) == (True,) * 3
+    loss = penalty.loss(SimpleNamespace(xp=np, log_prob=np.ones(3)), range(3))  # type: ignore[arg-type]
+    assert (loss.value, loss.reference_kl, loss.reverse_reference_kl) == (0, 0, 0)
 
 
 def test_settings_without_reference_are_refused() -> None:

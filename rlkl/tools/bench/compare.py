@@ -1,4 +1,4 @@
-"""Measures all participants of a work in turns and compares their results."""
+"""Measures all cases of a work in turns and compares their results."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from rlkl.tools.bench.clock import Measurement
-from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig, Entry
+from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig, Case
 
 
 class MeasurementError(Exception):
@@ -19,9 +19,9 @@ class MeasurementError(Exception):
 
 @dataclass
 class Result:
-    """Measurements of one participant, one per repetition until an error."""
+    """Measurements of one case, one per repetition until an error."""
 
-    entry: Entry
+    case: Case
     measurements: list[Measurement] = field(default_factory=list)
     error: str = ""
 
@@ -50,29 +50,29 @@ def spread(values: list[float], form: str) -> str:
 
 
 def interleave(
-    entries: list[Entry],
+    cases: list[Case],
     repetitions: int,
-    run: Callable[[Entry], Measurement],
+    run: Callable[[Case], Measurement],
     tell: Callable[[str], None],
 ) -> list[Result]:
-    """Measure every participant once per repetition, until `run` raises MeasurementError."""
-    results = [Result(entry) for entry in entries]
+    """Measure every case once per repetition, until `run` raises MeasurementError."""
+    results = [Result(case) for case in cases]
     for repetition in range(repetitions):
         for result in results:
             if result.error:
                 continue
             try:
-                measurement = run(result.entry)
+                measurement = run(result.case)
                 result.measurements.append(measurement)
                 outcome = f"{measurement.rate:,.0f} environment steps per second"
             except MeasurementError as error:
                 result.error = outcome = str(error)
-            name = f"{result.entry} × {result.entry.num_envs}"
+            name = f"{result.case} × {result.case.num_envs}"
             tell(f"{repetition + 1}/{repetitions} {name}: {outcome}")
     return results
 
 
-def run_in_process(config: BenchConfig, entry: Entry) -> Measurement:
+def run_in_process(config: BenchConfig, case: Case) -> Measurement:
     """Measure once in a new process.
 
     Raises:
@@ -80,10 +80,10 @@ def run_in_process(config: BenchConfig, entry: Entry) -> Measurement:
     """
     request = {
         "config": asdict(replace(config, output=None)),
-        "entry": asdict(entry),
+        "case": asdict(case),
         "launched": time.monotonic(),
     }
-    command = [sys.executable, "-m", "rlkl.tools.bench.contestants", json.dumps(request)]
+    command = [sys.executable, "-m", "rlkl.tools.bench.libraries", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -91,10 +91,10 @@ def run_in_process(config: BenchConfig, entry: Entry) -> Measurement:
     return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def reference(results: list[Result], num_envs: int, contestant: str = RLKL) -> Result | None:
+def reference(results: list[Result], num_envs: int, library: str = RLKL) -> Result | None:
     """Return the first result with `num_envs` sub-environments, or None if it was not measured."""
     for result in results:
-        if (result.entry.contestant, result.entry.num_envs) == (contestant, num_envs):
+        if (result.case.library, result.case.num_envs) == (library, num_envs):
             return result if result.measurements else None
     return None
 
@@ -107,23 +107,23 @@ def conclusions(config: BenchConfig, results: list[Result]) -> list[str]:
         first = reference(results, num_envs)
         if first is None:
             continue
-        others = [r for r in done if r.entry.num_envs == num_envs and r is not first]
-        peers = [r for r in others if r.entry.contestant not in (RLKL, *UPPER_BOUNDS)]
-        peers = [r for r in peers if r.entry.algo == first.entry.algo]
-        own = [r for r in others if r.entry.contestant == RLKL]
+        others = [r for r in done if r.case.num_envs == num_envs and r is not first]
+        peers = [r for r in others if r.case.library not in (RLKL, *UPPER_BOUNDS)]
+        peers = [r for r in peers if r.case.algo == first.case.algo]
+        own = [r for r in others if r.case.library == RLKL]
         where = f" on {num_envs} environments" if len(config.num_envs) > 1 else ""
         if peers:
             fastest = max(peers, key=lambda result: median(result.rates))
             sentences.append(
-                f"{first.entry} makes {spread(ratios(first, fastest), '.2f')} times the steps per "
-                f"second of {fastest.entry}, the fastest peer{where}."
+                f"{first.case} makes {spread(ratios(first, fastest), '.2f')} times the steps per "
+                f"second of {fastest.case}, the fastest peer{where}."
             )
         if own:
             slowest = min(own, key=lambda result: median(result.rates))
             sentences.append(
-                f"{slowest.entry}, the slowest of the others{where}, makes "
+                f"{slowest.case}, the slowest of the others{where}, makes "
                 f"{spread(ratios(slowest, first), '.2f')} times the steps per second of "
-                f"{first.entry}."
+                f"{first.case}."
             )
     return sentences + _memory(config, results)
 
@@ -142,8 +142,8 @@ def _memory(config: BenchConfig, results: list[Result]) -> list[str]:
         )
     )
     return [
-        f"From {few.entry.num_envs} to {many.entry.num_envs} environments "
-        f"({many.entry.num_envs / few.entry.num_envs:g} times) the rollout of {many.entry} grows "
+        f"From {few.case.num_envs} to {many.case.num_envs} environments "
+        f"({many.case.num_envs / few.case.num_envs:g} times) the rollout of {many.case} grows "
         f"by {rollouts[1] - rollouts[0]:.1f} MB, its peak memory by {peaks[1] - peaks[0]:.1f} MB. "
         f"The memory that training adds after its start rises from {added[0]:.1f} to "
         f"{added[1]:.1f} MB."

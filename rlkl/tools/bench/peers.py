@@ -23,18 +23,18 @@ from rlkl.tools.bench.work import (
     HIDDEN_SIZES,
     SEED,
     BenchConfig,
-    Entry,
+    Case,
 )
 
 
-def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
+def stable_baselines(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
     """Train PPO of stable-baselines3, or recurrent PPO or TRPO of sb3-contrib."""
-    rows = config.rows(entry.num_envs)
+    rows = config.rows(case.num_envs)
     policy: str = "MlpPolicy"
     network: dict[str, Any] = {"net_arch": list(HIDDEN_SIZES), "activation_fn": nn.Tanh}
     if config.is_atari:
         policy, network = "CnnPolicy", {"net_arch": []}
-    if entry.algo == "ppo_clip":
+    if case.algo == "ppo_clip":
         make = import_module("stable_baselines3").PPO
         if config.memory != "none":
             make = import_module("sb3_contrib").RecurrentPPO
@@ -56,10 +56,10 @@ def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measure
     if config.is_atari:
         atari = import_module("rlkl.tools.bench.sb3_atari")
         kwargs = {"stack_num": ATARI_STACK, "reward_clipping": True, **ATARI_KWARGS}
-        envs = atari.AtariVecEnv(config.env_id, entry.num_envs, **kwargs)
+        envs = atari.AtariVecEnv(config.env_id, case.num_envs, **kwargs)
     else:
         vectors = import_module("stable_baselines3.common.env_util")
-        envs = vectors.make_vec_env(config.env_id, n_envs=entry.num_envs, seed=SEED)
+        envs = vectors.make_vec_env(config.env_id, n_envs=case.num_envs, seed=SEED)
     model = make(
         policy,
         envs,
@@ -79,17 +79,17 @@ def stable_baselines(config: BenchConfig, entry: Entry, clock: Clock) -> Measure
     return clock.measurement()
 
 
-def skrl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
+def skrl(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
     """Train PPO or TRPO of skrl."""
     torch.manual_seed(SEED)
-    rows = config.rows(entry.num_envs)
-    raw = gym.make_vec(config.env_id, entry.num_envs)
+    rows = config.rows(case.num_envs)
+    raw = gym.make_vec(config.env_id, case.num_envs)
     if raw.single_observation_space.dtype != np.float32:
         raw = DtypeObservation(raw, np.float32)  # its models accept nothing else
     wrappers = import_module("skrl.envs.wrappers.torch")
     envs = wrappers.wrap_env(raw, wrapper="gymnasium", verbose=False)
     with tempfile.TemporaryDirectory() as folder:
-        agent = _skrl_agent(config, entry, envs, folder)
+        agent = _skrl_agent(config, case, envs, folder)
         before_first_call(envs, "step", clock.start)
         after_each_call(agent, "update", lambda _: clock.tick(rows))
         trainers = import_module("skrl.trainers.torch")
@@ -107,7 +107,7 @@ def skrl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
     return clock.measurement()
 
 
-def _skrl_agent(config: BenchConfig, entry: Entry, envs: Any, folder: str) -> Any:
+def _skrl_agent(config: BenchConfig, case: Case, envs: Any, folder: str) -> Any:
     models = import_module("skrl.utils.model_instantiators.torch")
     spaces = {
         "observation_space": envs.observation_space,
@@ -124,12 +124,12 @@ def _skrl_agent(config: BenchConfig, entry: Entry, envs: Any, folder: str) -> An
     for model in (policy, value):
         model.init_state_dict()
     memory = import_module("skrl.memories.torch").RandomMemory(
-        memory_size=config.rollout_steps, num_envs=entry.num_envs, device="cpu", replacement=False
+        memory_size=config.rollout_steps, num_envs=case.num_envs, device="cpu", replacement=False
     )
     shared = {
         "rollouts": config.rollout_steps,
         "learning_epochs": config.num_epochs,
-        "mini_batches": config.num_minibatches(entry.num_envs),
+        "mini_batches": config.num_minibatches(case.num_envs),
         "discount_factor": config.gamma,
         "gae_lambda": config.gae_lambda,
         "learning_rate": config.learning_rate,
@@ -140,7 +140,7 @@ def _skrl_agent(config: BenchConfig, entry: Entry, envs: Any, folder: str) -> An
             directory=folder, write_interval=config.rollout_steps, checkpoint_interval=0
         ),
     }
-    if entry.algo == "ppo_clip":
+    if case.algo == "ppo_clip":
         module = import_module("skrl.agents.torch.ppo")
         make = module.PPO
         cfg = module.PPO_CFG(
@@ -161,16 +161,16 @@ def _skrl_agent(config: BenchConfig, entry: Entry, envs: Any, folder: str) -> An
     return make(models={"policy": policy, "value": value}, memory=memory, cfg=cfg, **spaces)
 
 
-def tianshou(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
+def tianshou(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
     """Train PPO of Tianshou."""
     torch.manual_seed(SEED)
     np.random.seed(SEED)
-    rows = config.rows(entry.num_envs)
+    rows = config.rows(case.num_envs)
     data = import_module("tianshou.data")
     optim = import_module("tianshou.algorithm.optim")
     reinforce = import_module("tianshou.algorithm.modelfree.reinforce")
     envs = import_module("tianshou.env").DummyVectorEnv(
-        [lambda: gym.make(config.env_id) for _ in range(entry.num_envs)]
+        [lambda: gym.make(config.env_id) for _ in range(case.num_envs)]
     )
     action_space = envs.action_space[0]
     actor, critic, distribution = _tianshou_networks(envs.observation_space[0], action_space)
@@ -190,7 +190,7 @@ def tianshou(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
         gae_lambda=config.gae_lambda,
         gamma=config.gamma,
     )
-    collector = data.Collector(algorithm, envs, data.VectorReplayBuffer(rows, entry.num_envs))
+    collector = data.Collector(algorithm, envs, data.VectorReplayBuffer(rows, case.num_envs))
     before_first_call(envs, "step", clock.start)
     after_each_call(algorithm, "update", lambda _: clock.tick(rows))
     collector.reset()
@@ -277,10 +277,10 @@ class TensorEnvironments:
         )
 
 
-def rsl_rl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
+def rsl_rl(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
     """Train PPO of rsl_rl."""
     torch.manual_seed(SEED)
-    envs = TensorEnvironments(gym.make_vec(config.env_id, entry.num_envs))
+    envs = TensorEnvironments(gym.make_vec(config.env_id, case.num_envs))
     network = {"class_name": "MLPModel", "hidden_dims": list(HIDDEN_SIZES), "activation": "tanh"}
     settings = {
         "num_steps_per_env": config.rollout_steps,
@@ -290,7 +290,7 @@ def rsl_rl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
         "algorithm": {
             "class_name": "PPO",
             "num_learning_epochs": config.num_epochs,
-            "num_mini_batches": config.num_minibatches(entry.num_envs),
+            "num_mini_batches": config.num_minibatches(case.num_envs),
             "clip_param": config.clip_ratio,
             "gamma": config.gamma,
             "lam": config.gae_lambda,
@@ -305,6 +305,6 @@ def rsl_rl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
     runners = import_module("rsl_rl.runners")
     runner = runners.OnPolicyRunner(envs, settings, log_dir=None, device="cpu")
     before_first_call(envs, "step", clock.start)
-    after_each_call(runner.alg, "update", lambda _: clock.tick(config.rows(entry.num_envs)))
+    after_each_call(runner.alg, "update", lambda _: clock.tick(config.rows(case.num_envs)))
     runner.learn(clock.warmup + clock.measured)
     return clock.measurement()

@@ -34,20 +34,20 @@ class Table:
 
 
 def speed_table(results: list[Result], algo: str) -> Table:
-    """Return speed, ratio to rlkl's `algo`, start-up time and peak memory of each participant."""
+    """Return speed, ratio to rlkl's `algo`, start-up time and peak memory of each case."""
     columns = [
         "", "envs", "steps/s", f"{RLKL} {algo} / this", "of the upper bound",
         "start-up s", "peak MB",
     ]  # fmt: skip
     rows = []
     for result in results:
-        entry = result.entry
-        cells = [f"{entry}", f"{entry.num_envs}"]
+        case = result.case
+        cells = [f"{case}", f"{case.num_envs}"]
         if not result.measurements:
             rows.append([*cells, f"failed: {result.error}", "", "", "", ""])
             continue
-        first = reference(results, entry.num_envs)
-        bound = reference(results, entry.num_envs, UPPER_BOUNDS[0])
+        first = reference(results, case.num_envs)
+        bound = reference(results, case.num_envs, UPPER_BOUNDS[0])
         cells += [
             spread(result.rates, ",.0f"),
             "" if first in (None, result) else spread(ratios(first, result), ".2f"),
@@ -64,10 +64,10 @@ def split_table(results: list[Result]) -> Table:
     columns = ["", "envs", "iteration ms", *PHASES, "rollout MB", "training adds MB"]
     rows = []
     for result in results:
-        if result.entry.contestant != RLKL or not result.measurements:
+        if result.case.library != RLKL or not result.measurements:
             continue
         whole = result.median(lambda m: m.seconds / m.iterations)
-        cells = [f"{result.entry}", f"{result.entry.num_envs}", f"{whole * 1000:.1f}"]
+        cells = [f"{result.case}", f"{result.case.num_envs}", f"{whole * 1000:.1f}"]
         for phase in PHASES:
             part = median(m.phases[phase] / m.iterations for m in result.measurements)
             cells.append(f"{part * 1000:.1f} ({part / whole:.0%})")
@@ -78,8 +78,8 @@ def split_table(results: list[Result]) -> Table:
 
 
 def failures(results: list[Result]) -> list[str]:
-    """Return a line for each participant that failed."""
-    return [f"{r.entry} × {r.entry.num_envs} failed: {r.error}" for r in results if r.error]
+    """Return a line for each case that failed."""
+    return [f"{r.case} × {r.case.num_envs} failed: {r.error}" for r in results if r.error]
 
 
 def markdown(config: BenchConfig, title: str, results: list[Result], left_out: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A work of the benchmark and its participants."""
+"""A work of the benchmark, and its cases: what is measured."""
 
 import importlib.util
 import math
@@ -40,7 +40,7 @@ MIN_ITERATIONS = 10
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """A work, which is the same for all participants, and how often it is measured.
+    """A work, which is the same for all libraries, and how often it is measured.
 
     Actor and critic have two hidden layers of 64 tanh units each, as in rlkl's default policy.
     On Atari they share one Nature CNN (Mnih et al. 2015) and have no further hidden layers.
@@ -56,7 +56,7 @@ class BenchConfig:
         learning_rate: of Adam, constant.
         max_grad_norm: limit to which gradients are scaled down; null for none.
         value_coefficient: weight of the value loss in the joint PPO loss of peers.
-        device: of rlkl's networks, the only participants if it is given; null for the CPU.
+        device: of rlkl's networks, and no other library is measured; null for the CPU and all.
         beside_cpu: measure them on the CPU too.
         backend: of rlkl's environments.
         memory: `none`, or `lstm` or `gru` of 64 units before the hidden layers of actor and critic.
@@ -169,20 +169,20 @@ class BenchConfig:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A participant of a work."""
+class Case:
+    """A library, or an upper bound, that is measured on a work."""
 
-    contestant: str  # rlkl, a peer or an upper bound
+    library: str  # rlkl, a peer or an upper bound
     num_envs: int
     algo: str = ""  # rlkl's name of it; empty for an upper bound
     device: str = ""  # empty if the work has none
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.contestant, self.algo, self.device)))
+        return " ".join(filter(None, (self.library, self.algo, self.device)))
 
 
-def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
-    """Return the participants in order, and for each peer that is left out a line with the reason.
+def cases_of(config: BenchConfig) -> tuple[list[Case], list[str]]:
+    """Return the cases in order, and for each peer that is left out a line with the reason.
 
     Raises:
         ConfigError: the environment cannot be made, the device cannot be used, or a peer in
@@ -200,25 +200,25 @@ def participants(config: BenchConfig) -> tuple[list[Entry], list[str]]:
     left_out = [
         f"{peer}: not installed; the extra 'bench' has it" for peer in wanted if peer not in peers
     ]
-    entries = []
+    cases = []
     for num_envs in config.num_envs:
-        entries += [Entry(RLKL, num_envs, algo) for algo in config.algos]
+        cases += [Case(RLKL, num_envs, algo) for algo in config.algos]
         for algo in config.algos:
             for peer in peers:
                 reason = refusal(
                     peer, algo, config.memory, discrete=discrete, atari=config.is_atari
                 )
                 if reason is None:
-                    entries.append(Entry(peer, num_envs, algo))
+                    cases.append(Case(peer, num_envs, algo))
                 else:
                     left_out.append(f"{peer} {algo}: {reason}")
         # Gymnasium's SyncVectorEnv would not preprocess the frames of Atari.
         bounds = UPPER_BOUNDS[:1] if config.is_atari else UPPER_BOUNDS
-        entries += [Entry(bound, num_envs) for bound in bounds]
-    return entries, list(dict.fromkeys(left_out))
+        cases += [Case(bound, num_envs) for bound in bounds]
+    return cases, list(dict.fromkeys(left_out))
 
 
-def _on_devices(config: BenchConfig, name: str) -> tuple[list[Entry], list[str]]:
+def _on_devices(config: BenchConfig, name: str) -> tuple[list[Case], list[str]]:
     """Return rlkl on a device, and on the CPU if wanted; left out without the environment."""
     device = checked_device(name)
     try:
@@ -227,7 +227,7 @@ def _on_devices(config: BenchConfig, name: str) -> tuple[list[Entry], list[str]]
         return [], [str(error)]
     names = dict.fromkeys([name, "cpu"] if config.beside_cpu else [name])
     return [
-        Entry(RLKL, num_envs, algo, device)
+        Case(RLKL, num_envs, algo, device)
         for num_envs in config.num_envs
         for algo in config.algos
         for device in names

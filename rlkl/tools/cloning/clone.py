@@ -136,6 +136,12 @@ def clone_from(
 ) -> tuple[CloneSummary, Path]:
     """Clone as `clone` does; return the summary, and the folder as the user would type it."""
     base, start = Path.cwd(), time.perf_counter()
+    for key, value in (("init_from", train.init_from), ("reference", train.reference.run_dir)):
+        if value is not None:
+            raise ConfigError(
+                f"{key}={value}: a clone is fitted to data alone, from new networks; leave it out, "
+                "or use it with rlkl train"
+            )
     if train.run_dir is not None:  # before the work; `make_run_dir` checks it again
         path = check_folder("run_dir", train.run_dir, base)
         if (base / path).exists():
@@ -155,8 +161,9 @@ def clone_from(
         summary.episodes_fitted, summary.steps_fitted = len(fitted.lengths), len(fitted)
         summary.episodes_held_out, summary.steps_held_out = len(held_out.lengths), len(held_out)
         shown = make_run_dir(train.run_dir, train.env.id, "clone", train.seed, base)
-        with writing(base / shown):
-            _write(base / shown, learner, rows, summary)
+        summary.run_dir = base / shown
+        with writing(summary.run_dir):
+            _write(summary.run_dir, learner, rows, summary)
     return summary, shown
 
 
@@ -219,4 +226,4 @@ def _write(
     origin = {"versions": summary.versions, "git_revision": summary.git_revision}
     state = learner.state_dict() | {"resumable": False, "whole": False, **origin}
     write_durably(run_dir / "checkpoints" / LAST, as_bytes(state))
-    write_json(run_dir / "summary.json", asdict(summary))
+    write_json(run_dir / "summary.json", summary.content())

@@ -157,12 +157,7 @@ def fit(
     fit_statistics(demonstrations, learner)
     data, others = Data(demonstrations, learner), Data(held_out, learner)
     engine, policy = learner.engine, learner.policy
-    for part in (data, others):
-        if not math.isfinite(measure_policy(engine, part.batch)[HELD_OUT_LOSS]):
-            raise ConfigError(
-                "the data has an action of probability 0, such as one that its mask does not "
-                "allow, or numbers that are far too large; fix the data"
-            )
+    _check_possible(engine, data, others)
     actor, critic = _optimizers(learner, config, -(-len(demonstrations) // config.batch_size))
     learner.critic_fit.adapt(data.with_returns())  # the statistics of returns
 
@@ -188,6 +183,15 @@ def fit(
         HELD_OUT_VALUE_LOSS, config, tell,
     )  # fmt: skip
     return of_policy, of_critic
+
+
+def _check_possible(engine: Engine, *parts: Data) -> None:
+    for part in parts:
+        if not math.isfinite(measure_policy(engine, part.batch)[HELD_OUT_LOSS]):
+            raise ConfigError(
+                "the data has an action of probability 0, such as one that its mask does not "
+                "allow, or numbers that are far too large; fix the data"
+            )
 
 
 def _optimizers(

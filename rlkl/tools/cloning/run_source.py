@@ -1,7 +1,7 @@
 """Demonstrations of a run's policy."""
 
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from rlkl.tools.cloning.demonstrations import (
 from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
 from rlkl.training.config import TrainConfig, saved_config
 from rlkl.training.learner import Learner
+from rlkl.training.reference import ReferenceConfig
 from rlkl.training.trained_policy import load_run
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.streams import tell
@@ -154,7 +155,6 @@ class _Recorder:
 
 def _like(config: TrainConfig) -> TrainConfig:
     """Return the config of a new run with the settings of a run."""
-    new: dict[str, Any] = {"run_dir": None, "init_from": None}
-    known = {field.name for field in fields(config)}
     policy = replace(config.policy, engine="auto")  # other networks may need another engine
-    return replace(config, policy=policy, **{key: new[key] for key in new if key in known})
+    reference = ReferenceConfig()
+    return replace(config, policy=policy, run_dir=None, init_from=None, reference=reference)

@@ -1,4 +1,4 @@
-"""Participants are measured in turns, and compared within repetitions."""
+"""Cases are measured in turns, and compared within repetitions."""
 
 import pytest
 from measurements import measured
@@ -13,21 +13,21 @@ from rlkl.tools.bench.compare import (
     run_in_process,
     spread,
 )
-from rlkl.tools.bench.work import BenchConfig, Entry
+from rlkl.tools.bench.work import BenchConfig, Case
 
 
-def test_participants_are_measured_in_turns() -> None:
+def test_cases_are_measured_in_turns() -> None:
     order: list[str] = []
 
-    def run(entry: Entry) -> Measurement:
-        order.append(entry.contestant)
-        if entry.contestant == "skrl" and len(order) > 3:
+    def run(case: Case) -> Measurement:
+        order.append(case.library)
+        if case.library == "skrl" and len(order) > 3:
             raise MeasurementError("it broke")
         return measured(len(order))
 
     lines: list[str] = []
     names = ["rlkl", "skrl", "upper_bound"]
-    results = interleave([Entry(name, 8) for name in names], 3, run, lines.append)
+    results = interleave([Case(name, 8) for name in names], 3, run, lines.append)
     assert order == [*names, *names, "rlkl", "upper_bound"]
     assert [round(m.rate) for m in results[0].measurements] == [1, 4, 7]
     assert [result.error for result in results] == ["", "it broke", ""]
@@ -36,8 +36,8 @@ def test_participants_are_measured_in_turns() -> None:
 
 
 def test_ratios_compare_within_repetitions() -> None:
-    rlkl = Result(Entry("rlkl", 8), [measured(rate) for rate in (100.0, 400.0, 90.0)])
-    peer = Result(Entry("sb3", 8), [measured(rate) for rate in (50.0, 100.0, 60.0)])
+    rlkl = Result(Case("rlkl", 8), [measured(rate) for rate in (100.0, 400.0, 90.0)])
+    peer = Result(Case("sb3", 8), [measured(rate) for rate in (50.0, 100.0, 60.0)])
     assert rlkl.rates == pytest.approx([100.0, 400.0, 90.0])
     assert ratios(rlkl, peer) == pytest.approx([2.0, 4.0, 1.5])
     del peer.measurements[1:]
@@ -51,7 +51,7 @@ def test_spread_shows_median_and_range() -> None:
 def test_algorithms_are_compared_with_the_first() -> None:
     config = BenchConfig(algos=["ppo_clip", "vanilla_pg", "npg"])
     rate_of = {"ppo_clip": 10.0, "vanilla_pg": 40.0, "npg": 20.0}
-    results = [Result(Entry("rlkl", 8, algo), [measured(rate_of[algo])]) for algo in config.algos]
+    results = [Result(Case("rlkl", 8, algo), [measured(rate_of[algo])]) for algo in config.algos]
     assert conclusions(config, results) == [
         "rlkl npg, the slowest of the others, makes 2.00 [2.00, 2.00] times the steps per second "
         "of rlkl ppo_clip."
@@ -61,7 +61,7 @@ def test_algorithms_are_compared_with_the_first() -> None:
 def test_memory_growth_is_compared_with_rollout() -> None:
     config = BenchConfig(num_envs=[64, 1])
     results = [
-        Result(Entry("rlkl", n, "ppo_clip"), [measured(1.0, peak_megabytes=p, rollout_megabytes=r)])
+        Result(Case("rlkl", n, "ppo_clip"), [measured(1.0, peak_megabytes=p, rollout_megabytes=r)])
         for n, p, r in ((64, 230.0, 6.4), (1, 205.0, 0.1))
     ]
     assert conclusions(config, results) == [
@@ -74,4 +74,4 @@ def test_memory_growth_is_compared_with_rollout() -> None:
 @pytest.mark.slow
 def test_error_is_last_line_of_failed_process() -> None:
     with pytest.raises(MeasurementError, match=r"^KeyError: 'unknown'$"):
-        run_in_process(BenchConfig(), Entry("unknown", 8))
+        run_in_process(BenchConfig(), Case("unknown", 8))

@@ -6,7 +6,7 @@ import forked_python
 import pytest
 
 from rlkl.tools.bench.compare import run_in_process
-from rlkl.tools.bench.work import PEERS, BenchConfig, Entry
+from rlkl.tools.bench.work import PEERS, BenchConfig, Case
 
 HAS_ALE = pytest.mark.skipif(
     importlib.util.find_spec("ale_py") is None, reason="needs the extra 'atari'"
@@ -41,6 +41,6 @@ def test_peer_makes_all_steps_of_the_work(
         algos=[algo], env_id=env_id, num_envs=[2], rollout_steps=8, minibatch_size=8, num_epochs=3,
         warmup_env_steps=1, env_steps=1, memory=memory,
     )  # fmt: skip
-    measurement = run_in_process(config, Entry(peer, 2, algo))
+    measurement = run_in_process(config, Case(peer, 2, algo))
     assert measurement.optimizer_steps == 6
     assert measurement.env_steps == 160

@@ -7,18 +7,18 @@ from measurements import measured
 from rlkl.tools.bench.clock import PHASES
 from rlkl.tools.bench.compare import Result
 from rlkl.tools.bench.tables import markdown
-from rlkl.tools.bench.work import BenchConfig, Entry
+from rlkl.tools.bench.work import BenchConfig, Case
 
 
 def results_of_a_work() -> list[Result]:
     phases = dict(zip(PHASES, (5.0, 1.0, 3.0, 0.5, 0.5), strict=True))
     own = measured(10.0, phases=phases, rollout_megabytes=0.5)
     return [
-        Result(Entry("rlkl", 8, "ppo_clip"), [own, replace(own, seconds=5.0)]),
-        Result(Entry("sb3", 8, "ppo_clip"), [measured(5.0), measured(4.0)]),
-        Result(Entry("skrl", 8, "ppo_clip"), [measured(2.0), measured(2.0)]),
-        Result(Entry("tianshou", 8, "ppo_clip"), error="KeyError: 'x'"),
-        Result(Entry("upper_bound", 8), [measured(40.0), measured(40.0)]),
+        Result(Case("rlkl", 8, "ppo_clip"), [own, replace(own, seconds=5.0)]),
+        Result(Case("sb3", 8, "ppo_clip"), [measured(5.0), measured(4.0)]),
+        Result(Case("skrl", 8, "ppo_clip"), [measured(2.0), measured(2.0)]),
+        Result(Case("tianshou", 8, "ppo_clip"), error="KeyError: 'x'"),
+        Result(Case("upper_bound", 8), [measured(40.0), measured(40.0)]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A work of the benchmark: its sizes and its participants."""
+"""A work of the benchmark: its sizes and its cases."""
 
 from rlkl.cli.compose_tools import load_works
 from rlkl.cli.schema import options, register_schemas

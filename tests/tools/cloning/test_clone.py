@@ -73,6 +73,7 @@ def test_folder_is_a_runs(trained: Path, tmp_path: Path) -> None:
     )
     assert content["eval_return"] == summary.eval_return
     assert content["clone"]["epochs"] == 3
+    assert summary.run_dir == tmp_path / "clone" and "run_dir" not in content
     assert summary.steps_fitted + summary.steps_held_out == 60
     text = (tmp_path / "clone" / "metrics.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))

@@ -76,9 +76,14 @@ EPISODES = [
 ]
 
 
+def small_set(name: str = "small/set-v0") -> str:
+    """Write `EPISODES` as a data set, and return its name."""
+    return make(name, EPISODES, Discrete(2), Discrete(3))
+
+
 @needs_minari
 def test_episodes_are_read_in_order() -> None:
-    data = read(make("small/set-v0", EPISODES, Discrete(2), Discrete(3)))
+    data = read(small_set())
     assert data.observations["vector"].argmax(1).tolist() == [0, 1, 0, 0, 1, 0]
     assert data.final_observations["vector"].argmax(1).tolist() == [0, 1, 1]
     assert data.actions.tolist() == [2, 1, 0, 1, 2, 0]
@@ -90,7 +95,7 @@ def test_episodes_are_read_in_order() -> None:
 
 @needs_minari
 def test_first_episodes_are_read(root: Path) -> None:
-    make("small/set-v0", EPISODES, Discrete(2), Discrete(3))
+    small_set()
     assert read("small/set-v0", episodes=2).lengths.tolist() == [2, 1]
     assert read(str(root / "small/set-v0"), env_steps=3).lengths.tolist() == [2, 1]
     assert read(str(root / "small/set-v0" / "data"), env_steps=1).lengths.tolist() == [2]
@@ -143,7 +148,7 @@ def test_masks_are_read_from_the_infos() -> None:
     make("small/set-v0", [with_masks], Discrete(2), Discrete(3))
     data = read("small/set-v0", "StatesMasked-v0")
     assert data.observations["action_mask"].tolist() == [[True] * 3, [True, True, False]]
-    make("small/bare-v0", EPISODES, Discrete(2), Discrete(3))
+    small_set("small/bare-v0")
     with pytest.raises(ConfigError, match="episode 0: the environment has action masks, and"):
         read("small/bare-v0", "StatesMasked-v0")
 
@@ -166,14 +171,14 @@ def test_broken_data_is_named() -> None:
 
 @needs_minari
 def test_other_spaces_are_refused() -> None:
-    make("small/set-v0", EPISODES, Discrete(2), Discrete(3))
+    small_set()
     with pytest.raises(ConfigError, match=r"small/set-v0 has actions Discrete\(3\), but the env"):
         read("small/set-v0", "StatesMultiBinary-v0")
 
 
 @needs_minari
 def test_damaged_data_set_is_one_line(root: Path) -> None:
-    make("small/set-v0", EPISODES, Discrete(2), Discrete(3))
+    small_set()
     metadata = root / "small/set-v0/data/metadata.json"
     content = json.loads(metadata.read_text())
     del content["action_space"]
@@ -187,7 +192,7 @@ def test_damaged_data_set_is_one_line(root: Path) -> None:
 
 @needs_minari
 def test_data_set_without_environment_needs_one() -> None:
-    make("small/set-v0", EPISODES, Discrete(2), Discrete(3))
+    small_set()
     with pytest.raises(ConfigError, match=r"does not say in which env.*env\.id=ID"):
         _ = open_source("small/set-v0").train
 

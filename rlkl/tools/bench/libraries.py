@@ -1,4 +1,4 @@
-"""The participants: rlkl, the upper bounds and `peers`. Run as a program, it measures one."""
+"""The libraries that do a work, and the upper bounds. Run as a program, it measures one case."""
 
 import json
 import sys
@@ -22,33 +22,33 @@ from rlkl.models.policy import PolicyConfig
 from rlkl.rollouts.rollout import Rollout
 from rlkl.tools.bench import peers
 from rlkl.tools.bench.clock import PHASES, Clock, Measurement, after_each_call, before_first_call
-from rlkl.tools.bench.work import HIDDEN_SIZES, PEERS, SEED, BenchConfig, Entry
+from rlkl.tools.bench.work import HIDDEN_SIZES, PEERS, SEED, BenchConfig, Case
 from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import LoggerConfig
 from rlkl.training.report import Report
 from rlkl.training.trainer import Trainer
 
 
-def measure(config: BenchConfig, entry: Entry, launched: float) -> Measurement:
-    """Measure a participant once; a peer must make the work's number of optimizer steps."""
+def measure(config: BenchConfig, case: Case, launched: float) -> Measurement:
+    """Measure a case once; a peer must make the work's number of optimizer steps."""
     torch.set_num_threads(1)
-    num_envs = entry.num_envs
+    num_envs = case.num_envs
     clock = Clock(
         launched, config.warmup_iterations(num_envs), config.measured_iterations(num_envs)
     )
-    measurement = CONTESTANTS[entry.contestant](config, entry, clock)
+    measurement = LIBRARIES[case.library](config, case, clock)
     expected = config.num_epochs * config.num_minibatches(num_envs)
-    if entry.contestant in PEERS and measurement.optimizer_steps != expected:
+    if case.library in PEERS and measurement.optimizer_steps != expected:
         raise RuntimeError(
-            f"{entry} made {measurement.optimizer_steps:g} optimizer steps in an iteration; "
+            f"{case} made {measurement.optimizer_steps:g} optimizer steps in an iteration; "
             f"the work has {expected}"
         )
     return measurement
 
 
-def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig:
+def train_config(config: BenchConfig, case: Case, run_dir: str) -> TrainConfig:
     """Return the config of rlkl's run, which reports and writes as much as a user's run."""
-    num_envs = entry.num_envs
+    num_envs = case.num_envs
     shared: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "max_grad_norm": config.max_grad_norm,
@@ -62,7 +62,7 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
         "max_kl_schedule": "constant",
         "cg_iterations": config.cg_iterations,
     }
-    algorithm = ALGORITHMS[entry.algo].config
+    algorithm = ALGORITHMS[case.algo].config
     known = {field.name for field in fields(algorithm)}
     iterations = config.warmup_iterations(num_envs) + config.measured_iterations(num_envs)
     policy: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def train_config(config: BenchConfig, entry: Entry, run_dir: str) -> TrainConfig
         clip_rewards=1.0 if config.is_atari else None,
         seed=SEED,
         eval_episodes=0,
-        device=entry.device or "cpu",
+        device=case.device or "cpu",
         run_dir=run_dir,
     )
 
@@ -116,10 +116,10 @@ class Recorder:
         """Do nothing."""
 
 
-def _rlkl(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
+def _rlkl(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
     sizes: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(train_config(config, entry, f"{folder}/run"))
+        trainer = Trainer(train_config(config, case, f"{folder}/run"))
         learner = trainer.learner
         before_first_call(learner.envs, "step", clock.start)
         after_each_call(learner.collector, "collect", lambda r: sizes.append(megabytes_of(r)))
@@ -138,10 +138,10 @@ def megabytes_of(rollout: Rollout) -> float:
     return sum(value.nbytes for value in values if isinstance(value, np.ndarray | Tensor)) / 1e6
 
 
-def _upper_bound(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
-    envs: Any = make_training_env(config.env(entry.num_envs))  # with the backend of training
-    envs.reset([SEED + number for number in range(entry.num_envs)])
-    space = batch_space(envs.action_space, entry.num_envs)
+def _upper_bound(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
+    envs: Any = make_training_env(config.env(case.num_envs))  # with the backend of training
+    envs.reset([SEED + number for number in range(case.num_envs)])
+    space = batch_space(envs.action_space, case.num_envs)
 
     def step(actions: Any) -> int:
         return int(np.count_nonzero(envs.step(actions).is_transition))
@@ -149,14 +149,14 @@ def _upper_bound(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement
     return _step_randomly(config, clock, space, step)
 
 
-def _upper_bound_sync(config: BenchConfig, entry: Entry, clock: Clock) -> Measurement:
+def _upper_bound_sync(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
     mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    envs = gym.make_vec(config.env_id, entry.num_envs, "sync", vector_kwargs=mode)
+    envs = gym.make_vec(config.env_id, case.num_envs, "sync", vector_kwargs=mode)
     envs.reset(seed=SEED)
 
     def step(actions: Any) -> int:
         envs.step(actions)
-        return entry.num_envs
+        return case.num_envs
 
     return _step_randomly(config, clock, envs.action_space, step)
 
@@ -173,7 +173,7 @@ def _step_randomly(
     return clock.measurement()
 
 
-CONTESTANTS: dict[str, Callable[[BenchConfig, Entry, Clock], Measurement]] = {
+LIBRARIES: dict[str, Callable[[BenchConfig, Case, Clock], Measurement]] = {
     "rlkl": _rlkl,
     "upper_bound": _upper_bound,
     "upper_bound_sync": _upper_bound_sync,
@@ -188,9 +188,9 @@ CONTESTANTS: dict[str, Callable[[BenchConfig, Entry, Clock], Measurement]] = {
 def main() -> None:
     """Measure what the only argument, a JSON object, describes, and print JSON."""
     request = json.loads(sys.argv[1])
-    config, entry = BenchConfig(**request["config"]), Entry(**request["entry"])
+    config, case = BenchConfig(**request["config"]), Case(**request["case"])
     with redirect_stdout(sys.stderr):  # some peers print
-        measurement = measure(config, entry, request["launched"])
+        measurement = measure(config, case, request["launched"])
     print(json.dumps(asdict(measurement)))
 
 

@@ -1,4 +1,4 @@
-"""The participants do the work that the config says."""
+"""The libraries do the work that the config says."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,8 @@ from measurements import measured
 from rlkl.algos.first_order import FirstOrder
 from rlkl.envs.make import EnvConfig, make_training_env
 from rlkl.models.policy import PolicyConfig
-from rlkl.tools.bench import contestants
-from rlkl.tools.bench.work import ATARI_KWARGS, SEED, BenchConfig, Entry, participants
+from rlkl.tools.bench import libraries
+from rlkl.tools.bench.work import ATARI_KWARGS, SEED, BenchConfig, Case, cases_of
 from rlkl.training.trainer import Trainer
 
 
@@ -21,8 +21,8 @@ def test_train_config_has_the_settings_of_the_work() -> None:
         learning_rate=0.25, max_grad_norm=None, gamma=0.5, gae_lambda=0.75, clip_ratio=0.125,
         max_kl=0.5, cg_iterations=3,
     )  # fmt: skip
-    ppo = contestants.train_config(config, Entry("rlkl", 4, "ppo_clip"), "run")
-    trpo = contestants.train_config(config, Entry("rlkl", 4, "trpo"), "run")
+    ppo = libraries.train_config(config, Case("rlkl", 4, "ppo_clip"), "run")
+    trpo = libraries.train_config(config, Case("rlkl", 4, "trpo"), "run")
     for made in (ppo, trpo):
         assert (made.env.id, made.env.num_envs, made.rollout_steps) == ("Pendulum-v1", 4, 64)
         assert (made.gamma, made.gae_lambda, made.device, made.threads) == (0.5, 0.75, "cpu", 1)
@@ -31,8 +31,8 @@ def test_train_config_has_the_settings_of_the_work() -> None:
         assert critic.max_grad_norm is None
         assert made.logger.tensorboard
     assert made.policy == PolicyConfig(scale_actions=False)
-    lstm = contestants.train_config(
-        replace(config, memory="lstm"), Entry("rlkl", 4, "ppo_clip"), "run"
+    lstm = libraries.train_config(
+        replace(config, memory="lstm"), Case("rlkl", 4, "ppo_clip"), "run"
     )
     expected = PolicyConfig(scale_actions=False, memory="lstm", sequence_length=64)
     assert lstm.policy == expected
@@ -46,7 +46,7 @@ def test_train_config_has_the_settings_of_the_work() -> None:
 def test_pong_is_learned_from_pixels_like_the_peer() -> None:
     pytest.importorskip("ale_py", reason="needs the extra 'atari'")
     work = BenchConfig(env_id="ALE/Pong-v5", num_envs=[2], value_coefficient=0.25)
-    config = contestants.train_config(work, Entry("rlkl", 2, "ppo_clip"), "run")
+    config = libraries.train_config(work, Case("rlkl", 2, "ppo_clip"), "run")
     assert config.env == EnvConfig(
         "ALE/Pong-v5", 2, frame_stack=4, kwargs={"repeat_action_probability": 0.0}
     )
@@ -54,7 +54,7 @@ def test_pong_is_learned_from_pixels_like_the_peer() -> None:
     assert (policy.actor_hidden_sizes, policy.critic_hidden_sizes) == ([], [])
     assert (policy.share_encoder, policy.activation, config.clip_rewards) == (True, "relu", 1.0)
     assert policy.shared_value_coefficient == 0.25
-    assert "upper_bound_sync" not in [entry.contestant for entry in participants(work)[0]]
+    assert "upper_bound_sync" not in [case.library for case in cases_of(work)[0]]
 
 
 def test_sb3_sees_the_frames_of_rlkl() -> None:
@@ -85,8 +85,8 @@ def test_sb3_sees_the_frames_of_rlkl() -> None:
 
 def test_actor_and_critic_make_all_optimizer_steps(tmp_path: Path) -> None:
     config = BenchConfig(work="x", rollout_steps=16, minibatch_size=32, num_envs=[8], num_epochs=3)
-    entry = Entry("rlkl", 8, "ppo_clip")
-    trainer = Trainer(contestants.train_config(config, entry, str(tmp_path / "run")))
+    case = Case("rlkl", 8, "ppo_clip")
+    trainer = Trainer(libraries.train_config(config, case, str(tmp_path / "run")))
     assert isinstance(trainer.learner.policy_optimizer, FirstOrder)
     optimizers = (trainer.learner.policy_optimizer.adam, trainer.learner.critic_fit.adam)
     trainer.learner.iterate()
@@ -96,8 +96,8 @@ def test_actor_and_critic_make_all_optimizer_steps(tmp_path: Path) -> None:
 
 
 def test_wrong_number_of_optimizer_steps_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(contestants.CONTESTANTS, "sb3", lambda *_: measured(1.0))
-    entry = Entry("sb3", 8, "ppo_clip")
-    contestants.measure(BenchConfig(num_epochs=1), entry, 0.0)
+    monkeypatch.setitem(libraries.LIBRARIES, "sb3", lambda *_: measured(1.0))
+    case = Case("sb3", 8, "ppo_clip")
+    libraries.measure(BenchConfig(num_epochs=1), case, 0.0)
     with pytest.raises(RuntimeError, match=r"made 4 optimizer steps .*; the work has 8"):
-        contestants.measure(BenchConfig(num_epochs=2), entry, 0.0)
+        libraries.measure(BenchConfig(num_epochs=2), case, 0.0)
