@@ -64,7 +64,7 @@ def interval_of(config: Any, *, resets: bool) -> int:
         return 50
     tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
     two_episodes = math.ceil(2 * episode_limit(config.env) / config.rollout_steps)
-    return min(100, max(10, int(tenth), two_episodes))
+    return int(min(100, max(10, tenth, two_episodes)))
 
 
 def as_bytes(state: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 import sys
 import types
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
 
 from rlkl.envs import ids
 from rlkl.envs.make import EnvConfig, make_rendered_env, make_vector_env
-from rlkl.envs.own import attribute_of, can_be_found, names_callable
+from rlkl.envs.own import attribute_of, can_be_found, names_callable, spec_of_callable
 from rlkl.training.config import TrainConfig
 from rlkl.utils.errors import ConfigError
 
@@ -104,6 +105,7 @@ def test_factories_are_called_and_not_copied() -> None:
     factory = Counting()
     make_vector_env(EnvConfig(factory, 2, "sync")).close()
     assert factory.made == 2
+    deepcopy(spec_of_callable("code:<Counting>", factory))  # as Gymnasium does
 
 
 @pytest.mark.parametrize("backend", ["sync", "shared", "async"])

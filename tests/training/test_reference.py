@@ -223,6 +223,15 @@ def test_reference_of_another_distribution_is_refused(tmp_path: Path) -> None:
             start(pendulum(tmp_path / "new", policy=policy, reference=str(tmp_path / "first.pt")))
 
 
+def test_reference_with_a_memory_is_refused(tmp_path: Path) -> None:
+    gru = rlkl.PolicyConfig([8], [8], memory="gru", memory_size=4)
+    with closing(Learner(small_config(tmp_path / "first", policy=gru))) as learner:
+        state = learner.state_dict() | {"resumable": False, "whole": False}
+        (tmp_path / "gru.pt").write_bytes(as_bytes(state))
+    with pytest.raises(ConfigError, match="its policy has a memory, whose states no batch has"):
+        start(small_config(tmp_path / "new", reference=str(tmp_path / "gru.pt")))
+
+
 def test_settings_of_box_actions_do_not_matter_elsewhere(first: Path, tmp_path: Path) -> None:
     policy = rlkl.PolicyConfig([8], [8], scale_actions=False)
     start(config(tmp_path / "new", policy=policy, reference=str(first))).close()
