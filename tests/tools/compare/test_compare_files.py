@@ -41,8 +41,8 @@ def test_report_is_complete_and_never_overwritten(
     assert len(drawn) == 9
     expected = {f"figures/{name}.{suffix}" for name in drawn for suffix in ("png", "svg")}
     expected |= {f"data/{name}.csv" for name in (
-        "runs", "results", "aggregates", "profiles", "improvement", "thresholds", "stability",
-        "curves", "updates", "provenance", "settings",
+        "runs", "results", "aggregates", "profiles", "improvement", "pairs", "thresholds",
+        "stability", "curves", "updates", "provenance", "settings",
     )}  # fmt: skip
     assert files == expected | {"report.html", "report.md"}
     with (in_folder / "out/data/results.csv").open() as file:
