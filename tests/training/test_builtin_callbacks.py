@@ -2,8 +2,10 @@
 
 import io
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -138,6 +140,46 @@ def test_kept_frames_are_few_and_small() -> None:
     assert (len(kept.frames), kept.stride) == (101, 4)
     assert [int(frame[0, 0, 0]) for frame in kept.frames] == [n % 256 for n in range(0, 401, 4)]
     assert {frame.shape for frame in kept.frames} == {(10, 234, 3)}
+
+
+def test_video_is_thinned_and_replaces_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "videos" / "step_32.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"of the same iteration, before the run was resumed")
+
+    class Film(nullcontext[Any]):
+        fps = 30.0
+
+        def __init__(self, env: Any, file: Path) -> None:
+            assert not path.exists()
+            super().__init__(self)
+
+        def capture(self) -> np.ndarray:
+            return np.zeros((4, 6, 3), np.uint8)
+
+    def play(*given: Any, capture: Any, max_steps: int) -> None:
+        for _ in range(401):
+            capture()
+
+    for name, stand_in in {"Video": Film, "play": play, "for_arrays": id,
+                           "make_rendered_env": lambda *given: io.BytesIO()}.items():  # fmt: skip
+        monkeypatch.setattr(builtin_callbacks, name, stand_in)
+    monkeypatch.setattr(builtin_callbacks, "TrainedPolicy", lambda *given: None)
+    callback = object.__new__(builtin_callbacks.EvaluationVideo)
+    callback.interval, callback._run_dir, callback.env = 3, tmp_path, rlkl.EnvConfig()
+    learner: Any = SimpleNamespace(
+        iterations=3, env_steps=32, policy=None, normalizer=None,
+        streams=SimpleNamespace(integers=lambda *given: [0]),
+    )  # fmt: skip
+    report = Report(32, {}, {})
+    callback.on_update(learner, report)
+    video = report.videos["evaluation/video"]
+    assert (len(video.frames), video.fps) == (101, 7.5)  # every fourth of 401
+    learner.iterations, report = 4, Report(64, {}, {})
+    callback.on_update(learner, report)
+    assert report.videos == {}
 
 
 class Pictures(rlkl.Callback):
