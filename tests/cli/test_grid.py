@@ -62,7 +62,7 @@ def test_missing_tracker_refuses_grid_first(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else found(name)
     )
-    assert run("train", "-m", "logger=csv,wandb", "hydra/launcher=basic", *TINY) == 2
+    assert exit_code("train", "-m", "logger=csv,wandb", "hydra/launcher=basic", *TINY) == 2
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert "logger.tracker=wandb needs the package wandb" in error
