@@ -18,9 +18,9 @@ from typing import Any
 
 ENVIRONMENT, FOLDER = dict(os.environ), Path.cwd()
 """The server's: those of this process before tests change theirs."""
-READ_LATE = {"PYTHONPATH", "TMPDIR", "PYTEST_CURRENT_TEST"}
-"""Environment variables that a fork may have with other values: what the server reads of them is
-read again."""
+READ_LATE = {"PYTHONPATH", "TMPDIR", "PYTEST_CURRENT_TEST", "HYDRA_FULL_ERROR", "SDL_VIDEODRIVER"}
+"""Environment variables that a fork may have with other values: they are read when they are needed.
+rlkl sets the last two itself, when a test trains or renders in its own process."""
 
 
 @cache

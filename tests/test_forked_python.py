@@ -78,6 +78,11 @@ def test_fork_can_be_signalled_and_waited_for() -> None:
 
 def test_other_environment_starts_a_process() -> None:
     command = [sys.executable, "-c", "import sys; print('torch' in sys.modules)"]
-    for change, expected in (({}, "True\n"), ({"OMP_NUM_THREADS": "1"}, "False\n")):
+    changes = (
+        ({}, "True\n"),
+        ({"HYDRA_FULL_ERROR": "1"}, "True\n"),
+        ({"OMP_NUM_THREADS": "1"}, "False\n"),
+    )
+    for change, expected in changes:
         given: dict[str, Any] = {"env": os.environ | change, "capture_output": True, "text": True}
         assert forked_python.run(command, **given).stdout == expected

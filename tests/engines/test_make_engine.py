@@ -45,8 +45,8 @@ def test_training_works_without_the_numpy_engine(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[0]
-    assert "cpu, torch engine (the NumPy engine is not installed)" in first
+    title = " ".join(done.stdout.split())
+    assert "cpu, torch engine (the NumPy engine is not installed)" in title
     assert "policy.engine=numpy: the NumPy engine is not installed" in done.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "finished"
