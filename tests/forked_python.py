@@ -18,9 +18,10 @@ from typing import Any
 
 ENVIRONMENT, FOLDER = dict(os.environ), Path.cwd()
 """The server's: those of this process before tests change theirs."""
-READ_LATE = {"PYTHONPATH", "TMPDIR", "PYTEST_CURRENT_TEST", "HYDRA_FULL_ERROR", "SDL_VIDEODRIVER"}
-"""Environment variables that a fork may have with other values: they are read when they are needed.
-rlkl sets the last two itself, when a test trains or renders in its own process."""
+READ_LATE = {"PYTHONPATH", "TMPDIR", "PYTEST_CURRENT_TEST"}
+"""Environment variables that a fork may have with other values: they are read when needed."""
+SET_BY_IMPORTS = {"HYDRA_FULL_ERROR", "KMP_INIT_AT_FORK", "SDL_VIDEODRIVER"}
+"""Environment variables that rlkl and torch set themselves, here and in the server."""
 
 
 @cache
@@ -46,7 +47,7 @@ class Popen(subprocess.Popen[str]):
         has_options = is_python and str(args[1])[0] == "-" and args[1] not in ("-m", "-c")
         given = dict(os.environ if env is None else env)
         changed = {key for key, _ in given.items() ^ ENVIRONMENT.items()}
-        if not is_python or has_options or changed - READ_LATE:
+        if not is_python or has_options or changed - READ_LATE - SET_BY_IMPORTS:
             super()._execute_child(args, executable, *others)  # type: ignore[misc]
             return
         self._reply, theirs = socket.socketpair()
