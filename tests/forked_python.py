@@ -20,8 +20,9 @@ ENVIRONMENT, FOLDER = dict(os.environ), Path.cwd()
 """The server's: those of this process before tests change theirs."""
 READ_LATE = {"PYTHONPATH", "TMPDIR", "PYTEST_CURRENT_TEST"}
 """Environment variables that a fork may have with other values: they are read when needed."""
-SET_BY_IMPORTS = {"HYDRA_FULL_ERROR", "KMP_INIT_AT_FORK", "SDL_VIDEODRIVER"}
-"""Environment variables that rlkl and torch set themselves, here and in the server."""
+SET_BY_IMPORTS = {"HYDRA_FULL_ERROR", "KMP_INIT_AT_FORK", "MPLBACKEND", "MPLCONFIGDIR"}
+SET_BY_IMPORTS |= {"RAY_CLIENT_MODE", "SDL_VIDEODRIVER", "SDL_VIDEO_X11_WMCLASS"}
+"""Environment variables that rlkl, joblib, EnvPool, Ray and pygame set while tests run here."""
 
 
 @cache
