@@ -8,8 +8,6 @@ algorithm and environment) and published.csv beside the page, which has the comm
 runs.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 from leaderboard_published import published
@@ -25,10 +23,9 @@ from leaderboard_rows import (
     return_table,
     run_row,
 )
-from pages import fill, markdown
+from pages import fill, markdown, run_script
 
 from rlkl.tools.rows import csv_text
-from rlkl.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "leaderboard.md"
@@ -36,14 +33,10 @@ RESULTS = ROOT / "docs" / "results" / "leaderboard"
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
 
 
-def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("runs", nargs="+", help="folders to search")
-    parser.add_argument("--output", type=Path, help="folder for everything, page and all")
-    arguments = parser.parse_args()
-    output = arguments.output or RESULTS
-    rows = [run_row(run) for run in collect(arguments.runs)]
+def make(runs: list[str], elsewhere: Path | None) -> str:
+    """Write the page, its data and figures; return what to print."""
+    output = elsewhere or RESULTS
+    rows = [run_row(run) for run in collect(runs)]
     cells, compared = cell_rows(rows), compared_rows(rows, published())
     parts = {
         "extent": f"{extent(rows)}\n\n{markdown(extent_table(rows))}",
@@ -56,12 +49,9 @@ def main() -> None:
     for name, made in (("runs", rows), ("returns", cells), ("published", compared)):
         if made:
             (output / f"{name}.csv").write_text(csv_text(made))
-    (output / PAGE.name if arguments.output else PAGE).write_text(page)
-    print(f"{extent(rows)}\n{agreement(compared)}\nwrote {output}")
+    (output / PAGE.name if elsewhere else PAGE).write_text(page)
+    return f"{extent(rows)}\n{agreement(compared)}\nwrote {output}"
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ConfigError as error:
-        sys.exit(f"leaderboard: {error}")
+    run_script(make, __doc__)

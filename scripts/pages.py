@@ -1,6 +1,9 @@
 """Tables in the pages of docs/, between the markers of the script that makes them."""
 
+import argparse
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rlkl.tools.rows import Rows, markdown_table
@@ -32,3 +35,16 @@ def fill(page: Path, parts: dict[str, str], script: str) -> str:
         first, last = found.span()
         text = f"{text[:first]}{begin}\n{part}\n{END}{text[last:]}"
     return text
+
+
+def run_script(make: Callable[[list[str], Path | None], str], purpose: str | None) -> None:
+    """Run a script `FOLDER... [--output=FOLDER]`; print what `make` returns, or an error's line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=purpose, formatter_class=raw)
+    parser.add_argument("runs", nargs="+", help="folders to search")
+    parser.add_argument("--output", type=Path, help="folder for everything, page and all")
+    arguments = parser.parse_args()
+    try:
+        print(make(arguments.runs, arguments.output))
+    except ConfigError as error:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")

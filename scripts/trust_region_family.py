@@ -7,12 +7,10 @@ Writes runs.csv (a row per run), updates.csv (the KL of each update at the defau
 docs/trust_region_family.md has the command that makes the runs. Needs the extra `plots`.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import trust_region_figures as drawing
-from pages import fill, markdown
+from pages import fill, markdown, run_script
 from trust_region_rows import (
     asked_table,
     bound_table,
@@ -32,14 +30,10 @@ PAGE = ROOT / "docs" / "trust_region_family.md"
 RESULTS = ROOT / "docs" / "results" / "trust_region_family"
 
 
-def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("runs", nargs="+", help="folders to search")
-    parser.add_argument("--output", type=Path, help="folder for everything, page and all")
-    arguments = parser.parse_args()
-    output = arguments.output or RESULTS
-    found = collect(arguments.runs)
+def make(runs: list[str], elsewhere: Path | None) -> str:
+    """Write the page, its data and figures; return what to print."""
+    output = elsewhere or RESULTS
+    found = collect(runs)
     rows, updates = [run_row(run) for run in found], update_rows(found)
     if not updates:
         raise ConfigError("no run at the default of its knob; 'family=glob(*_default)' makes them")
@@ -59,12 +53,9 @@ def main() -> None:
         figures[f"training_{env}"] = drawing.draw_training(updates, env)
     for name, figure in figures.items():
         save(figure, output / f"{name}.png")
-    (output / PAGE.name if arguments.output else PAGE).write_text(page)
-    print(f"{parts['extent']}\nwrote {output}")
+    (output / PAGE.name if elsewhere else PAGE).write_text(page)
+    return f"{parts['extent']}\nwrote {output}"
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ConfigError as error:
-        sys.exit(f"trust_region_family: {error}")
+    run_script(make, __doc__)

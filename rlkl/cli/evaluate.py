@@ -1,6 +1,7 @@
 """`rlkl evaluate`: returns of a trained policy in new environments."""
 
 import json
+from argparse import Namespace
 from dataclasses import asdict
 from functools import partial
 
@@ -55,10 +56,10 @@ WIDTH = 100
 
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(COMMAND.help_text())
-        return 0
-    given = COMMAND.parse(arguments)
+    return COMMAND.run(arguments, _evaluate)
+
+
+def _evaluate(given: Namespace) -> None:
     run = open_run(given)
     kinds = ACTIONS if given.actions is None else (given.actions,)
     found = {kind: run_episodes(run, given.episodes, given.seed, kind) for kind in kinds}
@@ -85,7 +86,6 @@ def main(arguments: list[str]) -> int:
         with given.output.open("x", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=1) + "\n")
         print(given.output)
-    return 0
 
 
 def _table(statistics: dict[str, dict[str, float | None]]) -> Table:

@@ -1,6 +1,7 @@
 """`rlkl export`: write a trained policy as an ONNX file."""
 
 import os
+from argparse import Namespace
 from functools import partial
 
 from rlkl.cli.flags import CHECKPOINT, MODULE, Flag, RunCommand, new_file, open_run
@@ -28,10 +29,10 @@ COMMAND = RunCommand(
 
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(COMMAND.help_text())
-        return 0
-    given = COMMAND.parse(arguments)
+    return COMMAND.run(arguments, _export)
+
+
+def _export(given: Namespace) -> None:
     run = open_run(given, with_environment=False)
     path = given.output or folder_of(given.run_dir) / f"{given.checkpoint}.onnx"
     if os.path.lexists(path):
@@ -52,4 +53,3 @@ def main(arguments: list[str]) -> int:
     with path.open("xb") as file:
         file.write(exported.model)
     print(path)
-    return 0

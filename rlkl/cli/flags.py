@@ -145,6 +145,14 @@ class RunCommand:
             parts["Keys"] = {key: HELP_OF_KEYS[key] for key in (*self.keys, *KEYS_FOR_ALL)}
         return "\n".join([*lines, *sections(parts)])
 
+    def run(self, arguments: list[str], act: Callable[[argparse.Namespace], None]) -> int:
+        """Print the help text or act on what was given; return the exit code."""
+        if not arguments or {"--help", "-h"} & set(arguments):
+            print(self.help_text())
+        else:
+            act(self.parse(arguments))
+        return 0
+
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Return the folder as `run_dir`, and the value of each flag."""
         parser = _Parser(prog=f"rlkl {self.name}", add_help=False, allow_abbrev=False)

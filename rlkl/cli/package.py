@@ -1,5 +1,6 @@
 """`rlkl package`: make a folder with a trained policy to hand on."""
 
+from argparse import Namespace
 from functools import partial
 
 from rlkl.cli.flags import (
@@ -42,10 +43,10 @@ COMMAND = RunCommand(
 
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(COMMAND.help_text())
-        return 0
-    given = COMMAND.parse(arguments)
+    return COMMAND.run(arguments, _package)
+
+
+def _package(given: Namespace) -> None:
     with_onnx = given.onnx == "yes"
     path = check_output(given.run_dir, given.output, onnx=with_onnx)
     run = open_run(given)
@@ -53,4 +54,3 @@ def main(arguments: list[str]) -> int:
     for file in sorted(path.iterdir()):
         print(f"{file.name:<20}  {file.stat().st_size:>10,} bytes")
     print(path)
-    return 0

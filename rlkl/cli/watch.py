@@ -2,6 +2,7 @@
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -67,10 +68,10 @@ DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(COMMAND.help_text())
-        return 0
-    given = COMMAND.parse(arguments)
+    return COMMAND.run(arguments, _watch)
+
+
+def _watch(given: Namespace) -> None:
     if given.video is not None:
         check_video(given.video)
     elif sys.platform == "linux" and not any(map(os.environ.get, DISPLAYS)):
@@ -99,7 +100,6 @@ def main(arguments: list[str]) -> int:
         )
     if given.video is not None:
         print(given.video)
-    return 0
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """The files of a packaged policy: how its weights are stored, and how it is loaded."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from rlkl.engines.acting import TrainedPolicy, policy_from
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.untrusted_files import read_bytes, read_yaml
-from rlkl.utils.validation import check_installed, one_line
+from rlkl.utils.validation import check_installed, one_line, reading_parts
 
 FORMAT = 1
 """Version of the format; raised by every change that older code cannot read."""
@@ -119,18 +118,11 @@ def _policy(description: dict[str, Any], flat: dict[str, Tensor]) -> TrainedPoli
     return trained
 
 
-@contextmanager
-def reading_package(folder: str | Path) -> Iterator[None]:
+def reading_package(folder: str | Path) -> AbstractContextManager[None]:
     """Turn errors of missing or malformed parts of a package into a ConfigError of one line."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ConfigError(
-            f"{folder} is not a package that can be read: {type(error).__name__}: "
-            f"{one_line(error)}; make it again with rlkl package"
-        ) from error
+    return reading_parts(
+        f"{folder} is not a package that can be read", "make it again with rlkl package"
+    )
 
 
 def _safetensors(what: str) -> Any:

@@ -4,8 +4,8 @@ import io
 import math
 import pickle
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rlkl.training.resource_checks import machine_memory
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.untrusted_files import MissingFileError, read_bytes, reading
-from rlkl.utils.validation import check_choice, check_range, one_line
+from rlkl.utils.validation import check_choice, check_range, reading_parts
 
 FORMAT = 3
 """Version of the format; raised by every change that older code cannot read."""
@@ -124,18 +124,9 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-@contextmanager
-def taking_from(path: Path) -> Iterator[None]:
+def taking_from(path: Path) -> AbstractContextManager[None]:
     """Turn errors of missing or malformed parts of the state at a path into a ConfigError."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ConfigError(
-            f"{path} is not the checkpoint of a run: {type(error).__name__}: {one_line(error)}; "
-            "use another one"
-        ) from error
+    return reading_parts(f"{path} is not the checkpoint of a run", "use another one")
 
 
 def numbered(folder: Path) -> list[Path]:

@@ -29,7 +29,7 @@ class TrackioTracker:
 
     def __init__(self, run_dir: Path, config: TrainConfig, run_id: str) -> None:
         self._trackio: Any = import_module("trackio")
-        with redirect_stdout(io.StringIO()):  # it tells of the project and of the dashboard
+        with redirect_stdout(io.StringIO()):  # it prints how to open its dashboard
             self._run = self._trackio.init(
                 project=config.logger.project,
                 name=run_id or run_name(run_dir),

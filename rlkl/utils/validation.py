@@ -5,7 +5,8 @@ import importlib.util
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Real
 
 from rlkl.utils.errors import ConfigError, MissingPackageError
@@ -126,6 +127,19 @@ def one_line(error: BaseException) -> str:
     line = " ".join(str(error).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return re.sub(r"\S{301,}", lambda word: f"{word[0][:120]}...{word[0][-40:]}", line)
+
+
+@contextmanager
+def reading_parts(problem: str, remedy: str) -> Iterator[None]:
+    """Turn errors of missing or malformed parts into a ConfigError: problem, error and remedy."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ConfigError(
+            f"{problem}: {type(error).__name__}: {one_line(error)}; {remedy}"
+        ) from error
 
 
 def check_between(key: str, value: float, lowest: float, highest: float) -> None:
