@@ -18,11 +18,12 @@ from typing import Any
 
 ENVIRONMENT, FOLDER = dict(os.environ), Path.cwd()
 """The server's: those of this process before tests change theirs."""
-READ_LATE = {"PYTHONPATH", "TMPDIR", "PYTEST_CURRENT_TEST"}
-"""Environment variables that a fork may have with other values: they are read when needed."""
-SET_BY_IMPORTS = {"HYDRA_FULL_ERROR", "KMP_INIT_AT_FORK", "MPLBACKEND", "MPLCONFIGDIR"}
-SET_BY_IMPORTS |= {"RAY_CLIENT_MODE", "SDL_VIDEODRIVER", "SDL_VIDEO_X11_WMCLASS"}
-"""Environment variables that rlkl, joblib, EnvPool, Ray and pygame set while tests run here."""
+READ_BY_IMPORTS = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "OMP_", "GOMP_", "MKL_", "KMP_")
+READ_BY_IMPORTS += ("OPENBLAS_", "NPY_", "TORCH", "ATEN_", "ONEDNN_", "CUDA", "CUBLAS_")
+READ_BY_IMPORTS += ("WORLD_SIZE",)
+"""Starts of the variables that Python, torch or rlkl read once, so a fork cannot change them."""
+READ_LATER = {"PYTHONPATH", "KMP_INIT_AT_FORK"}
+"""Exceptions: the server reads the first for each fork; the other is set by importing joblib."""
 
 
 @cache
@@ -47,8 +48,9 @@ class Popen(subprocess.Popen[str]):
         is_python = not shell and args[0] == sys.executable
         has_options = is_python and str(args[1])[0] == "-" and args[1] not in ("-m", "-c")
         given = dict(os.environ if env is None else env)
-        changed = {key for key, _ in given.items() ^ ENVIRONMENT.items()}
-        if not is_python or has_options or changed - READ_LATE - SET_BY_IMPORTS:
+        changed = {key for key, _ in given.items() ^ ENVIRONMENT.items()} - READ_LATER
+        is_read = any(key.startswith(READ_BY_IMPORTS) for key in changed)
+        if not is_python or has_options or is_read:
             super()._execute_child(args, executable, *others)  # type: ignore[misc]
             return
         self._reply, theirs = socket.socketpair()

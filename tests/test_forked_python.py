@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import forked_python
 import pytest
@@ -82,7 +81,9 @@ def test_other_environment_starts_a_process() -> None:
         ({}, "True\n"),
         ({"HYDRA_FULL_ERROR": "1"}, "True\n"),
         ({"OMP_NUM_THREADS": "1"}, "False\n"),
+        ({"PYTHONWARNINGS": "error"}, "False\n"),
     )
     for change, expected in changes:
-        given: dict[str, Any] = {"env": os.environ | change, "capture_output": True, "text": True}
-        assert forked_python.run(command, **given).stdout == expected
+        given = forked_python.ENVIRONMENT | change
+        done = forked_python.run(command, env=given, capture_output=True, text=True)
+        assert done.stdout == expected, change
