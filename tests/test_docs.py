@@ -223,7 +223,12 @@ def test_page_of_own_environments_runs(tmp_path: Path) -> None:
         )
         assert json.loads((tmp_path / run / "summary.json").read_text())["status"] == "finished"
     # Straight on: 1 - 5 · 0.01; in the shorter, penalized corridor 1 - 4 · (0.01 + 0.05).
-    expected_returns = {"corridor": 0.95, "registered": 0.95, "penalized": 0.76, "from_python": 0.95}
+    expected_returns = {
+        "corridor": 0.95,
+        "registered": 0.95,
+        "penalized": 0.76,
+        "from_python": 0.95,
+    }
     for run, expected in expected_returns.items():
         summary = json.loads((tmp_path / run / "summary.json").read_text())
         assert summary["eval_return"] == pytest.approx(expected)

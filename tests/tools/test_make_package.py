@@ -218,7 +218,7 @@ def test_own_callable_is_called_only_if_named(
     monkeypatch.syspath_prepend(tmp_path)
     packed = rlkl.package(trained, tmp_path / "new", env="made_elsewhere:make", **SCORED)
     assert (
-        "The environment is code that is not in this folder." in (packed / "README.md").read_text()
+        "The code of the environment is not in this folder." in (packed / "README.md").read_text()
     )
     with pytest.raises(ConfigError, match="it is run only if you name it too"):
         rlkl.evaluate(packed, 1)
