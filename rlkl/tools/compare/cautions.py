@@ -102,7 +102,7 @@ def _unequal_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
     if texts:
         text = (
             f"The groups do not have the same seeds ({'; '.join(texts)}). Seeds determine the "
-            "initial weights and the random numbers of environments, so chance affects them differently."
+            "initial weights and the random numbers of environments, so chance differs too."
         )
         yield Caution("unequal seeds", text, is_warning=False)
 
@@ -127,7 +127,7 @@ def _unequal_steps(envs: Sequence[Environment]) -> Iterator[Caution]:
 STATUSES = {
     "failed": (
         "failed runs",
-        "failed. If failures depend on the group, its remaining runs make it look better than it is",
+        "failed. If failures depend on the group, its other runs make it look too good",
     ),
     "stopped": ("unfinished runs", "stopped by the user"),
     UNFINISHED: (
