@@ -98,7 +98,7 @@ def test_unended_episodes_are_counted(trained: Path, tmp_path: Path) -> None:
     path = packaging.package_run(short, trained, tmp_path / "new", 2, 0, onnx=False)  # type: ignore[arg-type]
     assert load_run(path).max_episode_steps == 7
     card = (path / "README.md").read_text()
-    assert "did not end within 7 steps, in no number above: 2 deterministic, 2 sampled." in card
+    assert "did not end within 7 steps, left out above: 2 deterministic, 2 sampled." in card
     assert "| deterministic | - | - to - |" in card
 
 
