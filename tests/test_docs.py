@@ -46,9 +46,8 @@ def page_of(name: str) -> Path:
     return index.parent / link[1]
 
 
-def printed_defaults(name: str) -> dict[str, str]:
-    """Return the defaults by key, as the table of an algorithm's hyperparameters prints them."""
-    page, heading = page_of(name), f"## Hyperparameters of `{name}`"
+def defaults_below(page: Path, heading: str) -> dict[str, str]:
+    """Return the defaults by key, as the table below a heading prints them."""
     _, found, rest = page.read_text().partition(f"\n{heading}\n")
     assert found, f"{page} has no section {heading!r}"
     lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
@@ -68,7 +67,9 @@ def meant(text: str, default: Any) -> Any:
 def test_algorithm_pages_list_every_hyperparameter_and_default(name: str) -> None:
     config = ALGORITHMS[name].config
     defaults = {field.name: field.default for field in fields(config) if field.name != "name"}
-    printed = printed_defaults(name)
+    shared = defaults_below(DOCS / "algorithms" / "README.md", "### Shared hyperparameters")
+    printed = {key: default for key, default in shared.items() if key in defaults}
+    printed |= defaults_below(page_of(name), f"## Hyperparameters of `{name}`")
     assert sorted(printed) == sorted(defaults)
     assert {key: meant(printed[key], default) for key, default in defaults.items()} == defaults
 
