@@ -139,7 +139,7 @@ def check_module(env_id: str, run_dir: Path, *, is_confirmed: bool = False) -> s
         raise ConfigError(_lost(env_id))
     if own.names_callable(env_id) and not is_confirmed:
         raise ConfigError(
-            f"env.id={env_id} is code that {run_dir} names; it is called only if you name it too: "
+            f"env.id={env_id} is code that {run_dir} names; it is run only if you name it too: "
             f"env.id={env_id} on the command line, env={env_id!r} or env=CALLABLE in Python"
         )
     return check_place(env_id.rpartition(":")[0], f"env.id={env_id}", run_dir)
