@@ -1,7 +1,7 @@
 """Choose between arrays and tensors: the collector, the normalizers and the batch."""
 
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -12,7 +12,7 @@ from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler, ValueNormalizer
 from rlkl.numerics.tensor_normalization import TensorObservationNormalizer, TensorRewardScaler
 from rlkl.rollouts.batch import ArraySteps, Batch
-from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.collector import BaseCollector, Collector
 from rlkl.rollouts.rollout import Rollout
 from rlkl.rollouts.tensor_collector import TensorCollector
 from rlkl.rollouts.tensor_rollout import TensorRollout, TensorSteps
@@ -23,24 +23,6 @@ AnyEnvironment = VectorEnvironment | TensorEnvironment
 AnyRollout = Rollout | TensorRollout
 
 
-class AnyCollector(Protocol):
-    """What `Collector` and `TensorCollector` share; rollouts are of the matching kind."""
-
-    env_steps: int
-
-    def restart(self, envs: Any, seeds: list[int]) -> None:
-        """Reset all sub-environments."""
-
-    def collect(self) -> Any:
-        """Return the next rollout with a transition."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state to resume from."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from what `state_dict` returned."""
-
-
 def make_collector(
     envs: Any,
     engine: Engine,
@@ -49,12 +31,10 @@ def make_collector(
     seeds: list[int],
     normalizer: Any = None,
     ranks: Ranks = ALONE,
-) -> AnyCollector:
+) -> BaseCollector:
     """Return the collector for environments of arrays or of tensors; see `Collector`."""
-    shared = (envs, engine, rollout_steps, generator, seeds, normalizer)
-    if isinstance(envs, TensorEnvironment):
-        return TensorCollector(*shared)
-    return Collector(*shared, ranks)
+    kind = TensorCollector if isinstance(envs, TensorEnvironment) else Collector
+    return kind(envs, engine, rollout_steps, generator, seeds, normalizer, ranks)
 
 
 def make_normalizer(envs: AnyEnvironment, name: str = "the environment") -> Any:
@@ -112,11 +92,8 @@ def make_batch(
 def recompute_advantages(batch: Batch, *arguments: Any) -> Batch:
     """Return a batch with advantages and returns from the current critic.
 
-    The policy must have no memory: the stored states are those of the old critic.
-
-    Args:
-        batch: from `make_batch`.
-        arguments: those of `make_batch`.
+    The arguments after the batch are those of `make_batch`, which made it. The policy must have no
+    memory: the stored states are those of the old critic.
     """
     _, advantages, returns, _ = _estimated(*arguments)
     return replace(batch, advantages=advantages, returns=returns)
