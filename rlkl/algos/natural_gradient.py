@@ -113,10 +113,7 @@ def _power_of_two(number: float) -> float:
 class NaturalGradient:
     """Computes the steps of NPG and TRPO.
 
-    Args:
-        config: hyperparameters.
-        engine: of the policy whose actor is updated.
-        generator: source of the states that Fisher-vector products use.
+    The generator is the source of the states that Fisher-vector products use.
 
     Attributes:
         objective: its loss is -E[r · A] - c · E[H].
@@ -150,11 +147,8 @@ class NaturalGradient:
     def step(self, batch: Batch, max_kl: float) -> NaturalStep:
         """Compute Δθ = √(2δ / xᵀFx) · x with F x = g (Kakade 2001; TRPO, appendix C).
 
-        g is the gradient of the objective and F the damped Fisher matrix, both at θ_old.
-
-        Args:
-            batch: prepared.
-            max_kl: δ in nats.
+        g is the gradient of the objective and F the damped Fisher matrix, both at θ_old. The batch
+        is prepared; δ is `max_kl`, in nats.
         """
         config, engine, policy = self.config, self.engine, self.engine.policy
         policy.settle()

@@ -47,7 +47,8 @@ class TRPLConfig(MinibatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("algo.projection", self.projection, POWERS)
-        check_ranges("algo.", self, *self.knob, above=0)
+        bounds = "max_state_kl", "mean_bound", "covariance_bound"
+        check_ranges("algo.", self, *bounds, above=0)
         check_range("algo.regression_coefficient", self.regression_coefficient, at_least=0)
         check_range("algo.max_fixup_steps", self.max_fixup_steps, at_least=0, at_most=10_000)
 
