@@ -13,7 +13,6 @@ import csv
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,6 +22,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pages import fill
+
+from rlkl.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "learning"
@@ -204,8 +206,9 @@ def draw(name: str, seeds: int) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     image = IMAGES / f"learning_{name}.png"
     figure.savefig(image, dpi=110)
-    write_table(name, "\n".join(rows))
-    print("\n".join(rows))
+    table = "\n".join(rows)
+    PAGE.write_text(fill(PAGE, {f"table {name}": table}, Path(__file__).name))
+    print(table)
     print(f"wrote {image.relative_to(ROOT)} and the table of {PAGE.relative_to(ROOT)}")
 
 
@@ -235,16 +238,6 @@ def spread(values: NDArray[np.float64]) -> str:
     return f"{values.mean():.{number}f}{deviation}"
 
 
-def write_table(name: str, table: str) -> None:
-    begin = f"<!-- table {name}: made by scripts/learning_curves.py -->"
-    end = "<!-- end of table -->"
-    page = PAGE.read_text()
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(page):
-        sys.exit(f"{PAGE} lacks the lines {begin!r} and {end!r} around the table")
-    PAGE.write_text(pattern.sub(lambda _: f"{begin}\n{table}\n{end}", page))
-
-
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
@@ -258,7 +251,10 @@ def main() -> None:
     seeds = arguments.seeds or (5 if arguments.figure == "classic" else 3)
     if not arguments.draw_only:
         run_missing(FIGURES[arguments.figure], seeds, arguments.processes)
-    draw(arguments.figure, seeds)
+    try:
+        draw(arguments.figure, seeds)
+    except ConfigError as error:
+        sys.exit(f"learning_curves: {error}")
 
 
 if __name__ == "__main__":

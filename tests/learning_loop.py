@@ -20,8 +20,9 @@ from rlkl.envs.observations import VECTOR, ObservationEncoder
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Inputs, Policy, PolicyConfig
 from rlkl.numerics.normalization import ObservationNormalizer
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.make import make_batch
 from rlkl.rollouts.rollout import Rollout
 from rlkl.training.learner import Learner
 from rlkl.training.report import Report

@@ -49,6 +49,17 @@ class FakeLearner:
         return FakeLearner.curve(self.config, self.env_steps)
 
 
+def failing_curve(number: int, message: str) -> Callable[[rlkl.TrainConfig, int], float]:
+    """Return a curve of which the learner of this number fails."""
+
+    def curve(config: rlkl.TrainConfig, steps: int) -> float:
+        if len(FakeLearner.made) == number:
+            raise ValueError(message)
+        return 0.5 * steps + len(FakeLearner.made)
+
+    return curve
+
+
 def study_in(folder: Path, space: Space = SPACE, first: Any = None, **settings: Any) -> Study:
     folder.mkdir(exist_ok=True)
     settings = {"trials": 4, "startup_trials": 2, "reports": 10} | settings

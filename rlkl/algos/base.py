@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from rlkl.engines.base import EntropyBonus, Objective, ReferencePenalty
 from rlkl.models.adam import check_adam
-from rlkl.numerics.schedules import check_schedule, name_schedules, scheduled
+from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_field
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
@@ -56,9 +56,8 @@ class AlgoConfig:
     def __post_init__(self) -> None:
         name_schedules(self)
         check_fields(self, "algo.")
+        check_schedules("algo.", self)
         check_range("algo.entropy_coefficient", self.entropy_coefficient, at_least=0)
-        schedule = self.entropy_coefficient_schedule
-        check_schedule("algo.entropy_coefficient_schedule", schedule)
         of_minibatches = ("minibatch",) if isinstance(self, MinibatchConfig) else ()
         choices = ("batch", *of_minibatches, "none")
         check_choice("algo.advantage_standardization", self.advantage_standardization, choices)
@@ -104,12 +103,7 @@ class FirstOrderConfig(AlgoConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("algo.learning_rate", self.learning_rate, above=0)
-        check_schedule("algo.learning_rate_schedule", self.learning_rate_schedule)
-        check_range("algo.learning_rate_warmup", self.learning_rate_warmup, at_least=0, below=1)
-        if self.max_grad_norm is not None:
-            check_range("algo.max_grad_norm", self.max_grad_norm, above=0)
-        check_adam("algo", self)
+        check_adam("algo.", self)
 
 
 @dataclass(frozen=True)
@@ -205,6 +199,4 @@ def set_entropy_coefficient(objective: Objective, config: AlgoConfig, progress: 
     if isinstance(objective, ReferencePenalty):
         objective = objective.objective
     if isinstance(objective, EntropyBonus):
-        objective.coefficient = scheduled(
-            config.entropy_coefficient, config.entropy_coefficient_schedule, progress
-        )
+        objective.coefficient = scheduled_field(config, "entropy_coefficient", progress)

@@ -11,11 +11,11 @@ from rlkl.engines.base import Engine
 from rlkl.models.adam import check_adam, make_adam, mean_of
 from rlkl.numerics.advantages import explained_variance
 from rlkl.numerics.normalization import ValueNormalizer
-from rlkl.numerics.schedules import check_schedule, name_schedules, scheduled
+from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_field
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_range, check_ranges
 
 Scalars = list[Tensor | float]
 
@@ -64,24 +64,18 @@ class CriticConfig:
     def __post_init__(self) -> None:
         name_schedules(self)
         check_fields(self, "critic.")
+        check_schedules("critic.", self)
         check_choice("critic.worker", self.worker, ("auto", "always", "never"))
-        check_range("critic.learning_rate", self.learning_rate, above=0)
-        check_schedule("critic.learning_rate_schedule", self.learning_rate_schedule)
-        check_range("critic.learning_rate_warmup", self.learning_rate_warmup, at_least=0, below=1)
         check_range("critic.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
         check_range("critic.num_minibatches", self.num_minibatches, at_least=1)
-        check_adam("critic", self)
+        check_adam("critic.", self)
         check_choice("critic.loss", self.loss, ("mse", "huber"))
-        check_range("critic.huber_delta", self.huber_delta, above=0)
+        check_ranges("critic.", self, "huber_delta", "value_clip", above=0)
         if self.loss == "mse" and self.huber_delta != 1.0:
             raise ConfigError(
                 f"critic.huber_delta={self.huber_delta:g}: changes nothing with critic.loss=mse; "
                 "add critic.loss=huber, or leave it out"
             )
-        for key in ("max_grad_norm", "value_clip"):
-            value = getattr(self, key)
-            if value is not None:
-                check_range(f"critic.{key}", value, above=0)
 
 
 class CriticFit:
@@ -108,12 +102,7 @@ class CriticFit:
     def epochs(self, batch: Batch, progress: float, number: int) -> tuple[Scalars, Scalars]:
         """Make passes over a batch; return each step's loss, and its gradient's norm."""
         config, engine = self.config, self.engine
-        self.adam.learning_rate = scheduled(
-            config.learning_rate,
-            config.learning_rate_schedule,
-            progress,
-            config.learning_rate_warmup,
-        )
+        self.adam.learning_rate = scheduled_field(config, "learning_rate", progress)
         rows = engine.value_rows(batch)
         delta = config.huber_delta if config.loss == "huber" else None
         losses: Scalars = []

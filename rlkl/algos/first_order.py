@@ -16,7 +16,7 @@ from rlkl.algos.base import (
 )
 from rlkl.engines.base import Engine, ReferencePenalty
 from rlkl.models.adam import make_adam, mean_of
-from rlkl.numerics.schedules import scheduled
+from rlkl.numerics.schedules import scheduled_field
 from rlkl.rollouts.batch import Batch
 
 Refresh = Callable[[], Batch]
@@ -135,13 +135,7 @@ class FirstOrder:
         self.objective.adapt(kl)
 
     def _set_learning_rate(self, progress: float) -> None:
-        config = self.config
-        self.adam.learning_rate = scheduled(
-            config.learning_rate,
-            config.learning_rate_schedule,
-            progress,
-            config.learning_rate_warmup,
-        )
+        self.adam.learning_rate = scheduled_field(self.config, "learning_rate", progress)
 
     def _ends(self, scope: str, rows: Any, steps: int) -> bool:
         """Return whether the update ends now, after a number of steps; see `EarlyStop.scope`."""

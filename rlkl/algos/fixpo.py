@@ -10,7 +10,7 @@ from rlkl.algos.multipliers import Multipliers
 from rlkl.algos.ppo_kl import KLPenalizedSurrogate, KLPenaltyConfig
 from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
-from rlkl.utils.validation import check_range
+from rlkl.utils.validation import check_range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,8 @@ class FixPOConfig(KLPenaltyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("algo.kl_coefficient", self.kl_coefficient, above=0)
-        rate = self.kl_coefficient_learning_rate
-        check_range("algo.kl_coefficient_learning_rate", rate, above=0)
-        check_range("algo.max_state_kl", self.max_state_kl, above=0)
+        positive = "kl_coefficient", "kl_coefficient_learning_rate", "max_state_kl"
+        check_ranges("algo.", self, *positive, above=0)
         check_range("algo.kl_margin", self.kl_margin, at_least=1)
         check_range("algo.max_fixup_steps", self.max_fixup_steps, at_least=0, at_most=10_000)
 

@@ -9,7 +9,7 @@ from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Outcome
 from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
-from rlkl.numerics.schedules import check_schedule, scheduled
+from rlkl.numerics.schedules import scheduled_field
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.validation import check_range
 
@@ -35,7 +35,6 @@ class MDPOConfig(MinibatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.step_size", self.step_size, at_least=SMALLEST_STEP_SIZE)
-        check_schedule("algo.step_size_schedule", self.step_size_schedule)
 
 
 class MirrorDescentObjective(FixedObjective):
@@ -69,7 +68,7 @@ class MDPO(FirstOrder):
 
     def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
         """Improve the policy."""
-        step_size = scheduled(self.config.step_size, self.config.step_size_schedule, progress)
+        step_size = scheduled_field(self.config, "step_size", progress)
         self.objective.step_size = max(step_size, SMALLEST_STEP_SIZE)
         return super().update(batch, progress, refresh)
 

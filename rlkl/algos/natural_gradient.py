@@ -18,11 +18,11 @@ from rlkl.algos.base import (
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy, ReferencePenalty
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.losses import surrogate
-from rlkl.numerics.schedules import check_schedule, scheduled
+from rlkl.numerics.schedules import scheduled_field
 from rlkl.numerics.trust_region import conjugate_gradient
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range
+from rlkl.utils.validation import check_range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,8 @@ class NaturalGradientConfig(AlgoConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.max_kl", self.max_kl, above=0)
-        check_schedule("algo.max_kl_schedule", self.max_kl_schedule)
         check_range("algo.cg_iterations", self.cg_iterations, at_least=1, at_most=10_000)
-        check_range("algo.cg_damping", self.cg_damping, at_least=0)
-        check_range("algo.cg_residual_tolerance", self.cg_residual_tolerance, at_least=0)
+        check_ranges("algo.", self, "cg_damping", "cg_residual_tolerance", at_least=0)
         check_range("algo.fisher_fraction", self.fisher_fraction, above=0, at_most=1)
 
 
@@ -115,10 +113,7 @@ def _power_of_two(number: float) -> float:
 class NaturalGradient:
     """Computes the steps of NPG and TRPO.
 
-    Args:
-        config: hyperparameters.
-        engine: of the policy whose actor is updated.
-        generator: source of the states that Fisher-vector products use.
+    The generator is the source of the states that Fisher-vector products use.
 
     Attributes:
         objective: its loss is -E[r · A] - c · E[H].
@@ -147,16 +142,13 @@ class NaturalGradient:
     def follow_schedules(self, progress: float) -> float:
         """Set the entropy coefficient for a fraction of the training budget; return δ, in nats."""
         set_entropy_coefficient(self.objective, self.config, progress)
-        return scheduled(self.config.max_kl, self.config.max_kl_schedule, progress)
+        return scheduled_field(self.config, "max_kl", progress)
 
     def step(self, batch: Batch, max_kl: float) -> NaturalStep:
         """Compute Δθ = √(2δ / xᵀFx) · x with F x = g (Kakade 2001; TRPO, appendix C).
 
-        g is the gradient of the objective and F the damped Fisher matrix, both at θ_old.
-
-        Args:
-            batch: prepared.
-            max_kl: δ in nats.
+        g is the gradient of the objective and F the damped Fisher matrix, both at θ_old. The batch
+        is prepared; δ is `max_kl`, in nats.
         """
         config, engine, policy = self.config, self.engine, self.engine.policy
         policy.settle()
@@ -203,6 +195,9 @@ class NaturalGradient:
             "trust_region/cg_residual": step.cg_residual,
         }
         return Outcome(metrics)
+
+    def adapt(self, kl: float) -> None:
+        """Do nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator."""

@@ -27,8 +27,5 @@ class NPG(NaturalGradient):
         self.engine.policy.actor_parameters.vector.data.add_(step.step)
         return self.outcome(step, fraction=float(step.step.any()), backtracks=0)
 
-    def adapt(self, kl: float) -> None:
-        """Do nothing."""
-
 
 make = NPG

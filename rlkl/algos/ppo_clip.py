@@ -9,7 +9,7 @@ from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
 from rlkl.algos.first_order import EarlyStop, FirstOrder
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import clipped_surrogate
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,8 @@ class ClipConfig(MinibatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("algo.clip_ratio", self.clip_ratio, above=0, below=1)
-        if self.clip_ratio_high is not None:
-            check_range("algo.clip_ratio_high", self.clip_ratio_high, above=0)
-        if self.dual_clip is not None:
-            check_range("algo.dual_clip", self.dual_clip, above=1)
-        if self.target_kl is not None:
-            check_range("algo.target_kl", self.target_kl, above=0)
+        check_ranges("algo.", self, "clip_ratio_high", "target_kl", above=0)
+        check_ranges("algo.", self, "dual_clip", above=1)
         check_choice("algo.target_kl_scope", self.target_kl_scope, ("minibatch", "epoch"))
 
     @property
@@ -70,9 +66,7 @@ class PPOClipConfig(ClipConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("algo.target_kl_multiplier", self.target_kl_multiplier, above=0)
-        if self.target_ratio_deviation is not None:
-            check_range("algo.target_ratio_deviation", self.target_ratio_deviation, above=0)
+        check_ranges("algo.", self, "target_kl_multiplier", "target_ratio_deviation", above=0)
 
     @property
     def kl_bounds(self) -> tuple[float, float]:

@@ -33,11 +33,7 @@ class PPOEWMAConfig(ppo_clip.PPOClipConfig):
 
 
 class MovingAverage:
-    """The average of vectors v_0 … v_t with weights βᵗ … β, 1.
-
-    Args:
-        like: a vector `[n]` of the same dtype and device.
-        decay: β.
+    """The average of vectors `[n]`, v_0 … v_t, with weights βᵗ … β, 1; β is the decay.
 
     Attributes:
         vector: the average, `[n]`.

@@ -10,7 +10,7 @@ from rlkl.algos.base import Metrics, MinibatchConfig, Outcome
 from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
-from rlkl.numerics.schedules import check_schedule, scheduled
+from rlkl.numerics.schedules import scheduled_field
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.validation import check_between, check_range
 
@@ -45,10 +45,6 @@ class PPOKLFixedConfig(KLPenaltyConfig):
 
     name: str = "ppo_kl_fixed"
     kl_coefficient_schedule: str = "constant"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_schedule("algo.kl_coefficient_schedule", self.kl_coefficient_schedule)
 
 
 @dataclass(frozen=True)
@@ -149,9 +145,9 @@ class PPOKLFixed(FirstOrder):
 
     def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
         """Improve the policy."""
-        beta, schedule = self.config.kl_coefficient, self.config.kl_coefficient_schedule
-        if schedule != "constant":
-            self.objective.kl_coefficient = scheduled(beta, schedule, progress)
+        if self.config.kl_coefficient_schedule != "constant":
+            beta = scheduled_field(self.config, "kl_coefficient", progress)
+            self.objective.kl_coefficient = beta
         return super().update(batch, progress, refresh)
 
 

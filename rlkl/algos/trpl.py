@@ -9,14 +9,9 @@ from torch import Generator, Tensor
 from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
 from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, NewPolicy
-from rlkl.numerics.projections import (
-    POWERS,
-    Projection,
-    discrete_projection,
-    gaussian_projection,
-)
+from rlkl.numerics.projections import POWERS, Projection, discrete_projection, gaussian_projection
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_range, check_ranges
 
 FIXUP_SCALE = 0.5
 """The fixup phase pulls towards this share of the bounds, so that states get within them."""
@@ -39,11 +34,7 @@ class TRPLConfig(MinibatchConfig):
             shortened.
     """
 
-    knob: ClassVar[tuple[str, ...]] = (
-        "max_state_kl",
-        "mean_bound",
-        "covariance_bound",
-    )
+    knob: ClassVar[tuple[str, ...]] = ("max_state_kl", "mean_bound", "covariance_bound")
 
     name: str = "trpl"
     projection: str = "kl"
@@ -56,9 +47,8 @@ class TRPLConfig(MinibatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("algo.projection", self.projection, POWERS)
-        check_range("algo.max_state_kl", self.max_state_kl, above=0)
-        check_range("algo.mean_bound", self.mean_bound, above=0)
-        check_range("algo.covariance_bound", self.covariance_bound, above=0)
+        bounds = "max_state_kl", "mean_bound", "covariance_bound"
+        check_ranges("algo.", self, *bounds, above=0)
         check_range("algo.regression_coefficient", self.regression_coefficient, at_least=0)
         check_range("algo.max_fixup_steps", self.max_fixup_steps, at_least=0, at_most=10_000)
 

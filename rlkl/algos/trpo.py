@@ -68,8 +68,5 @@ class TRPO(NaturalGradient):
             vector.copy_(start)
         return self.outcome(step, fraction, backtracks)
 
-    def adapt(self, kl: float) -> None:
-        """Do nothing."""
-
 
 make = TRPO

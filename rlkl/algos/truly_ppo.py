@@ -10,7 +10,7 @@ from rlkl.algos.first_order import FirstOrder
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_range, check_ranges
 
 ROLLBACKS = {"truly_ppo": 5.0, "tr_ppo_rb": 0.05, "tr_ppo": 0.0, "ppo_rb": 0.3}
 """The variants, with the α that the authors use for each in continuous control."""
@@ -43,8 +43,7 @@ class TrulyPPOConfig(MinibatchConfig):
         check_choice("algo.variant", self.variant, ROLLBACKS)
         check_range("algo.clip_kl", self.clip_kl, above=0)
         check_range("algo.clip_ratio", self.clip_ratio, above=0, below=1)
-        if self.rollback_coefficient is not None:
-            check_range("algo.rollback_coefficient", self.rollback_coefficient, at_least=0)
+        check_ranges("algo.", self, "rollback_coefficient", at_least=0)
         if self.variant == "tr_ppo" and self.rollback_coefficient:
             raise ConfigError(
                 f"algo.rollback_coefficient={self.rollback_coefficient:g}: algo.variant=tr_ppo has "
@@ -70,11 +69,8 @@ class RollbackSurrogate(FixedObjective):
     """
 
     def __init__(self, config: TrulyPPOConfig) -> None:
-        self.variant, self.clip_kl, self.bounds = (
-            config.variant,
-            config.clip_kl,
-            config.ratio_bounds,
-        )
+        self.variant, self.clip_kl = config.variant, config.clip_kl
+        self.bounds = config.ratio_bounds
         given = config.rollback_coefficient
         self.rollback = ROLLBACKS[config.variant] if given is None else given
         self.uses_kl = config.variant != "ppo_rb"

@@ -12,7 +12,7 @@ from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.multipliers import Multipliers
 from rlkl.engines.base import Engine, Loss, NewPolicy
 from rlkl.numerics.losses import policy_gradient
-from rlkl.utils.validation import check_range
+from rlkl.utils.validation import check_ranges
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,7 @@ class VMPOConfig(MinibatchConfig):
         dual_learning_rate: of η and α, in Adam on their logarithms.
     """
 
-    knob: ClassVar[tuple[str, ...]] = (
-        "target_kl",
-        "target_std_kl",
-    )
+    knob: ClassVar[tuple[str, ...]] = ("target_kl", "target_std_kl")
 
     name: str = "vmpo"
     temperature: float = 1.0
@@ -44,15 +41,11 @@ class VMPOConfig(MinibatchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in (
-            "temperature",
-            "target_weight_kl",
-            "kl_coefficient",
-            "target_kl",
-            "target_std_kl",
+        positive = (
+            "temperature", "target_weight_kl", "kl_coefficient", "target_kl", "target_std_kl",
             "dual_learning_rate",
-        ):
-            check_range(f"algo.{key}", getattr(self, key), above=0)
+        )  # fmt: skip
+        check_ranges("algo.", self, *positive, above=0)
 
 
 def sample_weights(advantages: Tensor, temperature: float) -> tuple[Tensor, float]:

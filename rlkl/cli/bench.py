@@ -6,14 +6,14 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from importlib.metadata import packages_distributions, version
 
 from rlkl.cli.compose_tools import load_works
 from rlkl.cli.schema import options, register_schemas
 from rlkl.cli.text import check_no_flags, sections, wide_console
-from rlkl.tools.bench.compare import as_json, interleave, run_in_process
+from rlkl.tools.bench.compare import interleave, run_in_process
 from rlkl.tools.bench.tables import failures, markdown, show
 from rlkl.tools.bench.work import PEERS, BenchConfig, Case, cases_of
 from rlkl.training.summary import hardware
@@ -76,7 +76,8 @@ def main(arguments: list[str]) -> int:
         )
         show(console, config, titles[config.work], results, left_out)
         pages.append(markdown(config, titles[config.work], results, left_out))
-        contents.append(as_json(config, results))
+        measured = [asdict(result) for result in results]
+        contents.append({"config": asdict(config), "results": measured})
         failed = failed or bool(failures(results))
     command = shlex.join(["rlkl", "bench", *arguments])
     machine = f"{platform.platform()}, {os.cpu_count()} CPUs"

@@ -147,10 +147,7 @@ class EntropyBonus:
 class ReferencePenalty:
     """An objective's loss plus β · E[KL(π_θ ‖ π_ref)], or β · E[KL(π_ref ‖ π_θ)].
 
-    Args:
-        objective: to which the penalty is added.
-        coefficient: β.
-        direction: `new_reference` or `reference_new`.
+    β is the coefficient; the direction is `new_reference` or `reference_new`.
     """
 
     def __init__(self, objective: Objective, coefficient: float, direction: str) -> None:

@@ -16,12 +16,8 @@ except ModuleNotFoundError:  # rlkl works without this package, only slower
 def make_engine(policy: Policy, ranks: Ranks = ALONE, needs_torch: str = "") -> Engine:
     """Return the engine of `policy.engine`; `auto` selects NumPy where possible.
 
-    Several ranks share the work of torch's engine.
-
-    Args:
-        policy: whose networks it evaluates.
-        ranks: of the run.
-        needs_torch: why the NumPy engine cannot be used; empty if it can.
+    Several ranks share the work of torch's engine. `needs_torch` says why the NumPy engine cannot
+    be used; empty if it can.
 
     Raises:
         ConfigError: `policy.engine=numpy`, but that engine cannot evaluate the networks, or there

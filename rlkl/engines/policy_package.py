@@ -24,7 +24,7 @@ MAX_WEIGHTS_BYTES = 2**31
 """Of the file of weights, which usually has less than a megabyte."""
 
 PARTS = ("actor", "critic", "normalizer")
-STATISTICS = ("count", "mean", "squares")
+STATISTICS = {"count": torch.int64, "mean": torch.float64, "squares": torch.float64}
 
 
 def is_package(folder: str | Path) -> bool:
@@ -42,10 +42,8 @@ def weights_of(trained: TrainedPolicy) -> bytes:
     nested: dict[str, dict[str, Any]] = trained.policy.state_dict()
     if trained.normalizer is not None:
         statistics = trained.normalizer.state_dict()
-        dtypes = {"count": torch.int64, "mean": torch.float64, "squares": torch.float64}
-        nested = nested | {
-            "normalizer": {key: torch.tensor(statistics[key], dtype=dtypes[key]) for key in dtypes}
-        }
+        tensors = {key: torch.tensor(statistics[key], dtype=STATISTICS[key]) for key in STATISTICS}
+        nested = nested | {"normalizer": tensors}
     # Shared parameters are stored once for each name.
     flat = {
         f"{part}.{name}": tensor.detach().cpu().clone().contiguous()

@@ -16,11 +16,7 @@ from rlkl.utils.ranks import Ranks
 class RankedPolicy(TorchPolicy):
     """`NewPolicy` at a rank's share of a minibatch; its means are those of the whole minibatch.
 
-    Args:
-        distribution: π_θ at the rows of the share, with a graph.
-        batch: the share.
-        ranks: of the run.
-        weight: the share's fraction of the minibatch's rows.
+    The weight is the share's fraction of the minibatch's rows.
     """
 
     def __init__(self, distribution: Distribution, batch: Any, ranks: Ranks, weight: float) -> None:
@@ -54,10 +50,6 @@ class RankedEngine(TorchEngine):
     All ranks hold the same batch and the same parameters, and call the same methods. Means over
     rows become sums of weighted means of the shares, so the results are those of one process up to
     the order of summation, and are bit-for-bit identical on all ranks.
-
-    Args:
-        policy: whose networks it evaluates.
-        ranks: of the run.
     """
 
     def __init__(self, policy: Policy, ranks: Ranks) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlkl.models.flat_parameters import FlatParameters, in_shared_memory
-from rlkl.utils.validation import check_range
+from rlkl.utils.validation import check_range, check_ranges
 
 
 class Adam:
@@ -107,15 +107,15 @@ class Adam:
 
 
 def check_adam(section: str, config: Any) -> None:
-    """Check the hyperparameters of Adam in a section of the config, but for the learning rate.
+    """Check the hyperparameters of Adam in a section of the config, such as `algo.`.
 
     Raises:
         ConfigError: naming the key.
     """
-    check_range(f"{section}.adam_epsilon", config.adam_epsilon, above=0)
-    check_range(f"{section}.adam_beta1", config.adam_beta1, at_least=0, below=1)
-    check_range(f"{section}.adam_beta2", config.adam_beta2, at_least=0, below=1)
-    check_range(f"{section}.weight_decay", config.weight_decay, at_least=0)
+    check_ranges(section, config, "learning_rate", "max_grad_norm", "adam_epsilon", above=0)
+    fractions = "learning_rate_warmup", "adam_beta1", "adam_beta2"
+    check_ranges(section, config, *fractions, at_least=0, below=1)
+    check_range(f"{section}weight_decay", config.weight_decay, at_least=0)
 
 
 def make_adam(parameters: FlatParameters, config: Any) -> Adam:

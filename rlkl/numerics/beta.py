@@ -33,12 +33,6 @@ class Beta(Distribution):
         self.parameters = parameters
         self.alpha, self.beta = (1 + F.softplus(parameters.double())).chunk(2, -1)
 
-    def masked(self, mask: Tensor) -> Self:
-        """Raise ValueError: continuous actions have no masks."""
-        raise ValueError(
-            "continuous actions cannot be masked: expected a policy over discrete actions"
-        )
-
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Sample z ~ N(0, 1) and e ~ Exp(1) for each candidate, `[*shape, D, 2, K, 2]`."""
         noise = self.parameters.new_empty((2, *shape, self.alpha.shape[-1], 2, CANDIDATES))
@@ -98,6 +92,3 @@ class Beta(Distribution):
         terms = other._log_normalizer() - self._log_normalizer()
         terms = terms + of_alpha * torch.digamma(self.alpha) + of_beta * torch.digamma(self.beta)
         return self._summed(terms - (of_alpha + of_beta) * torch.digamma(self.alpha + self.beta))
-
-    def jensen_shannon(self, other: Self) -> None:
-        """Return None: the mixture of two beta distributions has no closed form."""

@@ -46,6 +46,9 @@ class Distribution(Protocol):
         Raises:
             ValueError: if actions are continuous.
         """
+        raise ValueError(
+            "continuous actions cannot be masked: expected a policy over discrete actions"
+        )
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Sample the action noise of many draws, `[*shape, ...]`, independent of the parameters."""
@@ -70,7 +73,12 @@ class Distribution(Protocol):
         """Return KL(self ‖ other) in nats, summed over action dimensions, `[B]`."""
 
     def jensen_shannon(self, other: Self) -> Tensor | None:
-        """Return the Jensen-Shannon divergence in nats, `[B]`, or None without a closed form."""
+        """Return the Jensen-Shannon divergence in nats, `[B]`, or None without a closed form.
+
+        Mixtures of Gaussians or of beta distributions have none. For independent choices,
+        `divergences` enumerates few joint actions.
+        """
+        return None
 
 
 class _Discrete(Distribution):
@@ -146,9 +154,6 @@ class _IndependentChoices(_Discrete):
     def kl(self, other: Self) -> Tensor:
         return formulas.categorical_kl(self.log_probabilities, other.log_probabilities).sum(-1)
 
-    def jensen_shannon(self, other: Self) -> None:
-        """Return None: it has no closed form; `divergences` enumerates few joint actions."""
-
 
 class MultiCategorical(_IndependentChoices):
     """D independent categoricals, the d-th over A_d actions with probabilities softmax(logits_d).
@@ -215,12 +220,6 @@ class DiagonalGaussian(Distribution):
         self.parameters = parameters
         self.mean, self.log_std = parameters.chunk(2, -1)
 
-    def masked(self, mask: Tensor) -> Self:
-        """Raise ValueError: continuous actions have no masks."""
-        raise ValueError(
-            "continuous actions cannot be masked: expected a policy over discrete actions"
-        )
-
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Sample ε ~ N(0, 1), `[*shape, D]`."""
         return self.mean.new_empty((*shape, *self.mean.shape[1:])).normal_(generator=generator)
@@ -247,9 +246,6 @@ class DiagonalGaussian(Distribution):
     def kl(self, other: Self) -> Tensor:
         """Return KL(self ‖ other) in nats, summed over the dimensions, `[B]`."""
         return formulas.diagonal_gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
-
-    def jensen_shannon(self, other: Self) -> None:
-        """Return None: the mixture of two Gaussians has no closed form."""
 
 
 # E[f(ε)] with ε ~ N(0, 1) is about Σ_i weight_i · f(node_i).

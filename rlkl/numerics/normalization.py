@@ -14,8 +14,7 @@ Floats = NDArray[np.floating[Any]]
 class RunningMoments:
     """Mean and variance of all samples, merged batch by batch (Chan et al. 1979, eq. 2.1).
 
-    Args:
-        shape: of one sample.
+    The shape is that of one sample.
     """
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
@@ -159,11 +158,6 @@ class RewardScaler:
 
     R_t = γ · R_{t-1} · (1 - end_{t-1}) + r_t; r' = clip(r / √(Var[R] + 1e-8), ±clip), as in
     OpenAI's baselines (Engstrom 2020, section 3). No mean is subtracted: rewards keep their sign.
-
-    Args:
-        num_envs: N.
-        gamma: discount factor.
-        clip: bound of the scaled reward.
     """
 
     def __init__(self, num_envs: int, gamma: float, clip: float = 10.0) -> None:

@@ -62,11 +62,8 @@ def discrete_projection(family: Callable[[Tensor], Distribution], bound: float) 
     """Return the projection to KL(new ‖ old) ≤ bound for distributions that logits define.
 
     The closest distribution, by KL(projected ‖ new), has the logits t · new + (1 - t) · old: the
-    normalized product of powers of both. Infinite logits are those of a mask and stay.
-
-    Args:
-        family: makes distributions from logits.
-        bound: in nats, for the joint distribution of all action dimensions.
+    normalized product of powers of both. Infinite logits are those of a mask and stay. The bound,
+    in nats, is for the joint distribution of all action dimensions.
     """
 
     def distance(new: Tensor, old: Tensor) -> Tensor:

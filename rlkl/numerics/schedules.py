@@ -45,14 +45,15 @@ def name_schedules(config: Any) -> None:
             object.__setattr__(config, field.name, register_schedule(value))
 
 
-def check_schedule(key: str, schedule: str) -> None:
-    """Raise ConfigError unless a schedule is one of `SCHEDULES`, or registered."""
-    try:
-        check_choice(key, schedule, (*SCHEDULES, *_registered))
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error}; make a function of your own known before: rlkl.register_schedule(FUNCTION)"
-        ) from None
+def check_schedules(prefix: str, config: Any) -> None:
+    """Raise ConfigError unless each `*_schedule` is one of `SCHEDULES`, or registered."""
+    for key, schedule in vars(config).items():
+        try:
+            if key.endswith("_schedule"):
+                check_choice(f"{prefix}{key}", schedule, (*SCHEDULES, *_registered))
+        except ConfigError as error:
+            remedy = "make a function of your own known before: rlkl.register_schedule(FUNCTION)"
+            raise ConfigError(f"{error}; {remedy}") from None
 
 
 def scheduled(value: float, schedule: str, progress: float, warmup: float = 0.0) -> float:
@@ -72,6 +73,12 @@ def scheduled(value: float, schedule: str, progress: float, warmup: float = 0.0)
     if progress < warmup:
         scheduled_value *= WARMUP_START + (1 - WARMUP_START) * progress / warmup
     return scheduled_value
+
+
+def scheduled_field(config: Any, key: str, progress: float) -> float:
+    """Return the current value of a field, by `KEY_schedule` and perhaps `KEY_warmup` beside it."""
+    schedule, warmup = getattr(config, f"{key}_schedule"), getattr(config, f"{key}_warmup", 0.0)
+    return scheduled(getattr(config, key), schedule, progress, warmup)
 
 
 def _factor(schedule: str, progress: float) -> float:

@@ -13,17 +13,7 @@ def generalized_advantages(
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Generalised advantage estimation, float64 `[T, N]`; see `advantages`.
-
-    Args:
-        rewards: r, `[T, N]`.
-        values: V(s), `[T, N]`.
-        next_values: V(s'), `[T, N]`; s' of a truncated episode is its final observation.
-        terminated: whether the episode terminated, `[T, N]`.
-        truncated: whether the episode was truncated, `[T, N]`.
-        gamma: discount factor, 0 to 1.
-        gae_lambda: λ, 0 to 1.
-    """
+    """Generalised advantage estimation in float64; the arguments are those of `advantages`."""
     # A bool times a Python number would be float32.
     deltas = rewards + gamma * (~terminated).double() * next_values - values
     decay = gamma * gae_lambda * (~(terminated | truncated)).double()

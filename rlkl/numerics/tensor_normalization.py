@@ -15,10 +15,6 @@ class TensorMoments:
     """Mean and variance of all samples in float64, as `normalization.RunningMoments`.
 
     The count is a tensor too, so that an update never waits for the device.
-
-    Args:
-        shape: of one sample.
-        device: of the moments.
     """
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
@@ -64,14 +60,7 @@ class TensorMoments:
 
 
 class TensorObservationNormalizer:
-    """Normalizes observations on a device, as `normalization.ObservationNormalizer`.
-
-    Args:
-        shape: of one observation.
-        device: of the statistics.
-        clip: in standard deviations.
-        is_measured: mask of the entries to normalize, `[*shape]`; None for all.
-    """
+    """Normalizes observations on a device, as `normalization.ObservationNormalizer`."""
 
     def __init__(
         self,
@@ -119,14 +108,7 @@ class TensorObservationNormalizer:
 
 
 class TensorRewardScaler:
-    """Rewards divided by the deviation of the return, as `normalization.RewardScaler`.
-
-    Args:
-        num_envs: N.
-        gamma: discount factor.
-        device: of the statistics.
-        clip: bound of the scaled reward.
-    """
+    """Rewards divided by the deviation of the return, as `normalization.RewardScaler`."""
 
     def __init__(
         self, num_envs: int, gamma: float, device: torch.device, clip: float = 10.0
@@ -142,13 +124,7 @@ class TensorRewardScaler:
         return scaled.clamp(-self.clip, self.clip)
 
     def update(self, rewards: Tensor, ends: Tensor, valid: Tensor) -> None:
-        """Merge one rollout.
-
-        Args:
-            rewards: raw, `[T, N]`.
-            ends: episode ends, `[T, N]`.
-            valid: False for autoreset steps, `[T, N]`.
-        """
+        """Merge raw rewards and episode ends `[T, N]`; `valid` is False for autoreset steps."""
         continues = torch.cat((torch.ones_like(ends[:1]), ~ends[:-1]))
         terms = rewards.where(valid, 0.0)
         returns = linear_recurrence(self.gamma * continues.double(), terms, self._returns)

@@ -1,4 +1,4 @@
-"""The data of an update: `Batch`, `[B, ...]`, made from a rollout."""
+"""The data of an update: `Batch`, `[B, ...]`, and the steps of a rollout that it is made from."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,6 @@ from rlkl.engines.base import Engine
 from rlkl.models.policy import Inputs, Policy
 from rlkl.models.recurrent import Sequences
 from rlkl.numerics.advantages import generalized_advantages, standardize
-from rlkl.numerics.normalization import RewardScaler, ValueNormalizer
 from rlkl.rollouts.rollout import Rollout
 
 
@@ -76,107 +75,52 @@ class Batch:
         return self.take(chosen[: max(1, round(fraction * self.num_parts))])
 
 
-@torch.no_grad()
-def make_batch(
-    rollout: Rollout,
-    engine: Engine,
-    gamma: float,
-    gae_lambda: float,
-    reward_scaler: RewardScaler | None = None,
-    reward_clip: float | None = None,
-    value_normalizer: ValueNormalizer | None = None,
-) -> Batch:
-    """Turn a rollout into a batch, before the policy changes.
+class ArraySteps:
+    """The steps of a rollout of arrays, as `rollouts.make` turns them into a batch.
 
-    π_old, its log-probabilities and the values are computed here, in one pass over all rows. The
-    observations are copied to the device once, for this pass and for the update. For learning,
-    rewards are scaled and then clipped to ± `reward_clip`. With a value normalizer, old values and
-    returns are those of V, not of the critic's output.
-
-    Returns:
-        The transitions in time-major order, without autoreset steps.
+    The observations of the T + 1 steps and the final ones are copied to the device once, for the
+    values and for the update.
     """
-    policy, observations = engine.policy, _observations(rollout, engine.policy)
-    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
-    advantages, values = _advantages(rollout, engine, observations, *settings)
-    rows = np.flatnonzero(rollout.is_transition)
-    is_all = len(rows) == rollout.is_transition.size
-    chosen = slice(len(rows)) if is_all else policy.tensor(rows)
-    inputs = Inputs(
-        {key: tensor[chosen] for key, tensor in observations.items()},
-        sequences_of(rollout.is_transition, rollout.begins, rollout.states, policy)
-        if policy.state_size
-        else None,
-    )
-    actions = policy.tensor(_flat(rollout.actions)[rows])
-    old = engine.distribution(inputs)
-    return Batch(
-        inputs,
-        actions,
-        policy.tensor(advantages.reshape(-1)[rows]),
-        policy.tensor((advantages + values).reshape(-1)[rows]),
-        old.parameters,
-        old.log_prob(actions),
-        policy.tensor(values.reshape(-1)[rows]),
-    )
 
+    estimate = staticmethod(generalized_advantages)
 
-@torch.no_grad()
-def recompute_advantages(
-    batch: Batch,
-    rollout: Rollout,
-    engine: Engine,
-    gamma: float,
-    gae_lambda: float,
-    reward_scaler: RewardScaler | None = None,
-    reward_clip: float | None = None,
-    value_normalizer: ValueNormalizer | None = None,
-) -> Batch:
-    """Return the batch with advantages and returns from the current values.
+    def __init__(self, rollout: Rollout, engine: Engine) -> None:
+        self.rollout, self.engine = rollout, engine
+        self._rows = np.flatnonzero(rollout.is_transition)
+        finals, policy = rollout.final_observations, engine.policy
+        self._observations = {
+            key: _to_device([_flat(array), *([finals[key]] if key in finals else [])], policy)
+            for key, array in rollout.observations.items()
+        }
 
-    The policy must have no memory: the stored states are those of the old critic.
-    """
-    policy, observations = engine.policy, _observations(rollout, engine.policy)
-    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
-    advantages, values = _advantages(rollout, engine, observations, *settings)
-    rows = np.flatnonzero(rollout.is_transition)
-    return replace(
-        batch,
-        advantages=policy.tensor(advantages.reshape(-1)[rows]),
-        returns=policy.tensor((advantages + values).reshape(-1)[rows]),
-    )
+    def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the values of each step's observation and of the one after it, `[T, N]` each."""
+        rollout = self.rollout
+        observations = {key: self._observations[key] for key in rollout.final_observations}
+        states = torch.cat((rollout.states.flatten(0, 1), rollout.final_states))
+        found = self.engine.values(Inputs(observations), states)
+        shape = rollout.begins.shape
+        values, final_values = np.split(found.cpu().numpy().astype(np.float64), [math.prod(shape)])
+        values = values.reshape(shape)
+        next_values = values[1:].copy()
+        next_values.reshape(-1)[rollout.final_rows] = final_values
+        return values[:-1], next_values
 
+    def flat(self, array: NDArray[Any]) -> Tensor:
+        """Return the rows of all transitions on the device, `[T, N, ...]` to `[B, ...]`."""
+        return self.engine.policy.tensor(_flat(array)[self._rows])
 
-def _observations(rollout: Rollout, policy: Policy) -> dict[str, Tensor]:
-    """Return the observations of the T + 1 steps and the final ones, on the device."""
-    finals = rollout.final_observations
-    return {
-        key: _to_device([_flat(array), *([finals[key]] if key in finals else [])], policy)
-        for key, array in rollout.observations.items()
-    }
-
-
-def _advantages(
-    rollout: Rollout,
-    engine: Engine,
-    observations: dict[str, Tensor],
-    gamma: float,
-    gae_lambda: float,
-    reward_scaler: RewardScaler | None,
-    reward_clip: float | None,
-    value_normalizer: ValueNormalizer | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the advantages and the values of all steps, `[T, N]` each."""
-    finals = rollout.final_observations
-    values, next_values = _values(rollout, engine, {key: observations[key] for key in finals})
-    if value_normalizer is not None:
-        values, next_values = map(value_normalizer.denormalize, (values, next_values))
-    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
-    if reward_clip is not None:
-        rewards = rewards.clip(-reward_clip, reward_clip)
-    ends = rollout.terminated, rollout.truncated
-    advantages = generalized_advantages(rewards, values, next_values, *ends, gamma, gae_lambda)
-    return advantages, values
+    def inputs(self) -> Inputs:
+        """Return the policy's inputs at all transitions."""
+        rollout, policy, count = self.rollout, self.engine.policy, len(self._rows)
+        is_all = count == rollout.is_transition.size
+        chosen = slice(count) if is_all else policy.tensor(self._rows)
+        return Inputs(
+            {key: tensor[chosen] for key, tensor in self._observations.items()},
+            sequences_of(rollout.is_transition, rollout.begins, rollout.states, policy)
+            if policy.state_size
+            else None,
+        )
 
 
 def _to_device(parts: Sequence[NDArray[Any]], policy: Policy) -> Tensor:
@@ -191,23 +135,6 @@ def _to_device(parts: Sequence[NDArray[Any]], policy: Policy) -> Tensor:
     pinned = torch.empty(shape, dtype=kind, pin_memory=True)
     np.concatenate(parts, out=pinned.numpy())
     return policy.tensor(pinned.to(policy.device, non_blocking=True))
-
-
-def _values(
-    rollout: Rollout, engine: Engine, observations: dict[str, Tensor]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the values of each step's observation and of the one after it, `[T, N]` each.
-
-    The observations are those of the T + 1 steps, then the final ones.
-    """
-    states = torch.cat((rollout.states.flatten(0, 1), rollout.final_states))
-    found = engine.values(Inputs(observations), states)
-    shape = rollout.begins.shape
-    values, final_values = np.split(found.cpu().numpy().astype(np.float64), [math.prod(shape)])
-    values = values.reshape(shape)
-    next_values = values[1:].copy()
-    next_values.reshape(-1)[rollout.final_rows] = final_values
-    return values[:-1], next_values
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:

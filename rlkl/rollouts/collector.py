@@ -1,5 +1,6 @@
 """Steps the environments with the current policy and fills a `Rollout`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,21 +19,21 @@ from rlkl.rollouts.rollout import Episode, Rollout
 from rlkl.utils.ranks import ALONE, Ranks
 
 
-class Collector:
+class BaseCollector(ABC):
     """Collects successive rollouts of T steps; episodes continue from one to the next.
 
     It resets the environments. Observation vectors are normalized with `normalizer`, which is not
-    updated here.
+    updated here. Environments and normalizer are of arrays or of tensors, and so are the rollouts.
     """
 
     def __init__(
         self,
-        envs: VectorEnvironment,
+        envs: Any,
         engine: Engine,
         rollout_steps: int,
         generator: Generator,
         seeds: list[int],
-        normalizer: ObservationNormalizer | None = None,
+        normalizer: Any = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.engine = engine
@@ -44,13 +45,52 @@ class Collector:
         self.env_steps = 0
         self.restart(envs, seeds)
 
-    def restart(self, envs: VectorEnvironment, seeds: list[int]) -> None:
-        """Reset all sub-environments; episodes in progress are not counted.
+    @abstractmethod
+    def restart(self, envs: Any, seeds: list[int]) -> None:
+        """Reset all sub-environments; episodes in progress are not counted."""
 
-        Args:
-            envs: those of this rank.
-            seeds: of the sub-environments of all ranks.
+    def collect(self) -> Any:
+        """Return the next rollout with a transition; a short one may have autoreset steps only."""
+        while True:
+            rollout = self._collect()
+            if rollout.num_transitions:
+                return rollout
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to resume from, as plain data.
+
+        `under_way` is None if the environments' state cannot be saved: they must be recreated.
         """
+        return {
+            "env_steps": self.env_steps,
+            "generator": self.generator.get_state(),
+            "under_way": self._under_way(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from what `state_dict` returned."""
+        self.env_steps = int(state["env_steps"])
+        self.generator.set_state(state["generator"])
+        if state["under_way"] is not None:
+            self._continue(state["under_way"])
+
+    @abstractmethod
+    def _collect(self) -> Any: ...
+
+    @abstractmethod
+    def _under_way(self) -> dict[str, Any] | None: ...
+
+    @abstractmethod
+    def _continue(self, under_way: dict[str, Any]) -> None: ...
+
+
+class Collector(BaseCollector):
+    """Collects rollouts of arrays, those of several ranks joined."""
+
+    normalizer: ObservationNormalizer | None
+
+    def restart(self, envs: VectorEnvironment, seeds: list[int]) -> None:
+        """Reset this rank's sub-environments, with the seeds of those of all ranks."""
         self.envs, self._num_envs = envs, len(seeds)
         self._share = self.ranks.share(len(seeds))
         self._begins = np.ones(envs.num_envs, np.bool_)
@@ -63,13 +103,6 @@ class Collector:
             return self._state_for_others()
 
         self._states_of_ranks = self.ranks.together(reset)
-
-    def collect(self) -> Rollout:
-        """Return the next rollout with a transition; a short one may have autoreset steps only."""
-        while True:
-            rollout = self._collect()
-            if rollout.is_transition.any():
-                return rollout
 
     def _collect(self) -> Rollout:
         """Return the rollout of all ranks."""
@@ -187,23 +220,16 @@ class Collector:
         self.env_steps = int(env_steps[-1])
         return episodes
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state to resume from, as plain data.
-
-        `under_way` is None if the environments' state cannot be saved: they must be recreated.
-        """
+    def _under_way(self) -> dict[str, Any] | None:
         parts = self._states_of_ranks if self.ranks.size > 1 else [self._state()]
-        under_way = None
-        if all(part is not None for part in parts):
-            under_way = joined_states(parts) | {
-                "returns": self._returns_under_way.tolist(),
-                "lengths": self._lengths_under_way.tolist(),
-            }
-        return {
-            "env_steps": self.env_steps,
-            "generator": self.generator.get_state(),
-            "under_way": under_way,
+        if any(part is None for part in parts):
+            return None
+        episodes = {
+            "returns": self._returns_under_way.tolist(),
+            "lengths": self._lengths_under_way.tolist(),
         }
+        state: dict[str, Any] = joined_states(parts) | episodes
+        return state
 
     def _state(self) -> dict[str, Any] | None:
         """Return the state of this rank's sub-environments, and what the policy sees of them."""
@@ -221,19 +247,12 @@ class Collector:
         """Return the state that rank 0 needs for a checkpoint."""
         return self._state() if self.ranks.size > 1 else None
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from what `state_dict` returned."""
-        self.env_steps = int(state["env_steps"])
-        self.generator.set_state(state["generator"])
-        under_way = state["under_way"]
-        if under_way is not None:
-            self._returns_under_way = np.array(under_way["returns"], np.float64)
-            self._lengths_under_way = np.array(under_way["lengths"], np.int64)
-            own = under_way if self.ranks.size == 1 else share_of_state(under_way, self._share)
-            self.envs.set_state(own["environments"])
-            self._observations = {
-                key: rows.numpy().copy() for key, rows in own["observations"].items()
-            }
-            self._begins = np.array(own["begins"], np.bool_)
-            self._states = own["states"].to(self._states)
-            self._states_of_ranks = self.ranks.gather(self._state_for_others())
+    def _continue(self, under_way: dict[str, Any]) -> None:
+        self._returns_under_way = np.array(under_way["returns"], np.float64)
+        self._lengths_under_way = np.array(under_way["lengths"], np.int64)
+        own = under_way if self.ranks.size == 1 else share_of_state(under_way, self._share)
+        self.envs.set_state(own["environments"])
+        self._observations = {key: rows.numpy().copy() for key, rows in own["observations"].items()}
+        self._begins = np.array(own["begins"], np.bool_)
+        self._states = own["states"].to(self._states)
+        self._states_of_ranks = self.ranks.gather(self._state_for_others())

@@ -5,17 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rlkl.rollouts.rollout import Rollout
 
 
 def joined(parts: Sequence[Rollout]) -> Rollout:
-    """Return the rollout of all sub-environments.
-
-    Args:
-        parts: the rollouts of successive groups of sub-environments, of the same T.
-    """
+    """Return the rollout of all sub-environments from those of successive groups, of the same T."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
@@ -30,8 +25,10 @@ def joined(parts: Sequence[Rollout]) -> Rollout:
     )
     order = np.argsort(rows)
 
-    def side_by_side(name: str) -> NDArray[Any]:
+    def side_by_side(name: str) -> Any:
         return np.concatenate([getattr(part, name) for part in parts], 1)
+
+    names = "actions", "rewards", "terminated", "truncated", "is_transition", "begins"
 
     finals = {
         key: np.concatenate([part.final_observations[key] for part in parts])[order]
@@ -46,12 +43,7 @@ def joined(parts: Sequence[Rollout]) -> Rollout:
         infos=None if first.infos is None else side_by_side("infos"),
         raw_vectors=None if first.raw_vectors is None else side_by_side("raw_vectors"),
         states=torch.cat([part.states.to(device) for part in parts], 1),
-        actions=side_by_side("actions"),
-        rewards=side_by_side("rewards"),
-        terminated=side_by_side("terminated"),
-        truncated=side_by_side("truncated"),
-        is_transition=side_by_side("is_transition"),
-        begins=side_by_side("begins"),
+        **{name: side_by_side(name) for name in names},
         final_observations=finals,
         final_states=torch.cat([part.final_states.to(device) for part in parts])[
             torch.as_tensor(order, device=device)
@@ -63,8 +55,7 @@ def joined(parts: Sequence[Rollout]) -> Rollout:
 def joined_states(parts: Sequence[Any]) -> Any:
     """Return the state of all sub-environments.
 
-    Args:
-        parts: dicts, at any depth, of lists and tensors with an entry for each sub-environment.
+    The parts are dicts, at any depth, of lists and tensors with an entry for each.
     """
     first = parts[0]
     if len(parts) == 1:

@@ -4,65 +4,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from rlkl.engines.base import Engine
 from rlkl.envs.observations import VECTOR
 from rlkl.envs.tensor_env import TensorEnvironment, TensorStep
 from rlkl.envs.tensor_spaces import TensorDecoder, TensorObservations
 from rlkl.numerics.tensor_normalization import TensorObservationNormalizer
+from rlkl.rollouts.collector import BaseCollector
 from rlkl.rollouts.rollout import Episode
 from rlkl.rollouts.tensor_rollout import TensorRollout
 from rlkl.utils.errors import BrokenEnvironmentError
 
 
-class TensorCollector:
-    """Collects successive rollouts on a device; episodes continue from one to the next.
+class TensorCollector(BaseCollector):
+    """Collects rollouts on a device, which is also that of the engine.
 
-    It does the same as `Collector`, and its state has the same keys.
-
-    Args:
-        envs: stepped together; reset here.
-        engine: of the current policy, on the environments' device.
-        rollout_steps: T, steps of each sub-environment in a rollout.
-        generator: source of sampled actions.
-        seeds: of the sub-environments.
-        normalizer: of observation vectors, if any; not updated here.
+    Its state has the same keys as that of `Collector`.
     """
 
-    def __init__(
-        self,
-        envs: TensorEnvironment,
-        engine: Engine,
-        rollout_steps: int,
-        generator: Generator,
-        seeds: list[int],
-        normalizer: TensorObservationNormalizer | None = None,
-    ) -> None:
-        self.engine = engine
-        self.policy = engine.policy
-        self.rollout_steps = rollout_steps
-        self.generator = generator
-        self.normalizer = normalizer
-        self.env_steps = 0
-        self._decode = TensorDecoder(self.policy.decoder, envs.device)
-        self.restart(envs, seeds)
+    normalizer: TensorObservationNormalizer | None
 
     def restart(self, envs: TensorEnvironment, seeds: list[int]) -> None:
         """Reset all sub-environments; episodes in progress are not counted."""
         self.envs, num_envs = envs, envs.num_envs
+        self._decode = TensorDecoder(self.policy.decoder, envs.device)
         self._observations = envs.reset(seeds)
         self._begins = torch.ones(num_envs, dtype=torch.bool, device=envs.device)
         self._states = self.policy.initial_state(num_envs)
         self._returns = torch.zeros(num_envs, dtype=torch.float64, device=envs.device)
         self._lengths = torch.zeros_like(self._returns)
-
-    def collect(self) -> TensorRollout:
-        """Return the next rollout with a transition; a short one may have autoreset steps only."""
-        while True:
-            rollout = self._collect()
-            if rollout.num_transitions:
-                return rollout
 
     @torch.no_grad()
     def _collect(self) -> TensorRollout:
@@ -88,12 +58,12 @@ class TensorCollector:
                 self._states = after.masked_fill(step.begins[:, None], 0)
         record.begin(steps, self._observations, self._begins, self._states)
         episodes, num_transitions = self._read(record)
-        rows, raw_vectors = record.rows, record.observations.get(VECTOR)
+        rows, raw_vectors = record.rows, None
+        if self.normalizer is not None and VECTOR in record.observations:
+            raw_vectors = record.observations[VECTOR][:steps]
         return TensorRollout(
             observations=self._normalized(record.observations),
-            raw_vectors=raw_vectors[:steps]
-            if raw_vectors is not None and self.normalizer
-            else None,
+            raw_vectors=raw_vectors,
             states=torch.stack(record.states),
             actions=torch.stack(record.actions),
             rewards=rows["rewards"],
@@ -143,10 +113,9 @@ class TensorCollector:
         )
         return episodes, int(is_transition.sum())
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state to resume from; see `Collector.state_dict`."""
+    def _under_way(self) -> dict[str, Any] | None:
         environments = self.envs.state()
-        under_way = environments and {
+        return environments and {
             "environments": environments,
             "observations": {key: rows.clone() for key, rows in self._observations.items()},
             "begins": self._begins.tolist(),
@@ -154,36 +123,23 @@ class TensorCollector:
             "returns": self._returns.tolist(),
             "lengths": [int(length) for length in self._lengths.tolist()],
         }
-        return {
-            "env_steps": self.env_steps,
-            "generator": self.generator.get_state(),
-            "under_way": under_way,
-        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from what `state_dict` returned."""
-        self.env_steps = int(state["env_steps"])
-        self.generator.set_state(state["generator"])
-        under_way = state["under_way"]
-        if under_way is not None:
-            device = self.envs.device
-            self.envs.set_state(under_way["environments"])
-            self._observations = {
-                key: rows.to(device) for key, rows in under_way["observations"].items()
-            }
-            self._begins = torch.tensor(under_way["begins"], device=device)
-            self._states = under_way["states"].to(self._states)
-            self._returns = torch.tensor(under_way["returns"], dtype=torch.float64).to(device)
-            self._lengths = torch.tensor(under_way["lengths"], dtype=torch.float64).to(device)
+    def _continue(self, under_way: dict[str, Any]) -> None:
+        device = self.envs.device
+        self.envs.set_state(under_way["environments"])
+        self._observations = {
+            key: rows.to(device) for key, rows in under_way["observations"].items()
+        }
+        self._begins = torch.tensor(under_way["begins"], device=device)
+        self._states = under_way["states"].to(self._states)
+        self._returns = torch.tensor(under_way["returns"], dtype=torch.float64).to(device)
+        self._lengths = torch.tensor(under_way["lengths"], dtype=torch.float64).to(device)
 
 
 class _Record:
     """Buffers of a rollout. Results are copied: environments may reuse their tensors.
 
-    Args:
-        steps: T.
-        envs: of the rollout.
-        observations: of the first step, for their shapes.
+    The observations are those of the first step, for their shapes.
     """
 
     def __init__(
@@ -192,15 +148,12 @@ class _Record:
         self.observations = {
             key: rows.new_empty((steps + 1, *rows.shape)) for key, rows in observations.items()
         }
-        self.finals = (
-            {}
-            if envs.skips_rows
-            else {key: rows.new_empty((steps, *rows.shape)) for key, rows in observations.items()}
-        )
-        flags, numbers = (
-            ("terminated", "truncated", "is_transition"),
-            ("rewards", "returns", "lengths"),
-        )
+        self.finals: TensorObservations = {}
+        if not envs.skips_rows:
+            shown = self.observations.items()
+            self.finals = {key: torch.empty_like(rows[1:]) for key, rows in shown}
+        flags = "terminated", "truncated", "is_transition"
+        numbers = "rewards", "returns", "lengths"
         kinds = dict.fromkeys(flags, torch.bool) | dict.fromkeys(numbers, torch.float64)
         shape = (steps, envs.num_envs)
         self.rows = {
@@ -232,13 +185,8 @@ class _Record:
     ) -> None:
         """Write the results of step t.
 
-        Args:
-            t: number of the step.
-            samples: of the policy's distribution, `[N, ...]`.
-            after: memory states after the step, `[N, state_size]`.
-            step: of the environments.
-            returns: rewards so far of the episodes in progress, `[N]`.
-            lengths: their environment steps so far, `[N]`.
+        `after` are the memory's states after it, `returns` and `lengths` those so far of the
+        episodes in progress, `[N]`.
         """
         self.actions.append(samples)
         self.final_states.append(after)
@@ -266,11 +214,6 @@ class _Record:
         if VECTOR in self.finals:
             finals = ~self.finals[VECTOR].float().isfinite().all(-1)
             broken = torch.cat((broken, finals & is_over))
-        several = torch.stack(
-            [
-                row.double()
-                for row in (rows["is_transition"], is_over, rows["returns"], rows["lengths"])
-            ]
-        )
-        tops = torch.stack((broken_rewards.any(0), broken.any(0))).double()
-        return torch.cat((tops, several.flatten(0, 1)))
+        tops = torch.stack((broken_rewards.any(0), broken.any(0)))
+        several = tops, rows["is_transition"], is_over, rows["returns"], rows["lengths"]
+        return torch.cat([part.double() for part in several])

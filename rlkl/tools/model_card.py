@@ -33,11 +33,7 @@ def model_card(
 ) -> str:
     """Return the text of a package's `README.md`.
 
-    Args:
-        name: of the package's folder.
-        content: of its `policy.yaml`.
-        exported: its ONNX model; None without one.
-        trained: the policy.
+    The name is that of its folder, and the content that of its `policy.yaml`.
     """
     algo = content["config"]["algo"]["name"]
     parts = [

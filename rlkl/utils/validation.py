@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
+from typing import Any
 
 from rlkl.utils.errors import ConfigError, MissingPackageError
 
@@ -38,6 +39,13 @@ def check_range(
         bounds = {"above": above, "at least": at_least, "below": below, "at most": at_most}
         expected = " and ".join(f"{word} {b:g}" for word, b in bounds.items() if b is not None)
         raise ConfigError(f"{key}={value}: expected a number {expected or 'that is finite'}")
+
+
+def check_ranges(prefix: str, config: Any, *keys: str, **bounds: float) -> None:
+    """Raise as `check_range` does unless fields are within the same bounds, or None."""
+    for key in keys:
+        if (value := getattr(config, key)) is not None:
+            check_range(f"{prefix}{key}", value, **bounds)
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:

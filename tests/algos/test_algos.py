@@ -42,7 +42,8 @@ from rlkl.engines.base import Acting
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import ACTION_MASK, Observations
 from rlkl.models.policy import Policy
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.rollouts.batch import Batch
+from rlkl.rollouts.make import make_batch
 from rlkl.utils.errors import ConfigError
 
 

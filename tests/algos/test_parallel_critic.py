@@ -104,7 +104,7 @@ def test_restoring_trainer_restores_worker(learner: Learner) -> None:
     generator = learner.critic_fit.state_dict()["generator"].clone()
     restored = critic.detach().clone()
     rollout = learner.collector.collect()
-    batch = rlkl.rollouts.batch.make_batch(rollout, make_engine(learner.policy), 0.99, 0.95)
+    batch = rlkl.rollouts.make.make_batch(rollout, make_engine(learner.policy), 0.99, 0.95)
     learner.critic_fit.update(batch, 0.0)
     expected = critic.detach().clone()
     learner.critic_fit.generator.set_state(generator)

@@ -35,8 +35,9 @@ from rlkl.envs.observations import VECTOR
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Policy, PolicyConfig
 from rlkl.numerics.advantages import generalized_advantages
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.make import make_batch
 from rlkl.rollouts.rollout import Rollout
 from rlkl.utils.seeding import RandomStreams
 

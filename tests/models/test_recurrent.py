@@ -19,8 +19,9 @@ from rlkl.engines.torch import TorchEngine
 from rlkl.models.policy import Inputs, Policy, PolicyConfig
 from rlkl.models.recurrent import Memory, Sequences
 from rlkl.numerics.advantages import generalized_advantages
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.make import make_batch
 from rlkl.rollouts.rollout import Rollout
 
 KINDS = pytest.mark.parametrize("kind", ["gru", "lstm"])

@@ -14,8 +14,9 @@ from torch import Generator
 from rlkl.engines.make import make_engine
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.numerics.normalization import ObservationNormalizer
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.make import make_batch
 from rlkl.rollouts.rollout import Rollout
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)

@@ -27,8 +27,9 @@ from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.envs.observations import ACTION_MASK, VECTOR
 from rlkl.models.policy import Policy
 from rlkl.numerics.normalization import ObservationNormalizer, RewardScaler, RunningMoments
-from rlkl.rollouts.batch import Batch, make_batch, minibatches
+from rlkl.rollouts.batch import Batch, minibatches
 from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.make import make_batch
 from rlkl.rollouts.rollout import Rollout
 
 

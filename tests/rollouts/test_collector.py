@@ -26,8 +26,8 @@ from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.envs.observations import VECTOR
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.numerics.normalization import ObservationNormalizer
-from rlkl.rollouts.batch import make_batch
 from rlkl.rollouts.collector import Collector
+from rlkl.rollouts.make import make_batch
 
 
 @BOTH_MODES

@@ -20,8 +20,8 @@ from rlkl.envs.torch_tasks import TorchAcrobot, TorchCartPole, TorchPendulum
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.models.policy import Inputs
 from rlkl.numerics.normalization import ValueNormalizer
+from rlkl.rollouts.collector import BaseCollector
 from rlkl.rollouts.make import (
-    AnyCollector,
     make_batch,
     make_collector,
     make_normalizer,
@@ -48,7 +48,7 @@ def environment(name: str, kind: str) -> Any:
     )
 
 
-def parts(name: str, kind: str, steps: int = 20, **settings: Any) -> tuple[AnyCollector, Any, Any]:
+def parts(name: str, kind: str, steps: int = 20, **settings: Any) -> tuple[BaseCollector, Any, Any]:
     """Return a collector with its normalizer and its reward scaler."""
     envs = environment(name, kind)
     policy = small_policy(envs.encoder, envs.action_space, **{"engine": "torch"} | settings)

@@ -17,7 +17,8 @@ from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import Metrics
 from rlkl.engines.make import make_engine
 from rlkl.numerics.divergence_formulas import jensen_shannon_estimate
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.rollouts.batch import Batch
+from rlkl.rollouts.make import make_batch
 from rlkl.training.diagnostics import compare_with_old
 
 ENVS = ["CartPole-v1", "Pendulum-v1"]

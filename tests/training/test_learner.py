@@ -15,7 +15,7 @@ from learning_loop import CORE, iterate
 import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.engines.make import make_engine
-from rlkl.rollouts.batch import make_batch
+from rlkl.rollouts.make import make_batch
 from rlkl.training.report import TAGS
 
 QUIET = rlkl.LoggerConfig(tensorboard=False, progress="none")

@@ -25,7 +25,7 @@ from rlkl.algos.critic import CriticConfig, CriticFit
 from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import PolicyConfig
-from rlkl.rollouts.batch import make_batch
+from rlkl.rollouts.make import make_batch
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.nonfinite_guard import copied

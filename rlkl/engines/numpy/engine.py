@@ -61,10 +61,7 @@ class NumpyEngine(TorchEngine):
 
     Distributions without a closed form here (multi-discrete and multi-binary actions, the beta
     distribution, the entropy of a squashed Gaussian) are differentiated by torch, down to the
-    network's output.
-
-    Args:
-        policy: one for which `unsupported` is empty.
+    network's output. `unsupported` must be empty for the policy.
     """
 
     name = "numpy"

@@ -133,11 +133,6 @@ class Perceptron:
         self._changes: list[Array] = []
         self._products: list[Array] = []
 
-    @property
-    def num_inputs(self) -> int:
-        """I, the size of x."""
-        return int(self.weights[0].shape[1])
-
     def _new_buffers(self, rows: int) -> _Buffers:
         outputs, derivatives, gradients = (self._outputs_for(rows) for _ in range(3))
         return _Buffers(outputs, derivatives, gradients, np.ones(rows, self.biases[0].dtype))

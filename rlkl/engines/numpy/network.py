@@ -153,12 +153,9 @@ class NumpyNetwork:
     def backward(
         self, gradients: Array, into: Sequence[Array] | None = None, *, stops_outward: bool = True
     ) -> None:
-        """Write the gradient of a loss at the last `forward`; see `Head.backward`.
+        """Write the gradient of a loss at the last `forward`, from ∂loss/∂output, `[B, P]`.
 
-        Args:
-            gradients: ∂loss/∂output, `[B, P]`.
-            into: one array for each parameter; None for the parameters' own gradient.
-            stops_outward: see there.
+        The arguments are those of `Head.backward`; `into` None is the parameters' own gradient.
         """
         into = self._gradient if into is None else into
         gradients = self.head.backward(gradients, into, stops_outward=stops_outward)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
-from typing import Any
 
 from rlkl.tools.bench.clock import Measurement
 from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig, Case
@@ -148,8 +147,3 @@ def _memory(config: BenchConfig, results: list[Result]) -> list[str]:
         f"The memory that training adds after its start rises from {added[0]:.1f} to "
         f"{added[1]:.1f} MB."
     ]
-
-
-def as_json(config: BenchConfig, results: list[Result]) -> dict[str, Any]:
-    """Return a work and all measurements."""
-    return {"config": asdict(config), "results": [asdict(result) for result in results]}

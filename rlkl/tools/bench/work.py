@@ -13,7 +13,7 @@ from rlkl.envs.make import BACKENDS, EnvConfig, make_training_env, make_vector_e
 from rlkl.models.recurrent import MEMORIES
 from rlkl.training.resource_checks import check_memory, checked_device
 from rlkl.utils.errors import ConfigError, MissingPackageError
-from rlkl.utils.validation import check_choice, check_installed, check_range
+from rlkl.utils.validation import check_choice, check_installed, check_range, check_ranges
 
 RLKL = "rlkl"
 HIDDEN_SIZES = (64, 64)
@@ -104,18 +104,13 @@ class BenchConfig:
         check_choice("backend", self.backend, BACKENDS)
         if self.beside_cpu and self.device is None:
             raise ConfigError("beside_cpu=true: there is no other device; set device=cuda")
-        for key in ("rollout_steps", "minibatch_size"):
-            check_range(key, getattr(self, key), at_least=1)
-        for key in ("num_epochs", "cg_iterations", "repetitions"):
-            check_range(key, getattr(self, key), at_least=1, at_most=10_000)
-        for key in ("warmup_env_steps", "env_steps"):
-            check_range(key, getattr(self, key), at_least=1, at_most=10**15)
-        for key in ("learning_rate", "value_coefficient", "max_kl"):
-            check_range(key, getattr(self, key), above=0)
-        if self.max_grad_norm is not None:
-            check_range("max_grad_norm", self.max_grad_norm, above=0)
-        check_range("gamma", self.gamma, at_least=0, at_most=1)
-        check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
+        check_ranges("", self, "rollout_steps", "minibatch_size", at_least=1)
+        counts = "num_epochs", "cg_iterations", "repetitions"
+        check_ranges("", self, *counts, at_least=1, at_most=10_000)
+        check_ranges("", self, "warmup_env_steps", "env_steps", at_least=1, at_most=10**15)
+        positive = "learning_rate", "value_coefficient", "max_kl", "max_grad_norm"
+        check_ranges("", self, *positive, above=0)
+        check_ranges("", self, "gamma", "gae_lambda", at_least=0, at_most=1)
         check_range("clip_ratio", self.clip_ratio, above=0, below=1)
         for number in self.num_envs:
             check_range("num_envs", number, at_least=1, at_most=65536)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rlkl.training.checkpoint import CHECKPOINTS
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.validation import check_choice, check_range, check_ranges
 
 ENV_STEPS = 50_000
 """Default number of environment steps that are recorded of a run's policy."""
@@ -45,10 +45,8 @@ class CloneConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for key in ("env_steps", "episodes", "patience"):
-            value = getattr(self, key)
-            if value is not None:
-                check_range(key, value, at_least=1, at_most=10**9)
+        counts = "env_steps", "episodes", "patience", "batch_size"
+        check_ranges("", self, *counts, at_least=1, at_most=10**9)
         if self.env_steps is not None and self.episodes is not None:
             raise ConfigError(
                 f"env_steps={self.env_steps} and episodes={self.episodes}: each says how much data "
@@ -57,7 +55,4 @@ class CloneConfig:
         check_choice("checkpoint", self.checkpoint, CHECKPOINTS)
         check_range("held_out", self.held_out, above=0, below=1)
         check_range("epochs", self.epochs, at_least=1, at_most=100_000)
-        check_range("batch_size", self.batch_size, at_least=1, at_most=10**9)
-        check_range("learning_rate", self.learning_rate, above=0)
-        if self.max_grad_norm is not None:
-            check_range("max_grad_norm", self.max_grad_norm, above=0)
+        check_ranges("", self, "learning_rate", "max_grad_norm", above=0)

@@ -140,13 +140,6 @@ def fit(
     parameters of the epoch with the lowest held-out loss. Observations and rewards are normalized
     by statistics of the fitted demonstrations, which then do not change.
 
-    Args:
-        demonstrations: to fit.
-        held_out: other episodes.
-        learner: of a new run.
-        config: the settings.
-        tell: gets a line for each epoch.
-
     Returns:
         The rows of both fits, those of epoch 0, before the fit, included. The second is empty
         without `fit_critic`.

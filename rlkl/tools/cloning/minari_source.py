@@ -40,13 +40,9 @@ def find_data_set(name: str) -> Path | None:
 class MinariSource:
     """The episodes of a Minari data set.
 
-    Args:
-        name: its id or folder, as the user typed it.
-        folder: from `find_data_set`.
-
     Attributes:
-        name: as the user typed it.
-        folder: with its files.
+        name: its id or folder, as the user typed it.
+        folder: with its files, from `find_data_set`.
         env: the environment in which it was recorded; None if it does not say.
 
     Raises:

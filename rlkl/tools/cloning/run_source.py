@@ -32,12 +32,8 @@ from rlkl.utils.streams import tell
 class RunSource:
     """The policy of a run, which acts with sampled actions in new environments.
 
-    Args:
-        run_dir: the run's folder, or a checkpoint.
-        checkpoint: `last` or `best`.
-
     Attributes:
-        name: the folder as typed.
+        name: the run's folder or checkpoint, as typed.
         train: the config of a new run like this one.
 
     Raises:

@@ -39,11 +39,7 @@ def cautions(
 ) -> list[Caution]:
     """Return all cautions, warnings first.
 
-    Args:
-        envs: all environments.
-        pairs: `pair_rows` of all environments.
-        by_env: `pair_rows_by_environment`.
-        unread: reasons by folder.
+    The pairs are `pair_rows` and `pair_rows_by_environment`; `unread` has a reason for each folder.
     """
     entries = [entry for env in envs for entry in env.entries]
     found = [

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
-from itertools import cycle, product
+from itertools import product
 
 import numpy as np
 
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
 from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
-from rlkl.tools.experiments.drawing import COLORS, Figure, Line, label
+from rlkl.tools.experiments.drawing import Figure, draw_training
 from rlkl.tools.rows import Row, Rows, column, grouped
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
@@ -109,41 +109,21 @@ def tabulate(rows: Rows) -> Rows:
     return table
 
 
-SEED_LINES = (
-    Line(COLORS["blue"], "-"),
-    Line(COLORS["vermilion"], "--"),
-    Line(COLORS["green"], "-."),
-    Line(COLORS["orange"], ":"),
-)
-
-
 def draw(figure: Figure, rows: Rows) -> None:
     """Draw KL, β and return over training: a column per variant, a line per seed."""
     by_variant = grouped(rows, "variant")
-    panels = figure.subplots(3, len(by_variant), squeeze=False, sharex=True, sharey="row")
     keys = {
         "kl_mean": "KL(old ‖ new), nats",
         "kl_coefficient": "β of the update",
         "return": "training return,\nlast 100 episodes",
     }
-    for (name, found), of_variant in zip(by_variant.items(), panels.T, strict=True):
-        for axes, key in zip(of_variant, keys, strict=True):
-            # Seeds share styles if there are more.
-            seeds = grouped(found, "seed").items()
-            for (seed, of_seed), line in zip(seeds, cycle(SEED_LINES), strict=False):
-                steps = [x / 1000 for x in column(of_seed, "env_steps")]
-                values = column(of_seed, key)
-                axes.plot(steps, values, **line.style, linewidth=1.2, label=f"seed {seed}")
-            label(axes, name if key == "kl_mean" else "", "", "")
+    panels = draw_training(figure, by_variant, keys, "lower left")
+    for found, axes in zip(by_variant.values(), panels[0], strict=True):
         target = float(found[0]["target"])
         if np.isfinite(target):
-            of_variant[0].axhspan(target / 1.5, 1.5 * target, color="#BBBBBB", alpha=0.6)
-        of_variant[-1].set_xlabel("environment steps, thousands")
-    for axes, name_of_axis in zip(panels[:, 0], keys.values(), strict=True):
-        axes.set_ylabel(name_of_axis)
+            axes.axhspan(target / 1.5, 1.5 * target, color="#BBBBBB", alpha=0.6)
     panels[0, 0].set(yscale="log", ylim=(1e-5, 1))
     panels[1, 0].set_yscale("log")
-    panels[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.suptitle(
         "β follows its target (β is constant in the grey band); "
         "as the learning rate falls to 0, no β reaches it",

@@ -1,8 +1,11 @@
 """Style of the figures: colours for the colour-blind, dashes and markers."""
 
 import io
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from rlkl.tools.rows import Rows, column, grouped
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -49,6 +52,14 @@ ALGORITHM_LINES = {
 }
 
 
+SEED_LINES = (
+    Line(COLORS["blue"], "-"),
+    Line(COLORS["vermilion"], "--"),
+    Line(COLORS["green"], "-."),
+    Line(COLORS["orange"], ":"),
+)
+
+
 def new_figure(inches: tuple[float, float]) -> Figure:
     """Return an empty figure of this width and height."""
     import matplotlib.figure  # noqa: PLC0415
@@ -77,3 +88,28 @@ def label(axes: Axes, title: str, x: str, y: str, **properties: Any) -> None:
     axes.set_title(title, fontsize=11)
     axes.set(xlabel=x, ylabel=y, **properties)
     axes.grid(alpha=0.25)
+
+
+def draw_training(
+    figure: Figure, by_variant: dict[str, Rows], keys: dict[str, str], corner: str
+) -> Any:
+    """Draw columns along `env_steps`: a panel for each key and variant, a line for each seed.
+
+    `keys` has the names of the axes. Return the panels, `[keys, variants]`; the legend is in a
+    corner of the first.
+    """
+    panels = figure.subplots(len(keys), len(by_variant), squeeze=False, sharex=True, sharey="row")
+    for (name, found), of_variant in zip(by_variant.items(), panels.T, strict=True):
+        for axes, key in zip(of_variant, keys, strict=True):
+            # Seeds share styles if there are more.
+            seeds = grouped(found, "seed").items()
+            for (seed, of_seed), line in zip(seeds, cycle(SEED_LINES), strict=False):
+                steps = [x / 1000 for x in column(of_seed, "env_steps")]
+                values = column(of_seed, key)
+                axes.plot(steps, values, **line.style, linewidth=1.2, label=f"seed {seed}")
+            label(axes, name if axes is of_variant[0] else "", "", "")
+        of_variant[-1].set_xlabel("environment steps, thousands")
+    for axes, name in zip(panels[:, 0], keys.values(), strict=True):
+        axes.set_ylabel(name)
+    panels[0, 0].legend(frameon=False, fontsize=8, loc=corner)
+    return panels

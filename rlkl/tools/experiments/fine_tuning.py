@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ import numpy as np
 from rlkl.envs.make import EnvConfig
 from rlkl.rollouts.make import for_arrays
 from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
-from rlkl.tools.experiments.beta import SEED_LINES
-from rlkl.tools.experiments.drawing import Figure, label
+from rlkl.tools.experiments.drawing import Figure, draw_training
 from rlkl.tools.experiments.starts import trained
 from rlkl.tools.rows import Row, Rows, column, grouped
 from rlkl.training.checkpoint import as_bytes
@@ -131,21 +129,8 @@ def tabulate(rows: Rows) -> Rows:
 def draw(figure: Figure, rows: Rows) -> None:
     """Draw return and KL to the start over training: a column per β, a line per seed."""
     by_variant = grouped([row for row in rows if row["variant"] != BEFORE], "variant")
-    panels = figure.subplots(2, len(by_variant), squeeze=False, sharex=True, sharey="row")
     keys = {"return": "training return,\nlast 100 episodes", "kl": "KL(new ‖ start), nats"}
-    for (name, found), of_variant in zip(by_variant.items(), panels.T, strict=True):
-        for axes, key in zip(of_variant, keys, strict=True):
-            seeds = grouped(found, "seed").items()
-            for (seed, of_seed), line in zip(seeds, cycle(SEED_LINES), strict=False):
-                steps = [x / 1000 for x in column(of_seed, "env_steps")]
-                axes.plot(
-                    steps, column(of_seed, key), **line.style, linewidth=1.2, label=f"seed {seed}"
-                )
-            label(axes, name if key == "return" else "", "", "")
-        of_variant[-1].set_xlabel("environment steps, thousands")
-    for axes, name_of_axis in zip(panels[:, 0], keys.values(), strict=True):
-        axes.set_ylabel(name_of_axis)
-    panels[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    draw_training(figure, by_variant, keys, "upper left")
     figure.suptitle(
         "Fine-tuning on a changed task, with a KL penalty of weight β to the start", fontsize=12
     )

@@ -9,7 +9,8 @@ import torch
 from rlkl.algos import make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, PolicyOptimizer
 from rlkl.envs.ids import check_module
-from rlkl.rollouts.batch import Batch, make_batch
+from rlkl.rollouts.batch import Batch
+from rlkl.rollouts.make import make_batch
 from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig
 from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
 from rlkl.training.config import TrainConfig, saved_config
@@ -88,15 +89,10 @@ def restored(run_dir: str) -> Learner:
 def batches(learner: Learner, count: int) -> Iterator[Batch]:
     """Collect successive batches; the caller restores an actor that it changes in between."""
     config = learner.config
+    scaling = learner.reward_scaler, config.clip_rewards
     for _ in range(count):
-        yield make_batch(
-            learner.collector.collect(),
-            learner.engine,
-            config.gamma,
-            config.gae_lambda,
-            learner.reward_scaler,
-            config.clip_rewards,
-        )
+        rollout = learner.collector.collect()
+        yield make_batch(rollout, learner.engine, config.gamma, config.gae_lambda, *scaling)
 
 
 def new_optimizer(learner: Learner, config: AlgoConfig, batch: int) -> PolicyOptimizer:

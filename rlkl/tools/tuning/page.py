@@ -17,14 +17,10 @@ PAGE = "report.html"
 def write_page(
     study: Study, folder: Path, title: str, command: str, use: Sequence[str] = ()
 ) -> None:
-    """Write `report.html`, replacing an earlier one.
+    """Write `report.html` of a study with a trial to an existing folder, replacing an earlier one.
 
-    Args:
-        study: with at least one trial.
-        folder: an existing folder.
-        title: what is tuned.
-        command: the command line of the study.
-        use: lines about how to use the best config; commands are indented.
+    The title says what is tuned. `use` are lines about how to use the best config, commands
+    indented.
     """
     write_durably(folder / PAGE, page(study, title, command, use).encode())
 

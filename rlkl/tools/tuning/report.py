@@ -6,6 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlkl.tools.compare.text import plural
 from rlkl.tools.experiments.drawing import BLACK, COLORS, label, new_figure, save
 from rlkl.tools.rows import Rows, csv_text, markdown_table
 from rlkl.tools.tuning.space import Interval, Space
@@ -35,11 +36,8 @@ IMPORTANCE = (
 def write_report(study: Study, folder: Path, command: str, use: list[str]) -> None:
     """Write `report.md`, its figures and `trials.csv`, replacing those of earlier calls.
 
-    Args:
-        study: with at least one trial.
-        folder: an existing folder.
-        command: the command line of the study.
-        use: lines of Markdown about how to use the best config, if there is one.
+    The study has a trial, and the folder exists. `use` are lines of Markdown about how to use the
+    best config, if there is one.
     """
     trials, shares = study.trials, importances(study)
     figures = {"history": _history(trials, study.config.seeds)}
@@ -94,14 +92,10 @@ def counts(study: Study, trials: list[Trial]) -> str:
     config, count = study.config, Counter(trial.state for trial in trials)
     return (
         f"{len(trials)} of {max(len(trials), config.trials)} trials: {count['complete']} complete, "
-        f"{count['pruned']} pruned, {count['failed']} failed; {_seeds(config.seeds)} each; "
+        f"{count['pruned']} pruned, {count['failed']} failed; {plural(config.seeds, 'seed')} each; "
         f"{sum(trial.seconds for trial in trials) / 60:.1f} minutes. A trial's value is the mean "
         "over its seeds of the training return (last 100 episodes)."
     )
-
-
-def _seeds(number: int) -> str:
-    return f"{number} seed{'s' * (number > 1)}"
 
 
 def best_text(best: Trial, trials: list[Trial], study: Study) -> str:
@@ -125,7 +119,7 @@ def warnings(study: Study, trials: list[Trial]) -> list[str]:
         "optimistic. Train it with other seeds before you rely on it."
     )
     if seeds < 3:
-        found.append(f"Values of {_seeds(seeds)} vary much; use seeds=3 or more.")
+        found.append(f"Values of {plural(seeds, 'seed')} vary much; use seeds=3 or more.")
     failed = sum(trial.state == "failed" for trial in trials)
     if failed > len(trials) / 4:
         reason = next(trial.reason for trial in trials if trial.state == "failed")
@@ -208,7 +202,7 @@ def _history(trials: list[Trial], seeds: int) -> "Figure":
     so_far = [best if math.isfinite(best) else math.nan for best in accumulate(complete, max)]
     values.step([t.number for t in trials], so_far, where="post", color=BLACK, label="best so far")
     values.legend(frameon=False, fontsize=9)
-    return_name = f"training return, mean of {_seeds(seeds)}"
+    return_name = f"training return, mean of {plural(seeds, 'seed')}"
     label(values, "Trials", "trial", return_name)
     label(curves, "Learning curves", "environment steps", return_name)
     return figure

@@ -15,7 +15,7 @@ from rlkl.training.config import TrainConfig
 from rlkl.utils.atomic_files import check_plain_path
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.seeding import RandomStreams
-from rlkl.utils.validation import check_choice, check_range, check_text, one_line
+from rlkl.utils.validation import check_choice, check_range, check_ranges, check_text, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -40,14 +40,12 @@ class TuneConfig:
     study: str | None = None  # folder; None for runs/tuning/<env>/<algo>
 
     def __post_init__(self) -> None:
-        check_range("trials", self.trials, at_least=1, at_most=100_000)
+        check_ranges("", self, "trials", "startup_trials", at_least=1, at_most=100_000)
         check_range("seeds", self.seeds, at_least=1, at_most=100)
         check_choice("sampler", self.sampler, SAMPLERS)
         check_choice("pruner", self.pruner, PRUNERS)
-        check_range("startup_trials", self.startup_trials, at_least=1, at_most=100_000)
         check_range("reports", self.reports, at_least=1, at_most=10_000)
-        if self.parallel is not None:
-            check_range("parallel", self.parallel, at_least=1, at_most=1000)
+        check_ranges("", self, "parallel", at_least=1, at_most=1000)
         if self.study is not None:
             check_text("study", self.study)
 

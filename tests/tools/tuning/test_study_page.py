@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from browsing import Pages
-from made_studies import SPACE, FakeLearner, run, study_in
+from made_studies import SPACE, FakeLearner, failing_curve, run, study_in
 
-import rlkl
 from rlkl.tools.tuning import charts
 from rlkl.tools.tuning.page import page, write_page
 from rlkl.tools.tuning.space import Choice, Interval
@@ -71,12 +70,7 @@ def test_trials_without_the_key_are_left_out() -> None:
 
 
 def test_page_names_trials_and_escapes_text(tmp_path: Path, fake: type[FakeLearner]) -> None:
-    def curve(config: rlkl.TrainConfig, steps: int) -> float:
-        if len(fake.made) == 4:
-            raise ValueError("<script>alert(1)</script>\x1b[31m")
-        return 0.5 * steps + len(fake.made)
-
-    fake.curve = curve
+    fake.curve = failing_curve(4, "<script>alert(1)</script>\x1b[31m")
     study = study_in(tmp_path / "a", trials=2, seeds=2)
     run(study)
     write_page(study, tmp_path, "Tuning <x>", "rlkl tune 'a&b'", ["    rlkl train y", "With:"])

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from made_studies import SPACE, FakeLearner, run, study_in
+from made_studies import SPACE, FakeLearner, failing_curve, run, study_in
 
-import rlkl
 from rlkl.tools.tuning.report import _history, _values, warnings, write_report
 from rlkl.tools.tuning.space import Interval
 from rlkl.tools.tuning.study import Trial
@@ -32,12 +31,7 @@ def test_best_value_near_an_edge_is_reported(gamma: float, is_near: bool) -> Non
 
 @pytest.mark.slow
 def test_report_contains_trials_and_warnings(tmp_path: Path, fake: type[FakeLearner]) -> None:
-    def curve(config: rlkl.TrainConfig, steps: int) -> float:
-        if len(fake.made) == 3:
-            raise ValueError("it broke")
-        return 0.5 * steps + len(fake.made)
-
-    fake.curve = curve
+    fake.curve = failing_curve(3, "it broke")
     first = {"gamma": 0.75, "rollout_steps": 4, "algo.clip_ratio": "0.3"}
     study = study_in(tmp_path / "a", first=first, trials=2, seeds=1)
     FakeLearner.made = [None]  # type: ignore[list-item]  # so that trial 1 uses the second learner
