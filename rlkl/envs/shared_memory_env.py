@@ -167,17 +167,17 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._request("set_states", [pickle.dumps(part) for part in others])
         self._replies()
 
-    def call_each(self, name: str, args: Any = (), kwargs: Any = None) -> list[Any]:
-        """Return attributes of all sub-environments; see `SyncVectorEnv.call_each`."""
-        self._request("call_each", [(name, args, kwargs)] * (len(self._spans) - 1))
-        own: list[Any] = self._own.call_each(name, args, kwargs)
+    def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Return attributes of all sub-environments; see `SyncVectorEnv.call`."""
+        self._request("call", [(name, args, kwargs)] * (len(self._spans) - 1))
+        own: list[Any] = self._own.call(name, *args, **kwargs)
         return own + [value for part in self._replies() for value in part]
 
-    def set_each(self, name: str, values: list[Any]) -> None:
+    def set_attr(self, name: str, values: list[Any]) -> None:
         """Set an attribute of each sub-environment."""
         first, *others = [values[span] for span in self._spans]
-        self._request("set_each", [(name, part) for part in others])
-        self._own.set_each(name, first)
+        self._request("set_attr", [(name, part) for part in others])
+        self._own.set_attr(name, first)
         self._replies()
 
     def _request(self, method: str | None = None, messages: Sequence[Any] | None = None) -> None:

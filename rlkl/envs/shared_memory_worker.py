@@ -168,12 +168,12 @@ class _Worker:
             buffer[...] = rows
         return self._write(observations, infos)
 
-    def call_each(self, message: tuple[Any, ...]) -> list[Any]:
-        found: list[Any] = self.envs.call_each(*message)
-        return found
+    def call(self, message: tuple[str, Any, Any]) -> Any:
+        name, args, kwargs = message
+        return self.envs.call(name, *args, **kwargs)
 
-    def set_each(self, message: tuple[Any, ...]) -> None:
-        self.envs.set_each(*message)
+    def set_attr(self, message: tuple[str, list[Any]]) -> None:
+        self.envs.set_attr(*message)
 
     def states(self, _: None) -> bytes:
         return pickle.dumps(state_of(self.envs))

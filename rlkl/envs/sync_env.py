@@ -106,12 +106,12 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 self._keep_mask(infos, i, info[ACTION_MASK])
         return self._nested(buffers), rewards, terminated, truncated, infos
 
-    def call_each(self, name: str, args: Any = (), kwargs: Any = None) -> list[Any]:
+    def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Return an attribute of each sub-environment, or what it returns if it can be called."""
         found = [env.get_wrapper_attr(name) for env in self.envs]
-        return [value(*args, **kwargs or {}) if callable(value) else value for value in found]
+        return [value(*args, **kwargs) if callable(value) else value for value in found]
 
-    def set_each(self, name: str, values: list[Any]) -> None:
+    def set_attr(self, name: str, values: list[Any]) -> None:
         """Set an attribute of each sub-environment."""
         for env, value in zip(self.envs, values, strict=True):
             env.set_wrapper_attr(name, value)

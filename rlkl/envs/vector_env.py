@@ -5,8 +5,7 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -84,14 +83,7 @@ class VectorEnvironment:
     ) -> None:
         self._envs = envs
         self.info_keys = tuple(info_keys)
-        self._methods: dict[str, Callable[..., Any]] = {
-            "reset": envs.reset,
-            "step": envs.step,
-            "call": partial(attributes.call_all, envs),
-            "set_attr": partial(attributes.set_all, envs),
-        }
-        if isinstance(envs.unwrapped, AsyncVectorEnv):
-            self._methods = {name: quiet()(method) for name, method in self._methods.items()}
+        self._calling = quiet if isinstance(envs.unwrapped, AsyncVectorEnv) else nullcontext
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
@@ -176,7 +168,8 @@ class VectorEnvironment:
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the environments; raise an exception of one line."""
         try:
-            return self._methods[method](*args, **kwargs)
+            with self._calling():
+                return getattr(self._envs, method)(*args, **kwargs)
         except (Exception, SystemExit) as error:
             codes = self._exit_codes()
             self._end_processes()
