@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
+
+from rlkl.envs.spaces import SameStepVectorEnv
 
 
 class Functions(NamedTuple):
@@ -26,7 +26,7 @@ class Functions(NamedTuple):
     observe: Callable[[Any, Any], Any]
 
 
-class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+class JaxVectorEnv(SameStepVectorEnv):
     """N sub-environments in one compiled step, with SAME_STEP autoreset and final observations.
 
     First states are computed for all rows and used where an episode ended, so shapes are constant.
@@ -49,13 +49,8 @@ class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         import jax  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
 
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.num_envs = num_envs
+        super().__init__(num_envs, observation_space, action_space)
         self.max_episode_steps = max_episode_steps
-        self.single_observation_space = observation_space
-        self.single_action_space = action_space
-        self.observation_space = batch_space(observation_space, num_envs)
-        self.action_space = batch_space(action_space, num_envs)
         self._functions = functions
         self._jax: Any = jax
         self._begin = jax.jit(self._first)
@@ -131,9 +126,6 @@ class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             for tensor, leaf in zip(state, leaves, strict=True)
         ]
         self._carried = self._jax.tree.unflatten(tree, restored)
-
-    def close(self, **kwargs: Any) -> None:
-        """Do nothing."""
 
 
 def from_gymnasium(envs: Any) -> JaxVectorEnv:

@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector.utils import CloudpickleWrapper, batch_space
+from gymnasium.vector.utils import CloudpickleWrapper
 
 from rlkl.envs.shared_memory_worker import (
     ANSWERED,
@@ -33,13 +33,13 @@ from rlkl.envs.shared_memory_worker import (
     run_worker,
 )
 from rlkl.envs.snapshots import set_state, state_of
-from rlkl.envs.spaces import FLAT, leaves, nested
+from rlkl.envs.spaces import FLAT, SameStepVectorEnv, leaves, nested
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.cpu import usable_cores
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
 
-class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+class SharedMemoryVectorEnv(SameStepVectorEnv):
     """Steps N sub-environments in this process and one worker per further core, with SAME_STEP.
 
     This process steps the first sub-environments, each worker a further part. Actions,
@@ -72,16 +72,12 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 "env.backend=shared needs a Unix system on x86-64, where processes see each "
                 "other's writes in the order in which they were made; use env.backend=sync"
             )
-        self.num_envs = len(makers)
-        parts = np.array_split(np.arange(self.num_envs), min(cores or usable_cores(), len(makers)))
+        parts = np.array_split(np.arange(len(makers)), min(cores or usable_cores(), len(makers)))
         self._spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         # Before the workers: if it fails, the original exception is raised here.
         self._own = own = SyncVectorEnv(makers[self._spans[0]], info_keys)
+        super().__init__(len(makers), own.single_observation_space, own.single_action_space)
         self.metadata, self.render_mode = own.metadata, own.render_mode
-        self.single_observation_space = own.single_observation_space
-        self.single_action_space = own.single_action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._requested = 0
         context = multiprocessing.get_context()
         layout = layout_of(own, len(parts) - 1, self.num_envs)
