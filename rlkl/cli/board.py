@@ -41,9 +41,6 @@ def help_text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C; return the exit code."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return 0
     folders, port = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
         shown, notes = select_folders(folders)

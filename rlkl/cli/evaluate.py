@@ -54,11 +54,6 @@ COMMAND = RunCommand(
 WIDTH = 100
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _evaluate)
-
-
 def _evaluate(given: Namespace) -> None:
     run = open_run(given)
     kinds = ACTIONS if given.actions is None else (given.actions,)
@@ -96,3 +91,6 @@ def _table(statistics: dict[str, dict[str, float | None]]) -> Table:
     for kind, values in statistics.items():
         table.add_row(kind, *score_cells(values))
     return table
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _evaluate)

@@ -27,11 +27,6 @@ COMMAND = RunCommand(
 )  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _export)
-
-
 def _export(given: Namespace) -> None:
     run = open_run(given, with_environment=False)
     path = given.output or folder_of(given.run_dir) / f"{given.checkpoint}.onnx"
@@ -53,3 +48,6 @@ def _export(given: Namespace) -> None:
     with path.open("xb") as file:
         file.write(exported.model)
     print(path)
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _export)

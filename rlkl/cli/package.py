@@ -41,11 +41,6 @@ COMMAND = RunCommand(
 )  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _package)
-
-
 def _package(given: Namespace) -> None:
     with_onnx = given.onnx == "yes"
     path = check_output(given.run_dir, given.output, onnx=with_onnx)
@@ -54,3 +49,6 @@ def _package(given: Namespace) -> None:
     for file in sorted(path.iterdir()):
         print(f"{file.name:<20}  {file.stat().st_size:>10,} bytes")
     print(path)
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _package)

@@ -66,11 +66,6 @@ DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 """On Linux one of these variables is set if there is a display."""
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _watch)
-
-
 def _watch(given: Namespace) -> None:
     if given.video is not None:
         check_video(given.video)
@@ -118,3 +113,6 @@ def _shown(
         without_display()
         with closing(make_rendered_env(run.env, "rgb_array")) as env, Video(env, video) as film:
             yield env, film.capture
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _watch)
