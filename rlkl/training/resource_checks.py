@@ -5,6 +5,7 @@ import re
 import resource
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -134,15 +135,14 @@ def checked_device(name: str) -> torch.device:
 
 
 class DeviceMemoryError(Exception):
-    """A device ran out of memory; the message names what filled it."""
+    """A device ran out of memory in a run of a `TrainConfig`; the message names what filled it."""
 
-    def __init__(
-        self, reason: str, rollout_steps: int, num_envs: int, minibatches: int, parameters: int
-    ) -> None:
-        what = reason.split(". ", maxsplit=1)[0]
+    def __init__(self, error: torch.OutOfMemoryError, config: Any, parameters: int) -> None:
+        steps, num_envs = config.rollout_steps, config.env.num_envs
         super().__init__(
-            f"{what}: a batch has {rollout_steps * num_envs:,} steps "
-            f"(rollout_steps={rollout_steps} × env.num_envs={num_envs}), a minibatch "
-            f"1/{minibatches} of them, and the networks {parameters:,} parameters; expected fewer "
-            "steps or sub-environments, more algo.num_minibatches, or smaller networks"
+            f"{str(error).split('. ', maxsplit=1)[0]}: a batch has {steps * num_envs:,} steps "
+            f"(rollout_steps={steps} × env.num_envs={num_envs}), a minibatch "
+            f"1/{getattr(config.algo, 'num_minibatches', 1)} of them, and the networks "
+            f"{parameters:,} parameters; expected fewer steps or sub-environments, more "
+            "algo.num_minibatches, or smaller networks"
         )
