@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from rlkl.envs.ids import substitute
+from rlkl.training.checkpoint_writer import recreate_environments
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.start import start
@@ -93,18 +94,11 @@ def follow(learner: Learner, *, exact: bool = True) -> Summary:
     ranks, total = learner.ranks, learner.config.total_env_steps
     with stop_signal(once=False) as stop, closing(learner):
         if not exact:
-            _recreate(learner)
+            recreate_environments(learner)
         while learner.env_steps < total and not ranks.any(stop.is_set()):
             learner.iterate()
-            is_last = learner.env_steps >= total
-            if learner.iterations % learner.checkpoint_interval == 0 and not is_last:
-                _recreate(learner)
+            if learner.iterations % learner.checkpoint_interval == 0:
+                recreate_environments(learner)
         summary: Any = ranks.gather(None)[0]
     result: Summary = summary
     return result
-
-
-def _recreate(learner: Learner) -> None:
-    """Do what rank 0 does at a checkpoint."""
-    if learner.resets_at_checkpoints and learner.iterations:
-        learner.recreate_environments()

@@ -13,7 +13,7 @@ import torch
 
 from rlkl.rollouts.rollout import Episode
 from rlkl.training.callbacks import Callback, Callbacks
-from rlkl.training.checkpoint_writer import CheckpointWriter, RunRecord
+from rlkl.training.checkpoint_writer import CheckpointWriter, RunRecord, recreate_environments
 from rlkl.training.evaluation import Evaluation, EvaluationStoppedError
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import Logger, open_csv, write_json
@@ -174,7 +174,7 @@ class Run:
                     if self.record.unlogged is None:
                         self.checkpoints.save()
                     else:
-                        self.checkpoints.recreate_environments()
+                        recreate_environments(learner)
 
     @property
     def _is_over(self) -> bool:
