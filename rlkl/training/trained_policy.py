@@ -169,19 +169,3 @@ def run_episodes(run: TrainedRun, num_episodes: int, seed: int, actions: str) ->
         run.policy.normalizer,
         run.max_episode_steps,
     )
-
-
-def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
-    """Load the policy of a run.
-
-    Args:
-        run_dir: the run's folder, or a checkpoint.
-        checkpoint: `last`, or `best` for the policy with the best return.
-
-    Raises:
-        ConfigError: the checkpoint is missing or cannot be read.
-    """
-    path = checkpoint_path(run_dir, checkpoint)
-    state = load_checkpoint(path)
-    with taking_from(path):
-        return policy_from(state)
