@@ -173,7 +173,7 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Gymnasium from printing a worker's traceback in addition to the exception."""
+    """Keep Gymnasium from printing warnings, and a worker's traceback beside the exception."""
     level = gym.logger.min_level
     gym.logger.min_level = gym.logger.ERROR + 1
     try:
