@@ -234,8 +234,8 @@ def normalized(
     return observations | {VECTOR: normalizer(observations[VECTOR])}
 
 
-def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images as `[N, C, H, W]`.
+def channels_first(images: Any) -> Any:
+    """Return images, an array or a tensor, as `[N, C, H, W]`.
 
     Args:
         images: `[N, H, W]`, `[N, H, W, C]`, `[N, C, H, W]`, or stacks of K frames
@@ -244,8 +244,7 @@ def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if images.ndim == 3:
         return images[:, None]
     if images.shape[-1] <= images.shape[-3]:
-        # np.moveaxis is slower and gives the same view.
-        images = images.transpose(*range(images.ndim - 3), -1, -3, -2)
+        images = images.swapaxes(-1, -2).swapaxes(-2, -3)
     if images.ndim == 5:
         images = images.reshape(len(images), math.prod(images.shape[1:3]), *images.shape[3:])
     return images

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from rlkl.envs.actions import ActionDecoder
-from rlkl.envs.observations import VECTOR, ObservationEncoder
+from rlkl.envs.observations import VECTOR, ObservationEncoder, channels_first
 from rlkl.envs.spaces import Leaf
 from rlkl.utils.errors import BrokenEnvironmentError
 
@@ -132,15 +132,6 @@ class TensorEncoder:
             outside = ~code.any(1, keepdim=True)
             parts.append(code.to(self._dtype).masked_fill(outside, math.nan))
         return torch.cat(parts, -1)
-
-
-def channels_first(images: Tensor) -> Tensor:
-    """Return images as `[N, C, H, W]`; see `observations.channels_first`."""
-    if images.ndim == 3:
-        return images[:, None]
-    if images.shape[-1] <= images.shape[-3]:
-        images = images.movedim(-1, -3)
-    return images.flatten(1, 2) if images.ndim == 5 else images
 
 
 class TensorDecoder:
