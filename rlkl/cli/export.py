@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from functools import partial
 
-from rlkl.cli.flags import CHECKPOINT, MODULE, Flag, RunCommand, new_file, open_run
+from rlkl.cli.flags import Flag, RunCommand, new_file, open_run
 from rlkl.tools.export import OPSET, export_onnx
 from rlkl.training.checkpoint import folder_of
 from rlkl.utils.errors import ConfigError
@@ -21,8 +21,6 @@ COMMAND = RunCommand(
     (
         Flag("--output", "FILE.onnx", "a new file; by default in the run's folder",
              partial(new_file, suffixes=(".onnx",))),
-        CHECKPOINT,
-        MODULE,
     ),
 )  # fmt: skip
 

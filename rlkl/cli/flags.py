@@ -130,8 +130,13 @@ class RunCommand:
     name: str
     purpose: str
     examples: dict[str, str]  # command lines, and what each does
-    flags: tuple[Flag, ...]
+    own_flags: tuple[Flag, ...]
     keys: tuple[str, ...] = ()  # that may be changed; with any of them, also env.kwargs.*
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Its own flags, and those of every such command."""
+        return (*self.own_flags, CHECKPOINT, MODULE)
 
     def help_text(self) -> str:
         """Return the help text."""

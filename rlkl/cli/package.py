@@ -3,15 +3,7 @@
 from argparse import Namespace
 from functools import partial
 
-from rlkl.cli.flags import (
-    CHECKPOINT,
-    MODULE,
-    Flag,
-    RunCommand,
-    choice,
-    open_run,
-    whole_number,
-)
+from rlkl.cli.flags import Flag, RunCommand, choice, open_run, whole_number
 from rlkl.tools.packaging import check_output, package_run
 from rlkl.training.checkpoint import folder_of
 
@@ -34,8 +26,6 @@ COMMAND = RunCommand(
         Flag("--seed", "N", "of environments and actions (0)", whole_number, 0),
         Flag("--onnx", "yes|no", "whether to write policy.onnx (yes; extra: export)",
              partial(choice, choices=("yes", "no")), "yes"),
-        CHECKPOINT,
-        MODULE,
     ),
     ("env.id",),
 )  # fmt: skip
