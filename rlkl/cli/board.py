@@ -29,8 +29,7 @@ FLAGS = {"--port N": "default: the first free port from 6006 on"}
 MAX_LINKS = 10
 """Limit of links to folders that TensorBoard reads anyway: each may double the number of paths."""
 MAX_NOTES = 10
-EVENTS = "tfevents"
-"""Part of the names of the files that TensorBoard reads."""
+EVENTS = "tfevents"  # part of the names of the files that TensorBoard reads
 
 
 def help_text() -> str:

@@ -11,11 +11,8 @@ from torch import Tensor
 from rlkl.envs.tensor_spaces import as_tensor
 from rlkl.utils.errors import BrokenEnvironmentError
 
-ROWS = "info_rows"
-"""Key of the infos of `SyncVectorEnv`: a list of what `info_row` returns, `[N]`."""
-
-FINAL = "final_info"
-"""Key of vectorised infos: the infos of episode ends, with SAME_STEP autoreset."""
+ROWS = "info_rows"  # key of the infos of `SyncVectorEnv`: a list of what `info_row` returns, `[N]`
+FINAL = "final_info"  # key of vectorised infos: the infos of episode ends, with SAME_STEP autoreset
 
 
 def info_row(info: Mapping[str, Any], keys: Sequence[str]) -> list[float]:

@@ -15,8 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import nearest, one_line
 
-GIVEN: dict[str, Any] = {}
-"""Callables and environments that were passed in this process, by name."""
+GIVEN: dict[str, Any] = {}  # callables and environments that were passed in this process, by name
 
 
 def name_of(made_by: Any) -> str:

@@ -20,11 +20,8 @@ from rlkl.training.report import Video as LoggedVideo
 from rlkl.training.run_folder import writing
 from rlkl.utils.validation import seconds_of
 
-EPISODES = 100
-"""Training episodes in the mean that `stop_at_return` is compared with."""
-
-VIDEO_STEPS = 1000
-"""Limit of an episode in a video, in environment steps."""
+EPISODES = 100  # training episodes in the mean that `stop_at_return` is compared with
+VIDEO_STEPS = 1000  # limit of an episode in a video, in environment steps
 
 LOGGED_FRAMES, LOGGED_SIDE = 200, 320
 """Limits of a video in the logs: number of frames, and pixels of the longer side."""

@@ -21,8 +21,7 @@ from rlkl.utils.field_types import check_fields
 from rlkl.utils.untrusted_files import MissingFileError, read_bytes, reading
 from rlkl.utils.validation import check_choice, check_range, reading_parts
 
-FORMAT = 3
-"""Version of the format; raised by every change that older code cannot read."""
+FORMAT = 3  # version of the format; raised by every change that older code cannot read
 
 LAST = "last.pt"
 BEST = "best.pt"

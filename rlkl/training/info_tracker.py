@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rlkl.utils.errors import ConfigError
 
-SUCCESS = "is_success"
-"""A key whose share of episode ends is `info/success_rate`."""
+SUCCESS = "is_success"  # a key whose share of episode ends is `info/success_rate`
 
 _ENTRY = re.compile(r"([\w.-]+(?:/[\w.-]+)*)(?::(mean|last))?", re.ASCII)
 

@@ -18,12 +18,8 @@ from rlkl.training.report import Report
 from rlkl.utils.lines import WIDTH, paragraph
 from rlkl.utils.streams import failsafe_stdout
 
-REFRESH = 0.1
-"""Seconds between two updates of the live line."""
-
-
-MIN_BAR = 2
-"""Columns that the live line needs besides its text."""
+REFRESH = 0.1  # seconds between two updates of the live line
+MIN_BAR = 2  # columns that the live line needs besides its text
 
 
 class NoProgress(AbstractContextManager["NoProgress"]):

@@ -15,8 +15,7 @@ from rlkl.utils.errors import ConfigError
 TRANSITION_BYTES = 64
 """Memory of a transition without its observation, in the rollout and in the batch."""
 
-PARAMETER_BYTES = 16
-"""Memory of a parameter, its gradient and Adam's two moments, in float32."""
+PARAMETER_BYTES = 16  # memory of a parameter, its gradient and Adam's two moments, in float32
 
 SUBPROCESS_BYTES = 4 * 2**20
 """Memory of a sub-environment in its own process: pages that a forked Python has written to."""
@@ -24,11 +23,8 @@ SUBPROCESS_BYTES = 4 * 2**20
 SUBPROCESS_FILES = 2
 """Open files of the trainer per sub-environment process: its pipe and its sentinel."""
 
-MOST_PROCESSES = 4096
-"""Upper limit, above the number of cores of any machine."""
-
-DEVICES = re.compile(r"cpu(:0)?|(cuda|mps|xpu)(:\d+)?")
-"""Names of devices that rlkl accepts."""
+MOST_PROCESSES = 4096  # upper limit, above the number of cores of any machine
+DEVICES = re.compile(r"cpu(:0)?|(cuda|mps|xpu)(:\d+)?")  # names of devices that rlkl accepts
 
 GATES = {"none": 0, "gru": 3, "lstm": 4}
 CONTROL_GROUP_LIMITS = (

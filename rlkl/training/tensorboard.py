@@ -56,14 +56,12 @@ METRICS = {
 }
 """Result columns of the table: tags and titles."""
 
-IDENTITY = ("algo.name", "env.id", "seed")
-"""The hyperparameters that say which run it is."""
+IDENTITY = ("algo.name", "env.id", "seed")  # the hyperparameters that say which run it is
 
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
 """The hyperparameters that are selected when the table opens; TensorBoard selects five."""
 
-EVENTS = "events.out.tfevents."
-"""Prefix of the names of event files."""
+EVENTS = "events.out.tfevents."  # prefix of the names of event files
 
 SESSION_END = b"_hparams_/session_end_info"
 """Tag of the status at the end of a run, for TensorBoard's hparams plugin."""
@@ -74,8 +72,7 @@ NOT_VARIED = (
 )  # fmt: skip
 """Parts of a config that are not hyperparameters."""
 
-torch_summary: Any = torch.utils.tensorboard.summary
-"""Its functions have no type annotations."""
+torch_summary: Any = torch.utils.tensorboard.summary  # its functions have no type annotations
 
 Value = bool | float | str
 

@@ -47,8 +47,7 @@ from rlkl.utils.untrusted_files import reading
 
 __all__ = ["Summary", "TrainConfig", "Trainer", "complete", "resume", "train"]
 
-MOST_NOTE = 1000
-"""Maximum length of a note that `resume` prints."""
+MOST_NOTE = 1000  # maximum length of a note that `resume` prints
 
 
 class Trainer:

@@ -16,8 +16,7 @@ from rlkl.training.run_folder import run_name
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import one_line
 
-SECONDS_TO_CONNECT = 30.0
-"""After them the run is logged offline."""
+SECONDS_TO_CONNECT = 30.0  # after them the run is logged offline
 
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 255}
 """What W&B shows as finished, failed and killed."""
