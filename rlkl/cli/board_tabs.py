@@ -74,8 +74,7 @@ class _Runs(backend_context.Context):  # type: ignore[misc]
 def shown_keys(counts: dict[str, int]) -> list[str]:
     """Return the keys of the table's columns, the algorithm, environment and seed first.
 
-    Args:
-        counts: number of different values by key. Runs without the key do not count.
+    `counts` is the number of different values by key; runs without the key do not count.
     """
     differing = sorted(key for key, count in counts.items() if count > 1)
     first = [key for key in IDENTITY if key in (differing or counts)]

@@ -12,11 +12,9 @@ from rlkl.envs.tensor_spaces import actions_like, as_tensor, first_array
 
 
 class ArrayView(gym.vector.VectorEnv[Any, Any, Any]):
-    """The same environments with results as NumPy arrays; every step waits for the device.
+    """Environments of tensors or arrays with DLPack, with results as NumPy arrays.
 
-    Args:
-        envs: their results are tensors, or arrays with DLPack.
-        device: of the actions.
+    Every step waits for the device, which is that of the actions.
     """
 
     def __init__(

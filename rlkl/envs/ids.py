@@ -175,11 +175,7 @@ def _lost(env_id: str) -> str:
 
 
 def substitute(recorded: str, made_by: Any) -> None:
-    """Let what the user passes stand for the `env.id` of a run that is resumed in this process.
-
-    Args:
-        recorded: the run's `env.id`.
-        made_by: an id, a callable or an environment.
+    """Let an id, a callable or an environment stand for the recorded `env.id` of a resumed run.
 
     Raises:
         ConfigError: it is another id than the run's, or it is no callable.

@@ -76,11 +76,7 @@ def tensor_info_rows(
 ) -> Tensor:
     """Return the same as `info_rows` for infos of tensors, float64 on the device.
 
-    Args:
-        infos: of the vector environment.
-        keys: of the K numbers.
-        ended: as in `info_rows`.
-        like: any tensor `[N]` on the device.
+    `like` is any tensor `[N]` on the device.
     """
     rows = torch.stack([_tensor_column(infos, key, like) for key in keys], 1)
     if ended is not None and isinstance(finals := infos.get(FINAL), Mapping):

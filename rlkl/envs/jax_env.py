@@ -92,12 +92,7 @@ class JaxVectorEnv(SameStepVectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset all sub-environments; without a seed, the random numbers continue.
-
-        Args:
-            seed: of all sub-environments.
-            options: ignored.
-        """
+        """Reset all sub-environments; without a seed, the random numbers continue."""
         if seed is not None or self._carried is None:
             key = self._jax.random.PRNGKey(0 if seed is None else seed)
         else:
@@ -131,11 +126,8 @@ class JaxVectorEnv(SameStepVectorEnv):
 def from_gymnasium(envs: Any) -> JaxVectorEnv:
     """Return Gymnasium's functional environment, stepped by `JaxVectorEnv`.
 
-    In Gymnasium 1.4 its own `FunctionalJaxVectorEnv` lets all other sub-environments stand still
-    while one is reset, and waits for the device in every step.
-
-    Args:
-        envs: a `FunctionalJaxVectorEnv`, whose functions are vectorised already.
+    In Gymnasium 1.4 its own `FunctionalJaxVectorEnv`, whose functions are vectorised already, lets
+    all other sub-environments stand still while one is reset, and each step waits for the device.
     """
     functional = envs.func_env
 

@@ -59,12 +59,7 @@ class RslRlVectorEnv(SameStepVectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Reset all sub-environments if the environment can.
-
-        Args:
-            seed: given to the environment's `seed`, if it has such a method.
-            options: ignored.
-        """
+        """Reset all sub-environments, with a seed, if the environment has such methods."""
         if seed is not None and callable(getattr(self.env, "seed", None)):
             self.env.seed(seed)
         reset = getattr(self.env, "reset", None)
@@ -86,8 +81,6 @@ class RslRlVectorEnv(SameStepVectorEnv):
         self._seen = self._chosen(observations)
         return self._seen, rewards, ended & ~truncated, truncated, {"final_obs": final}
 
-    def close(self, **kwargs: Any) -> None:
+    def close_extras(self, **kwargs: Any) -> None:
         """Close the environment if it can."""
-        close = getattr(self.env, "close", None)
-        if callable(close):
-            close()
+        getattr(self.env, "close", lambda: None)()

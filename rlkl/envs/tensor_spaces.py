@@ -41,11 +41,7 @@ def as_tensor(values: Any, device: torch.device, where: str = "the environment")
 
 
 def actions_like(example: Any) -> Callable[[Tensor], Any]:
-    """Return the conversion of actions to the library of an array, by DLPack.
-
-    Args:
-        example: an array that the environment returned.
-    """
+    """Return the conversion of actions to the library of an example array, by DLPack."""
     if isinstance(example, Tensor):
         return lambda actions: actions
     convert: Callable[[Tensor], Any] = example.__array_namespace__().from_dlpack
@@ -65,13 +61,7 @@ class TensorEncoder:
 
     Numbers and shapes are checked here, finite values once for each rollout (`TensorCollector`):
     looking at values in every step would wait for the device. A Discrete observation outside its
-    space becomes NaN, so that the same check finds it.
-
-    Args:
-        encoder: of the same observations as arrays.
-        device: of the tensors.
-        num_envs: N.
-        where: the start of an error message.
+    space becomes NaN, so that the same check finds it. Messages start with `where`.
     """
 
     def __init__(
@@ -135,12 +125,7 @@ class TensorEncoder:
 
 
 class TensorDecoder:
-    """Converts samples to actions like `ActionDecoder`, as tensors.
-
-    Args:
-        decoder: of the same actions as arrays.
-        device: of the tensors.
-    """
+    """Converts samples to actions like `ActionDecoder`, as tensors on a device."""
 
     def __init__(self, decoder: ActionDecoder, device: torch.device) -> None:
         self._decoder, space = decoder, decoder.space

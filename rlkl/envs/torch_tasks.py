@@ -65,12 +65,7 @@ class TorchVectorEnv(SameStepVectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Reset all sub-environments.
-
-        Args:
-            seed: of the generator of all sub-environments; None continues its random numbers.
-            options: ignored.
-        """
+        """Reset all sub-environments; without a seed, the random numbers continue."""
         if seed is not None:
             self._generator.manual_seed(seed)
         self._state = self._initial()
@@ -78,10 +73,7 @@ class TorchVectorEnv(SameStepVectorEnv):
         return self._observe(self._state), {}
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Step all sub-environments.
-
-        Args:
-            actions: `[N]` integers or `[N, A]` numbers, on the device.
+        """Step all sub-environments with `[N]` integers or `[N, A]` numbers, on the device.
 
         Returns:
             Observations (first ones where an episode ended), rewards, terminations, truncations,

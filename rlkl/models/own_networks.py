@@ -106,12 +106,9 @@ def registered(config: PolicyConfig, key: str) -> Maker:
 
 
 class OwnNetwork(nn.Module):
-    """A user's module, whose errors name it in one line.
+    """A user's module, whose errors name its label in one line.
 
-    Args:
-        module: of the user.
-        label: what the messages call it.
-        view: what it reads of observations; None for a module that reads features.
+    `view` is what it reads of observations; None for a module that reads features.
     """
 
     columns: Tensor | None

@@ -44,11 +44,7 @@ def callbacks_of(config: TrainConfig) -> list[Callback]:
 
 
 class StopAtReturn(Callback):
-    """Ends the run when the mean return of the last 100 training episodes reaches a value.
-
-    Args:
-        value: smallest mean return; there must have been 100 episodes.
-    """
+    """Ends the run when the mean return of the last 100 training episodes reaches a value."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -62,11 +58,7 @@ class StopAtReturn(Callback):
 
 
 class StopAfter(Callback):
-    """Ends the run after some wall time; a resumed run counts from that of its checkpoint.
-
-    Args:
-        seconds: of training and evaluations together.
-    """
+    """Ends the run after seconds of training and evaluations, in a resumed run all together."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self._start = seconds, time.monotonic()
@@ -92,11 +84,9 @@ class StopAfter(Callback):
 
 
 class EvaluationVideo(Callback):
-    """Records an episode with deterministic actions, into `videos/` and the logs.
+    """Records an episode with deterministic actions every `interval` iterations.
 
-    Args:
-        interval: iterations between two videos.
-        env: of the run.
+    It goes into `videos/` and the logs.
 
     Raises:
         ConfigError: the environment cannot be rendered, or a package is missing.

@@ -51,11 +51,9 @@ class CheckpointConfig:
 
 
 def interval_of(config: Any, *, resets: bool) -> int:
-    """Return the iterations between two checkpoints of a run; see `CheckpointConfig.interval`.
+    """Return the iterations between two checkpoints of a `TrainConfig`; see `CheckpointConfig`.
 
-    Args:
-        config: a `TrainConfig`.
-        resets: whether environments are recreated at checkpoints.
+    `resets` says whether environments are recreated at checkpoints.
     """
     if config.checkpoint.interval is not None:
         return int(config.checkpoint.interval)

@@ -85,12 +85,7 @@ def obey(ranks: Ranks, env: Any = None) -> Summary:
 
 
 def follow(learner: Learner, *, exact: bool = True) -> Summary:
-    """Iterate until rank 0 ends the run; return its summary.
-
-    Args:
-        learner: of this rank.
-        exact: as in `Order`.
-    """
+    """Iterate until rank 0 ends the run; return its summary. `exact` is as in `Order`."""
     ranks, total = learner.ranks, learner.config.total_env_steps
     with stop_signal(once=False) as stop, closing(learner):
         if not exact:

@@ -51,12 +51,7 @@ def info_numbers(entries: Sequence[str]) -> list[InfoNumber]:
 class InfoTracker:
     """Averages numbers in infos: over the steps of an iteration, or over episode ends.
 
-    Args:
-        entries: as `logger.info_keys`.
-
-    Attributes:
-        numbers: that are tracked.
-        keys: theirs, the order of the last dimension of a rollout's `infos`.
+    `keys` are in the order of the last dimension of a rollout's `infos`.
     """
 
     def __init__(self, entries: Sequence[str]) -> None:

@@ -160,13 +160,7 @@ class CSVLogger:
 
 
 def open_csv(run_dir: Path, config: LoggerConfig, tags: Sequence[str]) -> CSVLogger:
-    """Open the CSV files, with the columns that a config asks for.
-
-    Args:
-        run_dir: an existing folder.
-        config: of the run's loggers.
-        tags: of callbacks; columns of a new `metrics.csv`.
-    """
+    """Open the CSV files; `tags` are those of callbacks, more columns of a new `metrics.csv`."""
     diagnosis = DIAGNOSIS_TAGS if config.diagnosis_interval else ()
     tags = [*(number.tag for number in info_numbers(config.info_keys)), *tags]
     files = CSVLogger(run_dir, [*diagnosis, *tags])

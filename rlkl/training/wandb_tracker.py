@@ -25,10 +25,7 @@ EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 255}
 class WandbTracker:
     """A run in W&B, whose steps are environment steps; offline without a key or a network.
 
-    Args:
-        run_dir: the run's folder; W&B's files go to `wandb/` in it.
-        config: of the run.
-        run_id: of a run to continue; empty for a new one.
+    W&B's files go to `wandb/` in the run's folder.
     """
 
     def __init__(self, run_dir: Path, config: TrainConfig, run_id: str) -> None:
