@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from rlkl.utils.errors import ConfigError, OtherRankError
 from rlkl.utils.streams import failsafe_streams
-from rlkl.utils.validation import nearest, one_line
+from rlkl.utils.validation import described, nearest, one_line
 from rlkl.version import __version__
 
 COMMANDS = {
@@ -106,7 +106,7 @@ def _run(arguments: list[str]) -> NoReturn:
     except Exception as error:
         if os.environ.get("RLKL_FULL_ERROR"):
             raise
-        fail(f"{type(error).__name__}: {one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
+        fail(f"{described(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
 
 
 def _imported(name: str) -> Any:

@@ -20,7 +20,7 @@ from rlkl.envs.snapshots import set_state, state_of
 from rlkl.envs.spaces import FLAT, leaves, nested
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import BrokenEnvironmentError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 SPINS = 200  # reads of a flag after which a waiting process yields its core between two reads
 SPIN_SECONDS = 0.002  # time of such reads after which a worker sleeps; waking it is slow
@@ -110,7 +110,7 @@ def run_worker(
             except Exception as error:
                 reply = error
                 if not isinstance(error, BrokenEnvironmentError):
-                    reply = BrokenEnvironmentError(f"{type(error).__name__}: {one_line(error)}")
+                    reply = BrokenEnvironmentError(described(error))
                 payload = ForkingPickler.dumps(reply)
             flags[HAS_REPLY] = reply is not None
             flags[ANSWERED] = answered

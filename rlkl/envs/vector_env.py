@@ -21,7 +21,7 @@ from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.snapshots import set_state, state_of
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described, one_line
 
 
 class Step(NamedTuple):
@@ -173,7 +173,7 @@ class VectorEnvironment:
         except (Exception, SystemExit) as error:
             codes = self._exit_codes()
             self._end_processes()
-            reason = f"{type(error).__name__}: {one_line(error)}"
+            reason = described(error)
             if isinstance(error, BrokenEnvironmentError):
                 reason = one_line(error)
             elif isinstance(error, EOFError | ConnectionError):

@@ -14,7 +14,7 @@ from rlkl.training.summary import Summary
 from rlkl.utils.errors import OtherRankError
 from rlkl.utils.ranks import Ranks
 from rlkl.utils.signals import stop_signal
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Lead:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if error is not None and self._is_waited_for:
-            self._ranks.gather(f"{type(error).__name__}: {one_line(error)}")
+            self._ranks.gather(described(error))
 
 
 def receive(ranks: Ranks) -> Order | Summary:

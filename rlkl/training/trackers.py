@@ -10,7 +10,7 @@ from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import LoggerConfig
 from rlkl.training.report import Report
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import check_installed, one_line
+from rlkl.utils.validation import check_installed, described
 
 
 class Tracker(Protocol):
@@ -62,8 +62,7 @@ class TrackerLogger:
 
 
 def _tell_of(name: str, error: Exception) -> None:
-    reason = f"{type(error).__name__}: {one_line(error)}"
-    tell(f"logger.tracker={name}: {reason}; training continues without it")
+    tell(f"logger.tracker={name}: {described(error)}; training continues without it")
 
 
 def check_tracker(config: LoggerConfig) -> None:
