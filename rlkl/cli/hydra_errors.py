@@ -43,6 +43,9 @@ def _explain(error: BaseException) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(owner):
         names = ", ".join(field.name for field in fields(owner) if field.name != "name")
         return f"{key}: {getattr(owner, 'name', 'the config')} has no such key; it has {names}"
+    if option := re.search(r"In '(.+)/(.+)': .*Key '\w+' not in ", line):
+        which = "the chosen algorithm" if str(key).startswith("algo.") else "the config"
+        return f"{option[1]}={option[2]}: sets {key}, which {which} does not have"
     if wrong := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", line):
         whole = "whole " * (wrong[2] == "Integer")
         return f"{key}={wrong[1]}: expected a {whole}number"

@@ -21,9 +21,9 @@ CONFIG_DIR = (
 )
 """Inside the installed package, or beside it in a checkout."""
 
-GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", "table1", "family", "ablation")
-OF_AN_EXPERIMENT = ("table1", "family")
+OF_AN_EXPERIMENT = ("table1", "family", "detail")
 """Groups that belong to one experiment, so `rlkl train --help` does not list them."""
+GROUPS = ("algo", "env", "policy", "critic", "logger", "experiment", *OF_AN_EXPERIMENT, "ablation")
 STACKED = ("experiment", "ablation")
 """Groups that take a list of options; the others take exactly one."""
 

@@ -4,18 +4,22 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+import yaml
 
 import rlkl
 from rlkl.algos import ALGORITHMS
 from rlkl.cli.compose import load, note_on_settings, overridden, with_env_settings
-from rlkl.cli.schema import GROUPS, options, register_schemas
-from rlkl.training.config import changes
+from rlkl.cli.schema import CONFIG_DIR, GROUPS, options, register_schemas
+from rlkl.training.config import changes, leaves
 from rlkl.utils.errors import ConfigError
 
 register_schemas()
 SLOW = pytest.mark.slow
 EVERYTHING_ON = "experiment=code_level_details"
-CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group) if group != "ablation"]
+SEPARATE = ("ablation", "detail")
+CHOICES = [
+    f"{group}={name}" for group in GROUPS if group not in SEPARATE for name in options(group)
+]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,28 @@ def test_ablation_turns_off_only_its_detail(algo: str, name: str) -> None:
 def test_ablation_without_effect_is_rejected(overrides: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"changes nothing here.*experiment=code_level_details"):
         load(overrides)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "kl_bound_low" else SLOW)
+        for name in options("detail")
+    ],
+)
+def test_detail_changes_all_that_it_sets(name: str) -> None:
+    algo = "algo=trpo" if name.startswith("kl_") else "algo=ppo_clip"
+    before = flat([algo, "env=halfcheetah"])
+    after = flat([algo, "env=halfcheetah", f"detail={name}"])
+    file = CONFIG_DIR / "detail" / f"{name}.yaml"
+    written = dict(leaves(yaml.safe_load(file.read_text()) or {}))
+    assert {key: was for key, was in after.items() if was != before[key]} == written
+
+
+def test_option_of_another_algorithm_is_named() -> None:
+    message = "detail=kl_bound_low: sets algo.max_kl, which the chosen algorithm does not have"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        load(["detail=kl_bound_low"])
 
 
 def test_overrides_cannot_name_code_to_run() -> None:

@@ -1,0 +1,135 @@
+"""Makes the tables of docs/details.md from run folders alone.
+
+    python scripts/details.py runs/grids/details
+    python scripts/details.py FOLDER --output=OTHER   # leaves the page as it is
+
+Reads as much of the grid as there is, and writes runs.csv (a row per run) beside the page, which
+has the command that makes the runs.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from leaderboard_rows import T_QUANTILES, return_at
+from pages import fill, markdown, run_script
+
+from rlkl.cli.compose import load
+from rlkl.cli.schema import CONFIG_DIR, options, register_schemas
+from rlkl.tools.compare import runs
+from rlkl.tools.compare.runs import Run
+from rlkl.tools.compare.text import number
+from rlkl.tools.rows import Rows, column, csv_text, grouped, select
+from rlkl.training.config import leaves
+from rlkl.utils.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "details.md"
+RESULTS = ROOT / "docs" / "results" / "details"
+
+
+@cache
+def details() -> dict[str, dict[str, Any]]:
+    """Return what each detail sets."""
+    folder = CONFIG_DIR / "detail"
+    texts = {name: (folder / f"{name}.yaml").read_text() for name in options("detail")}
+    return {name: dict(leaves(yaml.safe_load(text) or {})) for name, text in texts.items()}
+
+
+@cache
+def baseline(algo: str, env_id: str) -> dict[str, Any]:
+    """Return the settings of an algorithm in an environment with nothing changed."""
+    register_schemas()
+    return dict(leaves(asdict(load([f"algo={algo}", f"env.id={env_id}"]))))
+
+
+def detail_of(algo: str, env_id: str, settings: dict[str, Any]) -> str | None:
+    """Return the detail that a run has, by its settings; None if it has none of them."""
+    plain = baseline(algo, env_id)
+    keys = {key for wanted in details().values() for key in wanted if key in plain}
+    changed = {key: settings[key] for key in keys if settings[key] != plain[key]}
+    return next((name for name, wanted in details().items() if wanted == changed), None)
+
+
+def run_rows(paths: list[str]) -> Rows:
+    """Return a row for each finished run.
+
+    Raises:
+        ConfigError: there is none, or their budgets differ.
+    """
+    read = map(runs.read, runs.find(paths))
+    found = [run for run in read if isinstance(run, Run) and run.status == "finished"]
+    rows: Rows = [
+        {
+            "environment": run.env_id,
+            "algorithm": run.algo,
+            "detail": detail,
+            "seed": run.seed,
+            "return": return_at(run),
+            "evaluation": run.eval_return,
+            "budget": run.budget,
+            "seconds": float(run.seconds[-1]),
+        }
+        for run in found
+        if (detail := detail_of(run.algo, run.env_id, run.settings))
+    ]
+    if len({row["budget"] for row in rows}) != 1:
+        raise ConfigError(
+            f"{' '.join(paths)}: expected finished runs of experiment=details with one budget; see "
+            f"docs/{PAGE.name}"
+        )
+    order = itemgetter("environment", "algorithm", "detail", "seed")
+    return sorted(rows, key=order)
+
+
+def change(changed: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
+    """Return a difference of means and half the width of its 95% interval (Welch 1947).
+
+    Degrees of freedom are one less than the runs of the smaller group, which is on the safe side.
+    """
+    count = min(len(changed), len(baseline))
+    difference = float(np.mean(changed) - np.mean(baseline)) if count else math.nan
+    if count < 2:
+        return difference, math.nan
+    error = math.sqrt(sum(np.var(group, ddof=1) / len(group) for group in (changed, baseline)))
+    return difference, T_QUANTILES[min(count - 1, len(T_QUANTILES)) - 1] * error
+
+
+def changes(rows: Rows) -> Rows:
+    """Return how each detail changes the return of an algorithm, the best first."""
+    table: Rows = []
+    for (env, algo), group in grouped(rows, "environment", "algorithm").items():
+        plain = column(select(group, detail="none"), "return")
+        found = []
+        for detail, some in grouped(group, "detail").items():
+            returns = column(some, "return")
+            difference, half = change(returns, plain)
+            shown = "–" if detail == "none" or math.isnan(difference) else number(difference)
+            shown += "" if shown == "–" or math.isnan(half) else f" ± {number(half)}"
+            row = {"environment": env, "algorithm": f"`{algo}`", "detail": f"`{detail}`"}
+            mean = float(np.mean(returns))
+            row |= {"seeds": str(len(some)), "return": number(mean), "change": shown}
+            found.append((-mean, row))
+        table += [row for _, row in sorted(found, key=itemgetter(0))]
+    return table
+
+
+def make(paths: list[str], elsewhere: Path | None) -> str:
+    """Write the page and its data; return what to print."""
+    output, rows = elsewhere or RESULTS, run_rows(paths)
+    extent = f"{len(rows):,} runs of {rows[0]['budget']:,} environment steps."
+    page = fill(PAGE, {"changes": f"{extent}\n\n{markdown(changes(rows))}"}, Path(__file__).name)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "runs.csv").write_text(csv_text(rows))
+    (output / PAGE.name if elsewhere else PAGE).write_text(page)
+    return f"{extent}\nwrote {output}"
+
+
+if __name__ == "__main__":
+    run_script(make, __doc__)

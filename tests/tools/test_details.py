@@ -1,0 +1,59 @@
+"""experiment=details: which detail a run has, and the table of scripts/details.py."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import details
+import pytest
+from made_runs import make_run
+
+from rlkl.cli.compose import load
+from rlkl.cli.schema import options, register_schemas
+from rlkl.training.config import leaves
+from rlkl.utils.errors import ConfigError
+
+register_schemas()
+SLOW = pytest.mark.slow
+FAST = ("none", "minibatches_32_rate_low", "relu")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST else SLOW) for name in options("detail")],
+)
+def test_run_is_known_by_its_settings(name: str) -> None:
+    algo = "trpo" if name.startswith("kl_") else "ppo_clip"
+    config = load(["experiment=details", "env=halfcheetah", f"algo={algo}", f"detail={name}"])
+    settings = dict(leaves(asdict(config)))
+    assert details.detail_of(algo, "HalfCheetah-v5", settings) == name
+    assert details.detail_of(algo, "HalfCheetah-v5", settings | {"gamma": 0.5}) is None
+
+
+def test_change_has_a_welch_interval() -> None:
+    difference, half = details.change([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert difference == 2.0
+    assert half == pytest.approx(4.303 * math.sqrt(4 / 3 + 1 / 3))  # t with 2 degrees of freedom
+    assert details.change([5.0], [1.0, 2.0]) == (3.5, pytest.approx(math.nan, nan_ok=True))
+
+
+def test_table_has_the_best_detail_first(tmp_path: Path) -> None:
+    for gae_lambda, finals in ((0.95, (10.0, 14.0)), (0.9, (30.0, 34.0)), (0.98, (2.0,))):
+        for seed, final in enumerate(finals):
+            settings = {"gae_lambda": gae_lambda}
+            folder = tmp_path / f"{gae_lambda}-{seed}"
+            make_run(folder, [0.0, final], seed=seed, settings=settings)
+    table = details.changes(details.run_rows([str(tmp_path)]))
+    shown = [(row["detail"], row["seeds"], row["return"], row["change"]) for row in table]
+    assert shown == [
+        ("`gae_lambda_0.9`", "2", "32", "20 ± 35.9"),  # 12.706 · √(8/2 + 8/2)
+        ("`none`", "2", "12", "–"),
+        ("`gae_lambda_0.98`", "1", "2", "−10"),
+    ]
+
+
+def test_runs_of_two_budgets_are_refused(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [0.0, 1.0])
+    make_run(tmp_path / "b", [0.0, 1.0, 2.0], seed=1)
+    with pytest.raises(ConfigError, match=r"expected finished runs .* one budget; see docs/"):
+        details.run_rows([str(tmp_path)])
