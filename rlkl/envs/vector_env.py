@@ -279,14 +279,12 @@ class VectorEnvironment:
     def close(self) -> None:
         """Close the environments, and end their processes; exceptions are only reported."""
         envs = self._envs.unwrapped
-        with reported_close(self._where):
-            try:
-                if isinstance(envs, AsyncVectorEnv):
-                    self._close_async(envs)
-                else:
-                    self._envs.close()
-            except (EOFError, ConnectionError):  # a process died since the last step
-                pass
+        # Of a process that died since the last step nothing is reported.
+        with reported_close(self._where), suppress(EOFError, ConnectionError):
+            if isinstance(envs, AsyncVectorEnv):
+                self._close_async(envs)
+            else:
+                self._envs.close()
         self._end_processes()
 
     def _close_async(self, envs: AsyncVectorEnv) -> None:
