@@ -8,7 +8,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tensorboard import program  # type: ignore[import-untyped]
+from tensorboard import program
 
 from rlkl.cli.board_tabs import FIRST_TAB, tabs
 from rlkl.cli.text import sections

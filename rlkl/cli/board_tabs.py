@@ -4,18 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from typing import Any
 
-from tensorboard import default  # type: ignore[import-untyped]
-from tensorboard.plugins.custom_scalar.custom_scalars_plugin import (  # type: ignore[import-untyped]
-    CustomScalarsPlugin,
-)
-from tensorboard.plugins.hparams import (  # type: ignore[import-untyped]
-    api_pb2,
-    backend_context,
-    metadata,
-)
-from tensorboard.plugins.hparams.hparams_plugin import (  # type: ignore[import-untyped]
-    HParamsPlugin,
-)
+from tensorboard import default
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+from tensorboard.plugins.hparams import api_pb2, backend_context, metadata
+from tensorboard.plugins.hparams.hparams_plugin import HParamsPlugin
 
 from rlkl.training.tensorboard import IDENTITY, METRICS
 

@@ -47,7 +47,7 @@ class JaxVectorEnv(SameStepVectorEnv):
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
     ) -> None:
-        import jax  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+        import jax  # noqa: PLC0415
 
         super().__init__(num_envs, observation_space, action_space)
         self.max_episode_steps = max_episode_steps

@@ -222,7 +222,7 @@ def unpacked(state: Any) -> Any:
 
 
 def _mujoco_state(env: Any) -> dict[str, Any]:
-    import mujoco  # type: ignore[import-untyped]  # noqa: PLC0415
+    import mujoco  # noqa: PLC0415
 
     every = mujoco.mjtState.mjSTATE_INTEGRATION
     state = np.empty(mujoco.mj_stateSize(env.model, every))

@@ -18,19 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch.utils.tensorboard.summary
-from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
-    Event,
-    SessionLog,
-)
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams import (  # type: ignore[import-untyped]
-    api_pb2,
-    metadata,
-    plugin_data_pb2,
-)
-from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
-    RecordWriter,
-)
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import Metrics
