@@ -20,9 +20,7 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
     """
     if is_package(run_dir):
         return load_package(run_dir, checkpoint)[0]
-    from rlkl.training import checkpoint as checkpoints  # noqa: PLC0415
+    from rlkl.training.checkpoint import state_of_run  # noqa: PLC0415
 
-    path = checkpoints.checkpoint_path(run_dir, checkpoint)
-    state = checkpoints.load_checkpoint(path)
-    with checkpoints.taking_from(path):
+    with state_of_run(run_dir, checkpoint) as state:
         return policy_from(state)

@@ -4,8 +4,8 @@ import io
 import math
 import pickle
 import shlex
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,15 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
         f"{run_dir} has no {name}: a run writes it when it ends, and this one is not finished, or "
         "was killed"
     )
+
+
+@contextmanager
+def state_of_run(run_dir: str | Path, checkpoint: str = "last") -> Iterator[dict[str, Any]]:
+    """Yield the state of a run's checkpoint, with the errors of the functions above."""
+    path = checkpoint_path(run_dir, checkpoint)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        yield state
 
 
 def folder_of(run_dir: str | Path) -> Path:
