@@ -58,7 +58,7 @@ class StopAtReturn(Callback):
 
 
 class StopAfter(Callback):
-    """Ends the run after seconds of training and evaluations, in a resumed run all together."""
+    """Ends the run after so many seconds of training and evaluations; they count when resumed."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self._start = seconds, time.monotonic()

@@ -14,7 +14,10 @@ from rlkl.utils.validation import check_installed, described
 
 
 class Tracker(Protocol):
-    """A run in a tracker, made from a folder, a config, and a `run_id` to continue or empty."""
+    """A run in a tracker.
+
+    It is made from a run's folder, its config, and the `run_id` of a run to continue, else empty.
+    """
 
     run_id: str
 
