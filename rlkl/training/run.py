@@ -129,8 +129,9 @@ class Run:
             if config.logger.tensorboard:  # imported here because it takes a second
                 from rlkl.training.tensorboard import TensorBoardLogger  # noqa: PLC0415
 
-                at = learner.env_steps
-                self._loggers.append(TensorBoardLogger(self.run_dir, config, at, kl_so_far))
+                self._loggers.append(
+                    TensorBoardLogger(self.run_dir, config, learner.env_steps, kl_so_far)
+                )
         if (tracker := open_tracker(self.run_dir, config, self.record.tracker)) is not None:
             self._loggers.append(tracker)
             self.record.tracker = f"{tracker.name}:{tracker.run_id}"
