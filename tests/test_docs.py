@@ -45,9 +45,8 @@ def page_of(name: str) -> Path:
     return index.parent / link[1]
 
 
-def printed_defaults(name: str) -> dict[str, str]:
-    """Return the defaults by key, as the table of an algorithm's hyperparameters prints them."""
-    page, heading = page_of(name), f"## Hyperparameters of `{name}`"
+def defaults_below(page: Path, heading: str) -> dict[str, str]:
+    """Return the defaults by key, as the table below a heading prints them."""
     _, found, rest = page.read_text().partition(f"\n{heading}\n")
     assert found, f"{page} has no section {heading!r}"
     lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
@@ -67,7 +66,9 @@ def meant(text: str, default: Any) -> Any:
 def test_algorithm_pages_list_every_hyperparameter_and_default(name: str) -> None:
     config = ALGORITHMS[name].config
     defaults = {field.name: field.default for field in fields(config) if field.name != "name"}
-    printed = printed_defaults(name)
+    shared = defaults_below(DOCS / "algorithms" / "README.md", "### Shared hyperparameters")
+    printed = {key: default for key, default in shared.items() if key in defaults}
+    printed |= defaults_below(page_of(name), f"## Hyperparameters of `{name}`")
     assert sorted(printed) == sorted(defaults)
     assert {key: meant(printed[key], default) for key, default in defaults.items()} == defaults
 
@@ -201,19 +202,6 @@ def run_console_script(command: list[str], *more: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_documented_own_environment_trains(tmp_path: Path) -> None:
-    text = (DOCS / "environments.md").read_text()
-    found = re.search(r"<!-- file: my_package.py -->\n```python\n(.*?)```", text, re.DOTALL)
-    assert found
-    (tmp_path / "my_package.py").write_text(found[1])
-    (command,) = re.findall(r"^    (rlkl train env.id=my_package:Corridor.*)$", text, re.MULTILINE)
-    run_console_script(shlex.split(command), "run_dir=run", "logger=csv", folder=tmp_path)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    # Straight on, the best that can be done is 1 - 5 * 0.01.
-    assert summary["eval_return"] == pytest.approx(0.95)
-
-
-@pytest.mark.slow
 def test_page_of_own_environments_runs(tmp_path: Path) -> None:
     text = (DOCS / "own_environments.md").read_text()
     files = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", text, re.DOTALL)
@@ -223,7 +211,7 @@ def test_page_of_own_environments_runs(tmp_path: Path) -> None:
     commands = re.findall(
         r"^ +(rlkl (?:train|resume|evaluate) .*my_package.*)$", text, re.MULTILINE
     )
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         more = ["logger=csv"] if command.startswith("rlkl train") else []
         run_console_script(shlex.split(command), *more, folder=tmp_path)
@@ -237,7 +225,13 @@ def test_page_of_own_environments_runs(tmp_path: Path) -> None:
         )
         assert json.loads((tmp_path / run / "summary.json").read_text())["status"] == "finished"
     # Straight on: 1 - 5 · 0.01; in the shorter, penalized corridor 1 - 4 · (0.01 + 0.05).
-    for run, expected in (("corridor", 0.95), ("penalized", 0.76), ("from_python", 0.95)):
+    expected_returns = {
+        "corridor": 0.95,
+        "registered": 0.95,
+        "penalized": 0.76,
+        "from_python": 0.95,
+    }
+    for run, expected in expected_returns.items():
         summary = json.loads((tmp_path / run / "summary.json").read_text())
         assert summary["eval_return"] == pytest.approx(expected)
 

@@ -24,8 +24,8 @@ from rlkl.utils.validation import nearest
 PURPOSE = (
     "Behaviour cloning: fits a new policy to actions by maximum likelihood, and its critic to the "
     "returns. DATA is a run's folder, whose policy is recorded, or the id or folder of a Minari "
-    "data set (extra: minari). The result is the folder of a run, for rlkl evaluate, watch and "
-    "export, and for rlkl train to start from."
+    "data set (extra: minari). The result is the folder of a run: rlkl evaluate, watch and export "
+    "take it, and rlkl train starts from it with init_from=FOLDER."
 )
 
 EXAMPLES = {
@@ -39,8 +39,8 @@ KEYS = {
     "default all of a data set",
     "episodes=N": "whole episodes instead",
     "checkpoint=last": "of a run: last or best",
-    "held_out=0.1": "share of the episodes that is only measured",
-    "epochs=50": "passes over the others at most",
+    "held_out=0.1": "share of the episodes that are not fitted but measured",
+    "epochs=50": "largest number of passes over the others",
     "patience=5": "epochs without a lower held-out loss after which the fit ends; null for never",
     "batch_size=256": "transitions of a gradient step",
     "learning_rate=1e-3": "of Adam",

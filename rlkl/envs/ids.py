@@ -139,7 +139,7 @@ def check_module(env_id: str, run_dir: Path, *, is_confirmed: bool = False) -> s
         raise ConfigError(_lost(env_id))
     if own.names_callable(env_id) and not is_confirmed:
         raise ConfigError(
-            f"env.id={env_id} is code that {run_dir} names, and it is run only if you name it too: "
+            f"env.id={env_id} is code that {run_dir} names; it is run only if you name it too: "
             f"env.id={env_id} on the command line, env={env_id!r} or env=CALLABLE in Python"
         )
     return check_place(env_id.rpartition(":")[0], f"env.id={env_id}", run_dir)
@@ -169,7 +169,7 @@ def check_place(module: str, setting: str, run_dir: Path) -> str:
 
 def _lost(env_id: str) -> str:
     return (
-        f"env.id={env_id} was a callable of another process that no import finds; pass it again: "
+        f"env.id={env_id} was a callable that cannot be imported by this name; pass it again: "
         "env=CALLABLE in Python, env.id=module:function on the command line"
     )
 

@@ -223,7 +223,7 @@ def choose_backend(config: EnvConfig) -> str:
     """Return `env.backend`, or the backend that `auto` means.
 
     `auto` is never `envpool`, which reimplements environments: a run should not depend on which
-    packages are installed. docs/environments.md has the speed of each backend.
+    packages are installed. docs/performance.md has the speed of each backend.
 
     Raises:
         ConfigError: the requested backend cannot make the environment.

@@ -40,7 +40,9 @@ def register_wrapper(name: str, wrapper: Wrapper) -> None:
     if not callable(wrapper):
         raise ConfigError(f"register_wrapper({name!r}, {wrapper!r}): expected a wrapper's class")
     if name in _of_gymnasium() or _registered.setdefault(name, wrapper) is not wrapper:
-        raise ConfigError(f"register_wrapper({name!r}, ...): there is such a wrapper; rename it")
+        raise ConfigError(
+            f"register_wrapper({name!r}, ...): a wrapper has this name already; choose another"
+        )
 
 
 def check_form(wrappers: list[Any]) -> None:

@@ -122,13 +122,13 @@ def _scores(name: str, content: dict[str, Any]) -> str:
     if any(evaluation[kind]["unended"] for kind in ACTIONS):
         cut = ", ".join(f"{evaluation[kind]['unended']} {kind}" for kind in ACTIONS)
         limit = f"{content['max_episode_steps']:,}"
-        parts.append(f"Episodes that did not end within {limit} steps, in no number above: {cut}.")
+        parts.append(f"Episodes that did not end within {limit} steps, left out above: {cut}.")
     parts += [
-        "In the folder that contains this one, they are repeated by",
+        "To repeat them, in the folder that contains this one:",
         _indented(f"rlkl evaluate {name} --episodes {episodes} --seed {seed}"),
-        "exactly on the same type of processor with the versions below, and else up to rounding,\n"
-        "which may change single episodes. The interval is that of this policy's mean return; it\n"
-        "does not cover other training seeds.",
+        "The returns are exactly equal on the same type of processor with the versions below.\n"
+        "Elsewhere, rounding may change single episodes. The interval is that of this policy's\n"
+        "mean return; it does not cover other training seeds.",
     ]
     return "\n\n".join(parts)
 
@@ -153,11 +153,11 @@ def _use(name: str, content: dict[str, Any], trained: TrainedPolicy) -> str:
         module = trained.policy.config.module or "the module that registers them"
         parts.insert(
             1,
-            f"The networks {_text(', '.join(own.values()))} are code that is not in this folder.\n"
+            f"The code of the networks {_text(', '.join(own.values()))} is not in this folder.\n"
             f"Import {_text(module)} first, or add `--module NAME` to commands.",
         )
     if ":" in content["env"]["id"]:
-        parts.append("The environment is code that is not in this folder.")
+        parts.append("The code of the environment is not in this folder.")
     return "\n\n".join(parts)
 
 

@@ -31,7 +31,7 @@ class Stop:
 
     def __post_init__(self) -> None:
         if not self.reason.strip():
-            raise ValueError("Stop: expected a reason in words")
+            raise ValueError("Stop: expected a reason that is not empty")
 
 
 class Callback:

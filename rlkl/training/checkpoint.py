@@ -181,7 +181,9 @@ def newest(
     path, state = found
     if (repeated := last_env_steps - state["env_steps"]) > 0:
         command = f"rlkl resume {shlex.quote(str(folder.parent))} exact=false"
-        instead = f"; to continue from {LAST}, inexactly: {command}" if last_is_complete else ""
+        instead = (
+            f"; to continue from {LAST}, with other results: {command}" if last_is_complete else ""
+        )
         notes.append(
             f"resuming from {path.name}; the last {repeated:,} environment steps will be repeated, "
             f"with the same results{instead}"

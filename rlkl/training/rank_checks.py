@@ -93,7 +93,7 @@ def check_same_parameters(
             )
         if other != all_of[0][0]:
             raise RankError(
-                f"ranks 0 and {rank} have different parameters after iteration {iteration}: their "
-                "updates must be equal, so a device or an objective of your own is not "
-                "deterministic"
+                f"ranks 0 and {rank} have different parameters after iteration {iteration}: all "
+                "ranks must make the same update; is the device, or an objective of your own, not "
+                "deterministic?"
             )

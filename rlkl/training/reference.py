@@ -49,8 +49,7 @@ class ReferenceConfig:
             check_text("reference.run_dir", self.run_dir)
         elif any(getattr(self, field.name) != field.default for field in fields(self)):
             raise ConfigError(
-                "reference: its settings change nothing without a policy; set reference=RUN_DIR, "
-                "or leave them out"
+                "reference: its settings need a policy; set reference=RUN_DIR, or leave them out"
             )
         check_range("reference.kl_coefficient", self.kl_coefficient, at_least=0)
         bounds = self.kl_coefficient_min, self.kl_coefficient_max

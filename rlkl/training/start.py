@@ -68,8 +68,8 @@ def _stay_near(learner: Learner, run_dir: str) -> None:
         config = upgrade_section("policy", state["policy_description"]["config"])
         if config["memory"] != "none":
             raise ConfigError(
-                f"reference={run_dir}: its policy has a memory, whose states no batch has; use the "
-                "run of a policy without one"
+                f"reference={run_dir}: its policy is recurrent, and batches do not contain its "
+                "states; use the run of a policy without a memory"
             )
         policy = learner.policy
         kind = asdict(policy.config)

@@ -184,7 +184,7 @@ def test_a_folders_callable_needs_confirmation(tmp_path: Any) -> None:
         with pytest.raises(ConfigError, match=f"env.id={env_id} is code .* only if you name it"):
             ids.check_module(env_id, tmp_path)
         assert "imports" in ids.check_module(env_id, tmp_path, is_confirmed=True)
-    with pytest.raises(ConfigError, match="was a callable of another process"):
+    with pytest.raises(ConfigError, match="was a callable that cannot be imported"):
         ids.check_module("code:<lambda>", tmp_path)
     EnvConfig(make_cartpole)  # this process has named it
     assert ids.check_module(f"{__name__}:make_cartpole", tmp_path) == ""

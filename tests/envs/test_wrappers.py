@@ -199,7 +199,7 @@ def test_atari_refuses_wrappers() -> None:
 def test_registered_names_are_unique() -> None:
     rlkl.register_wrapper("AddReward", AddReward)  # the same again
     for name in ("AddReward", "TimeLimit"):
-        with pytest.raises(ConfigError, match="there is such a wrapper; rename it"):
+        with pytest.raises(ConfigError, match="a wrapper has this name already"):
             rlkl.register_wrapper(name, Film)
     with pytest.raises(ConfigError, match="expected a name of letters and digits"):
         rlkl.register_wrapper("a-b", Film)

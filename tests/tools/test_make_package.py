@@ -98,7 +98,7 @@ def test_unended_episodes_are_counted(trained: Path, tmp_path: Path) -> None:
     path = packaging.package_run(short, trained, tmp_path / "new", 2, 0, onnx=False)  # type: ignore[arg-type]
     assert load_run(path).max_episode_steps == 7
     card = (path / "README.md").read_text()
-    assert "did not end within 7 steps, in no number above: 2 deterministic, 2 sampled." in card
+    assert "did not end within 7 steps, left out above: 2 deterministic, 2 sampled." in card
     assert "| deterministic | - | - to - |" in card
 
 
@@ -218,7 +218,7 @@ def test_own_callable_is_called_only_if_named(
     monkeypatch.syspath_prepend(tmp_path)
     packed = rlkl.package(trained, tmp_path / "new", env="made_elsewhere:make", **SCORED)
     assert (
-        "The environment is code that is not in this folder." in (packed / "README.md").read_text()
+        "The code of the environment is not in this folder." in (packed / "README.md").read_text()
     )
     with pytest.raises(ConfigError, match="it is run only if you name it too"):
         rlkl.evaluate(packed, 1)

@@ -158,7 +158,7 @@ def test_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     assert "step_300.pt is not a checkpoint that can be read" in notes[0]
     assert "the last 130 environment steps will be repeated" in notes[1]
     command = f"rlkl resume {tmp_path.parent} exact=false"
-    assert notes[1].endswith(f"to continue from last.pt, inexactly: {command}")
+    assert notes[1].endswith(f"to continue from last.pt, with other results: {command}")
     assert newest(tmp_path, exact=False)[0].name == "last.pt"
     save("last.pt", 330, resumable=False, whole=False)
     path, state, notes = newest(tmp_path, exact=False)

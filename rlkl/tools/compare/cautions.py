@@ -102,7 +102,7 @@ def _unequal_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
     if texts:
         text = (
             f"The groups do not have the same seeds ({'; '.join(texts)}). Seeds determine the "
-            "initial weights and the random numbers of environments, so luck differs, too."
+            "initial weights and the random numbers of environments, so chance differs too."
         )
         yield Caution("unequal seeds", text, is_warning=False)
 
@@ -127,7 +127,7 @@ def _unequal_steps(envs: Sequence[Environment]) -> Iterator[Caution]:
 STATUSES = {
     "failed": (
         "failed runs",
-        "failed. If failures depend on the group, the scores of its other runs flatter it",
+        "failed. If failures depend on the group, its other runs make it look too good",
     ),
     "stopped": ("unfinished runs", "stopped by the user"),
     UNFINISHED: (

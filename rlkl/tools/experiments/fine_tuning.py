@@ -1,4 +1,4 @@
-"""Experiment `fine_tuning`: a changed task, learned with and without a leash to the start."""
+"""Experiment `fine_tuning`: a changed task, with and without a KL penalty to the start."""
 
 import math
 import tempfile
@@ -37,7 +37,7 @@ class FineTuningConfig(TrainingExperimentConfig):
     Attributes:
         train: of the changed task; the task that is learned first has none of its `env.kwargs`.
         first_env_steps: environment steps on the first task.
-        kl_coefficients: values of β, the weight of KL(π_θ ‖ start); 0 is no leash.
+        kl_coefficients: values of β, the weight of KL(π_θ ‖ start); 0 is no penalty.
         seeds: runs of each β; the first has `train.seed`, the others the seeds after it.
     """
 
@@ -53,7 +53,7 @@ class FineTuningConfig(TrainingExperimentConfig):
     def __post_init__(self) -> None:
         if not self.train.env.kwargs:
             raise ConfigError(
-                "env.kwargs={}: fine_tuning changes a task by them; expected some, such as "
+                "env.kwargs={}: fine_tuning needs a changed task; set an argument, such as "
                 "env.kwargs.length=10"
             )
         check_range("first_env_steps", self.first_env_steps, at_least=1)
@@ -147,11 +147,11 @@ def draw(figure: Figure, rows: Rows) -> None:
         axes.set_ylabel(name_of_axis)
     panels[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
     figure.suptitle(
-        "A leash of weight β to the start, while a changed task is learned", fontsize=12
+        "Fine-tuning on a changed task, with a KL penalty of weight β to the start", fontsize=12
     )
 
 
 EXPERIMENT = Experiment(
-    "a policy learns a changed task, with and without a leash to its start",
+    "fine-tuning on a changed task, with and without a KL penalty to the start",
     FineTuningConfig, calculate, tabulate, draw, (13.0, 5.5), ("experiment=fine_tuning",),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Experiment `fine_tuning`: every run starts from one policy, and a leash holds it."""
+"""Experiment `fine_tuning`: every run starts from one policy, and a penalty holds it."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from rlkl.utils.errors import ConfigError
 
 
 @pytest.mark.slow
-def test_leash_keeps_the_policy_near_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_penalty_keeps_policy_near_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fine_tuning, "EPISODES", 2)
     env = EnvConfig("rlkl/PoleCartPole-v1", 2, kwargs={"length": 5.0})
     train = replace(TINY, env=env, algo=PPOClipConfig(learning_rate=5e-3), total_env_steps=128)
@@ -29,7 +29,7 @@ def test_leash_keeps_the_policy_near_its_start(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_task_must_differ_from_the_first() -> None:
-    with pytest.raises(ConfigError, match=r"env\.kwargs={}: fine_tuning changes a task by them"):
+    with pytest.raises(ConfigError, match=r"env\.kwargs={}: fine_tuning needs a changed task"):
         fine_tuning.FineTuningConfig(train=TINY)
 
 
@@ -42,7 +42,7 @@ def test_table_has_the_end_of_each_seed() -> None:
             ("β = 1", 1, 20, 0.1, 3.0),
         ]
     ]  # fmt: skip
-    before, leash = fine_tuning.tabulate(rows)
+    before, penalized = fine_tuning.tabulate(rows)
     assert before["changed task"] == "1"
-    assert (leash["changed task"], leash["first task"]) == ("2, 3", "20, 30")
-    assert leash["KL to the start"] == pytest.approx(0.3)
+    assert (penalized["changed task"], penalized["first task"]) == ("2, 3", "20, 30")
+    assert penalized["KL to the start"] == pytest.approx(0.3)
