@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rlkl.engines.acting import TrainedPolicy
+from rlkl.engines.acting import TrainedPolicy, policy_from
 from rlkl.engines.policy_package import is_package, load_package
 
 
@@ -20,6 +20,7 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
     """
     if is_package(run_dir):
         return load_package(run_dir, checkpoint)[0]
-    from rlkl.training.trained_policy import load_policy as load_from_run  # noqa: PLC0415
+    from rlkl.training.checkpoint import state_of_run  # noqa: PLC0415
 
-    return load_from_run(run_dir, checkpoint)
+    with state_of_run(run_dir, checkpoint) as state:
+        return policy_from(state)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from rlkl.utils.errors import ConfigError, OtherRankError
 from rlkl.utils.streams import failsafe_streams
-from rlkl.utils.validation import nearest, one_line
+from rlkl.utils.validation import described, nearest, one_line
 from rlkl.version import __version__
 
 COMMANDS = {
@@ -29,11 +29,13 @@ COMMANDS = {
     "show": "draw figures that explain KL",
     "playground": "open an interactive page on KL and related divergences",
 }
-"""Each is `main` of the module with that name in this package."""
+"""Each is `main`, and `help_text`, of the module with that name in this package."""
 
 SEARCHING = ("train", "tune", "bench")
 """Commands that search the working directory for modules. The others read run folders, perhaps of
 strangers, and search it only for the module of a run's `env.id`."""
+WITHOUT_ARGUMENTS = ("train", "bench", "board", "playground")
+"""Commands that do something without arguments; the others print their help."""
 WRITE_FOLDERS = {"train", "resume", "tune", "clone", "package"}
 """Commands whose result is in a folder, even if their output is lost."""
 
@@ -89,7 +91,12 @@ def _run(arguments: list[str]) -> NoReturn:
     if name in SEARCHING:
         _search_working_directory()
     try:
-        sys.exit(_imported(name).main(arguments[1:]))
+        command, rest = _imported(name), arguments[1:]
+        asks = {"--help", "-h"} & {*rest} or not (rest or name in WITHOUT_ARGUMENTS)
+        if asks and name != "train":  # whose help depends on other flags
+            print(command.help_text())
+            sys.exit(0)
+        sys.exit(command.main(rest))
     except ConfigError as error:
         fail(one_line(error), 2)
     except OtherRankError:  # that rank prints its error
@@ -99,7 +106,7 @@ def _run(arguments: list[str]) -> NoReturn:
     except Exception as error:
         if os.environ.get("RLKL_FULL_ERROR"):
             raise
-        fail(f"{type(error).__name__}: {one_line(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
+        fail(f"{described(error)} (RLKL_FULL_ERROR=1 shows where)", 1)
 
 
 def _imported(name: str) -> Any:

@@ -58,9 +58,6 @@ def help_text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Measure and return the exit code."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return 0
     check_no_flags("bench", arguments)
     register_schemas()
     works = [(config, *cases_of(config)) for config in load_works(arguments)]

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tensorboard import program  # type: ignore[import-untyped]
+from tensorboard import program
 
 from rlkl.cli.board_tabs import FIRST_TAB, tabs
 from rlkl.cli.text import sections
@@ -29,8 +29,7 @@ FLAGS = {"--port N": "default: the first free port from 6006 on"}
 MAX_LINKS = 10
 """Limit of links to folders that TensorBoard reads anyway: each may double the number of paths."""
 MAX_NOTES = 10
-EVENTS = "tfevents"
-"""Part of the names of the files that TensorBoard reads."""
+EVENTS = "tfevents"  # part of the names of the files that TensorBoard reads
 
 
 def help_text() -> str:
@@ -41,9 +40,6 @@ def help_text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C; return the exit code."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return 0
     folders, port = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="rlkl-board-") as scratch:
         shown, notes = select_folders(folders)

@@ -4,18 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from typing import Any
 
-from tensorboard import default  # type: ignore[import-untyped]
-from tensorboard.plugins.custom_scalar.custom_scalars_plugin import (  # type: ignore[import-untyped]
-    CustomScalarsPlugin,
-)
-from tensorboard.plugins.hparams import (  # type: ignore[import-untyped]
-    api_pb2,
-    backend_context,
-    metadata,
-)
-from tensorboard.plugins.hparams.hparams_plugin import (  # type: ignore[import-untyped]
-    HParamsPlugin,
-)
+from tensorboard import default
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+from tensorboard.plugins.hparams import api_pb2, backend_context, metadata
+from tensorboard.plugins.hparams.hparams_plugin import HParamsPlugin
 
 from rlkl.training.tensorboard import IDENTITY, METRICS
 
@@ -74,8 +66,7 @@ class _Runs(backend_context.Context):  # type: ignore[misc]
 def shown_keys(counts: dict[str, int]) -> list[str]:
     """Return the keys of the table's columns, the algorithm, environment and seed first.
 
-    Args:
-        counts: number of different values by key. Runs without the key do not count.
+    `counts` is the number of different values by key; runs without the key do not count.
     """
     differing = sorted(key for key, count in counts.items() if count > 1)
     first = [key for key in IDENTITY if key in (differing or counts)]

@@ -59,9 +59,6 @@ def help_text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Clone; return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return 0
     check_no_flags("clone", arguments)
     data, *overrides = arguments
     if "=" in data and not Path(data).exists():

@@ -17,8 +17,7 @@ from rlkl.cli.schema import FREE_KEYS, GROUPS, known_keys, options
 from rlkl.utils.errors import ConfigError
 
 MOST_JOBS = 10_000
-LARGEST_WHOLE_FLOAT = 10**15
-"""Whole floats up to this are exact."""
+LARGEST_WHOLE_FLOAT = 10**15  # whole floats up to this are exact
 
 
 def expand(

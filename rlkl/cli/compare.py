@@ -64,9 +64,6 @@ def help_text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return 0
     paths, overrides = parse(arguments)
     check_installed("matplotlib", "plots", "rlkl compare")
     config = load_comparison(overrides)

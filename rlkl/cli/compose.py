@@ -31,11 +31,7 @@ from rlkl.utils.errors import ConfigError
 
 
 def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
-    """Return the config of one job. Nothing is created.
-
-    Args:
-        overrides: as Hydra accepts them.
-        config_dirs: searched in addition to rlkl's own configs.
+    """Return the config of one job, from overrides as Hydra accepts them. Nothing is created.
 
     Raises:
         ConfigError: the overrides do not make a valid config.

@@ -36,11 +36,8 @@ UNTUNABLE = {
 }
 FIXABLE = ("seed", "env", "total_env_steps", "device", "threads")
 """Untunable keys that can be set for all trials."""
-TASK = ("env.id", FREE_KEY.rstrip("."))
-"""Environment keys that change the task."""
-
-MAX_CHECKED = 64
-"""Combinations of the other keys' values with which a value is checked."""
+TASK = ("env.id", FREE_KEY.rstrip("."))  # environment keys that change the task
+MAX_CHECKED = 64  # combinations of the other keys' values with which a value is checked
 
 
 @dataclass(frozen=True)

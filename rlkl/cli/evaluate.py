@@ -7,17 +7,7 @@ from functools import partial
 
 from rich.table import Table
 
-from rlkl.cli.flags import (
-    CHECKPOINT,
-    MAX_STEPS,
-    MODULE,
-    Flag,
-    RunCommand,
-    choice,
-    new_file,
-    open_run,
-    whole_number,
-)
+from rlkl.cli.flags import MAX_STEPS, Flag, RunCommand, choice, new_file, open_run, whole_number
 from rlkl.cli.text import wide_console
 from rlkl.tools.model_card import COLUMNS, score_cells
 from rlkl.training.trained_policy import ACTIONS, run_episodes
@@ -42,8 +32,6 @@ COMMAND = RunCommand(
         Flag("--seed", "N", "of environments and actions (0)", whole_number, 0),
         Flag("--actions", "KIND", "deterministic or sampled; by default both",
              partial(choice, choices=ACTIONS)),
-        CHECKPOINT,
-        MODULE,
         MAX_STEPS,
         Flag("--output", "FILE.json", "write returns, lengths and statistics to a new file",
              partial(new_file, suffixes=(".json",))),
@@ -52,11 +40,6 @@ COMMAND = RunCommand(
 )  # fmt: skip
 
 WIDTH = 100
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _evaluate)
 
 
 def _evaluate(given: Namespace) -> None:
@@ -96,3 +79,6 @@ def _table(statistics: dict[str, dict[str, float | None]]) -> Table:
     for kind, values in statistics.items():
         table.add_row(kind, *score_cells(values))
     return table
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _evaluate)

@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from functools import partial
 
-from rlkl.cli.flags import CHECKPOINT, MODULE, Flag, RunCommand, new_file, open_run
+from rlkl.cli.flags import Flag, RunCommand, new_file, open_run
 from rlkl.tools.export import OPSET, export_onnx
 from rlkl.training.checkpoint import folder_of
 from rlkl.utils.errors import ConfigError
@@ -21,15 +21,8 @@ COMMAND = RunCommand(
     (
         Flag("--output", "FILE.onnx", "a new file; by default in the run's folder",
              partial(new_file, suffixes=(".onnx",))),
-        CHECKPOINT,
-        MODULE,
     ),
 )  # fmt: skip
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _export)
 
 
 def _export(given: Namespace) -> None:
@@ -53,3 +46,6 @@ def _export(given: Namespace) -> None:
     with path.open("xb") as file:
         file.write(exported.model)
     print(path)
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _export)

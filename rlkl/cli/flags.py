@@ -3,21 +3,20 @@
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from rlkl.cli.text import sections
-from rlkl.envs.ids import check_module, check_place, import_named
+from rlkl.envs.ids import check_place, import_named
 from rlkl.training.checkpoint import CHECKPOINTS, folder_of
-from rlkl.training.trained_policy import TrainedRun, changed_env, load_run
+from rlkl.training.trained_policy import TrainedRun, load_changed_run, load_run
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.lines import paragraph
-from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_choice, check_range, nearest
 
 
@@ -131,8 +130,13 @@ class RunCommand:
     name: str
     purpose: str
     examples: dict[str, str]  # command lines, and what each does
-    flags: tuple[Flag, ...]
+    own_flags: tuple[Flag, ...]
     keys: tuple[str, ...] = ()  # that may be changed; with any of them, also env.kwargs.*
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Its own flags, and those of every such command."""
+        return (*self.own_flags, CHECKPOINT, MODULE)
 
     def help_text(self) -> str:
         """Return the help text."""
@@ -145,12 +149,9 @@ class RunCommand:
             parts["Keys"] = {key: HELP_OF_KEYS[key] for key in (*self.keys, *KEYS_FOR_ALL)}
         return "\n".join([*lines, *sections(parts)])
 
-    def run(self, arguments: list[str], act: Callable[[argparse.Namespace], None]) -> int:
-        """Print the help text or act on what was given; return the exit code."""
-        if not arguments or {"--help", "-h"} & set(arguments):
-            print(self.help_text())
-        else:
-            act(self.parse(arguments))
+    def run(self, act: Callable[[argparse.Namespace], None], arguments: list[str]) -> int:
+        """Act on what was given; return the exit code."""
+        act(self.parse(arguments))
         return 0
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
@@ -190,17 +191,15 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
     """
     if given.module is not None:
         import_for_run(given.module, f"--module {given.module}", folder_of(given.run_dir))
-    run, changes = load_run(given.run_dir, given.checkpoint), dict(getattr(given, "changes", {}))
-    limit = changes.pop("max_episode_steps", None) or getattr(given, "max_steps", None)
-    run = replace(run, env=changed_env(run.env, **changes))
     if with_environment:
-        is_confirmed = "id" in changes
-        note = check_module(run.env.id, folder_of(given.run_dir), is_confirmed=is_confirmed)
-        if note:
-            tell(note)
+        changes = {"max_episode_steps": getattr(given, "max_steps", None)}
+        changes |= getattr(given, "changes", {})
+        run = load_changed_run(given.run_dir, given.checkpoint, **changes)
+    else:
+        run = load_run(given.run_dir, given.checkpoint)
     torch.set_num_threads(run.threads)
     threadpool_limits(run.threads, "blas")  # NumPy's products
-    return run if limit is None else replace(run, max_episode_steps=limit)
+    return run
 
 
 def import_for_run(module: str, setting: str, run_dir: Path) -> None:

@@ -23,7 +23,7 @@ from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.signals import HANGUP, active_stop_signals, restore_handlers
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 from rlkl.version import __version__
 
 
@@ -149,7 +149,7 @@ def _report(
             tell(f"{job.status.name}: {job.label}: {for_terminal(job.status.reason)}{where}")
     stopped = call.stop_requests() > 0
     if error is not None and not stopped:
-        tell(f"the launcher failed: {type(error).__name__}: {one_line(error)}")
+        tell(f"the launcher failed: {described(error)}")
     left = len(grid.jobs) - counts["finished"]
     if kind != "none":
         parts = [f"{counts['finished'] + len(grid.finished_before)} finished"]

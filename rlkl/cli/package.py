@@ -3,15 +3,7 @@
 from argparse import Namespace
 from functools import partial
 
-from rlkl.cli.flags import (
-    CHECKPOINT,
-    MODULE,
-    Flag,
-    RunCommand,
-    choice,
-    open_run,
-    whole_number,
-)
+from rlkl.cli.flags import Flag, RunCommand, choice, open_run, whole_number
 from rlkl.tools.packaging import check_output, package_run
 from rlkl.training.checkpoint import folder_of
 
@@ -34,16 +26,9 @@ COMMAND = RunCommand(
         Flag("--seed", "N", "of environments and actions (0)", whole_number, 0),
         Flag("--onnx", "yes|no", "whether to write policy.onnx (yes; extra: export)",
              partial(choice, choices=("yes", "no")), "yes"),
-        CHECKPOINT,
-        MODULE,
     ),
     ("env.id",),
 )  # fmt: skip
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _package)
 
 
 def _package(given: Namespace) -> None:
@@ -54,3 +39,6 @@ def _package(given: Namespace) -> None:
     for file in sorted(path.iterdir()):
         print(f"{file.name:<20}  {file.stat().st_size:>10,} bytes")
     print(path)
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _package)

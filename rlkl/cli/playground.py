@@ -20,11 +20,13 @@ Examples
   rlkl playground --output playground.html  write a copy"""
 
 
+def help_text() -> str:
+    """Return the help text."""
+    return HELP
+
+
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit code."""
-    if {"--help", "-h"} & set(arguments):
-        print(HELP)
-        return 0
     match arguments:
         case []:
             print(PAGE, flush=True)

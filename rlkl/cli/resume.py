@@ -34,11 +34,13 @@ env.id=module:function.
   rlkl resume my_run env.id=my_package:make_env"""
 
 
+def help_text() -> str:
+    """Return the help text."""
+    return HELP
+
+
 def main(arguments: list[str]) -> int:
     """Resume; return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(HELP)
-        return 0
     run_dir, *overrides = arguments
     if "=" in run_dir and not Path(run_dir).is_dir():
         raise ConfigError(f"{run_dir}: expected the run's folder first; see rlkl resume --help")

@@ -57,9 +57,6 @@ def _text(value: object) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run an experiment and return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return 0
     name, *overrides = arguments
     check_choice("rlkl show", name, EXPERIMENTS)
     check_no_flags("show", overrides)

@@ -7,8 +7,7 @@ from rich.console import Console
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.lines import paragraph
 
-LONGEST_NAME = 30
-"""The meaning of a longer name goes on the next line."""
+LONGEST_NAME = 30  # the meaning of a longer name goes on the next line
 
 
 def rows(content: Mapping[str, str], indent: str = "  ") -> list[str]:

@@ -77,9 +77,6 @@ def help_text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit code."""
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return 0
     check_no_flags("tune", arguments)
     register_schemas()
     tuning = load_tuning(arguments)

@@ -12,17 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlkl.cli.flags import (
-    CHECKPOINT,
-    MAX_STEPS,
-    MODULE,
-    Flag,
-    RunCommand,
-    choice,
-    new_file,
-    open_run,
-    whole_number,
-)
+from rlkl.cli.flags import MAX_STEPS, Flag, RunCommand, choice, new_file, open_run, whole_number
 from rlkl.envs.make import make_rendered_env
 from rlkl.training.rendering import (
     VIDEO_SUFFIXES,
@@ -55,8 +45,6 @@ COMMAND = RunCommand(
         Flag("--seed", "N", "of the environment and of sampled actions (0)", whole_number, 0),
         Flag("--actions", "KIND", "deterministic (the default) or sampled",
              partial(choice, choices=ACTIONS), ACTIONS[0]),
-        CHECKPOINT,
-        MODULE,
         MAX_STEPS,
     ),
     ("env.id", "env.wrappers"),
@@ -64,11 +52,6 @@ COMMAND = RunCommand(
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 """On Linux one of these variables is set if there is a display."""
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit code."""
-    return COMMAND.run(arguments, _watch)
 
 
 def _watch(given: Namespace) -> None:
@@ -118,3 +101,6 @@ def _shown(
         without_display()
         with closing(make_rendered_env(run.env, "rgb_array")) as env, Video(env, video) as film:
             yield env, film.capture
+
+
+help_text, main = COMMAND.help_text, partial(COMMAND.run, _watch)

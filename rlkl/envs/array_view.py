@@ -3,20 +3,18 @@
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import iterate
 from torch import Tensor
 
 from rlkl.envs.tensor_spaces import actions_like, as_tensor, first_array
 
 
 class ArrayView(gym.vector.VectorEnv[Any, Any, Any]):
-    """The same environments with results as NumPy arrays; every step waits for the device.
+    """Environments of tensors or arrays with DLPack, with results as NumPy arrays.
 
-    Args:
-        envs: their results are tensors, or arrays with DLPack.
-        device: of the actions.
+    Every step waits for the device, which is that of the actions.
     """
 
     def __init__(
@@ -52,10 +50,9 @@ class ArrayView(gym.vector.VectorEnv[Any, Any, Any]):
         shown: dict[str, Any] = {}
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             ended = terminated | truncated
-            finals = self._array(infos["final_obs"])
-            shown["_final_obs"], shown["final_obs"] = ended, np.full(self.num_envs, None)
-            for i in np.flatnonzero(ended):
-                shown["final_obs"][i] = _row(finals, int(i))
+            rows = iterate(self.observation_space, self._array(infos["final_obs"]))
+            finals = [row if end else None for row, end in zip(rows, ended, strict=True)]
+            shown = {"_final_obs": ended, "final_obs": finals}
         return self._array(observations), rewards, terminated, truncated, shown
 
     def close(self, **kwargs: Any) -> None:
@@ -69,11 +66,3 @@ class ArrayView(gym.vector.VectorEnv[Any, Any, Any]):
             return tuple(map(self._array, values))
         tensor: Tensor = as_tensor(values, torch.device("cpu"))
         return tensor.numpy().copy()
-
-
-def _row(observations: Any, i: int) -> Any:
-    if isinstance(observations, dict):
-        return {key: _row(part, i) for key, part in observations.items()}
-    if isinstance(observations, tuple):
-        return tuple(_row(part, i) for part in observations)
-    return observations[i]

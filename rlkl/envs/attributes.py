@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv
 
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.snapshots import NotPlainError, packed
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import ConfigError
-
-Envs = gym.vector.VectorEnv[Any, Any, Any]
 
 
 def no_single_envs(backend: str) -> ConfigError:
@@ -21,23 +18,10 @@ def no_single_envs(backend: str) -> ConfigError:
     )
 
 
-def check_backend(envs: Envs, backend: str) -> None:
+def check_backend(envs: Any, backend: str) -> None:
     """Raise ConfigError unless there are single sub-environments."""
     if not isinstance(envs, SyncVectorEnv | SharedMemoryVectorEnv | AsyncVectorEnv):
         raise no_single_envs(backend)
-
-
-def call_all(envs: Any, name: str, *args: Any, **kwargs: Any) -> list[Any]:
-    """Return what a method of each sub-environment returns."""
-    if isinstance(envs, AsyncVectorEnv):
-        return list(envs.call(name, *args, **kwargs))
-    results: list[Any] = envs.call_each(name, args, kwargs)
-    return results
-
-
-def set_all(envs: Any, name: str, values: list[Any]) -> None:
-    """Set an attribute of each sub-environment, or of its wrapper that has it."""
-    (envs.set_attr if isinstance(envs, AsyncVectorEnv) else envs.set_each)(name, values)
 
 
 def set_attributes(envs: Any, attributes: dict[str, Any] | None) -> None:

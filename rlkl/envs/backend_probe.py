@@ -23,11 +23,8 @@ from rlkl.utils.signals import children_ignore_signals
 MIN_GAIN = 1.2
 """How many times as fast `shared` must be: its workers also take cores from other processes."""
 
-WORTHWHILE = 0.0003
-"""Shortest step of all sub-environments in seconds for which `shared` is tried."""
-
-SECONDS_TO_MAKE = 0.5
-"""Longest time that making the sub-environments for the measurement may take."""
+WORTHWHILE = 0.0003  # shortest step of all sub-environments in seconds for which `shared` is tried
+SECONDS_TO_MAKE = 0.5  # longest time that making the sub-environments for the measurement may take
 
 SECONDS, SECONDS_PER_ROUND, MIN_ROUNDS = 0.2, 0.01, 5
 """Time of the whole measurement, of one of its rounds, and how many rounds there are at least."""

@@ -12,7 +12,7 @@ from rlkl.envs.observations import ACTION_MASK
 from rlkl.envs.spaces import FLAT, leaves
 from rlkl.utils.errors import BrokenEnvironmentError
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 MASK_ALIAS = "action_masks"  # another key of the mask in an info, and sb3-contrib's method
 UPGRADE = "wrap it for Gymnasium (the package shimmy does), or upgrade it"
@@ -126,7 +126,7 @@ class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
 def _as_broken(error: BaseException) -> BrokenEnvironmentError:
     if isinstance(error, SystemExit):
         return BrokenEnvironmentError(f"it called sys.exit({error.code!r})")
-    return BrokenEnvironmentError(f"{type(error).__name__}: {one_line(error)}")
+    return BrokenEnvironmentError(described(error))
 
 
 _reported = set[str]()
@@ -142,8 +142,7 @@ def reported_close(name: str) -> Iterator[None]:
     except BaseException as error:
         if name not in _reported:
             _reported.add(name)
-            text = f"{name}: close failed: {type(error).__name__}: {one_line(error)}"
-            tell(f"{text}; the run is not affected")
+            tell(f"{name}: close failed: {described(error)}; the run is not affected")
 
 
 def _check_info(info: Any) -> None:
@@ -173,7 +172,7 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Gymnasium from printing a worker's traceback in addition to the exception."""
+    """Keep Gymnasium from printing warnings, and a worker's traceback beside the exception."""
     level = gym.logger.min_level
     gym.logger.min_level = gym.logger.ERROR + 1
     try:

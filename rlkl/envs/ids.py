@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rlkl.envs import own
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_installed, one_line
+from rlkl.utils.validation import check_installed, described
 
 FAMILIES = {
     "box2d": ("gymnasium.envs.box2d", "Box2D"),
@@ -175,11 +175,7 @@ def _lost(env_id: str) -> str:
 
 
 def substitute(recorded: str, made_by: Any) -> None:
-    """Let what the user passes stand for the `env.id` of a run that is resumed in this process.
-
-    Args:
-        recorded: the run's `env.id`.
-        made_by: an id, a callable or an environment.
+    """Let an id, a callable or an environment stand for the recorded `env.id` of a resumed run.
 
     Raises:
         ConfigError: it is another id than the run's, or it is no callable.
@@ -235,7 +231,7 @@ def _lies_in(place: str, folder: Path) -> bool:
 
 
 def _import_failure(module: str, error: BaseException, here: str) -> str:
-    text = f"the package {module!r} cannot be imported: {type(error).__name__}: {one_line(error)}"
+    text = f"the package {module!r} cannot be imported: {described(error)}"
     top = module.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and error.name == top:
         if packages := [package for _, package, known in ELSEWHERE if top == known]:

@@ -11,11 +11,8 @@ from torch import Tensor
 from rlkl.envs.tensor_spaces import as_tensor
 from rlkl.utils.errors import BrokenEnvironmentError
 
-ROWS = "info_rows"
-"""Key of the infos of `SyncVectorEnv`: a list of what `info_row` returns, `[N]`."""
-
-FINAL = "final_info"
-"""Key of vectorised infos: the infos of episode ends, with SAME_STEP autoreset."""
+ROWS = "info_rows"  # key of the infos of `SyncVectorEnv`: a list of what `info_row` returns, `[N]`
+FINAL = "final_info"  # key of vectorised infos: the infos of episode ends, with SAME_STEP autoreset
 
 
 def info_row(info: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
@@ -79,11 +76,7 @@ def tensor_info_rows(
 ) -> Tensor:
     """Return the same as `info_rows` for infos of tensors, float64 on the device.
 
-    Args:
-        infos: of the vector environment.
-        keys: of the K numbers.
-        ended: as in `info_rows`.
-        like: any tensor `[N]` on the device.
+    `like` is any tensor `[N]` on the device.
     """
     rows = torch.stack([_tensor_column(infos, key, like) for key in keys], 1)
     if ended is not None and isinstance(finals := infos.get(FINAL), Mapping):

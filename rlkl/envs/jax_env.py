@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
+
+from rlkl.envs.spaces import SameStepVectorEnv
 
 
 class Functions(NamedTuple):
@@ -26,7 +26,7 @@ class Functions(NamedTuple):
     observe: Callable[[Any, Any], Any]
 
 
-class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+class JaxVectorEnv(SameStepVectorEnv):
     """N sub-environments in one compiled step, with SAME_STEP autoreset and final observations.
 
     First states are computed for all rows and used where an episode ended, so shapes are constant.
@@ -47,15 +47,10 @@ class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
     ) -> None:
-        import jax  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+        import jax  # noqa: PLC0415
 
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.num_envs = num_envs
+        super().__init__(num_envs, observation_space, action_space)
         self.max_episode_steps = max_episode_steps
-        self.single_observation_space = observation_space
-        self.single_action_space = action_space
-        self.observation_space = batch_space(observation_space, num_envs)
-        self.action_space = batch_space(action_space, num_envs)
         self._functions = functions
         self._jax: Any = jax
         self._begin = jax.jit(self._first)
@@ -97,12 +92,7 @@ class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset all sub-environments; without a seed, the random numbers continue.
-
-        Args:
-            seed: of all sub-environments.
-            options: ignored.
-        """
+        """Reset all sub-environments; without a seed, the random numbers continue."""
         if seed is not None or self._carried is None:
             key = self._jax.random.PRNGKey(0 if seed is None else seed)
         else:
@@ -132,18 +122,12 @@ class JaxVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ]
         self._carried = self._jax.tree.unflatten(tree, restored)
 
-    def close(self, **kwargs: Any) -> None:
-        """Do nothing."""
-
 
 def from_gymnasium(envs: Any) -> JaxVectorEnv:
     """Return Gymnasium's functional environment, stepped by `JaxVectorEnv`.
 
-    In Gymnasium 1.4 its own `FunctionalJaxVectorEnv` lets all other sub-environments stand still
-    while one is reset, and waits for the device in every step.
-
-    Args:
-        envs: a `FunctionalJaxVectorEnv`, whose functions are vectorised already.
+    In Gymnasium 1.4 its own `FunctionalJaxVectorEnv`, whose functions are vectorised already, lets
+    all other sub-environments stand still while one is reset, and each step waits for the device.
     """
     functional = envs.func_env
 

@@ -57,6 +57,7 @@ class ObservationEncoder:
     Attributes:
         vector_size: D, columns of the vector; 0 if there is none.
         images: channels, height and width of each image, by its key in the encoded observations.
+        image_leaves: the same parts of the space, by that key.
         is_measured: which columns come from Boxes and are normalized, `[D]`.
         dtype: of the vector.
 
@@ -68,7 +69,7 @@ class ObservationEncoder:
         self.space = space
         self.keys = tuple(keys)
         self._columns: list[tuple[Leaf, slice]] = []
-        self._images: dict[str, Leaf] = {}
+        self.image_leaves: dict[str, Leaf] = {}
         self.images: dict[str, tuple[int, int, int]] = {}
         self.vector_size = 0
         all_leaves = list(leaves(space))
@@ -76,7 +77,7 @@ class ObservationEncoder:
             _check_supported(leaf, all_leaves)
             if leaf.is_image:
                 name = f"image/{leaf.name}".rstrip("/")
-                self._images[name] = leaf
+                self.image_leaves[name] = leaf
                 blank = np.empty((0, *leaf.shape), np.uint8)
                 channels, height, width = channels_first(blank).shape[1:]
                 self.images[name] = (channels, height, width)
@@ -114,16 +115,9 @@ class ObservationEncoder:
 
     def stack(self, observations: Sequence[Any], where: str = "the environment") -> Observations:
         """Encode single observations, one row each."""
-
-        def rows_of(leaf: Leaf) -> NDArray[Any]:
-            try:
-                return np.array([leaf.select(observation) for observation in observations])
-            except (LookupError, TypeError, ValueError):
-                raise BrokenEnvironmentError(
-                    f"{where}: the observation{leaf.label} is missing; expected {self.space}"
-                ) from None
-
-        return self._encoded(rows_of, where)
+        return self._encoded(
+            lambda leaf: np.array([leaf.select(observation) for observation in observations]), where
+        )
 
     def encode(
         self, observations: Any, where: str, count: int | None = None, unseen: Sequence[str] = ()
@@ -143,12 +137,7 @@ class ObservationEncoder:
                 if leaf.one_hot is not None:
                     rows += leaf.one_hot[1].reshape(leaf.shape).astype(leaf.dtype)
                 return rows
-            try:
-                rows = np.asarray(leaf.select(observations))
-            except (LookupError, TypeError, ValueError):
-                raise BrokenEnvironmentError(
-                    f"{where}: the observation{leaf.label} is missing; expected {self.space}"
-                ) from None
+            rows = np.asarray(leaf.select(observations))
             return rows[None] if count is None else rows
 
         return self._encoded(rows_of, where)
@@ -164,12 +153,12 @@ class ObservationEncoder:
                     f"{where}: the observation{leaf.label} of sub-environment {rows[0]} is "
                     f"{vector[rows[0], columns[0]]} at index {columns[0]}; expected finite numbers"
                 )
-        for name, leaf in self._images.items():
-            encoded[name] = channels_first(_checked(leaf, rows_of(leaf), where))
+        for name, leaf in self.image_leaves.items():
+            encoded[name] = channels_first(self._checked(leaf, rows_of, where))
         return encoded
 
     def _vector(self, rows_of: Callable[[Leaf], NDArray[Any]], where: str) -> NDArray[Any]:
-        parts = [_checked(leaf, rows_of(leaf), where) for leaf, _ in self._columns]
+        parts = [self._checked(leaf, rows_of, where) for leaf, _ in self._columns]
         vector = np.zeros((len(parts[0]), self.vector_size), self.dtype)
         for rows, (leaf, columns) in zip(parts, self._columns, strict=True):
             if leaf.one_hot is not None:
@@ -177,6 +166,19 @@ class ObservationEncoder:
             else:
                 vector[:, columns] = self._numbers(rows).reshape(len(rows), -1)
         return vector
+
+    def _checked(
+        self, leaf: Leaf, rows_of: Callable[[Leaf], NDArray[Any]], where: str
+    ) -> NDArray[Any]:
+        try:
+            rows = rows_of(leaf)
+        except (LookupError, TypeError, ValueError):
+            raise BrokenEnvironmentError(
+                f"{where}: the observation{leaf.label} is missing; expected {self.space}"
+            ) from None
+        if rows.shape[1:] != leaf.shape or rows.dtype != leaf.dtype:
+            leaf.check(rows.shape[1:], rows.dtype, where)
+        return rows
 
     def _numbers(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return numbers in the vector's type; those too large for float32 become infinite."""
@@ -196,21 +198,18 @@ class ObservationEncoder:
         """The parts of the vector, in its order."""
         return [leaf for leaf, _ in self._columns]
 
-    @property
-    def image_leaves(self) -> dict[str, Leaf]:
-        """The images, by their key in the encoded observations."""
-        return self._images
-
     def view(self, keys: Sequence[str], setting: str) -> View:
         """Return what a network sees that is given some parts of the observations; none for all.
 
         Raises:
             ConfigError: the setting names a part that does not exist.
         """
-        chosen = _chosen([*self.vector_leaves, *self._images.values()], tuple(keys), setting)
+        chosen = _chosen([*self.vector_leaves, *self.image_leaves.values()], tuple(keys), setting)
         spans = [span for leaf, span in self._columns if leaf in chosen]
         columns = [column for span in spans for column in range(span.start, span.stop)]
-        images = {key: self.images[key] for key, leaf in self._images.items() if leaf in chosen}
+        images = {
+            key: self.images[key] for key, leaf in self.image_leaves.items() if leaf in chosen
+        }
         if not columns and not images:
             raise ConfigError(f"{setting}={list(keys)}: these parts contain nothing")
         is_all = len(columns) == self.vector_size
@@ -235,8 +234,8 @@ def normalized(
     return observations | {VECTOR: normalizer(observations[VECTOR])}
 
 
-def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images as `[N, C, H, W]`.
+def channels_first(images: Any) -> Any:
+    """Return images, an array or a tensor, as `[N, C, H, W]`.
 
     Args:
         images: `[N, H, W]`, `[N, H, W, C]`, `[N, C, H, W]`, or stacks of K frames
@@ -245,8 +244,7 @@ def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if images.ndim == 3:
         return images[:, None]
     if images.shape[-1] <= images.shape[-3]:
-        # np.moveaxis is slower and gives the same view.
-        images = images.transpose(*range(images.ndim - 3), -1, -3, -2)
+        images = images.swapaxes(-1, -2).swapaxes(-2, -3)
     if images.ndim == 5:
         images = images.reshape(len(images), math.prod(images.shape[1:3]), *images.shape[3:])
     return images
@@ -283,12 +281,6 @@ def _check_supported(leaf: Leaf, all_leaves: list[Leaf]) -> None:
         f"observations {space}{part} are not supported: expected Box (images of at most four "
         f"dimensions), Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of them; {fix}"
     )
-
-
-def _checked(leaf: Leaf, rows: NDArray[Any], where: str) -> NDArray[Any]:
-    if rows.shape[1:] != leaf.shape or rows.dtype != leaf.dtype:
-        leaf.check(rows.shape[1:], rows.dtype, where)
-    return rows
 
 
 def all_finite(numbers: NDArray[np.floating[Any]]) -> bool:

@@ -13,10 +13,9 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import nearest, one_line
+from rlkl.utils.validation import described, nearest
 
-GIVEN: dict[str, Any] = {}
-"""Callables and environments that were passed in this process, by name."""
+GIVEN: dict[str, Any] = {}  # callables and environments that were passed in this process, by name
 
 
 def name_of(made_by: Any) -> str:
@@ -113,7 +112,7 @@ def _copied(env: gym.Env[Any, Any], name: str, **kwargs: Any) -> gym.Env[Any, An
         return deepcopy(env)
     except Exception as error:
         raise ConfigError(
-            f"env.id={name} cannot be copied ({type(error).__name__}: {one_line(error)}), and "
+            f"env.id={name} cannot be copied ({described(error)}), and "
             "training and evaluation step copies of it; pass a callable that makes it"
         ) from error
 

@@ -5,10 +5,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from rlkl.envs.spaces import SameStepVectorEnv
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import nearest
 
@@ -16,7 +15,7 @@ FINAL_KEYS = ("final_obs", "final_observation", "terminal_observation")
 """Where extras may have the observations before the reset."""
 
 
-class RslRlVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+class RslRlVectorEnv(SameStepVectorEnv):
     """N sub-environments with the interface that rsl_rl takes, as a Gymnasium vector environment.
 
     The interface has no final observation. Where `extras` has none either, `final_obs` is the
@@ -36,16 +35,11 @@ class RslRlVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def __init__(self, env: Any, group: str = "policy", action_bound: float = np.inf) -> None:
         self.env, self.group = env, group
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.num_envs = int(env.num_envs)
         self.device = torch.device(env.device)
         self._seen = self._chosen(env.get_observations())
-        size = self._seen.shape[1:]
-        box = gym.spaces.Box(-np.inf, np.inf, tuple(size), np.float32)
+        box = gym.spaces.Box(-np.inf, np.inf, tuple(self._seen.shape[1:]), np.float32)
         actions = gym.spaces.Box(-action_bound, action_bound, (int(env.num_actions),), np.float32)
-        self.single_observation_space, self.single_action_space = box, actions
-        self.observation_space = batch_space(box, self.num_envs)
-        self.action_space = batch_space(actions, self.num_envs)
+        super().__init__(int(env.num_envs), box, actions)
 
     def _chosen(self, observations: Any) -> Tensor:
         """Return the chosen group; older versions return a pair with extras, or one tensor."""
@@ -65,12 +59,7 @@ class RslRlVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Reset all sub-environments if the environment can.
-
-        Args:
-            seed: given to the environment's `seed`, if it has such a method.
-            options: ignored.
-        """
+        """Reset all sub-environments, with a seed, if the environment has such methods."""
         if seed is not None and callable(getattr(self.env, "seed", None)):
             self.env.seed(seed)
         reset = getattr(self.env, "reset", None)
@@ -92,8 +81,6 @@ class RslRlVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._seen = self._chosen(observations)
         return self._seen, rewards, ended & ~truncated, truncated, {"final_obs": final}
 
-    def close(self, **kwargs: Any) -> None:
+    def close_extras(self, **kwargs: Any) -> None:
         """Close the environment if it can."""
-        close = getattr(self.env, "close", None)
-        if callable(close):
-            close()
+        getattr(self.env, "close", lambda: None)()

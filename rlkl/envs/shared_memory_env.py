@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector.utils import CloudpickleWrapper, batch_space
+from gymnasium.vector.utils import CloudpickleWrapper
 
 from rlkl.envs.shared_memory_worker import (
     ANSWERED,
@@ -33,13 +33,13 @@ from rlkl.envs.shared_memory_worker import (
     run_worker,
 )
 from rlkl.envs.snapshots import set_state, state_of
-from rlkl.envs.spaces import FLAT, leaves, nested
+from rlkl.envs.spaces import FLAT, SameStepVectorEnv, leaves, nested
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.cpu import usable_cores
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
 
-class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+class SharedMemoryVectorEnv(SameStepVectorEnv):
     """Steps N sub-environments in this process and one worker per further core, with SAME_STEP.
 
     This process steps the first sub-environments, each worker a further part. Actions,
@@ -72,16 +72,12 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 "env.backend=shared needs a Unix system on x86-64, where processes see each "
                 "other's writes in the order in which they were made; use env.backend=sync"
             )
-        self.num_envs = len(makers)
-        parts = np.array_split(np.arange(self.num_envs), min(cores or usable_cores(), len(makers)))
+        parts = np.array_split(np.arange(len(makers)), min(cores or usable_cores(), len(makers)))
         self._spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         # Before the workers: if it fails, the original exception is raised here.
         self._own = own = SyncVectorEnv(makers[self._spans[0]], info_keys)
+        super().__init__(len(makers), own.single_observation_space, own.single_action_space)
         self.metadata, self.render_mode = own.metadata, own.render_mode
-        self.single_observation_space = own.single_observation_space
-        self.single_action_space = own.single_action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._requested = 0
         context = multiprocessing.get_context()
         layout = layout_of(own, len(parts) - 1, self.num_envs)
@@ -167,17 +163,17 @@ class SharedMemoryVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._request("set_states", [pickle.dumps(part) for part in others])
         self._replies()
 
-    def call_each(self, name: str, args: Any = (), kwargs: Any = None) -> list[Any]:
-        """Return attributes of all sub-environments; see `SyncVectorEnv.call_each`."""
-        self._request("call_each", [(name, args, kwargs)] * (len(self._spans) - 1))
-        own: list[Any] = self._own.call_each(name, args, kwargs)
+    def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Return attributes of all sub-environments; see `SyncVectorEnv.call`."""
+        self._request("call", [(name, args, kwargs)] * (len(self._spans) - 1))
+        own: list[Any] = self._own.call(name, *args, **kwargs)
         return own + [value for part in self._replies() for value in part]
 
-    def set_each(self, name: str, values: list[Any]) -> None:
+    def set_attr(self, name: str, values: list[Any]) -> None:
         """Set an attribute of each sub-environment."""
         first, *others = [values[span] for span in self._spans]
-        self._request("set_each", [(name, part) for part in others])
-        self._own.set_each(name, first)
+        self._request("set_attr", [(name, part) for part in others])
+        self._own.set_attr(name, first)
         self._replies()
 
     def _request(self, method: str | None = None, messages: Sequence[Any] | None = None) -> None:

@@ -20,7 +20,7 @@ from rlkl.envs.snapshots import set_state, state_of
 from rlkl.envs.spaces import FLAT, leaves, nested
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import BrokenEnvironmentError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 SPINS = 200  # reads of a flag after which a waiting process yields its core between two reads
 SPIN_SECONDS = 0.002  # time of such reads after which a worker sleeps; waking it is slow
@@ -110,7 +110,7 @@ def run_worker(
             except Exception as error:
                 reply = error
                 if not isinstance(error, BrokenEnvironmentError):
-                    reply = BrokenEnvironmentError(f"{type(error).__name__}: {one_line(error)}")
+                    reply = BrokenEnvironmentError(described(error))
                 payload = ForkingPickler.dumps(reply)
             flags[HAS_REPLY] = reply is not None
             flags[ANSWERED] = answered
@@ -168,12 +168,12 @@ class _Worker:
             buffer[...] = rows
         return self._write(observations, infos)
 
-    def call_each(self, message: tuple[Any, ...]) -> list[Any]:
-        found: list[Any] = self.envs.call_each(*message)
-        return found
+    def call(self, message: tuple[str, Any, Any]) -> Any:
+        name, args, kwargs = message
+        return self.envs.call(name, *args, **kwargs)
 
-    def set_each(self, message: tuple[Any, ...]) -> None:
-        self.envs.set_each(*message)
+    def set_attr(self, message: tuple[str, list[Any]]) -> None:
+        self.envs.set_attr(*message)
 
     def states(self, _: None) -> bytes:
         return pickle.dumps(state_of(self.envs))

@@ -14,11 +14,9 @@ from rlkl.envs.wrappers import Wrapper, found_wrappers, is_video
 
 
 def makers(spec: EnvSpec, config: Any) -> list[Callable[[], gym.Env[Any, Any]]]:
-    """Return N functions that make a sub-environment each, in any process.
+    """Return N functions that make a sub-environment of an `EnvConfig` each, in any process.
 
-    Args:
-        spec: of the environment; another process may not have its id.
-        config: an `EnvConfig`.
+    Another process may not have the id of the environment, so they have its spec.
     """
     found = found_wrappers(config.wrappers)
     others = [pair for pair in found if not is_video(pair[0])]

@@ -16,7 +16,7 @@ from gymnasium.wrappers import FrameStackObservation
 from rlkl.envs.checks import EnvChecker
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import BrokenEnvironmentError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 ATTRIBUTES = {
     "classic_control.cartpole.CartPoleEnv": ("state", "steps_beyond_terminated"),
@@ -156,9 +156,7 @@ def _given(env: Any) -> Any:
             "tuples and dicts of them"
         ) from None
     except Exception as error:
-        raise BrokenEnvironmentError(
-            f"{name} failed: {type(error).__name__}: {one_line(error)}"
-        ) from error
+        raise BrokenEnvironmentError(f"{name} failed: {described(error)}") from error
 
 
 def _restore_given(env: Any, state: Any) -> None:
@@ -167,7 +165,7 @@ def _restore_given(env: Any, state: Any) -> None:
     except Exception as error:
         raise BrokenEnvironmentError(
             f"set_state() of {type(env).__name__} failed on what its get_state() returned: "
-            f"{type(error).__name__}: {one_line(error)}"
+            f"{described(error)}"
         ) from error
 
 
@@ -224,7 +222,7 @@ def unpacked(state: Any) -> Any:
 
 
 def _mujoco_state(env: Any) -> dict[str, Any]:
-    import mujoco  # type: ignore[import-untyped]  # noqa: PLC0415
+    import mujoco  # noqa: PLC0415
 
     every = mujoco.mjtState.mjSTATE_INTEGRATION
     state = np.empty(mujoco.mj_stateSize(env.model, every))

@@ -1,4 +1,4 @@
-"""Nested spaces: their leaves, and their description as plain data."""
+"""Nested spaces: their leaves, their batches, and their description as plain data."""
 
 import math
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlkl.utils.errors import BrokenEnvironmentError
@@ -86,6 +88,20 @@ class Leaf:
         for key in self.path:
             observations = observations[key]
         return observations
+
+
+class SameStepVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """N sub-environments of equal spaces with SAME_STEP autoreset; a subclass steps them."""
+
+    def __init__(
+        self, num_envs: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+    ) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.num_envs = num_envs
+        self.single_observation_space = observation_space
+        self.single_action_space = action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
 
 
 def leaves(space: gym.Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:

@@ -6,16 +6,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlkl.envs.infos import ROWS, info_row
 from rlkl.envs.observations import ACTION_MASK
-from rlkl.envs.spaces import FLAT, Leaf, leaves, nested
+from rlkl.envs.spaces import FLAT, Leaf, SameStepVectorEnv, leaves, nested
 
 
-class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+class SyncVectorEnv(SameStepVectorEnv):
     """Steps N sub-environments in this process, with SAME_STEP autoreset.
 
     Observations, rewards, terminated, truncated, final observations and action masks are
@@ -41,14 +39,10 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             for env in self.envs:
                 env.close()
             raise
-        self.num_envs = len(self.envs)
         first = self.envs[0]
-        self.metadata = first.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
+        super().__init__(len(self.envs), first.observation_space, first.action_space)
+        self.metadata = first.metadata | self.metadata
         self.render_mode = first.render_mode
-        self.single_observation_space = first.observation_space
-        self.single_action_space = first.action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
         for env in self.envs:
             for kind in ("observation_space", "action_space"):
                 found, expected = getattr(env, kind), getattr(first, kind)
@@ -106,12 +100,12 @@ class SyncVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 self._keep_mask(infos, i, info[ACTION_MASK])
         return self._nested(buffers), rewards, terminated, truncated, infos
 
-    def call_each(self, name: str, args: Any = (), kwargs: Any = None) -> list[Any]:
+    def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Return an attribute of each sub-environment, or what it returns if it can be called."""
         found = [env.get_wrapper_attr(name) for env in self.envs]
-        return [value(*args, **kwargs or {}) if callable(value) else value for value in found]
+        return [value(*args, **kwargs) if callable(value) else value for value in found]
 
-    def set_each(self, name: str, values: list[Any]) -> None:
+    def set_attr(self, name: str, values: list[Any]) -> None:
         """Set an attribute of each sub-environment."""
         for env, value in zip(self.envs, values, strict=True):
             env.set_wrapper_attr(name, value)

@@ -22,7 +22,7 @@ from rlkl.envs.tensor_spaces import (
     first_array,
 )
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 _NO_MASKS = "env.backend=tensor does not support action masks"
 
@@ -229,5 +229,4 @@ class TensorEnvironment:
     def _failure(self, method: str, error: BaseException) -> BrokenEnvironmentError:
         """Close the environments; return the exception to raise for one of theirs."""
         self.close()
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        return BrokenEnvironmentError(f"{self.where}: {method} failed: {reason}")
+        return BrokenEnvironmentError(f"{self.where}: {method} failed: {described(error)}")

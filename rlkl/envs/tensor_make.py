@@ -1,12 +1,11 @@
 """Make vector environments whose results are tensors, or arrays with DLPack."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 import torch
 
+from rlkl.envs.checks import quiet
 from rlkl.envs.jax_env import from_gymnasium
 from rlkl.envs.torch_tasks import TorchAcrobot, TorchCartPole, TorchPendulum, TorchVectorEnv
 from rlkl.utils.errors import ConfigError
@@ -41,23 +40,11 @@ def make_tensor_envs(
     if task is not None:
         envs: gym.vector.VectorEnv[Any, Any, Any] = task(num_envs, device, **kwargs)
         return envs
-    with _without_warnings():
+    # Gymnasium warns of its own Pendulum in JAX, which declares no autoreset mode;
+    # `TensorEnvironment` checks the mode of what is used.
+    with quiet():
         envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
     return from_gymnasium(envs) if hasattr(envs, "func_env") else envs
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence Gymnasium: it warns of its own Pendulum in JAX, which declares no autoreset mode.
-
-    `TensorEnvironment` checks the mode of what is used.
-    """
-    level = gym.logger.min_level
-    gym.logger.min_level = gym.logger.ERROR
-    try:
-        yield
-    finally:
-        gym.logger.min_level = level
 
 
 def check_tensor_backend(env_id: str, has_vector_form: bool, frame_stack: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from rlkl.envs.actions import ActionDecoder
-from rlkl.envs.observations import VECTOR, ObservationEncoder
+from rlkl.envs.observations import VECTOR, ObservationEncoder, channels_first
 from rlkl.envs.spaces import Leaf
 from rlkl.utils.errors import BrokenEnvironmentError
 
@@ -41,11 +41,7 @@ def as_tensor(values: Any, device: torch.device, where: str = "the environment")
 
 
 def actions_like(example: Any) -> Callable[[Tensor], Any]:
-    """Return the conversion of actions to the library of an array, by DLPack.
-
-    Args:
-        example: an array that the environment returned.
-    """
+    """Return the conversion of actions to the library of an example array, by DLPack."""
     if isinstance(example, Tensor):
         return lambda actions: actions
     convert: Callable[[Tensor], Any] = example.__array_namespace__().from_dlpack
@@ -65,13 +61,7 @@ class TensorEncoder:
 
     Numbers and shapes are checked here, finite values once for each rollout (`TensorCollector`):
     looking at values in every step would wait for the device. A Discrete observation outside its
-    space becomes NaN, so that the same check finds it.
-
-    Args:
-        encoder: of the same observations as arrays.
-        device: of the tensors.
-        num_envs: N.
-        where: the start of an error message.
+    space becomes NaN, so that the same check finds it. Messages start with `where`.
     """
 
     def __init__(
@@ -134,22 +124,8 @@ class TensorEncoder:
         return torch.cat(parts, -1)
 
 
-def channels_first(images: Tensor) -> Tensor:
-    """Return images as `[N, C, H, W]`; see `observations.channels_first`."""
-    if images.ndim == 3:
-        return images[:, None]
-    if images.shape[-1] <= images.shape[-3]:
-        images = images.movedim(-1, -3)
-    return images.flatten(1, 2) if images.ndim == 5 else images
-
-
 class TensorDecoder:
-    """Converts samples to actions like `ActionDecoder`, as tensors.
-
-    Args:
-        decoder: of the same actions as arrays.
-        device: of the tensors.
-    """
+    """Converts samples to actions like `ActionDecoder`, as tensors on a device."""
 
     def __init__(self, decoder: ActionDecoder, device: torch.device) -> None:
         self._decoder, space = decoder, decoder.space

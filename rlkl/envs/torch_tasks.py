@@ -2,18 +2,19 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
+from copy import deepcopy
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from rlkl.envs.spaces import SameStepVectorEnv
 
-class TorchVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+
+class TorchVectorEnv(SameStepVectorEnv):
     """N sub-environments whose state is one float64 tensor `[N, S]`.
 
     `step` never waits for the device, and its shapes and random numbers do not depend on data:
@@ -23,33 +24,29 @@ class TorchVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         num_envs: N.
         device: of all tensors.
         max_episode_steps: time limit, in environment steps.
-        observation_space: of one sub-environment.
-        action_space: of one sub-environment.
-        first_bounds: first states are uniform within ± these, `[S]`.
+
+    Attributes:
+        OBSERVATIONS: observations are within ± these, `[D]`.
+        ACTIONS: the action space of one sub-environment.
+        FIRST: first states are uniform within ± these, `[S]`.
     """
 
+    OBSERVATIONS: tuple[float, ...]
+    ACTIONS: ClassVar[gym.Space[Any]]
+    FIRST: tuple[float, ...]
+
     def __init__(
-        self,
-        num_envs: int,
-        device: torch.device | str,
-        max_episode_steps: int,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        first_bounds: tuple[float, ...],
+        self, num_envs: int, device: torch.device | str = "cpu", max_episode_steps: int = 500
     ) -> None:
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.num_envs = num_envs
+        high = np.array(self.OBSERVATIONS, np.float32)
+        super().__init__(num_envs, Box(-high, high), deepcopy(self.ACTIONS))
         self.device = torch.device(device)
         self.max_episode_steps = max_episode_steps
-        self.single_observation_space = observation_space
-        self.single_action_space = action_space
-        self.observation_space = batch_space(observation_space, num_envs)
-        self.action_space = batch_space(action_space, num_envs)
         self._generator = torch.Generator(self.device)
         self._steps = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._state = torch.empty(0)
         # Made here, because a tensor from Python numbers waits for the device.
-        self._bounds = torch.tensor(first_bounds, dtype=torch.float64, device=self.device)
+        self._bounds = torch.tensor(self.FIRST, dtype=torch.float64, device=self.device)
 
     def _initial(self) -> Tensor:
         """Draw first states for all rows, `[N, S]`."""
@@ -68,12 +65,7 @@ class TorchVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Reset all sub-environments.
-
-        Args:
-            seed: of the generator of all sub-environments; None continues its random numbers.
-            options: ignored.
-        """
+        """Reset all sub-environments; without a seed, the random numbers continue."""
         if seed is not None:
             self._generator.manual_seed(seed)
         self._state = self._initial()
@@ -81,10 +73,7 @@ class TorchVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self._observe(self._state), {}
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Step all sub-environments.
-
-        Args:
-            actions: `[N]` integers or `[N, A]` numbers, on the device.
+        """Step all sub-environments with `[N]` integers or `[N, A]` numbers, on the device.
 
         Returns:
             Observations (first ones where an episode ended), rewards, terminations, truncations,
@@ -111,23 +100,18 @@ class TorchVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._steps = state["steps"].to(self.device)
         self._generator.set_state(state["generator"].cpu())
 
-    def close(self, **kwargs: Any) -> None:
-        """Do nothing."""
-
 
 class TorchCartPole(TorchVectorEnv):
     """CartPole-v1: push a cart so that its pole stays up.
 
-    Args:
-        num_envs: N.
-        device: of all tensors.
-        max_episode_steps: time limit, in environment steps.
-        sutton_barto_reward: reward -1 for a fall and else 0, instead of 1 for every step.
+    With `sutton_barto_reward` the reward is -1 for a fall and else 0, instead of 1 for every step.
     """
 
     GRAVITY, LENGTH, FORCE, TAU = 9.8, 0.5, 10.0, 0.02
     POLE_MASS, TOTAL_MASS = 0.1, 1.1
     X_LIMIT, ANGLE_LIMIT = 2.4, 12 * 2 * math.pi / 360
+    OBSERVATIONS, ACTIONS = (2 * X_LIMIT, math.inf, 2 * ANGLE_LIMIT, math.inf), Discrete(2)
+    FIRST = (0.05,) * 4
 
     def __init__(
         self,
@@ -136,9 +120,7 @@ class TorchCartPole(TorchVectorEnv):
         max_episode_steps: int = 500,
         sutton_barto_reward: bool = False,
     ) -> None:
-        high = np.array([2 * self.X_LIMIT, np.inf, 2 * self.ANGLE_LIMIT, np.inf], np.float32)
-        spaces = Box(-high, high), Discrete(2)
-        super().__init__(num_envs, device, max_episode_steps, *spaces, (0.05,) * 4)
+        super().__init__(num_envs, device, max_episode_steps)
         self.sutton_barto_reward = sutton_barto_reward
 
     def _advance(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,16 +143,11 @@ class TorchCartPole(TorchVectorEnv):
 
 
 class TorchPendulum(TorchVectorEnv):
-    """Pendulum-v1: swing a pendulum up and hold it there.
-
-    Args:
-        num_envs: N.
-        device: of all tensors.
-        max_episode_steps: time limit, in environment steps.
-        g: gravity, in m/s².
-    """
+    """Pendulum-v1: swing a pendulum up and hold it there; `g` is gravity, in m/s²."""
 
     MAX_SPEED, MAX_TORQUE, TAU = 8.0, 2.0, 0.05
+    OBSERVATIONS, ACTIONS = (1, 1, MAX_SPEED), Box(-MAX_TORQUE, MAX_TORQUE, (1,), np.float32)
+    FIRST = (math.pi, 1.0)
 
     def __init__(
         self,
@@ -179,10 +156,7 @@ class TorchPendulum(TorchVectorEnv):
         max_episode_steps: int = 200,
         g: float = 10.0,
     ) -> None:
-        high = np.array([1, 1, self.MAX_SPEED], np.float32)
-        torques = Box(-self.MAX_TORQUE, self.MAX_TORQUE, (1,), np.float32)
-        spaces = Box(-high, high), torques
-        super().__init__(num_envs, device, max_episode_steps, *spaces, (math.pi, 1.0))
+        super().__init__(num_envs, device, max_episode_steps)
         self.g = g
 
     def _advance(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,22 +179,12 @@ class TorchAcrobot(TorchVectorEnv):
 
     Masses, lengths and moments of inertia are 1; the centers of mass are in the middle of the
     links. The equations are those of Sutton and Barto's book, as in Gymnasium.
-
-    Args:
-        num_envs: N.
-        device: of all tensors.
-        max_episode_steps: time limit, in environment steps.
     """
 
     GRAVITY, TAU = 9.8, 0.2
     MAX_SPEED_1, MAX_SPEED_2 = 4 * math.pi, 9 * math.pi
-
-    def __init__(
-        self, num_envs: int, device: torch.device | str = "cpu", max_episode_steps: int = 500
-    ) -> None:
-        high = np.array([1, 1, 1, 1, self.MAX_SPEED_1, self.MAX_SPEED_2], np.float32)
-        spaces = Box(-high, high), Discrete(3)
-        super().__init__(num_envs, device, max_episode_steps, *spaces, (0.1,) * 4)
+    OBSERVATIONS, ACTIONS = (1, 1, 1, 1, MAX_SPEED_1, MAX_SPEED_2), Discrete(3)
+    FIRST = (0.1,) * 4
 
     def _initial(self) -> Tensor:
         return super()._initial().float().double()  # rounded as in Gymnasium

@@ -5,8 +5,7 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -22,7 +21,7 @@ from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.snapshots import set_state, state_of
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described, one_line
 
 
 class Step(NamedTuple):
@@ -84,14 +83,7 @@ class VectorEnvironment:
     ) -> None:
         self._envs = envs
         self.info_keys = tuple(info_keys)
-        self._methods: dict[str, Callable[..., Any]] = {
-            "reset": envs.reset,
-            "step": envs.step,
-            "call": partial(attributes.call_all, envs),
-            "set_attr": partial(attributes.set_all, envs),
-        }
-        if isinstance(envs.unwrapped, AsyncVectorEnv):
-            self._methods = {name: quiet()(method) for name, method in self._methods.items()}
+        self._calling = quiet if isinstance(envs.unwrapped, AsyncVectorEnv) else nullcontext
         self.backend = backend
         self.name = name
         self.num_envs = envs.num_envs
@@ -176,11 +168,12 @@ class VectorEnvironment:
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the environments; raise an exception of one line."""
         try:
-            return self._methods[method](*args, **kwargs)
+            with self._calling():
+                return getattr(self._envs, method)(*args, **kwargs)
         except (Exception, SystemExit) as error:
             codes = self._exit_codes()
             self._end_processes()
-            reason = f"{type(error).__name__}: {one_line(error)}"
+            reason = described(error)
             if isinstance(error, BrokenEnvironmentError):
                 reason = one_line(error)
             elif isinstance(error, EOFError | ConnectionError):
@@ -286,14 +279,12 @@ class VectorEnvironment:
     def close(self) -> None:
         """Close the environments, and end their processes; exceptions are only reported."""
         envs = self._envs.unwrapped
-        with reported_close(self._where):
-            try:
-                if isinstance(envs, AsyncVectorEnv):
-                    self._close_async(envs)
-                else:
-                    self._envs.close()
-            except (EOFError, ConnectionError):  # a process died since the last step
-                pass
+        # Of a process that died since the last step nothing is reported.
+        with reported_close(self._where), suppress(EOFError, ConnectionError):
+            if isinstance(envs, AsyncVectorEnv):
+                self._close_async(envs)
+            else:
+                self._envs.close()
         self._end_processes()
 
     def _close_async(self, envs: AsyncVectorEnv) -> None:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor, nn
 
-from rlkl.envs.observations import VECTOR, ObservationEncoder, View
+from rlkl.envs.observations import ObservationEncoder, View
 from rlkl.models.networks import Encoder, ImageEncoder, hidden_layers, mlp, orthogonal_, uniform_
 from rlkl.models.own_networks import (
     OwnNetwork,
@@ -123,7 +123,7 @@ def _encoder(config: PolicyConfig, view: View, *, layer_norm: bool) -> tuple[Enc
     vector = hidden_layers(size, sizes, config.activation, layer_norm) if size else None
     features = [size, *sizes][-1] if size else 0
     features += config.image_features * len(images)
-    return Encoder(vector, VECTOR, images, column_indices(view)), features
+    return Encoder(vector, images, column_indices(view)), features
 
 
 def _initialize(config: PolicyConfig, network: Network, gain: float, generator: Generator) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from rlkl.envs.observations import VECTOR
 from rlkl.utils.errors import ConfigError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -171,14 +172,12 @@ class Encoder(nn.Module):
     def __init__(
         self,
         vector: nn.Sequential | None,
-        vector_key: str,
         images: dict[str, ImageEncoder],
         columns: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("columns", columns, persistent=False)
         self.vector = vector
-        self.vector_key = vector_key
         self.image_keys = tuple(images)
         self.images = nn.ModuleList(images.values())
 
@@ -186,7 +185,7 @@ class Encoder(nn.Module):
         """Return features `[B, F]`."""
         parts = []
         if self.vector is not None:
-            parts.append(self.vector(of_columns(observations[self.vector_key], self.columns)))
+            parts.append(self.vector(of_columns(observations[VECTOR], self.columns)))
         for key, encoder in zip(self.image_keys, self.images, strict=True):
             parts.append(encoder(observations[key]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

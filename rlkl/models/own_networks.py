@@ -13,7 +13,7 @@ from rlkl.envs.observations import VECTOR, View
 from rlkl.models.networks import of_columns
 from rlkl.models.policy_config import PolicyConfig
 from rlkl.utils.errors import BrokenNetworkError, ConfigError
-from rlkl.utils.validation import nearest, one_line
+from rlkl.utils.validation import described, nearest
 
 Maker = Callable[..., nn.Module]
 M = TypeVar("M", bound=Maker)
@@ -106,12 +106,9 @@ def registered(config: PolicyConfig, key: str) -> Maker:
 
 
 class OwnNetwork(nn.Module):
-    """A user's module, whose errors name it in one line.
+    """A user's module, whose errors name its label in one line.
 
-    Args:
-        module: of the user.
-        label: what the messages call it.
-        view: what it reads of observations; None for a module that reads features.
+    `view` is what it reads of observations; None for a module that reads features.
     """
 
     columns: Tensor | None
@@ -134,8 +131,7 @@ class OwnNetwork(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            text = f"{self.label}: {type(error).__name__}: {one_line(error)}"
-            raise BrokenNetworkError(text) from error
+            raise BrokenNetworkError(f"{self.label}: {described(error)}") from error
         return output
 
 
@@ -227,8 +223,7 @@ def _made(config: PolicyConfig, key: str, *arguments: Any) -> tuple[nn.Module, s
     try:
         module = maker(*arguments, **kwargs)
     except Exception as error:
-        text = f"{label} cannot be made: {type(error).__name__}: {one_line(error)}"
-        raise ConfigError(text) from error
+        raise ConfigError(f"{label} cannot be made: {described(error)}") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{label} is {type(module).__name__}; expected a torch module")
     return module, label

@@ -10,8 +10,7 @@ from torch import Tensor
 from rlkl.envs.spaces import describe_space
 from rlkl.models.policy import Policy
 
-MOST_NUMBERS = 2**24
-"""Limit for an observation or an action."""
+MOST_NUMBERS = 2**24  # limit for an observation or an action
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:

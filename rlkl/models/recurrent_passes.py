@@ -32,9 +32,9 @@ class RecurrentPass(torch.autograd.Function):
             Outputs `[L, S, H]`, and the last cell of an LSTM.
         """
         run: Any = _GRU if kind == "gru" else _LSTM
-        arrays = [x.detach().numpy() for x in (features, hidden, *weights)]
+        inputs = (features, hidden, cell, *weights)
         with np.errstate(all="ignore"):  # as in torch
-            ctx.run = run(*arrays, None if cell is None else cell.detach().numpy())
+            ctx.run = run(*(None if x is None else x.detach().numpy() for x in inputs))
         outputs = torch.from_numpy(ctx.run.hidden[1:])
         return outputs, None if cell is None else torch.from_numpy(ctx.run.cell[-1])
 
@@ -76,14 +76,14 @@ class _Steps:
     """
 
     def __init__(
-        self, features: Array, hidden: Array, of_input: Array, of_hidden: Array, *biases: Array
+        self, features: Array, hidden: Array, of_input: Array, of_hidden: Array, bias: Array
     ) -> None:
         self.features, self.of_input, self.of_hidden = features, of_input, of_hidden
         self.size = hidden.shape[1]
         self.hidden = np.empty((len(features) + 1, *hidden.shape), features.dtype)
         self.hidden[0] = hidden
         rows = np.ascontiguousarray(features).reshape(-1, features.shape[2])
-        self.inputs = (rows @ of_input.T + biases[0]).reshape(*features.shape[:2], -1)
+        self.inputs = (rows @ of_input.T + bias).reshape(*features.shape[:2], -1)
 
     def fixed_tangents(self, *tangents: Any) -> tuple[Array, Array]:
         """Return the gates' tangents, except for what the hidden state's tangent adds.
@@ -125,16 +125,8 @@ class _Steps:
 class _GRU(_Steps):
     """r = σ(·), z = σ(·), n = tanh(W_n x + b + r · (U_n h + c)), h ← n + z · (h - n)."""
 
-    def __init__(
-        self,
-        features: Array,
-        hidden: Array,
-        of_input: Array,
-        of_hidden: Array,
-        input_bias: Array,
-        hidden_bias: Array,
-        _: None,
-    ) -> None:
+    def __init__(self, features: Array, hidden: Array, _: None, *weights: Array) -> None:
+        of_input, of_hidden, input_bias, hidden_bias = weights
         super().__init__(features, hidden, of_input, of_hidden, input_bias)
         length, count, size = len(features), len(hidden), self.size
         self.gates = np.empty((length, count, 2 * size), features.dtype)  # r and z
@@ -202,16 +194,8 @@ class _GRU(_Steps):
 class _LSTM(_Steps):
     """i, f, o = σ(·), g = tanh(·), c ← f · c + i · g, h ← o · tanh(c)."""
 
-    def __init__(
-        self,
-        features: Array,
-        hidden: Array,
-        of_input: Array,
-        of_hidden: Array,
-        input_bias: Array,
-        hidden_bias: Array,
-        cell: Array,
-    ) -> None:
+    def __init__(self, features: Array, hidden: Array, cell: Array, *weights: Array) -> None:
+        of_input, of_hidden, input_bias, hidden_bias = weights
         super().__init__(features, hidden, of_input, of_hidden, input_bias + hidden_bias)
         size = self.size
         self.cell = np.empty_like(self.hidden)

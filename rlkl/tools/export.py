@@ -208,7 +208,7 @@ def _compared(
     model: bytes, trained: TrainedPolicy, state_size: int, columns: dict[str, tuple[int, int]]
 ) -> Exported:
     """Compare the model with the policy; with a memory, over several steps."""
-    import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415 (an extra)
+    import onnxruntime  # noqa: PLC0415 (an extra)
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     policy = trained.policy

@@ -15,14 +15,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-MOST_FILES = 100_000
-"""Limit for an archive; a checkpoint has one file per storage and a few more."""
+MOST_FILES = 100_000  # limit for an archive; a checkpoint has one file per storage and a few more
 
 MOST_NODES, MOST_LEVELS = 10_000_000, 200
 """Limits for a state: numbers, texts and containers, counted once per reference; and nesting."""
 
-_ENTRY = b"PK\x01\x02"
-"""The first bytes of each entry of an archive's directory."""
+_ENTRY = b"PK\x01\x02"  # the first bytes of each entry of an archive's directory
 
 
 def read_archive(content: bytes) -> Any:

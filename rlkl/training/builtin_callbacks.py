@@ -20,11 +20,8 @@ from rlkl.training.report import Video as LoggedVideo
 from rlkl.training.run_folder import writing
 from rlkl.utils.validation import seconds_of
 
-EPISODES = 100
-"""Training episodes in the mean that `stop_at_return` is compared with."""
-
-VIDEO_STEPS = 1000
-"""Limit of an episode in a video, in environment steps."""
+EPISODES = 100  # training episodes in the mean that `stop_at_return` is compared with
+VIDEO_STEPS = 1000  # limit of an episode in a video, in environment steps
 
 LOGGED_FRAMES, LOGGED_SIDE = 200, 320
 """Limits of a video in the logs: number of frames, and pixels of the longer side."""
@@ -47,11 +44,7 @@ def callbacks_of(config: TrainConfig) -> list[Callback]:
 
 
 class StopAtReturn(Callback):
-    """Ends the run when the mean return of the last 100 training episodes reaches a value.
-
-    Args:
-        value: smallest mean return; there must have been 100 episodes.
-    """
+    """Ends the run when the mean return of the last 100 training episodes reaches a value."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -65,11 +58,7 @@ class StopAtReturn(Callback):
 
 
 class StopAfter(Callback):
-    """Ends the run after some wall time; a resumed run counts from that of its checkpoint.
-
-    Args:
-        seconds: of training and evaluations together.
-    """
+    """Ends the run after so many seconds of training and evaluations; they count when resumed."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self._start = seconds, time.monotonic()
@@ -95,11 +84,9 @@ class StopAfter(Callback):
 
 
 class EvaluationVideo(Callback):
-    """Records an episode with deterministic actions, into `videos/` and the logs.
+    """Records an episode with deterministic actions every `interval` iterations.
 
-    Args:
-        interval: iterations between two videos.
-        env: of the run.
+    It goes into `videos/` and the logs.
 
     Raises:
         ConfigError: the environment cannot be rendered, or a package is missing.

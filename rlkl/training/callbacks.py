@@ -14,7 +14,7 @@ from rlkl.training.run_folder import FolderError
 from rlkl.training.summary import Summary
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Callbacks:
         except (KeyboardInterrupt, FolderError):
             raise
         except BaseException as error:  # sys.exit() too
-            text = f"callback {name}: {method} failed: {type(error).__name__}: {one_line(error)}"
+            text = f"callback {name}: {method} failed: {described(error)}"
             raise CallbackError(text.rstrip(": ")) from error
 
 

@@ -4,8 +4,8 @@ import io
 import math
 import pickle
 import shlex
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from rlkl.utils.field_types import check_fields
 from rlkl.utils.untrusted_files import MissingFileError, read_bytes, reading
 from rlkl.utils.validation import check_choice, check_range, reading_parts
 
-FORMAT = 3
-"""Version of the format; raised by every change that older code cannot read."""
+FORMAT = 3  # version of the format; raised by every change that older code cannot read
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -52,11 +51,9 @@ class CheckpointConfig:
 
 
 def interval_of(config: Any, *, resets: bool) -> int:
-    """Return the iterations between two checkpoints of a run; see `CheckpointConfig.interval`.
+    """Return the iterations between two checkpoints of a `TrainConfig`; see `CheckpointConfig`.
 
-    Args:
-        config: a `TrainConfig`.
-        resets: whether environments are recreated at checkpoints.
+    `resets` says whether environments are recreated at checkpoints.
     """
     if config.checkpoint.interval is not None:
         return int(config.checkpoint.interval)
@@ -235,6 +232,15 @@ def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
         f"{run_dir} has no {name}: a run writes it when it ends, and this one is not finished, or "
         "was killed"
     )
+
+
+@contextmanager
+def state_of_run(run_dir: str | Path, checkpoint: str = "last") -> Iterator[dict[str, Any]]:
+    """Yield the state of a run's checkpoint, with the errors of the functions above."""
+    path = checkpoint_path(run_dir, checkpoint)
+    state = load_checkpoint(path)
+    with taking_from(path):
+        yield state
 
 
 def folder_of(run_dir: str | Path) -> Path:

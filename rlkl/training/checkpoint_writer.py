@@ -57,6 +57,13 @@ class RunRecord:
         return public | {"wall_seconds": self.wall_seconds}
 
 
+def recreate_environments(learner: Learner) -> None:
+    """Recreate environments that cannot be restored, as every rank does at a checkpoint."""
+    is_last = learner.env_steps >= learner.config.total_env_steps
+    if learner.resets_at_checkpoints and learner.iterations and not is_last:
+        learner.recreate_environments()
+
+
 class CheckpointWriter:
     """Writes the checkpoints of a run: `step_<N>.pt`, `last.pt` and `best.pt`.
 
@@ -91,15 +98,8 @@ class CheckpointWriter:
 
     def save(self) -> None:
         """Write a regular checkpoint; recreate environments that cannot be restored."""
-        self.recreate_environments()
+        recreate_environments(self.learner)
         self._write([f"step_{self.learner.env_steps}.pt", LAST], resumable=True)
-
-    def recreate_environments(self) -> None:
-        """Recreate environments that cannot be restored, as the other ranks do at checkpoints."""
-        learner = self.learner
-        is_last = learner.env_steps >= learner.config.total_env_steps
-        if learner.resets_at_checkpoints and learner.iterations and not is_last:
-            learner.recreate_environments()
 
     def save_last(self) -> None:
         """Write `last.pt` at the end; after a failed iteration it is only good for its policy."""

@@ -212,8 +212,7 @@ FIXED_KEYS = (
 )  # fmt: skip
 """Keys that a resumed run cannot change: another value would define another run, or do nothing."""
 
-FREE_OF_FIXED = ("policy.module",)
-"""Keys below these that it can change."""
+FREE_OF_FIXED = ("policy.module",)  # keys below these that it can change
 
 AUTOMATIC_VALUES = {"env.backend": "auto", "policy.engine": "auto", "checkpoint.interval": None}
 """Keys with the value that lets rlkl choose; `config.yaml` has the choice."""

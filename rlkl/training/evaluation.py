@@ -71,8 +71,8 @@ class Evaluation:
     def statistics(self, seed: int = 0) -> dict[str, float | None]:
         """Return statistics of the episodes that ended; None where there are too few episodes.
 
-        Args:
-            seed: of the bootstrap for `mean_low` and `mean_high`, a 95% interval of the mean.
+        The seed is that of the bootstrap for `mean_low` and `mean_high`, a 95% interval of the
+        mean.
         """
         found: dict[str, float | None] = dict.fromkeys(STATISTICS)
         returns = np.array(self.returns)

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from rlkl.envs.ids import substitute
+from rlkl.training.checkpoint_writer import recreate_environments
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.start import start
@@ -13,7 +14,7 @@ from rlkl.training.summary import Summary
 from rlkl.utils.errors import OtherRankError
 from rlkl.utils.ranks import Ranks
 from rlkl.utils.signals import stop_signal
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Lead:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if error is not None and self._is_waited_for:
-            self._ranks.gather(f"{type(error).__name__}: {one_line(error)}")
+            self._ranks.gather(described(error))
 
 
 def receive(ranks: Ranks) -> Order | Summary:
@@ -84,27 +85,15 @@ def obey(ranks: Ranks, env: Any = None) -> Summary:
 
 
 def follow(learner: Learner, *, exact: bool = True) -> Summary:
-    """Iterate until rank 0 ends the run; return its summary.
-
-    Args:
-        learner: of this rank.
-        exact: as in `Order`.
-    """
+    """Iterate until rank 0 ends the run; return its summary. `exact` is as in `Order`."""
     ranks, total = learner.ranks, learner.config.total_env_steps
     with stop_signal(once=False) as stop, closing(learner):
         if not exact:
-            _recreate(learner)
+            recreate_environments(learner)
         while learner.env_steps < total and not ranks.any(stop.is_set()):
             learner.iterate()
-            is_last = learner.env_steps >= total
-            if learner.iterations % learner.checkpoint_interval == 0 and not is_last:
-                _recreate(learner)
+            if learner.iterations % learner.checkpoint_interval == 0:
+                recreate_environments(learner)
         summary: Any = ranks.gather(None)[0]
     result: Summary = summary
     return result
-
-
-def _recreate(learner: Learner) -> None:
-    """Do what rank 0 does at a checkpoint."""
-    if learner.resets_at_checkpoints and learner.iterations:
-        learner.recreate_environments()

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rlkl.utils.errors import ConfigError
 
-SUCCESS = "is_success"
-"""A key whose share of episode ends is `info/success_rate`."""
+SUCCESS = "is_success"  # a key whose share of episode ends is `info/success_rate`
 
 _ENTRY = re.compile(r"([\w.-]+(?:/[\w.-]+)*)(?::(mean|last))?", re.ASCII)
 
@@ -52,12 +51,7 @@ def info_numbers(entries: Sequence[str]) -> list[InfoNumber]:
 class InfoTracker:
     """Averages numbers in infos: over the steps of an iteration, or over episode ends.
 
-    Args:
-        entries: as `logger.info_keys`.
-
-    Attributes:
-        numbers: that are tracked.
-        keys: theirs, the order of the last dimension of a rollout's `infos`.
+    `keys` are in the order of the last dimension of a rollout's `infos`.
     """
 
     def __init__(self, entries: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report, is_own_column
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data
+from rlkl.utils.streams import tell
 from rlkl.utils.validation import check_choice, check_range, check_text
 
 PROGRESS = ("auto", "live", "plain", "none")
@@ -156,6 +157,19 @@ class CSVLogger:
         """Close both files."""
         for file in self._files.values():
             file.file.close()
+
+
+def open_csv(run_dir: Path, config: LoggerConfig, tags: Sequence[str]) -> CSVLogger:
+    """Open the CSV files; `tags` are those of callbacks, more columns of a new `metrics.csv`."""
+    diagnosis = DIAGNOSIS_TAGS if config.diagnosis_interval else ()
+    tags = [*(number.tag for number in info_numbers(config.info_keys)), *tags]
+    files = CSVLogger(run_dir, [*diagnosis, *tags])
+    if missing := [tag for tag in tags if tag not in files.columns]:
+        tell(
+            f"metrics.csv has no columns for {', '.join(missing)}: the run began without them; "
+            "the other loggers get these numbers"
+        )
+    return files
 
 
 class _CSVFile:

@@ -26,12 +26,8 @@ STATUSES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 class MLflowTracker:
     """A run in MLflow, whose steps are environment steps.
 
-    The server is that of MLflow's own variable `MLFLOW_TRACKING_URI`.
-
-    Args:
-        run_dir: the run's folder.
-        config: of the run; its experiment is `logger.project`.
-        run_id: of a run to continue; empty for a new one.
+    The server is that of MLflow's own variable `MLFLOW_TRACKING_URI`, and the experiment
+    `logger.project`.
     """
 
     def __init__(self, run_dir: Path, config: TrainConfig, run_id: str) -> None:

@@ -45,11 +45,7 @@ class BadUpdate:
 
 
 class BadUpdatesError(Exception):
-    """Too many updates in a row made a number infinite or NaN; all were reverted.
-
-    Args:
-        bad_update: the last of them.
-    """
+    """Too many updates in a row made a number infinite or NaN; all were reverted."""
 
     def __init__(self, bad_update: BadUpdate) -> None:
         super().__init__(

@@ -61,12 +61,8 @@ def effective_rank(features: Tensor, loss: float = RANK_LOSS) -> float:
     """Return the effective rank of features, `[B, F]`: min{k : Σ_{i≤k} σ_i ≥ (1 - δ) Σ_i σ_i}.
 
     srank_δ of Kumar 2021 (arXiv:2010.14498, section 3), with the singular values σ_1 ≥ σ_2 ≥ … of
-    the features, which are not centred. It is 0 if all features are 0, and NaN if one is not
-    finite.
-
-    Args:
-        features: a row for each state.
-        loss: δ.
+    the features, which are not centred. `loss` is δ. It is 0 if all features are 0, and NaN if one
+    is not finite.
     """
     if not features.isfinite().all():
         return math.nan

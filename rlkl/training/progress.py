@@ -18,22 +18,12 @@ from rlkl.training.report import Report
 from rlkl.utils.lines import WIDTH, paragraph
 from rlkl.utils.streams import failsafe_stdout
 
-REFRESH = 0.1
-"""Seconds between two updates of the live line."""
-
-
-MIN_BAR = 2
-"""Columns that the live line needs besides its text."""
+REFRESH = 0.1  # seconds between two updates of the live line
+MIN_BAR = 2  # columns that the live line needs besides its text
 
 
 class NoProgress(AbstractContextManager["NoProgress"]):
-    """Shows nothing.
-
-    Args:
-        title: of the run.
-        total_env_steps: the training budget.
-        env_steps: of the checkpoint, in a resumed run.
-    """
+    """Shows nothing; a resumed run has the `env_steps` of its checkpoint."""
 
     def __init__(self, title: str, total_env_steps: int, env_steps: int = 0) -> None:
         self.title, self.total_env_steps = title, total_env_steps

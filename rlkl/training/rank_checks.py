@@ -1,21 +1,16 @@
 """What several ranks must have in common, and each rank's share of a run."""
 
-import sys
 import zlib
 from dataclasses import asdict, replace
 from typing import Any
-
-import gymnasium
-import numpy
-import torch
 
 from rlkl.envs.make import EnvConfig, choose_backend
 from rlkl.envs.wrappers import without_videos
 from rlkl.models.policy import Policy
 from rlkl.training.config import TrainConfig, leaves
+from rlkl.training.summary import versions
 from rlkl.utils.errors import ConfigError, RankError
 from rlkl.utils.ranks import Ranks
-from rlkl.version import __version__
 
 
 def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
@@ -64,16 +59,8 @@ def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
     """
     if ranks.size == 1:
         return
-    versions = {
-        "rlkl": __version__,
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "gymnasium": gymnasium.__version__,
-        "numpy": numpy.__version__,
-    }
-    parts = dict(leaves(asdict(config))) | {
-        f"version of {name}": text for name, text in versions.items()
-    }
+    parts = dict(leaves(asdict(config)))
+    parts |= {f"version of {name}": text for name, text in versions().items()}
     all_parts = ranks.gather({key: str(value) for key, value in parts.items()})
     for rank, other in enumerate(all_parts):
         for key, value in all_parts[0].items():

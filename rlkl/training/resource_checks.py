@@ -5,6 +5,7 @@ import re
 import resource
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +15,7 @@ from rlkl.utils.errors import ConfigError
 TRANSITION_BYTES = 64
 """Memory of a transition without its observation, in the rollout and in the batch."""
 
-PARAMETER_BYTES = 16
-"""Memory of a parameter, its gradient and Adam's two moments, in float32."""
+PARAMETER_BYTES = 16  # memory of a parameter, its gradient and Adam's two moments, in float32
 
 SUBPROCESS_BYTES = 4 * 2**20
 """Memory of a sub-environment in its own process: pages that a forked Python has written to."""
@@ -23,11 +23,8 @@ SUBPROCESS_BYTES = 4 * 2**20
 SUBPROCESS_FILES = 2
 """Open files of the trainer per sub-environment process: its pipe and its sentinel."""
 
-MOST_PROCESSES = 4096
-"""Upper limit, above the number of cores of any machine."""
-
-DEVICES = re.compile(r"cpu(:0)?|(cuda|mps|xpu)(:\d+)?")
-"""Names of devices that rlkl accepts."""
+MOST_PROCESSES = 4096  # upper limit, above the number of cores of any machine
+DEVICES = re.compile(r"cpu(:0)?|(cuda|mps|xpu)(:\d+)?")  # names of devices that rlkl accepts
 
 GATES = {"none": 0, "gru": 3, "lstm": 4}
 CONTROL_GROUP_LIMITS = (
@@ -134,15 +131,14 @@ def checked_device(name: str) -> torch.device:
 
 
 class DeviceMemoryError(Exception):
-    """A device ran out of memory; the message names what filled it."""
+    """A device ran out of memory in a run of a `TrainConfig`; the message names what filled it."""
 
-    def __init__(
-        self, reason: str, rollout_steps: int, num_envs: int, minibatches: int, parameters: int
-    ) -> None:
-        what = reason.split(". ", maxsplit=1)[0]
+    def __init__(self, error: torch.OutOfMemoryError, config: Any, parameters: int) -> None:
+        steps, num_envs = config.rollout_steps, config.env.num_envs
         super().__init__(
-            f"{what}: a batch has {rollout_steps * num_envs:,} steps "
-            f"(rollout_steps={rollout_steps} × env.num_envs={num_envs}), a minibatch "
-            f"1/{minibatches} of them, and the networks {parameters:,} parameters; expected fewer "
-            "steps or sub-environments, more algo.num_minibatches, or smaller networks"
+            f"{str(error).split('. ', maxsplit=1)[0]}: a batch has {steps * num_envs:,} steps "
+            f"(rollout_steps={steps} × env.num_envs={num_envs}), a minibatch "
+            f"1/{getattr(config.algo, 'num_minibatches', 1)} of them, and the networks "
+            f"{parameters:,} parameters; expected fewer steps or sub-environments, more "
+            "algo.num_minibatches, or smaller networks"
         )

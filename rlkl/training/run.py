@@ -13,12 +13,11 @@ import torch
 
 from rlkl.rollouts.rollout import Episode
 from rlkl.training.callbacks import Callback, Callbacks
-from rlkl.training.checkpoint_writer import CheckpointWriter, RunRecord
+from rlkl.training.checkpoint_writer import CheckpointWriter, RunRecord, recreate_environments
 from rlkl.training.evaluation import Evaluation, EvaluationStoppedError
 from rlkl.training.learner import Learner
-from rlkl.training.loggers import Logger, write_json
+from rlkl.training.loggers import Logger, open_csv, write_json
 from rlkl.training.nonfinite_guard import BadUpdate, BadUpdatesError
-from rlkl.training.open_loggers import open_csv, open_loggers
 from rlkl.training.progress import make_progress, print_summary
 from rlkl.training.report import Report
 from rlkl.training.resource_checks import DeviceMemoryError
@@ -124,10 +123,15 @@ class Run:
         learner, config = self.learner, self.learner.resolved_config
         with writing(self.run_dir):
             self.checkpoints.folder.mkdir(exist_ok=True)
-            csv = open_csv(self.run_dir, config, self.callbacks.tags)
+            csv = open_csv(self.run_dir, config.logger, self.callbacks.tags)
             self.checkpoints.csv = csv
             self._loggers.append(csv)
-            self._loggers += open_loggers(self.run_dir, config, learner.env_steps, kl_so_far)
+            if config.logger.tensorboard:  # imported here because it takes a second
+                from rlkl.training.tensorboard import TensorBoardLogger  # noqa: PLC0415
+
+                self._loggers.append(
+                    TensorBoardLogger(self.run_dir, config, learner.env_steps, kl_so_far)
+                )
         if (tracker := open_tracker(self.run_dir, config, self.record.tracker)) is not None:
             self._loggers.append(tracker)
             self.record.tracker = f"{tracker.name}:{tracker.run_id}"
@@ -156,14 +160,8 @@ class Run:
                     self._write_bad_update(error.bad_update)
                     raise
                 except torch.OutOfMemoryError as error:
-                    minibatches = getattr(config.algo, "num_minibatches", 1)
-                    raise DeviceMemoryError(
-                        str(error),
-                        config.rollout_steps,
-                        config.env.num_envs,
-                        minibatches,
-                        learner.policy.num_parameters,
-                    ) from error
+                    parameters = learner.policy.num_parameters
+                    raise DeviceMemoryError(error, config, parameters) from error
                 self._is_iterating = False
                 if report.bad_update is not None:
                     self._write_bad_update(report.bad_update)
@@ -177,7 +175,7 @@ class Run:
                     if self.record.unlogged is None:
                         self.checkpoints.save()
                     else:
-                        self.checkpoints.recreate_environments()
+                        recreate_environments(learner)
 
     @property
     def _is_over(self) -> bool:

@@ -77,13 +77,7 @@ def run_name(run_dir: Path) -> str:
 
 
 def check_folder(key: str, folder: str, base: Path = Path()) -> Path:
-    """Return the path of a folder after checking that it exists or can be made.
-
-    Args:
-        key: setting to name in errors.
-        folder: path as typed.
-        base: folder to which a relative path refers.
-    """
+    """Return the path of a folder that exists or can be made; a relative one is below `base`."""
     check_text(key, folder)
     path = Path(folder)
     try:

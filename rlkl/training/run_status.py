@@ -9,11 +9,8 @@ from rlkl.utils.atomic_files import check_plain_path, remove_partials
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.untrusted_files import MissingFileError, read_json, read_yaml
 
-LOG = "log.txt"
-"""The output of a run of a grid."""
-
-FILES_BEFORE_START = (".lock", LOG)
-"""Files that may exist in a folder before its run starts."""
+LOG = "log.txt"  # the output of a run of a grid
+FILES_BEFORE_START = (".lock", LOG)  # files that may exist in a folder before its run starts
 
 FOLDERS = ("checkpoints", "bad_updates", "videos", "wandb")
 FILES = ("config.yaml", "metrics.csv", "episodes.csv", "summary.json", "resumed.yaml")

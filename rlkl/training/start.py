@@ -9,7 +9,7 @@ from rlkl.envs.observations import ObservationEncoder
 from rlkl.envs.spaces import describe_space, described_space
 from rlkl.models.policy import Policy, PolicyConfig
 from rlkl.models.policy_description import check_described
-from rlkl.training.checkpoint import checkpoint_path, load_checkpoint, taking_from
+from rlkl.training.checkpoint import state_of_run
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.config_upgrades import upgrade_section
@@ -42,9 +42,7 @@ def start(config: TrainConfig) -> Learner:
 
 
 def _start_from(learner: Learner, run_dir: str) -> None:
-    path = checkpoint_path(run_dir)
-    state = load_checkpoint(path)
-    with taking_from(path):
+    with state_of_run(run_dir) as state:
         policy = learner.policy
         check_described(state["policy_description"], state["policy"])
         differences = chain(
@@ -65,9 +63,7 @@ def _start_from(learner: Learner, run_dir: str) -> None:
 
 
 def _stay_near(learner: Learner, run_dir: str) -> None:
-    path = checkpoint_path(run_dir)
-    state = load_checkpoint(path)
-    with taking_from(path):
+    with state_of_run(run_dir) as state:
         check_described(state["policy_description"], state["policy"])
         config = upgrade_section("policy", state["policy_description"]["config"])
         if config["memory"] != "none":

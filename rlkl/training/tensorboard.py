@@ -18,19 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch.utils.tensorboard.summary
-from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
-    Event,
-    SessionLog,
-)
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams import (  # type: ignore[import-untyped]
-    api_pb2,
-    metadata,
-    plugin_data_pb2,
-)
-from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
-    RecordWriter,
-)
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import Metrics
@@ -56,14 +47,12 @@ METRICS = {
 }
 """Result columns of the table: tags and titles."""
 
-IDENTITY = ("algo.name", "env.id", "seed")
-"""The hyperparameters that say which run it is."""
+IDENTITY = ("algo.name", "env.id", "seed")  # the hyperparameters that say which run it is
 
 SHOWN_FIRST = ("algo.name", "algo.learning_rate", "algo.max_kl", "env.id", "seed")
 """The hyperparameters that are selected when the table opens; TensorBoard selects five."""
 
-EVENTS = "events.out.tfevents."
-"""Prefix of the names of event files."""
+EVENTS = "events.out.tfevents."  # prefix of the names of event files
 
 SESSION_END = b"_hparams_/session_end_info"
 """Tag of the status at the end of a run, for TensorBoard's hparams plugin."""
@@ -74,8 +63,7 @@ NOT_VARIED = (
 )  # fmt: skip
 """Parts of a config that are not hyperparameters."""
 
-torch_summary: Any = torch.utils.tensorboard.summary
-"""Its functions have no type annotations."""
+torch_summary: Any = torch.utils.tensorboard.summary  # its functions have no type annotations
 
 Value = bool | float | str
 

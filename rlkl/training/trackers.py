@@ -10,25 +10,19 @@ from rlkl.training.config import TrainConfig
 from rlkl.training.loggers import LoggerConfig
 from rlkl.training.report import Report
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import check_installed, one_line
+from rlkl.utils.validation import check_installed, described
 
 
 class Tracker(Protocol):
     """A run in a tracker.
 
-    Attributes:
-        run_id: of the run, with which it is continued.
+    It is made from a run's folder, its config, and the `run_id` of a run to continue, else empty.
     """
 
     run_id: str
 
     def log(self, scalars: dict[str, float], report: Report) -> None:
-        """Log an iteration at its environment steps.
-
-        Args:
-            scalars: those of the report that apply, by tag.
-            report: of the iteration.
-        """
+        """Log the scalars of a report that apply, by tag, and its pictures."""
         ...
 
     def save(self, files: list[Path]) -> None:
@@ -41,13 +35,7 @@ class Tracker(Protocol):
 
 
 class TrackerLogger:
-    """Passes reports to a tracker until it fails.
-
-    Args:
-        name: of the tracker, for messages.
-        tracker: an open run.
-        checkpoints: files to save at the end, where they exist.
-    """
+    """Passes reports to a tracker until it fails, and checkpoints that exist at the end."""
 
     def __init__(self, name: str, tracker: Tracker, checkpoints: list[Path]) -> None:
         self.name, self.run_id = name, tracker.run_id
@@ -77,8 +65,7 @@ class TrackerLogger:
 
 
 def _tell_of(name: str, error: Exception) -> None:
-    reason = f"{type(error).__name__}: {one_line(error)}"
-    tell(f"logger.tracker={name}: {reason}; training continues without it")
+    tell(f"logger.tracker={name}: {described(error)}; training continues without it")
 
 
 def check_tracker(config: LoggerConfig) -> None:
@@ -90,10 +77,7 @@ def check_tracker(config: LoggerConfig) -> None:
 def open_tracker(run_dir: Path, config: TrainConfig, run_id: str) -> TrackerLogger | None:
     """Open the run of the config's tracker; None without one, or if that fails.
 
-    Args:
-        run_dir: the run's folder.
-        config: of the run.
-        run_id: as `tracker:id`, of the run to continue; empty for a new one.
+    `run_id` is `tracker:id` of a run to continue; empty for a new one.
     """
     name = config.logger.tracker
     if name == "none":

@@ -20,11 +20,6 @@ class TrackioTracker:
     """A run in Trackio, whose steps are environment steps.
 
     Trackio's own variables say where to: `TRACKIO_DIR`, `TRACKIO_SERVER_URL` or `TRACKIO_SPACE_ID`.
-
-    Args:
-        run_dir: the run's folder.
-        config: of the run; its project is `logger.project`.
-        run_id: name of a run to continue; empty for a new one.
     """
 
     def __init__(self, run_dir: Path, config: TrainConfig, run_id: str) -> None:

@@ -11,7 +11,7 @@ from rlkl.envs.make import EnvConfig
 from rlkl.models.policy import Policy, PolicyConfig
 from rlkl.models.policy_description import describe_policy
 from rlkl.training import evaluation
-from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
+from rlkl.training.checkpoint import folder_of, state_of_run
 from rlkl.training.evaluation import MAX_EPISODE_STEPS, Evaluation
 from rlkl.utils.config_upgrades import upgrade_section
 from rlkl.utils.errors import ConfigError
@@ -65,9 +65,7 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
         policy, content = load_package(run_dir, checkpoint)
         with reading_package(run_dir):
             return _trained_run(policy, content)
-    path = checkpoint_path(run_dir, checkpoint)
-    state = load_checkpoint(path)
-    with taking_from(path):
+    with state_of_run(run_dir, checkpoint) as state:
         config = state["config"]
         content = {
             "env": config["env"],
@@ -169,19 +167,3 @@ def run_episodes(run: TrainedRun, num_episodes: int, seed: int, actions: str) ->
         run.policy.normalizer,
         run.max_episode_steps,
     )
-
-
-def load_policy(run_dir: str | Path, checkpoint: str = "last") -> TrainedPolicy:
-    """Load the policy of a run.
-
-    Args:
-        run_dir: the run's folder, or a checkpoint.
-        checkpoint: `last`, or `best` for the policy with the best return.
-
-    Raises:
-        ConfigError: the checkpoint is missing or cannot be read.
-    """
-    path = checkpoint_path(run_dir, checkpoint)
-    state = load_checkpoint(path)
-    with taking_from(path):
-        return policy_from(state)

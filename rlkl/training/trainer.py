@@ -47,8 +47,7 @@ from rlkl.utils.untrusted_files import reading
 
 __all__ = ["Summary", "TrainConfig", "Trainer", "complete", "resume", "train"]
 
-MOST_NOTE = 1000
-"""Maximum length of a note that `resume` prints."""
+MOST_NOTE = 1000  # maximum length of a note that `resume` prints
 
 
 class Trainer:
@@ -203,9 +202,7 @@ def resume(
 
 
 def complete(
-    config: TrainConfig,
-    claimed: Callable[[Path], None] = lambda run_dir: None,
-    loggers: Sequence[Logger] = (),
+    config: TrainConfig, claimed: Callable[[Path], None] = lambda run_dir: None
 ) -> Summary:
     """Start, resume or skip a run, depending on the status of its folder.
 
@@ -215,7 +212,6 @@ def complete(
     Args:
         config: of the run, with a `run_dir`.
         claimed: called with the folder as soon as this process has locked it.
-        loggers: get every report, after those of the config.
 
     Returns:
         The summary, also of a run that was finished before.
@@ -244,11 +240,11 @@ def complete(
                 lead.send(summary)
                 return summary
             if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-                return _resume(run_dir, None, ((), loggers), shown, lead, env=config.env.id)
+                return _resume(run_dir, None, ((), ()), shown, lead, env=config.env.id)
             lead.send(Order(config))
             trainer = Trainer(config)
             move_old_files(run_dir)
-            return trainer._start(run_dir, loggers, shown)
+            return trainer._start(run_dir, (), shown)
 
 
 @contextmanager

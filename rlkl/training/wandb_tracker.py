@@ -16,8 +16,7 @@ from rlkl.training.run_folder import run_name
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import one_line
 
-SECONDS_TO_CONNECT = 30.0
-"""After them the run is logged offline."""
+SECONDS_TO_CONNECT = 30.0  # after them the run is logged offline
 
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 255}
 """What W&B shows as finished, failed and killed."""
@@ -26,10 +25,7 @@ EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 255}
 class WandbTracker:
     """A run in W&B, whose steps are environment steps; offline without a key or a network.
 
-    Args:
-        run_dir: the run's folder; W&B's files go to `wandb/` in it.
-        config: of the run.
-        run_id: of a run to continue; empty for a new one.
+    W&B's files go to `wandb/` in the run's folder.
     """
 
     def __init__(self, run_dir: Path, config: TrainConfig, run_id: str) -> None:

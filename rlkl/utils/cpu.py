@@ -5,7 +5,7 @@ import os
 
 def usable_cores() -> int:
     """Return the number of usable cores, limited by affinity and a container's quota."""
-    from joblib import cpu_count  # type: ignore[import-untyped]  # noqa: PLC0415
+    from joblib import cpu_count  # noqa: PLC0415
 
     return int(cpu_count())
 

@@ -137,6 +137,11 @@ def one_line(error: BaseException) -> str:
     return re.sub(r"\S{301,}", lambda word: f"{word[0][:120]}...{word[0][-40:]}", line)
 
 
+def described(error: BaseException) -> str:
+    """Return the type and the message of an error as one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 @contextmanager
 def reading_parts(problem: str, remedy: str) -> Iterator[None]:
     """Turn errors of missing or malformed parts into a ConfigError: problem, error and remedy."""
@@ -145,9 +150,7 @@ def reading_parts(problem: str, remedy: str) -> Iterator[None]:
     except ConfigError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ConfigError(
-            f"{problem}: {type(error).__name__}: {one_line(error)}; {remedy}"
-        ) from error
+        raise ConfigError(f"{problem}: {described(error)}; {remedy}") from error
 
 
 def check_between(key: str, value: float, lowest: float, highest: float) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlkl.cli.flags import CHECKPOINT, MAX_STEPS, Flag, RunCommand, new_file, whole_number
+from rlkl.cli.flags import MAX_STEPS, Flag, RunCommand, new_file, whole_number
 from rlkl.utils.errors import ConfigError
 
 COMMAND = RunCommand(
@@ -15,7 +15,6 @@ COMMAND = RunCommand(
     (
         Flag("--rows", "N", "number of rows (3)", partial(whole_number, at_least=1), 3),
         Flag("--output", "FILE", "a new file", partial(new_file, suffixes=(".csv", ".txt"))),
-        CHECKPOINT,
         MAX_STEPS,
     ),
 )
@@ -31,6 +30,7 @@ def test_flags_and_folder_come_in_any_order(
         "rows": 7,
         "output": Path("new.CSV"),
         "checkpoint": "last",
+        "module": None,
         "max_steps": 9,
     }
 

@@ -311,6 +311,14 @@ def test_float64_is_kept_until_normalization() -> None:
     assert ObservationEncoder(Box(-9, 9, (1,))).dtype == np.float32
 
 
+def test_missing_parts_are_named() -> None:
+    encoder = ObservationEncoder(Dict(a=Box(-1, 1, (2,)), b=Discrete(3)))
+    with pytest.raises(BrokenEnvironmentError, match="observation of 'b' is missing"):
+        encoder({"a": np.zeros((4, 2), np.float32)})
+    with pytest.raises(BrokenEnvironmentError, match="observation of 'b' is missing"):
+        encoder.stack([{"a": np.zeros(2, np.float32)}])
+
+
 def test_unused_parts_may_be_missing() -> None:
     space = Dict(a=Box(-9, 9, (2,)), b=Dict(c=Discrete(2), d=Text(4)), e=Text(3))
     encoder = ObservationEncoder(space, ["a", "b/c"])

@@ -52,7 +52,7 @@ def test_orthogonal_initialization_covers_kernels_and_memories() -> None:
     features = 7
     images = {"image": ImageEncoder((2, 6, 6), "small", features, 255.0)}
     memory = Memory("lstm", features, 5)
-    network = Network(Encoder(None, "vector", images), memory, mlp(5, [], 3, "tanh"))
+    network = Network(Encoder(None, images), memory, mlp(5, [], 3, "tanh"))
     for parameter in network.parameters():
         nn.init.constant_(parameter, 3.0)
     orthogonal_(network, 1.7, 0.2, seeded())
@@ -98,7 +98,7 @@ def test_uniform_initialization_of_kernels_and_memories(layer: nn.Module, bound:
 def test_same_generator_gives_same_weights(initialize: object) -> None:
     def network() -> nn.Module:
         images = {"image": ImageEncoder((1, 4, 4), "small", 5, 255.0)}
-        return Network(Encoder(None, "v", images), Memory("gru", 5, 3), mlp(3, [4], 2, "tanh"))
+        return Network(Encoder(None, images), Memory("gru", 5, 3), mlp(3, [4], 2, "tanh"))
 
     first, second = network(), network()
     for one in (first, second):
@@ -217,7 +217,7 @@ def test_images_are_scaled_convolved_and_projected(kind: str, dtype: torch.dtype
 def test_encoder_concatenates_vector_then_images_in_order() -> None:
     images = {"image/b": ImageEncoder((1, 3, 3), "small", 4, 1.0)}
     images["image/a"] = ImageEncoder((1, 2, 2), "small", 3, 1.0)
-    encoder = Encoder(hidden_layers(5, [2], "tanh"), "vector", images)
+    encoder = Encoder(hidden_layers(5, [2], "tanh"), images)
     observations = {
         "image/a": images_of(6, 1, 2, 2),
         "image/b": images_of(6, 1, 3, 3),
@@ -235,7 +235,7 @@ def test_encoder_concatenates_vector_then_images_in_order() -> None:
 
 def test_rows_without_sequences_are_separate_steps() -> None:
     memory = Memory("gru", 2, 3)
-    network = Network(Encoder(nn.Sequential(), "vector", {}), memory, mlp(3, [], 1, "tanh"))
+    network = Network(Encoder(nn.Sequential(), {}), memory, mlp(3, [], 1, "tanh"))
     observations = {"vector": torch.randn(4, 2, generator=seeded())}
     states = torch.randn(4, 3, generator=seeded(1))
     outputs, after = network.step(observations, states)

@@ -18,11 +18,12 @@ from torch import Generator
 import rlkl
 from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import ObservationEncoder
+from rlkl.loading import load_policy
 from rlkl.models.policy import Policy
 from rlkl.models.policy_description import describe_policy
 from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.training.checkpoint import FORMAT, load_checkpoint, newest
-from rlkl.training.trained_policy import load_policy, load_run
+from rlkl.training.trained_policy import load_run
 
 OBSERVATIONS: dict[str, Any] = {
     "vector": Box(-2, 2, (3,), np.float32),

@@ -20,7 +20,7 @@ from rlkl.tools.cloning.demonstrations import (
     joined,
     samples_of,
 )
-from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
+from rlkl.training.checkpoint import folder_of, state_of_run
 from rlkl.training.config import TrainConfig, saved_config
 from rlkl.training.learner import Learner
 from rlkl.training.reference import ReferenceConfig
@@ -42,9 +42,7 @@ class RunSource:
 
     def __init__(self, run_dir: str, checkpoint: str = "last") -> None:
         self.name = run_dir
-        path = checkpoint_path(run_dir, checkpoint)
-        state = load_checkpoint(path)
-        with taking_from(path):
+        with state_of_run(run_dir, checkpoint) as state:
             self.train = _like(saved_config(state["config"]))
         if note := check_module(self.train.env.id, folder_of(run_dir)):
             tell(note)
