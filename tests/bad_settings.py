@@ -1,5 +1,7 @@
 """Bad settings of `rlkl train`, and parts of the error line for each."""
 
+from importlib.util import find_spec
+
 LONG = "x" * 5000
 WIDE = f"[{','.join(['65536'] * 1000)}]"
 HUGE = "1" + "0" * 400
@@ -353,8 +355,6 @@ ENVIRONMENTS = {
     ("env.id=json:Env-v0",): ("env.id=json:Env-v0", "no such environment"),
     ("env.id=GymV26Environment-v0",): ("env.id=GymV26Environment-v0",),
     ("env.id=HalfCheetah-v1",): ("env.id=HalfCheetah-v1",),
-    ("env.id=phys2d/CartPole-v1",): ("env.id=phys2d/CartPole-v1", "jax"),
-    ("env.id=tabular/Blackjack-v0",): ("env.id=tabular/Blackjack-v0", "jax"),
     ("env.backend=ale",): ("not an Atari game",),
     ("env.id=ALE/Pong-v5", "env.backend=sync"): ("env.backend=sync",),
     ("env.id=Pendulum-v1", "env.backend=native"): ("no vectorised form",),
@@ -373,6 +373,11 @@ ENVIRONMENTS = {
     ("env=pendulum", "env.backend=shared", "env.kwargs.x=1"): ("env.kwargs", "'x'"),
     ("env=taxi", "env.frame_stack=0"): ("env.frame_stack=0",),
 }
+if find_spec("jax") is None:
+    ENVIRONMENTS |= {
+        (f"env.id={name}",): (f"env.id={name}", "jax")
+        for name in ("phys2d/CartPole-v1", "tabular/Blackjack-v0")
+    }
 
 RUN_FOLDERS = {
     "run_dir=a_file": ("run_dir=a_file", "exists already"),
