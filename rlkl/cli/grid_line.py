@@ -11,7 +11,7 @@ from rlkl.cli.compose import load
 from rlkl.cli.schema import GROUPS
 from rlkl.tools.grid.call import CALLS, RECORD
 from rlkl.tools.grid.display import Job
-from rlkl.training.config import OUTPUT_KEYS
+from rlkl.training.config import OUTPUT_KEYS, TrainConfig
 from rlkl.utils.errors import ConfigError
 
 GRIDS = Path("runs", "grids")
@@ -73,9 +73,17 @@ def name_jobs(
 def load_jobs(line: GridLine, config_dirs: list[Path]) -> tuple[Path, list[Job]]:
     """Return the grid's folder and its jobs, with valid configs and separate folders."""
     grid_dir, named = name_jobs(line, config_dirs)
+    # Composing takes long, so it is done once for all seeds, unless a value may depend on the seed.
+    is_free = not config_dirs and not any("$" in text for text in line.jobs)
+    composed: dict[tuple[str, ...], TrainConfig] = {}
     jobs = []
     for name, overrides in named.items():
-        config = load(overrides, config_dirs)
+        seed = next((text for text in overrides if re.fullmatch(r"seed=\d{1,9}", text)), None)
+        others = tuple(text for text in overrides if text != seed)
+        if seed is not None and is_free and others in composed:
+            config = replace(composed[others], seed=int(seed.removeprefix("seed=")))
+        else:
+            config = composed[others] = load(overrides, config_dirs)
         config = replace(config, run_dir=config.run_dir or str(grid_dir / name))
         jobs.append(Job(name, overrides, config))
     folders = [job.config.run_dir for job in jobs]

@@ -1,11 +1,12 @@
 """The command line of a grid: names of jobs and folders, and overrides of the launcher."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import rlkl
-from rlkl.cli import grid_line
+from rlkl.cli import compose, grid_line
 from rlkl.cli.schema import register_schemas
 
 register_schemas()
@@ -76,3 +77,25 @@ def test_launcher_overrides_are_separated_from_jobs() -> None:
     assert line.jobs == ["seed=1,2"]
     assert line.launching == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
     assert (line.name, line.batch) == ("g", 5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "composed"),
+    [(["algo=trpo,npg", "seed=range(3)"], 2), (["seed=0,1", "run_dir='x-${seed}'"], 2)],
+)
+def test_seeds_are_composed_once_where_they_change_nothing(
+    overrides: list[str], composed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(texts: list[str], config_dirs: list[Path]) -> rlkl.TrainConfig:
+        loaded.append(texts)
+        return compose.load(texts, config_dirs)
+
+    monkeypatch.setattr(grid_line, "load", load)
+    _, jobs = grid_line.load_jobs(grid_line.read_line(overrides), [])
+    assert len(loaded) == composed
+    for job in jobs:
+        alone = compose.load(job.overrides, [])
+        assert job.config == replace(alone, run_dir=job.config.run_dir)
+        assert alone.run_dir in (None, job.config.run_dir)
