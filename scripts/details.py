@@ -3,8 +3,8 @@
     python scripts/details.py runs/grids/details
     python scripts/details.py FOLDER --output=OTHER   # leaves the page as it is
 
-Reads as much of the grid as there is, and writes runs.csv (a row per run) beside the page, which
-has the command that makes the runs.
+Reads as much of the grid as there is, and adds it to runs.csv (a row per run) in
+docs/results/details. docs/details.md has the command that makes the runs.
 """
 
 import math
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 from leaderboard_rows import T_QUANTILES, return_at
-from pages import fill, markdown, run_script
+from pages import earlier, fill, markdown, merged, run_script
 
 from rlkl.cli.compose import load
 from rlkl.cli.schema import CONFIG_DIR, options, register_schemas
@@ -32,6 +32,7 @@ from rlkl.utils.errors import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "details.md"
 RESULTS = ROOT / "docs" / "results" / "details"
+RUN = ("environment", "algorithm", "budget", "detail", "seed")
 
 
 @cache
@@ -61,7 +62,7 @@ def run_rows(paths: list[str]) -> Rows:
     """Return a row for each finished run.
 
     Raises:
-        ConfigError: there is none, or their budgets differ.
+        ConfigError: there is none.
     """
     read = map(runs.read, runs.find(paths))
     found = [run for run in read if isinstance(run, Run) and run.status == "finished"]
@@ -79,13 +80,11 @@ def run_rows(paths: list[str]) -> Rows:
         for run in found
         if (detail := detail_of(run.algo, run.env_id, run.settings))
     ]
-    if len({row["budget"] for row in rows}) != 1:
+    if not rows:
         raise ConfigError(
-            f"{' '.join(paths)}: expected finished runs of experiment=details with one budget; see "
-            f"docs/{PAGE.name}"
+            f"{' '.join(paths)}: no finished run of experiment=details; see docs/{PAGE.name}"
         )
-    order = itemgetter("environment", "algorithm", "detail", "seed")
-    return sorted(rows, key=order)
+    return rows
 
 
 def change(changed: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
@@ -104,7 +103,7 @@ def change(changed: Sequence[float], baseline: Sequence[float]) -> tuple[float, 
 def changes(rows: Rows) -> Rows:
     """Return how each detail changes the return of an algorithm, the best first."""
     table: Rows = []
-    for (env, algo), group in grouped(rows, "environment", "algorithm").items():
+    for (env, algo, budget), group in grouped(rows, "environment", "algorithm", "budget").items():
         plain = column(select(group, detail="none"), "return")
         found = []
         for detail, some in grouped(group, "detail").items():
@@ -112,7 +111,8 @@ def changes(rows: Rows) -> Rows:
             difference, half = change(returns, plain)
             shown = "–" if detail == "none" or math.isnan(difference) else number(difference)
             shown += "" if shown == "–" or math.isnan(half) else f" ± {number(half)}"
-            row = {"environment": env, "algorithm": f"`{algo}`", "detail": f"`{detail}`"}
+            row = {"environment": env, "algorithm": f"`{algo}`", "steps": number(budget)}
+            row["detail"] = f"`{detail}`"
             mean = float(np.mean(returns))
             row |= {"seeds": str(len(some)), "return": number(mean), "change": shown}
             found.append((-mean, row))
@@ -122,8 +122,11 @@ def changes(rows: Rows) -> Rows:
 
 def make(paths: list[str], elsewhere: Path | None) -> str:
     """Write the page and its data; return what to print."""
-    output, rows = elsewhere or RESULTS, run_rows(paths)
-    extent = f"{len(rows):,} runs of {rows[0]['budget']:,} environment steps."
+    output = elsewhere or RESULTS
+    rows = run_rows(paths)
+    rows = merged(rows, earlier(output / "runs.csv", rows[0]), *RUN)
+    rows.sort(key=itemgetter(*RUN))
+    extent = f"{len(rows):,} runs."
     page = fill(PAGE, {"changes": f"{extent}\n\n{markdown(changes(rows))}"}, Path(__file__).name)
     output.mkdir(parents=True, exist_ok=True)
     (output / "runs.csv").write_text(csv_text(rows))

@@ -3,9 +3,9 @@
     python scripts/leaderboard.py runs/grids/leaderboard
     python scripts/leaderboard.py FOLDER --output=OTHER   # leaves the page as it is
 
-Reads as much of the grid as there is. Writes runs.csv (a row per run), returns.csv (a row per
-algorithm and environment) and published.csv beside the page, which has the command that makes the
-runs.
+Reads as much of the grid as there is, and adds it to runs.csv (a row per run). From all of those
+rows it makes returns.csv (a row per algorithm and environment) and published.csv. The page has the
+command that makes the runs.
 """
 
 from pathlib import Path
@@ -23,13 +23,15 @@ from leaderboard_rows import (
     return_table,
     run_row,
 )
-from pages import fill, markdown, run_script
+from pages import earlier, fill, markdown, merged, one_grid, run_script
 
-from rlkl.tools.rows import csv_text
+from rlkl.algos import ALGORITHMS
+from rlkl.tools.rows import csv_text, select
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "leaderboard.md"
 RESULTS = ROOT / "docs" / "results" / "leaderboard"
+RUN = ("environment", "algorithm", "seed")
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
 
 
@@ -37,6 +39,9 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     """Write the page, its data and figures; return what to print."""
     output = elsewhere or RESULTS
     rows = [run_row(run) for run in collect(runs)]
+    finished = merged(select(rows, status="finished"), earlier(output / "runs.csv", rows[0]), *RUN)
+    rows = one_grid(merged(finished, rows, *RUN), RUN, (*SEEDS, *ALGORITHMS))
+    finished = select(rows, status="finished")
     cells, compared = cell_rows(rows), compared_rows(rows, published())
     parts = {
         "extent": f"{extent(rows)}\n\n{markdown(extent_table(rows))}",
@@ -46,7 +51,11 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     }
     page = fill(PAGE, parts, Path(__file__).name)
     output.mkdir(parents=True, exist_ok=True)
-    for name, made in (("runs", rows), ("returns", cells), ("published", compared)):
+    for name, made in (
+        ("runs", finished),
+        ("returns", cells),
+        ("published", compared),
+    ):
         if made:
             (output / f"{name}.csv").write_text(csv_text(made))
     (output / PAGE.name if elsewhere else PAGE).write_text(page)

@@ -1,12 +1,16 @@
 """Tables in the pages of docs/, between the markers of the script that makes them."""
 
 import argparse
+import csv
+import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-from rlkl.tools.rows import Rows, markdown_table
+from rlkl.tools.rows import Row, Rows, distinct, grouped, markdown_table
 from rlkl.utils.errors import ConfigError
 
 END = "<!-- end of table -->"
@@ -35,6 +39,49 @@ def fill(page: Path, parts: dict[str, str], script: str) -> str:
         first, last = found.span()
         text = f"{text[:first]}{begin}\n{part}\n{END}{text[last:]}"
     return text
+
+
+def earlier(file: Path, like: Row) -> Rows:
+    """Return the rows that a script wrote before, with the types of a row that it has now.
+
+    A page keeps its rows, so that a grid can be made in parts, also when run folders are gone.
+
+    Raises:
+        ConfigError: the file has other columns.
+    """
+
+    def typed(text: str, value: Any) -> Any:
+        return math.nan if not text and isinstance(value, float) else type(value)(text)
+
+    if not file.exists():
+        return []
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if any(row.keys() != like.keys() for row in rows):
+        raise ConfigError(f"{file} has not the columns that are written now; move it elsewhere")
+    return [{key: typed(text, like[key]) for key, text in row.items()} for row in rows]
+
+
+def merged(first: Rows, second: Rows, *keys: str) -> Rows:
+    """Return the rows of `first`, and those of `second` whose keys no row of `first` has."""
+    known, key_of = grouped(first, *keys), itemgetter(*keys)
+    return [*first, *(row for row in second if key_of(row) not in known)]
+
+
+def one_grid(rows: Rows, keys: Sequence[str], names: Iterable[str]) -> Rows:
+    """Return rows of runs sorted by some columns, their values in the order of `names`.
+
+    Raises:
+        ConfigError: runs of an environment have different budgets.
+    """
+    for env, group in grouped(rows, "environment").items():
+        budgets = " and ".join(f"{budget:,}" for budget in sorted(distinct(group, "budget")))
+        if " " in budgets:
+            raise ConfigError(
+                f"{env}: runs of {budgets} environment steps; expected the folder of one grid"
+            )
+    order = {name: place for place, name in enumerate(names)}
+    return sorted(rows, key=lambda row: [order.get(row[key], row[key]) for key in keys])
 
 
 def run_script(make: Callable[[list[str], Path | None], str], purpose: str | None) -> None:

@@ -3,14 +3,15 @@
     python scripts/trust_region_family.py runs/grids/trust_region_family
     python scripts/trust_region_family.py FOLDER --output=OTHER   # leaves the page as it is
 
-Writes runs.csv (a row per run), updates.csv (the KL of each update at the defaults), and figures.
-docs/trust_region_family.md has the command that makes the runs. Needs the extra `plots`.
+Adds the runs to runs.csv (a row per run) and updates.csv (the KL of each update at the defaults),
+and draws the figures. docs/trust_region_family.md has the command that makes the runs. Needs the
+extra `plots`.
 """
 
 from pathlib import Path
 
 import trust_region_figures as drawing
-from pages import fill, markdown, run_script
+from pages import earlier, fill, markdown, merged, one_grid, run_script
 from trust_region_rows import (
     asked_table,
     bound_table,
@@ -21,12 +22,15 @@ from trust_region_rows import (
     update_rows,
 )
 
+from rlkl.algos.knobs import FACTORS, KNOBS
 from rlkl.tools.experiments.drawing import save
 from rlkl.tools.rows import csv_text, distinct
 from rlkl.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "trust_region_family.md"
+RUN = ("environment", "algorithm", "position", "seed")
+UPDATES = ("environment", "algorithm", "seed")
 RESULTS = ROOT / "docs" / "results" / "trust_region_family"
 
 
@@ -37,6 +41,10 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     rows, updates = [run_row(run) for run in found], update_rows(found)
     if not updates:
         raise ConfigError("no run at the default of its knob; 'family=glob(*_default)' makes them")
+    rows = one_grid(
+        merged(rows, earlier(output / "runs.csv", rows[0]), *RUN), RUN, (*KNOBS, *FACTORS)
+    )
+    updates = merged(updates, earlier(output / "updates.csv", updates[0]), *UPDATES)
     parts = {"extent": extent(rows), "bound": markdown(bound_table(rows))}
     parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
     page = fill(PAGE, parts, Path(__file__).name)

@@ -112,16 +112,18 @@ def small_multiples(
 
 
 def draw_training(updates: Rows, env: str) -> Figure:
-    """Draw the KL of each update over training at the default of the knob, in one environment."""
+    """Draw the KL of each update in an environment, at the default of the knob, median of seeds."""
 
     def panel(axes: Axes, rows: Rows) -> None:
-        steps = [step / 1000 for step in column(rows, "env_steps")]
+        seeds = len(distinct(rows, "seed"))
+        made = [group for group in grouped(rows, "update").values() if len(group) == seeds]
+        steps = [median(group, "env_steps") / 1000 for group in made]
         for key, line, width, text in [
             ("kl_bound", Line(BLACK, "--"), 1.2, "bound"),
             ("kl_mean", Line(COLORS["blue"], "-"), 1.6, "mean over states"),
             ("kl_state", Line(COLORS["vermilion"], ":"), 1.4, "largest of a state"),
         ]:
-            values = inside(column(rows, key))
+            values = inside([median(group, key) for group in made])
             if not all(map(math.isnan, values)):
                 axes.plot(steps, values, linewidth=width, label=text, **line.style)
 

@@ -35,30 +35,17 @@ def collect(paths: Iterable[str]) -> list[Run]:
     """Return the finished runs of the comparison below some folders.
 
     Raises:
-        ConfigError: there is none, or runs of an environment have different budgets.
+        ConfigError: there is none.
     """
-    found: dict[tuple[str, str, str, int], Run] = {}
-    budgets: dict[str, set[int]] = {}
-    for folder in runs.find(paths):
-        run = runs.read(folder)
-        if isinstance(run, Run) and run.status == "finished" and (at := position(run)):
-            found[run.env_id, run.algo, at, run.seed] = run
+    read = map(runs.read, runs.find(paths))
+    finished = [run for run in read if isinstance(run, Run) and run.status == "finished"]
+    found = [run for run in finished if position(run)]
     if not found:
         raise ConfigError(
             f"{' '.join(paths)}: no finished run of experiment=trust_region_family; see "
             "docs/trust_region_family.md"
         )
-    for run in found.values():
-        budgets.setdefault(run.env_id, set()).add(run.budget)
-    for env, some in budgets.items():
-        if len(some) > 1:
-            raise ConfigError(
-                f"{env}: runs of {' and '.join(f'{b:,}' for b in sorted(some))} environment steps; "
-                "expected one budget, so name the folder of one grid"
-            )
-    order = {name: place for place, name in enumerate((*KNOBS, *FACTORS))}
-    keys = sorted(found, key=lambda key: (key[0], order[key[1]], order[key[2]], key[3]))
-    return [found[key] for key in keys]
+    return found
 
 
 def run_row(run: Run) -> Row:
@@ -83,6 +70,7 @@ def run_row(run: Run) -> Row:
         "position": at,
         "value": knob_value(run.algo, at),
         "seed": run.seed,
+        "budget": run.budget,
         "env_steps": run.env_steps,
         "updates": int(made.sum()),
         "return": last,
@@ -100,20 +88,20 @@ def run_row(run: Run) -> Row:
 
 
 def update_rows(found: Sequence[Run]) -> Rows:
-    """Return the KL of each update at the default of the knob, median over seeds."""
+    """Return the KL of each update at the default of the knob."""
     rows: Rows = []
-    defaults = [run for run in found if position(run) == "default"]
-    for env, algo in dict.fromkeys((run.env_id, run.algo) for run in defaults):
-        seeds = [run for run in defaults if (run.env_id, run.algo) == (env, algo)]
-        count = min(len(run.steps) for run in seeds)
-        curves = {
-            "kl_mean": np.stack([run.columns["kl/old_new"][:count] for run in seeds]),
-            "kl_state": np.stack([run.columns["kl/max"][:count] for run in seeds]),
-            "kl_bound": np.stack([kl_bounds(run)[:count] for run in seeds]),
-        }
-        for update, step in enumerate(seeds[0].steps[:count].tolist()):
-            kls = {key: float(f"{quantile(kl[:, update]):.4g}") for key, kl in curves.items()}
-            rows.append({"environment": env, "algorithm": algo, "env_steps": int(step)} | kls)
+    for run in found:
+        if position(run) == "default":
+            curves = {
+                "kl_mean": run.columns["kl/old_new"],
+                "kl_state": run.columns["kl/max"],
+                "kl_bound": kl_bounds(run),
+            }
+            for update, step in enumerate(run.steps.tolist()):
+                row = {"environment": run.env_id, "algorithm": run.algo, "seed": run.seed}
+                row |= {"update": update, "env_steps": int(step)}
+                kls = {key: float(f"{kl[update]:.4g}") for key, kl in curves.items()}
+                rows.append(row | kls)
     return rows
 
 

@@ -52,8 +52,24 @@ def test_table_has_the_best_detail_first(tmp_path: Path) -> None:
     ]
 
 
-def test_runs_of_two_budgets_are_refused(tmp_path: Path) -> None:
+def test_budgets_are_compared_apart(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [0.0, 1.0])
     make_run(tmp_path / "b", [0.0, 1.0, 2.0], seed=1)
-    with pytest.raises(ConfigError, match=r"expected finished runs .* one budget; see docs/"):
+    table = details.changes(details.run_rows([str(tmp_path)]))
+    assert [(row["steps"], row["return"]) for row in table] == [("200", "1"), ("300", "2")]
+
+
+def test_page_keeps_runs_whose_folders_are_gone(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    for seed, final in ((0, 1.0), (1, 3.0)):
+        make_run(tmp_path / "first" / str(seed), [0.0, final], seed=seed)
+    details.make([str(tmp_path / "first")], output)
+    make_run(tmp_path / "second", [0.0, 7.0], seed=1)
+    assert details.make([str(tmp_path / "second")], output).startswith("2 runs.")
+    assert "| `none` | 2 | 4 | – |" in (output / "details.md").read_text()
+
+
+def test_missing_runs_are_named(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", [1.0], summary={"status": "stopped"})
+    with pytest.raises(ConfigError, match="no finished run of experiment=details; see docs/"):
         details.run_rows([str(tmp_path)])
