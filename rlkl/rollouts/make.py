@@ -61,68 +61,75 @@ def make_reward_scaler(envs: AnyEnvironment, num_envs: int, gamma: float) -> Any
     return RewardScaler(num_envs, gamma)
 
 
-@torch.no_grad()
-def make_batch(
-    rollout: AnyRollout,
-    engine: Engine,
-    gamma: float,
-    gae_lambda: float,
-    reward_scaler: Any = None,
-    reward_clip: float | None = None,
-    value_normalizer: ValueNormalizer | None = None,
-) -> Batch:
-    """Turn a rollout into a batch, before the policy changes.
+class BatchMaker:
+    """Turns a rollout into a batch, before the policy changes.
 
-    π_old, its log-probabilities and the values are computed here, in one pass over all rows. For
-    learning, rewards are scaled and then clipped to ± `reward_clip`. With a value normalizer, old
-    values and returns are what the critic's outputs are fitted to.
-
-    Returns:
-        The transitions in time-major order, without autoreset steps.
+    Args:
+        rollout: of arrays or of tensors. It is copied to the device once.
+        engine: of the policy.
+        gamma, gae_lambda: of the advantages.
+        reward_scaler, reward_clip: for learning, rewards are scaled and then clipped to
+            ± `reward_clip`.
+        value_normalizer: with it, old values and returns are what the critic's outputs are fitted
+            to.
     """
-    settings = gamma, gae_lambda, reward_scaler, reward_clip, value_normalizer
-    steps, advantages, returns, old_values = _estimated(rollout, engine, *settings)
-    inputs, actions = steps.inputs(), steps.flat(rollout.actions)
-    old = engine.distribution(inputs)
-    log_prob = old.log_prob(actions)
-    return Batch(inputs, actions, advantages, returns, old.parameters, log_prob, old_values)
+
+    def __init__(
+        self,
+        rollout: AnyRollout,
+        engine: Engine,
+        gamma: float,
+        gae_lambda: float,
+        reward_scaler: Any = None,
+        reward_clip: float | None = None,
+        value_normalizer: ValueNormalizer | None = None,
+    ) -> None:
+        self.rollout, self.engine, self.value_normalizer = rollout, engine, value_normalizer
+        self.coefficients = gamma, gae_lambda
+        make: Any = TensorSteps if isinstance(rollout, TensorRollout) else ArraySteps
+        self.steps = make(rollout, engine)
+        rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
+        self.rewards = rewards if reward_clip is None else rewards.clip(-reward_clip, reward_clip)
+
+    @torch.no_grad()
+    def make(self) -> Batch:
+        """Return the transitions in time-major order, without autoreset steps.
+
+        π_old, its log-probabilities and the values are computed here, in one pass over all rows.
+        """
+        advantages, returns, old_values = self._estimate()
+        inputs, actions = self.steps.inputs(), self.steps.flat(self.rollout.actions)
+        old = self.engine.distribution(inputs)
+        log_prob = old.log_prob(actions)
+        return Batch(inputs, actions, advantages, returns, old.parameters, log_prob, old_values)
+
+    @torch.no_grad()
+    def recompute(self, batch: Batch) -> Batch:
+        """Return the batch with advantages and returns from the current critic.
+
+        The policy must have no memory: the stored states are those of the old critic.
+        """
+        advantages, returns, _ = self._estimate()
+        return replace(batch, advantages=advantages, returns=returns)
+
+    def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return advantages, returns and values of all transitions, `[B]` each."""
+        values, next_values = self.steps.values()
+        if self.value_normalizer is not None:
+            values, next_values = map(self.value_normalizer.denormalize, (values, next_values))
+        ends = self.rollout.terminated, self.rollout.truncated
+        advantages = self.steps.estimate(
+            self.rewards, values, next_values, *ends, *self.coefficients
+        )
+        returns, old_values = self.steps.flat(advantages + values), self.steps.flat(values)
+        if self.value_normalizer is not None:
+            returns, old_values = map(self.value_normalizer.normalize, (returns, old_values))
+        return self.steps.flat(advantages), returns, old_values
 
 
-@torch.no_grad()
-def recompute_advantages(batch: Batch, *arguments: Any) -> Batch:
-    """Return a batch with advantages and returns from the current critic.
-
-    The arguments after the batch are those of `make_batch`, which made it. The policy must have no
-    memory: the stored states are those of the old critic.
-    """
-    _, advantages, returns, _ = _estimated(*arguments)
-    return replace(batch, advantages=advantages, returns=returns)
-
-
-def _estimated(
-    rollout: Any,
-    engine: Engine,
-    gamma: float,
-    gae_lambda: float,
-    reward_scaler: Any = None,
-    reward_clip: float | None = None,
-    value_normalizer: ValueNormalizer | None = None,
-) -> tuple[Any, Tensor, Tensor, Tensor]:
-    """Return the steps, and advantages, returns and values of all transitions, `[B]` each."""
-    make: Any = TensorSteps if isinstance(rollout, TensorRollout) else ArraySteps
-    steps = make(rollout, engine)
-    values, next_values = steps.values()
-    if value_normalizer is not None:
-        values, next_values = map(value_normalizer.denormalize, (values, next_values))
-    rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
-    if reward_clip is not None:
-        rewards = rewards.clip(-reward_clip, reward_clip)
-    ends = rollout.terminated, rollout.truncated
-    advantages = steps.estimate(rewards, values, next_values, *ends, gamma, gae_lambda)
-    returns, old_values = steps.flat(advantages + values), steps.flat(values)
-    if value_normalizer is not None:
-        returns, old_values = map(value_normalizer.normalize, (returns, old_values))
-    return steps, steps.flat(advantages), returns, old_values
+def make_batch(*arguments: Any, **named: Any) -> Batch:
+    """Turn a rollout into a batch; the arguments are those of `BatchMaker`."""
+    return BatchMaker(*arguments, **named).make()
 
 
 def for_arrays(normalizer: Any) -> ObservationNormalizer | None:

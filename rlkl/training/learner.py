@@ -20,12 +20,11 @@ from rlkl.models.policy import Policy
 from rlkl.models.policy_description import describe_policy
 from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.make import (
+    BatchMaker,
     for_arrays,
-    make_batch,
     make_collector,
     make_normalizer,
     make_reward_scaler,
-    recompute_advantages,
 )
 from rlkl.training.checkpoint import interval_of
 from rlkl.training.config import TrainConfig
@@ -188,15 +187,13 @@ class Learner:
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
         scaling = self.reward_scaler, config.clip_rewards, self.critic_fit.value_normalizer
-        settings = rollout, self.engine, config.gamma, config.gae_lambda, *scaling
-        batch = make_batch(*settings)
+        maker = BatchMaker(rollout, self.engine, config.gamma, config.gae_lambda, *scaling)
+        batch = maker.make()
         if self.reference is not None:
             batch = self.reference.added(batch, rollout.raw_transitions)
         prepared = time.perf_counter()
 
-        outcomes = self.updates.update(  # of policy and of critic
-            batch, progress, lambda latest: recompute_advantages(latest, *settings)
-        )
+        outcomes = self.updates.update(batch, progress, maker.recompute)  # of policy and of critic
         updated = time.perf_counter()
 
         compared, histograms, bad = self.guard.check(rollout, batch, outcomes, self.iterations + 1)

@@ -11,6 +11,7 @@ from learning_loop import small_policy
 from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
 
+import rlkl.rollouts.batch as batch_module
 from rlkl.engines.make import make_engine
 from rlkl.engines.torch import TorchEngine, TorchPolicy
 from rlkl.envs.array_view import ArrayView
@@ -22,11 +23,11 @@ from rlkl.models.policy import Inputs
 from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.rollouts.collector import BaseCollector
 from rlkl.rollouts.make import (
+    BatchMaker,
     make_batch,
     make_collector,
     make_normalizer,
     make_reward_scaler,
-    recompute_advantages,
 )
 from rlkl.utils.errors import BrokenEnvironmentError
 
@@ -103,11 +104,12 @@ def test_recomputed_advantages_are_those_of_new_batch(name: str, kind: str) -> N
     engine, rollout = collector.engine, collector.collect()  # type: ignore[attr-defined]
     scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
     settings = 0.9, 0.8, scaler, 5.0
-    first = make_batch(rollout, engine, *settings)
+    maker = BatchMaker(rollout, engine, *settings)
+    first = maker.make()
     with torch.no_grad():
         for part in (engine.policy.critic_parameters, engine.policy.actor_parameters):
             part.vector.mul_(1.5)
-    recomputed = recompute_advantages(first, rollout, engine, *settings)
+    recomputed = maker.recompute(first)
     second = make_batch(rollout, engine, *settings)
     assert not torch.allclose(first.advantages, second.advantages)
     for key in ("advantages", "returns"):
@@ -123,14 +125,15 @@ def test_advantages_use_denormalized_values(kind: str) -> None:
     normalizer = ValueNormalizer()
     normalizer.update(np.array([1.0, 5.0, 9.0]))  # mean 5, standard deviation 3.26599
     plain = make_batch(rollout, engine, 0.0, 0.8)
-    batch = make_batch(rollout, engine, 0.0, 0.8, None, None, normalizer)
+    maker = BatchMaker(rollout, engine, 0.0, 0.8, None, None, normalizer)
+    batch = maker.make()
     # Without a future, the return is the reward.
     expected = {
         "advantages": plain.returns - 5 - 3.26599 * plain.old_values,
         "returns": (plain.returns - 5) / 3.26599,
         "old_values": plain.old_values,
     }
-    recomputed = recompute_advantages(batch, rollout, engine, 0.0, 0.8, None, None, normalizer)
+    recomputed = maker.recompute(batch)
     for key, tensor in expected.items():
         torch.testing.assert_close(getattr(batch, key), tensor, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(getattr(recomputed, key), tensor, rtol=1e-4, atol=1e-5)
@@ -295,3 +298,12 @@ def test_collector_resumes_bit_for_bit(name: str) -> None:
         assert torch.equal(one.rewards, other.rewards)
         assert torch.equal(one.states, other.states)
         np.testing.assert_array_equal(one.observations[VECTOR], other.observations[VECTOR])
+
+
+def test_recomputing_copies_nothing_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector, _, _ = parts("pendulum", "arrays")
+    engine, rollout = collector.engine, collector.collect()  # type: ignore[attr-defined]
+    maker = BatchMaker(rollout, engine, 0.9, 0.8)
+    monkeypatch.setattr(batch_module, "_to_device", None)
+    batch = maker.make()
+    assert torch.equal(maker.recompute(batch).advantages, batch.advantages)

@@ -71,14 +71,14 @@ def in_rollout(change: Callable[[Any], None]) -> Spoil:
 
 def in_batch(name: str, value: float) -> Spoil:
     def spoil(run: rlkl.Trainer, patch: pytest.MonkeyPatch) -> None:
-        def spoiled(*arguments: Any) -> Any:
-            batch = make_batch(*arguments)
+        def spoiled(maker: learner.BatchMaker) -> Any:
+            batch = make(maker)
             tensor = getattr(batch, name).clone()
             tensor[5] = value
             return replace(batch, **{name: tensor})
 
-        make_batch = learner.make_batch
-        patch.setattr(learner, "make_batch", spoiled)
+        make = learner.BatchMaker.make
+        patch.setattr(learner.BatchMaker, "make", spoiled)
 
     return spoil
 
