@@ -41,7 +41,7 @@ class TRPLConfig(MinibatchConfig):
     max_state_kl: float = 0.1
     mean_bound: float = 0.1
     covariance_bound: float = 0.001
-    regression_coefficient: float = 1.0
+    regression_coefficient: float = 100.0
     max_fixup_steps: int = 100
 
     def __post_init__(self) -> None:
