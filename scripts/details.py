@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 from leaderboard_rows import T_QUANTILES, return_at
-from pages import earlier, fill, markdown, merged, run_script
+from pages import earlier, fill, markdown, merged, ordered, run_script
 
 from rlkl.cli.compose import load
 from rlkl.cli.schema import CONFIG_DIR, options, register_schemas
@@ -115,6 +115,7 @@ def changes(rows: Rows) -> Rows:
             row["detail"] = f"`{detail}`"
             mean = float(np.mean(returns))
             row |= {"seeds": str(len(some)), "return": number(mean), "change": shown}
+            row["evaluation"] = number(float(np.mean(column(some, "evaluation"))))
             found.append((-mean, row))
         table += [row for _, row in sorted(found, key=itemgetter(0))]
     return table
@@ -124,8 +125,7 @@ def make(paths: list[str], elsewhere: Path | None) -> str:
     """Write the page and its data; return what to print."""
     output = elsewhere or RESULTS
     rows = run_rows(paths)
-    rows = merged(rows, earlier(output / "runs.csv", rows[0]), *RUN)
-    rows.sort(key=itemgetter(*RUN))
+    rows = ordered(merged(rows, earlier(output / "runs.csv", rows[0]), *RUN), RUN)
     extent = f"{len(rows):,} runs."
     page = fill(PAGE, {"changes": f"{extent}\n\n{markdown(changes(rows))}"}, Path(__file__).name)
     output.mkdir(parents=True, exist_ok=True)

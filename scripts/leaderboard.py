@@ -23,7 +23,7 @@ from leaderboard_rows import (
     return_table,
     run_row,
 )
-from pages import earlier, fill, markdown, merged, one_grid, run_script
+from pages import check_budgets, earlier, fill, markdown, merged, ordered, run_script
 
 from rlkl.algos import ALGORITHMS
 from rlkl.tools.rows import csv_text, select
@@ -40,7 +40,8 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     output = elsewhere or RESULTS
     rows = [run_row(run) for run in collect(runs)]
     finished = merged(select(rows, status="finished"), earlier(output / "runs.csv", rows[0]), *RUN)
-    rows = one_grid(merged(finished, rows, *RUN), RUN, (*SEEDS, *ALGORITHMS))
+    rows = ordered(merged(finished, rows, *RUN), RUN, (*SEEDS, *ALGORITHMS))
+    check_budgets(rows)
     finished = select(rows, status="finished")
     cells, compared = cell_rows(rows), compared_rows(rows, published())
     parts = {

@@ -68,20 +68,20 @@ def merged(first: Rows, second: Rows, *keys: str) -> Rows:
     return [*first, *(row for row in second if key_of(row) not in known)]
 
 
-def one_grid(rows: Rows, keys: Sequence[str], names: Iterable[str]) -> Rows:
-    """Return rows of runs sorted by some columns, their values in the order of `names`.
+def ordered(rows: Rows, keys: Sequence[str], names: Iterable[str] = ()) -> Rows:
+    """Return rows sorted by some columns, whose values are in the order of `names` if they are."""
+    order = {name: place for place, name in enumerate(names)}
+    return sorted(rows, key=lambda row: [order.get(row[key], row[key]) for key in keys])
 
-    Raises:
-        ConfigError: runs of an environment have different budgets.
-    """
+
+def check_budgets(rows: Rows) -> None:
+    """Raise if runs of an environment have different budgets."""
     for env, group in grouped(rows, "environment").items():
         budgets = " and ".join(f"{budget:,}" for budget in sorted(distinct(group, "budget")))
         if " " in budgets:
             raise ConfigError(
                 f"{env}: runs of {budgets} environment steps; expected the folder of one grid"
             )
-    order = {name: place for place, name in enumerate(names)}
-    return sorted(rows, key=lambda row: [order.get(row[key], row[key]) for key in keys])
 
 
 def run_script(make: Callable[[list[str], Path | None], str], purpose: str | None) -> None:

@@ -11,7 +11,7 @@ extra `plots`.
 from pathlib import Path
 
 import trust_region_figures as drawing
-from pages import earlier, fill, markdown, merged, one_grid, run_script
+from pages import check_budgets, earlier, fill, markdown, merged, ordered, run_script
 from trust_region_rows import (
     asked_table,
     bound_table,
@@ -41,10 +41,11 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     rows, updates = [run_row(run) for run in found], update_rows(found)
     if not updates:
         raise ConfigError("no run at the default of its knob; 'family=glob(*_default)' makes them")
-    rows = one_grid(
-        merged(rows, earlier(output / "runs.csv", rows[0]), *RUN), RUN, (*KNOBS, *FACTORS)
-    )
+    rows = merged(rows, earlier(output / "runs.csv", rows[0]), *RUN)
+    check_budgets(rows)
+    rows = ordered(rows, RUN, (*KNOBS, *FACTORS))
     updates = merged(updates, earlier(output / "updates.csv", updates[0]), *UPDATES)
+    updates = ordered(updates, (*UPDATES, "update"), KNOBS)
     parts = {"extent": extent(rows), "bound": markdown(bound_table(rows))}
     parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
     page = fill(PAGE, parts, Path(__file__).name)

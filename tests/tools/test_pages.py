@@ -35,11 +35,11 @@ def test_first_rows_replace_the_second() -> None:
     assert pages.merged(new, old, *RUN) == [new[0], old[1]]
 
 
-def test_rows_of_one_grid_are_sorted() -> None:
+def test_rows_are_sorted_by_names_and_numbers() -> None:
     rows: Rows = [
         ROW | {"environment": env, "seed": seed} for seed in (10, 9) for env in ("B", "A", "C")
     ]
-    found = pages.one_grid(rows, RUN, ("C", "B", "A"))
+    found = pages.ordered(rows, RUN, ("C", "B", "A"))
     shown = [(row["environment"], row["seed"]) for row in found]
     assert shown == [(env, seed) for env in "CBA" for seed in (9, 10)]
 
@@ -47,4 +47,4 @@ def test_rows_of_one_grid_are_sorted() -> None:
 def test_two_budgets_are_refused() -> None:
     rows: Rows = [ROW, ROW | {"seed": 2, "budget": 2000}, ROW | {"environment": "B", "budget": 7}]
     with pytest.raises(ConfigError, match=r"A: runs of 300 and 2,000 environment steps; expected"):
-        pages.one_grid(rows, RUN, ())
+        pages.check_budgets(rows)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import trust_region_rows as family_rows
 from made_runs import make_run
-from pages import one_grid
+from pages import ordered
 from trust_region_family import RUN
 from trust_region_figures import draw_training
 from trust_region_rows import collect, run_row, update_rows
@@ -202,7 +202,7 @@ def grid(tmp_path: Path) -> Path:
 
 
 def test_tables_show_the_numbers_of_rows(grid: Path) -> None:
-    rows = one_grid([run_row(run) for run in collect([str(grid)])], RUN, (*KNOBS, *FACTORS))
+    rows = ordered([run_row(run) for run in collect([str(grid)])], RUN, (*KNOBS, *FACTORS))
     bound = family_rows.bound_table(rows)
     assert [list(row.values()) for row in bound] == [
         ["CartPole-v1", "ppo_clip", "1", "–", "0.01", "0.01", "0.05", "0.05", "–", "–", "10%",
