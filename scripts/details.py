@@ -90,14 +90,18 @@ def run_rows(paths: list[str]) -> Rows:
 def change(changed: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
     """Return a difference of means and half the width of its 95% interval (Welch 1947).
 
-    Degrees of freedom are one less than the runs of the smaller group, which is on the safe side.
+    Degrees of freedom are rounded down, so the interval is rather too wide.
     """
-    count = min(len(changed), len(baseline))
-    difference = float(np.mean(changed) - np.mean(baseline)) if count else math.nan
-    if count < 2:
+    counts = len(changed), len(baseline)
+    difference = float(np.mean(changed) - np.mean(baseline)) if min(counts) else math.nan
+    if min(counts) < 2:
         return difference, math.nan
-    error = math.sqrt(sum(np.var(group, ddof=1) / len(group) for group in (changed, baseline)))
-    return difference, T_QUANTILES[min(count - 1, len(T_QUANTILES)) - 1] * error
+    groups = zip((changed, baseline), counts, strict=True)
+    squares = [float(np.var(group, ddof=1)) / count for group, count in groups]
+    terms = [square**2 / (count - 1) for square, count in zip(squares, counts, strict=True)]
+    freedom = int(sum(squares) ** 2 / sum(terms)) if sum(terms) else len(T_QUANTILES)
+    quantile = T_QUANTILES[min(freedom, len(T_QUANTILES)) - 1]
+    return difference, quantile * math.sqrt(sum(squares))
 
 
 def changes(rows: Rows) -> Rows:

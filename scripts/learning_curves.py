@@ -79,7 +79,10 @@ PUBLISHED = {
     ("pendulum", "ppo_clip"): "-172 ± 104 (RL Zoo)",
     ("pendulum", "trpo"): "-175 ± 128 (RL Zoo)",
 }
-MUJOCO = ("experiment=ppo_mujoco", "total_env_steps=500000")
+MUJOCO = (
+    "algo.learning_rate=3e-4", "algo.num_minibatches=32", "critic.learning_rate_schedule=linear",
+    "total_env_steps=500000",
+)  # fmt: skip
 HIDDEN = "HiddenVelocityCartPole-v1"
 FIGURES = {
     "classic": [
@@ -93,11 +96,11 @@ FIGURES = {
             "at 300k: 183 (SLM-Lab), 51 (KLip)",
         ),
         Curve(
-            "HalfCheetah-v5", "ppo_clip", (*MUJOCO, "env=halfcheetah"),
+            "HalfCheetah-v5", "ppo_clip", ("env=halfcheetah", *MUJOCO),
             "at 1M, v4: 1443 ± 46 (CleanRL), 1955 ± 312 (KLip)",
         ),
         Curve(
-            "Hopper-v5", "ppo_clip", (*MUJOCO, "env=hopper"),
+            "Hopper-v5", "ppo_clip", ("env=hopper", *MUJOCO),
             "at 1M, v4: 2383 ± 272 (CleanRL), 2598 ± 278 (KLip)",
         ),
         Curve("MiniGrid-Empty-8x8-v0", "ppo_clip", ("env=minigrid_empty",), "0.95 is a short path"),

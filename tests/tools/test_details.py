@@ -7,6 +7,7 @@ from pathlib import Path
 import details
 import pytest
 from made_runs import make_run
+from scipy import stats
 
 from rlkl.cli.compose import load
 from rlkl.cli.schema import options, register_schemas
@@ -33,7 +34,13 @@ def test_run_is_known_by_its_settings(name: str) -> None:
 def test_change_has_a_welch_interval() -> None:
     difference, half = details.change([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     assert difference == 2.0
-    assert half == pytest.approx(4.303 * math.sqrt(4 / 3 + 1 / 3))  # t with 2 degrees of freedom
+    assert half == pytest.approx(4.303 * math.sqrt(4 / 3 + 1 / 3))  # 2.94 degrees of freedom
+    changed, plain = [1.0, 5.0, 2.0, 8.0, 3.0], [2.0, 4.0, 3.0, 6.0, 1.0, 5.0]
+    test = stats.ttest_ind(changed, plain, equal_var=False)
+    assert int(test.df) == 6
+    difference, half = details.change(changed, plain)
+    error = difference / test.statistic
+    assert half == pytest.approx(stats.t.ppf(0.975, 6) * error, rel=1e-3)
     assert details.change([5.0], [1.0, 2.0]) == (3.5, pytest.approx(math.nan, nan_ok=True))
 
 
@@ -46,7 +53,7 @@ def test_table_has_the_best_detail_first(tmp_path: Path) -> None:
     table = details.changes(details.run_rows([str(tmp_path)]))
     shown = [(row["detail"], row["seeds"], row["return"], row["change"]) for row in table]
     assert shown == [
-        ("`gae_lambda_0.9`", "2", "32", "20 ± 35.9"),  # 12.706 · √(8/2 + 8/2)
+        ("`gae_lambda_0.9`", "2", "32", "20 ± 12.2"),  # 4.303 · √(8/2 + 8/2), 2 degrees of freedom
         ("`none`", "2", "12", "–"),
         ("`gae_lambda_0.98`", "1", "2", "−10"),
     ]
