@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from leaderboard_rows import T_QUANTILES, return_at
+from leaderboard_published import published
+from leaderboard_rows import T_QUANTILES, interval, return_at
 from pages import earlier, fill, markdown, merged, ordered, run_script
 
 from rlkl.cli.compose import load
@@ -33,6 +34,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "details.md"
 RESULTS = ROOT / "docs" / "results" / "details"
 RUN = ("environment", "algorithm", "budget", "detail", "seed")
+RECIPES = {
+    "ppo_clip": "minibatches_recomputed_log_std_-1",
+    "ppo_kl": "minibatches_recomputed_log_std_-1",
+    "trpo": "kl_bound_high_log_std_-1",
+    "npg": "kl_bound_high_log_std_-1",
+}
+"""The detail that has the settings of `experiment=..._mujoco`, by algorithm."""
 
 
 @cache
@@ -125,13 +133,35 @@ def changes(rows: Rows) -> Rows:
     return table
 
 
+def recipes(rows: Rows) -> Rows:
+    """Return what the recipes reach, a row per environment and algorithm, and what is published."""
+    table: Rows = []
+    for (env, algo), group in grouped(rows, "environment", "algorithm").items():
+        found = select(group, detail=RECIPES.get(algo, ""))
+        if found:
+            mean, low, high = interval(column(found, "return"))
+            ends = "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+            elsewhere = [
+                f"{number(entry.value)} ({entry.source.split(',')[0]})"
+                for entry in published()
+                if (entry.env, entry.algo, entry.steps) == (env, algo, None)
+            ]
+            row = {"environment": env, "algorithm": f"`{algo}`", "seeds": str(len(found))}
+            row |= {"return": number(mean) + ends}
+            row |= {"evaluation": number(float(np.mean(column(found, "evaluation"))))}
+            table.append(row | {"published": ", ".join(elsewhere)})
+    return table
+
+
 def make(paths: list[str], elsewhere: Path | None) -> str:
     """Write the page and its data; return what to print."""
     output = elsewhere or RESULTS
     rows = run_rows(paths)
     rows = ordered(merged(rows, earlier(output / "runs.csv", rows[0]), *RUN), RUN)
     extent = f"{len(rows):,} runs."
-    page = fill(PAGE, {"changes": f"{extent}\n\n{markdown(changes(rows))}"}, Path(__file__).name)
+    parts = {"recipes": markdown(recipes(rows))}
+    parts["changes"] = f"{extent}\n\n{markdown(changes(rows))}"
+    page = fill(PAGE, parts, Path(__file__).name)
     output.mkdir(parents=True, exist_ok=True)
     (output / "runs.csv").write_text(csv_text(rows))
     (output / PAGE.name if elsewhere else PAGE).write_text(page)

@@ -31,6 +31,29 @@ def test_run_is_known_by_its_settings(name: str) -> None:
     assert details.detail_of(algo, "HalfCheetah-v5", settings | {"gamma": 0.5}) is None
 
 
+@pytest.mark.parametrize("algo", [pytest.param(algo, marks=SLOW) for algo in details.RECIPES])
+def test_recipe_is_the_experiment_of_its_name(algo: str) -> None:
+    recipe = load([f"experiment={algo.removesuffix('_clip')}_mujoco", "env=walker2d"])
+    changed = load([f"algo={algo}", "env=walker2d", f"detail={details.RECIPES[algo]}"])
+    assert recipe == changed
+
+
+def test_recipes_are_beside_published_returns(tmp_path: Path) -> None:
+    settings = {"policy.log_std": -1.0, "algo.recompute_advantages": True}
+    for seed, final in enumerate((400.0, 420.0)):
+        summary = {"eval_return": final + 50}
+        folder = tmp_path / str(seed)
+        make_run(folder, [0.0, final], seed=seed, settings=settings, summary=summary)
+    make_run(tmp_path / "plain", [0.0, 1.0])
+    assert details.recipes(details.run_rows([str(tmp_path)])) == [
+        {
+            "environment": "CartPole-v1", "algorithm": "`ppo_clip`", "seeds": "2",
+            "return": "410 [282.9, 537.1]",  # 12.706 · 14.142 / √2
+            "evaluation": "460", "published": "500 (RL Zoo), 478 (KLip-PPO)",
+        }
+    ]  # fmt: skip
+
+
 def test_change_has_a_welch_interval() -> None:
     difference, half = details.change([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     assert difference == 2.0
