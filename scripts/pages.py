@@ -63,9 +63,9 @@ def earlier(file: Path, like: Row) -> Rows:
 
 
 def merged(first: Rows, second: Rows, *keys: str) -> Rows:
-    """Return the rows of `first`, and those of `second` whose keys no row of `first` has."""
-    known, key_of = grouped(first, *keys), itemgetter(*keys)
-    return [*first, *(row for row in second if key_of(row) not in known)]
+    """Return the rows of both, one for each value of the keys: that of `first` if it has one."""
+    key_of = itemgetter(*keys)
+    return list({key_of(row): row for row in (*second, *first)}.values())
 
 
 def ordered(rows: Rows, keys: Sequence[str], names: Iterable[str] = ()) -> Rows:

@@ -31,8 +31,8 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
 
 def test_first_rows_replace_the_second() -> None:
     old = [ROW | {"return": 1.0}, ROW | {"seed": 2}]
-    new = [ROW | {"return": 5.0}]
-    assert pages.merged(new, old, *RUN) == [new[0], old[1]]
+    new = [ROW | {"return": 4.0}, ROW | {"return": 5.0}]
+    assert pages.merged(new, old, *RUN) == [new[1], old[1]]
 
 
 def test_rows_are_sorted_by_names_and_numbers() -> None:
