@@ -38,7 +38,7 @@ class TRPLConfig(MinibatchConfig):
 
     name: str = "trpl"
     projection: str = "kl"
-    max_state_kl: float = 0.1
+    max_state_kl: float = 0.03
     mean_bound: float = 0.1
     covariance_bound: float = 0.001
     regression_coefficient: float = 100.0
