@@ -30,7 +30,7 @@ from rlkl.utils.errors import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "trust_region_family.md"
 RUN = ("environment", "algorithm", "position", "seed")
-UPDATES = ("environment", "algorithm", "seed")
+UPDATES = ("environment", "algorithm", "seed", "update")
 RESULTS = ROOT / "docs" / "results" / "trust_region_family"
 
 
@@ -45,7 +45,7 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     check_budgets(rows)
     rows = ordered(rows, RUN, (*KNOBS, *FACTORS))
     updates = merged(updates, earlier(output / "updates.csv", updates[0]), *UPDATES)
-    updates = ordered(updates, (*UPDATES, "update"), KNOBS)
+    updates = ordered(updates, UPDATES, KNOBS)
     parts = {"extent": extent(rows), "bound": markdown(bound_table(rows))}
     parts |= {"asked": markdown(asked_table(rows)), "knob": markdown(knob_table(rows))}
     page = fill(PAGE, parts, Path(__file__).name)

@@ -251,6 +251,10 @@ def test_script_writes_page_rows_and_figures(grid: Path, tmp_path: Path) -> None
     done = run_script(str(tmp_path / "new"), f"--output={output}")
     assert done.stdout.startswith("These are 8 of"), done.stderr
     assert run_script(str(grid), f"--output={output}").stdout.startswith("These are 8 of")
+    with (output / "updates.csv").open() as file:
+        updates = [(row["algorithm"], row["seed"], row["update"]) for row in csv.DictReader(file)]
+    runs = [("ppo_clip", "0"), ("trpo", "0"), ("trpo", "1"), ("trpo", "2")]
+    assert updates == [(*run, update) for run in runs for update in "01"]
     page = (output / "trust_region_family.md").read_text()
     assert "| CartPole-v1 | trpo | `max_kl` | 0.001: 68 | – | 0.01: 468 | 0.0316: 475 |" in page
 
