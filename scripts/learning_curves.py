@@ -92,7 +92,7 @@ FIGURES = {
     ],
     "environments": [
         Curve(
-            "LunarLander-v3", "ppo_clip", ("experiment=ppo_lunarlander",),
+            "LunarLander-v3", "ppo_clip", ("env=lunarlander",),
             "at 300k: 183 (SLM-Lab), 51 (KLip)",
         ),
         Curve(
