@@ -155,7 +155,8 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return features `[B, F]` of images `[B, C, H, W]`, uint8."""
         # Convolutions on a CPU are faster with the channels last, and bytes are moved faster.
-        scaled = images.contiguous(memory_format=torch.channels_last).to(self.linear.weight.dtype)
+        last, dtype = torch.channels_last, self.linear.weight.dtype
+        scaled = images.contiguous(memory_format=last).to(dtype, memory_format=last)
         scaled /= self.pixel_scale
         features: Tensor = self.linear(self.convolutions(scaled).flatten(1)).relu()
         return features
