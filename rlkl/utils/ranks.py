@@ -1,5 +1,6 @@
 """The processes that train one policy together, as torchrun starts them: sums and gathers."""
 
+import atexit
 import os
 import socket
 import time
@@ -153,6 +154,8 @@ def join_ranks() -> Ranks:
         distributed.init_process_group(
             backend, timeout=PATIENCE, store=store, rank=rank, world_size=size
         )
+        # Threads of gloo that still run when Python ends would abort the process.
+        atexit.register(distributed.destroy_process_group)
     ranks = Ranks(
         distributed.get_rank(),
         distributed.get_world_size(),
