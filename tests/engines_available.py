@@ -3,10 +3,13 @@
 from importlib.util import find_spec
 from typing import Any
 
+import pytest
+
 from rlkl.engines.make import make_engine
 from rlkl.models.policy import Policy
 
 HAS_NUMPY_ENGINE = find_spec("rlkl.engines.numpy") is not None
+needs_numpy_engine = pytest.mark.skipif(not HAS_NUMPY_ENGINE, reason="needs the NumPy engine")
 ENGINES = ("torch", "numpy") if HAS_NUMPY_ENGINE else ("torch",)
 
 

@@ -311,7 +311,7 @@ def test_constant_advantages_keep_policy(name: str, kind: str, constant: float) 
         algo, "kl_coefficient"
     ):  # the gradient of a KL of 0 is 0 to rounding
         # Adam enlarges rounding errors of a gradient of 0; NumPy's KL gradient has none.
-        atol = 1e-6 if HAS_NUMPY_ENGINE else 1e-4
+        atol = 1e-6 if HAS_NUMPY_ENGINE else 5e-4
         torch.testing.assert_close(policy.actor_parameters.vector, before, rtol=0, atol=atol)
     else:
         assert torch.equal(policy.actor_parameters.vector, before)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from algorithm_checks import EVERY_ALGORITHM, optimizer_of
+from engines_available import ENGINES, needs_numpy_engine
 from gymnasium.spaces import Box, Dict, Discrete
 from made_batches import batch_for
 from torch import Generator, Tensor, nn
@@ -269,6 +270,7 @@ def test_failure_in_training_names_the_network() -> None:
         policy.distribution(Inputs({"vector": torch.zeros(2, 3)}))
 
 
+@needs_numpy_engine
 @pytest.mark.parametrize("settings", OWN)
 def test_only_torch_runs_own_networks(settings: dict[str, Any]) -> None:
     assert make_engine(policy_with(**settings)).name == "torch"
@@ -338,7 +340,7 @@ PARTS = Dict({"a": Box(-1, 1, (2,)), "b": Discrete(2), "c": Box(-1, 1, (1,))})
 
 
 @pytest.mark.parametrize(
-    "settings", [{"engine": "numpy"}, {"engine": "torch"}, {"encoder": "plain"}, OWN[3]]
+    "settings", [*({"engine": engine} for engine in ENGINES), {"encoder": "plain"}, OWN[3]]
 )
 def test_actor_and_critic_see_their_parts(settings: dict[str, Any]) -> None:
     keys = {"actor_observation_keys": ["a", "c"], "critic_observation_keys": ["b"]}
@@ -356,6 +358,7 @@ def test_actor_and_critic_see_their_parts(settings: dict[str, Any]) -> None:
     assert seen == [(True, False), (True, False), (False, True), (False, True), (True, False)]
 
 
+@needs_numpy_engine
 def test_engines_agree_on_parts_of_observations() -> None:
     keys = {"actor_observation_keys": ["c", "a"], "critic_observation_keys": ["b", "c"]}
     for actions in (Discrete(3), Box(-1, 1, (2,))):

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from engines_available import needs_numpy_engine
 from fake_device import DeviceTensor, fake_device, uploads
 from learning_loop import CORE, config_of
 from worlds import ACTION_SETTINGS, ACTIONS
@@ -171,6 +172,7 @@ def test_bad_update_on_another_device_is_reverted() -> None:
         assert len(bad.as_bytes()) > 1000
 
 
+@needs_numpy_engine
 def test_analytic_gradients_are_refused_on_another_device() -> None:
     with fake_device() as device, pytest.raises(ConfigError, match="a network on cuda"):
         Learner(config("ppo_clip", "box", "vector", device=device, engine="numpy"))

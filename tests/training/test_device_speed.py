@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from engines_available import needs_numpy_engine
 from fake_device import fake_device
 
 import rlkl
@@ -54,6 +55,7 @@ def warning(**settings: Any) -> str:
         return device_warning(learner)
 
 
+@needs_numpy_engine
 def test_slower_device_is_named_with_figures(measured: dict[str, Any]) -> None:
     assert warning() == (
         "warning: device=cuda:0 is slower than the CPU here: 2.3 ms against 0.4 ms for the "
@@ -76,6 +78,7 @@ def test_faster_device_is_silent(measured: dict[str, Any]) -> None:
     assert warning() != ""
 
 
+@needs_numpy_engine
 def test_long_gradients_are_not_measured_further(measured: dict[str, Any]) -> None:
     measured["cpu"], measured["cuda"] = 0.06, 1.0
     assert warning() == ""

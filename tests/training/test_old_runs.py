@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_environments  # noqa: F401  (registers what two of the runs were trained on)
+from engines_available import needs_numpy_engine
 
 import rlkl
 
@@ -39,6 +40,7 @@ def test_old_policy_chooses_the_same_actions(kind: str) -> None:
         for kind in ACTIONS
     ],
 )
+@needs_numpy_engine
 def test_old_run_resumes(kind: str, tmp_path: Path) -> None:
     run_dir = tmp_path / kind
     shutil.copytree(DATA / kind, run_dir)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engines_available import ENGINES
 from gymnasium.spaces import Box, Dict, Discrete
 from learning_loop import small_policy
 from made_batches import KINDS, batch_for, policy_of
@@ -116,7 +117,7 @@ def expected_norms(policy: Any, batch: Any, network: str) -> list[float]:
     return norms
 
 
-@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", ["categorical", "gaussian"])
 def test_gradient_norms_equal_autograds(kind: str, engine: str) -> None:
     sizes = {"encoder_hidden_sizes": [8], "actor_hidden_sizes": [7, 6]}

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from engines_available import needs_numpy_engine
 
 from rlkl import TrainConfig
 from rlkl.training.learner import Learner
@@ -169,6 +170,7 @@ def test_the_summary_can_be_copied_whole(capsys: pytest.CaptureFixture[str]) -> 
     assert "failed: ValueError: [red]not markup[/red]" in printed
 
 
+@needs_numpy_engine
 def test_a_usual_run_fits_into_80_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from algorithm_checks import EVERY_ALGORITHM
+from engines_available import HAS_NUMPY_ENGINE, needs_numpy_engine
 from learning_loop import as_inputs
 from made_batches import batch_for, policy_of
 from same_runs import assert_same_run, rows
@@ -23,8 +24,6 @@ from rlkl.algos import ALGORITHMS
 from rlkl.algos.base import set_entropy_coefficient, with_entropy_bonus
 from rlkl.engines.base import EntropyBonus, Loss, ReferencePenalty
 from rlkl.engines.make import make_engine
-from rlkl.engines.numpy.distributions import CategoricalForm, GaussianForm
-from rlkl.engines.numpy.rows import Rows
 from rlkl.engines.torch import TorchPolicy
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian
 from rlkl.rollouts.batch import Batch
@@ -32,6 +31,10 @@ from rlkl.training.checkpoint import as_bytes
 from rlkl.training.learner import Learner
 from rlkl.training.start import start
 from rlkl.utils.errors import ConfigError
+
+if HAS_NUMPY_ENGINE:
+    from rlkl.engines.numpy.distributions import CategoricalForm, GaussianForm
+    from rlkl.engines.numpy.rows import Rows
 
 DIRECTIONS = ("new_reference", "reference_new")
 
@@ -75,6 +78,7 @@ def one_state(family: Any, new: list[float], reference: list[float], action: Any
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("direction", DIRECTIONS)
+@needs_numpy_engine
 def test_penalty_has_known_value_and_derivative(
     family: Any, new: Any, reference: Any, action: Any, expected: Any, direction: str
 ) -> None:
@@ -99,6 +103,7 @@ def test_penalty_has_known_value_and_derivative(
     "kind", ["categorical", "masked", "gaussian", "bernoulli", "tanh_gaussian"]
 )
 @pytest.mark.parametrize("direction", DIRECTIONS)
+@needs_numpy_engine
 def test_engines_agree_on_penalized_gradient(kind: str, direction: str) -> None:
     gradients = []
     for name in ("numpy", "torch"):

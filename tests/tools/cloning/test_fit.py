@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cloning_data import demonstrations, learner_for
+from engines_available import ENGINES, needs_numpy_engine
 
 import rlkl
 from rlkl.models.policy import Inputs
@@ -50,7 +51,7 @@ def policy_in(learner: Learner, *states: int, **masks: Any) -> Any:
     return learner.engine.distribution(Inputs({"vector": vectors, **masks}))
 
 
-@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_fit_reaches_the_empirical_distribution(engine: str) -> None:
     policy = rlkl.PolicyConfig(actor_hidden_sizes=[8], critic_hidden_sizes=[8], engine=engine)
     learner, rows, _ = fitted(COUNTED, policy=policy)
@@ -62,6 +63,7 @@ def test_fit_reaches_the_empirical_distribution(engine: str) -> None:
     assert rows[-1]["held_out/accuracy"] == pytest.approx(10 / 18)
 
 
+@needs_numpy_engine
 def test_engines_agree() -> None:
     networks = {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8]}
     both = [
