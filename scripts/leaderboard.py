@@ -52,11 +52,7 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     }
     page = fill(PAGE, parts, Path(__file__).name)
     output.mkdir(parents=True, exist_ok=True)
-    for name, made in (
-        ("runs", finished),
-        ("returns", cells),
-        ("published", compared),
-    ):
+    for name, made in (("runs", finished), ("returns", cells), ("published", compared)):
         if made:
             (output / f"{name}.csv").write_text(csv_text(made))
     (output / PAGE.name if elsewhere else PAGE).write_text(page)
