@@ -166,6 +166,7 @@ def test_impossible_callables_give_one_line(case: str, module: types.ModuleType)
 
 
 def test_callables_render_if_they_take_render_mode() -> None:
+    pytest.importorskip("pygame")
     env = make_rendered_env(EnvConfig(make_cartpole), "rgb_array")
     env.reset(seed=0)
     pixels: Any = env.render()

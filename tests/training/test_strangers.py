@@ -249,6 +249,8 @@ def test_no_module_of_the_run_folder_is_imported(
     use: str, way: str, strange: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
+    if use == "watch":
+        pytest.importorskip("imageio")
     witness = strange.parent / "it_ran"
     place = strange / "code"
     write_module(place, witness)
@@ -289,6 +291,8 @@ def test_run_folder_as_namespace_package_is_refused(strange: Path) -> None:
 def test_the_module_that_is_imported_is_said(
     use: str, strange: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if use == "watch":
+        pytest.importorskip("imageio")
     witness = strange.parent / "it_ran"
     write_module(strange.parent, witness)
     assert command(USES[use]) == 0
