@@ -112,25 +112,49 @@ def change(changed: Sequence[float], baseline: Sequence[float]) -> tuple[float, 
     return difference, quantile * math.sqrt(sum(squares))
 
 
-def changes(rows: Rows) -> Rows:
-    """Return how each detail changes the return of an algorithm, the best first."""
-    table: Rows = []
-    for (env, algo, budget), group in grouped(rows, "environment", "algorithm", "budget").items():
-        plain = column(select(group, detail="none"), "return")
+def change_tables(rows: Rows) -> dict[tuple[str, int], Rows]:
+    """Return how each detail changes the return, by algorithm and budget, the best detail first.
+
+    Environments without a run of `none` are left out: nothing has changed there.
+    """
+    tables = {}
+    for (algo, budget), group in grouped(rows, "algorithm", "budget").items():
+        plain = {
+            env: returns
+            for env, some in grouped(group, "environment").items()
+            if (returns := column(select(some, detail="none"), "return"))
+        }
         found = []
         for detail, some in grouped(group, "detail").items():
-            returns = column(some, "return")
-            difference, half = change(returns, plain)
-            shown = "–" if detail == "none" or math.isnan(difference) else number(difference)
-            shown += "" if shown == "–" or math.isnan(half) else f" ± {number(half)}"
-            row = {"environment": env, "algorithm": f"`{algo}`", "steps": number(budget)}
-            row["detail"] = f"`{detail}`"
-            mean = float(np.mean(returns))
-            row |= {"seeds": str(len(some)), "return": number(mean), "change": shown}
-            row["evaluation"] = number(float(np.mean(column(some, "evaluation"))))
-            found.append((-mean, row))
-        table += [row for _, row in sorted(found, key=itemgetter(0))]
-    return table
+            row, differences = {"detail": f"`{detail}`"}, []
+            for env, base in plain.items():
+                returns = column(select(some, environment=env), "return")
+                difference, half = change(returns, base)
+                row[env] = cell(returns, difference, half, is_plain=detail == "none")
+                differences += [difference] if returns else []
+            if differences:
+                found.append((-float(np.mean(differences)), row))
+        if len(found) > 1:
+            tables[algo, budget] = [row for _, row in sorted(found, key=itemgetter(0))]
+    return tables
+
+
+def cell(returns: Sequence[float], difference: float, half: float, *, is_plain: bool) -> str:
+    """Return a change with its interval and the number of seeds; for `none` the return."""
+    if not returns:
+        return "–"
+    shown = number(float(np.mean(returns)) if is_plain else difference)
+    shown = "+" * (not is_plain and difference > 0) + shown
+    interval = "" if is_plain or math.isnan(half) else f" ± {number(half)}"
+    return f"{shown}{interval} ({len(returns)})"
+
+
+def change_text(rows: Rows) -> str:
+    """Return the tables of changes, each below its algorithm and budget."""
+    parts = [f"{len(rows):,} runs, with those of the recipes."]
+    for (algo, budget), table in change_tables(rows).items():
+        parts += [f"`{algo}`, {budget:,} environment steps:", markdown(table)]
+    return "\n\n".join(parts)
 
 
 def recipes(rows: Rows) -> Rows:
@@ -159,8 +183,7 @@ def make(paths: list[str], elsewhere: Path | None) -> str:
     rows = run_rows(paths)
     rows = ordered(merged(rows, earlier(output / "runs.csv", rows[0]), *RUN), RUN)
     extent = f"{len(rows):,} runs."
-    parts = {"recipes": markdown(recipes(rows))}
-    parts["changes"] = f"{extent}\n\n{markdown(changes(rows))}"
+    parts = {"recipes": markdown(recipes(rows)), "changes": change_text(rows)}
     page = fill(PAGE, parts, Path(__file__).name)
     output.mkdir(parents=True, exist_ok=True)
     (output / "runs.csv").write_text(csv_text(rows))

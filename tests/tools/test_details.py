@@ -73,20 +73,26 @@ def test_table_has_the_best_detail_first(tmp_path: Path) -> None:
             settings = {"gae_lambda": gae_lambda}
             folder = tmp_path / f"{gae_lambda}-{seed}"
             make_run(folder, [0.0, final], seed=seed, settings=settings)
-    table = details.changes(details.run_rows([str(tmp_path)]))
-    shown = [(row["detail"], row["seeds"], row["return"], row["change"]) for row in table]
-    assert shown == [
-        ("`gae_lambda_0.9`", "2", "32", "20 ± 12.2"),  # 4.303 · √(8/2 + 8/2), 2 degrees of freedom
-        ("`none`", "2", "12", "–"),
-        ("`gae_lambda_0.98`", "1", "2", "−10"),
-    ]
+    tables = details.change_tables(details.run_rows([str(tmp_path)]))
+    assert tables == {
+        ("ppo_clip", 200): [
+            # 4.303 · √(8/2 + 8/2), 2 degrees of freedom
+            {"detail": "`gae_lambda_0.9`", "CartPole-v1": "+20 ± 12.2 (2)"},
+            {"detail": "`none`", "CartPole-v1": "12 (2)"},
+            {"detail": "`gae_lambda_0.98`", "CartPole-v1": "−10 (1)"},
+        ]
+    }
 
 
-def test_budgets_are_compared_apart(tmp_path: Path) -> None:
-    make_run(tmp_path / "a", [0.0, 1.0])
-    make_run(tmp_path / "b", [0.0, 1.0, 2.0], seed=1)
-    table = details.changes(details.run_rows([str(tmp_path)]))
-    assert [(row["steps"], row["return"]) for row in table] == [("200", "1"), ("300", "2")]
+def test_changes_need_runs_of_none_with_the_same_budget(tmp_path: Path) -> None:
+    row = {"environment": "A", "algorithm": "trpo", "budget": 100, "detail": "none", "return": 1.0}
+    changed = row | {"detail": "relu", "return": 4.0}
+    other_env, other_budget = {"environment": "B"}, {"budget": 200}
+    tables = details.change_tables([row, changed, changed | other_env, changed | other_budget])
+    shown = [{"detail": "`relu`", "A": "+3 (1)"}, {"detail": "`none`", "A": "1 (1)"}]
+    assert tables == {("trpo", 100): shown}
+    both = details.change_tables([row, changed, row | other_env])
+    assert both["trpo", 100][0] == {"detail": "`relu`", "A": "+3 (1)", "B": "–"}
 
 
 def test_page_keeps_runs_whose_folders_are_gone(tmp_path: Path) -> None:
@@ -94,9 +100,13 @@ def test_page_keeps_runs_whose_folders_are_gone(tmp_path: Path) -> None:
     for seed, final in ((0, 1.0), (1, 3.0)):
         make_run(tmp_path / "first" / str(seed), [0.0, final], seed=seed)
     details.make([str(tmp_path / "first")], output)
-    make_run(tmp_path / "second", [0.0, 7.0], seed=1)
-    assert details.make([str(tmp_path / "second")], output).startswith("2 runs.")
-    assert "| `none` | 2 | 4 | – |" in (output / "details.md").read_text()
+    make_run(tmp_path / "second" / "a", [0.0, 7.0], seed=1)
+    make_run(tmp_path / "second" / "b", [0.0, 5.0], settings={"policy.activation": "relu"})
+    assert details.make([str(tmp_path / "second")], output).startswith("3 runs.")
+    page = (output / "details.md").read_text()
+    assert "`ppo_clip`, 200 environment steps:" in page
+    assert "| `none` | 4 (2) |" in page
+    assert "| `relu` | +1 (1) |" in page
 
 
 def test_missing_runs_are_named(tmp_path: Path) -> None:
