@@ -10,7 +10,7 @@ from rlkl.algos.multipliers import Multipliers
 from rlkl.algos.ppo_kl import KLPenalizedSurrogate, KLPenaltyConfig
 from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
-from rlkl.utils.validation import check_range, check_ranges
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,11 @@ class FixPOConfig(KLPenaltyConfig):
     knob: ClassVar[tuple[str, ...]] = ("max_state_kl",)
 
     name: str = "fixpo"
-    kl_coefficient_learning_rate: float = 0.01
-    max_state_kl: float = 0.2
-    kl_margin: float = 2.0
-    max_fixup_steps: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive = "kl_coefficient", "kl_coefficient_learning_rate", "max_state_kl"
-        check_ranges("algo.", self, *positive, above=0)
-        check_range("algo.kl_margin", self.kl_margin, at_least=1)
-        check_range("algo.max_fixup_steps", self.max_fixup_steps, at_least=0, at_most=10_000)
+    kl_coefficient: float = limited(1.0, above=0)
+    kl_coefficient_learning_rate: float = limited(0.01, above=0)
+    max_state_kl: float = limited(0.2, above=0)
+    kl_margin: float = limited(2.0, at_least=1)
+    max_fixup_steps: int = limited(100, at_least=0, at_most=10_000)
 
 
 class BoundedSurrogate(KLPenalizedSurrogate):

@@ -9,7 +9,7 @@ from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig, early_stop
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,10 @@ class KLipPPOConfig(PPOClipConfig):
     """
 
     name: str = "klip_ppo"
-    kl_form: str = "sample"
+    kl_form: str = limited("sample", choices=("sample", "exact"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("algo.kl_form", self.kl_form, ("sample", "exact"))
         if self.dual_clip is not None:
             raise ConfigError(
                 f"algo.dual_clip={self.dual_clip:g}: algo=klip_ppo has no dual clip, because its "

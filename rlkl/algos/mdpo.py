@@ -11,7 +11,7 @@ from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
 from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 SMALLEST_STEP_SIZE = 1e-6
 """A step size of 0, at the end of a linear schedule, would be an infinite penalty."""
@@ -29,12 +29,8 @@ class MDPOConfig(MinibatchConfig):
     knob: ClassVar[tuple[str, ...]] = ("step_size",)
 
     name: str = "mdpo"
-    step_size: float = 1.0
+    step_size: float = limited(1.0, at_least=SMALLEST_STEP_SIZE)
     step_size_schedule: str = "linear"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.step_size", self.step_size, at_least=SMALLEST_STEP_SIZE)
 
 
 class MirrorDescentObjective(FixedObjective):

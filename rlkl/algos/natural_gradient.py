@@ -22,7 +22,7 @@ from rlkl.numerics.schedules import scheduled_field
 from rlkl.numerics.trust_region import conjugate_gradient
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range, check_ranges
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,12 @@ class NaturalGradientConfig(AlgoConfig):
 
     knob: ClassVar[tuple[str, ...]] = ("max_kl",)
 
-    max_kl: float = 0.01
+    max_kl: float = limited(0.01, above=0)
     max_kl_schedule: str = "linear"
-    cg_iterations: int = 10
-    cg_damping: float = 0.1
-    cg_residual_tolerance: float = 1e-10
-    fisher_fraction: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.max_kl", self.max_kl, above=0)
-        check_range("algo.cg_iterations", self.cg_iterations, at_least=1, at_most=10_000)
-        check_ranges("algo.", self, "cg_damping", "cg_residual_tolerance", at_least=0)
-        check_range("algo.fisher_fraction", self.fisher_fraction, above=0, at_most=1)
+    cg_iterations: int = limited(10, at_least=1, at_most=10_000)
+    cg_damping: float = limited(0.1, at_least=0)
+    cg_residual_tolerance: float = limited(1e-10, at_least=0)
+    fisher_fraction: float = limited(1.0, above=0, at_most=1)
 
 
 def check_separate_encoder(config: AlgoConfig, policy: PolicyConfig) -> None:

@@ -9,7 +9,7 @@ from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
 from rlkl.algos.first_order import EarlyStop, FirstOrder
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import clipped_surrogate
-from rlkl.utils.validation import check_choice, check_range, check_ranges
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,11 @@ class ClipConfig(MinibatchConfig):
 
     knob: ClassVar[tuple[str, ...]] = ("clip_ratio",)
 
-    clip_ratio: float = 0.2
-    clip_ratio_high: float | None = None
-    dual_clip: float | None = None
-    target_kl: float | None = None
-    target_kl_scope: str = "epoch"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.clip_ratio", self.clip_ratio, above=0, below=1)
-        check_ranges("algo.", self, "clip_ratio_high", "target_kl", above=0)
-        check_ranges("algo.", self, "dual_clip", above=1)
-        check_choice("algo.target_kl_scope", self.target_kl_scope, ("minibatch", "epoch"))
+    clip_ratio: float = limited(0.2, above=0, below=1)
+    clip_ratio_high: float | None = limited(None, above=0)
+    dual_clip: float | None = limited(None, above=1)
+    target_kl: float | None = limited(None, above=0)
+    target_kl_scope: str = limited("epoch", choices=("minibatch", "epoch"))
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
@@ -61,12 +54,8 @@ class PPOClipConfig(ClipConfig):
     """
 
     name: str = "ppo_clip"
-    target_kl_multiplier: float = 1.5
-    target_ratio_deviation: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_ranges("algo.", self, "target_kl_multiplier", "target_ratio_deviation", above=0)
+    target_kl_multiplier: float = limited(1.5, above=0)
+    target_ratio_deviation: float | None = limited(None, above=0)
 
     @property
     def kl_bounds(self) -> tuple[float, float]:

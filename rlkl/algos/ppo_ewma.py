@@ -11,7 +11,7 @@ from rlkl.algos.base import Outcome
 from rlkl.algos.first_order import FirstOrder, Refresh
 from rlkl.engines.base import Engine
 from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,7 @@ class PPOEWMAConfig(ppo_clip.PPOClipConfig):
     """
 
     name: str = "ppo_ewma"
-    proximal_decay: float = 0.976
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.proximal_decay", self.proximal_decay, at_least=0, below=1)
+    proximal_decay: float = limited(0.976, at_least=0, below=1)
 
 
 class MovingAverage:

@@ -12,7 +12,8 @@ from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
 from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_between, check_range
+from rlkl.utils.field_types import limited
+from rlkl.utils.validation import check_between
 
 TOLERANCE = 1.5
 """β changes if the KL differs from its target by more than this factor."""
@@ -26,11 +27,7 @@ class KLPenaltyConfig(MinibatchConfig):
         kl_coefficient: β, the weight of KL(π_old ‖ π_θ); 0 for no penalty.
     """
 
-    kl_coefficient: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.kl_coefficient", self.kl_coefficient, at_least=0)
+    kl_coefficient: float = limited(1.0, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,12 @@ class PPOKLConfig(KLPenaltyConfig):
     knob: ClassVar[tuple[str, ...]] = ("target_kl",)
 
     name: str = "ppo_kl"
-    target_kl: float = 0.01
+    target_kl: float = limited(0.01, above=0)
     kl_coefficient_min: float = 1e-4
     kl_coefficient_max: float = 1e4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("algo.target_kl", self.target_kl, above=0)
         bounds = self.kl_coefficient_min, self.kl_coefficient_max
         check_between("algo.kl_coefficient", self.kl_coefficient, *bounds)
 

@@ -11,7 +11,7 @@ from rlkl.engines.torch import TorchPolicy
 from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.trust_region import backtracking_line_search
 from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,8 @@ class TRPOConfig(NaturalGradientConfig):
     """
 
     name: str = "trpo"
-    line_search_decay: float = 0.8
-    max_backtracks: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.line_search_decay", self.line_search_decay, above=0, below=1)
-        check_range("algo.max_backtracks", self.max_backtracks, at_least=0, at_most=10_000)
+    line_search_decay: float = limited(0.8, above=0, below=1)
+    max_backtracks: int = limited(10, at_least=0, at_most=10_000)
 
 
 class TRPO(NaturalGradient):

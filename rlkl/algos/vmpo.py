@@ -12,7 +12,7 @@ from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.multipliers import Multipliers
 from rlkl.engines.base import Engine, Loss, NewPolicy
 from rlkl.numerics.losses import policy_gradient
-from rlkl.utils.validation import check_ranges
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,12 @@ class VMPOConfig(MinibatchConfig):
     knob: ClassVar[tuple[str, ...]] = ("target_kl", "target_std_kl")
 
     name: str = "vmpo"
-    temperature: float = 1.0
-    target_weight_kl: float = 0.1
-    kl_coefficient: float = 1.0
-    target_kl: float = 0.01
-    target_std_kl: float = 1e-4
-    dual_learning_rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive = (
-            "temperature", "target_weight_kl", "kl_coefficient", "target_kl", "target_std_kl",
-            "dual_learning_rate",
-        )  # fmt: skip
-        check_ranges("algo.", self, *positive, above=0)
+    temperature: float = limited(1.0, above=0)
+    target_weight_kl: float = limited(0.1, above=0)
+    kl_coefficient: float = limited(1.0, above=0)
+    target_kl: float = limited(0.01, above=0)
+    target_std_kl: float = limited(1e-4, above=0)
+    dual_learning_rate: float = limited(0.01, above=0)
 
 
 def sample_weights(advantages: Tensor, temperature: float) -> tuple[Tensor, float]:

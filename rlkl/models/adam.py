@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from rlkl.models.flat_parameters import FlatParameters, in_shared_memory
-from rlkl.utils.validation import check_range, check_ranges
 
 
 class Adam:
@@ -104,18 +103,6 @@ class Adam:
         """Continue from what `state_dict` returned."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
-
-
-def check_adam(section: str, config: Any) -> None:
-    """Check the hyperparameters of Adam in a section of the config, such as `algo.`.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    check_ranges(section, config, "learning_rate", "max_grad_norm", "adam_epsilon", above=0)
-    fractions = "learning_rate_warmup", "adam_beta1", "adam_beta2"
-    check_ranges(section, config, *fractions, at_least=0, below=1)
-    check_range(f"{section}weight_decay", config.weight_decay, at_least=0)
 
 
 def make_adam(parameters: FlatParameters, config: Any) -> Adam:
