@@ -1,7 +1,7 @@
 """The quantities of `numerics.distributions` in NumPy, with derivatives to the parameters."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any, Self
@@ -9,18 +9,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkl.engines.base import Loss
+from rlkl.engines.base import Loss, NewPolicy
 from rlkl.engines.numpy.rows import Rows
 from rlkl.numerics.distributions import Distribution
 
 Array = NDArray[np.floating[Any]]
 
 
-class ClosedForm(ABC):
+class ClosedForm(NewPolicy):
     """`NewPolicy` for a family with closed forms, from its parameters `[B, P]` and a minibatch."""
 
-    xp: Any = np
-    log_prob: Array
+    xp = np
 
     def __init__(self, parameters: Array, rows: Rows) -> None:
         self._old_log_prob = rows.old_log_prob
@@ -53,21 +52,6 @@ class ClosedForm(ABC):
             )
             derivative += self.reference.derivative(of_reference)
         return derivative
-
-    @property
-    @abstractmethod
-    def kl(self) -> Array:
-        """KL(π_old ‖ π_θ) in nats, `[B]`."""
-
-    @property
-    @abstractmethod
-    def reverse_kl(self) -> Array:
-        """KL(π_θ ‖ π_old) in nats, `[B]`."""
-
-    @property
-    @abstractmethod
-    def entropy(self) -> Array:
-        """The entropy in nats, `[B]`."""
 
     @cached_property
     def ratio(self) -> Array:

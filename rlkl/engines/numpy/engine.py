@@ -174,14 +174,6 @@ class NumpyEngine(TorchEngine):
         self.actor.backward(derivative)
         return float(loss.value)
 
-    def state_kl(self, rows: Rows) -> Tensor:
-        """Return KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
-        return super().state_kl(rows.tensors())
-
-    def mean_ratio_deviation(self, rows: Rows) -> float:
-        """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""
-        return super().mean_ratio_deviation(rows.tensors())
-
     def fisher_product(self, rows: Rows, damping: float) -> Callable[[Array], Array]:
         """Return products with F = E[Jᵀ M J].
 

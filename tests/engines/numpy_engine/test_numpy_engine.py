@@ -23,7 +23,7 @@ from rlkl.algos.natural_gradient import NaturalGradient
 from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
 from rlkl.algos.vanilla_pg import LogLikelihood
-from rlkl.engines.base import Loss, Minibatch, NewPolicy, state_kl
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig
 from rlkl.envs.observations import ACTION_MASK
@@ -234,7 +234,7 @@ def gradient_of(policy: Policy, objective: Any, config: Any, batch: Batch) -> Te
     penalized = with_entropy_bonus(objective, config)
     (part,) = engine.rows(batch, penalized).minibatches(1, seeded())
     loss = float(engine.policy_gradient(penalized, part))
-    assert engine.mean_kl(part) == pytest.approx(float(state_kl(engine, batch).mean()))
+    assert engine.mean_kl(part) == pytest.approx(float(engine.state_kl(batch).mean()))
     return torch.cat((policy.actor_parameters.gradient.clone(), torch.tensor([loss])))
 
 
