@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from rlkl.engines.base import EntropyBonus, Objective, ReferencePenalty
+from rlkl.engines.base import Engine, EntropyBonus, Objective, ReferencePenalty
 from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_field
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, limited
+from rlkl.utils.state import Stateful
 from rlkl.utils.validation import check_choice
 
 Metrics = dict[str, float]
@@ -72,6 +73,29 @@ class AlgoConfig:
 
 
 @dataclass(frozen=True)
+class EarlyStop:
+    """When an update ends early.
+
+    Attributes:
+        scope: `minibatch` measures on each minibatch before its step, `epoch` on the full batch
+            after each epoch.
+        kl: stop if KL(π_old ‖ π_θ) exceeds this, in nats; None for no limit.
+        ratio_deviation: stop if E[|r - 1|] exceeds this; None for no limit.
+    """
+
+    scope: str
+    kl: float | None = None
+    ratio_deviation: float | None = None
+
+    def exceeded(self, engine: Engine, rows: Any) -> bool:
+        """Return whether the policy has left a limit on an engine's rows."""
+        if self.kl is not None and engine.mean_kl(rows) > self.kl:
+            return True
+        limit = self.ratio_deviation
+        return limit is not None and engine.mean_ratio_deviation(rows) > limit
+
+
+@dataclass(frozen=True)
 class FirstOrderConfig(AlgoConfig):
     """Hyperparameters of every policy-optimizer that uses Adam.
 
@@ -98,6 +122,11 @@ class FirstOrderConfig(AlgoConfig):
     adam_beta1: float = limited(0.9, at_least=0, below=1)
     adam_beta2: float = limited(0.999, at_least=0, below=1)
     weight_decay: float = limited(0.0, at_least=0)
+
+    @property
+    def early_stop(self) -> EarlyStop | None:
+        """When an update ends early; None for never."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -153,7 +182,7 @@ class PolicyOptimizer(Protocol):
         """Continue from what `state_dict` returned."""
 
 
-class LearningObjective(Objective, Protocol):
+class LearningObjective(Stateful, Objective):
     """An objective of a first-order algorithm; without metrics and state unless it defines them."""
 
     @property
@@ -161,17 +190,11 @@ class LearningObjective(Objective, Protocol):
         """Metrics of this objective, by TensorBoard tag."""
         return {}
 
+    def follow(self, progress: float) -> None:
+        """Set what has a schedule, before an update at a fraction of the training budget."""
+
     def adapt(self, kl: float) -> None:
         """Adapt to the KL of an update; see `PolicyOptimizer.adapt`."""
-        return
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the adapted state."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        return
 
 
 class FixedObjective(LearningObjective):

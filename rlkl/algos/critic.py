@@ -15,6 +15,7 @@ from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_f
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, limited
+from rlkl.utils.state import Stateful
 
 Scalars = list[Tensor | float]
 
@@ -71,7 +72,7 @@ class CriticConfig:
             )
 
 
-class CriticFit:
+class CriticFit(Stateful):
     """Fits V(s) to the returns with Adam; the generator is the source of minibatches.
 
     With `normalize_values` the values and returns of batches are those of the critic's outputs, and
@@ -80,6 +81,8 @@ class CriticFit:
     It shares no parameter, optimizer, gradient clip or random numbers with the actor's update. So
     after the same batch the critic is bit-for-bit identical for every policy-optimizer.
     """
+
+    saved = ("adam", "generator")
 
     def __init__(self, config: CriticConfig, engine: Engine, generator: Generator) -> None:
         self.config = config
@@ -131,14 +134,12 @@ class CriticFit:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of Adam, of the generator and of the statistics of returns."""
-        state = {"adam": self.adam.state_dict(), "generator": self.generator.get_state()}
-        if self.value_normalizer is not None:
-            state["returns"] = self.value_normalizer.moments.state_dict()
-        return state
+        normalizer = self.value_normalizer
+        returns = {} if normalizer is None else {"returns": normalizer.moments.state_dict()}
+        return super().state_dict() | returns
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        self.adam.load_state_dict(state["adam"])
-        self.generator.set_state(state["generator"])
+        super().load_state_dict(state)
         if self.value_normalizer is not None:
             self.value_normalizer.moments.load_state_dict(state["returns"])

@@ -40,6 +40,7 @@ class BoundedSurrogate(KLPenalizedSurrogate):
     """-E[r · A - β · KL(π_old ‖ π_θ)], where β descends β · (ε - C · max_s KL(π_old ‖ π_θ))."""
 
     config: FixPOConfig
+    saved = ("kl_coefficient", "multipliers")
 
     def __init__(self, config: FixPOConfig) -> None:
         super().__init__(config)
@@ -55,15 +56,6 @@ class BoundedSurrogate(KLPenalizedSurrogate):
     def metrics(self) -> Metrics:
         """β, and the bound ε."""
         return super().metrics | {"kl/target": self.config.max_state_kl}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return β and the state of its optimizer."""
-        return super().state_dict() | {"multipliers": self.multipliers.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.multipliers.load_state_dict(state["multipliers"])
 
 
 class Penalty(FixedObjective):

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor
+from torch import Tensor
 
-from rlkl.algos.first_order import FirstOrder
-from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig, early_stop
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.first_order import maker
+from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import limited
 
@@ -70,6 +70,4 @@ class ClipAsPenalty(ClippedSurrogate):
         return Loss((beta * k3 - product).mean(), (beta * (ratio - 1) - product) / size)
 
 
-def make(config: KLipPPOConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, ClipAsPenalty(config), engine, generator, early_stop(config))
+make = maker(ClipAsPenalty)

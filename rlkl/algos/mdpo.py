@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator
-
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Outcome
-from rlkl.algos.first_order import FirstOrder, Refresh
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
-from rlkl.rollouts.batch import Batch
 from rlkl.utils.field_types import limited
 
 SMALLEST_STEP_SIZE = 1e-6
@@ -41,8 +38,13 @@ class MirrorDescentObjective(FixedObjective):
 
     uses_kl = True
 
-    def __init__(self, step_size: float) -> None:
-        self.step_size = step_size
+    def __init__(self, config: MDPOConfig) -> None:
+        self.config, self.step_size = config, config.step_size
+
+    def follow(self, progress: float) -> None:
+        """Set t."""
+        step_size = scheduled_field(self.config, "step_size", progress)
+        self.step_size = max(step_size, SMALLEST_STEP_SIZE)
 
     def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the penalised surrogate."""
@@ -56,19 +58,4 @@ class MirrorDescentObjective(FixedObjective):
         return {"kl/coefficient": 1 / self.step_size}
 
 
-class MDPO(FirstOrder):
-    """Several epochs of minibatch steps on the objective, with t as scheduled."""
-
-    config: MDPOConfig
-    objective: MirrorDescentObjective
-
-    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
-        """Improve the policy."""
-        step_size = scheduled_field(self.config, "step_size", progress)
-        self.objective.step_size = max(step_size, SMALLEST_STEP_SIZE)
-        return super().update(batch, progress, refresh)
-
-
-def make(config: MDPOConfig, engine: Engine, generator: Generator) -> MDPO:
-    """Make the policy-optimizer."""
-    return MDPO(config, MirrorDescentObjective(config.step_size), engine, generator)
+make = maker(MirrorDescentObjective)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from rlkl.numerics.trust_region import conjugate_gradient
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import limited
+from rlkl.utils.state import Stateful
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _power_of_two(number: float) -> float:
     return 2.0 ** max(-126, min(126, math.frexp(number)[1]))
 
 
-class NaturalGradient:
+class NaturalGradient(Stateful):
     """Computes the steps of NPG and TRPO.
 
     The generator is the source of the states that Fisher-vector products use.
@@ -114,6 +115,8 @@ class NaturalGradient:
     Raises:
         ConfigError: the encoder is shared with the critic.
     """
+
+    saved = ("generator",)
 
     def __init__(self, config: NaturalGradientConfig, engine: Engine, generator: Generator) -> None:
         check_separate_encoder(config, engine.policy.config)
@@ -191,11 +194,3 @@ class NaturalGradient:
 
     def adapt(self, kl: float) -> None:
         """Do nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the generator."""
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.generator.set_state(state["generator"])

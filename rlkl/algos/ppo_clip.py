@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator
-
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
-from rlkl.algos.first_order import EarlyStop, FirstOrder
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.base import EarlyStop, FixedObjective, Metrics, MinibatchConfig
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import clipped_surrogate
 from rlkl.utils.field_types import limited
 
@@ -62,6 +60,12 @@ class PPOClipConfig(ClipConfig):
         """The range without an early stop, in multiples of `target_kl`."""
         return 0.0, self.target_kl_multiplier
 
+    @property
+    def early_stop(self) -> EarlyStop:
+        """When the KL or the ratio is beyond its limit."""
+        kl = None if self.target_kl is None else self.target_kl * self.target_kl_multiplier
+        return EarlyStop(self.target_kl_scope, kl, self.target_ratio_deviation)
+
 
 class ClippedSurrogate(FixedObjective):
     """-E[min(r · A, clip(r, 1 - ε, 1 + ε) · A)] (Schulman 2017, eq. 7).
@@ -87,12 +91,4 @@ class ClippedSurrogate(FixedObjective):
         return {} if self.target_kl is None else {"kl/target": self.target_kl}
 
 
-def early_stop(config: PPOClipConfig) -> EarlyStop:
-    """Return when an update ends early."""
-    kl = None if config.target_kl is None else config.target_kl * config.target_kl_multiplier
-    return EarlyStop(config.target_kl_scope, kl, config.target_ratio_deviation)
-
-
-def make(config: PPOClipConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, ClippedSurrogate(config), engine, generator, early_stop(config))
+make = maker(ClippedSurrogate)

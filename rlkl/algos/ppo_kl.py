@@ -2,16 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Generator
-
-from rlkl.algos.base import Metrics, MinibatchConfig, Outcome
-from rlkl.algos.first_order import FirstOrder, Refresh
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.base import LearningObjective, Metrics, MinibatchConfig
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
-from rlkl.rollouts.batch import Batch
 from rlkl.utils.field_types import limited
 from rlkl.utils.validation import check_between
 
@@ -90,9 +87,10 @@ def adapted_kl_coefficient(
     return min(max(kl_coefficient, lowest), highest)
 
 
-class KLPenalizedSurrogate:
+class KLPenalizedSurrogate(LearningObjective):
     """-E[r · A - β · KL(π_old ‖ π_θ)] (Schulman 2017, eq. 8); β adapts if there is a target."""
 
+    saved: ClassVar[tuple[str, ...]] = ("kl_coefficient",)
     uses_kl, uses_entropy, uses_distribution = True, False, False
 
     def __init__(self, config: KLPenaltyConfig) -> None:
@@ -115,6 +113,12 @@ class KLPenalizedSurrogate:
             metrics["kl/target"] = self.config.target_kl
         return metrics
 
+    def follow(self, progress: float) -> None:
+        """Set β if it has a schedule."""
+        config = self.config
+        if isinstance(config, PPOKLFixedConfig) and config.kl_coefficient_schedule != "constant":
+            self.kl_coefficient = scheduled_field(config, "kl_coefficient", progress)
+
     def adapt(self, kl: float) -> None:
         """Adapt β for the next update."""
         config = self.config
@@ -124,30 +128,5 @@ class KLPenalizedSurrogate:
                 self.kl_coefficient, kl, config.target_kl, *bounds
             )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return β."""
-        return {"kl_coefficient": self.kl_coefficient}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load β."""
-        self.kl_coefficient = float(state["kl_coefficient"])
-
-
-class PPOKLFixed(FirstOrder):
-    """Several epochs of minibatch steps on the objective, with β as scheduled."""
-
-    config: PPOKLFixedConfig
-    objective: KLPenalizedSurrogate
-
-    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
-        """Improve the policy."""
-        if self.config.kl_coefficient_schedule != "constant":
-            beta = scheduled_field(self.config, "kl_coefficient", progress)
-            self.objective.kl_coefficient = beta
-        return super().update(batch, progress, refresh)
-
-
-def make(config: KLPenaltyConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    kind = PPOKLFixed if isinstance(config, PPOKLFixedConfig) else FirstOrder
-    return kind(config, KLPenalizedSurrogate(config), engine, generator)
+make = maker(KLPenalizedSurrogate)

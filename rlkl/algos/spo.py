@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator
-
 from rlkl.algos.base import FixedObjective, MinibatchConfig
-from rlkl.algos.first_order import FirstOrder
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.utils.field_types import limited
 
 
@@ -47,6 +45,4 @@ class BoundedSurrogate(FixedObjective):
         return Loss(-value, -new.ratio * (advantages - slope) / len(batch))
 
 
-def make(config: SPOConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, BoundedSurrogate(config), engine, generator)
+make = maker(BoundedSurrogate)

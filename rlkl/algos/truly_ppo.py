@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator
-
 from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
-from rlkl.algos.first_order import FirstOrder
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import limited
@@ -96,6 +94,4 @@ class RollbackSurrogate(FixedObjective):
         return {"kl/target": self.clip_kl} if self.uses_kl else {}
 
 
-def make(config: TrulyPPOConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, RollbackSurrogate(config), engine, generator)
+make = maker(RollbackSurrogate)

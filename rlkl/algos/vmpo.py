@@ -71,6 +71,7 @@ class WeightedLikelihood(LearningObjective):
     A minibatch's `advantages` are B · ψ. A Gaussian's KL has two parts, each with its own α.
     """
 
+    saved = ("temperature", "coefficients")
     uses_entropy = False
 
     def __init__(self, config: VMPOConfig, is_gaussian: bool) -> None:
@@ -100,18 +101,6 @@ class WeightedLikelihood(LearningObjective):
             "kl/coefficient": self.coefficients.values[0],
             "kl/target": sum(self.targets),
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of η and α."""
-        return {
-            "temperature": self.temperature.state_dict(),
-            "coefficients": self.coefficients.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.temperature.load_state_dict(state["temperature"])
-        self.coefficients.load_state_dict(state["coefficients"])
 
 
 class VMPO(FirstOrder):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from rlkl.models.flat_parameters import FlatParameters, in_shared_memory
+from rlkl.utils.state import Stateful
 
 
-class Adam:
+class Adam(Stateful):
     """Adam on one parameter vector (Kingma & Ba 2015, algorithm 1), after gradient clipping.
 
     With the step number t: m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²,
@@ -22,6 +23,8 @@ class Adam:
     overhead of those classes. Its state is in memory that forked processes share. The learning rate
     may change between steps.
     """
+
+    saved = ("first_moment", "second_moment", "num_steps")
 
     def __init__(
         self,
@@ -90,19 +93,6 @@ class Adam:
                 with np.errstate(invalid="ignore"):
                     array *= scale
         return length
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the moments and the number of steps."""
-        return {
-            "first_moment": self.first_moment,
-            "second_moment": self.second_moment,
-            "num_steps": self.num_steps,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
 
 
 def make_adam(parameters: FlatParameters, config: Any) -> Adam:
