@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from rlkl.algos.base import (
     AlgoConfig,
     FixedObjective,
+    Metrics,
     Outcome,
     set_entropy_coefficient,
     with_entropy_bonus,
@@ -78,25 +79,6 @@ class Surrogate(FixedObjective):
         return Loss(-value, -derivative)
 
 
-@dataclass(frozen=True)
-class NaturalStep:
-    """A step of the actor's parameters.
-
-    Attributes:
-        step: Δθ, `[n]`; 0 if the gradient is 0 or the step is not finite.
-        max_kl: δ, in nats.
-        expected_improvement: g · Δθ, of the surrogate to first order.
-        gradient_norm: ‖g‖.
-        cg_residual: ‖g - F x‖ after conjugate gradient.
-    """
-
-    step: Tensor
-    max_kl: float
-    expected_improvement: float
-    gradient_norm: float
-    cg_residual: float
-
-
 def _power_of_two(number: float) -> float:
     """Return a power of two near a number, or 1; dividing by it is exact."""
     if not 0 < number < math.inf:
@@ -140,11 +122,15 @@ class NaturalGradient(Stateful):
         set_entropy_coefficient(self.objective, self.config, progress)
         return scheduled_field(self.config, "max_kl", progress)
 
-    def step(self, batch: Batch, max_kl: float) -> NaturalStep:
+    def step(self, batch: Batch, max_kl: float) -> tuple[Tensor, Metrics]:
         """Compute Δθ = √(2δ / xᵀFx) · x with F x = g (Kakade 2001; TRPO, appendix C).
 
         g is the gradient of the objective and F the damped Fisher matrix, both at θ_old. The batch
         is prepared; δ is `max_kl`, in nats.
+
+        Returns:
+            Δθ, `[n]`, which is 0 if g is 0 or Δθ is not finite; and ‖g‖, δ, the improvement
+            g · Δθ of the surrogate to first order, and ‖g - F x‖ after conjugate gradient.
         """
         config, engine, policy = self.config, self.engine, self.engine.policy
         policy.settle()
@@ -171,26 +157,21 @@ class NaturalGradient(Stateful):
         step = scale * direction
         if not bool(step.isfinite().all()):
             step = torch.zeros_like(direction)
-        return NaturalStep(
-            step,
-            max_kl,
-            size * float(scaled @ step),
-            size * float(torch.linalg.vector_norm(scaled)),
-            size * float(torch.linalg.vector_norm(residual)),
-        )
+        return step, {
+            "optim/grad_norm": size * float(torch.linalg.vector_norm(scaled)),
+            "kl/target": max_kl,
+            "trust_region/expected_improvement": size * float(scaled @ step),
+            "trust_region/cg_residual": size * float(torch.linalg.vector_norm(residual)),
+        }
 
-    def outcome(self, step: NaturalStep, fraction: float, backtracks: int) -> Outcome:
-        """Return the outcome of an update."""
-        metrics = {
-            "optim/grad_norm": step.gradient_norm,
-            "kl/target": step.max_kl,
+    def outcome(self, metrics: Metrics, fraction: float, backtracks: int) -> Outcome:
+        """Return the outcome of an update, from the metrics of its step."""
+        search = {
             "trust_region/step_fraction": fraction,
             "trust_region/accepted": float(fraction > 0),
             "trust_region/backtracks": float(backtracks),
-            "trust_region/expected_improvement": step.expected_improvement,
-            "trust_region/cg_residual": step.cg_residual,
         }
-        return Outcome(metrics)
+        return Outcome(metrics | search)
 
     def adapt(self, kl: float) -> None:
         """Do nothing."""

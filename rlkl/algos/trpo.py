@@ -37,16 +37,16 @@ class TRPO(NaturalGradient):
         """Take the longest step of the line search that improves the surrogate within the bound."""
         config, policy, batch = self.config, self.engine.policy, self.prepared(batch)
         max_kl = self.follow_schedules(progress)
-        step = self.step(batch, max_kl)
-        if not step.step.any():
-            return self.outcome(step, fraction=0.0, backtracks=0)
+        step, metrics = self.step(batch, max_kl)
+        if not step.any():
+            return self.outcome(metrics, fraction=0.0, backtracks=0)
         vector = policy.actor_parameters.vector.data
         start = vector.clone()
         old = policy.family(batch.old_parameters.double())
 
         @torch.no_grad()
         def evaluate(fraction: float) -> tuple[float, float]:
-            torch.add(start, step.step, alpha=fraction, out=vector)
+            torch.add(start, step, alpha=fraction, out=vector)
             # In float64 after the network: improvement and KL are small differences.
             new = old.at(self.engine.distribution(batch.inputs).parameters.double())
             return float(before - loss(new)), float(old.kl(new).mean())
@@ -61,7 +61,7 @@ class TRPO(NaturalGradient):
         )
         if not fraction:
             vector.copy_(start)
-        return self.outcome(step, fraction, backtracks)
+        return self.outcome(metrics, fraction, backtracks)
 
 
 make = TRPO

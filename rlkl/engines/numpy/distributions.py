@@ -34,6 +34,11 @@ class ClosedForm(NewPolicy):
     def derivative(self, loss: Loss) -> Array:
         """Return ∂loss/∂parameters, `[B, P]`."""
 
+    @staticmethod
+    @abstractmethod
+    def fisher(parameters: Array, changes: Array) -> Array:
+        """Return F u of each row, `[B, P]`, with the Fisher matrix F of the parameters."""
+
     @cached_property
     def reference(self) -> Self:
         """The same with π_ref in place of π_old."""
@@ -151,6 +156,13 @@ class CategoricalForm(ClosedForm):
             derivative -= _column(loss.entropy) * self._p * centered
         return derivative
 
+    @staticmethod
+    def fisher(parameters: Array, changes: Array) -> Array:
+        """Return F u with F = diag(π) - π πᵀ for logits, `[B, A]`."""
+        p = _log_softmax(parameters)[1]
+        weighted: Array = p * changes
+        return weighted - p * _row_sums(weighted)[:, None]
+
 
 class GaussianForm(ClosedForm):
     """Gaussian distributions of D independent dimensions.
@@ -223,6 +235,14 @@ class GaussianForm(ClosedForm):
             of_log_std += _column(loss.entropy)
         return derivative
 
+    @staticmethod
+    def fisher(parameters: Array, changes: Array) -> Array:
+        """Return F u with F = diag(1/σ², 2) for (μ, log σ), `[B, 2D]`."""
+        size = parameters.shape[1] // 2
+        images = 2 * changes
+        np.multiply(changes[:, :size], np.exp(-2 * parameters[:, size:]), out=images[:, :size])
+        return images
+
 
 def _is_zero(number: float | Array) -> bool:
     return not isinstance(number, np.ndarray) and not number
@@ -232,25 +252,10 @@ def _column(number: float | Array) -> float | Array:
     return number[:, None] if isinstance(number, np.ndarray) else number
 
 
-def categorical_fisher(parameters: Array, changes: Array) -> Array:
-    """Return F u of each row, with the Fisher matrix F = diag(π) - π πᵀ of logits, `[B, A]`."""
-    p = _log_softmax(parameters)[1]
-    weighted: Array = p * changes
-    return weighted - p * _row_sums(weighted)[:, None]
-
-
 def two_action_root(parameters: Array) -> Array:
     """Return e = √(π₀ π₁) · (1, -1), with which F = e eᵀ is the Fisher matrix of two logits."""
     root: Array = np.sqrt(np.multiply.reduce(_log_softmax(parameters)[1], 1))
     return np.stack((root, -root), 1)
-
-
-def gaussian_fisher(parameters: Array, changes: Array) -> Array:
-    """Return F u of each row, with the Fisher matrix F = diag(1/σ², 2) of (μ, log σ), `[B, 2D]`."""
-    size = parameters.shape[1] // 2
-    images = 2 * changes
-    np.multiply(changes[:, :size], np.exp(-2 * parameters[:, size:]), out=images[:, :size])
-    return images
 
 
 def _log_softmax(logits: Array) -> tuple[Array, Array]:

@@ -106,7 +106,7 @@ class StateStdHead(Head):
 
 
 # No warnings about overflow, as in torch: the report shows nonfinite numbers.
-_silently = np.errstate(all="ignore")
+silently = np.errstate(all="ignore")
 
 
 class NumpyNetwork:
@@ -129,12 +129,12 @@ class NumpyNetwork:
         self._weights, self._biases = zip(*places, strict=True)
         self._gradient = parameters.arrays(parameters.gradient)
 
-    @_silently
+    @silently
     def __call__(self, vectors: Array) -> Array:
         """Return the output, `[B, I]` to `[B, P]`, in a new array."""
         return self.head.forward(self.perceptron(self._seen(vectors)))
 
-    @_silently
+    @silently
     def forward(self, vectors: Array) -> Array:
         """Return the output, `[B, I]` to `[B, P]`, valid until the next call."""
         return self.head.forward(self.perceptron.forward(self._seen(vectors)))
@@ -149,7 +149,7 @@ class NumpyNetwork:
     def _seen(self, vectors: Array) -> Array:
         return vectors if self._columns is None else vectors.take(self._columns, 1)
 
-    @_silently
+    @silently
     def backward(
         self, gradients: Array, into: Sequence[Array] | None = None, *, stops_outward: bool = True
     ) -> None:
@@ -162,12 +162,12 @@ class NumpyNetwork:
         weights, biases = self._layers(into)
         self.perceptron.backward(gradients, weights, biases)
 
-    @_silently
+    @silently
     def tangent(self, changes: Sequence[Array]) -> Array:
         """Return the tangent of the output `[B, P]` at the last `forward`, for the parameters'."""
         return self.head.tangent(self.perceptron.tangent(*self._layers(changes)), changes)
 
-    @_silently
+    @silently
     def second_moment(self, gradients: Array) -> Callable[[Sequence[Array], Sequence[Array]], None]:
         """Return a function that takes v and writes Σ_b g_b (g_b · v), one array per parameter.
 
@@ -177,7 +177,7 @@ class NumpyNetwork:
         assert type(self.head) is Head, "gradients of a head's parameters are not included"
         of_rows = self.perceptron.row_gradients(gradients)
 
-        @_silently
+        @silently
         def product(vector: Sequence[Array], into: Sequence[Array]) -> None:
             weights, biases = self._layers(into)
             of_rows.transposed_times(of_rows.times(*self._layers(vector)), weights, biases)
