@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from rlkl.engines.base import Engine, EntropyBonus, Objective, ReferencePenalty
+from rlkl.engines.base import EntropyBonus, Objective, ReferencePenalty
 from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_field
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, limited
 from rlkl.utils.state import Stateful
-from rlkl.utils.validation import check_choice
 
 Metrics = dict[str, float]
 
@@ -51,15 +50,12 @@ class AlgoConfig:
     name: str = ""
     entropy_coefficient: float = limited(0.0, at_least=0)
     entropy_coefficient_schedule: str = "constant"
-    advantage_standardization: str = "batch"
+    advantage_standardization: str = limited("batch", choices=("batch", "none"))
 
     def __post_init__(self) -> None:
         name_schedules(self)
         check_fields(self, "algo.")
         check_schedules("algo.", self)
-        of_minibatches = ("minibatch",) if isinstance(self, MinibatchConfig) else ()
-        choices = ("batch", *of_minibatches, "none")
-        check_choice("algo.advantage_standardization", self.advantage_standardization, choices)
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
@@ -70,29 +66,6 @@ class AlgoConfig:
     def kl_bounds(self) -> tuple[float, float]:
         """The intended range of an update's KL(π_old ‖ π_θ), in multiples of `kl/target`."""
         return 0.0, 1.0
-
-
-@dataclass(frozen=True)
-class EarlyStop:
-    """When an update ends early.
-
-    Attributes:
-        scope: `minibatch` measures on each minibatch before its step, `epoch` on the full batch
-            after each epoch.
-        kl: stop if KL(π_old ‖ π_θ) exceeds this, in nats; None for no limit.
-        ratio_deviation: stop if E[|r - 1|] exceeds this; None for no limit.
-    """
-
-    scope: str
-    kl: float | None = None
-    ratio_deviation: float | None = None
-
-    def exceeded(self, engine: Engine, rows: Any) -> bool:
-        """Return whether the policy has left a limit on an engine's rows."""
-        if self.kl is not None and engine.mean_kl(rows) > self.kl:
-            return True
-        limit = self.ratio_deviation
-        return limit is not None and engine.mean_ratio_deviation(rows) > limit
 
 
 @dataclass(frozen=True)
@@ -123,11 +96,6 @@ class FirstOrderConfig(AlgoConfig):
     adam_beta2: float = limited(0.999, at_least=0, below=1)
     weight_decay: float = limited(0.0, at_least=0)
 
-    @property
-    def early_stop(self) -> EarlyStop | None:
-        """When an update ends early; None for never."""
-        return None
-
 
 @dataclass(frozen=True)
 class MinibatchConfig(FirstOrderConfig):
@@ -140,6 +108,7 @@ class MinibatchConfig(FirstOrderConfig):
             with the critic of that moment; its epochs are then made between those of the actor.
     """
 
+    advantage_standardization: str = limited("batch", choices=("batch", "minibatch", "none"))
     num_epochs: int = limited(10, at_least=1, at_most=10_000)
     num_minibatches: int = limited(4, at_least=1)
     recompute_advantages: bool = False
@@ -183,12 +152,18 @@ class PolicyOptimizer(Protocol):
 
 
 class LearningObjective(Stateful, Objective):
-    """An objective of a first-order algorithm; without metrics and state unless it defines them."""
+    """An objective of a first-order algorithm; without state unless it names it.
+
+    Attributes:
+        target_kl: what `kl/target` reports, in nats; None for no target.
+    """
+
+    target_kl: float | None = None
 
     @property
     def metrics(self) -> Metrics:
         """Metrics of this objective, by TensorBoard tag."""
-        return {}
+        return {} if self.target_kl is None else {"kl/target": self.target_kl}
 
     def follow(self, progress: float) -> None:
         """Set what has a schedule, before an update at a fraction of the training budget."""

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Generator, Tensor
 
-from rlkl.algos.base import FixedObjective, Metrics
+from rlkl.algos.base import FixedObjective
 from rlkl.algos.multipliers import Multipliers
 from rlkl.algos.ppo_kl import KLPenalizedSurrogate, KLPenaltyConfig
 from rlkl.algos.two_phase import TwoPhase
@@ -44,6 +44,7 @@ class BoundedSurrogate(KLPenalizedSurrogate):
 
     def __init__(self, config: FixPOConfig) -> None:
         super().__init__(config)
+        self.target_kl = config.max_state_kl
         rate = config.kl_coefficient_learning_rate
         self.multipliers = Multipliers([config.kl_coefficient], rate)
 
@@ -51,11 +52,6 @@ class BoundedSurrogate(KLPenalizedSurrogate):
         """Adapt β to the largest KL of a minibatch's states."""
         self.multipliers.step([self.config.max_state_kl - self.config.kl_margin * kl])
         (self.kl_coefficient,) = self.multipliers.values
-
-    @property
-    def metrics(self) -> Metrics:
-        """β, and the bound ε."""
-        return super().metrics | {"kl/target": self.config.max_state_kl}
 
 
 class Penalty(FixedObjective):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from rlkl.algos.first_order import maker
-from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
+from rlkl.algos.ppo_clip import ClippedSurrogate, EarlyStopping, PPOClipConfig
 from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import limited
@@ -70,4 +70,4 @@ class ClipAsPenalty(ClippedSurrogate):
         return Loss((beta * k3 - product).mean(), (beta * (ratio - 1) - product) / size)
 
 
-make = maker(ClipAsPenalty)
+make = maker(ClipAsPenalty, EarlyStopping)

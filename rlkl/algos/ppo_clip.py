@@ -1,10 +1,10 @@
 """Proximal policy optimization with a clipped ratio."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from rlkl.algos.base import EarlyStop, FixedObjective, Metrics, MinibatchConfig
-from rlkl.algos.first_order import maker
+from rlkl.algos.base import FixedObjective, MinibatchConfig
+from rlkl.algos.first_order import FirstOrder, maker
 from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import clipped_surrogate
 from rlkl.utils.field_types import limited
@@ -60,12 +60,6 @@ class PPOClipConfig(ClipConfig):
         """The range without an early stop, in multiples of `target_kl`."""
         return 0.0, self.target_kl_multiplier
 
-    @property
-    def early_stop(self) -> EarlyStop:
-        """When the KL or the ratio is beyond its limit."""
-        kl = None if self.target_kl is None else self.target_kl * self.target_kl_multiplier
-        return EarlyStop(self.target_kl_scope, kl, self.target_ratio_deviation)
-
 
 class ClippedSurrogate(FixedObjective):
     """-E[min(r · A, clip(r, 1 - ε, 1 + ε) · A)] (Schulman 2017, eq. 7).
@@ -85,10 +79,20 @@ class ClippedSurrogate(FixedObjective):
         )
         return Loss(-value, -derivative)
 
-    @property
-    def metrics(self) -> Metrics:
-        """The target KL, if there is one."""
-        return {} if self.target_kl is None else {"kl/target": self.target_kl}
+
+class EarlyStopping(FirstOrder):
+    """Ends an update where the KL or the ratio is beyond its limit, measured at the scope."""
+
+    config: PPOClipConfig
+
+    def _ends(self, scope: str, rows: Any, steps: int) -> bool:
+        config, engine = self.config, self.engine
+        if scope != config.target_kl_scope:
+            return False
+        kl, deviation = config.target_kl, config.target_ratio_deviation
+        if kl is not None and engine.mean_kl(rows) > kl * config.target_kl_multiplier:
+            return True
+        return deviation is not None and engine.mean_ratio_deviation(rows) > deviation
 
 
-make = maker(ClippedSurrogate)
+make = maker(ClippedSurrogate, EarlyStopping)

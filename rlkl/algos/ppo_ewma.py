@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from rlkl.algos.base import LearningObjective, Outcome
-from rlkl.algos.first_order import FirstOrder, Refresh, maker
-from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig
+from rlkl.algos.first_order import Refresh, maker
+from rlkl.algos.ppo_clip import ClippedSurrogate, EarlyStopping, PPOClipConfig
 from rlkl.engines.base import Engine
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.field_types import limited
@@ -51,14 +51,14 @@ class MovingAverage(Stateful):
         self.vector.mul_(earlier / self.weight).add_(vector, alpha=1 / self.weight)
 
 
-class PPOEWMA(FirstOrder):
+class PPOEWMA(EarlyStopping):
     """-E[min(r · A, clip(π_θ / π_prox, 1 - ε, 1 + ε) · π_prox / π_old · A)] (Hilton 2021, sec. 3).
 
     π_prox has the average of the parameters after each gradient step so far.
     """
 
     config: PPOEWMAConfig
-    saved = (*FirstOrder.saved, "proximal")
+    saved = (*EarlyStopping.saved, "proximal")
 
     def __init__(
         self,

@@ -96,6 +96,7 @@ class KLPenalizedSurrogate(LearningObjective):
     def __init__(self, config: KLPenaltyConfig) -> None:
         self.config = config
         self.kl_coefficient = config.kl_coefficient
+        self.target_kl = config.target_kl if isinstance(config, PPOKLConfig) else None
 
     def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the penalised surrogate."""
@@ -108,10 +109,7 @@ class KLPenalizedSurrogate(LearningObjective):
     @property
     def metrics(self) -> Metrics:
         """β, and the target KL if there is one."""
-        metrics = {"kl/coefficient": self.kl_coefficient}
-        if isinstance(self.config, PPOKLConfig):
-            metrics["kl/target"] = self.config.target_kl
-        return metrics
+        return super().metrics | {"kl/coefficient": self.kl_coefficient}
 
     def follow(self, progress: float) -> None:
         """Set β if it has a schedule."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
+from rlkl.algos.base import FixedObjective, MinibatchConfig
 from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, NewPolicy
 from rlkl.numerics.projections import POWERS, Projection, discrete_projection, gaussian_projection
@@ -55,7 +55,7 @@ class ProjectedSurrogate(FixedObjective):
 
     def __init__(self, config: TRPLConfig, projection: Projection, target: float | None) -> None:
         self.coefficient = config.regression_coefficient
-        self.projection, self.target = projection, target
+        self.projection, self.target_kl = projection, target
 
     def loss(self, new: NewPolicy, batch: Any) -> Loss:
         """Return the loss, computed in float64."""
@@ -66,11 +66,6 @@ class ProjectedSurrogate(FixedObjective):
         regression = _regression(self.projection, parameters, projected.detach())
         term = self.coefficient * regression - surrogate
         return Loss(term.detach(), torch.zeros_like(new.log_prob), torch_term=term)
-
-    @property
-    def metrics(self) -> Metrics:
-        """The bound of the KL, if the distance is one."""
-        return {} if self.target is None else {"kl/target": self.target}
 
 
 class Regression(FixedObjective):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
+from rlkl.algos.base import FixedObjective, MinibatchConfig
 from rlkl.algos.first_order import maker
 from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
@@ -68,6 +68,7 @@ class RollbackSurrogate(FixedObjective):
         given = config.rollback_coefficient
         self.rollback = ROLLBACKS[config.variant] if given is None else given
         self.uses_kl = config.variant != "ppo_rb"
+        self.target_kl = self.clip_kl if self.uses_kl else None
 
     def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the objective."""
@@ -87,11 +88,6 @@ class RollbackSurrogate(FixedObjective):
             return Loss(penalty - value, -derivative, kl=of_kl)
         value = xp.where(is_triggered, (1 + alpha) * bound - alpha * product, product).mean()
         return Loss(-value, -xp.where(is_triggered, -alpha * derivative, derivative))
-
-    @property
-    def metrics(self) -> Metrics:
-        """δ, if the KL triggers."""
-        return {"kl/target": self.clip_kl} if self.uses_kl else {}
 
 
 make = maker(RollbackSurrogate)

@@ -78,6 +78,7 @@ class WeightedLikelihood(LearningObjective):
         self.config = config
         self.uses_kl, self.uses_distribution = not is_gaussian, is_gaussian
         self.targets = [config.target_kl, config.target_std_kl][: 1 + is_gaussian]
+        self.target_kl = sum(self.targets)
         rate = config.dual_learning_rate
         self.temperature = Multipliers([config.temperature], rate)
         self.coefficients = Multipliers([config.kl_coefficient] * len(self.targets), rate)
@@ -96,10 +97,9 @@ class WeightedLikelihood(LearningObjective):
     @property
     def metrics(self) -> Metrics:
         """η, α (of a Gaussian α_μ) and the target KL."""
-        return {
+        return super().metrics | {
             "trust_region/temperature": self.temperature.values[0],
             "kl/coefficient": self.coefficients.values[0],
-            "kl/target": sum(self.targets),
         }
 
 
