@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from rlkl.engines.base import EntropyBonus, Objective, ReferencePenalty
-from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_field
+from rlkl.engines.base import Objective, ReferencePenalty
+from rlkl.numerics.schedules import check_schedules, name_schedules
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, limited
@@ -176,17 +176,3 @@ class FixedObjective(LearningObjective):
     """Base of an objective that uses no KL and has no state."""
 
     uses_kl = uses_entropy = uses_distribution = False
-
-
-def with_entropy_bonus(objective: Objective, config: AlgoConfig) -> Objective:
-    """Return the objective with the entropy bonus of the config."""
-    coefficient = config.entropy_coefficient
-    return EntropyBonus(objective, coefficient) if coefficient > 0 else objective
-
-
-def set_entropy_coefficient(objective: Objective, config: AlgoConfig, progress: float) -> None:
-    """Set the scheduled weight of an objective from `with_entropy_bonus`."""
-    if isinstance(objective, ReferencePenalty):
-        objective = objective.objective
-    if isinstance(objective, EntropyBonus):
-        objective.coefficient = scheduled_field(config, "entropy_coefficient", progress)

@@ -10,10 +10,8 @@ from rlkl.algos.base import (
     LearningObjective,
     MinibatchConfig,
     Outcome,
-    set_entropy_coefficient,
-    with_entropy_bonus,
 )
-from rlkl.engines.base import Engine, ReferencePenalty
+from rlkl.engines.base import Engine, EntropyBonus, Objective, ReferencePenalty
 from rlkl.models.adam import make_adam, mean_of
 from rlkl.numerics.schedules import scheduled_field
 from rlkl.rollouts.batch import Batch
@@ -49,7 +47,8 @@ class FirstOrder(Stateful):
         self.num_epochs = self.num_minibatches = 1
         if isinstance(config, MinibatchConfig):
             self.num_epochs, self.num_minibatches = config.num_epochs, config.num_minibatches
-        self.penalized = with_entropy_bonus(objective, config)
+        self.bonus = EntropyBonus(objective, config.entropy_coefficient)
+        self.penalized: Objective = self.bonus
         self.adam = make_adam(engine.policy.actor_parameters, config)
 
     def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
@@ -60,7 +59,7 @@ class FirstOrder(Stateful):
         """
         self.engine.policy.settle()
         self._set_learning_rate(progress)
-        set_entropy_coefficient(self.penalized, self.config, progress)
+        self.bonus.coefficient = scheduled_field(self.config, "entropy_coefficient", progress)
         self.objective.follow(progress)
         standardization = self.config.advantage_standardization
         rows = self._rows(batch)

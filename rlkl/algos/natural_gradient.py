@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from rlkl.algos.base import (
-    AlgoConfig,
-    FixedObjective,
-    Metrics,
-    Outcome,
-    set_entropy_coefficient,
-    with_entropy_bonus,
+from rlkl.algos.base import AlgoConfig, FixedObjective, Metrics, Outcome
+from rlkl.engines.base import (
+    Engine,
+    EntropyBonus,
+    Loss,
+    Minibatch,
+    NewPolicy,
+    Objective,
+    ReferencePenalty,
 )
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy, ReferencePenalty
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
@@ -105,22 +106,25 @@ class NaturalGradient(Stateful):
         self.config = config
         self.engine = engine
         self.generator = generator
-        self.objective = with_entropy_bonus(Surrogate(), config)
+        self.bonus = EntropyBonus(Surrogate(), config.entropy_coefficient)
+        self.objective: Objective = self.bonus
 
     def penalize(self, coefficient: float, direction: str) -> ReferencePenalty:
         """Add a KL to a reference policy to the loss; see `PolicyOptimizer.penalize`."""
         self.objective = penalty = ReferencePenalty(self.objective, coefficient, direction)
         return penalty
 
-    def prepared(self, batch: Batch) -> Batch:
-        """Return the batch with its advantages as configured."""
-        whole = self.config.advantage_standardization == "batch"
-        return batch.standardized() if whole else batch
+    def prepared(self, batch: Batch, progress: float) -> tuple[Batch, float]:
+        """Set the entropy coefficient for a fraction of the training budget.
 
-    def follow_schedules(self, progress: float) -> float:
-        """Set the entropy coefficient for a fraction of the training budget; return δ, in nats."""
-        set_entropy_coefficient(self.objective, self.config, progress)
-        return scheduled_field(self.config, "max_kl", progress)
+        Returns:
+            The batch with its advantages as configured, and δ in nats.
+        """
+        config = self.config
+        self.bonus.coefficient = scheduled_field(config, "entropy_coefficient", progress)
+        whole = config.advantage_standardization == "batch"
+        max_kl = scheduled_field(config, "max_kl", progress)
+        return batch.standardized() if whole else batch, max_kl
 
     def step(self, batch: Batch, max_kl: float) -> tuple[Tensor, Metrics]:
         """Compute Δθ = √(2δ / xᵀFx) · x with F x = g (Kakade 2001; TRPO, appendix C).

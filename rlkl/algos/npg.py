@@ -23,7 +23,7 @@ class NPG(NaturalGradient):
 
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Take one natural-gradient step."""
-        step, metrics = self.step(self.prepared(batch), self.follow_schedules(progress))
+        step, metrics = self.step(*self.prepared(batch, progress))
         self.engine.policy.actor_parameters.vector.data.add_(step)
         return self.outcome(metrics, fraction=float(step.any()), backtracks=0)
 

@@ -35,8 +35,8 @@ class TRPO(NaturalGradient):
 
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Take the longest step of the line search that improves the surrogate within the bound."""
-        config, policy, batch = self.config, self.engine.policy, self.prepared(batch)
-        max_kl = self.follow_schedules(progress)
+        config, policy = self.config, self.engine.policy
+        batch, max_kl = self.prepared(batch, progress)
         step, metrics = self.step(batch, max_kl)
         if not step.any():
             return self.outcome(metrics, fraction=0.0, backtracks=0)

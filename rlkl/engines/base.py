@@ -118,18 +118,21 @@ class Objective(Protocol):
 
 
 class EntropyBonus:
-    """An objective's loss minus c · E[H(π_θ)], where c is the coefficient."""
+    """An objective's loss minus c · E[H(π_θ)], where c is the coefficient.
 
-    uses_entropy = True
+    If c is 0 at first, it stays 0, and the loss is that of the objective.
+    """
 
     def __init__(self, objective: Objective, coefficient: float) -> None:
-        self.objective = objective
-        self.coefficient = coefficient
+        self.objective, self.coefficient, self._is_given = objective, coefficient, coefficient > 0
         self.uses_kl, self.uses_distribution = objective.uses_kl, objective.uses_distribution
+        self.uses_entropy = objective.uses_entropy or self._is_given
 
     def loss(self, new: NewPolicy, batch: Any) -> Loss:
         """Return the loss and its derivatives."""
         loss = self.objective.loss(new, batch)
+        if not self._is_given:
+            return loss
         value = loss.value - self.coefficient * new.mean_entropy()
         return loss._replace(value=value, entropy=loss.entropy - self.coefficient / len(batch))
 

@@ -29,21 +29,19 @@ class TorchPolicy(NewPolicy):
     def __init__(self, distribution: Distribution, batch: Any) -> None:
         self.distribution, self.batch = distribution, batch
 
-    @cached_property
-    def _log_prob(self) -> Tensor:
-        return self.distribution.log_prob(self.batch.actions)
+    _old = cached_property(lambda self: self.distribution.at(self.batch.old_parameters))
 
-    @cached_property
-    def _kl(self) -> Tensor:
-        return self.distribution.at(self.batch.old_parameters).kl(self.distribution)
+    # With a graph, and below without.
+    _log_prob = cached_property(lambda self: self.distribution.log_prob(self.batch.actions))
+    _kl = cached_property(lambda self: self._old.kl(self.distribution))
+    _reverse_kl = cached_property(lambda self: self.distribution.kl(self._old))
+    _entropy = cached_property(lambda self: self.distribution.entropy())
 
-    @cached_property
-    def _reverse_kl(self) -> Tensor:
-        return self.distribution.kl(self.distribution.at(self.batch.old_parameters))
-
-    @cached_property
-    def _entropy(self) -> Tensor:
-        return self.distribution.entropy()
+    log_prob = cached_property(lambda self: self._log_prob.detach())
+    ratio = cached_property(lambda self: (self.log_prob - self.batch.old_log_prob).exp())
+    kl = cached_property(lambda self: self._kl.detach())
+    reverse_kl = cached_property(lambda self: self._reverse_kl.detach())
+    entropy = cached_property(lambda self: self._entropy.detach())
 
     @cached_property
     def reference(self) -> "TorchPolicy":
@@ -53,17 +51,6 @@ class TorchPolicy(NewPolicy):
 
     def _beside(self, batch: Any) -> "TorchPolicy":
         return TorchPolicy(self.distribution, batch)
-
-    log_prob = cached_property(lambda self: self._log_prob.detach())
-    kl = cached_property(lambda self: self._kl.detach())
-    reverse_kl = cached_property(lambda self: self._reverse_kl.detach())
-    entropy = cached_property(lambda self: self._entropy.detach())
-
-    @cached_property
-    def ratio(self) -> Tensor:
-        """π_θ(a|s) / π_old(a|s), `[B]`."""
-        ratio: Tensor = (self.log_prob - self.batch.old_log_prob).exp()
-        return ratio
 
     def backward(self, loss: Loss, *further: tuple[Tensor, Tensor]) -> None:
         """Backpropagate a loss from its derivatives, and from further tensors with theirs."""

@@ -129,7 +129,7 @@ def test_inexact_direction_is_scaled_by_true_curvature(
     batch = batch_for(policy, "gaussian")
     start = policy.actor_parameters.vector.detach().clone()
     gradient = NaturalGradient(TRPOConfig(), make_engine(policy), Generator().manual_seed(0))
-    step, _ = gradient.step(gradient.prepared(batch), 0.01)
+    step, _ = gradient.step(*gradient.prepared(batch, 0.0))
     direction = -policy.actor_parameters.gradient.clone()
     direction[::2] = 0
     cosine = float(step @ direction / (step.norm() * direction.norm()))
