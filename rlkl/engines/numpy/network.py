@@ -175,14 +175,8 @@ class NumpyNetwork:
         The function is valid until the next call of any other method.
         """
         assert type(self.head) is Head, "gradients of a head's parameters are not included"
-        of_rows = self.perceptron.row_gradients(gradients)
-
-        @silently
-        def product(vector: Sequence[Array], into: Sequence[Array]) -> None:
-            weights, biases = self._layers(into)
-            of_rows.transposed_times(of_rows.times(*self._layers(vector)), weights, biases)
-
-        return product
+        moment, layers = self.perceptron.second_moment(gradients), self._layers
+        return silently(lambda vector, into: moment.write(*layers(vector), *layers(into)))
 
     def _layers(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
         return [arrays[i] for i in self._weights], [arrays[i] for i in self._biases]
