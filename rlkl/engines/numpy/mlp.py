@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
+Arrays = Sequence[Array]
 
 ROWS_AT_ONCE = 512
 """Larger batches are evaluated in parts of this size, which fit in the processor's cache."""
@@ -82,13 +83,7 @@ class SecondMoment:
             buffer, ones = np.empty_like(narrow, order="C"), np.ones(narrow.shape[1], narrow.dtype)
             self._layers.append(_Factors(gradients, few, narrow, wide, buffer, ones))
 
-    def write(
-        self,
-        weights: Sequence[Array],
-        biases: Sequence[Array],
-        weight_images: Sequence[Array],
-        bias_images: Sequence[Array],
-    ) -> None:
+    def write(self, weights: Arrays, biases: Arrays, to_weights: Arrays, to_biases: Arrays) -> None:
         """Write M v; v is given as each layer's weight and bias, and so is M v."""
         numbers: Array = np.zeros(len(self._layers[0].gradients), biases[0].dtype)
         for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
@@ -98,7 +93,7 @@ class SecondMoment:
             numbers += np.dot(factors.buffer, factors.ones)
             numbers += np.dot(factors.gradients, bias)
         column = torch.from_numpy(numbers)[:, None]
-        for factors, weight, bias in zip(self._layers, weight_images, bias_images, strict=True):
+        for factors, weight, bias in zip(self._layers, to_weights, to_biases, strict=True):
             narrow, buffer = map(torch.from_numpy, (factors.narrow, factors.buffer))
             torch.mul(narrow, column, out=buffer)  # faster than NumPy
             if factors.has_few_inputs:
@@ -119,7 +114,7 @@ class Perceptron:
         activation: φ, a name of `SUPPORTED_ACTIVATIONS`.
     """
 
-    def __init__(self, weights: Sequence[Array], biases: Sequence[Array], activation: str) -> None:
+    def __init__(self, weights: Arrays, biases: Arrays, activation: str) -> None:
         self.weights = list(weights)
         self.biases = list(biases)
         self.activation = SUPPORTED_ACTIVATIONS[activation]
@@ -193,7 +188,7 @@ class Perceptron:
             units = outputs
         return units
 
-    def backward(self, gradients: Array, weights: Sequence[Array], biases: Sequence[Array]) -> None:
+    def backward(self, gradients: Array, weights: Arrays, biases: Arrays) -> None:
         """Write ∂loss/∂W and ∂loss/∂b of each layer, given ∂loss/∂f at the last `forward`."""
         for layer, below, at_outputs in self._backward(gradients):
             np.dot(at_outputs.T, below, out=weights[layer])
@@ -226,7 +221,7 @@ class Perceptron:
             self._has_derivatives = True
         return buffers.derivatives
 
-    def tangent(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
+    def tangent(self, weights: Arrays, biases: Arrays) -> Array:
         """Return Σ_layers (∂f/∂W) dW + (∂f/∂b) db at the last `forward`, until the next call."""
         buffers, derivatives, below = self._buffers, self._derivatives(), self._inputs
         if not self._changes or len(self._changes[0]) != len(below):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkl.engines.numpy.mlp import Array, Perceptron
+from rlkl.engines.numpy.mlp import Array, Arrays, Perceptron
 from rlkl.models.flat_parameters import FlatParameters
 
 
@@ -16,9 +16,7 @@ class Head:
         """Return the network's output, `[B, P]`, for outputs `[B, O]` of the MLP."""
         return outputs
 
-    def backward(
-        self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
-    ) -> Array:
+    def backward(self, gradients: Array, into: Arrays, *, stops_outward: bool = True) -> Array:
         """Return gradients with respect to the MLP's output, and write those of parameters.
 
         Args:
@@ -29,7 +27,7 @@ class Head:
         """
         return gradients
 
-    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+    def tangent(self, change: Array, parameters: Arrays) -> Array:
         """Return the tangent of the network's output, `[B, P]`, for that of the MLP's, `[B, O]`."""
         return change
 
@@ -59,9 +57,7 @@ class FreeStdHead(Head):
         parameters[:, size:] = np.minimum(np.maximum(self.log_std, self.lowest), self.highest)
         return parameters
 
-    def backward(
-        self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
-    ) -> Array:
+    def backward(self, gradients: Array, into: Arrays, *, stops_outward: bool = True) -> Array:
         """Return the gradients of the means; write those of `log_std`, summed over rows."""
         size = len(self.log_std)
         of_log_std = np.add.reduce(gradients[:, size:], 0)
@@ -70,7 +66,7 @@ class FreeStdHead(Head):
         into[self.place][...] = of_log_std
         return np.ascontiguousarray(gradients[:, :size])
 
-    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+    def tangent(self, change: Array, parameters: Arrays) -> Array:
         """Return the tangents of means and log standard deviations, `[B, 2D]`."""
         of_log_std = np.broadcast_to(parameters[self.place], change.shape)
         return np.concatenate((change, of_log_std), 1)
@@ -93,9 +89,7 @@ class StateStdHead(Head):
         np.clip(self._log_std, self.lowest, self.highest, out=parameters[:, size:])
         return parameters
 
-    def backward(
-        self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
-    ) -> Array:
+    def backward(self, gradients: Array, into: Arrays, *, stops_outward: bool = True) -> Array:
         """Return the gradients."""
         gradients, size = gradients.copy(), gradients.shape[1] // 2
         if stops_outward:
@@ -151,7 +145,7 @@ class NumpyNetwork:
 
     @silently
     def backward(
-        self, gradients: Array, into: Sequence[Array] | None = None, *, stops_outward: bool = True
+        self, gradients: Array, into: Arrays | None = None, *, stops_outward: bool = True
     ) -> None:
         """Write the gradient of a loss at the last `forward`, from ∂loss/∂output, `[B, P]`.
 
@@ -163,12 +157,12 @@ class NumpyNetwork:
         self.perceptron.backward(gradients, weights, biases)
 
     @silently
-    def tangent(self, changes: Sequence[Array]) -> Array:
+    def tangent(self, changes: Arrays) -> Array:
         """Return the tangent of the output `[B, P]` at the last `forward`, for the parameters'."""
         return self.head.tangent(self.perceptron.tangent(*self._layers(changes)), changes)
 
     @silently
-    def second_moment(self, gradients: Array) -> Callable[[Sequence[Array], Sequence[Array]], None]:
+    def second_moment(self, gradients: Array) -> Callable[[Arrays, Arrays], None]:
         """Return a function that takes v and writes Σ_b g_b (g_b · v), one array per parameter.
 
         g_b is the gradient of gradients_b · output_b at the last `forward`, for gradients `[B, P]`.
@@ -178,5 +172,5 @@ class NumpyNetwork:
         moment, layers = self.perceptron.second_moment(gradients), self._layers
         return silently(lambda vector, into: moment.write(*layers(vector), *layers(into)))
 
-    def _layers(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    def _layers(self, arrays: Arrays) -> tuple[list[Array], list[Array]]:
         return [arrays[i] for i in self._weights], [arrays[i] for i in self._biases]
