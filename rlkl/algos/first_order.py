@@ -5,12 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Generator, Tensor
 
-from rlkl.algos.base import (
-    FirstOrderConfig,
-    LearningObjective,
-    MinibatchConfig,
-    Outcome,
-)
+from rlkl.algos.base import FirstOrderConfig, LearningObjective, MinibatchConfig, Outcome
 from rlkl.engines.base import Engine, EntropyBonus, Objective, ReferencePenalty
 from rlkl.models.adam import make_adam, mean_of
 from rlkl.numerics.schedules import scheduled_field
