@@ -17,17 +17,21 @@ from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.losses import value_loss
 from rlkl.utils.errors import BrokenNetworkError
 
+Mean = Callable[[Tensor], Tensor]
 make_dual: Any = forward_ad.make_dual
 unpack_dual: Any = forward_ad.unpack_dual
 
 
 class TorchPolicy(NewPolicy):
-    """`NewPolicy` as tensors without a graph, from a distribution with one and its minibatch."""
+    """`NewPolicy` as tensors without a graph, from a distribution with one and its minibatch.
+
+    `mean` is that over the rows of the minibatch.
+    """
 
     xp = torch
 
-    def __init__(self, distribution: Distribution, batch: Any) -> None:
-        self.distribution, self.batch = distribution, batch
+    def __init__(self, distribution: Distribution, batch: Any, mean: Mean = torch.mean) -> None:
+        self.distribution, self.batch, self.mean = distribution, batch, mean
 
     _old = cached_property(lambda self: self.distribution.at(self.batch.old_parameters))
 
@@ -47,10 +51,16 @@ class TorchPolicy(NewPolicy):
     def reference(self) -> "TorchPolicy":
         """The same with π_ref in place of π_old."""
         batch = self.batch
-        return self._beside(replace(batch, old_parameters=batch.reference_parameters))
+        batch = replace(batch, old_parameters=batch.reference_parameters)
+        return TorchPolicy(self.distribution, batch, self.mean)
 
-    def _beside(self, batch: Any) -> "TorchPolicy":
-        return TorchPolicy(self.distribution, batch)
+    def mean_kl(self) -> Tensor:
+        """Return the mean of `kl`."""
+        return self.mean(self.kl)
+
+    def mean_entropy(self) -> Tensor:
+        """Return the mean of `entropy`."""
+        return self.mean(self.entropy)
 
     def backward(self, loss: Loss, *further: tuple[Tensor, Tensor]) -> None:
         """Backpropagate a loss from its derivatives, and from further tensors with theirs."""
@@ -113,6 +123,7 @@ class TorchEngine(Engine):
     def __init__(self, policy: Policy, reason: str = "") -> None:
         self.policy = policy
         self.reason = reason
+        self._mean: Mean = torch.mean
         self._has_forward_mode = True
 
     def policy_gradient(self, objective: Objective, rows: Any) -> Any:
@@ -120,20 +131,17 @@ class TorchEngine(Engine):
         policy = self.policy
         policy.actor_parameters.gradient.zero_()
         if not policy.config.share_encoder:
-            new = self._new_policy(policy.distribution(rows.inputs), rows)
+            new = TorchPolicy(policy.distribution(rows.inputs), rows, self._mean)
             loss = objective.loss(new, rows)
             new.backward(loss)
             return loss.value
         distribution, values = policy.distribution_and_values(rows.inputs)
-        new = self._new_policy(distribution, rows)
+        new = TorchPolicy(distribution, rows, self._mean)
         loss = objective.loss(new, rows)
         weight = policy.config.shared_value_coefficient
         value_term, derivative = value_loss(torch, values.detach(), rows.old_values, rows.returns)
         new.backward(loss, (values, weight * derivative))
         return loss.value + weight * value_term
-
-    def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:
-        return TorchPolicy(distribution, rows)
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return products with F = Jᵀ M J + damping · I.
