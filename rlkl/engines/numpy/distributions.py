@@ -20,6 +20,7 @@ class ClosedForm(NewPolicy):
     """`NewPolicy` for a family with closed forms, from its parameters `[B, P]` and a minibatch."""
 
     xp = np
+    ratio = cached_property(lambda self: np.exp(self.log_prob - self._old_log_prob))
 
     def __init__(self, parameters: Array, rows: Rows) -> None:
         self._old_log_prob = rows.old_log_prob
@@ -57,12 +58,6 @@ class ClosedForm(NewPolicy):
             )
             derivative += self.reference.derivative(of_reference)
         return derivative
-
-    @cached_property
-    def ratio(self) -> Array:
-        """π_θ(a|s) / π_old(a|s), `[B]`."""
-        ratio: Array = np.exp(self.log_prob - self._old_log_prob)
-        return ratio
 
     @cached_property
     def distribution(self) -> Distribution:
@@ -126,20 +121,14 @@ class CategoricalForm(ClosedForm):
         """The entropy in nats, `[B]`."""
         return -_row_sums(self._p * self._finite_log_p)
 
-    @cached_property
-    def _old_p(self) -> Array:
-        old_p: Array = np.exp(self._old_parameters)
-        return old_p
+    _old_p = cached_property(lambda self: np.exp(self._old_parameters))
+    _finite_log_p = property(lambda self: np.where(self._p > 0, self._log_p, 0))
 
     @cached_property
     def _log_ratio(self) -> Array:
         """Log π - log π_old, 0 where π is 0."""
         with np.errstate(invalid="ignore"):  # inf - inf where both are masked
             return np.where(self._p > 0, self._log_p - self._old_parameters, 0)
-
-    @property
-    def _finite_log_p(self) -> Array:
-        return np.where(self._p > 0, self._log_p, 0)
 
     def derivative(self, loss: Loss) -> Array:
         """Return ∂loss/∂logits, `[B, A]`."""

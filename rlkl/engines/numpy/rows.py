@@ -38,17 +38,10 @@ class Rows:
     @classmethod
     def of(cls, batch: Any) -> "Rows":
         """Return all of a `Batch`."""
-        tensors = cls(
-            batch.inputs.observations[VECTOR],
-            batch.returns,
-            batch.old_values,
-            batch.inputs.observations.get(ACTION_MASK),
-            batch.actions,
-            batch.advantages,
-            batch.old_parameters,
-            batch.old_log_prob,
-            batch.reference_parameters,
-        )
+        names = (name for name in cls.__slots__ if name not in ("vectors", "masks"))
+        observations = batch.inputs.observations
+        vectors, masks = observations[VECTOR], observations.get(ACTION_MASK)
+        tensors = cls(vectors, masks=masks, **{name: getattr(batch, name) for name in names})
         return tensors._each(Tensor.numpy)
 
     @classmethod
