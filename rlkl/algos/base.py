@@ -152,7 +152,7 @@ class PolicyOptimizer(Protocol):
 
 
 class LearningObjective(Stateful, Objective):
-    """An objective of a first-order algorithm; without state unless it names it.
+    """An objective of a first-order algorithm; without state unless `saved` names it.
 
     Attributes:
         target_kl: what `kl/target` reports, in nats; None for no target.

@@ -1,5 +1,6 @@
 """The state of an object as a dict of some of its attributes, from which it continues exactly."""
 
+from numbers import Real
 from typing import Any, ClassVar
 
 from torch import Generator, Tensor
@@ -8,7 +9,7 @@ from torch import Generator, Tensor
 class Stateful:
     """An object whose state is that of the attributes that `saved` names.
 
-    They are tensors, which are loaded in place, floats, generators, or objects with a state.
+    They are tensors, which are loaded in place, numbers, generators, or objects with a state.
     """
 
     saved: ClassVar[tuple[str, ...]] = ()
@@ -21,7 +22,7 @@ class Stateful:
             if isinstance(part, Generator):
                 state[name] = part.get_state()
             else:
-                state[name] = part if isinstance(part, Tensor | float) else part.state_dict()
+                state[name] = part if isinstance(part, Tensor | Real) else part.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -30,7 +31,7 @@ class Stateful:
             part = getattr(self, name)
             if isinstance(part, Tensor):
                 part.copy_(state[name])
-            elif isinstance(part, float):
+            elif isinstance(part, Real):
                 setattr(self, name, float(state[name]))
             elif isinstance(part, Generator):
                 part.set_state(state[name])

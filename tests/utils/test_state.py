@@ -33,3 +33,9 @@ def test_loaded_state_is_that_of_the_other() -> None:
 def test_state_has_the_names_of_attributes() -> None:
     state = Whole(1.0).state_dict()
     assert list(state["part"]) == ["tensor", "number", "generator"]
+
+
+def test_whole_number_is_saved_and_restored() -> None:
+    first, second = Part(1), Part(2)
+    second.load_state_dict(first.state_dict())
+    assert second.number == 1
