@@ -13,7 +13,6 @@ from torch import Tensor
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import AlgoConfig, Metrics
 from rlkl.algos.critic import CriticConfig, CriticFit
-from rlkl.engines.base import state_kl
 from rlkl.engines.make import make_engine
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.envs.observations import VECTOR, ObservationEncoder
@@ -137,6 +136,6 @@ class Loop:
         for _ in range(times):
             batch = self.collect()
             metrics = self.optimizer.update(batch, 0.0).metrics
-            self.optimizer.adapt(float(state_kl(self.engine, batch).mean()))
+            self.optimizer.adapt(float(self.engine.state_kl(batch).mean()))
             self.critic_fit.update(batch, 0.0)
         return metrics

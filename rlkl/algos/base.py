@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from rlkl.engines.base import EntropyBonus, Objective, ReferencePenalty
-from rlkl.models.adam import check_adam
-from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_field
+from rlkl.engines.base import Objective, ReferencePenalty
+from rlkl.numerics.schedules import check_schedules, name_schedules
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.field_types import check_fields, limited
+from rlkl.utils.state import Stateful
 
 Metrics = dict[str, float]
 
@@ -49,18 +48,14 @@ class AlgoConfig:
     """The key that limits its updates, and keys that are scaled with it (`algos/knobs.py`)."""
 
     name: str = ""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: float = limited(0.0, at_least=0)
     entropy_coefficient_schedule: str = "constant"
-    advantage_standardization: str = "batch"
+    advantage_standardization: str = limited("batch", choices=("batch", "none"))
 
     def __post_init__(self) -> None:
         name_schedules(self)
         check_fields(self, "algo.")
         check_schedules("algo.", self)
-        check_range("algo.entropy_coefficient", self.entropy_coefficient, at_least=0)
-        of_minibatches = ("minibatch",) if isinstance(self, MinibatchConfig) else ()
-        choices = ("batch", *of_minibatches, "none")
-        check_choice("algo.advantage_standardization", self.advantage_standardization, choices)
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
@@ -92,18 +87,14 @@ class FirstOrderConfig(AlgoConfig):
 
     knob: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
-    learning_rate: float = 7e-4
+    learning_rate: float = limited(7e-4, above=0)
     learning_rate_schedule: str = "linear"
-    learning_rate_warmup: float = 0.0
-    max_grad_norm: float | None = 0.5
-    adam_epsilon: float = 1e-5
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_adam("algo.", self)
+    learning_rate_warmup: float = limited(0.0, at_least=0, below=1)
+    max_grad_norm: float | None = limited(0.5, above=0)
+    adam_epsilon: float = limited(1e-5, above=0)
+    adam_beta1: float = limited(0.9, at_least=0, below=1)
+    adam_beta2: float = limited(0.999, at_least=0, below=1)
+    weight_decay: float = limited(0.0, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -117,14 +108,13 @@ class MinibatchConfig(FirstOrderConfig):
             with the critic of that moment; its epochs are then made between those of the actor.
     """
 
-    num_epochs: int = 10
-    num_minibatches: int = 4
+    advantage_standardization: str = limited("batch", choices=("batch", "minibatch", "none"))
+    num_epochs: int = limited(10, at_least=1, at_most=10_000)
+    num_minibatches: int = limited(4, at_least=1)
     recompute_advantages: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("algo.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
-        check_range("algo.num_minibatches", self.num_minibatches, at_least=1)
         if self.recompute_advantages and self.num_epochs == 1:
             raise ConfigError(
                 "algo.recompute_advantages=true: changes nothing with algo.num_epochs=1; leave it "
@@ -161,42 +151,28 @@ class PolicyOptimizer(Protocol):
         """Continue from what `state_dict` returned."""
 
 
-class LearningObjective(Objective, Protocol):
-    """An objective of a first-order algorithm; without metrics and state unless it defines them."""
+class LearningObjective(Stateful, Objective):
+    """An objective of a first-order algorithm; without state unless `saved` names it.
+
+    Attributes:
+        target_kl: what `kl/target` reports, in nats; None for no target.
+    """
+
+    target_kl: float | None = None
 
     @property
     def metrics(self) -> Metrics:
         """Metrics of this objective, by TensorBoard tag."""
-        return {}
+        return {} if self.target_kl is None else {"kl/target": self.target_kl}
+
+    def follow(self, progress: float) -> None:
+        """Set what has a schedule, before an update at a fraction of the training budget."""
 
     def adapt(self, kl: float) -> None:
         """Adapt to the KL of an update; see `PolicyOptimizer.adapt`."""
-        return
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the adapted state."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        return
 
 
 class FixedObjective(LearningObjective):
     """Base of an objective that uses no KL and has no state."""
 
     uses_kl = uses_entropy = uses_distribution = False
-
-
-def with_entropy_bonus(objective: Objective, config: AlgoConfig) -> Objective:
-    """Return the objective with the entropy bonus of the config."""
-    coefficient = config.entropy_coefficient
-    return EntropyBonus(objective, coefficient) if coefficient > 0 else objective
-
-
-def set_entropy_coefficient(objective: Objective, config: AlgoConfig, progress: float) -> None:
-    """Set the scheduled weight of an objective from `with_entropy_bonus`."""
-    if isinstance(objective, ReferencePenalty):
-        objective = objective.objective
-    if isinstance(objective, EntropyBonus):
-        objective.coefficient = scheduled_field(config, "entropy_coefficient", progress)

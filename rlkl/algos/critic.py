@@ -8,14 +8,14 @@ from torch import Generator, Tensor
 
 from rlkl.algos.base import Outcome
 from rlkl.engines.base import Engine
-from rlkl.models.adam import check_adam, make_adam, mean_of
+from rlkl.models.adam import make_adam, mean_of
 from rlkl.numerics.advantages import explained_variance
 from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.numerics.schedules import check_schedules, name_schedules, scheduled_field
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields
-from rlkl.utils.validation import check_choice, check_range, check_ranges
+from rlkl.utils.field_types import check_fields, limited
+from rlkl.utils.state import Stateful
 
 Scalars = list[Tensor | float]
 
@@ -45,32 +45,26 @@ class CriticConfig:
             with identical results: `auto` where that is faster, `always` or `never`.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = limited(1e-3, above=0)
     learning_rate_schedule: str = "constant"
-    learning_rate_warmup: float = 0.0
-    num_epochs: int = 10
-    num_minibatches: int = 4
-    max_grad_norm: float | None = 0.5
-    value_clip: float | None = None
-    loss: str = "mse"
-    huber_delta: float = 1.0
+    learning_rate_warmup: float = limited(0.0, at_least=0, below=1)
+    num_epochs: int = limited(10, at_least=1, at_most=10_000)
+    num_minibatches: int = limited(4, at_least=1)
+    max_grad_norm: float | None = limited(0.5, above=0)
+    value_clip: float | None = limited(None, above=0)
+    loss: str = limited("mse", choices=("mse", "huber"))
+    huber_delta: float = limited(1.0, above=0)
     normalize_values: bool = False
-    adam_epsilon: float = 1e-5
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    weight_decay: float = 0.0
-    worker: str = "auto"
+    adam_epsilon: float = limited(1e-5, above=0)
+    adam_beta1: float = limited(0.9, at_least=0, below=1)
+    adam_beta2: float = limited(0.999, at_least=0, below=1)
+    weight_decay: float = limited(0.0, at_least=0)
+    worker: str = limited("auto", choices=("auto", "always", "never"))
 
     def __post_init__(self) -> None:
         name_schedules(self)
         check_fields(self, "critic.")
         check_schedules("critic.", self)
-        check_choice("critic.worker", self.worker, ("auto", "always", "never"))
-        check_range("critic.num_epochs", self.num_epochs, at_least=1, at_most=10_000)
-        check_range("critic.num_minibatches", self.num_minibatches, at_least=1)
-        check_adam("critic.", self)
-        check_choice("critic.loss", self.loss, ("mse", "huber"))
-        check_ranges("critic.", self, "huber_delta", "value_clip", above=0)
         if self.loss == "mse" and self.huber_delta != 1.0:
             raise ConfigError(
                 f"critic.huber_delta={self.huber_delta:g}: changes nothing with critic.loss=mse; "
@@ -78,7 +72,7 @@ class CriticConfig:
             )
 
 
-class CriticFit:
+class CriticFit(Stateful):
     """Fits V(s) to the returns with Adam; the generator is the source of minibatches.
 
     With `normalize_values` the values and returns of batches are those of the critic's outputs, and
@@ -87,6 +81,8 @@ class CriticFit:
     It shares no parameter, optimizer, gradient clip or random numbers with the actor's update. So
     after the same batch the critic is bit-for-bit identical for every policy-optimizer.
     """
+
+    saved = ("adam", "generator")
 
     def __init__(self, config: CriticConfig, engine: Engine, generator: Generator) -> None:
         self.config = config
@@ -138,14 +134,12 @@ class CriticFit:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of Adam, of the generator and of the statistics of returns."""
-        state = {"adam": self.adam.state_dict(), "generator": self.generator.get_state()}
-        if self.value_normalizer is not None:
-            state["returns"] = self.value_normalizer.moments.state_dict()
-        return state
+        normalizer = self.value_normalizer
+        returns = {} if normalizer is None else {"returns": normalizer.moments.state_dict()}
+        return super().state_dict() | returns
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        self.adam.load_state_dict(state["adam"])
-        self.generator.set_state(state["generator"])
+        super().load_state_dict(state)
         if self.value_normalizer is not None:
             self.value_normalizer.moments.load_state_dict(state["returns"])

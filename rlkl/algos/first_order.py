@@ -1,52 +1,22 @@
 """The loop of vanilla PG and PPO: epochs of minibatch steps with Adam on an objective."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Generator, Tensor
 
-from rlkl.algos.base import (
-    FirstOrderConfig,
-    LearningObjective,
-    MinibatchConfig,
-    Outcome,
-    set_entropy_coefficient,
-    with_entropy_bonus,
-)
-from rlkl.engines.base import Engine, ReferencePenalty
+from rlkl.algos.base import FirstOrderConfig, LearningObjective, MinibatchConfig, Outcome
+from rlkl.engines.base import Engine, EntropyBonus, Objective, ReferencePenalty
 from rlkl.models.adam import make_adam, mean_of
 from rlkl.numerics.schedules import scheduled_field
 from rlkl.rollouts.batch import Batch
+from rlkl.utils.state import Stateful
 
 Refresh = Callable[[], Batch]
 """Returns the batch of an update with new advantages."""
 
 
-@dataclass(frozen=True)
-class EarlyStop:
-    """When an update ends early.
-
-    Attributes:
-        scope: `minibatch` measures on each minibatch before its step, `epoch` on the full batch
-            after each epoch.
-        kl: stop if KL(π_old ‖ π_θ) exceeds this, in nats; None for no limit.
-        ratio_deviation: stop if E[|r - 1|] exceeds this; None for no limit.
-    """
-
-    scope: str
-    kl: float | None = None
-    ratio_deviation: float | None = None
-
-    def exceeded(self, engine: Engine, rows: Any) -> bool:
-        """Return whether the policy has left a limit on an engine's rows."""
-        if self.kl is not None and engine.mean_kl(rows) > self.kl:
-            return True
-        limit = self.ratio_deviation
-        return limit is not None and engine.mean_ratio_deviation(rows) > limit
-
-
-class FirstOrder:
+class FirstOrder(Stateful):
     """A policy-optimizer that minimises an objective's loss with Adam.
 
     Args:
@@ -54,8 +24,9 @@ class FirstOrder:
         objective: without the entropy bonus.
         engine: of the policy whose actor is updated.
         generator: source of the minibatches.
-        early_stop: when an update ends early; None for never.
     """
+
+    saved: ClassVar[tuple[str, ...]] = ("adam", "objective", "generator")
 
     def __init__(
         self,
@@ -63,17 +34,16 @@ class FirstOrder:
         objective: LearningObjective,
         engine: Engine,
         generator: Generator,
-        early_stop: EarlyStop | None = None,
     ) -> None:
         self.config = config
         self.objective = objective
         self.engine = engine
         self.generator = generator
-        self.early_stop = early_stop
         self.num_epochs = self.num_minibatches = 1
         if isinstance(config, MinibatchConfig):
             self.num_epochs, self.num_minibatches = config.num_epochs, config.num_minibatches
-        self.penalized = with_entropy_bonus(objective, config)
+        self.bonus = EntropyBonus(objective, config.entropy_coefficient)
+        self.penalized: Objective = self.bonus
         self.adam = make_adam(engine.policy.actor_parameters, config)
 
     def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
@@ -84,7 +54,8 @@ class FirstOrder:
         """
         self.engine.policy.settle()
         self._set_learning_rate(progress)
-        set_entropy_coefficient(self.penalized, self.config, progress)
+        self.bonus.coefficient = scheduled_field(self.config, "entropy_coefficient", progress)
+        self.objective.follow(progress)
         standardization = self.config.advantage_standardization
         rows = self._rows(batch)
         losses: list[Tensor | float] = []
@@ -138,20 +109,16 @@ class FirstOrder:
         self.adam.learning_rate = scheduled_field(self.config, "learning_rate", progress)
 
     def _ends(self, scope: str, rows: Any, steps: int) -> bool:
-        """Return whether the update ends now, after a number of steps; see `EarlyStop.scope`."""
-        stop = self.early_stop
-        return stop is not None and stop.scope == scope and stop.exceeded(self.engine, rows)
+        """Return whether the update ends now, after a number of steps.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of Adam, the objective and the generator."""
-        return {
-            "adam": self.adam.state_dict(),
-            "objective": self.objective.state_dict(),
-            "generator": self.generator.get_state(),
-        }
+        It is asked of each minibatch before its step, and of all rows between two epochs; the
+        scope is `minibatch` or `epoch`.
+        """
+        return False
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.adam.load_state_dict(state["adam"])
-        self.objective.load_state_dict(state["objective"])
-        self.generator.set_state(state["generator"])
+
+def maker(
+    objective: Callable[[Any], LearningObjective], kind: type[FirstOrder] = FirstOrder
+) -> Callable[[Any, Engine, Generator], FirstOrder]:
+    """Return the function that makes a policy-optimizer with the objective of its config."""
+    return lambda config, engine, generator: kind(config, objective(config), engine, generator)

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 from torch import Generator, Tensor
 
-from rlkl.algos.base import FixedObjective, Metrics
+from rlkl.algos.base import FixedObjective
 from rlkl.algos.multipliers import Multipliers
 from rlkl.algos.ppo_kl import KLPenalizedSurrogate, KLPenaltyConfig
 from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
-from rlkl.utils.validation import check_range, check_ranges
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,22 @@ class FixPOConfig(KLPenaltyConfig):
     knob: ClassVar[tuple[str, ...]] = ("max_state_kl",)
 
     name: str = "fixpo"
-    kl_coefficient_learning_rate: float = 0.01
-    max_state_kl: float = 0.2
-    kl_margin: float = 2.0
-    max_fixup_steps: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive = "kl_coefficient", "kl_coefficient_learning_rate", "max_state_kl"
-        check_ranges("algo.", self, *positive, above=0)
-        check_range("algo.kl_margin", self.kl_margin, at_least=1)
-        check_range("algo.max_fixup_steps", self.max_fixup_steps, at_least=0, at_most=10_000)
+    kl_coefficient: float = limited(1.0, above=0)
+    kl_coefficient_learning_rate: float = limited(0.01, above=0)
+    max_state_kl: float = limited(0.2, above=0)
+    kl_margin: float = limited(2.0, at_least=1)
+    max_fixup_steps: int = limited(100, at_least=0, at_most=10_000)
 
 
 class BoundedSurrogate(KLPenalizedSurrogate):
     """-E[r · A - β · KL(π_old ‖ π_θ)], where β descends β · (ε - C · max_s KL(π_old ‖ π_θ))."""
 
     config: FixPOConfig
+    saved = ("kl_coefficient", "multipliers")
 
     def __init__(self, config: FixPOConfig) -> None:
         super().__init__(config)
+        self.target_kl = config.max_state_kl
         rate = config.kl_coefficient_learning_rate
         self.multipliers = Multipliers([config.kl_coefficient], rate)
 
@@ -56,20 +52,6 @@ class BoundedSurrogate(KLPenalizedSurrogate):
         """Adapt β to the largest KL of a minibatch's states."""
         self.multipliers.step([self.config.max_state_kl - self.config.kl_margin * kl])
         (self.kl_coefficient,) = self.multipliers.values
-
-    @property
-    def metrics(self) -> Metrics:
-        """β, and the bound ε."""
-        return super().metrics | {"kl/target": self.config.max_state_kl}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return β and the state of its optimizer."""
-        return super().state_dict() | {"multipliers": self.multipliers.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.multipliers.load_state_dict(state["multipliers"])
 
 
 class Penalty(FixedObjective):

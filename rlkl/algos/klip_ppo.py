@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor
+from torch import Tensor
 
-from rlkl.algos.first_order import FirstOrder
-from rlkl.algos.ppo_clip import ClippedSurrogate, PPOClipConfig, early_stop
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.first_order import maker
+from rlkl.algos.ppo_clip import ClippedSurrogate, EarlyStopping, PPOClipConfig
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,10 @@ class KLipPPOConfig(PPOClipConfig):
     """
 
     name: str = "klip_ppo"
-    kl_form: str = "sample"
+    kl_form: str = limited("sample", choices=("sample", "exact"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("algo.kl_form", self.kl_form, ("sample", "exact"))
         if self.dual_clip is not None:
             raise ConfigError(
                 f"algo.dual_clip={self.dual_clip:g}: algo=klip_ppo has no dual clip, because its "
@@ -71,6 +70,4 @@ class ClipAsPenalty(ClippedSurrogate):
         return Loss((beta * k3 - product).mean(), (beta * (ratio - 1) - product) / size)
 
 
-def make(config: KLipPPOConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, ClipAsPenalty(config), engine, generator, early_stop(config))
+make = maker(ClipAsPenalty, EarlyStopping)

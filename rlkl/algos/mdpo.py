@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator
-
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig, Outcome
-from rlkl.algos.first_order import FirstOrder, Refresh
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
-from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 SMALLEST_STEP_SIZE = 1e-6
 """A step size of 0, at the end of a linear schedule, would be an infinite penalty."""
@@ -29,12 +26,8 @@ class MDPOConfig(MinibatchConfig):
     knob: ClassVar[tuple[str, ...]] = ("step_size",)
 
     name: str = "mdpo"
-    step_size: float = 1.0
+    step_size: float = limited(1.0, at_least=SMALLEST_STEP_SIZE)
     step_size_schedule: str = "linear"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.step_size", self.step_size, at_least=SMALLEST_STEP_SIZE)
 
 
 class MirrorDescentObjective(FixedObjective):
@@ -45,8 +38,13 @@ class MirrorDescentObjective(FixedObjective):
 
     uses_kl = True
 
-    def __init__(self, step_size: float) -> None:
-        self.step_size = step_size
+    def __init__(self, config: MDPOConfig) -> None:
+        self.config, self.step_size = config, config.step_size
+
+    def follow(self, progress: float) -> None:
+        """Set t."""
+        step_size = scheduled_field(self.config, "step_size", progress)
+        self.step_size = max(step_size, SMALLEST_STEP_SIZE)
 
     def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the penalised surrogate."""
@@ -60,19 +58,4 @@ class MirrorDescentObjective(FixedObjective):
         return {"kl/coefficient": 1 / self.step_size}
 
 
-class MDPO(FirstOrder):
-    """Several epochs of minibatch steps on the objective, with t as scheduled."""
-
-    config: MDPOConfig
-    objective: MirrorDescentObjective
-
-    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
-        """Improve the policy."""
-        step_size = scheduled_field(self.config, "step_size", progress)
-        self.objective.step_size = max(step_size, SMALLEST_STEP_SIZE)
-        return super().update(batch, progress, refresh)
-
-
-def make(config: MDPOConfig, engine: Engine, generator: Generator) -> MDPO:
-    """Make the policy-optimizer."""
-    return MDPO(config, MirrorDescentObjective(config.step_size), engine, generator)
+make = maker(MirrorDescentObjective)

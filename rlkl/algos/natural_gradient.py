@@ -2,27 +2,30 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from rlkl.algos.base import (
-    AlgoConfig,
-    FixedObjective,
-    Outcome,
-    set_entropy_coefficient,
-    with_entropy_bonus,
+from rlkl.algos.base import AlgoConfig, FixedObjective, Metrics, Outcome
+from rlkl.engines.base import (
+    Engine,
+    EntropyBonus,
+    Loss,
+    Minibatch,
+    NewPolicy,
+    Objective,
+    ReferencePenalty,
 )
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy, ReferencePenalty
 from rlkl.models.policy import PolicyConfig
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
 from rlkl.numerics.trust_region import conjugate_gradient
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range, check_ranges
+from rlkl.utils.field_types import limited
+from rlkl.utils.state import Stateful
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,12 @@ class NaturalGradientConfig(AlgoConfig):
 
     knob: ClassVar[tuple[str, ...]] = ("max_kl",)
 
-    max_kl: float = 0.01
+    max_kl: float = limited(0.01, above=0)
     max_kl_schedule: str = "linear"
-    cg_iterations: int = 10
-    cg_damping: float = 0.1
-    cg_residual_tolerance: float = 1e-10
-    fisher_fraction: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.max_kl", self.max_kl, above=0)
-        check_range("algo.cg_iterations", self.cg_iterations, at_least=1, at_most=10_000)
-        check_ranges("algo.", self, "cg_damping", "cg_residual_tolerance", at_least=0)
-        check_range("algo.fisher_fraction", self.fisher_fraction, above=0, at_most=1)
+    cg_iterations: int = limited(10, at_least=1, at_most=10_000)
+    cg_damping: float = limited(0.1, at_least=0)
+    cg_residual_tolerance: float = limited(1e-10, at_least=0)
+    fisher_fraction: float = limited(1.0, above=0, at_most=1)
 
 
 def check_separate_encoder(config: AlgoConfig, policy: PolicyConfig) -> None:
@@ -84,25 +80,6 @@ class Surrogate(FixedObjective):
         return Loss(-value, -derivative)
 
 
-@dataclass(frozen=True)
-class NaturalStep:
-    """A step of the actor's parameters.
-
-    Attributes:
-        step: Δθ, `[n]`; 0 if the gradient is 0 or the step is not finite.
-        max_kl: δ, in nats.
-        expected_improvement: g · Δθ, of the surrogate to first order.
-        gradient_norm: ‖g‖.
-        cg_residual: ‖g - F x‖ after conjugate gradient.
-    """
-
-    step: Tensor
-    max_kl: float
-    expected_improvement: float
-    gradient_norm: float
-    cg_residual: float
-
-
 def _power_of_two(number: float) -> float:
     """Return a power of two near a number, or 1; dividing by it is exact."""
     if not 0 < number < math.inf:
@@ -110,7 +87,7 @@ def _power_of_two(number: float) -> float:
     return 2.0 ** max(-126, min(126, math.frexp(number)[1]))
 
 
-class NaturalGradient:
+class NaturalGradient(Stateful):
     """Computes the steps of NPG and TRPO.
 
     The generator is the source of the states that Fisher-vector products use.
@@ -122,33 +99,42 @@ class NaturalGradient:
         ConfigError: the encoder is shared with the critic.
     """
 
+    saved = ("generator",)
+
     def __init__(self, config: NaturalGradientConfig, engine: Engine, generator: Generator) -> None:
         check_separate_encoder(config, engine.policy.config)
         self.config = config
         self.engine = engine
         self.generator = generator
-        self.objective = with_entropy_bonus(Surrogate(), config)
+        self.bonus = EntropyBonus(Surrogate(), config.entropy_coefficient)
+        self.objective: Objective = self.bonus
 
     def penalize(self, coefficient: float, direction: str) -> ReferencePenalty:
         """Add a KL to a reference policy to the loss; see `PolicyOptimizer.penalize`."""
         self.objective = penalty = ReferencePenalty(self.objective, coefficient, direction)
         return penalty
 
-    def prepared(self, batch: Batch) -> Batch:
-        """Return the batch with its advantages as configured."""
-        whole = self.config.advantage_standardization == "batch"
-        return batch.standardized() if whole else batch
+    def prepared(self, batch: Batch, progress: float) -> tuple[Batch, float]:
+        """Set the entropy coefficient for a fraction of the training budget.
 
-    def follow_schedules(self, progress: float) -> float:
-        """Set the entropy coefficient for a fraction of the training budget; return δ, in nats."""
-        set_entropy_coefficient(self.objective, self.config, progress)
-        return scheduled_field(self.config, "max_kl", progress)
+        Returns:
+            The batch with its advantages as configured, and δ in nats.
+        """
+        config = self.config
+        self.bonus.coefficient = scheduled_field(config, "entropy_coefficient", progress)
+        whole = config.advantage_standardization == "batch"
+        max_kl = scheduled_field(config, "max_kl", progress)
+        return batch.standardized() if whole else batch, max_kl
 
-    def step(self, batch: Batch, max_kl: float) -> NaturalStep:
+    def step(self, batch: Batch, max_kl: float) -> tuple[Tensor, Metrics]:
         """Compute Δθ = √(2δ / xᵀFx) · x with F x = g (Kakade 2001; TRPO, appendix C).
 
         g is the gradient of the objective and F the damped Fisher matrix, both at θ_old. The batch
         is prepared; δ is `max_kl`, in nats.
+
+        Returns:
+            Δθ, `[n]`, which is 0 if g is 0 or Δθ is not finite; and ‖g‖, δ, the improvement
+            g · Δθ of the surrogate to first order, and ‖g - F x‖ after conjugate gradient.
         """
         config, engine, policy = self.config, self.engine, self.engine.policy
         policy.settle()
@@ -175,34 +161,21 @@ class NaturalGradient:
         step = scale * direction
         if not bool(step.isfinite().all()):
             step = torch.zeros_like(direction)
-        return NaturalStep(
-            step,
-            max_kl,
-            size * float(scaled @ step),
-            size * float(torch.linalg.vector_norm(scaled)),
-            size * float(torch.linalg.vector_norm(residual)),
-        )
+        return step, {
+            "optim/grad_norm": size * float(torch.linalg.vector_norm(scaled)),
+            "kl/target": max_kl,
+            "trust_region/expected_improvement": size * float(scaled @ step),
+            "trust_region/cg_residual": size * float(torch.linalg.vector_norm(residual)),
+        }
 
-    def outcome(self, step: NaturalStep, fraction: float, backtracks: int) -> Outcome:
-        """Return the outcome of an update."""
-        metrics = {
-            "optim/grad_norm": step.gradient_norm,
-            "kl/target": step.max_kl,
+    def outcome(self, metrics: Metrics, fraction: float, backtracks: int) -> Outcome:
+        """Return the outcome of an update, from the metrics of its step."""
+        search = {
             "trust_region/step_fraction": fraction,
             "trust_region/accepted": float(fraction > 0),
             "trust_region/backtracks": float(backtracks),
-            "trust_region/expected_improvement": step.expected_improvement,
-            "trust_region/cg_residual": step.cg_residual,
         }
-        return Outcome(metrics)
+        return Outcome(metrics | search)
 
     def adapt(self, kl: float) -> None:
         """Do nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the generator."""
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.generator.set_state(state["generator"])

@@ -23,9 +23,9 @@ class NPG(NaturalGradient):
 
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Take one natural-gradient step."""
-        step = self.step(self.prepared(batch), self.follow_schedules(progress))
-        self.engine.policy.actor_parameters.vector.data.add_(step.step)
-        return self.outcome(step, fraction=float(step.step.any()), backtracks=0)
+        step, metrics = self.step(*self.prepared(batch, progress))
+        self.engine.policy.actor_parameters.vector.data.add_(step)
+        return self.outcome(metrics, fraction=float(step.any()), backtracks=0)
 
 
 make = NPG

@@ -1,15 +1,13 @@
 """Proximal policy optimization with a clipped ratio."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Generator
-
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
-from rlkl.algos.first_order import EarlyStop, FirstOrder
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.base import FixedObjective, MinibatchConfig
+from rlkl.algos.first_order import FirstOrder, maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import clipped_surrogate
-from rlkl.utils.validation import check_choice, check_range, check_ranges
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -28,18 +26,11 @@ class ClipConfig(MinibatchConfig):
 
     knob: ClassVar[tuple[str, ...]] = ("clip_ratio",)
 
-    clip_ratio: float = 0.2
-    clip_ratio_high: float | None = None
-    dual_clip: float | None = None
-    target_kl: float | None = None
-    target_kl_scope: str = "epoch"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.clip_ratio", self.clip_ratio, above=0, below=1)
-        check_ranges("algo.", self, "clip_ratio_high", "target_kl", above=0)
-        check_ranges("algo.", self, "dual_clip", above=1)
-        check_choice("algo.target_kl_scope", self.target_kl_scope, ("minibatch", "epoch"))
+    clip_ratio: float = limited(0.2, above=0, below=1)
+    clip_ratio_high: float | None = limited(None, above=0)
+    dual_clip: float | None = limited(None, above=1)
+    target_kl: float | None = limited(None, above=0)
+    target_kl_scope: str = limited("epoch", choices=("minibatch", "epoch"))
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
@@ -61,12 +52,8 @@ class PPOClipConfig(ClipConfig):
     """
 
     name: str = "ppo_clip"
-    target_kl_multiplier: float = 1.5
-    target_ratio_deviation: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_ranges("algo.", self, "target_kl_multiplier", "target_ratio_deviation", above=0)
+    target_kl_multiplier: float = limited(1.5, above=0)
+    target_ratio_deviation: float | None = limited(None, above=0)
 
     @property
     def kl_bounds(self) -> tuple[float, float]:
@@ -92,18 +79,20 @@ class ClippedSurrogate(FixedObjective):
         )
         return Loss(-value, -derivative)
 
-    @property
-    def metrics(self) -> Metrics:
-        """The target KL, if there is one."""
-        return {} if self.target_kl is None else {"kl/target": self.target_kl}
+
+class EarlyStopping(FirstOrder):
+    """Ends an update where the KL or the ratio is beyond its limit, measured at the scope."""
+
+    config: PPOClipConfig
+
+    def _ends(self, scope: str, rows: Any, steps: int) -> bool:
+        config, engine = self.config, self.engine
+        if scope != config.target_kl_scope:
+            return False
+        kl, deviation = config.target_kl, config.target_ratio_deviation
+        if kl is not None and engine.mean_kl(rows) > kl * config.target_kl_multiplier:
+            return True
+        return deviation is not None and engine.mean_ratio_deviation(rows) > deviation
 
 
-def early_stop(config: PPOClipConfig) -> EarlyStop:
-    """Return when an update ends early."""
-    kl = None if config.target_kl is None else config.target_kl * config.target_kl_multiplier
-    return EarlyStop(config.target_kl_scope, kl, config.target_ratio_deviation)
-
-
-def make(config: PPOClipConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, ClippedSurrogate(config), engine, generator, early_stop(config))
+make = maker(ClippedSurrogate, EarlyStopping)

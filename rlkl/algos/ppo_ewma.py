@@ -6,16 +6,17 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from rlkl.algos import ppo_clip
-from rlkl.algos.base import Outcome
-from rlkl.algos.first_order import FirstOrder, Refresh
+from rlkl.algos.base import LearningObjective, Outcome
+from rlkl.algos.first_order import Refresh, maker
+from rlkl.algos.ppo_clip import ClippedSurrogate, EarlyStopping, PPOClipConfig
 from rlkl.engines.base import Engine
 from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
+from rlkl.utils.state import Stateful
 
 
 @dataclass(frozen=True)
-class PPOEWMAConfig(ppo_clip.PPOClipConfig):
+class PPOEWMAConfig(PPOClipConfig):
     """Hyperparameters of PPO-EWMA.
 
     Attributes:
@@ -25,20 +26,18 @@ class PPOEWMAConfig(ppo_clip.PPOClipConfig):
     """
 
     name: str = "ppo_ewma"
-    proximal_decay: float = 0.976
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.proximal_decay", self.proximal_decay, at_least=0, below=1)
+    proximal_decay: float = limited(0.976, at_least=0, below=1)
 
 
-class MovingAverage:
+class MovingAverage(Stateful):
     """The average of vectors `[n]`, v_0 … v_t, with weights βᵗ … β, 1; β is the decay.
 
     Attributes:
         vector: the average, `[n]`.
         weight: sum of the weights; 0 before the first vector.
     """
+
+    saved = ("vector", "weight")
 
     def __init__(self, like: Tensor, decay: float) -> None:
         self.decay = decay
@@ -51,27 +50,24 @@ class MovingAverage:
         self.weight = earlier + 1
         self.vector.mul_(earlier / self.weight).add_(vector, alpha=1 / self.weight)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the average and its weight."""
-        return {"vector": self.vector, "weight": self.weight}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.vector.copy_(state["vector"])
-        self.weight = float(state["weight"])
-
-
-class PPOEWMA(FirstOrder):
+class PPOEWMA(EarlyStopping):
     """-E[min(r · A, clip(π_θ / π_prox, 1 - ε, 1 + ε) · π_prox / π_old · A)] (Hilton 2021, sec. 3).
 
     π_prox has the average of the parameters after each gradient step so far.
     """
 
     config: PPOEWMAConfig
+    saved = (*EarlyStopping.saved, "proximal")
 
-    def __init__(self, config: PPOEWMAConfig, engine: Engine, generator: Generator) -> None:
-        plain = ppo_clip.make(config, engine, generator)
-        super().__init__(config, plain.objective, engine, generator, plain.early_stop)
+    def __init__(
+        self,
+        config: PPOEWMAConfig,
+        objective: LearningObjective,
+        engine: Engine,
+        generator: Generator,
+    ) -> None:
+        super().__init__(config, objective, engine, generator)
         self._vector = engine.policy.actor_parameters.vector.data
         self.proximal = MovingAverage(self._vector, config.proximal_decay)
 
@@ -107,14 +103,5 @@ class PPOEWMA(FirstOrder):
         self._vector.copy_(current)
         return policy.log_prob(torch.as_tensor(rows.actions))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of `FirstOrder` and of the average."""
-        return super().state_dict() | {"proximal": self.proximal.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.proximal.load_state_dict(state["proximal"])
-
-
-make = PPOEWMA
+make = maker(ClippedSurrogate, PPOEWMA)

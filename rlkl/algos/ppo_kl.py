@@ -2,17 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Generator
-
-from rlkl.algos.base import Metrics, MinibatchConfig, Outcome
-from rlkl.algos.first_order import FirstOrder, Refresh
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.base import LearningObjective, Metrics, MinibatchConfig
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.numerics.schedules import scheduled_field
-from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_between, check_range
+from rlkl.utils.field_types import limited
+from rlkl.utils.validation import check_between
 
 TOLERANCE = 1.5
 """β changes if the KL differs from its target by more than this factor."""
@@ -26,11 +24,7 @@ class KLPenaltyConfig(MinibatchConfig):
         kl_coefficient: β, the weight of KL(π_old ‖ π_θ); 0 for no penalty.
     """
 
-    kl_coefficient: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.kl_coefficient", self.kl_coefficient, at_least=0)
+    kl_coefficient: float = limited(1.0, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,12 @@ class PPOKLConfig(KLPenaltyConfig):
     knob: ClassVar[tuple[str, ...]] = ("target_kl",)
 
     name: str = "ppo_kl"
-    target_kl: float = 0.01
+    target_kl: float = limited(0.01, above=0)
     kl_coefficient_min: float = 1e-4
     kl_coefficient_max: float = 1e4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("algo.target_kl", self.target_kl, above=0)
         bounds = self.kl_coefficient_min, self.kl_coefficient_max
         check_between("algo.kl_coefficient", self.kl_coefficient, *bounds)
 
@@ -94,14 +87,16 @@ def adapted_kl_coefficient(
     return min(max(kl_coefficient, lowest), highest)
 
 
-class KLPenalizedSurrogate:
+class KLPenalizedSurrogate(LearningObjective):
     """-E[r · A - β · KL(π_old ‖ π_θ)] (Schulman 2017, eq. 8); β adapts if there is a target."""
 
+    saved: ClassVar[tuple[str, ...]] = ("kl_coefficient",)
     uses_kl, uses_entropy, uses_distribution = True, False, False
 
     def __init__(self, config: KLPenaltyConfig) -> None:
         self.config = config
         self.kl_coefficient = config.kl_coefficient
+        self.target_kl = config.target_kl if isinstance(config, PPOKLConfig) else None
 
     def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the penalised surrogate."""
@@ -114,10 +109,13 @@ class KLPenalizedSurrogate:
     @property
     def metrics(self) -> Metrics:
         """β, and the target KL if there is one."""
-        metrics = {"kl/coefficient": self.kl_coefficient}
-        if isinstance(self.config, PPOKLConfig):
-            metrics["kl/target"] = self.config.target_kl
-        return metrics
+        return super().metrics | {"kl/coefficient": self.kl_coefficient}
+
+    def follow(self, progress: float) -> None:
+        """Set β if it has a schedule."""
+        config = self.config
+        if isinstance(config, PPOKLFixedConfig) and config.kl_coefficient_schedule != "constant":
+            self.kl_coefficient = scheduled_field(config, "kl_coefficient", progress)
 
     def adapt(self, kl: float) -> None:
         """Adapt β for the next update."""
@@ -128,30 +126,5 @@ class KLPenalizedSurrogate:
                 self.kl_coefficient, kl, config.target_kl, *bounds
             )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return β."""
-        return {"kl_coefficient": self.kl_coefficient}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load β."""
-        self.kl_coefficient = float(state["kl_coefficient"])
-
-
-class PPOKLFixed(FirstOrder):
-    """Several epochs of minibatch steps on the objective, with β as scheduled."""
-
-    config: PPOKLFixedConfig
-    objective: KLPenalizedSurrogate
-
-    def update(self, batch: Batch, progress: float, refresh: Refresh | None = None) -> Outcome:
-        """Improve the policy."""
-        if self.config.kl_coefficient_schedule != "constant":
-            beta = scheduled_field(self.config, "kl_coefficient", progress)
-            self.objective.kl_coefficient = beta
-        return super().update(batch, progress, refresh)
-
-
-def make(config: KLPenaltyConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    kind = PPOKLFixed if isinstance(config, PPOKLFixedConfig) else FirstOrder
-    return kind(config, KLPenalizedSurrogate(config), engine, generator)
+make = maker(KLPenalizedSurrogate)

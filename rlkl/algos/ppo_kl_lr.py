@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Generator
-
-from rlkl.algos.first_order import FirstOrder
+from rlkl.algos.first_order import FirstOrder, maker
 from rlkl.algos.ppo_clip import ClipConfig, ClippedSurrogate
-from rlkl.engines.base import Engine
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_between
 
@@ -115,6 +112,4 @@ class KLAdaptiveRate(FirstOrder):
         self.adam.learning_rate = float(state["learning_rate"])
 
 
-def make(config: PPOKLLRConfig, engine: Engine, generator: Generator) -> KLAdaptiveRate:
-    """Make the policy-optimizer."""
-    return KLAdaptiveRate(config, ClippedSurrogate(config), engine, generator)
+make = maker(ClippedSurrogate, KLAdaptiveRate)

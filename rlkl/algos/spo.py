@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator
-
 from rlkl.algos.base import FixedObjective, MinibatchConfig
-from rlkl.algos.first_order import FirstOrder
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
-from rlkl.utils.validation import check_range
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -22,11 +20,7 @@ class SPOConfig(MinibatchConfig):
     knob: ClassVar[tuple[str, ...]] = ("ratio_bound",)
 
     name: str = "spo"
-    ratio_bound: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.ratio_bound", self.ratio_bound, above=0, below=1)
+    ratio_bound: float = limited(0.2, above=0, below=1)
 
     @property
     def ratio_bounds(self) -> tuple[float, float]:
@@ -51,6 +45,4 @@ class BoundedSurrogate(FixedObjective):
         return Loss(-value, -new.ratio * (advantages - slope) / len(batch))
 
 
-def make(config: SPOConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, BoundedSurrogate(config), engine, generator)
+make = maker(BoundedSurrogate)

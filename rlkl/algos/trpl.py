@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
+from rlkl.algos.base import FixedObjective, MinibatchConfig
 from rlkl.algos.two_phase import TwoPhase
 from rlkl.engines.base import Engine, Loss, NewPolicy
 from rlkl.numerics.projections import POWERS, Projection, discrete_projection, gaussian_projection
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice, check_range, check_ranges
+from rlkl.utils.field_types import limited
 
 FIXUP_SCALE = 0.5
 """The fixup phase pulls towards this share of the bounds, so that states get within them."""
@@ -37,20 +37,12 @@ class TRPLConfig(MinibatchConfig):
     knob: ClassVar[tuple[str, ...]] = ("max_state_kl", "mean_bound", "covariance_bound")
 
     name: str = "trpl"
-    projection: str = "kl"
-    max_state_kl: float = 0.03
-    mean_bound: float = 0.1
-    covariance_bound: float = 0.001
-    regression_coefficient: float = 100.0
-    max_fixup_steps: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("algo.projection", self.projection, POWERS)
-        bounds = "max_state_kl", "mean_bound", "covariance_bound"
-        check_ranges("algo.", self, *bounds, above=0)
-        check_range("algo.regression_coefficient", self.regression_coefficient, at_least=0)
-        check_range("algo.max_fixup_steps", self.max_fixup_steps, at_least=0, at_most=10_000)
+    projection: str = limited("kl", choices=POWERS)
+    max_state_kl: float = limited(0.03, above=0)
+    mean_bound: float = limited(0.1, above=0)
+    covariance_bound: float = limited(0.001, above=0)
+    regression_coefficient: float = limited(100.0, at_least=0)
+    max_fixup_steps: int = limited(100, at_least=0, at_most=10_000)
 
 
 class ProjectedSurrogate(FixedObjective):
@@ -63,7 +55,7 @@ class ProjectedSurrogate(FixedObjective):
 
     def __init__(self, config: TRPLConfig, projection: Projection, target: float | None) -> None:
         self.coefficient = config.regression_coefficient
-        self.projection, self.target = projection, target
+        self.projection, self.target_kl = projection, target
 
     def loss(self, new: NewPolicy, batch: Any) -> Loss:
         """Return the loss, computed in float64."""
@@ -74,11 +66,6 @@ class ProjectedSurrogate(FixedObjective):
         regression = _regression(self.projection, parameters, projected.detach())
         term = self.coefficient * regression - surrogate
         return Loss(term.detach(), torch.zeros_like(new.log_prob), torch_term=term)
-
-    @property
-    def metrics(self) -> Metrics:
-        """The bound of the KL, if the distance is one."""
-        return {} if self.target is None else {"kl/target": self.target}
 
 
 class Regression(FixedObjective):

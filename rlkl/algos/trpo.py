@@ -11,7 +11,7 @@ from rlkl.engines.torch import TorchPolicy
 from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.trust_region import backtracking_line_search
 from rlkl.rollouts.batch import Batch
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,8 @@ class TRPOConfig(NaturalGradientConfig):
     """
 
     name: str = "trpo"
-    line_search_decay: float = 0.8
-    max_backtracks: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("algo.line_search_decay", self.line_search_decay, above=0, below=1)
-        check_range("algo.max_backtracks", self.max_backtracks, at_least=0, at_most=10_000)
+    line_search_decay: float = limited(0.8, above=0, below=1)
+    max_backtracks: int = limited(10, at_least=0, at_most=10_000)
 
 
 class TRPO(NaturalGradient):
@@ -40,18 +35,18 @@ class TRPO(NaturalGradient):
 
     def update(self, batch: Batch, progress: float) -> Outcome:
         """Take the longest step of the line search that improves the surrogate within the bound."""
-        config, policy, batch = self.config, self.engine.policy, self.prepared(batch)
-        max_kl = self.follow_schedules(progress)
-        step = self.step(batch, max_kl)
-        if not step.step.any():
-            return self.outcome(step, fraction=0.0, backtracks=0)
+        config, policy = self.config, self.engine.policy
+        batch, max_kl = self.prepared(batch, progress)
+        step, metrics = self.step(batch, max_kl)
+        if not step.any():
+            return self.outcome(metrics, fraction=0.0, backtracks=0)
         vector = policy.actor_parameters.vector.data
         start = vector.clone()
         old = policy.family(batch.old_parameters.double())
 
         @torch.no_grad()
         def evaluate(fraction: float) -> tuple[float, float]:
-            torch.add(start, step.step, alpha=fraction, out=vector)
+            torch.add(start, step, alpha=fraction, out=vector)
             # In float64 after the network: improvement and KL are small differences.
             new = old.at(self.engine.distribution(batch.inputs).parameters.double())
             return float(before - loss(new)), float(old.kl(new).mean())
@@ -66,7 +61,7 @@ class TRPO(NaturalGradient):
         )
         if not fraction:
             vector.copy_(start)
-        return self.outcome(step, fraction, backtracks)
+        return self.outcome(metrics, fraction, backtracks)
 
 
 make = TRPO

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator
-
-from rlkl.algos.base import FixedObjective, Metrics, MinibatchConfig
-from rlkl.algos.first_order import FirstOrder
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.base import FixedObjective, MinibatchConfig
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import surrogate
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice, check_range, check_ranges
+from rlkl.utils.field_types import limited
 
 ROLLBACKS = {"truly_ppo": 5.0, "tr_ppo_rb": 0.05, "tr_ppo": 0.0, "ppo_rb": 0.3}
 """The variants, with the α that the authors use for each in continuous control."""
@@ -33,17 +31,13 @@ class TrulyPPOConfig(MinibatchConfig):
     knob: ClassVar[tuple[str, ...]] = ("clip_kl",)
 
     name: str = "truly_ppo"
-    variant: str = "truly_ppo"
-    clip_kl: float = 0.03
-    clip_ratio: float = 0.2
-    rollback_coefficient: float | None = None
+    variant: str = limited("truly_ppo", choices=ROLLBACKS)
+    clip_kl: float = limited(0.03, above=0)
+    clip_ratio: float = limited(0.2, above=0, below=1)
+    rollback_coefficient: float | None = limited(None, at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("algo.variant", self.variant, ROLLBACKS)
-        check_range("algo.clip_kl", self.clip_kl, above=0)
-        check_range("algo.clip_ratio", self.clip_ratio, above=0, below=1)
-        check_ranges("algo.", self, "rollback_coefficient", at_least=0)
         if self.variant == "tr_ppo" and self.rollback_coefficient:
             raise ConfigError(
                 f"algo.rollback_coefficient={self.rollback_coefficient:g}: algo.variant=tr_ppo has "
@@ -74,6 +68,7 @@ class RollbackSurrogate(FixedObjective):
         given = config.rollback_coefficient
         self.rollback = ROLLBACKS[config.variant] if given is None else given
         self.uses_kl = config.variant != "ppo_rb"
+        self.target_kl = self.clip_kl if self.uses_kl else None
 
     def loss(self, new: NewPolicy, batch: Minibatch) -> Loss:
         """Return minus the objective."""
@@ -94,12 +89,5 @@ class RollbackSurrogate(FixedObjective):
         value = xp.where(is_triggered, (1 + alpha) * bound - alpha * product, product).mean()
         return Loss(-value, -xp.where(is_triggered, -alpha * derivative, derivative))
 
-    @property
-    def metrics(self) -> Metrics:
-        """δ, if the KL triggers."""
-        return {"kl/target": self.clip_kl} if self.uses_kl else {}
 
-
-def make(config: TrulyPPOConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, RollbackSurrogate(config), engine, generator)
+make = maker(RollbackSurrogate)

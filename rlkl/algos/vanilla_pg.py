@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from torch import Generator
-
 from rlkl.algos.base import FirstOrderConfig, FixedObjective
-from rlkl.algos.first_order import FirstOrder
-from rlkl.engines.base import Engine, Loss, Minibatch, NewPolicy
+from rlkl.algos.first_order import maker
+from rlkl.engines.base import Loss, Minibatch, NewPolicy
 from rlkl.numerics.losses import policy_gradient
 
 
@@ -31,6 +29,4 @@ class LogLikelihood(FixedObjective):
         return Loss(-value, -derivative)
 
 
-def make(config: VanillaPGConfig, engine: Engine, generator: Generator) -> FirstOrder:
-    """Make the policy-optimizer."""
-    return FirstOrder(config, LogLikelihood(), engine, generator)
+make = maker(lambda _: LogLikelihood())

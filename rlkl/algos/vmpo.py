@@ -12,7 +12,7 @@ from rlkl.algos.first_order import FirstOrder
 from rlkl.algos.multipliers import Multipliers
 from rlkl.engines.base import Engine, Loss, NewPolicy
 from rlkl.numerics.losses import policy_gradient
-from rlkl.utils.validation import check_ranges
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,12 @@ class VMPOConfig(MinibatchConfig):
     knob: ClassVar[tuple[str, ...]] = ("target_kl", "target_std_kl")
 
     name: str = "vmpo"
-    temperature: float = 1.0
-    target_weight_kl: float = 0.1
-    kl_coefficient: float = 1.0
-    target_kl: float = 0.01
-    target_std_kl: float = 1e-4
-    dual_learning_rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive = (
-            "temperature", "target_weight_kl", "kl_coefficient", "target_kl", "target_std_kl",
-            "dual_learning_rate",
-        )  # fmt: skip
-        check_ranges("algo.", self, *positive, above=0)
+    temperature: float = limited(1.0, above=0)
+    target_weight_kl: float = limited(0.1, above=0)
+    kl_coefficient: float = limited(1.0, above=0)
+    target_kl: float = limited(0.01, above=0)
+    target_std_kl: float = limited(1e-4, above=0)
+    dual_learning_rate: float = limited(0.01, above=0)
 
 
 def sample_weights(advantages: Tensor, temperature: float) -> tuple[Tensor, float]:
@@ -79,12 +71,14 @@ class WeightedLikelihood(LearningObjective):
     A minibatch's `advantages` are B · ψ. A Gaussian's KL has two parts, each with its own α.
     """
 
+    saved = ("temperature", "coefficients")
     uses_entropy = False
 
     def __init__(self, config: VMPOConfig, is_gaussian: bool) -> None:
         self.config = config
         self.uses_kl, self.uses_distribution = not is_gaussian, is_gaussian
         self.targets = [config.target_kl, config.target_std_kl][: 1 + is_gaussian]
+        self.target_kl = sum(self.targets)
         rate = config.dual_learning_rate
         self.temperature = Multipliers([config.temperature], rate)
         self.coefficients = Multipliers([config.kl_coefficient] * len(self.targets), rate)
@@ -103,23 +97,10 @@ class WeightedLikelihood(LearningObjective):
     @property
     def metrics(self) -> Metrics:
         """η, α (of a Gaussian α_μ) and the target KL."""
-        return {
+        return super().metrics | {
             "trust_region/temperature": self.temperature.values[0],
             "kl/coefficient": self.coefficients.values[0],
-            "kl/target": sum(self.targets),
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of η and α."""
-        return {
-            "temperature": self.temperature.state_dict(),
-            "coefficients": self.coefficients.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.temperature.load_state_dict(state["temperature"])
-        self.coefficients.load_state_dict(state["coefficients"])
 
 
 class VMPO(FirstOrder):

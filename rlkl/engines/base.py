@@ -44,45 +44,35 @@ class Minibatch(Protocol):
 
 
 class NewPolicy(Protocol):
-    """π_θ at the rows of a minibatch: all that an objective may depend on."""
+    """π_θ at the rows of a minibatch: all that an objective may depend on.
 
-    @property
-    def xp(self) -> Any:
-        """`numpy` or `torch`, for functions such as `xp.exp` and `xp.minimum`."""
+    Attributes:
+        xp: `numpy` or `torch`, for functions such as `xp.exp` and `xp.minimum`.
+        log_prob: log π_θ(a|s), `[B]`.
+        ratio: r = π_θ(a|s) / π_old(a|s), `[B]`.
+        kl: KL(π_old ‖ π_θ) of each state in nats, `[B]`.
+        reverse_kl: KL(π_θ ‖ π_old) of each state in nats, `[B]`.
+        entropy: H(π_θ) of each state in nats, `[B]`.
+        distribution: π_θ with a graph, for objectives with `uses_distribution`.
+        reference: the same with π_ref in place of π_old, for its `kl` and `reverse_kl`.
+    """
 
-    @property
-    def log_prob(self) -> Array:
-        """Log π_θ(a|s), `[B]`."""
-
-    @property
-    def ratio(self) -> Array:
-        """R = π_θ(a|s) / π_old(a|s), `[B]`."""
-
-    @property
-    def kl(self) -> Array:
-        """KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
-
-    @property
-    def reverse_kl(self) -> Array:
-        """KL(π_θ ‖ π_old) of each state in nats, `[B]`."""
-
-    @property
-    def entropy(self) -> Array:
-        """H(π_θ) of each state in nats, `[B]`."""
-
-    @property
-    def distribution(self) -> Distribution:
-        """π_θ with a graph, for objectives with `uses_distribution`."""
-
-    @property
-    def reference(self) -> "NewPolicy":
-        """The same with π_ref in place of π_old, for its `kl` and `reverse_kl`."""
+    xp: Any
+    log_prob: Array
+    ratio: Array
+    kl: Array
+    reverse_kl: Array
+    entropy: Array
+    distribution: Any
+    reference: Any
 
     def mean_kl(self) -> Any:
         """Return the mean of `kl`."""
+        return self.kl.mean()
 
     def mean_entropy(self) -> Any:
         """Return the mean of `entropy`."""
+        return self.entropy.mean()
 
 
 class Loss(NamedTuple):
@@ -128,18 +118,21 @@ class Objective(Protocol):
 
 
 class EntropyBonus:
-    """An objective's loss minus c · E[H(π_θ)], where c is the coefficient."""
+    """An objective's loss minus c · E[H(π_θ)], where c is the coefficient.
 
-    uses_entropy = True
+    If c is 0 at first, it stays 0, and the loss is that of the objective.
+    """
 
     def __init__(self, objective: Objective, coefficient: float) -> None:
-        self.objective = objective
-        self.coefficient = coefficient
+        self.objective, self.coefficient, self._is_given = objective, coefficient, coefficient > 0
         self.uses_kl, self.uses_distribution = objective.uses_kl, objective.uses_distribution
+        self.uses_entropy = objective.uses_entropy or self._is_given
 
     def loss(self, new: NewPolicy, batch: Any) -> Loss:
         """Return the loss and its derivatives."""
         loss = self.objective.loss(new, batch)
+        if not self._is_given:
+            return loss
         value = loss.value - self.coefficient * new.mean_entropy()
         return loss._replace(value=value, entropy=loss.entropy - self.coefficient / len(batch))
 
@@ -170,7 +163,8 @@ class ReferencePenalty:
 class Engine(Protocol):
     """Evaluates the networks of a policy and differentiates them.
 
-    All engines give the same numbers, up to rounding.
+    All engines give the same numbers, up to rounding. Where an engine has no faster way, torch
+    evaluates the policy's own modules.
 
     Attributes:
         name: `numpy` or `torch`.
@@ -190,20 +184,33 @@ class Engine(Protocol):
         The noise is the action noise of the whole rollout, `[T, N, ...]`.
         """
 
+        def act(t: int, observations: Observations, states: Tensor) -> tuple[Any, Tensor]:
+            distribution, states = self.step(self.policy.tensors(observations), states)
+            return distribution.draw(noise[t]).cpu().numpy(), states
+
+        return act
+
+    @torch.no_grad()
     def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Distribution, Tensor]:
         """Return π(·|s) for encoded observations of N environments, and the states after the step.
 
         The states are those of the memory, `[N, state_size]`.
         """
+        return self.policy.step(observations, states)
 
+    @torch.no_grad()
     def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
         """Return π(·|s) of each row without a graph, in a dtype or the policy's own."""
+        return self.policy.distribution(inputs, dtype)
 
+    @torch.no_grad()
     def values(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
         """Return V(s) of each row, `[B]`, without a graph; see `Policy.values`."""
+        return self.policy.values(inputs, states)
 
     def rows(self, batch: Any, objective: Objective) -> Any:
         """Return a `Batch` in the engine's own form, a `Minibatch`, for an objective's update."""
+        return batch
 
     def policy_gradient(self, objective: Objective, rows: Any) -> Any:
         """Write the gradient of an objective's loss to the actor's gradient; return the loss.
@@ -212,13 +219,23 @@ class Engine(Protocol):
         """
 
     def state_kl(self, rows: Any) -> Tensor:
-        """Return KL(π_old ‖ π_θ) of each state of `rows` in nats, `[B]`, in float64."""
+        """Return KL(π_old ‖ π_θ) of each state of a `Batch` or of `rows`, `[B]`, in float64."""
+        old, new = self._old_and_new(rows)
+        return old.kl(new)
 
     def mean_kl(self, rows: Any) -> float:
         """Return the mean of `state_kl`."""
+        return float(self.state_kl(rows).mean())
 
     def mean_ratio_deviation(self, rows: Any) -> float:
         """Return E[|π_θ(a|s) / π_old(a|s) - 1|] over `rows`, in float64."""
+        (old, new), actions = self._old_and_new(rows), torch.as_tensor(rows.actions)
+        ratio = (new.log_prob(actions) - old.log_prob(actions)).exp()
+        return float((ratio - 1).abs().mean())
+
+    def _old_and_new(self, rows: Any) -> tuple[Distribution, Distribution]:
+        old = self.policy.family(torch.as_tensor(rows.old_parameters).double())
+        return old, old.at(self.distribution(rows.inputs).parameters.double())
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return the Fisher-vector product v ↦ (F + damping · I) v, `[n]`, over the states of rows.
@@ -228,6 +245,7 @@ class Engine(Protocol):
 
     def vector(self, tensor: Tensor) -> Array:
         """Return a vector in the form that `fisher_product` takes."""
+        return tensor
 
     def value_rows(self, batch: Any) -> Any:
         """Return the critic's inputs and targets in the engine's own form, a `Minibatch`."""
@@ -240,9 +258,3 @@ class Engine(Protocol):
         The rows are from `value_rows`, or a minibatch of them; clip and δ are those of
         `value_loss`.
         """
-
-
-def state_kl(engine: Engine, batch: Any) -> Tensor:
-    """Return KL(π_old ‖ π_θ) of each state of a `Batch` in nats, `[B]`, in float64."""
-    old = engine.policy.family(batch.old_parameters.double())
-    return old.kl(old.at(engine.distribution(batch.inputs).parameters.double()))

@@ -7,32 +7,10 @@ import torch
 from torch import Tensor
 
 from rlkl.engines.base import Array, Objective
-from rlkl.engines.torch import TorchEngine, TorchPolicy
+from rlkl.engines.torch import TorchEngine
 from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Distribution
 from rlkl.utils.ranks import Ranks
-
-
-class RankedPolicy(TorchPolicy):
-    """`NewPolicy` at a rank's share of a minibatch; its means are those of the whole minibatch.
-
-    The weight is the share's fraction of the minibatch's rows.
-    """
-
-    def __init__(self, distribution: Distribution, batch: Any, ranks: Ranks, weight: float) -> None:
-        super().__init__(distribution, batch)
-        self._ranks, self._weight = ranks, weight
-
-    def _beside(self, batch: Any) -> TorchPolicy:
-        return RankedPolicy(self.distribution, batch, self._ranks, self._weight)
-
-    def mean_kl(self) -> Tensor:
-        """Return the mean KL of the whole minibatch."""
-        return self._ranks.sum(self._weight * super().mean_kl())
-
-    def mean_entropy(self) -> Tensor:
-        """Return the mean entropy of the whole minibatch."""
-        return self._ranks.sum(self._weight * super().mean_entropy())
 
 
 class Part(NamedTuple):
@@ -55,7 +33,6 @@ class RankedEngine(TorchEngine):
     def __init__(self, policy: Policy, ranks: Ranks) -> None:
         super().__init__(policy, f"{ranks.size} ranks")
         self.ranks = ranks
-        self._weight = 1.0
 
     def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
         """Return π(·|s) of each row; see `Engine.distribution`."""
@@ -101,12 +78,10 @@ class RankedEngine(TorchEngine):
 
     def policy_gradient(self, objective: Objective, rows: Any) -> Any:
         """Write the actor's gradient; return the loss."""
-        share, self._weight = self._share(rows)
+        share, weight = self._share(rows)
+        self._mean = lambda numbers: self.ranks.sum(weight * numbers.mean())
         loss = super().policy_gradient(objective, share)
-        return self._reduced(self.policy.actor_parameters.gradient, loss, self._weight)
-
-    def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:
-        return RankedPolicy(distribution, rows, self.ranks, self._weight)
+        return self._reduced(self.policy.actor_parameters.gradient, loss, weight)
 
     def value_gradient(
         self, rows: Any, value_clip: float | None, huber_delta: float | None = None

@@ -11,83 +11,56 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rlkl.engines.base import Acting, Array, Loss, Objective, state_kl
-from rlkl.envs.observations import Observations
-from rlkl.models.policy import Inputs, Policy
+from rlkl.engines.base import Array, Engine, Loss, NewPolicy, Objective
+from rlkl.models.policy import Policy
 from rlkl.numerics.distributions import Distribution
 from rlkl.numerics.losses import value_loss
 from rlkl.utils.errors import BrokenNetworkError
 
+Mean = Callable[[Tensor], Tensor]
 make_dual: Any = forward_ad.make_dual
 unpack_dual: Any = forward_ad.unpack_dual
 
 
-class TorchPolicy:
-    """`NewPolicy` as tensors without a graph, from a distribution with one and its minibatch."""
+class TorchPolicy(NewPolicy):
+    """`NewPolicy` as tensors without a graph, from a distribution with one and its minibatch.
+
+    `mean` is that over the rows of the minibatch.
+    """
 
     xp = torch
 
-    def __init__(self, distribution: Distribution, batch: Any) -> None:
-        self.distribution, self.batch = distribution, batch
+    def __init__(self, distribution: Distribution, batch: Any, mean: Mean = torch.mean) -> None:
+        self.distribution, self.batch, self.mean = distribution, batch, mean
 
-    @cached_property
-    def _log_prob(self) -> Tensor:
-        return self.distribution.log_prob(self.batch.actions)
+    _old = cached_property(lambda self: self.distribution.at(self.batch.old_parameters))
 
-    @cached_property
-    def _kl(self) -> Tensor:
-        return self.distribution.at(self.batch.old_parameters).kl(self.distribution)
+    # With a graph, and below without.
+    _log_prob = cached_property(lambda self: self.distribution.log_prob(self.batch.actions))
+    _kl = cached_property(lambda self: self._old.kl(self.distribution))
+    _reverse_kl = cached_property(lambda self: self.distribution.kl(self._old))
+    _entropy = cached_property(lambda self: self.distribution.entropy())
 
-    @cached_property
-    def _reverse_kl(self) -> Tensor:
-        return self.distribution.kl(self.distribution.at(self.batch.old_parameters))
-
-    @cached_property
-    def _entropy(self) -> Tensor:
-        return self.distribution.entropy()
+    log_prob = cached_property(lambda self: self._log_prob.detach())
+    ratio = cached_property(lambda self: (self.log_prob - self.batch.old_log_prob).exp())
+    kl = cached_property(lambda self: self._kl.detach())
+    reverse_kl = cached_property(lambda self: self._reverse_kl.detach())
+    entropy = cached_property(lambda self: self._entropy.detach())
 
     @cached_property
     def reference(self) -> "TorchPolicy":
         """The same with π_ref in place of π_old."""
         batch = self.batch
-        return self._beside(replace(batch, old_parameters=batch.reference_parameters))
-
-    def _beside(self, batch: Any) -> "TorchPolicy":
-        return TorchPolicy(self.distribution, batch)
-
-    @cached_property
-    def log_prob(self) -> Tensor:
-        """Log π_θ(a|s), `[B]`."""
-        return self._log_prob.detach()
-
-    @cached_property
-    def ratio(self) -> Tensor:
-        """π_θ(a|s) / π_old(a|s), `[B]`."""
-        ratio: Tensor = (self.log_prob - self.batch.old_log_prob).exp()
-        return ratio
-
-    @cached_property
-    def kl(self) -> Tensor:
-        """KL(π_old ‖ π_θ) in nats, `[B]`."""
-        return self._kl.detach()
-
-    @cached_property
-    def reverse_kl(self) -> Tensor:
-        """KL(π_θ ‖ π_old) in nats, `[B]`."""
-        return self._reverse_kl.detach()
-
-    @cached_property
-    def entropy(self) -> Tensor:
-        """The entropy in nats, `[B]`."""
-        return self._entropy.detach()
+        batch = replace(batch, old_parameters=batch.reference_parameters)
+        return TorchPolicy(self.distribution, batch, self.mean)
 
     def mean_kl(self) -> Tensor:
         """Return the mean of `kl`."""
-        return self.kl.mean()
+        return self.mean(self.kl)
 
     def mean_entropy(self) -> Tensor:
         """Return the mean of `entropy`."""
-        return self.entropy.mean()
+        return self.mean(self.entropy)
 
     def backward(self, loss: Loss, *further: tuple[Tensor, Tensor]) -> None:
         """Backpropagate a loss from its derivatives, and from further tensors with theirs."""
@@ -106,11 +79,6 @@ class TorchPolicy:
             pairs.append((loss.torch_term, torch.ones_like(loss.torch_term)))
         roots, derivatives = zip(*pairs, strict=True)
         torch.autograd.backward(roots, derivatives)
-
-
-def twice_differentiable() -> Any:
-    """Return a context in which attention has the derivatives that a Fisher matrix needs."""
-    return sdpa_kernel(SDPBackend.MATH)
 
 
 def _tangent_by_backward(
@@ -146,8 +114,8 @@ def _is_tangent(
     return abs(float((tangent * u).sum() - terms.sum())) <= 1e-4 * scale
 
 
-class TorchEngine:
-    """Evaluates and differentiates with torch; see `Engine`."""
+class TorchEngine(Engine):
+    """Differentiates with torch, and evaluates the policy's own modules; see `Engine`."""
 
     name = "torch"
     can_fork = False
@@ -155,70 +123,25 @@ class TorchEngine:
     def __init__(self, policy: Policy, reason: str = "") -> None:
         self.policy = policy
         self.reason = reason
+        self._mean: Mean = torch.mean
         self._has_forward_mode = True
-
-    def act(self, noise: Tensor) -> Acting:
-        """Return a function that samples actions; see `Engine.act`."""
-
-        def act(t: int, observations: Observations, states: Tensor) -> tuple[Any, Tensor]:
-            distribution, states = self.step(self.policy.tensors(observations), states)
-            return distribution.draw(noise[t]).cpu().numpy(), states
-
-        return act
-
-    @torch.no_grad()
-    def step(self, observations: dict[str, Tensor], states: Tensor) -> tuple[Distribution, Tensor]:
-        """Return π(·|s) of one step; see `Engine.step`."""
-        return self.policy.step(observations, states)
-
-    @torch.no_grad()
-    def distribution(self, inputs: Inputs, dtype: torch.dtype | None = None) -> Distribution:
-        """Return π(·|s) of each row; see `Engine.distribution`."""
-        return self.policy.distribution(inputs, dtype)
-
-    @torch.no_grad()
-    def values(self, inputs: Inputs, states: Tensor | None = None) -> Tensor:
-        """Return V(s) of each row, `[B]`."""
-        return self.policy.values(inputs, states)
-
-    def rows(self, batch: Any, objective: Objective) -> Any:
-        """Return the batch."""
-        return batch
 
     def policy_gradient(self, objective: Objective, rows: Any) -> Any:
         """Write the actor's gradient; return the loss."""
         policy = self.policy
         policy.actor_parameters.gradient.zero_()
         if not policy.config.share_encoder:
-            new = self._new_policy(policy.distribution(rows.inputs), rows)
+            new = TorchPolicy(policy.distribution(rows.inputs), rows, self._mean)
             loss = objective.loss(new, rows)
             new.backward(loss)
             return loss.value
         distribution, values = policy.distribution_and_values(rows.inputs)
-        new = self._new_policy(distribution, rows)
+        new = TorchPolicy(distribution, rows, self._mean)
         loss = objective.loss(new, rows)
         weight = policy.config.shared_value_coefficient
         value_term, derivative = value_loss(torch, values.detach(), rows.old_values, rows.returns)
         new.backward(loss, (values, weight * derivative))
         return loss.value + weight * value_term
-
-    def _new_policy(self, distribution: Distribution, rows: Any) -> TorchPolicy:
-        return TorchPolicy(distribution, rows)
-
-    def state_kl(self, rows: Any) -> Tensor:
-        """Return KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
-        return state_kl(self, rows)
-
-    def mean_kl(self, rows: Any) -> float:
-        """Return the mean KL(π_old ‖ π_θ) in nats."""
-        return float(self.state_kl(rows).mean())
-
-    def mean_ratio_deviation(self, rows: Any) -> float:
-        """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""
-        old = self.policy.family(rows.old_parameters.double())
-        new = old.at(self.distribution(rows.inputs).parameters.double())
-        ratio = (new.log_prob(rows.actions) - old.log_prob(rows.actions)).exp()
-        return float((ratio - 1).abs().mean())
 
     def fisher_product(self, rows: Any, damping: float) -> Callable[[Array], Array]:
         """Return products with F = Jᵀ M J + damping · I.
@@ -235,7 +158,8 @@ class TorchEngine:
             for name, tensor in policy.actor.named_parameters()
             if tensor.requires_grad
         }
-        with policy.past_bounds(), twice_differentiable():
+        # Of attention, only this kernel has the derivatives that a Fisher matrix needs.
+        with policy.past_bounds(), sdpa_kernel(SDPBackend.MATH):
             outputs = policy.outputs(inputs)
         at = outputs.detach().requires_grad_()
         new = policy.masked(at, inputs.observations)
@@ -243,7 +167,7 @@ class TorchEngine:
         (slope,) = torch.autograd.grad(mean_kl, at, create_graph=True)
 
         def tangent_of(parts: list[Tensor]) -> Tensor:
-            with forward_ad.dual_level(), twice_differentiable():
+            with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
                 pairs = zip(named.items(), parts, strict=True)
                 duals = {name: make_dual(tensor, part) for (name, tensor), part in pairs}
                 tangent: Tensor = unpack_dual(policy.outputs(inputs, duals)).tangent
@@ -266,10 +190,6 @@ class TorchEngine:
             return torch.cat([g.reshape(-1) for g in back]).add_(vector, alpha=damping)
 
         return product
-
-    def vector(self, tensor: Tensor) -> Array:
-        """Return the tensor."""
-        return tensor
 
     def value_rows(self, batch: Any) -> Any:
         """Return the batch; with a shared encoder, features replace the observations."""

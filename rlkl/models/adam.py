@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from rlkl.models.flat_parameters import FlatParameters, in_shared_memory
-from rlkl.utils.validation import check_range, check_ranges
+from rlkl.utils.state import Stateful
 
 
-class Adam:
+class Adam(Stateful):
     """Adam on one parameter vector (Kingma & Ba 2015, algorithm 1), after gradient clipping.
 
     With the step number t: m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²,
@@ -23,6 +23,8 @@ class Adam:
     overhead of those classes. Its state is in memory that forked processes share. The learning rate
     may change between steps.
     """
+
+    saved = ("first_moment", "second_moment", "num_steps")
 
     def __init__(
         self,
@@ -91,31 +93,6 @@ class Adam:
                 with np.errstate(invalid="ignore"):
                     array *= scale
         return length
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the moments and the number of steps."""
-        return {
-            "first_moment": self.first_moment,
-            "second_moment": self.second_moment,
-            "num_steps": self.num_steps,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
-
-
-def check_adam(section: str, config: Any) -> None:
-    """Check the hyperparameters of Adam in a section of the config, such as `algo.`.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    check_ranges(section, config, "learning_rate", "max_grad_norm", "adam_epsilon", above=0)
-    fractions = "learning_rate_warmup", "adam_beta1", "adam_beta2"
-    check_ranges(section, config, *fractions, at_least=0, below=1)
-    check_range(f"{section}weight_decay", config.weight_decay, at_least=0)
 
 
 def make_adam(parameters: FlatParameters, config: Any) -> Adam:

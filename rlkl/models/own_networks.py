@@ -149,7 +149,7 @@ def make_own_encoder(
     with _seeded(generator):
         module, label = _made(config, "encoder", view.shapes)
         encoder = OwnNetwork(module, label, view)
-        return encoder, check_network(encoder, label, _observations(view), None)
+        return encoder, check_network(encoder, _observations(view), None)
 
 
 def make_own_head(
@@ -159,12 +159,7 @@ def make_own_head(
     with _seeded(generator):
         module, label = _made(config, "actor_head", features, outputs)
         head = OwnNetwork(module, label)
-
-        def example(rows: int, random: Generator | None) -> Tensor:
-            blank = torch.zeros(rows, features)
-            return blank if random is None else torch.randn(blank.shape, generator=random)
-
-        check_network(head, label, example, outputs)
+        check_network(head, torch.zeros(3, features), outputs)
     return head
 
 
@@ -182,7 +177,7 @@ def make_own_actor_critic(
                     f"{label}: its part {part!r} is {type(found).__name__}; expected a torch module"
                 )
             network = OwnNetwork(found, f"{label}, {part}", view)
-            check_network(network, network.label, _observations(view), width)
+            check_network(network, _observations(view), width)
             networks.append(network)
     actor, critic = networks
     return actor, critic
@@ -229,25 +224,22 @@ def _made(config: PolicyConfig, key: str, *arguments: Any) -> tuple[nn.Module, s
     return module, label
 
 
-def _observations(view: View) -> Callable[[int, Generator | None], dict[str, Tensor]]:
-    def example(rows: int, random: Generator | None) -> dict[str, Tensor]:
-        width = 1 + max(view.columns) if view.columns else view.vector_size
-        found = {VECTOR: torch.zeros(rows, width)} if view.vector_size else {}
-        found |= {
-            key: torch.zeros(rows, *shape, dtype=torch.uint8) for key, shape in view.images.items()
-        }
-        for tensor in found.values() if random is not None else ():
-            is_image = tensor.dtype == torch.uint8
-            tensor.random_(256, generator=random) if is_image else tensor.normal_(generator=random)
-        return found
-
-    return example
+def _observations(view: View) -> dict[str, Tensor]:
+    """Return three observations of zeros."""
+    width = 1 + max(view.columns) if view.columns else view.vector_size
+    images = {key: torch.zeros(3, *s, dtype=torch.uint8) for key, s in view.images.items()}
+    return ({VECTOR: torch.zeros(3, width)} if view.vector_size else {}) | images
 
 
-def check_network(
-    network: nn.Module, label: str, example: Callable[[int, Generator | None], Any],
-    width: int | None,
-) -> int:  # fmt: skip
+def _random(zeros: Any, generator: Generator) -> Any:
+    if isinstance(zeros, dict):
+        return {key: _random(tensor, generator) for key, tensor in zeros.items()}
+    if zeros.dtype == torch.uint8:
+        return torch.empty_like(zeros).random_(256, generator=generator)
+    return torch.randn(zeros.shape, generator=generator)
+
+
+def check_network(network: OwnNetwork, zeros: Any, width: int | None) -> int:
     """Check that a module is a function of each row, with finite outputs `[B, width]`.
 
     An update starts at π_θ = π_old only if a forward pass changes nothing in the module, draws no
@@ -255,18 +247,16 @@ def check_network(
 
     Args:
         network: of the user.
-        label: for messages.
-        example: returns rows of inputs: 0, or random with a generator.
+        zeros: three rows of inputs.
         width: of the outputs; None for any. The width is returned.
 
     Raises:
         ConfigError: naming what was expected.
     """
-    random = Generator().manual_seed(0)
-    rows = example(3, random)
+    label, rows = network.label, _random(zeros, Generator().manual_seed(0))
     first = {k: v[:2] for k, v in rows.items()} if isinstance(rows, dict) else rows[:2]
     try:
-        at_zero = network(example(3, None))  # lazy modules make their parameters here
+        at_zero = network(zeros)  # lazy modules make their parameters here
         before = {name: tensor.clone() for name, tensor in network.named_buffers()}
         outputs, again, alone = network(rows), network(rows), network(first)
     except BrokenNetworkError as error:

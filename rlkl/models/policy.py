@@ -20,13 +20,14 @@ from rlkl.models.network import Inputs, Network, make_networks
 from rlkl.models.policy_config import PolicyConfig
 from rlkl.numerics.distributions import DiagonalGaussian, Distribution
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.state import Stateful
 
 __all__ = ["Inputs", "Network", "Policy", "PolicyConfig"]
 
 FEATURES = "features"  # key of a shared encoder's features, `[B, F]`, which replace observations
 
 
-class Policy:
+class Policy(Stateful):
     """The actor π(a|s) and the critic V(s).
 
     A policy with memory has a state of `state_size` numbers for each environment: the actor's
@@ -43,6 +44,8 @@ class Policy:
         ConfigError: an action space without a distribution, or an encoder without parameters to
             share.
     """
+
+    saved = ("actor", "critic")
 
     def __init__(
         self,
@@ -232,12 +235,3 @@ class Policy:
     def tensors(self, observations: dict[str, Any]) -> dict[str, Tensor]:
         """Return encoded observations as tensors."""
         return {key: self.tensor(array) for key, array in observations.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all parameters by name."""
-        return {"actor": self.actor.state_dict(), "critic": self.critic.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the parameters in place."""
-        self.actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])

@@ -7,10 +7,11 @@ from rlkl.envs.actions import BOX_DISTRIBUTIONS
 from rlkl.models.networks import ACTIVATIONS, IMAGE_ENCODERS
 from rlkl.models.recurrent import MEMORIES
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields
-from rlkl.utils.validation import check_choice, check_range, check_text
+from rlkl.utils.field_types import check_fields, limited
+from rlkl.utils.validation import check_range, check_text
 
 ENGINES = ("auto", "numpy", "torch")
+LARGEST_SIZE = 65536  # of a layer, or of a sequence
 
 OWN_NETWORKS = ("encoder", "actor_head", "actor_critic")
 """Keys that choose registered networks, with arguments in `KEY_kwargs`."""
@@ -72,29 +73,29 @@ class PolicyConfig:
     actor_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
     critic_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
     encoder_hidden_sizes: list[int] = field(default_factory=list)
-    image_encoder: str = "auto"
-    image_features: int = 512
-    pixel_scale: float = 255.0
+    image_encoder: str = limited("auto", choices=IMAGE_ENCODERS)
+    image_features: int = limited(512, at_least=1, at_most=LARGEST_SIZE)
+    pixel_scale: float = limited(255.0, above=0)
     share_encoder: bool = False
-    shared_value_coefficient: float = 0.5
-    memory: str = "none"
-    memory_size: int = 64
-    sequence_length: int = 32
-    activation: str = "tanh"
+    shared_value_coefficient: float = limited(0.5, at_least=0)
+    memory: str = limited("none", choices=MEMORIES)
+    memory_size: int = limited(64, at_least=1, at_most=LARGEST_SIZE)
+    sequence_length: int = limited(32, at_least=1, at_most=LARGEST_SIZE)
+    activation: str = limited("tanh", choices=ACTIVATIONS)
     actor_layer_norm: bool = False
     critic_layer_norm: bool = False
-    initialization: str = "orthogonal"
-    hidden_gain: float = 2**0.5
-    actor_gain: float = 0.01
-    critic_gain: float = 1.0
-    box_distribution: str = "gaussian"
+    initialization: str = limited("orthogonal", choices=("orthogonal", "uniform"))
+    hidden_gain: float = limited(2**0.5, above=0)
+    actor_gain: float = limited(0.01, above=0)
+    critic_gain: float = limited(1.0, above=0)
+    box_distribution: str = limited("gaussian", choices=BOX_DISTRIBUTIONS)
     clip_actions: bool = True
     scale_actions: bool = True
     state_dependent_std: bool = False
     log_std: float = 0.0
-    log_std_min: float = -20.0
+    log_std_min: float = limited(-20.0, at_least=-20, at_most=5)
     log_std_max: float = 2.0
-    engine: str = "auto"
+    engine: str = limited("auto", choices=ENGINES)
     actor_observation_keys: list[str] = field(default_factory=list)
     critic_observation_keys: list[str] = field(default_factory=list)
     encoder: str = ""
@@ -110,14 +111,7 @@ class PolicyConfig:
         self._check_own_networks()
         for key in ("actor_hidden_sizes", "critic_hidden_sizes", "encoder_hidden_sizes"):
             for size in getattr(self, key):
-                check_range(f"policy.{key}", size, at_least=1, at_most=65536)
-        for key in ("image_features", "memory_size", "sequence_length"):
-            check_range(f"policy.{key}", getattr(self, key), at_least=1, at_most=65536)
-        check_choice("policy.image_encoder", self.image_encoder, IMAGE_ENCODERS)
-        check_choice("policy.memory", self.memory, MEMORIES)
-        check_choice("policy.activation", self.activation, ACTIVATIONS)
-        check_choice("policy.initialization", self.initialization, ("orthogonal", "uniform"))
-        check_choice("policy.box_distribution", self.box_distribution, BOX_DISTRIBUTIONS)
+                check_range(f"policy.{key}", size, at_least=1, at_most=LARGEST_SIZE)
         if not self.clip_actions and self.box_distribution != "gaussian":
             raise ConfigError(
                 "policy.clip_actions=false: has no effect with policy.box_distribution="
@@ -136,11 +130,6 @@ class PolicyConfig:
                     f"policy.{name}_layer_norm=true: there is no hidden layer to normalize; set "
                     f"policy.{name}_hidden_sizes=[64], or leave it out"
                 )
-        check_choice("policy.engine", self.engine, ENGINES)
-        for key in ("pixel_scale", "hidden_gain", "actor_gain", "critic_gain"):
-            check_range(f"policy.{key}", getattr(self, key), above=0)
-        check_range("policy.shared_value_coefficient", self.shared_value_coefficient, at_least=0)
-        check_range("policy.log_std_min", self.log_std_min, at_least=-20, at_most=5)
         check_range("policy.log_std_max", self.log_std_max, at_least=self.log_std_min, at_most=5)
         check_range(
             "policy.log_std", self.log_std, at_least=self.log_std_min, at_most=self.log_std_max

@@ -1,13 +1,16 @@
 """What the hyperparameters and objectives of all algorithms share."""
 
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
+import torch
 from learning_loop import config_of
 
 from rlkl.algos import ALGORITHMS
-from rlkl.algos.base import AlgoConfig, with_entropy_bonus
+from rlkl.algos.base import AlgoConfig
 from rlkl.algos.vanilla_pg import LogLikelihood
+from rlkl.engines.base import EntropyBonus, Loss
 from rlkl.utils.errors import ConfigError
 
 
@@ -26,9 +29,11 @@ def test_entropy_coefficient_is_finite_and_not_negative(coefficient: float) -> N
 
 def test_objective_without_entropy_bonus_is_unchanged() -> None:
     objective = LogLikelihood()
-    assert with_entropy_bonus(objective, AlgoConfig()) is objective
-    assert not objective.uses_entropy
-    assert with_entropy_bonus(objective, AlgoConfig(entropy_coefficient=0.1)).uses_entropy
+    without, with_bonus = EntropyBonus(objective, 0.0), EntropyBonus(objective, 0.1)
+    loss = Loss(1.0, torch.zeros(1))
+    objective.loss = lambda new, batch: loss  # type: ignore[method-assign]
+    assert without.loss(SimpleNamespace(), []) is loss  # type: ignore[arg-type]
+    assert (without.uses_entropy, with_bonus.uses_entropy) == (False, True)
 
 
 def test_fixed_objective_has_neither_metrics_nor_state() -> None:

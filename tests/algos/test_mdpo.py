@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from torch import Tensor
 
-from rlkl.algos.mdpo import MirrorDescentObjective
+from rlkl.algos.mdpo import MDPOConfig, MirrorDescentObjective
 from rlkl.engines.torch import TorchPolicy
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian
 from rlkl.rollouts.batch import Batch
@@ -23,7 +23,7 @@ from rlkl.rollouts.batch import Batch
 def test_bandit_has_known_loss_and_derivatives() -> None:
     batch = coin((2.0, -1.0))
     new = Categorical(torch.tensor([[0.7, 0.3]] * 2, dtype=torch.float64).log())
-    loss = MirrorDescentObjective(0.5).loss(TorchPolicy(new, batch), batch)
+    loss = MirrorDescentObjective(MDPOConfig(step_size=0.5)).loss(TorchPolicy(new, batch), batch)
     # E[r · A] is 1.1; KL(π ‖ π_old) is 0.7 ln 1.4 + 0.3 ln 0.6 = 0.082283
     assert float(loss.value) == pytest.approx(-1.1 + 2 * 0.082283, abs=1e-6)
     assert loss.log_prob.tolist() == pytest.approx([-1.4, 0.3], rel=1e-12)
@@ -37,7 +37,7 @@ def test_gaussian_has_known_loss() -> None:
     old_log_prob = DiagonalGaussian(old).log_prob(action)
     batch = Batch(inputs, action, zeros + 2, zeros, old, old_log_prob, zeros)
     new = DiagonalGaussian(torch.tensor([[1.0, math.log(2)]], dtype=torch.float64))
-    loss = MirrorDescentObjective(0.5).loss(TorchPolicy(new, batch), batch)
+    loss = MirrorDescentObjective(MDPOConfig(step_size=0.5)).loss(TorchPolicy(new, batch), batch)
     # r = √e / 2; KL(N(1, 2²) ‖ N(0, 1)) is ½ (4 + 1 - 1 - 2 ln 2) = 1.306853, its reverse 0.443147
     assert float(loss.value) == pytest.approx(-1.648721 + 2 * 1.306853, abs=1e-6)
 
@@ -64,7 +64,7 @@ def exact_bandit() -> Batch:
     ],
 )
 def test_converged_bandit_has_the_closed_form(step_size: float, expected: list[float]) -> None:
-    batch, objective = exact_bandit(), MirrorDescentObjective(step_size)
+    batch, objective = exact_bandit(), MirrorDescentObjective(MDPOConfig(step_size=step_size))
 
     def loss_and_gradient(at: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         logits = torch.tensor(at, requires_grad=True)

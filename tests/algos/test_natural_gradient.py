@@ -129,7 +129,7 @@ def test_inexact_direction_is_scaled_by_true_curvature(
     batch = batch_for(policy, "gaussian")
     start = policy.actor_parameters.vector.detach().clone()
     gradient = NaturalGradient(TRPOConfig(), make_engine(policy), Generator().manual_seed(0))
-    step = gradient.step(gradient.prepared(batch), 0.01).step
+    step, _ = gradient.step(*gradient.prepared(batch, 0.0))
     direction = -policy.actor_parameters.gradient.clone()
     direction[::2] = 0
     cosine = float(step @ direction / (step.norm() * direction.norm()))
@@ -147,9 +147,13 @@ def test_natural_step_handles_advantages_of_any_size(size: float, engine: str) -
     batch = batch_for(policy, "gaussian")
     config = NPGConfig(advantage_standardization="none", cg_residual_tolerance=1e-4)
     natural = NaturalGradient(config, make_engine(policy), Generator().manual_seed(0))
-    step = natural.step(batch, 0.01)
-    scaled = natural.step(replace(batch, advantages=size * batch.advantages), 0.01)
-    assert step.step.norm() > 0.01
-    torch.testing.assert_close(scaled.step, step.step, rtol=1e-3, atol=1e-6)
-    for name in ("expected_improvement", "gradient_norm", "cg_residual"):
-        assert getattr(scaled, name) == pytest.approx(size * getattr(step, name), rel=1e-2), name
+    step, metrics = natural.step(batch, 0.01)
+    scaled, others = natural.step(replace(batch, advantages=size * batch.advantages), 0.01)
+    assert step.norm() > 0.01
+    torch.testing.assert_close(scaled, step, rtol=1e-3, atol=1e-6)
+    for name in (
+        "trust_region/expected_improvement",
+        "optim/grad_norm",
+        "trust_region/cg_residual",
+    ):
+        assert others[name] == pytest.approx(size * metrics[name], rel=1e-2), name

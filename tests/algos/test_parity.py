@@ -29,7 +29,6 @@ from rlkl.algos.npg import NPGConfig
 from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import VanillaPGConfig
-from rlkl.engines.base import state_kl
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import VECTOR
 from rlkl.envs.vector_env import VectorEnvironment
@@ -419,11 +418,11 @@ def test_trpo_keeps_kl_that_sb3_contrib_exceeds() -> None:
     logged = theirs.train()
     update_actor(policy, batch, trpo(0.01, 0.03))
     our_step, their_step = actor(policy) - start, theirs.actor - start
-    assert 0.008 < float(state_kl(make_engine(policy), batch).mean()) <= 0.01
+    assert 0.008 < float(make_engine(policy).state_kl(batch).mean()) <= 0.01
     assert relative_difference(3**0.5 * our_step, their_step) < 1e-8
     policy.actor_parameters.vector.data.copy_(theirs.actor)
     assert logged["train/kl_divergence_loss"] <= 0.01
-    assert 0.024 < float(state_kl(make_engine(policy), batch).mean()) <= 0.03
+    assert 0.024 < float(make_engine(policy).state_kl(batch).mean()) <= 0.03
 
 
 def test_sb3_contrib_bounds_reverse_kl_instead() -> None:
@@ -431,13 +430,13 @@ def test_sb3_contrib_bounds_reverse_kl_instead() -> None:
     theirs = trpo_of_sb3_contrib("Target", policy, rollout, 1.0, 0.1)
     theirs.train()
     update_actor(policy, batch, trpo(3.0, 0.3))
-    assert float(state_kl(make_engine(policy), batch).mean()) <= 3
+    assert float(make_engine(policy).state_kl(batch).mean()) <= 3
     policy.actor_parameters.vector.data.copy_(theirs.actor)
     with torch.no_grad():
         new = policy.distribution(batch.inputs)
         reverse_kl = float(new.kl(policy.family(batch.old_parameters)).mean())
     assert reverse_kl <= 3
-    assert float(state_kl(make_engine(policy), batch).mean()) > 4, CASE_CHANGED
+    assert float(make_engine(policy).state_kl(batch).mean()) > 4, CASE_CHANGED
 
 
 # Tianshou

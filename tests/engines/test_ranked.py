@@ -13,7 +13,7 @@ from torch import Generator
 from rlkl.algos import ALGORITHMS, make_policy_optimizer
 from rlkl.algos.base import LearningObjective
 from rlkl.algos.critic import CriticConfig, CriticFit
-from rlkl.engines.base import Loss, NewPolicy, state_kl
+from rlkl.engines.base import Loss, NewPolicy
 from rlkl.engines.ranked import RankedEngine
 from rlkl.engines.torch import TorchEngine
 from rlkl.utils.ranks import ALONE, Ranks
@@ -38,7 +38,7 @@ def updated(ranks: Ranks, name: str, kind: str, size: int = SIZE) -> dict[str, A
         "critic": policy.critic_parameters.vector.detach().numpy().copy(),
         "values": engine.values(batch.inputs).numpy() if not policy.state_size else np.zeros(1),
         "metrics": np.array([metrics[key] for key in sorted(metrics)]),
-        "kl": float(state_kl(engine, batch).mean()),
+        "kl": float(engine.state_kl(batch).mean()),
         "ratio deviation": engine.mean_ratio_deviation(batch),
     }
 

@@ -21,8 +21,7 @@ from torch import Generator
 
 import rlkl
 from rlkl.algos import ALGORITHMS
-from rlkl.algos.base import set_entropy_coefficient, with_entropy_bonus
-from rlkl.engines.base import EntropyBonus, Loss, ReferencePenalty
+from rlkl.engines.base import Loss, ReferencePenalty
 from rlkl.engines.make import make_engine
 from rlkl.engines.torch import TorchPolicy
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian
@@ -311,9 +310,13 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], said: str) ->
 def test_entropy_bonus_keeps_its_schedule() -> None:
     schedule = {"entropy_coefficient": 0.5, "entropy_coefficient_schedule": "linear"}
     algo = rlkl.PPOClipConfig(**schedule)  # type: ignore[arg-type]
-    bonus = with_entropy_bonus(Nothing(), algo)
-    set_entropy_coefficient(ReferencePenalty(bonus, 1.0, DIRECTIONS[0]), algo, 0.5)
-    assert isinstance(bonus, EntropyBonus) and bonus.coefficient == 0.25
+    policy = policy_of("categorical")
+    batch = batch_for(policy, "categorical")
+    batch = replace(batch, reference_parameters=batch.old_parameters)
+    optimizer: Any = rlkl.make_policy_optimizer(algo, make_engine(policy), Generator())
+    optimizer.penalize(1.0, DIRECTIONS[0])
+    optimizer.update(batch, 0.5)
+    assert optimizer.bonus.coefficient == 0.25
 
 
 def test_penalty_passes_on_what_its_objective_uses() -> None:

@@ -1,7 +1,7 @@
 """The quantities of `numerics.distributions` in NumPy, with derivatives to the parameters."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any, Self
@@ -9,18 +9,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkl.engines.base import Loss
+from rlkl.engines.base import Loss, NewPolicy
 from rlkl.engines.numpy.rows import Rows
 from rlkl.numerics.distributions import Distribution
 
 Array = NDArray[np.floating[Any]]
 
 
-class ClosedForm(ABC):
+class ClosedForm(NewPolicy):
     """`NewPolicy` for a family with closed forms, from its parameters `[B, P]` and a minibatch."""
 
-    xp: Any = np
-    log_prob: Array
+    xp = np
+    ratio = cached_property(lambda self: np.exp(self.log_prob - self._old_log_prob))
 
     def __init__(self, parameters: Array, rows: Rows) -> None:
         self._old_log_prob = rows.old_log_prob
@@ -34,6 +34,11 @@ class ClosedForm(ABC):
     @abstractmethod
     def derivative(self, loss: Loss) -> Array:
         """Return ∂loss/∂parameters, `[B, P]`."""
+
+    @staticmethod
+    @abstractmethod
+    def fisher(parameters: Array, changes: Array) -> Array:
+        """Return F u of each row, `[B, P]`, with the Fisher matrix F of the parameters."""
 
     @cached_property
     def reference(self) -> Self:
@@ -53,27 +58,6 @@ class ClosedForm(ABC):
             )
             derivative += self.reference.derivative(of_reference)
         return derivative
-
-    @property
-    @abstractmethod
-    def kl(self) -> Array:
-        """KL(π_old ‖ π_θ) in nats, `[B]`."""
-
-    @property
-    @abstractmethod
-    def reverse_kl(self) -> Array:
-        """KL(π_θ ‖ π_old) in nats, `[B]`."""
-
-    @property
-    @abstractmethod
-    def entropy(self) -> Array:
-        """The entropy in nats, `[B]`."""
-
-    @cached_property
-    def ratio(self) -> Array:
-        """π_θ(a|s) / π_old(a|s), `[B]`."""
-        ratio: Array = np.exp(self.log_prob - self._old_log_prob)
-        return ratio
 
     @cached_property
     def distribution(self) -> Distribution:
@@ -137,20 +121,14 @@ class CategoricalForm(ClosedForm):
         """The entropy in nats, `[B]`."""
         return -_row_sums(self._p * self._finite_log_p)
 
-    @cached_property
-    def _old_p(self) -> Array:
-        old_p: Array = np.exp(self._old_parameters)
-        return old_p
+    _old_p = cached_property(lambda self: np.exp(self._old_parameters))
+    _finite_log_p = property(lambda self: np.where(self._p > 0, self._log_p, 0))
 
     @cached_property
     def _log_ratio(self) -> Array:
         """Log π - log π_old, 0 where π is 0."""
         with np.errstate(invalid="ignore"):  # inf - inf where both are masked
             return np.where(self._p > 0, self._log_p - self._old_parameters, 0)
-
-    @property
-    def _finite_log_p(self) -> Array:
-        return np.where(self._p > 0, self._log_p, 0)
 
     def derivative(self, loss: Loss) -> Array:
         """Return ∂loss/∂logits, `[B, A]`."""
@@ -166,6 +144,13 @@ class CategoricalForm(ClosedForm):
             centered = self._finite_log_p + self.entropy[:, None]
             derivative -= _column(loss.entropy) * self._p * centered
         return derivative
+
+    @staticmethod
+    def fisher(parameters: Array, changes: Array) -> Array:
+        """Return F u with F = diag(π) - π πᵀ for logits, `[B, A]`."""
+        p = _log_softmax(parameters)[1]
+        weighted: Array = p * changes
+        return weighted - p * _row_sums(weighted)[:, None]
 
 
 class GaussianForm(ClosedForm):
@@ -239,6 +224,14 @@ class GaussianForm(ClosedForm):
             of_log_std += _column(loss.entropy)
         return derivative
 
+    @staticmethod
+    def fisher(parameters: Array, changes: Array) -> Array:
+        """Return F u with F = diag(1/σ², 2) for (μ, log σ), `[B, 2D]`."""
+        size = parameters.shape[1] // 2
+        images = 2 * changes
+        np.multiply(changes[:, :size], np.exp(-2 * parameters[:, size:]), out=images[:, :size])
+        return images
+
 
 def _is_zero(number: float | Array) -> bool:
     return not isinstance(number, np.ndarray) and not number
@@ -248,25 +241,10 @@ def _column(number: float | Array) -> float | Array:
     return number[:, None] if isinstance(number, np.ndarray) else number
 
 
-def categorical_fisher(parameters: Array, changes: Array) -> Array:
-    """Return F u of each row, with the Fisher matrix F = diag(π) - π πᵀ of logits, `[B, A]`."""
-    p = _log_softmax(parameters)[1]
-    weighted: Array = p * changes
-    return weighted - p * _row_sums(weighted)[:, None]
-
-
 def two_action_root(parameters: Array) -> Array:
     """Return e = √(π₀ π₁) · (1, -1), with which F = e eᵀ is the Fisher matrix of two logits."""
     root: Array = np.sqrt(np.multiply.reduce(_log_softmax(parameters)[1], 1))
     return np.stack((root, -root), 1)
-
-
-def gaussian_fisher(parameters: Array, changes: Array) -> Array:
-    """Return F u of each row, with the Fisher matrix F = diag(1/σ², 2) of (μ, log σ), `[B, 2D]`."""
-    size = parameters.shape[1] // 2
-    images = 2 * changes
-    np.multiply(changes[:, :size], np.exp(-2 * parameters[:, size:]), out=images[:, :size])
-    return images
 
 
 def _log_softmax(logits: Array) -> tuple[Array, Array]:

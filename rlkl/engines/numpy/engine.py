@@ -14,12 +14,10 @@ from rlkl.engines.numpy.distributions import (
     CategoricalForm,
     ClosedForm,
     GaussianForm,
-    categorical_fisher,
-    gaussian_fisher,
     two_action_root,
 )
 from rlkl.engines.numpy.mlp import SUPPORTED_ACTIVATIONS, Perceptron
-from rlkl.engines.numpy.network import FreeStdHead, Head, NumpyNetwork, StateStdHead
+from rlkl.engines.numpy.network import FreeStdHead, Head, NumpyNetwork, StateStdHead, silently
 from rlkl.engines.numpy.rows import Rows
 from rlkl.engines.torch import TorchEngine, TorchPolicy
 from rlkl.envs.observations import ACTION_MASK, VECTOR, Observations
@@ -30,8 +28,11 @@ from rlkl.models.policy import Inputs, Policy
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
 from rlkl.numerics.losses import value_loss
 
-# No warnings about overflow, as in torch: the report shows nonfinite numbers.
-_silently = np.errstate(all="ignore")
+FORMS: dict[Any, type[ClosedForm]] = {
+    Categorical: CategoricalForm,
+    DiagonalGaussian: GaussianForm,
+    TanhGaussian: GaussianForm,  # except for its entropy
+}
 
 
 def unsupported(policy: Policy) -> str:
@@ -87,7 +88,7 @@ class NumpyEngine(TorchEngine):
         else:
             draw = self._draw(noise)
         if not policy.actor_parameters.vector.abs().max() < 1e12:
-            draw = _silently(draw)
+            draw = silently(draw)
         return lambda t, observations, states: (draw(t, observations), states)
 
     def _draw(self, noise: Tensor) -> Callable[[int, Observations], NDArray[Any]]:
@@ -135,14 +136,9 @@ class NumpyEngine(TorchEngine):
 
     def _form(self, objective: Objective) -> type[ClosedForm] | None:
         """Return a closed form of everything that an objective uses, or None."""
-        family: Any = self.policy.family
-        if objective.uses_distribution:
-            return None
-        if family is Categorical:
-            return CategoricalForm
-        if family is DiagonalGaussian or (family is TanhGaussian and not objective.uses_entropy):
-            return GaussianForm
-        return None
+        family = self.policy.family
+        is_open = objective.uses_entropy and family is TanhGaussian
+        return None if objective.uses_distribution or is_open else FORMS.get(family)
 
     def rows(self, batch: Any, objective: Objective) -> Rows:
         """Return the batch as arrays, with π_old in the form that the KL needs."""
@@ -153,7 +149,7 @@ class NumpyEngine(TorchEngine):
             rows.reference_parameters = form.prepare_old(rows.reference_parameters)
         return rows
 
-    @_silently
+    @silently
     def policy_gradient(self, objective: Objective, rows: Rows) -> float:
         """Write the actor's gradient; return the loss."""
         parameters, form = self.actor.forward(rows.vectors), self._form(objective)
@@ -174,14 +170,6 @@ class NumpyEngine(TorchEngine):
         self.actor.backward(derivative)
         return float(loss.value)
 
-    def state_kl(self, rows: Rows) -> Tensor:
-        """Return KL(π_old ‖ π_θ) of each state in nats, `[B]`."""
-        return super().state_kl(rows.tensors())
-
-    def mean_ratio_deviation(self, rows: Rows) -> float:
-        """Return the mean of |π_θ(a|s) / π_old(a|s) - 1|."""
-        return super().mean_ratio_deviation(rows.tensors())
-
     def fisher_product(self, rows: Rows, damping: float) -> Callable[[Array], Array]:
         """Return products with F = E[Jᵀ M J].
 
@@ -189,38 +177,27 @@ class NumpyEngine(TorchEngine):
         these parameters. J v is a forward pass of tangents, Jᵀ u a backward pass. Where M = e eᵀ,
         F is E[g gᵀ] with g = Jᵀ e, which takes half the time.
         """
-        family: Any = self.policy.family
-        fisher = {
-            Categorical: categorical_fisher,
-            DiagonalGaussian: gaussian_fisher,
-            TanhGaussian: gaussian_fisher,
-        }.get(family)
-        if fisher is None:
+        form = FORMS.get(self.policy.family)
+        if form is None:
             of_tensors = super().fisher_product(rows.tensors(), damping)
             return lambda vector: of_tensors(torch.from_numpy(vector)).numpy()
         if self._evaluated is not rows:
             self.actor.forward(rows.vectors)
         self._evaluated = None
-        arrays = self.policy.actor_parameters.arrays
+        actor, arrays = self.actor, self.policy.actor_parameters.arrays
         old_parameters, size = rows.old_parameters, len(rows)
-        if family is Categorical and old_parameters.shape[1] == 2:
+        if form is CategoricalForm and old_parameters.shape[1] == 2:
             root = two_action_root(old_parameters)
-            second_moment = self.actor.second_moment(root / math.sqrt(size))
+            write = actor.second_moment(root / math.sqrt(size))
+        else:
 
-            def product_by_root(vector: NDArray[Any]) -> NDArray[Any]:
-                image = np.empty_like(vector)
-                second_moment(arrays(vector), arrays(image))
-                image += damping * vector
-                return image
-
-            return product_by_root
+            def write(change: Any, image: Any) -> None:
+                curved = form.fisher(old_parameters, actor.tangent(change)) / size
+                actor.backward(curved, image, stops_outward=False)
 
         def product(vector: NDArray[Any]) -> NDArray[Any]:
-            change = self.actor.tangent(arrays(vector))
             image = np.empty_like(vector)
-            self.actor.backward(
-                fisher(old_parameters, change) / size, arrays(image), stops_outward=False
-            )
+            write(arrays(vector), arrays(image))
             image += damping * vector
             return image
 
@@ -235,7 +212,7 @@ class NumpyEngine(TorchEngine):
         """Return the critic's inputs and targets as arrays."""
         return Rows.of_values(batch)
 
-    @_silently
+    @silently
     def value_gradient(
         self, rows: Rows, value_clip: float | None, huber_delta: float | None = None
     ) -> float:

@@ -1,13 +1,14 @@
 """MLPs with analytic gradients in NumPy, which share memory with their torch modules."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
+Arrays = Sequence[Array]
 
 ROWS_AT_ONCE = 512
 """Larger batches are evaluated in parts of this size, which fit in the processor's cache."""
@@ -51,49 +52,8 @@ class _Buffers(NamedTuple):
     ones: Array  # [B]; a product with it is a sum over rows
 
 
-class RowGradients:
-    """G, `[B, n]`, stored as factors: the gradient of a scalar function of f(x) for each row.
-
-    In each row, the gradient of a layer's weight is the outer product of output gradients and
-    inputs. So G v and Gᵀ u take one matrix product for each layer, half as many as a tangent and a
-    backward pass.
-
-    Args:
-        layers: inputs of each layer, `[B, inputs]`, and the scalar's gradients with respect to its
-            outputs before the activation, `[B, outputs]`.
-    """
-
-    def __init__(self, layers: Iterable[tuple[Array, Array]]) -> None:
-        self._layers = [_Factors.of(*layer) for layer in layers]
-
-    def times(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
-        """Return G v, `[B]`; v is given as each layer's weight and bias."""
-        total: Array = np.zeros(len(self._layers[0].gradients), biases[0].dtype)
-        for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
-            # Σ_ij gradients_i W_ij below_j
-            np.dot(factors.wide, weight if factors.has_few_inputs else weight.T, out=factors.buffer)
-            np.multiply(factors.buffer, factors.narrow, out=factors.buffer)
-            total += np.dot(factors.buffer, factors.ones)
-            total += np.dot(factors.gradients, bias)
-        return total
-
-    def transposed_times(
-        self, numbers: Array, weights: Sequence[Array], biases: Sequence[Array]
-    ) -> None:
-        """Write Gᵀ u for u `[B]`, to each layer's weight and bias."""
-        column = torch.from_numpy(numbers)[:, None]
-        for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
-            narrow, buffer = map(torch.from_numpy, (factors.narrow, factors.buffer))
-            torch.mul(narrow, column, out=buffer)  # faster than NumPy
-            if factors.has_few_inputs:
-                np.dot(factors.wide.T, factors.buffer, out=weight)
-            else:
-                np.dot(factors.buffer.T, factors.wide, out=weight)
-            np.dot(numbers, factors.gradients, out=bias)
-
-
 class _Factors(NamedTuple):
-    """A layer's part of `RowGradients`; the narrower factor is multiplied elementwise."""
+    """A layer's part of `SecondMoment`; the narrower factor is multiplied elementwise."""
 
     gradients: Array  # [B, outputs]
     has_few_inputs: bool  # fewer than outputs
@@ -102,12 +62,45 @@ class _Factors(NamedTuple):
     buffer: Array  # in the shape of `narrow`
     ones: Array  # one for each column of `narrow`; a product with it sums each row
 
-    @classmethod
-    def of(cls, below: Array, gradients: Array) -> Self:
-        few = below.shape[1] < gradients.shape[1]
-        narrow, wide = (below, gradients) if few else (gradients, below)
-        ones = np.ones(narrow.shape[1], narrow.dtype)
-        return cls(gradients, few, narrow, wide, np.empty_like(narrow, order="C"), ones)
+
+class SecondMoment:
+    """M = Σ_b g_b g_bᵀ, where g_b is the gradient of a scalar function of f(x) at row b.
+
+    In each row, the gradient of a layer's weight is the outer product of output gradients and
+    inputs. So M v takes two matrix products for each layer, half as many as a tangent and a
+    backward pass.
+
+    Args:
+        layers: inputs of each layer, `[B, inputs]`, and the scalar's gradients with respect to its
+            outputs before the activation, `[B, outputs]`.
+    """
+
+    def __init__(self, layers: Iterable[tuple[Array, Array]]) -> None:
+        self._layers: list[_Factors] = []
+        for below, gradients in layers:
+            few = below.shape[1] < gradients.shape[1]
+            narrow, wide = (below, gradients) if few else (gradients, below)
+            buffer, ones = np.empty_like(narrow, order="C"), np.ones(narrow.shape[1], narrow.dtype)
+            self._layers.append(_Factors(gradients, few, narrow, wide, buffer, ones))
+
+    def write(self, weights: Arrays, biases: Arrays, to_weights: Arrays, to_biases: Arrays) -> None:
+        """Write M v; v is given as each layer's weight and bias, and so is M v."""
+        numbers: Array = np.zeros(len(self._layers[0].gradients), biases[0].dtype)
+        for factors, weight, bias in zip(self._layers, weights, biases, strict=True):
+            # Σ_ij gradients_i W_ij below_j
+            np.dot(factors.wide, weight if factors.has_few_inputs else weight.T, out=factors.buffer)
+            np.multiply(factors.buffer, factors.narrow, out=factors.buffer)
+            numbers += np.dot(factors.buffer, factors.ones)
+            numbers += np.dot(factors.gradients, bias)
+        column = torch.from_numpy(numbers)[:, None]
+        for factors, weight, bias in zip(self._layers, to_weights, to_biases, strict=True):
+            narrow, buffer = map(torch.from_numpy, (factors.narrow, factors.buffer))
+            torch.mul(narrow, column, out=buffer)  # faster than NumPy
+            if factors.has_few_inputs:
+                np.dot(factors.wide.T, factors.buffer, out=weight)
+            else:
+                np.dot(factors.buffer.T, factors.wide, out=weight)
+            np.dot(numbers, factors.gradients, out=bias)
 
 
 class Perceptron:
@@ -121,7 +114,7 @@ class Perceptron:
         activation: φ, a name of `SUPPORTED_ACTIVATIONS`.
     """
 
-    def __init__(self, weights: Sequence[Array], biases: Sequence[Array], activation: str) -> None:
+    def __init__(self, weights: Arrays, biases: Arrays, activation: str) -> None:
         self.weights = list(weights)
         self.biases = list(biases)
         self.activation = SUPPORTED_ACTIVATIONS[activation]
@@ -195,19 +188,19 @@ class Perceptron:
             units = outputs
         return units
 
-    def backward(self, gradients: Array, weights: Sequence[Array], biases: Sequence[Array]) -> None:
+    def backward(self, gradients: Array, weights: Arrays, biases: Arrays) -> None:
         """Write ∂loss/∂W and ∂loss/∂b of each layer, given ∂loss/∂f at the last `forward`."""
         for layer, below, at_outputs in self._backward(gradients):
             np.dot(at_outputs.T, below, out=weights[layer])
             np.dot(self._buffers.ones, at_outputs, out=biases[layer])
 
-    def row_gradients(self, gradients: Array) -> RowGradients:
-        """Return the gradient of Σ_o gradients_o · f_o(x) for each row of the last `forward`.
+    def second_moment(self, gradients: Array) -> SecondMoment:
+        """Return Σ_b g_b g_bᵀ, where g_b is the gradient of Σ_o gradients_bo · f_o(x_b).
 
-        Valid until the next call of any other method.
+        It is that of the last `forward`, and valid until the next call of any other method.
         """
         layers = [(below, at_outputs) for _, below, at_outputs in self._backward(gradients)]
-        return RowGradients(reversed(layers))
+        return SecondMoment(reversed(layers))
 
     def _backward(self, gradients: Array) -> Iterator[tuple[int, Array, Array]]:
         """Yield each layer from the last down, its inputs and the gradients at its outputs."""
@@ -228,7 +221,7 @@ class Perceptron:
             self._has_derivatives = True
         return buffers.derivatives
 
-    def tangent(self, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
+    def tangent(self, weights: Arrays, biases: Arrays) -> Array:
         """Return Σ_layers (∂f/∂W) dW + (∂f/∂b) db at the last `forward`, until the next call."""
         buffers, derivatives, below = self._buffers, self._derivatives(), self._inputs
         if not self._changes or len(self._changes[0]) != len(below):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkl.engines.numpy.mlp import Array, Perceptron
+from rlkl.engines.numpy.mlp import Array, Arrays, Perceptron
 from rlkl.models.flat_parameters import FlatParameters
 
 
@@ -16,9 +16,7 @@ class Head:
         """Return the network's output, `[B, P]`, for outputs `[B, O]` of the MLP."""
         return outputs
 
-    def backward(
-        self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
-    ) -> Array:
+    def backward(self, gradients: Array, into: Arrays, *, stops_outward: bool = True) -> Array:
         """Return gradients with respect to the MLP's output, and write those of parameters.
 
         Args:
@@ -29,7 +27,7 @@ class Head:
         """
         return gradients
 
-    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+    def tangent(self, change: Array, parameters: Arrays) -> Array:
         """Return the tangent of the network's output, `[B, P]`, for that of the MLP's, `[B, O]`."""
         return change
 
@@ -59,9 +57,7 @@ class FreeStdHead(Head):
         parameters[:, size:] = np.minimum(np.maximum(self.log_std, self.lowest), self.highest)
         return parameters
 
-    def backward(
-        self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
-    ) -> Array:
+    def backward(self, gradients: Array, into: Arrays, *, stops_outward: bool = True) -> Array:
         """Return the gradients of the means; write those of `log_std`, summed over rows."""
         size = len(self.log_std)
         of_log_std = np.add.reduce(gradients[:, size:], 0)
@@ -70,7 +66,7 @@ class FreeStdHead(Head):
         into[self.place][...] = of_log_std
         return np.ascontiguousarray(gradients[:, :size])
 
-    def tangent(self, change: Array, parameters: Sequence[Array]) -> Array:
+    def tangent(self, change: Array, parameters: Arrays) -> Array:
         """Return the tangents of means and log standard deviations, `[B, 2D]`."""
         of_log_std = np.broadcast_to(parameters[self.place], change.shape)
         return np.concatenate((change, of_log_std), 1)
@@ -93,9 +89,7 @@ class StateStdHead(Head):
         np.clip(self._log_std, self.lowest, self.highest, out=parameters[:, size:])
         return parameters
 
-    def backward(
-        self, gradients: Array, into: Sequence[Array], *, stops_outward: bool = True
-    ) -> Array:
+    def backward(self, gradients: Array, into: Arrays, *, stops_outward: bool = True) -> Array:
         """Return the gradients."""
         gradients, size = gradients.copy(), gradients.shape[1] // 2
         if stops_outward:
@@ -106,7 +100,7 @@ class StateStdHead(Head):
 
 
 # No warnings about overflow, as in torch: the report shows nonfinite numbers.
-_silently = np.errstate(all="ignore")
+silently = np.errstate(all="ignore")
 
 
 class NumpyNetwork:
@@ -129,12 +123,12 @@ class NumpyNetwork:
         self._weights, self._biases = zip(*places, strict=True)
         self._gradient = parameters.arrays(parameters.gradient)
 
-    @_silently
+    @silently
     def __call__(self, vectors: Array) -> Array:
         """Return the output, `[B, I]` to `[B, P]`, in a new array."""
         return self.head.forward(self.perceptron(self._seen(vectors)))
 
-    @_silently
+    @silently
     def forward(self, vectors: Array) -> Array:
         """Return the output, `[B, I]` to `[B, P]`, valid until the next call."""
         return self.head.forward(self.perceptron.forward(self._seen(vectors)))
@@ -149,9 +143,9 @@ class NumpyNetwork:
     def _seen(self, vectors: Array) -> Array:
         return vectors if self._columns is None else vectors.take(self._columns, 1)
 
-    @_silently
+    @silently
     def backward(
-        self, gradients: Array, into: Sequence[Array] | None = None, *, stops_outward: bool = True
+        self, gradients: Array, into: Arrays | None = None, *, stops_outward: bool = True
     ) -> None:
         """Write the gradient of a loss at the last `forward`, from ∂loss/∂output, `[B, P]`.
 
@@ -162,27 +156,21 @@ class NumpyNetwork:
         weights, biases = self._layers(into)
         self.perceptron.backward(gradients, weights, biases)
 
-    @_silently
-    def tangent(self, changes: Sequence[Array]) -> Array:
+    @silently
+    def tangent(self, changes: Arrays) -> Array:
         """Return the tangent of the output `[B, P]` at the last `forward`, for the parameters'."""
         return self.head.tangent(self.perceptron.tangent(*self._layers(changes)), changes)
 
-    @_silently
-    def second_moment(self, gradients: Array) -> Callable[[Sequence[Array], Sequence[Array]], None]:
+    @silently
+    def second_moment(self, gradients: Array) -> Callable[[Arrays, Arrays], None]:
         """Return a function that takes v and writes Σ_b g_b (g_b · v), one array per parameter.
 
         g_b is the gradient of gradients_b · output_b at the last `forward`, for gradients `[B, P]`.
         The function is valid until the next call of any other method.
         """
         assert type(self.head) is Head, "gradients of a head's parameters are not included"
-        of_rows = self.perceptron.row_gradients(gradients)
+        moment, layers = self.perceptron.second_moment(gradients), self._layers
+        return silently(lambda vector, into: moment.write(*layers(vector), *layers(into)))
 
-        @_silently
-        def product(vector: Sequence[Array], into: Sequence[Array]) -> None:
-            weights, biases = self._layers(into)
-            of_rows.transposed_times(of_rows.times(*self._layers(vector)), weights, biases)
-
-        return product
-
-    def _layers(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    def _layers(self, arrays: Arrays) -> tuple[list[Array], list[Array]]:
         return [arrays[i] for i in self._weights], [arrays[i] for i in self._biases]

@@ -6,7 +6,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from rlkl.envs.observations import ACTION_MASK, VECTOR
 from rlkl.models.policy import Inputs
@@ -38,17 +38,11 @@ class Rows:
     @classmethod
     def of(cls, batch: Any) -> "Rows":
         """Return all of a `Batch`."""
-        mask = batch.inputs.observations.get(ACTION_MASK)
-        reference = batch.reference_parameters
-        return replace(
-            cls.of_values(batch),
-            masks=None if mask is None else mask.numpy(),
-            actions=batch.actions.numpy(),
-            advantages=batch.advantages.numpy(),
-            old_parameters=batch.old_parameters.numpy(),
-            old_log_prob=batch.old_log_prob.numpy(),
-            reference_parameters=None if reference is None else reference.numpy(),
-        )
+        names = (name for name in cls.__slots__ if name not in ("vectors", "masks"))
+        observations = batch.inputs.observations
+        vectors, masks = observations[VECTOR], observations.get(ACTION_MASK)
+        tensors = cls(vectors, masks=masks, **{name: getattr(batch, name) for name in names})
+        return tensors._each(Tensor.numpy)
 
     @classmethod
     def of_values(cls, batch: Any) -> "Rows":

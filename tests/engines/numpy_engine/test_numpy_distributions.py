@@ -19,8 +19,6 @@ from rlkl.engines.numpy.distributions import (
     CategoricalForm,
     ClosedForm,
     GaussianForm,
-    categorical_fisher,
-    gaussian_fisher,
     two_action_root,
 )
 from rlkl.engines.numpy.rows import Rows
@@ -190,7 +188,7 @@ def test_masked_actions_have_zero_gradient_and_no_nan() -> None:
     assert (derivative[np.isneginf(logits)] == 0).all()
     assert (derivative[1] == 0).all()  # only one action is allowed
     assert form.log_prob[1] == form.kl[1] == form.reverse_kl[1] == form.entropy[1] == 0
-    images = categorical_fisher(logits, np.ones_like(logits))
+    images = CategoricalForm.fisher(logits, np.ones_like(logits))
     np.testing.assert_allclose(images, 0, atol=1e-7)
     assert (images[np.isneginf(logits)] == 0).all()
 
@@ -267,7 +265,7 @@ def test_kl_from_itself_and_its_gradient_are_zero(case: str) -> None:
 def test_fisher_products_match_kl_hessian(case: str) -> None:
     parameters, _, _ = example(case)
     family = FAMILIES[is_gaussian(case)][1]
-    product = gaussian_fisher if is_gaussian(case) else categorical_fisher
+    product = (GaussianForm if is_gaussian(case) else CategoricalForm).fisher
     changes = torch.randn(ROWS, 4, generator=Generator().manual_seed(1), dtype=torch.float64)
     before = parameters.clone(), changes.clone()
     found = product(parameters.numpy(), changes.numpy())
@@ -287,7 +285,7 @@ def test_fisher_matrix_of_two_logits_has_root() -> None:
     logits = np.array([[0.3, -1.2], [0.0, 0.0], [-np.inf, 2.0], [40.0, -40.0]])
     roots = two_action_root(logits)
     for row, root in zip(logits, roots, strict=True):
-        columns = [categorical_fisher(row[None], unit[None])[0] for unit in np.eye(2)]
+        columns = [CategoricalForm.fisher(row[None], unit[None])[0] for unit in np.eye(2)]
         np.testing.assert_allclose(np.outer(root, root), columns, rtol=1e-12, atol=1e-30)
     np.testing.assert_allclose(roots[1], [0.5, -0.5])
 
