@@ -150,7 +150,12 @@ def fit(
     fit_statistics(demonstrations, learner)
     data, others = Data(demonstrations, learner), Data(held_out, learner)
     engine, policy = learner.engine, learner.policy
-    _check_possible(engine, data, others)
+    for part in (data, others):
+        if not math.isfinite(measure_policy(engine, part.batch)[HELD_OUT_LOSS]):
+            raise ConfigError(
+                "the data has an action of probability 0, such as one that its mask does not "
+                "allow, or numbers that are far too large; fix the data"
+            )
     actor, critic = _optimizers(learner, config, -(-len(demonstrations) // config.batch_size))
     learner.critic_fit.adapt(data.with_returns())  # the statistics of returns
 
@@ -176,15 +181,6 @@ def fit(
         HELD_OUT_VALUE_LOSS, config, tell,
     )  # fmt: skip
     return of_policy, of_critic
-
-
-def _check_possible(engine: Engine, *parts: Data) -> None:
-    for part in parts:
-        if not math.isfinite(measure_policy(engine, part.batch)[HELD_OUT_LOSS]):
-            raise ConfigError(
-                "the data has an action of probability 0, such as one that its mask does not "
-                "allow, or numbers that are far too large; fix the data"
-            )
 
 
 def _optimizers(
@@ -237,7 +233,8 @@ def _descend(
                 f"learning_rate={config.learning_rate:g}: a loss of epoch {number} is not finite; "
                 "expected a smaller one"
             )
-        tell(f"epoch {number}: {described(rows[-1])}")
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items())
+        tell(f"epoch {number}: {numbers}")
         if rows[-1][key] < rows[best][key]:
             best, kept = number, [vector.clone() for vector in vectors]
         elif config.patience is not None and number - best >= config.patience:
@@ -245,11 +242,6 @@ def _descend(
     for vector, values in zip(vectors, kept, strict=True):
         vector.copy_(values)
     return rows
-
-
-def described(row: Row) -> str:
-    """Return the numbers of a row as text."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
 
 
 def best_row(rows: list[Row], key: str) -> tuple[int, Row]:
