@@ -114,13 +114,6 @@ def _columns_seen(policy: Policy) -> dict[str, tuple[int, int]]:
 class _DeterministicActor(nn.Module):
     """Map raw observations to parameters, actions and the memory's next state, all in torch."""
 
-    mean: Tensor
-    scale: Tensor
-    low: Tensor
-    high: Tensor
-    middle: Tensor | None
-    half_range: Tensor | None
-
     def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
         policy, normalizer = trained.policy, trained.normalizer
@@ -136,14 +129,15 @@ class _DeterministicActor(nn.Module):
         self.squashes, self.clips = policy.decoder.squashes, policy.decoder.clips
         self.clip = normalizer.clip if normalizer else None
         if normalizer is not None:
-            self.register_buffer("mean", torch.from_numpy(normalizer.mean[columns].copy()))
-            self.register_buffer("scale", torch.from_numpy(normalizer.scale[columns].copy()))
+            self.mean = nn.Buffer(torch.from_numpy(normalizer.mean[columns].copy()))
+            self.scale = nn.Buffer(torch.from_numpy(normalizer.scale[columns].copy()))
         if isinstance(self.space, Box):
-            self.register_buffer("low", torch.from_numpy(self.space.low.copy()))
-            self.register_buffer("high", torch.from_numpy(self.space.high.copy()))
-        for name in ("middle", "half_range"):
-            numbers = getattr(policy.decoder, name)
-            self.register_buffer(name, None if numbers is None else torch.as_tensor(numbers))
+            self.low = nn.Buffer(torch.from_numpy(self.space.low.copy()))
+            self.high = nn.Buffer(torch.from_numpy(self.space.high.copy()))
+        self.is_scaled = policy.decoder.half_range is not None
+        if self.is_scaled:
+            self.middle = nn.Buffer(torch.as_tensor(policy.decoder.middle))
+            self.half_range = nn.Buffer(torch.as_tensor(policy.decoder.half_range))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         observations = dict(zip(self.names, inputs, strict=False))
@@ -168,17 +162,15 @@ class _DeterministicActor(nn.Module):
             return (choices.reshape(-1, *space.shape) + start).to(dtype)
         if isinstance(space, Box):
             mean: Tensor = self.family(parameters).mode().reshape(-1, *space.shape)
-            if not self.clips and self.half_range is None:
-                return mean.to(dtype)
             low, high = self.low.double(), self.high.double()
-            action = mean.double()
-            if self.middle is not None and self.half_range is not None:
-                action = self.middle + self.half_range * action
-                if not self.clips:
-                    return action.to(dtype)
-            if self.squashes:
-                action = low + (high - low) * (mean.tanh() + 1).double() / 2
-            return torch.minimum(torch.maximum(action, low), high).to(dtype)
+            action = mean
+            if self.is_scaled:
+                action = self.middle + self.half_range * action.double()
+            elif self.squashes:
+                action = low + (high - low) * (action.tanh() + 1).double() / 2
+            if self.clips:
+                action = torch.minimum(torch.maximum(action.double(), low), high)
+            return action.to(dtype)
         return (parameters > 0).reshape(-1, *space.shape).to(dtype)
 
 
