@@ -17,7 +17,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError, OtherRankError, RankError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described, one_line
 
 T = TypeVar("T")
 
@@ -98,11 +98,10 @@ class Ranks:
         try:
             result = work()
         except Exception as error:
-            self.gather(_Failure(f"{type(error).__name__}: {one_line(error)}"))
+            self.gather(_Failure(described(error)))
             if isinstance(error, ConfigError | BrokenEnvironmentError):
                 raise type(error)(f"rank {self.rank}: {one_line(error)}") from error
-            text = f"rank {self.rank}: {type(error).__name__}: {one_line(error)}"
-            raise RankError(text) from error
+            raise RankError(f"rank {self.rank}: {described(error)}") from error
         items = self.gather(result)
         for rank, item in enumerate(items):
             if isinstance(item, _Failure):
