@@ -1,7 +1,7 @@
 """Converts the fields of a config to their declared types, or rejects them by their key."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import PurePath
@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_choice, check_range
 
 EXPECTED: dict[Any, str] = {
     bool: "true or false",
@@ -20,8 +21,17 @@ EXPECTED: dict[Any, str] = {
 }
 
 
+def limited(default: Any, **limits: Any) -> Any:
+    """Return a field whose value `check_fields` checks unless it is None.
+
+    The limits are the bounds of `check_range`, or `choices`. They hold also where a subclass
+    changes the default.
+    """
+    return field(default=default, metadata=limits)
+
+
 def check_fields(config: Any, prefix: str = "") -> None:
-    """Convert the fields of a dataclass in place to their declared types.
+    """Convert the fields of a dataclass in place to their declared types, and check their limits.
 
     NumPy numbers become Python numbers, whole floats ints, paths strings, enums their values,
     tuples and arrays lists. The config can then be written to a file. Fields other than numbers,
@@ -34,6 +44,10 @@ def check_fields(config: Any, prefix: str = "") -> None:
     for name, convert in _converters(kind).items():
         converted = convert(f"{prefix}{name}", getattr(config, name))
         object.__setattr__(config, name, converted)
+    for name, limits in _limits(kind).items():
+        if (value := getattr(config, name)) is not None:
+            check = check_choice if "choices" in limits else check_range
+            check(f"{prefix}{name}", value, **limits)
 
 
 @cache
@@ -41,6 +55,12 @@ def _converters(kind: Any) -> dict[str, Callable[[str, Any], Any]]:
     hints = get_type_hints(kind)
     found = {field.name: _converter(hints[field.name]) for field in fields(kind)}
     return {name: convert for name, convert in found.items() if convert is not None}
+
+
+@cache
+def _limits(kind: Any) -> dict[str, Mapping[str, Any]]:
+    every = [each for base in reversed(kind.__mro__) if is_dataclass(base) for each in fields(base)]
+    return {each.name: each.metadata for each in every if each.metadata}
 
 
 def _converter(hint: Any) -> Callable[[str, Any], Any] | None:
