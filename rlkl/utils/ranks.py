@@ -21,14 +21,6 @@ from rlkl.utils.validation import described, one_line
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class _Failure:
-    """Sent instead of a result."""
-
-    text: str
-
-
 PATIENCE = timedelta(days=1)
 """How long a rank waits for the others: an evaluation on rank 0 may take long."""
 
@@ -98,14 +90,14 @@ class Ranks:
         try:
             result = work()
         except Exception as error:
-            self.gather(_Failure(described(error)))
+            self.gather(OtherRankError(described(error)))  # instead of a result
             if isinstance(error, ConfigError | BrokenEnvironmentError):
                 raise type(error)(f"rank {self.rank}: {one_line(error)}") from error
             raise RankError(f"rank {self.rank}: {described(error)}") from error
         items = self.gather(result)
         for rank, item in enumerate(items):
-            if isinstance(item, _Failure):
-                raise OtherRankError(f"rank {rank}: {item.text}")
+            if isinstance(item, OtherRankError):
+                raise OtherRankError(f"rank {rank}: {item}")
         return items
 
     def _reached(self, collective: Callable[[], Any]) -> None:
