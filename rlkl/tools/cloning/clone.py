@@ -79,11 +79,7 @@ class CloneSummary(Summary):
 
 
 def open_source(data: str, checkpoint: str = "last") -> Source:
-    """Return the source of demonstrations that a name means.
-
-    Args:
-        data: a run's folder, one of its checkpoints, or the id or folder of a Minari data set.
-        checkpoint: of a run: `last` or `best`.
+    """Return the source of demonstrations that a name means; see `clone` and `CloneConfig`.
 
     Raises:
         ConfigError: it is none of these, or cannot be read.

@@ -100,15 +100,9 @@ class RunSource:
 
 
 class _Recorder:
-    """Records one sub-environment.
+    """Records episodes of one sub-environment while `is_open`.
 
-    Args:
-        quota: number of episodes; of steps, if `limit` is None.
-        limit: steps after which an episode is cut.
-
-    Attributes:
-        episodes: those recorded.
-        is_open: whether more is to be recorded.
+    The quota is a number of episodes, which are cut after `limit` steps; without a limit, of steps.
     """
 
     def __init__(self, quota: int, limit: int | None) -> None:
