@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -170,17 +171,16 @@ def fit(
         return {"policy/loss": actor.update(batch, 0.0).metrics["policy/loss"]}
 
     vectors = [policy.actor_parameters.vector.data, policy.critic_parameters.vector.data]
-    of_policy = _descend(
-        vectors, actor_epoch, lambda: measure_policy(engine, others.batch), HELD_OUT_LOSS,
-        config, tell,
-    )  # fmt: skip
+    descend = partial(_descend, config=config, tell=tell)
+    of_policy = descend(
+        vectors, actor_epoch, lambda: measure_policy(engine, others.batch), HELD_OUT_LOSS
+    )
     if not config.fit_critic:
         return of_policy, []
-    of_critic = _descend(
+    return of_policy, descend(
         vectors[1:], critic_epoch, lambda: measure_values(engine, others.with_returns()),
-        HELD_OUT_VALUE_LOSS, config, tell,
+        HELD_OUT_VALUE_LOSS,
     )  # fmt: skip
-    return of_policy, of_critic
 
 
 def _optimizers(
