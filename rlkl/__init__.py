@@ -14,9 +14,11 @@ def __getattr__(name: str) -> Any:
     if name == "load_policy":  # a packaged policy needs no training code
         return import_module("rlkl.loading").load_policy
     if name == "__all__" or not name.startswith("__"):
-        api = import_module("rlkl.api")
-        for public in (*api.__all__, "__all__"):
-            globals().setdefault(public, getattr(api, public))
+        api = vars(import_module("rlkl.api"))
+        names = [public for public in api if not public.startswith("__")]
+        for public in names:
+            globals().setdefault(public, api[public])
+        globals()["__all__"] = sorted([*names, "__version__"])
         if name in globals():
             return globals()[name]
     raise AttributeError(f"module 'rlkl' has no attribute {name!r}")

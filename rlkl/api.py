@@ -1,92 +1,48 @@
 """The public names of rlkl, which `import rlkl` has too."""
 
-from rlkl.algos import ALGORITHMS, make_policy_optimizer
-from rlkl.algos.base import AlgoConfig, PolicyOptimizer
-from rlkl.algos.critic import CriticConfig
-from rlkl.algos.fixpo import FixPOConfig
-from rlkl.algos.klip_ppo import KLipPPOConfig
-from rlkl.algos.mdpo import MDPOConfig
-from rlkl.algos.npg import NPGConfig
-from rlkl.algos.ppo_clip import PPOClipConfig
-from rlkl.algos.ppo_ewma import PPOEWMAConfig
-from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
-from rlkl.algos.ppo_kl_lr import PPOKLLRConfig
-from rlkl.algos.spo import SPOConfig
-from rlkl.algos.trpl import TRPLConfig
-from rlkl.algos.trpo import TRPOConfig
-from rlkl.algos.truly_ppo import TrulyPPOConfig
-from rlkl.algos.vanilla_pg import VanillaPGConfig
-from rlkl.algos.vmpo import VMPOConfig
-from rlkl.envs.make import EnvConfig
-from rlkl.envs.wrappers import register_wrapper
-from rlkl.loading import load_policy
-from rlkl.models.own_networks import (
-    register_actor_critic,
-    register_actor_head,
-    register_encoder,
-)
-from rlkl.models.policy import PolicyConfig
-from rlkl.numerics.schedules import register_schedule
-from rlkl.tools.cloning.clone import clone
-from rlkl.tools.cloning.config import CloneConfig
-from rlkl.tools.packaging import package
-from rlkl.training.callbacks import Callback, Stop
-from rlkl.training.checkpoint import CheckpointConfig
-from rlkl.training.config import TrainConfig
-from rlkl.training.loggers import Logger, LoggerConfig
-from rlkl.training.reference import ReferenceConfig
-from rlkl.training.report import Report
-from rlkl.training.summary import Summary
-from rlkl.training.trained_policy import evaluate
-from rlkl.training.trainer import Trainer, resume, train
-from rlkl.utils.errors import ConfigError
-from rlkl.version import __version__
-
-__all__ = [
-    "ALGORITHMS",
-    "AlgoConfig",
-    "Callback",
-    "CheckpointConfig",
-    "CloneConfig",
-    "ConfigError",
-    "CriticConfig",
-    "EnvConfig",
-    "FixPOConfig",
-    "KLipPPOConfig",
-    "Logger",
-    "LoggerConfig",
-    "MDPOConfig",
-    "NPGConfig",
-    "PPOClipConfig",
-    "PPOEWMAConfig",
-    "PPOKLConfig",
-    "PPOKLFixedConfig",
-    "PPOKLLRConfig",
-    "PolicyConfig",
-    "PolicyOptimizer",
-    "ReferenceConfig",
-    "Report",
-    "SPOConfig",
-    "Stop",
-    "Summary",
-    "TRPLConfig",
-    "TRPOConfig",
-    "TrainConfig",
-    "Trainer",
-    "TrulyPPOConfig",
-    "VMPOConfig",
-    "VanillaPGConfig",
-    "__version__",
-    "clone",
-    "evaluate",
-    "load_policy",
-    "make_policy_optimizer",
-    "package",
-    "register_actor_critic",
-    "register_actor_head",
-    "register_encoder",
-    "register_schedule",
-    "register_wrapper",
-    "resume",
-    "train",
-]
+from rlkl.algos import ALGORITHMS as ALGORITHMS
+from rlkl.algos import make_policy_optimizer as make_policy_optimizer
+from rlkl.algos.base import AlgoConfig as AlgoConfig
+from rlkl.algos.base import PolicyOptimizer as PolicyOptimizer
+from rlkl.algos.critic import CriticConfig as CriticConfig
+from rlkl.algos.fixpo import FixPOConfig as FixPOConfig
+from rlkl.algos.klip_ppo import KLipPPOConfig as KLipPPOConfig
+from rlkl.algos.mdpo import MDPOConfig as MDPOConfig
+from rlkl.algos.npg import NPGConfig as NPGConfig
+from rlkl.algos.ppo_clip import PPOClipConfig as PPOClipConfig
+from rlkl.algos.ppo_ewma import PPOEWMAConfig as PPOEWMAConfig
+from rlkl.algos.ppo_kl import PPOKLConfig as PPOKLConfig
+from rlkl.algos.ppo_kl import PPOKLFixedConfig as PPOKLFixedConfig
+from rlkl.algos.ppo_kl_lr import PPOKLLRConfig as PPOKLLRConfig
+from rlkl.algos.spo import SPOConfig as SPOConfig
+from rlkl.algos.trpl import TRPLConfig as TRPLConfig
+from rlkl.algos.trpo import TRPOConfig as TRPOConfig
+from rlkl.algos.truly_ppo import TrulyPPOConfig as TrulyPPOConfig
+from rlkl.algos.vanilla_pg import VanillaPGConfig as VanillaPGConfig
+from rlkl.algos.vmpo import VMPOConfig as VMPOConfig
+from rlkl.envs.make import EnvConfig as EnvConfig
+from rlkl.envs.wrappers import register_wrapper as register_wrapper
+from rlkl.loading import load_policy as load_policy
+from rlkl.models.own_networks import register_actor_critic as register_actor_critic
+from rlkl.models.own_networks import register_actor_head as register_actor_head
+from rlkl.models.own_networks import register_encoder as register_encoder
+from rlkl.models.policy import PolicyConfig as PolicyConfig
+from rlkl.numerics.schedules import register_schedule as register_schedule
+from rlkl.tools.cloning.clone import clone as clone
+from rlkl.tools.cloning.config import CloneConfig as CloneConfig
+from rlkl.tools.packaging import package as package
+from rlkl.training.callbacks import Callback as Callback
+from rlkl.training.callbacks import Stop as Stop
+from rlkl.training.checkpoint import CheckpointConfig as CheckpointConfig
+from rlkl.training.config import TrainConfig as TrainConfig
+from rlkl.training.loggers import Logger as Logger
+from rlkl.training.loggers import LoggerConfig as LoggerConfig
+from rlkl.training.reference import ReferenceConfig as ReferenceConfig
+from rlkl.training.report import Report as Report
+from rlkl.training.summary import Summary as Summary
+from rlkl.training.trained_policy import evaluate as evaluate
+from rlkl.training.trainer import Trainer as Trainer
+from rlkl.training.trainer import resume as resume
+from rlkl.training.trainer import train as train
+from rlkl.utils.errors import ConfigError as ConfigError
+from rlkl.version import __version__ as __version__

@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -35,39 +36,35 @@ def train(folder: Path) -> None:
         print(algo, rlkl.train(config).return_mean)
 
 
-class Camera:
-    """Takes screenshots of TensorBoard's tabs."""
+def take(
+    browser: Browser, address: str, tab: str, width: int, until: str, unfold: str = ""
+) -> None:
+    """Save a screenshot of TensorBoard.
 
-    def __init__(self, browser: Browser, address: str) -> None:
-        self.browser = browser
-        self.address = address
-
-    def take(self, name: str, tab: str, width: int, unfold: str, until: str) -> None:
-        """Save a screenshot.
-
-        Args:
-            name: of the file.
-            tab: of TensorBoard.
-            width: of the window, in pixels.
-            unfold: selector of an element to click first; empty for none.
-            until: selector of the element at the lower edge of the screenshot.
-        """
-        page = self.browser.new_page(viewport={"width": width, "height": 2400})
-        page.set_default_timeout(TIMEOUT)
-        page.goto(f"{self.address}#{tab}")
-        if unfold:
-            page.locator(unfold).first.click(timeout=TIMEOUT)
-        page.locator(until).last.wait_for(timeout=TIMEOUT)
-        page.wait_for_timeout(10_000)  # until curves and layout are complete
-        box = page.locator(until).last.bounding_box()
-        assert box is not None
-        lower = box["y"] + box["height"] + 12
-        path = IMAGES / f"tensorboard_{name}.png"
-        page.screenshot(path=path, clip={"x": 0, "y": 0, "width": width, "height": lower})
-        # 128 colours look the same in half the size.
-        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
-        print(path.name, path.stat().st_size // 1000, "kB")
-        page.close()
+    Args:
+        browser: that opens it.
+        address: of TensorBoard.
+        tab: its name there, and in that of the file.
+        width: of the window, in pixels.
+        until: selector of the element at the lower edge of the screenshot.
+        unfold: selector of an element to click first; empty for none.
+    """
+    page = browser.new_page(viewport={"width": width, "height": 2400})
+    page.set_default_timeout(TIMEOUT)
+    page.goto(f"{address}#{tab}")
+    if unfold:
+        page.locator(unfold).first.click(timeout=TIMEOUT)
+    page.locator(until).last.wait_for(timeout=TIMEOUT)
+    page.wait_for_timeout(10_000)  # until curves and layout are complete
+    box = page.locator(until).last.bounding_box()
+    assert box is not None
+    lower = box["y"] + box["height"] + 12
+    path = IMAGES / f"tensorboard_{tab}.png"
+    page.screenshot(path=path, clip={"x": 0, "y": 0, "width": width, "height": lower})
+    # 128 colours look the same in half the size.
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+    print(path.name, path.stat().st_size // 1000, "kB")
+    page.close()
 
 
 def main() -> None:
@@ -82,13 +79,10 @@ def main() -> None:
         ) as browser,
     ):
         train(Path("runs"))
-        camera = Camera(browser, serve(Path("runs"), 0))
-        margin = "tf-custom-scalar-margin-chart-card"
-        camera.take("custom_scalars", "custom_scalars", 1500, "", margin)
-        camera.take("hparams", "hparams", 1400, "", "vaadin-grid-cell-content >> text=trpo")
-        camera.take(
-            "histograms", "histograms", 1500, "button:has-text('ratio')", "vz-histogram-timeseries"
-        )
+        shot = partial(take, browser, serve(Path("runs"), 0))
+        shot("custom_scalars", 1500, "tf-custom-scalar-margin-chart-card")
+        shot("hparams", 1400, "vaadin-grid-cell-content >> text=trpo")
+        shot("histograms", 1500, "vz-histogram-timeseries", "button:has-text('ratio')")
 
 
 if __name__ == "__main__":

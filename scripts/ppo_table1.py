@@ -12,7 +12,7 @@ al. 2017, section 6.1). docs/ppo_table1.md describes the runs.
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from rlkl.numerics.statistics import bootstrap_interval, mean_of_means
+from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,29 +55,6 @@ KINDS = {"ppo_clip": "clip_ratio", "ppo_kl": "target_kl", "ppo_kl_fixed": "kl_co
 PREFIXES = {"ppo_clip": "clip", "ppo_kl": "adaptive", "ppo_kl_fixed": "fixed"}
 
 
-@dataclass(frozen=True)
-class Score:
-    """Result of a run.
-
-    Attributes:
-        setting: option of table1=.
-        env_id: one of `UNTRAINED`.
-        seed: of the run.
-        status: as in summary.json.
-        env_steps: environment steps so far.
-        budget: environment steps of the complete run.
-        value: mean return of the last 100 training episodes.
-    """
-
-    setting: str
-    env_id: str
-    seed: int
-    status: str
-    env_steps: int
-    budget: int
-    value: float
-
-
 def setting_of(config: dict[str, Any]) -> str | None:
     """Return the option of table1= with this config, or None."""
     algo, sizes = config["algo"], (config["rollout_steps"], config["env"]["num_envs"])
@@ -87,8 +65,12 @@ def setting_of(config: dict[str, Any]) -> str | None:
     return name if name in PUBLISHED else None
 
 
-def read(folder: Path) -> Score | None:
-    """Return the score of a run folder; None if it is not of the table or has no episode yet."""
+def read(folder: Path) -> Row | None:
+    """Return the row of a run folder; None if it is not of the table or has no episode yet.
+
+    `setting` is the option of table1=, `budget` the environment steps of the complete run, and the
+    rest as in summary.json.
+    """
     try:
         summary = json.loads((folder / "summary.json").read_text())
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -97,47 +79,43 @@ def read(folder: Path) -> Score | None:
         return None
     if setting is None or summary["env_id"] not in UNTRAINED or summary["return_mean"] is None:
         return None
-    run = {key: summary[key] for key in ("env_id", "seed", "status", "env_steps")}
-    return Score(setting, **run, budget=config["total_env_steps"], value=summary["return_mean"])
+    keys = ("env_id", "seed", "status", "env_steps", "return_mean")
+    run = {key: summary[key] for key in keys}
+    return {"setting": setting, "budget": config["total_env_steps"]} | run
 
 
-def collect(roots: list[Path]) -> list[Score]:
-    """Return the scores below folders; of two runs with equal settings, the longer one."""
-    found: dict[tuple[str, str, int], Score] = {}
-    for path in sorted(path for root in roots for path in root.rglob("summary.json")):
-        score = read(path.parent)
-        if score is not None:
-            key = (score.setting, score.env_id, score.seed)
-            if key not in found or score.env_steps >= found[key].env_steps:
-                found[key] = score
-    return list(found.values())
+def collect(roots: list[Path]) -> Rows:
+    """Return the rows below folders; of two runs with equal settings, the longer one."""
+    paths = sorted(path for root in roots for path in root.rglob("summary.json"))
+    rows = [row for path in paths if (row := read(path.parent)) is not None]
+    runs = grouped(rows, "setting", "env_id", "seed").values()
+    # Of equally long ones, the last.
+    return [max(reversed(same), key=itemgetter("env_steps")) for same in runs]
 
 
-def normalized(scores: list[Score]) -> dict[tuple[str, str], list[float]]:
+def normalized(rows: Rows) -> dict[tuple[str, str], list[float]]:
     """Return the scaled scores of each setting and environment: 0 untrained, 1 for the best run."""
-    best: dict[str, float] = {}
-    for score in scores:
-        best[score.env_id] = max(score.value, best.get(score.env_id, score.value))
     cells: dict[tuple[str, str], list[float]] = {}
-    for score in scores:
-        low, high = UNTRAINED[score.env_id], best[score.env_id]
+    for env, runs in grouped(rows, "env_id").items():
+        low, high = UNTRAINED[env], max(column(runs, "return_mean"))
         if high > low:
-            scaled = (score.value - low) / (high - low)
-            cells.setdefault((score.setting, score.env_id), []).append(scaled)
+            for setting, found in grouped(runs, "setting").items():
+                returns = column(found, "return_mean")
+                cells[setting, env] = [(value - low) / (high - low) for value in returns]
     return cells
 
 
-def table(scores: list[Score]) -> str:
+def table(rows: Rows) -> str:
     """Return the paper's table with a column for these runs and one per environment."""
-    cells = normalized(scores)
-    envs = [env for env in UNTRAINED if any(env == score.env_id for score in scores)]
+    cells = normalized(rows)
+    found = distinct(rows, "env_id")
+    envs = [env for env in UNTRAINED if env in found]
     scaled = {env for _, env in cells}
     head = ["setting", "paper", "here", "runs", *(env.removesuffix("-v5") for env in envs)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for setting, published in PUBLISHED.items():
         runs = [cells.get((setting, env), []) for env in envs]
-        made = sum(score.setting == setting for score in scores)
-        count = f"{made} of {SEEDS * len(UNTRAINED)}"
+        count = f"{len(select(rows, setting=setting))} of {SEEDS * len(UNTRAINED)}"
         means = [f"{np.mean(values):.2f}" if values else "" for values in runs]
         here = overall([values for values in runs if values], len(scaled))
         lines.append(f"| {' | '.join([setting, f'{published:.2f}', here, count, *means])} |")
@@ -156,15 +134,15 @@ def overall(runs: list[list[float]], envs: int) -> str:
     return f"{text} [{low:.2f}, {high:.2f}]"
 
 
-def remarks(scores: list[Score]) -> list[str]:
+def remarks(rows: Rows) -> list[str]:
     """Return remarks on incomplete runs and environments."""
     lines = []
-    budgets = sorted({score.budget for score in scores})
+    budgets = sorted(distinct(rows, "budget"))
     if budgets != [1_000_000]:
         steps = ", ".join(f"{budget:,}" for budget in budgets)
         lines.append(f"Environment steps of a run: {steps}; in the paper 1,000,000.")
-    envs = {score.env_id for score in scores}
-    scaled = {env for _, env in normalized(scores)}
+    envs = set(distinct(rows, "env_id"))
+    scaled = {env for _, env in normalized(rows)}
     if len(scaled) < len(UNTRAINED):
         missing = ", ".join(env for env in UNTRAINED if env not in scaled)
         lines.append(f"Means are over {len(scaled)} of 7 environments, without {missing}.")
@@ -173,10 +151,10 @@ def remarks(scores: list[Score]) -> list[str]:
         for env in sorted(envs - scaled)
     ]
     return lines + [
-        f"{score.setting}, {score.env_id}, seed {score.seed} {score.status} after "
-        f"{score.env_steps:,} steps; its score is that of this time."
-        for score in scores
-        if score.status != "finished"
+        f"{row['setting']}, {row['env_id']}, seed {row['seed']} {row['status']} after "
+        f"{row['env_steps']:,} steps; its score is that of this time."
+        for row in rows
+        if row["status"] != "finished"
     ]
 
 
@@ -211,11 +189,11 @@ def main() -> None:
     if arguments.untrained:
         measure_untrained()
         return
-    scores = collect(arguments.runs)
-    if not scores:
+    rows = collect(arguments.runs)
+    if not rows:
         places = " ".join(map(str, arguments.runs))
         sys.exit(f"no run of experiment=ppo_table1 below {places}; see docs/ppo_table1.md")
-    print("\n\n".join([table(scores), *remarks(scores)]))
+    print("\n\n".join([table(rows), *remarks(rows)]))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from rlkl import api
 
 
 def test_names_are_those_of_api() -> None:
-    assert set(api.__all__) <= set(dir(rlkl))
-    assert rlkl.__all__ is api.__all__
+    names = {name for name in vars(api) if not name.startswith("__")} | {"__version__"}
+    assert set(rlkl.__all__) == names <= set(dir(rlkl))
     assert rlkl.TrainConfig is api.TrainConfig
     assert rlkl.training.trainer.train is rlkl.train
 

@@ -1,10 +1,9 @@
 """`rlkl train --multirun`: run the unfinished jobs of a grid, and report how each ended."""
 
 import shlex
-import signal
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, chdir
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from rlkl.training.trainer import TrainConfig, Trainer
 from rlkl.utils.atomic_files import FolderLock, FolderTakenError
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
-from rlkl.utils.signals import HANGUP, active_stop_signals, restore_handlers
+from rlkl.utils.signals import HANGUP, active_stop_signals, handling
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import described
 from rlkl.version import __version__
@@ -99,19 +98,14 @@ def _check_jobs(configs: list[TrainConfig]) -> None:
             Trainer(config).close()
 
 
-@contextmanager
-def _signals_request_stop(call: Call) -> Iterator[None]:
+def _signals_request_stop(call: Call) -> AbstractContextManager[None]:
     """Make signals ask the jobs to stop; SIGHUP, which may come twice, only once."""
 
     def request_stop(number: int, frame: Any) -> None:
         if number != HANGUP or not call.stop_requests():
             call.request_stop()
 
-    before = {number: signal.signal(number, request_stop) for number in active_stop_signals()}
-    try:
-        yield
-    finally:
-        restore_handlers(before)
+    return handling(active_stop_signals(), request_stop)
 
 
 def _settle_orphaned_jobs(call: Call, jobs: list[Job]) -> None:

@@ -145,7 +145,7 @@ class TensorDecoder:
     def __call__(self, samples: Tensor) -> Tensor:
         """Return the environment's actions for samples `[N]` or `[N, D]`, `[N, *shape]`."""
         decoder = self._decoder
-        samples = samples.reshape(len(samples), *decoder.space.shape)
+        samples = samples.reshape(-1, *decoder.space.shape)
         if not decoder.is_continuous:
             return (samples + self._start).to(self._dtype)
         if decoder.squashes:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rlkl.engines.acting import TrainedPolicy
 from rlkl.envs.observations import VECTOR, normalized
+from rlkl.envs.tensor_spaces import TensorDecoder
 from rlkl.models.policy import Policy
 from rlkl.utils.validation import check_installed
 from rlkl.version import __version__
@@ -114,13 +115,6 @@ def _columns_seen(policy: Policy) -> dict[str, tuple[int, int]]:
 class _DeterministicActor(nn.Module):
     """Map raw observations to parameters, actions and the memory's next state, all in torch."""
 
-    mean: Tensor
-    scale: Tensor
-    low: Tensor
-    high: Tensor
-    middle: Tensor | None
-    half_range: Tensor | None
-
     def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
         policy, normalizer = trained.policy, trained.normalizer
@@ -133,17 +127,11 @@ class _DeterministicActor(nn.Module):
             self.actor = copy.deepcopy(policy.actor)
             self.actor.encoder.register_buffer("columns", None)
         self.state_size = self.actor.memory.state_size if self.actor.memory else 0
-        self.squashes, self.clips = policy.decoder.squashes, policy.decoder.clips
+        self.decode = TensorDecoder(policy.decoder, torch.device("cpu"))
         self.clip = normalizer.clip if normalizer else None
         if normalizer is not None:
-            self.register_buffer("mean", torch.from_numpy(normalizer.mean[columns].copy()))
-            self.register_buffer("scale", torch.from_numpy(normalizer.scale[columns].copy()))
-        if isinstance(self.space, Box):
-            self.register_buffer("low", torch.from_numpy(self.space.low.copy()))
-            self.register_buffer("high", torch.from_numpy(self.space.high.copy()))
-        for name in ("middle", "half_range"):
-            numbers = getattr(policy.decoder, name)
-            self.register_buffer(name, None if numbers is None else torch.as_tensor(numbers))
+            self.mean = nn.Buffer(torch.from_numpy(normalizer.mean[columns].copy()))
+            self.scale = nn.Buffer(torch.from_numpy(normalizer.scale[columns].copy()))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         observations = dict(zip(self.names, inputs, strict=False))
@@ -152,34 +140,20 @@ class _DeterministicActor(nn.Module):
             observations[VECTOR] = centred.clamp(-self.clip, self.clip)
         state = inputs[-1] if self.state_size else inputs[0].new_zeros(())
         parameters, state = self.actor.step(observations, state)
-        action = self._action(parameters)
+        action = self.decode(self._mode(parameters))
         return (parameters, action, state) if self.state_size else (parameters, action)
 
-    def _action(self, parameters: Tensor) -> Tensor:
-        """Do what `Distribution.mode` and `ActionDecoder` do, traceable for any batch."""
-        space = self.space
-        if isinstance(space, Discrete):
-            return parameters.argmax(-1) + int(space.start)
-        dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
-        if isinstance(space, MultiDiscrete):
-            groups = torch.split(parameters, space.nvec.ravel().tolist(), -1)
-            choices = torch.stack([group.argmax(-1) for group in groups], -1)
-            start = torch.as_tensor(np.broadcast_to(space.start, space.shape).copy())
-            return (choices.reshape(-1, *space.shape) + start).to(dtype)
-        if isinstance(space, Box):
-            mean: Tensor = self.family(parameters).mode().reshape(-1, *space.shape)
-            if not self.clips and self.half_range is None:
-                return mean.to(dtype)
-            low, high = self.low.double(), self.high.double()
-            action = mean.double()
-            if self.middle is not None and self.half_range is not None:
-                action = self.middle + self.half_range * action
-                if not self.clips:
-                    return action.to(dtype)
-            if self.squashes:
-                action = low + (high - low) * (mean.tanh() + 1).double() / 2
-            return torch.minimum(torch.maximum(action, low), high).to(dtype)
-        return (parameters > 0).reshape(-1, *space.shape).to(dtype)
+    def _mode(self, parameters: Tensor) -> Tensor:
+        """Do what `Distribution.mode` does, traceable for any batch."""
+        if isinstance(self.space, Discrete):
+            return parameters.argmax(-1)
+        if isinstance(self.space, MultiDiscrete):
+            groups = torch.split(parameters, self.space.nvec.ravel().tolist(), -1)
+            return torch.stack([group.argmax(-1) for group in groups], -1)
+        if isinstance(self.space, Box):
+            mean: Tensor = self.family(parameters).mode()
+            return mean
+        return parameters > 0
 
 
 def _random_observations(trained: TrainedPolicy, count: int) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,7 @@ import json
 import shlex
 from dataclasses import asdict
 from numbers import Real
+from textwrap import indent
 from typing import Any
 
 from rlkl.algos import ALGORITHMS
@@ -47,7 +48,7 @@ def model_card(
         *(["## ONNX", _onnx(exported)] if exported else []),
         "## Settings",
         "What differs from rlkl's defaults; `policy.yaml` has all settings.",
-        _indented(as_yaml(changed_settings(content["config"]))),
+        indent(as_yaml(changed_settings(content["config"])).rstrip(), "    "),
         "## Versions",
         _versions(content),
     ]
@@ -121,7 +122,7 @@ def _scores(name: str, content: dict[str, Any]) -> str:
         parts.append(f"Episodes that did not end within {limit} steps, left out above: {cut}.")
     parts += [
         "To repeat them, in the folder that contains this one:",
-        _indented(f"rlkl evaluate {name} --episodes {episodes} --seed {seed}"),
+        f"    rlkl evaluate {name} --episodes {episodes} --seed {seed}",
         "The returns are exactly equal on the same type of processor with the versions below.\n"
         "Elsewhere, rounding may change single episodes. The interval is that of this policy's\n"
         "mean return; it does not cover other training seeds.",
@@ -143,7 +144,7 @@ def _use(name: str, content: dict[str, Any], trained: TrainedPolicy) -> str:
         "With rlkl and its extra `safetensors`. Loading runs no code of this folder and reads no\n"
         "pickle.",
         f"```python\n{code}\n```",
-        _indented(f"rlkl watch {shlex.quote(name)}"),
+        f"    rlkl watch {shlex.quote(name)}",
     ]
     if own := trained.policy.config.own_networks:
         module = trained.policy.config.module or "the module that registers them"
@@ -189,7 +190,3 @@ def _text(value: Any) -> str:
     """Return a text as one line that is safe in a table of Markdown."""
     line = for_terminal(" ".join(str(value).split()))
     return for_markdown(line).replace("|", "\\|")
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.rstrip().splitlines())

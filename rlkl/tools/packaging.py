@@ -144,13 +144,12 @@ def _content(run: TrainedRun, run_dir: Path) -> dict[str, Any]:
     summary = read_summary(run_dir) or {}
     if summary.get("env_steps") != run.env_steps:  # of another moment than this policy
         summary = {key: summary[key] for key in ("versions",) if key in summary}
-    env = {key: getattr(run.env, key) for key in run.env.__dataclass_fields__}
     return {
         "format": FORMAT,
         "rlkl": __version__,
         "checkpoint": run.checkpoint,
         "env_steps": run.env_steps,
-        "env": env,
+        "env": vars(run.env),
         "threads": run.threads,
         "max_episode_steps": run.max_episode_steps,
         "policy": describe_policy(run.policy.policy),

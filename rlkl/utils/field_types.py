@@ -74,11 +74,11 @@ def _converter(hint: Any) -> Callable[[str, Any], Any] | None:
         return lambda key, value: _scalar(key, value, hint)
     if hint is Any:
         return lambda key, value: _plain(value)
-    if origin is list and inner[0] is Any:
-        return _any_list
-    if origin is list:
+    if origin is list and inner[0] is not Any:
         return lambda key, value: _list(key, value, inner[0])
-    return _dict if origin is dict else None
+    if origin in (list, dict):
+        return lambda key, value: _container(key, value, origin)
+    return None
 
 
 def _scalar(key: str, value: Any, expected: Any) -> Any:
@@ -102,16 +102,10 @@ def _list(key: str, value: Any, expected: Any) -> Any:
         raise ConfigError(text) from None
 
 
-def _any_list(key: str, value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ConfigError(f"{key}={value!r}: expected a list")
-    return [_converted(part) for part in value]
-
-
-def _dict(key: str, value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key}={value!r}: expected a dict")
-    return _converted(value)
+def _container(key: str, value: Any, expected: Any) -> Any:
+    if not isinstance(value, Mapping if expected is dict else list | tuple):
+        raise ConfigError(f"{key}={value!r}: expected a {expected.__name__}")
+    return _converted(expected(value))
 
 
 def _converted(value: Any) -> Any:

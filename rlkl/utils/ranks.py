@@ -17,17 +17,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError, OtherRankError, RankError
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described, one_line
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Sent instead of a result."""
-
-    text: str
-
 
 PATIENCE = timedelta(days=1)
 """How long a rank waits for the others: an evaluation on rank 0 may take long."""
@@ -98,15 +90,14 @@ class Ranks:
         try:
             result = work()
         except Exception as error:
-            self.gather(_Failure(f"{type(error).__name__}: {one_line(error)}"))
+            self.gather(OtherRankError(described(error)))  # instead of a result
             if isinstance(error, ConfigError | BrokenEnvironmentError):
                 raise type(error)(f"rank {self.rank}: {one_line(error)}") from error
-            text = f"rank {self.rank}: {type(error).__name__}: {one_line(error)}"
-            raise RankError(text) from error
+            raise RankError(f"rank {self.rank}: {described(error)}") from error
         items = self.gather(result)
         for rank, item in enumerate(items):
-            if isinstance(item, _Failure):
-                raise OtherRankError(f"rank {rank}: {item.text}")
+            if isinstance(item, OtherRankError):
+                raise OtherRankError(f"rank {rank}: {item}")
         return items
 
     def _reached(self, collective: Callable[[], Any]) -> None:

@@ -3,8 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 HANGUP = signal.SIGHUP
@@ -23,9 +23,6 @@ def stop_signal(*, once: bool = True) -> Iterator[threading.Event]:
     ignored, as under `nohup`, it stays ignored. Only the main thread handles signals.
     """
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in active_stop_signals()}
     is_set = is_stopping = False
 
@@ -40,10 +37,21 @@ def stop_signal(*, once: bool = True) -> Iterator[threading.Event]:
             restore_handlers({other: before[other] for other in before if other != HANGUP})
             os.kill(os.getpid(), number)
 
+    with handling(before, handle):
+        yield stop
+
+
+@contextmanager
+def handling(numbers: Iterable[int], handler: Any) -> Iterator[None]:
+    """Handle signals in this context by a handler, unless this is not the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number in before:
-            signal.signal(number, handle)
-        yield stop
+            signal.signal(number, handler)
+        yield
     finally:
         restore_handlers(before)
 
@@ -66,17 +74,9 @@ def ignore_stop_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-@contextmanager
-def children_ignore_signals() -> Iterator[None]:
+def children_ignore_signals() -> AbstractContextManager[None]:
     """Let processes that are started in this context ignore the signals that stop a run.
 
     Terminals and Slurm signal every process, but the trainer decides when its workers stop.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        restore_handlers(before)
+    return handling(STOP_SIGNALS, signal.SIG_IGN)

@@ -8,36 +8,28 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
+from operator import ge, gt, le, lt
 from typing import Any
 
 from rlkl.utils.errors import ConfigError, MissingPackageError
 
+_BOUNDS = {"above": gt, "at_least": ge, "below": lt, "at_most": le}
 
-def check_range(
-    key: str,
-    value: float,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-) -> None:
-    """Raise unless `value` is finite and within the given bounds.
+
+def check_range(key: str, value: float, **bounds: float | None) -> None:
+    """Raise unless `value` is finite and within bounds: `above`, `at_least`, `below`, `at_most`.
 
     Raises:
         ConfigError: naming the key, the value and the bounds.
     """
+    given = [(word, b) for word, b in sorted(bounds.items()) if b is not None]
     fits = (
         isinstance(value, Real)
         and -math.inf < value < math.inf  # math.isfinite fails for ints above 1.8e308
-        and (above is None or value > above)
-        and (at_least is None or value >= at_least)
-        and (below is None or value < below)
-        and (at_most is None or value <= at_most)
+        and all(_BOUNDS[word](value, bound) for word, bound in given)
     )
     if not fits:
-        bounds = {"above": above, "at least": at_least, "below": below, "at most": at_most}
-        expected = " and ".join(f"{word} {b:g}" for word, b in bounds.items() if b is not None)
+        expected = " and ".join(f"{word.replace('_', ' ')} {bound:g}" for word, bound in given)
         raise ConfigError(f"{key}={value}: expected a number {expected or 'that is finite'}")
 
 

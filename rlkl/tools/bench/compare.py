@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 
 from rlkl.tools.bench.clock import Measurement
-from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig, Case
+from rlkl.tools.bench.work import PEERS, RLKL, BenchConfig, Case
 
 
 class MeasurementError(Exception):
@@ -107,8 +107,7 @@ def conclusions(config: BenchConfig, results: list[Result]) -> list[str]:
         if first is None:
             continue
         others = [r for r in done if r.case.num_envs == num_envs and r is not first]
-        peers = [r for r in others if r.case.library not in (RLKL, *UPPER_BOUNDS)]
-        peers = [r for r in peers if r.case.algo == first.case.algo]
+        peers = [r for r in others if r.case.library in PEERS and r.case.algo == first.case.algo]
         own = [r for r in others if r.case.library == RLKL]
         where = f" on {num_envs} environments" if len(config.num_envs) > 1 else ""
         if peers:

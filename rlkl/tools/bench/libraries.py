@@ -139,44 +139,34 @@ def megabytes_of(rollout: Rollout) -> float:
 
 
 def _upper_bound(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
-    envs: Any = make_training_env(config.env(case.num_envs))  # with the backend of training
-    envs.reset([SEED + number for number in range(case.num_envs)])
-    space = batch_space(envs.action_space, case.num_envs)
-
-    def step(actions: Any) -> int:
-        return int(np.count_nonzero(envs.step(actions).is_transition))
-
-    return _step_randomly(config, clock, space, step)
-
-
-def _upper_bound_sync(config: BenchConfig, case: Case, clock: Clock) -> Measurement:
-    mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    envs = gym.make_vec(config.env_id, case.num_envs, "sync", vector_kwargs=mode)
-    envs.reset(seed=SEED)
-
-    def step(actions: Any) -> int:
-        envs.step(actions)
-        return case.num_envs
-
-    return _step_randomly(config, clock, envs.action_space, step)
-
-
-def _step_randomly(
-    config: BenchConfig, clock: Clock, space: gym.Space[Any], step: Callable[[Any], int]
-) -> Measurement:
     """Step environments with random actions; one rollout of them is drawn once and reused."""
+    is_own, num_envs = case.library == "upper_bound", case.num_envs
+    if is_own:
+        envs: Any = make_training_env(config.env(num_envs))  # with the backend of training
+        envs.reset([SEED + number for number in range(num_envs)])
+        space = batch_space(envs.action_space, num_envs)
+    else:
+        mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        envs = gym.make_vec(config.env_id, num_envs, "sync", vector_kwargs=mode)
+        envs.reset(seed=SEED)
+        space = envs.action_space
+
+    def step(actions: Any) -> int:
+        result = envs.step(actions)
+        return int(np.count_nonzero(result.is_transition)) if is_own else num_envs
+
     space.seed(SEED)
     actions = [space.sample() for _ in range(config.rollout_steps)]
     clock.start()
     for _ in range(clock.warmup + clock.measured):
-        clock.tick(sum(step(rows) for rows in actions))
+        clock.tick(sum(map(step, actions)))
     return clock.measurement()
 
 
 LIBRARIES: dict[str, Callable[[BenchConfig, Case, Clock], Measurement]] = {
     "rlkl": _rlkl,
     "upper_bound": _upper_bound,
-    "upper_bound_sync": _upper_bound_sync,
+    "upper_bound_sync": _upper_bound,
     "sb3": peers.stable_baselines,
     "sb3_contrib": peers.stable_baselines,
     "skrl": peers.skrl,

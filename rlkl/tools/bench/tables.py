@@ -1,39 +1,20 @@
 """The benchmark's results as tables, on the screen and in Markdown."""
 
-from dataclasses import dataclass
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table as ScreenTable
+from rich.table import Table
 
 from rlkl.tools.bench.clock import PHASES
 from rlkl.tools.bench.compare import Result, conclusions, ratios, reference, spread
 from rlkl.tools.bench.work import RLKL, UPPER_BOUNDS, BenchConfig
 from rlkl.tools.rows import markdown_table
 
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and rows of text, for Markdown and the screen."""
-
-    columns: list[str]
-    rows: list[list[str]]
-
-    def markdown(self) -> str:
-        """Return the table in Markdown."""
-        return markdown_table(self.columns, self.rows, "--:")
-
-    def show(self, console: Console) -> None:
-        """Print the table."""
-        table = ScreenTable(box=None, pad_edge=False)
-        for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
-        for cells in self.rows:
-            table.add_row(*cells)
-        console.print(table)
+Texts = tuple[list[str], list[list[str]]]
+"""Headings, and rows of text."""
 
 
-def speed_table(results: list[Result], algo: str) -> Table:
+def speed_table(results: list[Result], algo: str) -> Texts:
     """Return speed, ratio to rlkl's `algo`, start-up time and peak memory of each case."""
     columns = [
         "", "envs", "steps/s", f"{RLKL} {algo} / this", "of the upper bound",
@@ -56,10 +37,10 @@ def speed_table(results: list[Result], algo: str) -> Table:
             f"{result.median(lambda m: m.peak_megabytes):.0f}",
         ]
         rows.append(cells)
-    return Table(columns, rows)
+    return columns, rows
 
 
-def split_table(results: list[Result]) -> Table:
+def split_table(results: list[Result]) -> Texts:
     """Return the phases of an iteration of rlkl: milliseconds and share of the iteration."""
     columns = ["", "envs", "iteration ms", *PHASES, "rollout MB", "training adds MB"]
     rows = []
@@ -74,7 +55,7 @@ def split_table(results: list[Result]) -> Table:
         cells.append(f"{result.median(lambda m: m.rollout_megabytes or 0.0):.2f}")
         cells.append(f"{result.median(lambda m: m.added_megabytes):.1f}")
         rows.append(cells)
-    return Table(columns, rows)
+    return columns, rows
 
 
 def failures(results: list[Result]) -> list[str]:
@@ -85,8 +66,8 @@ def failures(results: list[Result]) -> list[str]:
 def markdown(config: BenchConfig, title: str, results: list[Result], left_out: list[str]) -> str:
     """Return the section of a work."""
     lines = [f"### {config.work}", "", title, ""]
-    for table in (speed_table(results, config.algos[0]), split_table(results)):
-        lines += [table.markdown(), ""]
+    for columns, rows in (speed_table(results, config.algos[0]), split_table(results)):
+        lines += [markdown_table(columns, rows, "--:"), ""]
     sentences = [*conclusions(config, results), *failures(results)]
     sentences += [f"Left out: {line}." for line in left_out]
     lines += [f"- {sentence}" for sentence in sentences]
@@ -98,8 +79,14 @@ def show(
 ) -> None:
     """Print the tables of a work, then what was left out or failed, then the conclusions."""
     console.print(f"\n{config.work}: {title}\n")
-    for table in (speed_table(results, config.algos[0]), split_table(results)):
-        table.show(console)
+    for columns, rows in (speed_table(results, config.algos[0]), split_table(results)):
+        table = Table(box=None, pad_edge=False)
+        table.add_column(columns[0], no_wrap=True)
+        for column in columns[1:]:
+            table.add_column(column, justify="right")
+        for cells in rows:
+            table.add_row(*cells)
+        console.print(table)
         console.print()
     lines = [f"left out: {line}" for line in left_out]
     for line in lines + failures(results) + conclusions(config, results):

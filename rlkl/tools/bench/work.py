@@ -13,7 +13,8 @@ from rlkl.envs.make import BACKENDS, EnvConfig, make_training_env, make_vector_e
 from rlkl.models.recurrent import MEMORIES
 from rlkl.training.resource_checks import check_memory, checked_device
 from rlkl.utils.errors import ConfigError, MissingPackageError
-from rlkl.utils.validation import check_choice, check_installed, check_range, check_ranges
+from rlkl.utils.field_types import check_fields, limited
+from rlkl.utils.validation import check_choice, check_installed, check_range
 
 RLKL = "rlkl"
 HIDDEN_SIZES = (64, 64)
@@ -74,44 +75,35 @@ class BenchConfig:
     env_id: str = "CartPole-v1"
     device: str | None = None
     beside_cpu: bool = False
-    backend: str = "auto"
-    memory: str = "none"
+    backend: str = limited("auto", choices=BACKENDS)
+    memory: str = limited("none", choices=MEMORIES)
     num_envs: list[int] = field(default_factory=lambda: [8])
-    rollout_steps: int = 128
-    minibatch_size: int = 256
-    num_epochs: int = 4
-    learning_rate: float = 3e-4
-    max_grad_norm: float | None = 0.5
-    value_coefficient: float = 0.5
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    clip_ratio: float = 0.2
-    max_kl: float = 0.01
-    cg_iterations: int = 15
-    warmup_env_steps: int = 2048
-    env_steps: int = 32_768
-    repetitions: int = 5
+    rollout_steps: int = limited(128, at_least=1)
+    minibatch_size: int = limited(256, at_least=1)
+    num_epochs: int = limited(4, at_least=1, at_most=10_000)
+    learning_rate: float = limited(3e-4, above=0)
+    max_grad_norm: float | None = limited(0.5, above=0)
+    value_coefficient: float = limited(0.5, above=0)
+    gamma: float = limited(0.99, at_least=0, at_most=1)
+    gae_lambda: float = limited(0.95, at_least=0, at_most=1)
+    clip_ratio: float = limited(0.2, above=0, below=1)
+    max_kl: float = limited(0.01, above=0)
+    cg_iterations: int = limited(15, at_least=1, at_most=10_000)
+    warmup_env_steps: int = limited(2048, at_least=1, at_most=10**15)
+    env_steps: int = limited(32_768, at_least=1, at_most=10**15)
+    repetitions: int = limited(5, at_least=1, at_most=10_000)
     peers: list[str] | None = None
     output: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for key in ("algos", "num_envs"):
             if not getattr(self, key):
                 raise ConfigError(f"{key}=[]: expected at least one")
         for algo in self.algos:
             check_choice("algos", algo, ALGORITHMS)
-        check_choice("memory", self.memory, MEMORIES)
-        check_choice("backend", self.backend, BACKENDS)
         if self.beside_cpu and self.device is None:
             raise ConfigError("beside_cpu=true: there is no other device; set device=cuda")
-        check_ranges("", self, "rollout_steps", "minibatch_size", at_least=1)
-        counts = "num_epochs", "cg_iterations", "repetitions"
-        check_ranges("", self, *counts, at_least=1, at_most=10_000)
-        check_ranges("", self, "warmup_env_steps", "env_steps", at_least=1, at_most=10**15)
-        positive = "learning_rate", "value_coefficient", "max_kl", "max_grad_norm"
-        check_ranges("", self, *positive, above=0)
-        check_ranges("", self, "gamma", "gae_lambda", at_least=0, at_most=1)
-        check_range("clip_ratio", self.clip_ratio, above=0, below=1)
         for number in self.num_envs:
             check_range("num_envs", number, at_least=1, at_most=65536)
             check_memory(self.rollout_steps, number)

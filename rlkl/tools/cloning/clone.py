@@ -79,11 +79,7 @@ class CloneSummary(Summary):
 
 
 def open_source(data: str, checkpoint: str = "last") -> Source:
-    """Return the source of demonstrations that a name means.
-
-    Args:
-        data: a run's folder, one of its checkpoints, or the id or folder of a Minari data set.
-        checkpoint: of a run: `last` or `best`.
+    """Return the source of demonstrations that a name means; see `clone` and `CloneConfig`.
 
     Raises:
         ConfigError: it is none of these, or cannot be read.
@@ -210,11 +206,11 @@ def _write(
     empty: Row = {}
     merged = [of_policy | of_critic for of_policy, of_critic in zip_longest(*rows, fillvalue=empty)]
     with (run_dir / "metrics.csv").open("x", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["epoch", *COLUMNS])
+        table = csv.DictWriter(file, ["epoch", *COLUMNS])  # a missing number is an empty field
+        table.writeheader()
         for epoch, row in enumerate(merged):
-            fields = [row.get(column, math.nan) for column in COLUMNS]
-            table.writerow([epoch, *("" if math.isnan(field) else repr(field) for field in fields)])
+            known = {key: value for key, value in row.items() if not math.isnan(value)}
+            table.writerow({"epoch": epoch} | known)
     if learner.config.logger.tensorboard:
         # Imported here because it takes a second.
         from rlkl.training.tensorboard import write_curves  # noqa: PLC0415

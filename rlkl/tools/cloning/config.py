@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from rlkl.training.checkpoint import CHECKPOINTS
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields
-from rlkl.utils.validation import check_choice, check_range, check_ranges
+from rlkl.utils.field_types import check_fields, limited
 
 ENV_STEPS = 50_000
 """Default number of environment steps that are recorded of a run's policy."""
@@ -32,27 +31,21 @@ class CloneConfig:
         fit_critic: also fit the critic, to the discounted returns of the data.
     """
 
-    env_steps: int | None = None
-    episodes: int | None = None
-    checkpoint: str = "last"
-    held_out: float = 0.1
-    epochs: int = 50
-    patience: int | None = 5
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    max_grad_norm: float | None = 0.5
+    env_steps: int | None = limited(None, at_least=1, at_most=10**9)
+    episodes: int | None = limited(None, at_least=1, at_most=10**9)
+    checkpoint: str = limited("last", choices=CHECKPOINTS)
+    held_out: float = limited(0.1, above=0, below=1)
+    epochs: int = limited(50, at_least=1, at_most=100_000)
+    patience: int | None = limited(5, at_least=1, at_most=10**9)
+    batch_size: int = limited(256, at_least=1, at_most=10**9)
+    learning_rate: float = limited(1e-3, above=0)
+    max_grad_norm: float | None = limited(0.5, above=0)
     fit_critic: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
-        counts = "env_steps", "episodes", "patience", "batch_size"
-        check_ranges("", self, *counts, at_least=1, at_most=10**9)
         if self.env_steps is not None and self.episodes is not None:
             raise ConfigError(
                 f"env_steps={self.env_steps} and episodes={self.episodes}: each says how much data "
                 "to use; leave one of them out"
             )
-        check_choice("checkpoint", self.checkpoint, CHECKPOINTS)
-        check_range("held_out", self.held_out, above=0, below=1)
-        check_range("epochs", self.epochs, at_least=1, at_most=100_000)
-        check_ranges("", self, "learning_rate", "max_grad_norm", above=0)

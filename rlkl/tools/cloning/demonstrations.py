@@ -106,18 +106,14 @@ class Demonstrations:
 
 def joined(parts: Sequence[Demonstrations]) -> Demonstrations:
     """Return the episodes of all parts, at least one."""
-    first = parts[0]
-    return Demonstrations(
-        {key: np.concatenate([p.observations[key] for p in parts]) for key in first.observations},
-        {
-            key: np.concatenate([p.final_observations[key] for p in parts])
-            for key in first.final_observations
-        },
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("actions", "rewards", "lengths", "terminated", "parameters")
-        ),
-    )
+
+    def whole(*values: Any) -> Any:
+        if isinstance(values[0], dict):
+            return {key: np.concatenate([v[key] for v in values]) for key in values[0]}
+        return np.concatenate(values)
+
+    contents = [vars(part).values() for part in parts]
+    return Demonstrations(*map(whole, *contents))
 
 
 def samples_of(decoder: ActionDecoder, actions: NDArray[Any]) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,12 @@ def fit(
     fit_statistics(demonstrations, learner)
     data, others = Data(demonstrations, learner), Data(held_out, learner)
     engine, policy = learner.engine, learner.policy
-    _check_possible(engine, data, others)
+    for part in (data, others):
+        if not math.isfinite(measure_policy(engine, part.batch)[HELD_OUT_LOSS]):
+            raise ConfigError(
+                "the data has an action of probability 0, such as one that its mask does not "
+                "allow, or numbers that are far too large; fix the data"
+            )
     actor, critic = _optimizers(learner, config, -(-len(demonstrations) // config.batch_size))
     learner.critic_fit.adapt(data.with_returns())  # the statistics of returns
 
@@ -165,26 +171,16 @@ def fit(
         return {"policy/loss": actor.update(batch, 0.0).metrics["policy/loss"]}
 
     vectors = [policy.actor_parameters.vector.data, policy.critic_parameters.vector.data]
-    of_policy = _descend(
-        vectors, actor_epoch, lambda: measure_policy(engine, others.batch), HELD_OUT_LOSS,
-        config, tell,
-    )  # fmt: skip
+    descend = partial(_descend, config=config, tell=tell)
+    of_policy = descend(
+        vectors, actor_epoch, lambda: measure_policy(engine, others.batch), HELD_OUT_LOSS
+    )
     if not config.fit_critic:
         return of_policy, []
-    of_critic = _descend(
+    return of_policy, descend(
         vectors[1:], critic_epoch, lambda: measure_values(engine, others.with_returns()),
-        HELD_OUT_VALUE_LOSS, config, tell,
+        HELD_OUT_VALUE_LOSS,
     )  # fmt: skip
-    return of_policy, of_critic
-
-
-def _check_possible(engine: Engine, *parts: Data) -> None:
-    for part in parts:
-        if not math.isfinite(measure_policy(engine, part.batch)[HELD_OUT_LOSS]):
-            raise ConfigError(
-                "the data has an action of probability 0, such as one that its mask does not "
-                "allow, or numbers that are far too large; fix the data"
-            )
 
 
 def _optimizers(
@@ -237,7 +233,8 @@ def _descend(
                 f"learning_rate={config.learning_rate:g}: a loss of epoch {number} is not finite; "
                 "expected a smaller one"
             )
-        tell(f"epoch {number}: {described(rows[-1])}")
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items())
+        tell(f"epoch {number}: {numbers}")
         if rows[-1][key] < rows[best][key]:
             best, kept = number, [vector.clone() for vector in vectors]
         elif config.patience is not None and number - best >= config.patience:
@@ -245,11 +242,6 @@ def _descend(
     for vector, values in zip(vectors, kept, strict=True):
         vector.copy_(values)
     return rows
-
-
-def described(row: Row) -> str:
-    """Return the numbers of a row as text."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
 
 
 def best_row(rows: list[Row], key: str) -> tuple[int, Row]:

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.untrusted_files import read_bytes
-from rlkl.utils.validation import check_installed, one_line
+from rlkl.utils.validation import check_installed, described
 
 METADATA = "metadata.json"
 MOST_METADATA = 2**26
@@ -55,13 +56,11 @@ class MinariSource:
         content = read_bytes(folder / METADATA, at_most=MOST_METADATA)
         minari = importlib.import_module("minari")  # an optional package
 
-        try:
+        with self._reading():
             # Without its spaces, Minari would make the environment, by the code that it names.
             if not {"observation_space", "action_space"} <= set(json.loads(content)):
                 raise ValueError("it does not store its spaces; record it with a newer Minari")
             self._data: Any = minari.MinariDataset(folder)
-        except Exception as error:
-            raise self._unreadable(error) from error
         spec = self._data.env_spec
         self.env = None if spec is None else EnvConfig(spec.id, kwargs=dict(spec.kwargs))
         self.folder = folder
@@ -79,11 +78,13 @@ class MinariSource:
             )
         return TrainConfig(env=self.env)
 
-    def _unreadable(self, error: Exception) -> ConfigError:
-        return ConfigError(
-            f"{self.name} cannot be read as a Minari data set: {type(error).__name__}: "
-            f"{one_line(error)}"
-        )
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            text = f"{self.name} cannot be read as a Minari data set: {described(error)}"
+            raise ConfigError(text) from error
 
     def demonstrations(self, learner: Learner, config: CloneConfig) -> Demonstrations:
         """Read the first episodes for a learner of a new run.
@@ -113,12 +114,10 @@ class MinariSource:
     def _episodes(self, most: int | None) -> Iterator[Any]:
         episodes = iter(self._data.iterate_episodes(self._data.episode_indices[:most]))
         while True:
-            try:
-                episode = next(episodes)
-            except StopIteration:
+            with self._reading():
+                episode = next(episodes, None)
+            if episode is None:
                 return
-            except Exception as error:
-                raise self._unreadable(error) from error
             yield episode
 
 

@@ -21,7 +21,7 @@ from rlkl.tools.cloning.demonstrations import (
     samples_of,
 )
 from rlkl.training.checkpoint import folder_of, state_of_run
-from rlkl.training.config import TrainConfig, saved_config
+from rlkl.training.config import saved_config
 from rlkl.training.learner import Learner
 from rlkl.training.reference import ReferenceConfig
 from rlkl.training.trained_policy import load_run
@@ -43,7 +43,11 @@ class RunSource:
     def __init__(self, run_dir: str, checkpoint: str = "last") -> None:
         self.name = run_dir
         with state_of_run(run_dir, checkpoint) as state:
-            self.train = _like(saved_config(state["config"]))
+            config = saved_config(state["config"])
+            policy = replace(config.policy, engine="auto")  # other networks may need another one
+            self.train = replace(
+                config, policy=policy, run_dir=None, init_from=None, reference=ReferenceConfig()
+            )
         if note := check_module(self.train.env.id, folder_of(run_dir)):
             tell(note)
         self.run = load_run(run_dir, checkpoint)
@@ -96,15 +100,9 @@ class RunSource:
 
 
 class _Recorder:
-    """Records one sub-environment.
+    """Records episodes of one sub-environment while `is_open`.
 
-    Args:
-        quota: number of episodes; of steps, if `limit` is None.
-        limit: steps after which an episode is cut.
-
-    Attributes:
-        episodes: those recorded.
-        is_open: whether more is to be recorded.
+    The quota is a number of episodes, which are cut after `limit` steps; without a limit, of steps.
     """
 
     def __init__(self, quota: int, limit: int | None) -> None:
@@ -145,10 +143,3 @@ class _Recorder:
             np.array([bool(step.terminated[env])]),
             np.stack(parameters),
         )
-
-
-def _like(config: TrainConfig) -> TrainConfig:
-    """Return the config of a new run with the settings of a run."""
-    policy = replace(config.policy, engine="auto")  # other networks may need another engine
-    reference = ReferenceConfig()
-    return replace(config, policy=policy, run_dir=None, init_from=None, reference=reference)
