@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlkl.tools.compare.runs import Array, Run
-from rlkl.tools.compare.scores import CENTERS, Entry, Environment, band_rows, common, group_rows
+from rlkl.tools.compare.scores import CENTERS, Entry, Environment, band_rows, by_group, common
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.rows import Rows
 
@@ -41,26 +41,23 @@ def seed_curve(run: Run, axis: str) -> tuple[list[float], list[float]]:
     return x.tolist(), returns.tolist()
 
 
-def curve_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return the training return of each group along steps and along wall time, with its band.
+@by_group
+def curve_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
+    """Return the training return along steps and along wall time, with its band.
 
-    A curve starts where all of its runs have ended an episode, and ends where the first of them
-    ends, so that every point includes all runs.
+    A curve starts where all runs of the group have ended an episode, and ends where the first of
+    them ends, so that every point includes all runs.
     """
-
-    def curves(_: Environment, entries: list[Entry]) -> Rows:
-        rows = []
-        for axis in ("steps", "seconds"):
-            lines = [line for line in _until_horizon(entries, axis) if len(line[0])]
-            start = max((float(x[0]) for x, _ in lines), default=0.0)
-            end = min((float(x[-1]) for x, _ in lines), default=0.0)
-            if start < end:
-                grid = np.linspace(start, end, POINTS)
-                returns = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
-                rows += [{"axis": axis, **row} for row in _center_rows(grid, [returns], config)]
-        return rows
-
-    return group_rows(envs, curves)
+    rows = []
+    for axis in ("steps", "seconds"):
+        lines = [line for line in _until_horizon(entries, axis) if len(line[0])]
+        start = max((float(x[0]) for x, _ in lines), default=0.0)
+        end = min((float(x[-1]) for x, _ in lines), default=0.0)
+        if start < end:
+            grid = np.linspace(start, end, POINTS)
+            returns = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
+            rows += [{"axis": axis, **row} for row in _center_rows(grid, [returns], config)]
+    return rows
 
 
 def together_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
@@ -99,25 +96,22 @@ def _until_horizon(entries: Sequence[Entry], axis: str) -> list[tuple[Array, Arr
     return [training_curve(entry.run, axis, entry.last + 1) for entry in entries]
 
 
-def update_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
+@by_group
+def update_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
     """Return the diagnostics of updates along steps, averaged in each of `BINS` parts, with bands.
 
     Values that are not finite, such as an infinite KL, are left out; `stability_rows` counts them.
     """
-
-    def updates(env: Environment, entries: list[Entry]) -> Rows:
-        edges = np.linspace(0, env.horizon, BINS + 1)
-        middles = (edges[:-1] + edges[1:]) / 2
-        rows = []
-        for tag in UPDATES:
-            values = np.stack([_binned(entry, tag, edges) for entry in entries], axis=-1)
-            finite = np.isfinite(values).all(-1)
-            if finite.any():
-                bands = _center_rows(middles[finite], [values[finite]], config)
-                rows += [{"tag": tag, **row} for row in bands]
-        return rows
-
-    return group_rows(envs, updates)
+    edges = np.linspace(0, env.horizon, BINS + 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    rows = []
+    for tag in UPDATES:
+        values = np.stack([_binned(entry, tag, edges) for entry in entries], axis=-1)
+        finite = np.isfinite(values).all(-1)
+        if finite.any():
+            bands = _center_rows(middles[finite], [values[finite]], config)
+            rows += [{"tag": tag, **row} for row in bands]
+    return rows
 
 
 def _binned(entry: Entry, tag: str, edges: Array) -> Array:

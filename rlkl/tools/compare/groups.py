@@ -70,7 +70,7 @@ def group_runs(runs: Sequence[Run]) -> list[Member]:
         shown = [*own[algo].shown(candidate, is_brief), *common.shown(candidate, is_brief)]
         label = _shorten(" ".join([algo, *shown]), MAX_LABEL)
         members.append(Member(candidate.run, candidate.env, label))
-    return sorted(members, key=lambda m: (m.env, *sort_key(m.run.algo, m.label), m.run.seed))
+    return sorted(members, key=lambda m: (m.env, *_sort_key(m), m.run.seed))
 
 
 class _Candidate(NamedTuple):
@@ -128,15 +128,17 @@ def _texts(settings: dict[str, Any]) -> Texts:
     return {key: setting_text(value) for key, value in settings.items()}
 
 
-def sort_key(algo: str, label: str) -> tuple[int, list[str | float]]:
-    """Return the sort key of a group: its algorithm's place in the registry, then its label.
+def labels_of(members: Iterable[Member]) -> list[str]:
+    """Return the labels by the algorithm's place in the registry, unknown algorithms last."""
+    return list(dict.fromkeys(member.label for member in sorted(members, key=_sort_key)))
 
-    Unknown algorithms come last. Numbers in labels are sorted as numbers.
-    """
-    known = list(ALGORITHMS)
+
+def _sort_key(member: Member) -> tuple[int, list[str | float]]:
+    """Return the place of the algorithm, and the label with its numbers as numbers."""
+    algo, known = member.run.algo, list(ALGORITHMS)
     place = known.index(algo) if algo in known else len(known)
     # Text and numbers alternate, so texts are compared with texts and numbers with numbers.
-    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", member.label)
     return place, [float(part) if turn % 2 else part for turn, part in enumerate(parts)]
 
 
@@ -216,8 +218,7 @@ def differences(members: Sequence[Member]) -> Rows:
     Environments with the same values share a row.
     """
     rows: dict[tuple[str, ...], list[str]] = {}
-    algos = {member.label: member.run.algo for member in members}
-    labels = sorted(algos, key=lambda label: sort_key(algos[label], label))
+    labels = labels_of(members)
     for env in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == env]
         settings = [(member.label, _texts(member.run.settings)) for member in here]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from rlkl.tools.compare import svg, tables
 from rlkl.tools.compare.charts import Figure, style
@@ -20,6 +19,9 @@ FOLDED = ("improvement", "runs")
 
 MAX_TITLE = 100
 """Letters of the groups in a title; longer lists are replaced by their number."""
+
+NUMBER = re.compile(r"[−–∞\d.,%\[\] ±]*( to [−\d.,]+| of \d+| min| h| s)?")
+"""A cell with a number, with or without unit, interval or deviation."""
 
 
 def title(comparison: Comparison) -> str:
@@ -40,7 +42,6 @@ def page(comparison: Comparison, figures: Sequence[Figure], command: str) -> str
     return render(
         "page.html",
         title=title(comparison),
-        script=Markup(_asset("page.js")),
         runs=plural(sum(len(env.entries) for env in comparison.environments), "run"),
         command=command,
         envs=[env.name for env in comparison.environments],
@@ -59,21 +60,11 @@ def render(name: str, *folders: Path, **values: Any) -> str:
     """Render a template of this folder, or of others, which may include those of this one."""
     loader = jinja2.FileSystemLoader([*folders, Path(__file__).parent])
     environment = jinja2.Environment(loader=loader, autoescape=True, keep_trailing_newline=True)
-    style = Markup(_asset("page.css"))
-    values |= {"version": __version__, "style": style, "kinds_of": _kinds}
+    environment.globals |= {"version": __version__, "kinds_of": _kinds}
     return environment.get_template(name).render(values)
 
 
-def _asset(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _kinds(table: Table) -> list[Markup]:
+def _kinds(table: Table) -> list[str]:
     """Return the attribute of each column: columns of numbers are aligned to the right."""
-    columns = zip(*table.cells, strict=True)
-    return [Markup(" class=number" if all(map(_is_number, column)) else "") for column in columns]
-
-
-def _is_number(text: str) -> bool:
-    """Return whether a cell is a number, with or without unit, interval or deviation."""
-    return re.fullmatch(r"[−–∞\d.,%\[\] ±]*( to [−\d.,]+| of \d+| min| h| s)?", text) is not None
+    numeric = (all(map(NUMBER.fullmatch, column)) for column in zip(*table.cells, strict=True))
+    return [" class=number" if is_number else "" for is_number in numeric]

@@ -75,7 +75,7 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
         "improvement": scores.pair_rows(envs, config),
         "pairs": scores.pair_rows_by_environment(envs, config),
         "thresholds": stability.threshold_rows(envs, config),
-        "stability": stability.stability_rows(envs),
+        "stability": stability.stability_rows(envs, config),
         "curves": curves.curve_rows(envs, config),
         "together": curves.together_rows(envs, config),
         "updates": curves.update_rows(envs, config),

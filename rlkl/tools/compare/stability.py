@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlkl.algos import ALGORITHMS
-from rlkl.tools.compare.references import Reference, threshold
+from rlkl.tools.compare.references import threshold
 from rlkl.tools.compare.runs import Array, Run
-from rlkl.tools.compare.scores import Entry, Environment, group_rows
+from rlkl.tools.compare.scores import Entry, Environment, by_group
 from rlkl.tools.compare.settings import CompareConfig
-from rlkl.tools.rows import Row, Rows
+from rlkl.tools.rows import Rows
 
 TOLERANCE = 1e-3
 """Of a bound, relative: the line search and the report evaluate float32 networks separately."""
@@ -42,32 +42,26 @@ def kl_bounds(run: Run) -> Array:
     return targets * config.kl_bounds[1]
 
 
-def threshold_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return for each group how many runs reached the threshold within the horizon, and when.
+@by_group
+def threshold_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
+    """Return one row: how many runs reached the threshold within the horizon, and when.
 
-    The median counts runs that did not reach it as infinite. Environments without a threshold are
-    left out.
+    The median counts runs that did not reach it as infinite. Without a threshold there is no row.
     """
-
-    def reached(env: Environment, entries: list[Entry]) -> Rows:
-        goal = threshold(env.name, config)
-        if goal is None:
-            return []
-        steps = reached_at(entries, goal[0])
-        in_time = steps[np.isfinite(steps)]
-        return [
-            {
-                "threshold": goal[0],
-                "source": goal[1],
-                "seeds": len(steps),
-                "reached": len(in_time),
-                "median_steps": float(np.median(steps)),
-                "first_steps": float(in_time.min()) if len(in_time) else math.inf,
-                "last_steps": float(steps.max()),
-            }
-        ]
-
-    return group_rows(envs, reached)
+    goal = threshold(env.name, config)
+    if goal is None:
+        return []
+    steps = reached_at(entries, goal[0])
+    row = {
+        "threshold": goal[0],
+        "source": goal[1],
+        "seeds": len(steps),
+        "reached": int(np.isfinite(steps).sum()),
+        "median_steps": float(np.median(steps)),
+        "first_steps": float(steps.min()),
+        "last_steps": float(steps.max()),
+    }
+    return [row]
 
 
 def reached_at(entries: Sequence[Entry], goal: float) -> Array:
@@ -82,12 +76,9 @@ def reached_at(entries: Sequence[Entry], goal: float) -> Array:
     return np.array(first)
 
 
-def stability_rows(envs: Sequence[Environment]) -> Rows:
-    """Return for each group the drops of its returns, and its updates beyond their KL bound."""
-    return group_rows(envs, lambda env, entries: [_stability(entries, env.reference)])
-
-
-def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
+@by_group
+def stability_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
+    """Return one row: the drops of the returns, and the updates beyond their KL bound."""
     drops = [worst_drop(entry.until(entry.run.columns["return/train"])) for entry in entries]
     kl, largest = (
         np.concatenate([entry.until(entry.run.columns[tag]) for entry in entries])
@@ -98,8 +89,8 @@ def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
     bounded = np.isfinite(bounds) & ~np.isnan(kl)
     exceeds = kl[bounded] > bounds[bounded] * (1 + TOLERANCE)
     # On the scale of runs that end nearly alike, any drop would look huge.
-    scale = math.nan if reference is None or reference.relative else reference.range
-    return {
+    scale = env.reference.range if env.reference and not env.reference.relative else math.nan
+    row = {
         "seeds": len(entries),
         "least_drop": min(drops),
         "median_drop": float(np.median(drops)),
@@ -112,6 +103,7 @@ def _stability(entries: Sequence[Entry], reference: Reference | None) -> Row:
         "largest_kl_of_a_state": float(np.max(_known(largest))),
         "not_finite": int((~np.isfinite(kl)).sum()),
     }
+    return [row]
 
 
 def _known(values: Array) -> Array:

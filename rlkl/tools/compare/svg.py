@@ -108,17 +108,18 @@ def _group(number: int, content: Iterable[str]) -> str:
 
 def axes(
     frame: Frame,
-    x_label: str,
     height: float,
-    y_ticks: Sequence[float] | None = None,
+    x_label: str,
+    y_label: str = "",
+    y_ticks: Sequence[float] = (),
     x_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> list[str]:
-    """Return grid, axes and the name of the x axis; without `y_ticks` there is no y axis.
+    """Return grid, axes and their names; without a name there is no y axis.
 
     `x_ticks` are positions and their names; by default round numbers.
     """
     parts = []
-    for tick in y_ticks or ():
+    for tick in y_ticks:
         y = frame.y(tick)
         parts.append(frame.across("grid", y))
         parts.append(text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"))
@@ -127,9 +128,14 @@ def axes(
     for tick, name in x_ticks:
         x = frame.x(tick)
         parts += [frame.down("grid", x), text(x, frame.bottom + 17, name)]
-    start = f"{frame.left:.1f} " + ("" if y_ticks is None else f"{frame.top}V")
+    start = f"{frame.left:.1f} " + (f"{frame.top}V" if y_label else "")
     parts.append(f'<path class="axis" d="M{start}{frame.bottom:.1f}H{frame.right:.1f}"/>')
     parts.append(text((frame.left + frame.right) / 2, height - 6, x_label, kind="name"))
+    if y_label:
+        place = f"translate(13 {(frame.top + frame.bottom) / 2:.1f}) rotate(-90)"
+        parts.append(
+            f'<text class="name" transform="{place}" text-anchor="middle">{escape(y_label)}</text>'
+        )
     return parts
 
 
@@ -138,22 +144,12 @@ def left_of(y_ticks: Sequence[float]) -> float:
     return 30 + LETTER * max((len(charts.tick_text(tick)) for tick in y_ticks), default=0)
 
 
-def y_name(frame: Frame, name: str) -> str:
-    """Return the name of the y axis."""
-    middle = (frame.top + frame.bottom) / 2
-    return (
-        f'<text class="name" transform="translate(13 {middle:.1f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(name)}</text>'
-    )
-
-
 def _lines(chart: charts.LineChart, labels: Sequence[str], width: int, height: int) -> str:
     y_range = charts.extent(chart, "y")
     y_ticks = charts.ticks(*y_range, log=chart.log)
     left, x_range = left_of(y_ticks), charts.extent(chart, "x")
     frame = Frame(left, width - 19, 14, height - 42, x_range, y_range, chart.log)
-    parts = axes(frame, chart.x_label, height, y_ticks)
-    parts.append(y_name(frame, chart.y_label))
+    parts = axes(frame, height, chart.x_label, chart.y_label, y_ticks)
     note_y, note = frame.top + 10, charts.level_note(chart)
     if chart.level is not None and y_range[0] <= chart.level <= y_range[1]:
         y = frame.y(chart.level)
@@ -233,7 +229,7 @@ def _dots(chart: charts.DotChart, labels: Sequence[str], width: int) -> str:
     height = 52 + ROW * len(texts) + TEXT_ROW * sum(map(len, texts))
     left = 14 if above else 14 + longest
     frame = Frame(left, width - 19, 4, height - 44, charts.extent(chart, "x"))
-    parts = axes(frame, chart.x_label, height)
+    parts = axes(frame, height, chart.x_label)
     if chart.level is not None:
         parts.append(frame.down("level", frame.x(chart.level)))
     top, words = frame.top, []

@@ -96,8 +96,7 @@ def _scatter(
     y_range = low - margin, high + margin
     y_ticks = charts.ticks(*y_range)
     frame = svg.Frame(svg.left_of(y_ticks), WIDTH - 19, 14, HEIGHT - 42, x_range, y_range)
-    parts = svg.axes(frame, x_label, HEIGHT, y_ticks, x_ticks)
-    parts.append(svg.y_name(frame, RETURN))
+    parts = svg.axes(frame, HEIGHT, x_label, RETURN, y_ticks, x_ticks)
     if with_best:
         parts.append(_best_so_far(frame, places))
     parts += [_point(frame, trial, x) for trial, x in places]
