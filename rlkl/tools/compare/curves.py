@@ -116,7 +116,11 @@ def update_rows(env: Environment, entries: list[Entry], config: CompareConfig) -
 
 def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     """Return the mean of a column in each bin; empty bins between others are interpolated."""
-    steps, values = entry.until(entry.run.steps), entry.until(_column(entry.run, tag))
+    columns = entry.run.columns
+    column = columns[tag]
+    if np.isnan(column).all():  # without a closed form there is a Monte Carlo estimate
+        column = columns.get(f"{tag}_estimate", column)
+    steps, values = entry.until(entry.run.steps), entry.until(column)
     finite = np.isfinite(values)
     # An update counts for the steps before it; the last one may lie beyond the horizon.
     places = np.clip(np.searchsorted(edges, steps[finite]) - 1, 0, BINS - 1)
@@ -128,12 +132,6 @@ def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     return np.interp(
         np.arange(BINS), filled, sums[filled] / counts[filled], left=np.nan, right=np.nan
     )
-
-
-def _column(run: Run, tag: str) -> Array:
-    """Return a column, or its Monte Carlo estimate if the exact value has no closed form."""
-    column = run.columns[tag]
-    return run.columns.get(f"{tag}_estimate", column) if np.isnan(column).all() else column
 
 
 def _center_rows(grid: Array, strata: Sequence[Array], config: CompareConfig) -> Rows:

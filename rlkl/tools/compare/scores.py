@@ -1,7 +1,7 @@
 """Scores of runs, of groups, of pairs of groups, and over all environments, as rows."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -92,7 +92,10 @@ def environments(members: Sequence[Member], config: CompareConfig) -> list[Envir
     envs = []
     for name in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == name]
-        horizon = config.steps or _smallest_budget(_unique(here))
+        runs = [member.run for member in _unique(here)]
+        # Budgets, not rows, so that a finished run with lost rows does not shorten the others.
+        finished = [run.budget or run.env_steps for run in runs if run.status == "finished"]
+        horizon = config.steps or min(finished or [run.env_steps for run in runs])
         unique = _unique(here, horizon)
         entries = [_entry(member, horizon, member not in unique, config) for member in here]
         scores = [entry.score for entry in entries if not entry.left_out]
@@ -103,13 +106,6 @@ def environments(members: Sequence[Member], config: CompareConfig) -> list[Envir
 def all_labels(envs: Sequence[Environment]) -> list[str]:
     """Return the labels of all groups, in the order of the registry of algorithms."""
     return labels_of(entry for env in envs for entry in env.entries)
-
-
-def _smallest_budget(members: Iterable[Member]) -> int:
-    runs = [member.run for member in members]
-    # Budgets, not rows, so that a finished run with lost rows does not shorten the others.
-    finished = [run.budget or run.env_steps for run in runs if run.status == "finished"]
-    return min(finished or [run.env_steps for run in runs])
 
 
 def _unique(members: Sequence[Member], horizon: int | None = None) -> set[Member]:

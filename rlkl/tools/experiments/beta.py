@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
-from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig, check_numbers
 from rlkl.tools.experiments.drawing import Figure, draw_training
 from rlkl.tools.rows import Row, Rows, column, grouped
 from rlkl.training.config import TrainConfig
@@ -129,9 +129,3 @@ def draw(figure: Figure, rows: Rows) -> None:
         "as the learning rate falls to 0, no β reaches it",
         fontsize=12,
     )
-
-
-EXPERIMENT = Experiment(
-    "an adaptive β, its KL and its target over training, and a fixed β",
-    BetaConfig, calculate, tabulate, draw, (13.0, 7.5), ("algo=ppo_kl", "total_env_steps=80000"),
-)  # fmt: skip

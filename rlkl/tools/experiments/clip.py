@@ -13,7 +13,7 @@ from rlkl.algos.ppo_kl import PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.rollouts.batch import Batch
 from rlkl.tools.experiments import starts
-from rlkl.tools.experiments.base import Experiment, Tell, check_numbers
+from rlkl.tools.experiments.base import Tell, check_numbers
 from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
 from rlkl.training.diagnostics import compare_with_old
@@ -159,9 +159,3 @@ def draw(figure: Figure, rows: Rows) -> None:
         "at a large one some policies return only with a penalty",
         fontsize=12,
     )
-
-
-EXPERIMENT = Experiment(
-    "how far PPO-clip moves the policy in many epochs on one batch",
-    ClipConfig, calculate, tabulate, draw, (13.0, 7.0), ("env=pendulum", "total_env_steps=50000"),
-)  # fmt: skip

@@ -16,7 +16,7 @@ from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import LogLikelihood, VanillaPGConfig
 from rlkl.rollouts.batch import Batch
 from rlkl.tools.experiments import starts
-from rlkl.tools.experiments.base import Experiment, Tell
+from rlkl.tools.experiments.base import Tell
 from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, grouped
 from rlkl.training.diagnostics import compare_with_old
@@ -171,9 +171,3 @@ def draw(figure: Figure, rows: Rows) -> None:
         yscale="log",
         ylim=(1e-6, None),
     )
-
-
-EXPERIMENT = Experiment(
-    "how one update changes the return of a trained policy, at growing step sizes",
-    CollapseConfig, calculate, tabulate, draw, (13.0, 5.0), (),
-)  # fmt: skip

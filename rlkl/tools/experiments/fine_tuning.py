@@ -11,7 +11,7 @@ import numpy as np
 
 from rlkl.envs.make import EnvConfig
 from rlkl.rollouts.make import for_arrays
-from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig, check_numbers
 from rlkl.tools.experiments.drawing import Figure, draw_training
 from rlkl.tools.experiments.starts import trained
 from rlkl.tools.rows import Row, Rows, column, grouped
@@ -134,9 +134,3 @@ def draw(figure: Figure, rows: Rows) -> None:
     figure.suptitle(
         "Fine-tuning on a changed task, with a KL penalty of weight β to the start", fontsize=12
     )
-
-
-EXPERIMENT = Experiment(
-    "fine-tuning on a changed task, with and without a KL penalty to the start",
-    FineTuningConfig, calculate, tabulate, draw, (13.0, 5.5), ("experiment=fine_tuning",),
-)  # fmt: skip
