@@ -8,14 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlkl.tools.compare.runs import UNFINISHED, UNKNOWN
-from rlkl.tools.compare.scores import (
-    MIN_SEEDS,
-    SIGNIFICANCE,
-    Entry,
-    Environment,
-    all_labels,
-    common,
-)
+from rlkl.tools.compare.scores import MIN_SEEDS, SIGNIFICANCE, Entry, Environment, common
 from rlkl.tools.compare.text import listed, listed_items, plural, seeds_text
 from rlkl.tools.rows import Rows, grouped, select
 
@@ -51,13 +44,9 @@ def cautions(
 
 
 def _few_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
-    if len(all_labels(envs)) < 2:
+    if len({label for env in envs for label in env.labels}) < 2:
         yield Caution("one group", "There is only one group, so nothing to compare it with.")
-    counts = {
-        (env.name, label): len(env.scored(label))
-        for env in envs
-        for label in filter(env.scored, env.labels)
-    }
+    counts = {(env.name, label): len(runs) for env in envs for label, runs in env.groups.items()}
     least = min(counts.values(), default=SEEDS_TO_RANK)
     if least >= MIN_SEEDS:
         if least < SEEDS_TO_RANK:
@@ -93,8 +82,7 @@ def _which_lack(counts: dict[tuple[str, str], int], wanted: int) -> str:
 def _unequal_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
     texts = []
     for env in envs:
-        labels = filter(env.scored, env.labels)
-        by_label = {x: sorted(entry.run.seed for entry in env.scored(x)) for x in labels}
+        by_label = {x: sorted(e.run.seed for e in entries) for x, entries in env.groups.items()}
         if len(set(map(tuple, by_label.values()))) > 1:
             shown = listed(f"{label} {seeds_text(seeds)}" for label, seeds in by_label.items())
             texts.append(f"{env.name}: {shown}")

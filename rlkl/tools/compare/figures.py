@@ -202,12 +202,11 @@ def _efficiency(comparison: Comparison) -> Figure:
         if goal is None:
             continue
         lines = []
-        for label in env.labels:
-            steps = sorted(reached_at(env.scored(label), goal[0]).tolist())
-            if steps:
-                x = [0.0, *filter(math.isfinite, steps)]
-                y = [place / len(steps) for place in range(len(x))]
-                lines.append(Line(label, [*x, float(env.horizon)], [*y, y[-1]]))
+        for label, entries in env.groups.items():
+            steps = sorted(reached_at(entries, goal[0]).tolist())
+            x = [0.0, *filter(math.isfinite, steps)]
+            y = [place / len(steps) for place in range(len(x))]
+            lines.append(Line(label, [*x, float(env.horizon)], [*y, y[-1]]))
         charts.append(
             LineChart(
                 f"{env.name}: a return of {number(goal[0])}", "environment steps",

@@ -83,10 +83,8 @@ class _LabelKeys:
     """The fewest keys, of the algorithm or common ones, that distinguish the runs of each env."""
 
     def __init__(self, candidates: Sequence[_Candidate], *, own: bool) -> None:
-        by_env: dict[str, list[Texts]] = {}
-        for candidate in candidates:
-            by_env.setdefault(candidate.env, []).append(candidate.texts)
-        tables = list(by_env.values())
+        envs = dict.fromkeys(c.env for c in candidates)
+        tables = [[c.texts for c in candidates if c.env == env] for env in envs]
         keys = [
             key
             for key in _compared_keys(c.run for c in candidates)
@@ -119,8 +117,7 @@ class _LabelKeys:
 
 @cache
 def _defaults(algo: str) -> Texts:
-    known = algo in ALGORITHMS
-    config = TrainConfig(algo=ALGORITHMS[algo].config()) if known else TrainConfig()
+    config = TrainConfig(algo=ALGORITHMS[algo].config()) if algo in ALGORITHMS else TrainConfig()
     return _texts(dict(flatten(asdict(config))))
 
 

@@ -74,6 +74,11 @@ class Environment:
         """Return the runs of a group that have a score."""
         return [entry for entry in self.entries if entry.label == label and not entry.left_out]
 
+    @property
+    def groups(self) -> dict[str, list[Entry]]:
+        """The runs that have a score by group."""
+        return {label: scored for label in self.labels if (scored := self.scored(label))}
+
     def scores(self, label: str) -> Array:
         """Return the returns of a group, `[N]`."""
         return np.array([entry.score for entry in self.scored(label)])
@@ -184,9 +189,8 @@ def by_group(
         return [
             {"environment": env.name, "group": label, **row}
             for env in envs
-            for label in env.labels
-            if env.scored(label)
-            for row in rows_of(env, env.scored(label), config)
+            for label, entries in env.groups.items()
+            for row in rows_of(env, entries, config)
         ]
 
     return all_rows

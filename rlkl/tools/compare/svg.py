@@ -111,7 +111,6 @@ def axes(
     height: float,
     x_label: str,
     y_label: str = "",
-    y_ticks: Sequence[float] = (),
     x_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> list[str]:
     """Return grid, axes and their names; without a name there is no y axis.
@@ -119,10 +118,10 @@ def axes(
     `x_ticks` are positions and their names; by default round numbers.
     """
     parts = []
-    for tick in y_ticks:
+    for tick in charts.ticks(*frame.y_range, log=frame.log) if y_label else ():
         y = frame.y(tick)
-        parts.append(frame.across("grid", y))
-        parts.append(text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"))
+        name = charts.tick_text(tick)
+        parts += [frame.across("grid", y), text(frame.left - 5, y + 4.5, name, "end")]
     if x_ticks is None:
         x_ticks = [(tick, charts.tick_text(tick)) for tick in charts.ticks(*frame.x_range, most=5)]
     for tick, name in x_ticks:
@@ -139,17 +138,17 @@ def axes(
     return parts
 
 
-def left_of(y_ticks: Sequence[float]) -> float:
-    """Return the left edge of the data beside a y axis with a name and these ticks."""
-    return 30 + LETTER * max((len(charts.tick_text(tick)) for tick in y_ticks), default=0)
+def left_of(y_range: Point, *, log: bool = False) -> float:
+    """Return the left edge of the data beside a y axis with a name and this range."""
+    names = map(charts.tick_text, charts.ticks(*y_range, log=log))
+    return 30 + LETTER * max(map(len, names), default=0)
 
 
 def _lines(chart: charts.LineChart, labels: Sequence[str], width: int, height: int) -> str:
-    y_range = charts.extent(chart, "y")
-    y_ticks = charts.ticks(*y_range, log=chart.log)
-    left, x_range = left_of(y_ticks), charts.extent(chart, "x")
+    x_range, y_range = charts.extent(chart, "x"), charts.extent(chart, "y")
+    left = left_of(y_range, log=chart.log)
     frame = Frame(left, width - 19, 14, height - 42, x_range, y_range, chart.log)
-    parts = axes(frame, height, chart.x_label, chart.y_label, y_ticks)
+    parts = axes(frame, height, chart.x_label, chart.y_label)
     note_y, note = frame.top + 10, charts.level_note(chart)
     if chart.level is not None and y_range[0] <= chart.level <= y_range[1]:
         y = frame.y(chart.level)

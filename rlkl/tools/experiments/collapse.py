@@ -119,9 +119,8 @@ def tabulate(rows: Rows) -> Rows:
     for name, of_optimizer in grouped(rows, "optimizer").items():
         by_size = grouped(of_optimizer, "size")
         sizes = list(by_size)
-        harm = 0
-        while harm < len(sizes) and all(map(harmless, by_size[sizes[harm]])):
-            harm += 1
+        are_harmless = [all(map(harmless, of_size)) for of_size in by_size.values()]
+        harm = [*are_harmless, False].index(False)
         default = min(sizes, key=lambda size: abs(math.log(size / SWEEPS[name].default)))
         row: Row = {"optimizer": name, "knob": SWEEPS[name].knob, "default": default}
         row["default: KL"] = _mean(by_size[default], "kl_mean")

@@ -44,12 +44,11 @@ class StartConfig(TrainingExperimentConfig):
 
 def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Learner]:
     """Yield each trained or restored policy, and close its environments afterwards."""
-    if config.checkpoint is not None:
-        with closing(restored(config.checkpoint)) as learner:
-            yield learner
-        return
-    for seed in range(config.train.seed, config.train.seed + config.seeds):
-        with closing(trained(replace(config.train, seed=seed), tell)) as learner:
+    train, path = config.train, config.checkpoint
+    seeds = range(train.seed, train.seed + config.seeds)
+    made = (trained(replace(train, seed=seed), tell) for seed in seeds)
+    for learner in made if path is None else [restored(path)]:
+        with closing(learner):
             yield learner
 
 
@@ -59,6 +58,13 @@ def from_each_policy(
     """Train or restore policies, then make all updates from each of them."""
     learners = starting_policies(config, tell)
     return [row for learner in learners for row in updates(learner, config, tell)]
+
+
+def iterations(learner: Learner, tags: dict[str, str]) -> Iterator[Row]:
+    """Train until `total_env_steps`; yield a row of each iteration, with a tag for each key."""
+    while learner.env_steps < learner.config.total_env_steps:
+        scalars = learner.iterate().scalars
+        yield {"env_steps": learner.env_steps} | {key: scalars[tag] for key, tag in tags.items()}
 
 
 def trained(config: TrainConfig, tell: Tell) -> Learner:

@@ -94,9 +94,8 @@ def _scatter(
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     y_range = low - margin, high + margin
-    y_ticks = charts.ticks(*y_range)
-    frame = svg.Frame(svg.left_of(y_ticks), WIDTH - 19, 14, HEIGHT - 42, x_range, y_range)
-    parts = svg.axes(frame, HEIGHT, x_label, RETURN, y_ticks, x_ticks)
+    frame = svg.Frame(svg.left_of(y_range), WIDTH - 19, 14, HEIGHT - 42, x_range, y_range)
+    parts = svg.axes(frame, HEIGHT, x_label, RETURN, x_ticks)
     if with_best:
         parts.append(_best_so_far(frame, places))
     parts += [_point(frame, trial, x) for trial, x in places]
