@@ -186,10 +186,7 @@ def tick_text(value: float) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return a label, or a pair `FIRST > SECOND`, in lines of limited width.
-
-    A pair that does not fit on one line breaks before the `>`.
-    """
+    """Return a label in lines of limited width; a long pair `FIRST > SECOND` breaks before `>`."""
     if len(text) <= width:
         return [text]
     first, arrow, second = text.partition(" > ")

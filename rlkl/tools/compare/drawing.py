@@ -35,8 +35,7 @@ def draw(figure: charts.Figure, labels: list[str]) -> Figure:
         height = 1.0 + ROW * max(_places(chart)[-1] for chart in dots)
     drawing = new_figure((max(width * columns, 4.5), height * rows + 0.6))
     drawn = {line.group for chart in lines for line in chart.lines}
-    groups = [label for label in labels if label in drawn]
-    if groups:
+    if groups := [label for label in labels if label in drawn]:
         legend_height = _add_legend(drawing, groups, labels)
         drawing.set_figheight(height * rows + max(0.6, 0.2 + legend_height))
     panels = drawing.subplots(rows, columns, squeeze=False)

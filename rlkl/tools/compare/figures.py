@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from rlkl.tools.compare.charts import Dot, DotChart, Figure, Line, LineChart
-from rlkl.tools.compare.curves import UPDATES, seed_curve
-from rlkl.tools.compare.references import threshold
+from rlkl.tools.compare.curves import UPDATES, reached_at, seed_curve
 from rlkl.tools.compare.report import STATISTIC_NAMES, Comparison
 from rlkl.tools.compare.scores import MIN_SEEDS, SIGNIFICANCE, common
-from rlkl.tools.compare.stability import reached_at
 from rlkl.tools.compare.text import number, time_unit
 from rlkl.tools.rows import Row, Rows, column, grouped, select
 
@@ -119,7 +117,7 @@ def _learning_charts(comparison: Comparison, axis: str) -> list[LineChart]:
             line = centers.get(label, Line(label, [], []))
             thin = [([n / unit for n in x], y) for own, x, y in seeds if own == label and x]
             lines.append(replace(line, x=[n / unit for n in line.x], seeds=thin))
-        goal = threshold(env.name, comparison.config)
+        goal = comparison.config.threshold_of(env.name)
         level = goal[0] if goal else None
         charts.append(LineChart(env.name, x_label, "training return", lines, env.name, level=level))
     return charts
@@ -198,7 +196,7 @@ def _pair(row: Row) -> Dot:
 def _efficiency(comparison: Comparison) -> Figure:
     charts = []
     for env in comparison.environments:
-        goal = threshold(env.name, comparison.config)
+        goal = comparison.config.threshold_of(env.name)
         if goal is None:
             continue
         lines = []

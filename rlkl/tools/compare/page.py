@@ -34,11 +34,7 @@ NUMBER = re.compile(r"[−–∞\d.,%\[\] ±]*( to [−\d.,]+| of \d+| min| h| s
 
 
 def check_free(folder: Path) -> None:
-    """Raise unless a report can be written to a folder.
-
-    Raises:
-        ConfigError: it is a file, or contains a report.
-    """
+    """Raise `ConfigError` if a folder is a file, or contains a report."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output={folder} is a file; expected a new or an existing folder")
     for name in NAMES:

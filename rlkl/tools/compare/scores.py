@@ -12,9 +12,8 @@ import numpy as np
 from rlkl.numerics import significance, statistics
 from rlkl.numerics.statistics import Floats, Statistic, pooled
 from rlkl.tools.compare.groups import Member, labels_of
-from rlkl.tools.compare.references import Reference, reference
 from rlkl.tools.compare.runs import Array
-from rlkl.tools.compare.settings import CompareConfig
+from rlkl.tools.compare.settings import CompareConfig, Reference
 from rlkl.tools.rows import Rows
 
 CENTERS: dict[str, Statistic] = {
@@ -104,7 +103,7 @@ def environments(members: Sequence[Member], config: CompareConfig) -> list[Envir
         unique = _unique(here, horizon)
         entries = [_entry(member, horizon, member not in unique, config) for member in here]
         scores = [entry.score for entry in entries if not entry.left_out]
-        envs.append(Environment(name, horizon, entries, reference(name, scores, config)))
+        envs.append(Environment(name, horizon, entries, config.reference_of(name, scores)))
     return envs
 
 

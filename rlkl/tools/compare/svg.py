@@ -173,8 +173,7 @@ def _line(frame: Frame, chart: charts.LineChart, line: charts.Line, labels: Sequ
         upper, lower = _points(frame, line.x, line.high), _points(frame, line.x, line.low)
         if upper and lower:
             drawn.append(f'<path class="band" d="{_path([*upper, *reversed(lower)])}Z"/>')
-    points = _points(frame, line.x, line.y)
-    if points:
+    if points := _points(frame, line.x, line.y):
         dashes, path = DASH_ARRAYS[look.dashes], _path(points, chart.steps)
         drawn.append(f'<path class="line" stroke-dasharray="{dashes}" d="{path}"/>')
         where = charts.marked(len(points), number, len(labels))
