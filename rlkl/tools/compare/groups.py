@@ -172,14 +172,10 @@ def _fewest(tables: Sequence[Sequence[Texts]], keys: Sequence[str]) -> list[str]
     def group_counts(some: Sequence[str]) -> list[int]:
         return [len({tuple(texts.get(key) for key in some) for texts in t}) for t in tables]
 
-    if len(keys) > MAX_SEARCHED_KEYS:
-        return list(keys)
     wanted = group_counts(keys)
-    for count in range(min(MAX_SHOWN_KEYS, len(keys))):
-        for some in combinations(keys, count + 1):
-            if group_counts(some) == wanted:
-                return list(some)
-    return list(keys)
+    most = MAX_SHOWN_KEYS if len(keys) <= MAX_SEARCHED_KEYS else 0
+    subsets = (some for count in range(1, most + 1) for some in combinations(keys, count))
+    return list(next((some for some in subsets if group_counts(some) == wanted), keys))
 
 
 def _short(key: str, keys: Sequence[str]) -> str:

@@ -14,7 +14,9 @@ from rlkl.numerics.statistics import Floats, Statistic, pooled
 from rlkl.tools.compare.groups import Member, labels_of
 from rlkl.tools.compare.runs import Array
 from rlkl.tools.compare.settings import CompareConfig, Reference
-from rlkl.tools.rows import Rows
+from rlkl.tools.rows import Row, Rows
+
+Strata = Sequence[Floats]
 
 CENTERS: dict[str, Statistic] = {
     "iqm": pooled(statistics.interquartile_mean),
@@ -149,9 +151,7 @@ def _entry(member: Member, horizon: int, is_duplicate: bool, config: CompareConf
     return Entry(run, member.env, member.label, last, score, left_out)
 
 
-def _estimated(
-    key: str, strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
-) -> dict[str, Any]:
+def _estimated(key: str, strata: Strata, statistic: Statistic, config: CompareConfig) -> Row:
     """Return a statistic of strata, `[..., N_k]`, and `low` and `high`, its 95% interval.
 
     The ends are NaN if no stratum has a second run. All intervals use the same seed, so none
@@ -167,11 +167,7 @@ def _estimated(
 
 
 def band_rows(
-    names: tuple[str, str],
-    grid: Array,
-    strata: Sequence[Floats],
-    statistic: Statistic,
-    config: CompareConfig,
+    names: tuple[str, str], grid: Array, strata: Strata, statistic: Statistic, config: CompareConfig
 ) -> Rows:
     """Return a row for each point of a grid, `[M]`: a statistic, `[M]`, and its 95% interval."""
     columns = {names[0]: grid} | _estimated(names[1], strata, statistic, config)
@@ -291,7 +287,7 @@ def pair_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
             continue
         strata = [env.scores(label) for label in (first, second) for env in shared]
 
-        def probability(drawn: Sequence[Floats], count: int = len(shared)) -> Any:
+        def probability(drawn: Strata, count: int = len(shared)) -> Any:
             return statistics.probability_of_improvement(drawn[:count], drawn[count:])
 
         estimate = _estimated("probability", strata, probability, config)

@@ -27,6 +27,9 @@ MARKERS = {
 
 Point = tuple[float, float]
 
+Ticks = Sequence[tuple[float, str]]
+"""Positions on an axis and their names."""
+
 
 class Frame(NamedTuple):
     """The area of the data in a chart, and the ranges of its axes."""
@@ -107,16 +110,9 @@ def _group(number: int, content: Iterable[str]) -> str:
 
 
 def axes(
-    frame: Frame,
-    height: float,
-    x_label: str,
-    y_label: str = "",
-    x_ticks: Sequence[tuple[float, str]] | None = None,
+    frame: Frame, height: float, x_label: str, y_label: str = "", x_ticks: Ticks | None = None
 ) -> list[str]:
-    """Return grid, axes and their names; without a name there is no y axis.
-
-    `x_ticks` are positions and their names; by default round numbers.
-    """
+    """Return grid, axes and names; `x_ticks` are round by default, and a y axis needs a name."""
     parts = []
     for tick in charts.ticks(*frame.y_range, log=frame.log) if y_label else ():
         y = frame.y(tick)

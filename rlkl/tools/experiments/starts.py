@@ -120,15 +120,11 @@ def sampled_return(learner: Learner, episodes: int) -> float:
 
     Seeds and action noise are always the same, so the result depends only on the policy.
     """
-    config, streams = learner.config, learner.streams
-    return evaluate(
-        learner.engine,
-        replace(config.env, num_envs=episodes),
-        episodes,
-        streams.integers("evaluation", episodes),
-        streams.torch("evaluation actions", learner.policy.device),
-        learner.normalizer,
-    ).mean_return
+    env = replace(learner.config.env, num_envs=episodes)
+    seeds = learner.streams.integers("evaluation", episodes)
+    generator = learner.streams.torch("evaluation actions", learner.policy.device)
+    found = evaluate(learner.engine, env, episodes, seeds, generator, learner.normalizer)
+    return found.mean_return
 
 
 def actor(learner: Learner) -> torch.Tensor:

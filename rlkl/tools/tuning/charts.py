@@ -20,8 +20,6 @@ WIDTH, HEIGHT = svg.WIDE
 
 Place = tuple[Trial, float]
 """A trial and its position on the x axis."""
-Ticks = Sequence[tuple[float, str]]
-"""Positions on the x axis and their names."""
 
 
 def history(trials: Sequence[Trial]) -> str:
@@ -86,7 +84,7 @@ def _scatter(
     x_label: str,
     places: Sequence[Place],
     x_range: tuple[float, float],
-    x_ticks: Ticks,
+    x_ticks: svg.Ticks,
     *,
     with_best: bool = False,
 ) -> str:
