@@ -7,10 +7,9 @@ import numpy as np
 
 from rlkl.algos.knobs import FACTORS, KNOBS, knob_settings, knob_value
 from rlkl.tools.compare import runs
-from rlkl.tools.compare.references import reference
+from rlkl.tools.compare.curves import TOLERANCE, kl_bounds
 from rlkl.tools.compare.runs import Array, Run
 from rlkl.tools.compare.settings import CompareConfig
-from rlkl.tools.compare.stability import TOLERANCE, kl_bounds
 from rlkl.tools.compare.text import number, share
 from rlkl.tools.rows import Row, Rows, column, grouped, select
 from rlkl.utils.errors import ConfigError
@@ -62,7 +61,7 @@ def run_row(run: Run) -> Row:
     bounded = bool(np.isfinite(bounds).any())
     returns = run.columns["return/train"][np.isfinite(run.columns["return/train"])]
     last = float(returns[-1]) if len(returns) else math.nan
-    scale = reference(run.env_id, [], CompareConfig())
+    scale = CompareConfig().reference_of(run.env_id, [])
     return {
         "environment": run.env_id,
         "algorithm": run.algo,

@@ -13,7 +13,7 @@ from rich.table import Table
 from rlkl.cli.compose_tools import load_comparison
 from rlkl.cli.text import check_no_flags, sections, wide_console
 from rlkl.tools.compare import tables
-from rlkl.tools.compare.files import check_free, write
+from rlkl.tools.compare.page import check_free, write
 from rlkl.tools.compare.report import Comparison, compare
 from rlkl.training.run_folder import check_folder
 from rlkl.utils.errors import ConfigError

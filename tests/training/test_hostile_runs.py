@@ -13,8 +13,7 @@ from made_runs import HEADER, make_run
 from rlkl.cli import board, main
 from rlkl.cli.compare import _print
 from rlkl.tools.compare.figures import figures
-from rlkl.tools.compare.files import markdown
-from rlkl.tools.compare.page import page
+from rlkl.tools.compare.page import markdown, page
 from rlkl.tools.compare.report import Comparison, compare
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.grid.call import Status

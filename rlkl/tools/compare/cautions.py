@@ -8,14 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlkl.tools.compare.runs import UNFINISHED, UNKNOWN
-from rlkl.tools.compare.scores import (
-    MIN_SEEDS,
-    SIGNIFICANCE,
-    Entry,
-    Environment,
-    all_labels,
-    common,
-)
+from rlkl.tools.compare.scores import MIN_SEEDS, SIGNIFICANCE, Entry, Environment, common
 from rlkl.tools.compare.text import listed, listed_items, plural, seeds_text
 from rlkl.tools.rows import Rows, grouped, select
 
@@ -51,10 +44,9 @@ def cautions(
 
 
 def _few_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
-    if len(all_labels(envs)) < 2:
+    if len({label for env in envs for label in env.labels}) < 2:
         yield Caution("one group", "There is only one group, so nothing to compare it with.")
-    counts = {(env.name, label): len(env.scored(label)) for env in envs for label in env.labels}
-    counts = {place: count for place, count in counts.items() if count}
+    counts = {(env.name, label): len(runs) for env in envs for label, runs in env.groups.items()}
     least = min(counts.values(), default=SEEDS_TO_RANK)
     if least >= MIN_SEEDS:
         if least < SEEDS_TO_RANK:
@@ -90,8 +82,7 @@ def _which_lack(counts: dict[tuple[str, str], int], wanted: int) -> str:
 def _unequal_seeds(envs: Sequence[Environment]) -> Iterator[Caution]:
     texts = []
     for env in envs:
-        labels = filter(env.scored, env.labels)
-        by_label = {x: sorted(entry.run.seed for entry in env.scored(x)) for x in labels}
+        by_label = {x: sorted(e.run.seed for e in entries) for x, entries in env.groups.items()}
         if len(set(map(tuple, by_label.values()))) > 1:
             shown = listed(f"{label} {seeds_text(seeds)}" for label, seeds in by_label.items())
             texts.append(f"{env.name}: {shown}")
@@ -153,12 +144,10 @@ def _not_finished(entries: Sequence[Entry]) -> Iterator[Caution]:
 
 
 def _left_out(entries: Sequence[Entry], unread: Mapping[str, str]) -> Iterator[Caution]:
-    left_out = [entry for entry in entries if entry.left_out]
-    if left_out:
+    if left_out := [entry for entry in entries if entry.left_out]:
         why = listed(f"{entry.run.shown}: {entry.left_out}" for entry in left_out)
         yield Caution("left out", f"{plural(len(left_out), 'run')} without a score: {why}.")
-    no_config = [entry.run.shown for entry in entries if not entry.run.settings]
-    if no_config:
+    if no_config := [entry.run.shown for entry in entries if not entry.run.settings]:
         text = (
             f"{plural(len(no_config), 'run')} without a readable config.yaml, compared as if with "
             f"the default settings: {listed(no_config)}."
@@ -170,18 +159,16 @@ def _left_out(entries: Sequence[Entry], unread: Mapping[str, str]) -> Iterator[C
 
 
 def _environments(envs: Sequence[Environment]) -> Iterator[Caution]:
-    shared, labels = common(envs)
-    no_scale = [env.name for env in envs if env.reference is None]
-    if no_scale:
+    if no_scale := [env.name for env in envs if env.reference is None]:
         text = (
             f"{listed(no_scale)}: no two runs ended with different returns, so there is no scale "
             "for normalized scores; references={ENV: [LOW, HIGH]} sets one."
         )
         yield Caution("no scale", text, is_warning=False)
+    shared, labels = common(envs)
     lacking = []
     for env in envs:
-        absent = [label for label in labels if not env.scored(label)]
-        if absent:
+        if absent := [label for label in labels if not env.scored(label)]:
             named = listed(absent) if len(absent) < 3 else f"{len(absent)} of {len(labels)} groups"
             lacking.append(f"{env.name} lacks {named}")
     if lacking:
@@ -191,8 +178,7 @@ def _environments(envs: Sequence[Environment]) -> Iterator[Caution]:
         else:
             text += "No environment has all groups, so there are no aggregate scores."
         yield Caution("mixed environments", text)
-    relative = [env.name for env in shared if env.reference and env.reference.relative]
-    if relative:
+    if relative := [env.name for env in shared if env.reference and env.reference.relative]:
         text = (
             f"{listed(relative)}: 0 is the worst and 1 the best of the compared runs, because no "
             "other scale is known. Such scores change with the set of runs; only their order is "
@@ -204,10 +190,9 @@ def _environments(envs: Sequence[Environment]) -> Iterator[Caution]:
 def _not_told_apart(pairs: Rows, by_env: Rows) -> Iterator[Caution]:
     close = [f"{row['first']} and {row['second']}" for row in pairs if not row["told_apart"]]
     counts = []
-    envs = grouped(by_env, "environment") if by_env else {}
+    envs = grouped(by_env, "environment")
     for env, rows in envs.items() if len(envs) > 1 else ():
-        count = len(select(rows, told_apart=False))
-        if count:
+        if count := len(select(rows, told_apart=False)):
             counts.append(f"{count} of {len(rows)} in {env}")
     if close or counts:
         text = (
@@ -243,16 +228,14 @@ def _many_pairs(envs: Sequence[Environment], by_env: Rows) -> Iterator[Caution]:
 
 def _damaged(entries: Sequence[Entry]) -> Iterator[Caution]:
     kls = {entry.run.shown: entry.run.columns["kl/old_new"] for entry in entries}
-    not_finite = +Counter({folder: int((~np.isfinite(kl)).sum()) for folder, kl in kls.items()})
-    if not_finite:
+    if not_finite := +Counter({run: int((~np.isfinite(kl)).sum()) for run, kl in kls.items()}):
         text = (
             f"{plural(not_finite.total(), 'update')} without a finite KL "
             f"({listed_items(not_finite)}): NaN if the update was rolled back, infinite if the new "
             "policy excludes actions of the old one. Curves leave them out."
         )
         yield Caution("NaN rows", text)
-    damaged = +Counter({entry.run.shown: entry.run.damaged for entry in entries})
-    if damaged:
+    if damaged := +Counter({entry.run.shown: entry.run.damaged for entry in entries}):
         lines, where = plural(damaged.total(), "line"), listed_items(damaged)
         yield Caution("damaged lines", f"{lines} of metrics.csv could not be read ({where}).")
 

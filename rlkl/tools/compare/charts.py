@@ -5,29 +5,22 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal, NamedTuple
 
+from rlkl.tools.experiments import drawing
 from rlkl.tools.experiments.drawing import BLACK, COLORS
 
-Dashes = Literal["-", "--", "-.", ":"]
+Style = drawing.Line
+"""The look of a group in all charts."""
 
 _NAMES = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
 _COLORS = [*(COLORS[name] for name in _NAMES), BLACK]
-_DASHES: tuple[Dashes, ...] = ("-", "--", "-.", ":")
+_DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
 
 MARKERS_PER_LINE = 8
 
 LEVEL_MARGIN = 0.3
 """A level is drawn if it lies at most this share of the points' range beyond them."""
-
-
-class Style(NamedTuple):
-    """The look of a group in all charts."""
-
-    color: str
-    dashes: Dashes
-    marker: str
 
 
 def style(number: int) -> Style:
@@ -193,10 +186,7 @@ def tick_text(value: float) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return a label, or a pair `FIRST > SECOND`, in lines of limited width.
-
-    A pair that does not fit on one line breaks before the `>`.
-    """
+    """Return a label in lines of limited width; a long pair `FIRST > SECOND` breaks before `>`."""
     if len(text) <= width:
         return [text]
     first, arrow, second = text.partition(" > ")

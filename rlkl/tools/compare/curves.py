@@ -1,11 +1,13 @@
-"""Curves along training: returns by steps and by wall time, and the diagnostics of updates."""
+"""Rows about the course of training: curves, steps to the threshold, drops, KL bounds."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from rlkl.algos import ALGORITHMS
 from rlkl.tools.compare.runs import Array, Run
-from rlkl.tools.compare.scores import CENTERS, Entry, Environment, band_rows, common, group_rows
+from rlkl.tools.compare.scores import CENTERS, Entry, Environment, band_rows, by_group, common
 from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.rows import Rows
 
@@ -22,6 +24,9 @@ UPDATES = {
     "value/explained_variance": ("critic", "explained variance"),
 }
 """Diagnostics of updates by tag: title and axis label of their charts."""
+
+TOLERANCE = 1e-3
+"""Of a bound, relative: the line search and the report evaluate float32 networks separately."""
 
 
 def training_curve(run: Run, axis: str, length: int | None = None) -> tuple[Array, Array]:
@@ -41,26 +46,23 @@ def seed_curve(run: Run, axis: str) -> tuple[list[float], list[float]]:
     return x.tolist(), returns.tolist()
 
 
-def curve_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return the training return of each group along steps and along wall time, with its band.
+@by_group
+def curve_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
+    """Return the training return along steps and along wall time, with its band.
 
-    A curve starts where all of its runs have ended an episode, and ends where the first of them
-    ends, so that every point includes all runs.
+    A curve starts where all runs of the group have ended an episode, and ends where the first of
+    them ends, so that every point includes all runs.
     """
-
-    def curves(_: Environment, entries: list[Entry]) -> Rows:
-        rows = []
-        for axis in ("steps", "seconds"):
-            lines = [line for line in _until_horizon(entries, axis) if len(line[0])]
-            start = max((float(x[0]) for x, _ in lines), default=0.0)
-            end = min((float(x[-1]) for x, _ in lines), default=0.0)
-            if start < end:
-                grid = np.linspace(start, end, POINTS)
-                returns = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
-                rows += [{"axis": axis, **row} for row in _center_rows(grid, [returns], config)]
-        return rows
-
-    return group_rows(envs, curves)
+    rows = []
+    for axis in ("steps", "seconds"):
+        lines = [line for line in _until_horizon(entries, axis) if len(line[0])]
+        start = max((float(x[0]) for x, _ in lines), default=0.0)
+        end = min((float(x[-1]) for x, _ in lines), default=0.0)
+        if start < end:
+            grid = np.linspace(start, end, POINTS)
+            returns = np.stack([np.interp(grid, x, y) for x, y in lines], axis=-1)
+            rows += [{"axis": axis, **row} for row in _center_rows(grid, [returns], config)]
+    return rows
 
 
 def together_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
@@ -99,30 +101,31 @@ def _until_horizon(entries: Sequence[Entry], axis: str) -> list[tuple[Array, Arr
     return [training_curve(entry.run, axis, entry.last + 1) for entry in entries]
 
 
-def update_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
+@by_group
+def update_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
     """Return the diagnostics of updates along steps, averaged in each of `BINS` parts, with bands.
 
     Values that are not finite, such as an infinite KL, are left out; `stability_rows` counts them.
     """
-
-    def updates(env: Environment, entries: list[Entry]) -> Rows:
-        edges = np.linspace(0, env.horizon, BINS + 1)
-        middles = (edges[:-1] + edges[1:]) / 2
-        rows = []
-        for tag in UPDATES:
-            values = np.stack([_binned(entry, tag, edges) for entry in entries], axis=-1)
-            finite = np.isfinite(values).all(-1)
-            if finite.any():
-                bands = _center_rows(middles[finite], [values[finite]], config)
-                rows += [{"tag": tag, **row} for row in bands]
-        return rows
-
-    return group_rows(envs, updates)
+    edges = np.linspace(0, env.horizon, BINS + 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    rows = []
+    for tag in UPDATES:
+        values = np.stack([_binned(entry, tag, edges) for entry in entries], axis=-1)
+        finite = np.isfinite(values).all(-1)
+        if finite.any():
+            bands = _center_rows(middles[finite], [values[finite]], config)
+            rows += [{"tag": tag, **row} for row in bands]
+    return rows
 
 
 def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     """Return the mean of a column in each bin; empty bins between others are interpolated."""
-    steps, values = entry.until(entry.run.steps), entry.until(_column(entry.run, tag))
+    columns = entry.run.columns
+    column = columns[tag]
+    if np.isnan(column).all():  # without a closed form there is a Monte Carlo estimate
+        column = columns.get(f"{tag}_estimate", column)
+    steps, values = entry.until(entry.run.steps), entry.until(column)
     finite = np.isfinite(values)
     # An update counts for the steps before it; the last one may lie beyond the horizon.
     places = np.clip(np.searchsorted(edges, steps[finite]) - 1, 0, BINS - 1)
@@ -136,11 +139,98 @@ def _binned(entry: Entry, tag: str, edges: Array) -> Array:
     )
 
 
-def _column(run: Run, tag: str) -> Array:
-    """Return a column, or its Monte Carlo estimate if the exact value has no closed form."""
-    column = run.columns[tag]
-    return run.columns.get(f"{tag}_estimate", column) if np.isnan(column).all() else column
-
-
 def _center_rows(grid: Array, strata: Sequence[Array], config: CompareConfig) -> Rows:
     return band_rows(("x", "value"), grid, strata, CENTERS[config.statistic], config)
+
+
+def worst_drop(values: Array) -> float:
+    """Return the largest drop from the best so far: max over s ≤ t of y_s - y_t, without NaNs."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return math.nan
+    return float(np.max(np.maximum.accumulate(finite) - finite))
+
+
+def kl_bounds(run: Run) -> Array:
+    """Return the upper bound of the KL of each update, in nats; NaN if there is none.
+
+    It is the column `kl/target`, which follows its schedule, times the algorithm's upper factor in
+    `kl_bounds`, such as 1 for the δ of TRPO and NPG, and 1.5 by default for an adaptive β.
+    """
+    targets = run.columns["kl/target"]
+    if run.algo not in ALGORITHMS:
+        return targets
+    settings = run.settings.items()
+    own = {key.removeprefix("algo."): value for key, value in settings if key.startswith("algo.")}
+    try:
+        config = ALGORITHMS[run.algo].config(**own)
+    except (TypeError, ValueError):  # of another version of rlkl
+        config = ALGORITHMS[run.algo].config()
+    return targets * config.kl_bounds[1]
+
+
+@by_group
+def threshold_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
+    """Return one row: how many runs reached the threshold within the horizon, and when.
+
+    The median counts runs that did not reach it as infinite. Without a threshold there is no row.
+    """
+    goal = config.threshold_of(env.name)
+    if goal is None:
+        return []
+    steps = reached_at(entries, goal[0])
+    row = {
+        "threshold": goal[0],
+        "source": goal[1],
+        "seeds": len(steps),
+        "reached": int(np.isfinite(steps).sum()),
+        "median_steps": float(np.median(steps)),
+        "first_steps": float(steps.min()),
+        "last_steps": float(steps.max()),
+    }
+    return [row]
+
+
+def reached_at(entries: Sequence[Entry], goal: float) -> Array:
+    """Return the steps until each training return reaches a goal, `[N]`; infinite if never."""
+    first = []
+    for entry in entries:
+        reached = np.flatnonzero(entry.until(entry.run.columns["return/train"]) >= goal)
+        first.append(entry.run.steps[reached[0]] if len(reached) else math.inf)
+    return np.array(first)
+
+
+@by_group
+def stability_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
+    """Return one row: the drops of the returns, and the updates beyond their KL bound."""
+    drops = [worst_drop(entry.until(entry.run.columns["return/train"])) for entry in entries]
+    kl, largest = (
+        np.concatenate([entry.until(entry.run.columns[tag]) for entry in entries])
+        for tag in ("kl/old_new", "kl/max")
+    )
+    bounds = np.concatenate([entry.until(kl_bounds(entry.run)) for entry in entries])
+    # NaN is an update that was rolled back; it does not count. Infinity exceeds every bound.
+    bounded = np.isfinite(bounds) & ~np.isnan(kl)
+    exceeds = kl[bounded] > bounds[bounded] * (1 + TOLERANCE)
+    # On the scale of runs that end nearly alike, any drop would look huge.
+    scale = env.reference.range if env.reference and not env.reference.relative else math.nan
+    row = {
+        "seeds": len(entries),
+        "least_drop": min(drops),
+        "median_drop": float(np.median(drops)),
+        "worst_drop": max(drops),
+        "worst_drop_normalized": max(drops) / scale,
+        "updates": len(kl),
+        "over_bound": float(exceeds.mean()) if bounded.any() else math.nan,
+        "median_kl": float(np.median(_known(kl))),
+        "largest_kl": float(np.max(_known(kl))),
+        "largest_kl_of_a_state": float(np.max(_known(largest))),
+        "not_finite": int((~np.isfinite(kl)).sum()),
+    }
+    return [row]
+
+
+def _known(values: Array) -> Array:
+    """Return the values that are not NaN, or one NaN."""
+    known = values[~np.isnan(values)]
+    return known if len(known) else np.array([math.nan])

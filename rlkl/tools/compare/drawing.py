@@ -3,14 +3,10 @@
 import math
 import textwrap
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlkl.tools.compare import charts
-from rlkl.tools.experiments.drawing import label, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
+from rlkl.tools.experiments.drawing import Axes, Figure, label, new_figure
 
 LETTERS_PER_INCH, HANDLE_LETTERS = 12, 9
 """Approximate letters of an inch; width of a line sample in a legend, in letters."""
@@ -24,7 +20,7 @@ ROW, TEXT_ROW, LEGEND_ROW = 0.3, 0.2, 0.21
 LEVEL: dict[str, Any] = {"color": "#555555", "linewidth": 0.9, "dashes": (1, 2)}
 
 
-def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
+def draw(figure: charts.Figure, labels: list[str]) -> Figure:
     """Return a figure with all its charts; the order of `labels` determines the looks of groups."""
     dots = [chart for chart in figure.charts if isinstance(chart, charts.DotChart)]
     lines = [chart for chart in figure.charts if isinstance(chart, charts.LineChart)]
@@ -39,8 +35,7 @@ def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
         height = 1.0 + ROW * max(_places(chart)[-1] for chart in dots)
     drawing = new_figure((max(width * columns, 4.5), height * rows + 0.6))
     drawn = {line.group for chart in lines for line in chart.lines}
-    groups = [label for label in labels if label in drawn]
-    if groups:
+    if groups := [label for label in labels if label in drawn]:
         legend_height = _add_legend(drawing, groups, labels)
         drawing.set_figheight(height * rows + max(0.6, 0.2 + legend_height))
     panels = drawing.subplots(rows, columns, squeeze=False)
@@ -59,7 +54,7 @@ def draw(figure: charts.Figure, labels: list[str]) -> "Drawing":
     return drawing
 
 
-def _draw_lines(axes: "Axes", chart: charts.LineChart, labels: list[str]) -> None:
+def _draw_lines(axes: Axes, chart: charts.LineChart, labels: list[str]) -> None:
     for line in chart.lines:
         number = labels.index(line.group)
         look = charts.style(number)
@@ -91,7 +86,7 @@ def _draw_lines(axes: "Axes", chart: charts.LineChart, labels: list[str]) -> Non
     _label(axes, chart, title, chart.y_label)
 
 
-def _label(axes: "Axes", chart: charts.Chart, title: str, y_label: str) -> None:
+def _label(axes: Axes, chart: charts.Chart, title: str, y_label: str) -> None:
     axes.set_xlim(charts.extent(chart, "x"))
     axes.xaxis.set_major_formatter(lambda value, _: charts.tick_text(value))
     axes.locator_params(axis="x", nbins=5)
@@ -110,7 +105,7 @@ def _places(chart: charts.DotChart) -> list[float]:
     return [*middles, ends[-1]]
 
 
-def _draw_dots(axes: "Axes", chart: charts.DotChart, labels: list[str]) -> None:
+def _draw_dots(axes: Axes, chart: charts.DotChart, labels: list[str]) -> None:
     *places, end = _places(chart)
     for place, dot in zip(places, chart.dots, strict=True):
         look = charts.style(labels.index(dot.group))
@@ -127,7 +122,7 @@ def _draw_dots(axes: "Axes", chart: charts.DotChart, labels: list[str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _add_legend(drawing: "Drawing", groups: list[str], labels: list[str]) -> float:
+def _add_legend(drawing: Figure, groups: list[str], labels: list[str]) -> float:
     """Add a legend below all charts and return its height in inches."""
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
@@ -136,10 +131,7 @@ def _add_legend(drawing: "Drawing", groups: list[str], labels: list[str]) -> flo
     widest = HANDLE_LETTERS + max(len(line) for text in texts for line in text)
     columns = max(1, min(letters // widest, len(groups)))
     looks = [charts.style(labels.index(group)) for group in groups]
-    handles = [
-        Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, linewidth=1.9)
-        for look in looks
-    ]
+    handles = [Line2D([], [], **look.style, marker=look.marker, linewidth=1.9) for look in looks]
     drawing.legend(
         handles, [_plain("\n".join(text)) for text in texts], loc="outside lower center",
         ncols=columns, frameon=False, handlelength=3,

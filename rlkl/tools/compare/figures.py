@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from rlkl.tools.compare.charts import Dot, DotChart, Figure, Line, LineChart
-from rlkl.tools.compare.curves import UPDATES, seed_curve
-from rlkl.tools.compare.references import threshold
+from rlkl.tools.compare.curves import UPDATES, reached_at, seed_curve
 from rlkl.tools.compare.report import STATISTIC_NAMES, Comparison
 from rlkl.tools.compare.scores import MIN_SEEDS, SIGNIFICANCE, common
-from rlkl.tools.compare.stability import reached_at
 from rlkl.tools.compare.text import number, time_unit
 from rlkl.tools.rows import Row, Rows, column, grouped, select
 
@@ -119,7 +117,7 @@ def _learning_charts(comparison: Comparison, axis: str) -> list[LineChart]:
             line = centers.get(label, Line(label, [], []))
             thin = [([n / unit for n in x], y) for own, x, y in seeds if own == label and x]
             lines.append(replace(line, x=[n / unit for n in line.x], seeds=thin))
-        goal = threshold(env.name, comparison.config)
+        goal = comparison.config.threshold_of(env.name)
         level = goal[0] if goal else None
         charts.append(LineChart(env.name, x_label, "training return", lines, env.name, level=level))
     return charts
@@ -198,16 +196,15 @@ def _pair(row: Row) -> Dot:
 def _efficiency(comparison: Comparison) -> Figure:
     charts = []
     for env in comparison.environments:
-        goal = threshold(env.name, comparison.config)
+        goal = comparison.config.threshold_of(env.name)
         if goal is None:
             continue
         lines = []
-        for label in env.labels:
-            steps = sorted(reached_at(env.scored(label), goal[0]).tolist())
-            if steps:
-                x = [0.0, *filter(math.isfinite, steps)]
-                y = [place / len(steps) for place in range(len(x))]
-                lines.append(Line(label, [*x, float(env.horizon)], [*y, y[-1]]))
+        for label, entries in env.groups.items():
+            steps = sorted(reached_at(entries, goal[0]).tolist())
+            x = [0.0, *filter(math.isfinite, steps)]
+            y = [place / len(steps) for place in range(len(x))]
+            lines.append(Line(label, [*x, float(env.horizon)], [*y, y[-1]]))
         charts.append(
             LineChart(
                 f"{env.name}: a return of {number(goal[0])}", "environment steps",

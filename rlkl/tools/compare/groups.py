@@ -70,7 +70,7 @@ def group_runs(runs: Sequence[Run]) -> list[Member]:
         shown = [*own[algo].shown(candidate, is_brief), *common.shown(candidate, is_brief)]
         label = _shorten(" ".join([algo, *shown]), MAX_LABEL)
         members.append(Member(candidate.run, candidate.env, label))
-    return sorted(members, key=lambda m: (m.env, *sort_key(m.run.algo, m.label), m.run.seed))
+    return sorted(members, key=lambda m: (m.env, *_sort_key(m), m.run.seed))
 
 
 class _Candidate(NamedTuple):
@@ -83,10 +83,8 @@ class _LabelKeys:
     """The fewest keys, of the algorithm or common ones, that distinguish the runs of each env."""
 
     def __init__(self, candidates: Sequence[_Candidate], *, own: bool) -> None:
-        by_env: dict[str, list[Texts]] = {}
-        for candidate in candidates:
-            by_env.setdefault(candidate.env, []).append(candidate.texts)
-        tables = list(by_env.values())
+        envs = dict.fromkeys(c.env for c in candidates)
+        tables = [[c.texts for c in candidates if c.env == env] for env in envs]
         keys = [
             key
             for key in _compared_keys(c.run for c in candidates)
@@ -119,8 +117,7 @@ class _LabelKeys:
 
 @cache
 def _defaults(algo: str) -> Texts:
-    known = algo in ALGORITHMS
-    config = TrainConfig(algo=ALGORITHMS[algo].config()) if known else TrainConfig()
+    config = TrainConfig(algo=ALGORITHMS[algo].config()) if algo in ALGORITHMS else TrainConfig()
     return _texts(dict(flatten(asdict(config))))
 
 
@@ -128,15 +125,17 @@ def _texts(settings: dict[str, Any]) -> Texts:
     return {key: setting_text(value) for key, value in settings.items()}
 
 
-def sort_key(algo: str, label: str) -> tuple[int, list[str | float]]:
-    """Return the sort key of a group: its algorithm's place in the registry, then its label.
+def labels_of(members: Iterable[Member]) -> list[str]:
+    """Return the labels by the algorithm's place in the registry, unknown algorithms last."""
+    return list(dict.fromkeys(member.label for member in sorted(members, key=_sort_key)))
 
-    Unknown algorithms come last. Numbers in labels are sorted as numbers.
-    """
-    known = list(ALGORITHMS)
+
+def _sort_key(member: Member) -> tuple[int, list[str | float]]:
+    """Return the place of the algorithm, and the label with its numbers as numbers."""
+    algo, known = member.run.algo, list(ALGORITHMS)
     place = known.index(algo) if algo in known else len(known)
     # Text and numbers alternate, so texts are compared with texts and numbers with numbers.
-    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", member.label)
     return place, [float(part) if turn % 2 else part for turn, part in enumerate(parts)]
 
 
@@ -173,14 +172,10 @@ def _fewest(tables: Sequence[Sequence[Texts]], keys: Sequence[str]) -> list[str]
     def group_counts(some: Sequence[str]) -> list[int]:
         return [len({tuple(texts.get(key) for key in some) for texts in t}) for t in tables]
 
-    if len(keys) > MAX_SEARCHED_KEYS:
-        return list(keys)
     wanted = group_counts(keys)
-    for count in range(min(MAX_SHOWN_KEYS, len(keys))):
-        for some in combinations(keys, count + 1):
-            if group_counts(some) == wanted:
-                return list(some)
-    return list(keys)
+    most = MAX_SHOWN_KEYS if len(keys) <= MAX_SEARCHED_KEYS else 0
+    subsets = (some for count in range(1, most + 1) for some in combinations(keys, count))
+    return list(next((some for some in subsets if group_counts(some) == wanted), keys))
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
@@ -216,8 +211,7 @@ def differences(members: Sequence[Member]) -> Rows:
     Environments with the same values share a row.
     """
     rows: dict[tuple[str, ...], list[str]] = {}
-    algos = {member.label: member.run.algo for member in members}
-    labels = sorted(algos, key=lambda label: sort_key(algos[label], label))
+    labels = labels_of(members)
     for env in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == env]
         settings = [(member.label, _texts(member.run.settings)) for member in here]

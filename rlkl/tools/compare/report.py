@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlkl.tools.compare import curves, groups, runs, scores, stability
+from rlkl.tools.compare import curves, groups, runs, scores
 from rlkl.tools.compare.cautions import MAX_UNREAD, Caution, cautions
 from rlkl.tools.compare.runs import Run
 from rlkl.tools.compare.scores import MIN_SEEDS, Entry, Environment
@@ -74,8 +74,8 @@ def compare(paths: Sequence[str], config: CompareConfig) -> Comparison:
         "profiles": scores.profile_rows(envs, config),
         "improvement": scores.pair_rows(envs, config),
         "pairs": scores.pair_rows_by_environment(envs, config),
-        "thresholds": stability.threshold_rows(envs, config),
-        "stability": stability.stability_rows(envs),
+        "thresholds": curves.threshold_rows(envs, config),
+        "stability": curves.stability_rows(envs, config),
         "curves": curves.curve_rows(envs, config),
         "together": curves.together_rows(envs, config),
         "updates": curves.update_rows(envs, config),
@@ -154,8 +154,7 @@ def _finding(
     value = spread(best[key], best["low"], best["high"])
     text = f"{place}: {best['group']} has the highest {what}, {value}."
     text += _rivals(best["group"], distinct(others, "group"), pairs)
-    few = [f"{label} ({count})" for label, count in seeds.items() if count < MIN_SEEDS]
-    if few:
+    if few := [f"{label} ({count})" for label, count in seeds.items() if count < MIN_SEEDS]:
         text += f"; not compared, with fewer than {MIN_SEEDS} seeds: {listed(few)}"
     return f"{text}."
 

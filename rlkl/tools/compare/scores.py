@@ -1,8 +1,9 @@
 """Scores of runs, of groups, of pairs of groups, and over all environments, as rows."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from rlkl.numerics import significance, statistics
 from rlkl.numerics.statistics import Floats, Statistic, pooled
-from rlkl.tools.compare.groups import Member, sort_key
-from rlkl.tools.compare.references import Reference, reference
+from rlkl.tools.compare.groups import Member, labels_of
 from rlkl.tools.compare.runs import Array
-from rlkl.tools.compare.settings import CompareConfig
+from rlkl.tools.compare.settings import CompareConfig, Reference
 from rlkl.tools.rows import Row, Rows
+
+Strata = Sequence[Floats]
 
 CENTERS: dict[str, Statistic] = {
     "iqm": pooled(statistics.interquartile_mean),
@@ -73,6 +75,11 @@ class Environment:
         """Return the runs of a group that have a score."""
         return [entry for entry in self.entries if entry.label == label and not entry.left_out]
 
+    @property
+    def groups(self) -> dict[str, list[Entry]]:
+        """The runs that have a score by group."""
+        return {label: scored for label in self.labels if (scored := self.scored(label))}
+
     def scores(self, label: str) -> Array:
         """Return the returns of a group, `[N]`."""
         return np.array([entry.score for entry in self.scored(label)])
@@ -91,25 +98,20 @@ def environments(members: Sequence[Member], config: CompareConfig) -> list[Envir
     envs = []
     for name in dict.fromkeys(member.env for member in members):
         here = [member for member in members if member.env == name]
-        horizon = config.steps or _smallest_budget(_unique(here))
+        runs = [member.run for member in _unique(here)]
+        # Budgets, not rows, so that a finished run with lost rows does not shorten the others.
+        finished = [run.budget or run.env_steps for run in runs if run.status == "finished"]
+        horizon = config.steps or min(finished or [run.env_steps for run in runs])
         unique = _unique(here, horizon)
         entries = [_entry(member, horizon, member not in unique, config) for member in here]
         scores = [entry.score for entry in entries if not entry.left_out]
-        envs.append(Environment(name, horizon, entries, reference(name, scores, config)))
+        envs.append(Environment(name, horizon, entries, config.reference_of(name, scores)))
     return envs
 
 
 def all_labels(envs: Sequence[Environment]) -> list[str]:
     """Return the labels of all groups, in the order of the registry of algorithms."""
-    algos = {entry.label: entry.run.algo for env in envs for entry in env.entries}
-    return sorted(algos, key=lambda label: sort_key(algos[label], label))
-
-
-def _smallest_budget(members: Iterable[Member]) -> int:
-    runs = [member.run for member in members]
-    # Budgets, not rows, so that a finished run with lost rows does not shorten the others.
-    finished = [run.budget or run.env_steps for run in runs if run.status == "finished"]
-    return min(finished or [run.env_steps for run in runs])
+    return labels_of(entry for env in envs for entry in env.entries)
 
 
 def _unique(members: Sequence[Member], horizon: int | None = None) -> set[Member]:
@@ -149,10 +151,8 @@ def _entry(member: Member, horizon: int, is_duplicate: bool, config: CompareConf
     return Entry(run, member.env, member.label, last, score, left_out)
 
 
-def _estimate(
-    strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
-) -> tuple[Any, Any, Any]:
-    """Return a statistic of strata, `[..., N_k]`, and both ends of its 95% interval.
+def _estimated(key: str, strata: Strata, statistic: Statistic, config: CompareConfig) -> Row:
+    """Return a statistic of strata, `[..., N_k]`, and `low` and `high`, its 95% interval.
 
     The ends are NaN if no stratum has a second run. All intervals use the same seed, so none
     depends on what else is compared.
@@ -163,40 +163,32 @@ def _estimate(
         low, high = statistics.bootstrap_interval(
             strata, statistic, generator, resamples=config.resamples
         )
-    return statistic(strata), low, high
-
-
-def _estimated(
-    key: str, strata: Sequence[Floats], statistic: Statistic, config: CompareConfig
-) -> Row:
-    estimate = _estimate(strata, statistic, config)
-    return dict(zip((key, "low", "high"), map(float, estimate), strict=True))
+    return {key: statistic(strata), "low": low, "high": high}
 
 
 def band_rows(
-    names: tuple[str, str],
-    grid: Array,
-    strata: Sequence[Floats],
-    statistic: Statistic,
-    config: CompareConfig,
+    names: tuple[str, str], grid: Array, strata: Strata, statistic: Statistic, config: CompareConfig
 ) -> Rows:
     """Return a row for each point of a grid, `[M]`: a statistic, `[M]`, and its 95% interval."""
-    columns = np.broadcast_arrays(grid, *_estimate(strata, statistic, config))
-    keys = (*names, "low", "high")
-    return [dict(zip(keys, point, strict=True)) for point in np.transpose(columns).tolist()]
+    columns = {names[0]: grid} | _estimated(names[1], strata, statistic, config)
+    points = np.transpose(np.broadcast_arrays(*columns.values())).tolist()
+    return [dict(zip(columns, point, strict=True)) for point in points]
 
 
-def group_rows(
-    envs: Sequence[Environment], make: Callable[[Environment, list[Entry]], Rows]
-) -> Rows:
-    """Return the rows that `make` returns for the scored runs of each group and environment."""
-    return [
-        {"environment": env.name, "group": label, **row}
-        for env in envs
-        for label in env.labels
-        if env.scored(label)
-        for row in make(env, env.scored(label))
-    ]
+def by_group(
+    rows_of: Callable[[Environment, list[Entry], CompareConfig], Rows],
+) -> Callable[[Sequence[Environment], CompareConfig], Rows]:
+    """Turn a function of the scored runs of one group into one of all groups and environments."""
+
+    def all_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
+        return [
+            {"environment": env.name, "group": label, **row}
+            for env in envs
+            for label, entries in env.groups.items()
+            for row in rows_of(env, entries, config)
+        ]
+
+    return all_rows
 
 
 def run_rows(envs: Sequence[Environment]) -> Rows:
@@ -220,15 +212,12 @@ def run_rows(envs: Sequence[Environment]) -> Rows:
     ]
 
 
-def result_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
-    """Return a row for each group of each environment: its returns at the horizon."""
-    return group_rows(envs, lambda _, entries: [_result(entries, config)])
-
-
-def _result(entries: Sequence[Entry], config: CompareConfig) -> Row:
+@by_group
+def result_rows(env: Environment, entries: list[Entry], config: CompareConfig) -> Rows:
+    """Return one row: the returns at the horizon."""
     scores = np.array([entry.score for entry in entries])
     evaluated = [x for x in (entry.run.eval_return for entry in entries) if math.isfinite(x)]
-    return {
+    row = {
         "seeds": len(entries),
         **_estimated(config.statistic, [scores], CENTERS[config.statistic], config),
         "mean": float(scores.mean()),
@@ -238,6 +227,7 @@ def _result(entries: Sequence[Entry], config: CompareConfig) -> Row:
         "evaluation": float(np.mean(evaluated)) if evaluated else math.nan,
         "wall_seconds": float(np.median([entry.run.seconds[entry.last] for entry in entries])),
     }
+    return [row]
 
 
 def common(envs: Sequence[Environment]) -> tuple[list[Environment], list[str]]:
@@ -275,10 +265,7 @@ def profile_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
         return []
     scores = np.concatenate([env.normalized(label) for env in shared for label in labels])
     thresholds = np.linspace(min(0.0, scores.min()), max(1.0, scores.max()), PROFILE_POINTS)
-
-    def profile(strata: Sequence[Floats]) -> Any:
-        return statistics.performance_profile(strata, thresholds)
-
+    profile = partial(statistics.performance_profile, thresholds=thresholds)
     rows = []
     for label in labels:
         strata = [env.normalized(label) for env in shared]
@@ -300,7 +287,7 @@ def pair_rows(envs: Sequence[Environment], config: CompareConfig) -> Rows:
             continue
         strata = [env.scores(label) for label in (first, second) for env in shared]
 
-        def probability(drawn: Sequence[Floats], count: int = len(shared)) -> Any:
+        def probability(drawn: Strata, count: int = len(shared)) -> Any:
             return statistics.probability_of_improvement(drawn[:count], drawn[count:])
 
         estimate = _estimated("probability", strata, probability, config)

@@ -27,6 +27,9 @@ MARKERS = {
 
 Point = tuple[float, float]
 
+Ticks = Sequence[tuple[float, str]]
+"""Positions on an axis and their names."""
+
 
 class Frame(NamedTuple):
     """The area of the data in a chart, and the ranges of its axes."""
@@ -107,53 +110,41 @@ def _group(number: int, content: Iterable[str]) -> str:
 
 
 def axes(
-    frame: Frame,
-    x_label: str,
-    height: float,
-    y_ticks: Sequence[float] | None = None,
-    x_ticks: Sequence[tuple[float, str]] | None = None,
+    frame: Frame, height: float, x_label: str, y_label: str = "", x_ticks: Ticks | None = None
 ) -> list[str]:
-    """Return grid, axes and the name of the x axis; without `y_ticks` there is no y axis.
-
-    `x_ticks` are positions and their names; by default round numbers.
-    """
+    """Return grid, axes and names; `x_ticks` are round by default, and a y axis needs a name."""
     parts = []
-    for tick in y_ticks or ():
+    for tick in charts.ticks(*frame.y_range, log=frame.log) if y_label else ():
         y = frame.y(tick)
-        parts.append(frame.across("grid", y))
-        parts.append(text(frame.left - 5, y + 4.5, charts.tick_text(tick), "end"))
+        name = charts.tick_text(tick)
+        parts += [frame.across("grid", y), text(frame.left - 5, y + 4.5, name, "end")]
     if x_ticks is None:
         x_ticks = [(tick, charts.tick_text(tick)) for tick in charts.ticks(*frame.x_range, most=5)]
     for tick, name in x_ticks:
         x = frame.x(tick)
         parts += [frame.down("grid", x), text(x, frame.bottom + 17, name)]
-    start = f"{frame.left:.1f} " + ("" if y_ticks is None else f"{frame.top}V")
+    start = f"{frame.left:.1f} " + (f"{frame.top}V" if y_label else "")
     parts.append(f'<path class="axis" d="M{start}{frame.bottom:.1f}H{frame.right:.1f}"/>')
     parts.append(text((frame.left + frame.right) / 2, height - 6, x_label, kind="name"))
+    if y_label:
+        place = f"translate(13 {(frame.top + frame.bottom) / 2:.1f}) rotate(-90)"
+        parts.append(
+            f'<text class="name" transform="{place}" text-anchor="middle">{escape(y_label)}</text>'
+        )
     return parts
 
 
-def left_of(y_ticks: Sequence[float]) -> float:
-    """Return the left edge of the data beside a y axis with a name and these ticks."""
-    return 30 + LETTER * max((len(charts.tick_text(tick)) for tick in y_ticks), default=0)
-
-
-def y_name(frame: Frame, name: str) -> str:
-    """Return the name of the y axis."""
-    middle = (frame.top + frame.bottom) / 2
-    return (
-        f'<text class="name" transform="translate(13 {middle:.1f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(name)}</text>'
-    )
+def left_of(y_range: Point, *, log: bool = False) -> float:
+    """Return the left edge of the data beside a y axis with a name and this range."""
+    names = map(charts.tick_text, charts.ticks(*y_range, log=log))
+    return 30 + LETTER * max(map(len, names), default=0)
 
 
 def _lines(chart: charts.LineChart, labels: Sequence[str], width: int, height: int) -> str:
-    y_range = charts.extent(chart, "y")
-    y_ticks = charts.ticks(*y_range, log=chart.log)
-    left, x_range = left_of(y_ticks), charts.extent(chart, "x")
+    x_range, y_range = charts.extent(chart, "x"), charts.extent(chart, "y")
+    left = left_of(y_range, log=chart.log)
     frame = Frame(left, width - 19, 14, height - 42, x_range, y_range, chart.log)
-    parts = axes(frame, chart.x_label, height, y_ticks)
-    parts.append(y_name(frame, chart.y_label))
+    parts = axes(frame, height, chart.x_label, chart.y_label)
     note_y, note = frame.top + 10, charts.level_note(chart)
     if chart.level is not None and y_range[0] <= chart.level <= y_range[1]:
         y = frame.y(chart.level)
@@ -178,8 +169,7 @@ def _line(frame: Frame, chart: charts.LineChart, line: charts.Line, labels: Sequ
         upper, lower = _points(frame, line.x, line.high), _points(frame, line.x, line.low)
         if upper and lower:
             drawn.append(f'<path class="band" d="{_path([*upper, *reversed(lower)])}Z"/>')
-    points = _points(frame, line.x, line.y)
-    if points:
+    if points := _points(frame, line.x, line.y):
         dashes, path = DASH_ARRAYS[look.dashes], _path(points, chart.steps)
         drawn.append(f'<path class="line" stroke-dasharray="{dashes}" d="{path}"/>')
         where = charts.marked(len(points), number, len(labels))
@@ -233,7 +223,7 @@ def _dots(chart: charts.DotChart, labels: Sequence[str], width: int) -> str:
     height = 52 + ROW * len(texts) + TEXT_ROW * sum(map(len, texts))
     left = 14 if above else 14 + longest
     frame = Frame(left, width - 19, 4, height - 44, charts.extent(chart, "x"))
-    parts = axes(frame, chart.x_label, height)
+    parts = axes(frame, height, chart.x_label)
     if chart.level is not None:
         parts.append(frame.down("level", frame.x(chart.level)))
     top, words = frame.top, []

@@ -39,14 +39,10 @@ def sections(comparison: Comparison, figures: Sequence[Figure]) -> list[Section]
     """Return a section for each figure, and then for the tables that belong to none."""
     made = tables(comparison)
     by_name = {figure.name: figure for figure in figures}
+    titles = TITLES | {figure.name: figure.title for figure in figures}
     names = dict.fromkeys([*by_name, *(table.section for table in made)])
     return [
-        Section(
-            name,
-            by_name[name].title if name in by_name else TITLES[name],
-            by_name.get(name),
-            [table for table in made if table.section == name],
-        )
+        Section(name, titles[name], by_name.get(name), [t for t in made if t.section == name])
         for name in names
     ]
 

@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
-from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig, check_numbers
 from rlkl.tools.experiments.drawing import Figure, draw_training
+from rlkl.tools.experiments.starts import iterations
 from rlkl.tools.rows import Row, Rows, column, grouped
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
@@ -58,20 +59,15 @@ def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:
         yield f"fixed β = {kl_coefficient:g}", replace(config.train, algo=fixed)
 
 
-def run(config: TrainConfig) -> Iterator[Row]:
-    """Train, and yield a row for each iteration."""
-    with closing(Learner(config)) as learner:
-        while learner.env_steps < config.total_env_steps:
-            metrics = learner.iterate().scalars
-            yield {
-                "env_steps": learner.env_steps,
-                "kl_coefficient": metrics["kl/coefficient"],
-                "kl_mean": metrics["kl/old_new"],
-                "kl_max": metrics["kl/max"],
-                "target": metrics["kl/target"],
-                "entropy": metrics["policy/entropy"],
-                "return": metrics["return/train"],
-            }
+TAGS = {
+    "kl_coefficient": "kl/coefficient",
+    "kl_mean": "kl/old_new",
+    "kl_max": "kl/max",
+    "target": "kl/target",
+    "entropy": "policy/entropy",
+    "return": "return/train",
+}
+"""Tag in the report of each column."""
 
 
 def calculate(config: BetaConfig, tell: Tell) -> Rows:
@@ -80,7 +76,8 @@ def calculate(config: BetaConfig, tell: Tell) -> Rows:
     for name, train in variants(config):
         for seed in range(train.seed, train.seed + config.seeds):
             row: Row = {"variant": name, "seed": seed}
-            rows += [row | iteration for iteration in run(replace(train, seed=seed))]
+            with closing(Learner(replace(train, seed=seed))) as learner:
+                rows += [row | numbers for numbers in iterations(learner, TAGS)]
             tell(f"{name}, seed {seed}: return {rows[-1]['return']:.1f}")
     return rows
 
@@ -129,9 +126,3 @@ def draw(figure: Figure, rows: Rows) -> None:
         "as the learning rate falls to 0, no β reaches it",
         fontsize=12,
     )
-
-
-EXPERIMENT = Experiment(
-    "an adaptive β, its KL and its target over training, and a fixed β",
-    BetaConfig, calculate, tabulate, draw, (13.0, 7.5), ("algo=ppo_kl", "total_env_steps=80000"),
-)  # fmt: skip

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -11,15 +12,9 @@ from rlkl.algos.ppo_clip import PPOClipConfig
 from rlkl.algos.ppo_kl import PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.rollouts.batch import Batch
-from rlkl.tools.experiments.base import Experiment, Tell, check_numbers
+from rlkl.tools.experiments import starts
+from rlkl.tools.experiments.base import Tell, check_numbers
 from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
-from rlkl.tools.experiments.starts import (
-    StartConfig,
-    actor,
-    batches,
-    new_optimizer,
-    starting_policies,
-)
 from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
@@ -34,7 +29,7 @@ OPTIMIZERS: dict[str, MinibatchConfig] = {
 
 
 @dataclass(frozen=True)
-class ClipConfig(StartConfig):
+class ClipConfig(starts.StartConfig):
     """Settings besides those of `StartConfig`.
 
     Attributes:
@@ -59,7 +54,7 @@ def epochs(
     An update of n epochs equals n updates of one epoch on the same batch: Adam and the stream of
     minibatches continue, and π_old is part of the batch. Only β would adapt, and it is fixed here.
     """
-    optimizer = new_optimizer(learner, replace(config, num_epochs=1), number)
+    optimizer = starts.new_optimizer(learner, replace(config, num_epochs=1), number)
     for epoch in range(count + 1):
         if epoch:
             optimizer.update(batch, progress=0.0)
@@ -87,25 +82,22 @@ def updates(learner: Learner, config: ClipConfig, tell: Tell) -> Iterator[Row]:
 
     TRPO makes one step without a learning rate: one row per batch, with a rate of 0.
     """
-    start, seed = actor(learner).clone(), learner.config.seed
-    for number, batch in enumerate(batches(learner, config.batches)):
+    start, seed = starts.actor(learner).clone(), learner.config.seed
+    for number, batch in enumerate(starts.batches(learner, config.batches)):
         known = {"seed": seed, "batch": number}
         for rate, (name, optimizer) in itertools.product(config.learning_rates, OPTIMIZERS.items()):
             settings = replace(optimizer, learning_rate=rate)
             for row in epochs(learner, batch, settings, config.epochs, number):
                 yield known | {"optimizer": name, "learning_rate": rate} | row
-            actor(learner).copy_(start)
-        new_optimizer(learner, TRPOConfig(), number).update(batch, progress=0.0)
+            starts.actor(learner).copy_(start)
+        starts.new_optimizer(learner, TRPOConfig(), number).update(batch, progress=0.0)
         one = {"optimizer": "trpo", "learning_rate": 0.0, "epoch": 1}
         yield known | one | distances(learner, batch)
-        actor(learner).copy_(start)
+        starts.actor(learner).copy_(start)
         tell(f"batch {number + 1} of {config.batches}")
 
 
-def calculate(config: ClipConfig, tell: Tell) -> Rows:
-    """Train or restore policies, then make all updates from each of them."""
-    learners = starting_policies(config, tell)
-    return [row for learner in learners for row in updates(learner, config, tell)]
+calculate = partial(starts.from_each_policy, updates)
 
 
 def tabulate(rows: Rows) -> Rows:
@@ -167,9 +159,3 @@ def draw(figure: Figure, rows: Rows) -> None:
         "at a large one some policies return only with a penalty",
         fontsize=12,
     )
-
-
-EXPERIMENT = Experiment(
-    "how far PPO-clip moves the policy in many epochs on one batch",
-    ClipConfig, calculate, tabulate, draw, (13.0, 7.0), ("env=pendulum", "total_env_steps=50000"),
-)  # fmt: skip

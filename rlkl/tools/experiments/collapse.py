@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,16 +15,9 @@ from rlkl.algos.ppo_kl import PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.algos.vanilla_pg import LogLikelihood, VanillaPGConfig
 from rlkl.rollouts.batch import Batch
-from rlkl.tools.experiments.base import Experiment, Tell
+from rlkl.tools.experiments import starts
+from rlkl.tools.experiments.base import Tell
 from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
-from rlkl.tools.experiments.starts import (
-    StartConfig,
-    actor,
-    batches,
-    new_optimizer,
-    sampled_return,
-    starting_policies,
-)
 from rlkl.tools.rows import Row, Rows, column, distinct, grouped
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
@@ -31,7 +25,7 @@ from rlkl.utils.validation import check_range
 
 
 @dataclass(frozen=True)
-class CollapseConfig(StartConfig):
+class CollapseConfig(starts.StartConfig):
     """Settings besides those of `StartConfig`.
 
     Attributes:
@@ -80,18 +74,18 @@ def step(learner: Learner, batch: Batch, sweep: Sweep, size: float, number: int)
     if sweep.config is None:
         engine, objective = learner.engine, LogLikelihood()
         engine.policy_gradient(objective, engine.rows(batch.standardized(), objective))
-        actor(learner).sub_(learner.policy.actor_parameters.gradient, alpha=size)
+        starts.actor(learner).sub_(learner.policy.actor_parameters.gradient, alpha=size)
         return
     settings: dict[str, Any] = {sweep.knob: size}
-    optimizer = new_optimizer(learner, replace(sweep.config, **settings), number)
+    optimizer = starts.new_optimizer(learner, replace(sweep.config, **settings), number)
     optimizer.update(batch, progress=0.0)
 
 
 def updates(learner: Learner, config: CollapseConfig, tell: Tell) -> Iterator[Row]:
     """Yield a row for each batch, optimizer and step size; `start` is the return before it."""
-    start = actor(learner).clone()
-    before = sampled_return(learner, config.episodes)
-    for number, batch in enumerate(batches(learner, config.batches)):
+    start = starts.actor(learner).clone()
+    before = starts.sampled_return(learner, config.episodes)
+    for number, batch in enumerate(starts.batches(learner, config.batches)):
         row: Row = {"seed": learner.config.seed, "batch": number, "start": before}
         for name, sweep in SWEEPS.items():
             for size in sweep.sizes(config.sizes_per_decade):
@@ -104,16 +98,13 @@ def updates(learner: Learner, config: CollapseConfig, tell: Tell) -> Iterator[Ro
                     "kl_mean": metrics["kl/old_new"],
                     "kl_max": metrics["kl/max"],
                     "ratio_max": metrics["ratio/max"],
-                    "return": sampled_return(learner, config.episodes),
+                    "return": starts.sampled_return(learner, config.episodes),
                 }
-                actor(learner).copy_(start)
+                starts.actor(learner).copy_(start)
         tell(f"batch {number + 1} of {config.batches}")
 
 
-def calculate(config: CollapseConfig, tell: Tell) -> Rows:
-    """Train or restore policies, then make all updates from each of them."""
-    learners = starting_policies(config, tell)
-    return [row for learner in learners for row in updates(learner, config, tell)]
+calculate = partial(starts.from_each_policy, updates)
 
 
 def harmless(row: Row) -> bool:
@@ -128,9 +119,8 @@ def tabulate(rows: Rows) -> Rows:
     for name, of_optimizer in grouped(rows, "optimizer").items():
         by_size = grouped(of_optimizer, "size")
         sizes = list(by_size)
-        harm = 0
-        while harm < len(sizes) and all(map(harmless, by_size[sizes[harm]])):
-            harm += 1
+        are_harmless = [all(map(harmless, of_size)) for of_size in by_size.values()]
+        harm = [*are_harmless, False].index(False)
         default = min(sizes, key=lambda size: abs(math.log(size / SWEEPS[name].default)))
         row: Row = {"optimizer": name, "knob": SWEEPS[name].knob, "default": default}
         row["default: KL"] = _mean(by_size[default], "kl_mean")
@@ -180,9 +170,3 @@ def draw(figure: Figure, rows: Rows) -> None:
         yscale="log",
         ylim=(1e-6, None),
     )
-
-
-EXPERIMENT = Experiment(
-    "how one update changes the return of a trained policy, at growing step sizes",
-    CollapseConfig, calculate, tabulate, draw, (13.0, 5.0), (),
-)  # fmt: skip

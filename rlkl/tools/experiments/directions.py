@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlkl.numerics.distributions import DiagonalGaussian
-from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
+from rlkl.tools.experiments.base import ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, Axes, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
 
@@ -142,9 +142,3 @@ def _draw_descents(axes: Axes, rows: Rows) -> None:
         axes.plot(x[0], y[0], "o", color=COLORS["blue"], markersize=5)
         axes.plot(x[-1], y[-1], "*", color=BLACK, markersize=10, zorder=3)
     axes.set(xlim=(-7, 7), ylim=(0.4, 5.6))
-
-
-EXPERIMENT = Experiment(
-    "the Gaussian nearest to two peaks depends on the direction of the KL",
-    ExperimentConfig, calculate, tabulate, draw, (13.0, 4.4),
-)  # fmt: skip

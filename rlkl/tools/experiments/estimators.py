@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
 from rlkl.numerics.divergence_formulas import kl_estimates
-from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
+from rlkl.tools.experiments.base import ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, Figure, Line, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.utils.seeding import RandomStreams
@@ -192,9 +192,3 @@ def draw(figure: Figure, rows: Rows) -> None:
         "its variance is infinite",
         fontsize=12,
     )
-
-
-EXPERIMENT = Experiment(
-    "bias and spread of the estimators k1, k2 and k3 as the true KL grows",
-    EstimatorsConfig, calculate, tabulate, draw, (13.0, 5.6),
-)  # fmt: skip

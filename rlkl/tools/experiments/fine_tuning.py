@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +10,9 @@ import numpy as np
 
 from rlkl.envs.make import EnvConfig
 from rlkl.rollouts.make import for_arrays
-from rlkl.tools.experiments.base import Experiment, Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig, check_numbers
 from rlkl.tools.experiments.drawing import Figure, draw_training
-from rlkl.tools.experiments.starts import trained
+from rlkl.tools.experiments.starts import iterations, trained
 from rlkl.tools.rows import Row, Rows, column, grouped
 from rlkl.training.checkpoint import as_bytes
 from rlkl.training.config import TrainConfig
@@ -68,7 +67,8 @@ def calculate(config: FineTuningConfig, tell: Tell) -> Rows:
         with closing(trained(first, tell)) as learner:
             path.write_bytes(as_bytes(learner.state_dict()))
             new, old = _return(learner, config.train.env), _return(learner, old_env)
-        rows: Rows = [_row(BEFORE, config.train.seed, 0, new, 0.0) | {"new": new, "old": old}]
+        row: Row = {"variant": BEFORE, "seed": config.train.seed, "env_steps": 0, "return": new}
+        rows = [row | {"kl": 0.0, "new": new, "old": old}]
         for beta in config.kl_coefficients:
             reference = ReferenceConfig(str(path), kl_coefficient=beta)
             for seed in range(config.train.seed, config.train.seed + config.seeds):
@@ -82,23 +82,14 @@ def calculate(config: FineTuningConfig, tell: Tell) -> Rows:
     return rows
 
 
-def _run(train: TrainConfig, old_env: EnvConfig, name: str) -> Iterator[Row]:
-    """Train, and yield a row for each iteration; the last has the returns of evaluations."""
+def _run(train: TrainConfig, old_env: EnvConfig, name: str) -> Rows:
+    """Train, and return a row for each iteration; the last has the returns of evaluations."""
+    row, not_evaluated = {"variant": name, "seed": train.seed}, {"new": math.nan, "old": math.nan}
+    tags = {"return": "return/train", "kl": "kl/reference"}
     with closing(start(train)) as learner:
-        while learner.env_steps < train.total_env_steps:
-            numbers = learner.iterate().scalars
-            row = _row(
-                name, train.seed, learner.env_steps, numbers["return/train"],
-                numbers["kl/reference"],
-            )  # fmt: skip
-            if learner.env_steps >= train.total_env_steps:
-                row |= {"new": _return(learner, train.env), "old": _return(learner, old_env)}
-            yield row
-
-
-def _row(name: str, seed: int, env_steps: int, return_mean: float, kl: float) -> Row:
-    row: Row = {"variant": name, "seed": seed, "env_steps": env_steps, "return": return_mean}
-    return row | {"kl": kl, "new": math.nan, "old": math.nan}
+        rows = [row | numbers | not_evaluated for numbers in iterations(learner, tags)]
+        rows[-1] |= {"new": _return(learner, train.env), "old": _return(learner, old_env)}
+    return rows
 
 
 def _return(learner: Learner, env: EnvConfig) -> float:
@@ -134,9 +125,3 @@ def draw(figure: Figure, rows: Rows) -> None:
     figure.suptitle(
         "Fine-tuning on a changed task, with a KL penalty of weight β to the start", fontsize=12
     )
-
-
-EXPERIMENT = Experiment(
-    "fine-tuning on a changed task, with and without a KL penalty to the start",
-    FineTuningConfig, calculate, tabulate, draw, (13.0, 5.5), ("experiment=fine_tuning",),
-)  # fmt: skip

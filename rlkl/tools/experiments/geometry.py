@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
-from rlkl.tools.experiments.base import Experiment, ExperimentConfig, Tell
+from rlkl.tools.experiments.base import ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, Axes, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
 from rlkl.utils.validation import check_range
@@ -213,9 +213,3 @@ def _triangle(axes: Axes) -> None:
         axes.text(x, y, text, ha=side, va=low, fontsize=9)
     axes.set_aspect("equal")
     axes.set_axis_off()
-
-
-EXPERIMENT = Experiment(
-    "steps of equal length in the parameters have different KLs",
-    GeometryConfig, calculate, tabulate, draw, (11.5, 5.0),
-)  # fmt: skip

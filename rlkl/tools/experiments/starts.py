@@ -1,8 +1,9 @@
 """Starting points of experiments: trained policies and the batches that they collect."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -12,13 +13,14 @@ from rlkl.envs.ids import check_module
 from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.make import make_batch
 from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig
-from rlkl.training.checkpoint import checkpoint_path, folder_of, load_checkpoint, taking_from
+from rlkl.tools.rows import Row, Rows
+from rlkl.training.checkpoint import checkpoint_path, folder_of, state_of_run
 from rlkl.training.config import TrainConfig, saved_config
 from rlkl.training.evaluation import evaluate
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import check_range
+from rlkl.utils.validation import check_ranges
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,32 @@ class StartConfig(TrainingExperimentConfig):
     batches: int = 2
 
     def __post_init__(self) -> None:
-        check_range("seeds", self.seeds, at_least=1, at_most=10_000)
-        check_range("batches", self.batches, at_least=1, at_most=10_000)
+        check_ranges("", self, "seeds", "batches", at_least=1, at_most=10_000)
 
 
 def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Learner]:
     """Yield each trained or restored policy, and close its environments afterwards."""
-    if config.checkpoint is not None:
-        with closing(restored(config.checkpoint)) as learner:
+    train, path = config.train, config.checkpoint
+    seeds = range(train.seed, train.seed + config.seeds)
+    made = (trained(replace(train, seed=seed), tell) for seed in seeds)
+    for learner in made if path is None else [restored(path)]:
+        with closing(learner):
             yield learner
-        return
-    for seed in range(config.train.seed, config.train.seed + config.seeds):
-        with closing(trained(replace(config.train, seed=seed), tell)) as learner:
-            yield learner
+
+
+def from_each_policy(
+    updates: Callable[[Learner, Any, Tell], Iterator[Row]], config: StartConfig, tell: Tell
+) -> Rows:
+    """Train or restore policies, then make all updates from each of them."""
+    learners = starting_policies(config, tell)
+    return [row for learner in learners for row in updates(learner, config, tell)]
+
+
+def iterations(learner: Learner, tags: dict[str, str]) -> Iterator[Row]:
+    """Train until `total_env_steps`; yield a row of each iteration, with a tag for each key."""
+    while learner.env_steps < learner.config.total_env_steps:
+        scalars = learner.iterate().scalars
+        yield {"env_steps": learner.env_steps} | {key: scalars[tag] for key, tag in tags.items()}
 
 
 def trained(config: TrainConfig, tell: Tell) -> Learner:
@@ -72,8 +87,7 @@ def restored(run_dir: str) -> Learner:
         raise ConfigError(
             f"checkpoint={error}; expected the folder of a run, or one of its checkpoints"
         ) from None
-    state = load_checkpoint(path)
-    with taking_from(path):
+    with state_of_run(path) as state:
         config = saved_config(state["config"])
         if warning := check_module(config.env.id, folder_of(run_dir)):
             tell(warning)
@@ -106,15 +120,11 @@ def sampled_return(learner: Learner, episodes: int) -> float:
 
     Seeds and action noise are always the same, so the result depends only on the policy.
     """
-    config, streams = learner.config, learner.streams
-    return evaluate(
-        learner.engine,
-        replace(config.env, num_envs=episodes),
-        episodes,
-        streams.integers("evaluation", episodes),
-        streams.torch("evaluation actions", learner.policy.device),
-        learner.normalizer,
-    ).mean_return
+    env = replace(learner.config.env, num_envs=episodes)
+    seeds = learner.streams.integers("evaluation", episodes)
+    generator = learner.streams.torch("evaluation actions", learner.policy.device)
+    found = evaluate(learner.engine, env, episodes, seeds, generator, learner.normalizer)
+    return found.mean_return
 
 
 def actor(learner: Learner) -> torch.Tensor:

@@ -20,8 +20,6 @@ WIDTH, HEIGHT = svg.WIDE
 
 Place = tuple[Trial, float]
 """A trial and its position on the x axis."""
-Ticks = Sequence[tuple[float, str]]
-"""Positions on the x axis and their names."""
 
 
 def history(trials: Sequence[Trial]) -> str:
@@ -86,7 +84,7 @@ def _scatter(
     x_label: str,
     places: Sequence[Place],
     x_range: tuple[float, float],
-    x_ticks: Ticks,
+    x_ticks: svg.Ticks,
     *,
     with_best: bool = False,
 ) -> str:
@@ -94,10 +92,8 @@ def _scatter(
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     y_range = low - margin, high + margin
-    y_ticks = charts.ticks(*y_range)
-    frame = svg.Frame(svg.left_of(y_ticks), WIDTH - 19, 14, HEIGHT - 42, x_range, y_range)
-    parts = svg.axes(frame, x_label, HEIGHT, y_ticks, x_ticks)
-    parts.append(svg.y_name(frame, RETURN))
+    frame = svg.Frame(svg.left_of(y_range), WIDTH - 19, 14, HEIGHT - 42, x_range, y_range)
+    parts = svg.axes(frame, HEIGHT, x_label, RETURN, x_ticks)
     if with_best:
         parts.append(_best_so_far(frame, places))
     parts += [_point(frame, trial, x) for trial, x in places]

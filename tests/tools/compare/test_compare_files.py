@@ -9,8 +9,7 @@ from comparisons import command, compared
 from made_runs import make_grid, make_run
 
 from rlkl.tools.compare.figures import figures
-from rlkl.tools.compare.files import markdown
-from rlkl.tools.compare.page import page
+from rlkl.tools.compare.page import markdown, page
 
 
 @pytest.mark.parametrize("drawn_for_real", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -22,9 +21,9 @@ def test_report_is_complete_and_never_overwritten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not drawn_for_real:  # matplotlib takes seconds
-        monkeypatch.setattr("rlkl.tools.compare.files.draw", lambda figure, labels: figure.name)
+        monkeypatch.setattr("rlkl.tools.compare.page.draw", lambda figure, labels: figure.name)
         monkeypatch.setattr(
-            "rlkl.tools.compare.files.save", lambda name, path: path.write_text(name)
+            "rlkl.tools.compare.page.save", lambda name, path: path.write_text(name)
         )
     finals = {"CartPole-v1": {"ppo_clip": [1.0, 2], "trpo": [3.0, 4]}}
     rate = {"algo.learning_rate": 0.1}
@@ -75,8 +74,8 @@ def test_report_is_complete_and_never_overwritten(
 def test_report_is_written_completely_or_not_at_all(
     in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlkl.tools.compare.files.draw", lambda figure, labels: figure.name)
-    monkeypatch.setattr("rlkl.tools.compare.files.save", lambda name, path: path.write_text(name))
+    monkeypatch.setattr("rlkl.tools.compare.page.draw", lambda figure, labels: figure.name)
+    monkeypatch.setattr("rlkl.tools.compare.page.save", lambda name, path: path.write_text(name))
     make_grid(in_folder / "made", {"CartPole-v1": {"ppo_clip": [1.0, 2]}})
     (in_folder / "used").mkdir()
     (in_folder / "used" / "mine.txt").touch()
@@ -90,11 +89,11 @@ def test_report_is_written_completely_or_not_at_all(
         return ""
 
     with monkeypatch.context() as patch:
-        patch.setattr("rlkl.tools.compare.files.page", interrupted)
+        patch.setattr("rlkl.tools.compare.page.page", interrupted)
         for name in ("new", "used"):
             assert command("made", f"output={name}", "resamples=100") == 130
     assert sorted(in_folder.rglob("*")) == before
-    monkeypatch.setattr("rlkl.tools.compare.files.page", interfering)
+    monkeypatch.setattr("rlkl.tools.compare.page.page", interfering)
     assert command("made", "output=used", "resamples=100") == 2
     assert "used/report.md exists already and is not overwritten" in capsys.readouterr().err
     assert sorted(in_folder.rglob("*")) == sorted([*before, in_folder / "used" / "report.md"])

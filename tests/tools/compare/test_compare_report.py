@@ -11,8 +11,7 @@ from made_runs import make_grid
 from rlkl.cli.compare import _print
 from rlkl.tools.compare import tables
 from rlkl.tools.compare.figures import figures
-from rlkl.tools.compare.files import markdown
-from rlkl.tools.compare.page import page
+from rlkl.tools.compare.page import markdown, page
 
 
 def test_group_of_one_seed_is_not_ranked(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ def test_docs_list_every_key_with_its_default() -> None:
 
 
 def test_threshold_holds_for_all_or_named_environments() -> None:
-    assert CompareConfig().threshold_of("CartPole-v1") is None
-    assert CompareConfig(threshold=400).threshold_of("ALE/Pong-v5") == 400
+    assert CompareConfig().threshold_of("Unknown-v5") is None
+    assert CompareConfig(threshold=400).threshold_of("ALE/Pong-v5") == (400, "set by threshold=")
     named = CompareConfig(threshold={"ALE/Pong-v5": 20})
-    assert named.threshold_of("ALE/Pong-v5") == 20
-    assert named.threshold_of("CartPole-v1") is None
+    assert named.threshold_of("ALE/Pong-v5") == (20, "set by threshold=")
+    assert named.threshold_of("Unknown-v5") is None
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 from comparisons import NAN, compared
 from made_runs import make_run
 
-from rlkl.tools.compare import stability
+from rlkl.tools.compare import curves
 
 
 def test_worst_drop_is_from_the_best_so_far() -> None:
-    assert stability.worst_drop(np.array([1.0, 5, NAN, 2, 4, 7, 6.5])) == 3
-    assert stability.worst_drop(np.array([1.0, 2, 3])) == 0
-    assert math.isnan(stability.worst_drop(np.array([NAN])))
+    assert curves.worst_drop(np.array([1.0, 5, NAN, 2, 4, 7, 6.5])) == 3
+    assert curves.worst_drop(np.array([1.0, 2, 3])) == 0
+    assert math.isnan(curves.worst_drop(np.array([NAN])))
 
 
 def test_runs_below_the_threshold_have_infinite_steps(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from made_runs import make_grid
 
 from rlkl.tools.compare import tables
 from rlkl.tools.compare.figures import figures
-from rlkl.tools.compare.files import markdown
-from rlkl.tools.compare.page import page
+from rlkl.tools.compare.page import markdown, page
 from rlkl.tools.compare.tables import Table
 
 

@@ -23,7 +23,7 @@ def curves() -> Rows:
 
 @pytest.fixture(scope="package")
 def descents() -> Rows:
-    return directions.calculate(directions.EXPERIMENT.config(), silent)
+    return directions.calculate(directions.ExperimentConfig(), silent)
 
 
 @pytest.fixture(scope="package")

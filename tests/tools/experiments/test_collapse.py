@@ -23,7 +23,7 @@ def test_collapse_optimizers_share_policy_and_batch(
 
     step = collapse.step
     monkeypatch.setattr(collapse, "step", watched)
-    monkeypatch.setattr(collapse, "sampled_return", lambda *_: 0.0)
+    monkeypatch.setattr(starts, "sampled_return", lambda *_: 0.0)
     sweeps = {name: sweep._replace(least=sweep.default) for name, sweep in collapse.SWEEPS.items()}
     monkeypatch.setattr(collapse, "SWEEPS", sweeps)
     config = collapse.CollapseConfig(batches=2, episodes=1, sizes_per_decade=1)
