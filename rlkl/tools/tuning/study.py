@@ -15,7 +15,7 @@ from rlkl.training.config import TrainConfig
 from rlkl.utils.atomic_files import check_plain_path
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.seeding import RandomStreams
-from rlkl.utils.validation import check_choice, check_range, check_ranges, check_text, one_line
+from rlkl.utils.validation import check_choice, check_ranges, check_text, described, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -41,10 +41,10 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         check_ranges("", self, "trials", "startup_trials", at_least=1, at_most=100_000)
-        check_range("seeds", self.seeds, at_least=1, at_most=100)
+        check_ranges("", self, "seeds", at_least=1, at_most=100)
         check_choice("sampler", self.sampler, SAMPLERS)
         check_choice("pruner", self.pruner, PRUNERS)
-        check_range("reports", self.reports, at_least=1, at_most=10_000)
+        check_ranges("", self, "reports", at_least=1, at_most=10_000)
         check_ranges("", self, "parallel", at_least=1, at_most=1000)
         if self.study is not None:
             check_text("study", self.study)
@@ -194,11 +194,10 @@ class Study:
             try:
                 config = self._configure(texts)
             except Exception as error:  # a failed trial does not end the study
-                reason = f"{type(error).__name__}: {one_line(error)}"
-                outcomes[index] = Outcome("failed", reason=reason)
-                continue
-            trial.set_user_attr("budget", config.total_env_steps)
-            plans[index] = Plan(config, self.config.seeds, self.config.reports)
+                outcomes[index] = Outcome("failed", reason=described(error))
+            else:
+                trial.set_user_attr("budget", config.total_env_steps)
+                plans[index] = Plan(config, self.config.seeds, self.config.reports)
         indices = list(plans)
 
         def should_continue(plan: int, report: int, value: float) -> bool:

@@ -15,7 +15,7 @@ from rlkl.tools.grid.job import describe_exit
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.signals import ignore_stop_signals
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 POLL_SECONDS = 0.2
 
@@ -58,7 +58,7 @@ def train(plan: Plan, should_continue: Callable[[int, float], bool], stop: Stop)
     except (_StoppedError, KeyboardInterrupt):
         outcome = Outcome("stopped")
     except Exception as error:  # a failed trial does not end the study
-        outcome = Outcome("failed", reason=f"{type(error).__name__}: {one_line(error)}")
+        outcome = Outcome("failed", reason=described(error))
     return replace(outcome, seconds=time.perf_counter() - start)
 
 
