@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from rlkl.cli.command_line import for_hydra, parse
-from rlkl.cli.compose import load, overridden
+from rlkl.cli.compose import load, overridden, typed_values
 from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hints import explain_unknown_key
 from rlkl.cli.schema import FREE_KEY, GROUPS, known_keys, register_schemas
@@ -66,8 +66,8 @@ def main(arguments: list[str]) -> int:
             f"{data}: expected a run's folder or a Minari data set first; see rlkl clone --help"
         )
     register_schemas()
-    own, others = _sorted(overrides)
-    config = read_settings(CloneConfig, map(parse, own))
+    config, others = read_settings(CloneConfig, overrides)
+    _check_keys(others)
     source = open_source(data, config.checkpoint)
     if isinstance(source, MinariSource):
         train = _in_data_set(source, others)
@@ -85,29 +85,24 @@ def _report(text: str) -> None:
     print("\n".join(paragraph(for_terminal(text), others="  ")), file=sys.stderr, flush=True)
 
 
-def _sorted(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Return the overrides of `CloneConfig`, and those of `rlkl train`."""
-    keys = {field.name for field in fields(CloneConfig)}
-    own: list[str] = []
-    others: list[str] = []
+def _check_keys(overrides: list[str]) -> None:
+    """Raise unless each override is one of `rlkl train`."""
+    own = [field.name for field in fields(CloneConfig)]
+    known = {*own, *known_keys(), *GROUPS}
     for text in overrides:
         key = parse(text).key_or_group
-        (own if key in keys else others).append(text)
-        if key not in (*keys, *known_keys(), *GROUPS) and not key.startswith(FREE_KEY):
-            known = {*keys, *known_keys(), *GROUPS}
-            problem = explain_unknown_key(key, known, f"; expected one of {', '.join(keys)}")
-            if hint := nearest(key, keys):  # before names of other libraries
+        if key not in known and not key.startswith(FREE_KEY):
+            problem = explain_unknown_key(key, known, f"; expected one of {', '.join(own)}")
+            if hint := nearest(key, own):  # before names of other libraries
                 problem = f"there is no key {key!r}{hint}"
             raise ConfigError(f"{text}: {problem}; see rlkl clone --help")
-    return own, others
 
 
 def _in_data_set(source: MinariSource, overrides: list[str]) -> TrainConfig:
     """Return the config of a run in a data set's environment, unless the overrides name another."""
     overrides = [for_hydra(text) for text in overrides]
-    typed = {parse(text).key_or_group for text in overrides}
     env = source.env
-    if not {"env", "env.id", "experiment"} & typed:
+    if not {"env", "env.id", "experiment"} & set(typed_values(overrides)):
         env = source.train.env
         if note := check_module(env.id, source.folder):
             tell(note)
