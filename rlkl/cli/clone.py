@@ -2,14 +2,15 @@
 
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from rlkl.cli.command_line import for_hydra, parse
 from rlkl.cli.compose import load, overridden, typed_values
 from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hints import explain_unknown_key
-from rlkl.cli.schema import FREE_KEY, GROUPS, known_keys, register_schemas
-from rlkl.cli.text import check_no_flags, sections
+from rlkl.cli.schema import FREE_KEY, GROUPS, known_keys
+from rlkl.cli.text import check_no_flags, help_page
 from rlkl.envs.ids import check_module
 from rlkl.tools.cloning.clone import CloneSummary, clone_from, open_source
 from rlkl.tools.cloning.config import CloneConfig
@@ -51,10 +52,9 @@ KEYS = {
 }
 
 
-def help_text() -> str:
-    """Return the help text."""
-    lines = ["usage: rlkl clone DATA [KEY=VALUE ...]", "", *paragraph(PURPOSE)]
-    return "\n".join([*lines, *sections({"Examples": EXAMPLES, "Keys": KEYS})])
+help_text = partial(
+    help_page, "clone DATA [KEY=VALUE ...]", PURPOSE, {"Examples": EXAMPLES, "Keys": KEYS}
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +65,6 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f"{data}: expected a run's folder or a Minari data set first; see rlkl clone --help"
         )
-    register_schemas()
     config, others = read_settings(CloneConfig, overrides)
     _check_keys(others)
     source = open_source(data, config.checkpoint)

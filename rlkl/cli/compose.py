@@ -21,6 +21,7 @@ from rlkl.cli.schema import (
     env_settings,
     known_keys,
     options,
+    register_schemas,
     search_path,
     structured,
 )
@@ -31,11 +32,7 @@ from rlkl.utils.errors import ConfigError
 
 
 def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
-    """Return the config of one job, from overrides as Hydra accepts them. Nothing is created.
-
-    Raises:
-        ConfigError: the overrides do not make a valid config.
-    """
+    """Return the config of one job, from overrides as Hydra accepts them. Nothing is created."""
     config_dirs = list(config_dirs)
     for text in overrides:
         _check_key(parse(text), config_dirs)
@@ -46,6 +43,7 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
 
 
 def _composed(overrides: list[str], config_dirs: list[Path]) -> TrainConfig:
+    register_schemas()
     added = search_path(config_dirs)
     plain = [text for text in overrides if not parse(text).key_or_group.startswith("hydra.")]
     with one_line_errors():

@@ -17,6 +17,7 @@ from rlkl.cli.schema import (
     GROUPS,
     known_keys,
     options,
+    register_schemas,
     structured,
     typed_keys,
 )
@@ -74,6 +75,7 @@ def load_works(overrides: list[str]) -> list[BenchConfig]:
             names = [one for name in given for one in groups.get(name, [name])]
         else:
             others.append(for_hydra(text, keys))
+    register_schemas()
     with one_line_errors():
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             composed = [compose(f"bench/{name}", [*others, f"work={name}"]) for name in names]

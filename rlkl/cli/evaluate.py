@@ -5,7 +5,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from functools import partial
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from rlkl.cli.flags import MAX_STEPS, Flag, RunCommand, choice, new_file, open_run, whole_number
 from rlkl.cli.text import wide_console
@@ -72,10 +72,8 @@ def _evaluate(given: Namespace) -> None:
 
 
 def _table(statistics: dict[str, dict[str, float | None]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("actions")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right")
+    columns = [Column(heading, justify="right") for heading in COLUMNS]
+    table = Table("actions", *columns, box=None, pad_edge=False)
     for kind, values in statistics.items():
         table.add_row(kind, *score_cells(values))
     return table

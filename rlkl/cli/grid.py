@@ -52,12 +52,9 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
         return 0
     say_env_settings((job.overrides, job.config) for job in jobs)
     call = new_call(grid_dir)
-    record = {
-        "command": shlex.join(["rlkl", "train", *command]),
-        "rlkl": __version__,
-        "jobs": {name: value.value for name, value in statuses.items()},
-    }
-    call.write(RECORD, record)
+    jobs_before = {name: status.value for name, status in statuses.items()}
+    typed = shlex.join(["rlkl", "train", *command])
+    call.write(RECORD, {"command": typed, "rlkl": __version__, "jobs": jobs_before})
     for job in jobs:
         call.write(job.name, asdict(job.config))
     with (

@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from rlkl.cli.compose_tools import load_experiment
-from rlkl.cli.schema import register_schemas
-from rlkl.cli.text import check_no_flags, sections, wide_console
+from rlkl.cli.text import check_no_flags, help_page, wide_console
 from rlkl.tools.experiments import EXPERIMENTS
 from rlkl.tools.experiments.base import TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import new_figure, save
@@ -33,9 +32,9 @@ WIDTH = 130
 def help_text() -> str:
     """Return the help text."""
     purposes = {name: experiment.purpose for name, experiment in EXPERIMENTS.items()}
-    lines = ["usage: rlkl show EXPERIMENT [KEY=VALUE ...]"]
-    lines += sections({"Examples": EXAMPLES, "Experiments": purposes})
-    lines += ["", "Keys", "  output=DIR: for NAME.png, NAME.svg and NAME.csv, which must not exist"]
+    contents = {"Examples": EXAMPLES, "Experiments": purposes}
+    lines = [help_page("show EXPERIMENT [KEY=VALUE ...]", "", contents), "", "Keys"]
+    lines += ["  output=DIR: for NAME.png, NAME.svg and NAME.csv, which must not exist"]
     for name, experiment in EXPERIMENTS.items():
         default = experiment.config()
         own = [
@@ -61,7 +60,6 @@ def main(arguments: list[str]) -> int:
     check_choice("rlkl show", name, EXPERIMENTS)
     check_no_flags("show", overrides)
     check_installed("matplotlib", "plots", "rlkl show")
-    register_schemas()
     experiment, config = EXPERIMENTS[name], load_experiment(name, overrides)
     folder = _folder(name, config.output)
     files = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "png", "svg")}

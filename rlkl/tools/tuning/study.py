@@ -71,21 +71,16 @@ class Study:
     The sampler of a trial depends on the seed, the number of the trial, and the trials that ended
     before its batch of `parallel` trials. So an interrupted study gives the same trials.
 
-    Args:
-        folder: an existing folder that this process has locked.
-        config: search settings.
-        space: search space.
-        seed: of the search, and of each trial's first run.
-        configure: returns the config of a run for values of the space's keys.
-        first: values of the first trial: those of the user's config, if the space contains them.
+    `configure` returns the config of a run for values of the space's keys. `first` are the values
+    of the first trial: those of the user's config, if the space contains them.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path,  # exists, and this process has locked it
         config: TuneConfig,
         space: Space,
-        seed: int,
+        seed: int,  # of the search, and of each trial's first run
         configure: Callable[[dict[str, str]], TrainConfig],
         first: dict[str, Any] | None = None,
     ) -> None:
