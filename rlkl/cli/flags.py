@@ -95,7 +95,7 @@ HELP_OF_KEYS = {
 
 
 def env_changes(settings: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return changes of a run's environment from `KEY=VALUE`: fields of EnvConfig, and the limit."""
+    """Return changes of a run's environment: fields of EnvConfig, and the limit."""
     from rlkl.cli.command_line import parse  # noqa: PLC0415 (Hydra takes a moment)
 
     changes: dict[str, Any] = {}
@@ -157,19 +157,17 @@ class RunCommand:
             name = unknown[0].partition("=")[0]
             hint = nearest(name, [flag.name for flag in self.flags])
             raise ConfigError(f"{name}: there is no such flag{hint}; see rlkl {self.name} --help")
-        parsed.run_dir, settings = parsed.run_dir[:1], parsed.run_dir[1:]
-        if self.keys and all("=" in text for text in settings):
-            parsed.changes = env_changes(settings, self.keys)
-        else:
-            parsed.run_dir += settings
-        if len(parsed.run_dir) != 1:
+        folder, settings = parsed.run_dir[:1], parsed.run_dir[1:]
+        takes_settings = self.keys and all("=" in text for text in settings)
+        if not folder or (settings and not takes_settings):
             given = " ".join(parsed.run_dir) or "nothing"
             raise ConfigError(
                 f"expected the folder of one run, such as "
                 f"runs/CartPole-v1/ppo_clip/DATE-seed0, and flags; got {given}; "
                 f"see rlkl {self.name} --help"
             )
-        (parsed.run_dir,) = parsed.run_dir
+        parsed.run_dir = folder[0]
+        parsed.changes = env_changes(settings, self.keys) if settings else {}
         for flag, key in keys.items():
             text = getattr(parsed, key)
             setattr(parsed, key, flag.default if text is None else flag.read(flag.name, text))
@@ -186,8 +184,7 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
         import_for_run(given.module, f"--module {given.module}", folder_of(given.run_dir))
     if with_environment:
         changes = {"max_episode_steps": getattr(given, "max_steps", None)}
-        changes |= getattr(given, "changes", {})
-        run = load_changed_run(given.run_dir, given.checkpoint, **changes)
+        run = load_changed_run(given.run_dir, given.checkpoint, **changes | given.changes)
     else:
         run = load_run(given.run_dir, given.checkpoint)
     torch.set_num_threads(run.threads)

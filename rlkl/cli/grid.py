@@ -32,19 +32,21 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     grid_dir, all_jobs = load_jobs(line, config_dirs)
     check_launcher(line.launching, config_dirs)
     statuses = {job.name: _job_status(job) for job in all_jobs}
-    finished = [job for job in all_jobs if statuses[job.name] is RunStatus.FINISHED]
     jobs = [job for job in all_jobs if statuses[job.name] is not RunStatus.FINISHED]
     _check_jobs([job.config for job in jobs])
-    for job in jobs:
-        job.read_progress()
+    for job in all_jobs:
+        if statuses[job.name] is RunStatus.FINISHED:
+            job.status, job.env_steps = Status("finished"), job.config.total_env_steps
+        else:
+            job.read_progress()
         job.before = job.env_steps
-    grid = Grid(grid_dir.name, jobs, [job.config.total_env_steps for job in finished])
+    grid = Grid(grid_dir.name, all_jobs)
     kinds = {job.config.logger.progress for job in all_jobs}
     kind = kinds.pop() if len(kinds) == 1 else "auto"
     if kind != "none":
         resumed = sum(statuses[job.name] is RunStatus.UNFINISHED for job in jobs)
         print(
-            f"grid {grid_dir}: {len(all_jobs)} jobs: {len(finished)} already finished, "
+            f"grid {grid_dir}: {len(all_jobs)} jobs: {len(all_jobs) - len(jobs)} already finished, "
             f"{resumed} to resume, {len(jobs) - resumed} to start",
             flush=True,
         )
@@ -143,13 +145,14 @@ def _report(
         if job.status.name in ("failed", "taken"):
             log = job.run_dir / LOG
             where = f" (see {log})" if log.exists() and job.status.name == "failed" else ""
-            tell(f"{job.status.name}: {job.label}: {for_terminal(job.status.reason)}{where}")
+            typed = ",".join(text.removeprefix("++") for text in job.overrides)
+            tell(f"{job.status.name}: {typed}: {for_terminal(job.status.reason)}{where}")
     stopped = call.stop_requests() > 0
     if error is not None and not stopped:
         tell(f"the launcher failed: {described(error)}")
     left = len(grid.jobs) - counts["finished"]
     if kind != "none":
-        parts = [f"{counts['finished'] + len(grid.finished_before)} finished"]
+        parts = [f"{counts['finished']} finished"]
         names = {name: name for name in ("stopped", "failed", "taken")} | {"waiting": "not started"}
         parts += [f"{counts[name]} {words}" for name, words in names.items() if counts[name]]
         print(f"grid {grid.name}: {', '.join(parts)}")

@@ -55,11 +55,6 @@ class Job:
         """Folder of its run."""
         return Path(self.config.run_dir or "")
 
-    @property
-    def label(self) -> str:
-        """Its overrides as typed."""
-        return ",".join(text.removeprefix("++") for text in self.overrides)
-
     def update(self, call: Call) -> bool:
         """Read status and progress; return whether the job has ended since the last update."""
         if self.status.has_ended:
@@ -86,11 +81,10 @@ class Job:
 
 @dataclass
 class Grid:
-    """The jobs of this call, and the training budgets of those that were finished before it."""
+    """All jobs, including those that were finished before this call."""
 
     name: str
     jobs: list[Job]
-    finished_before: list[int]
     _start: float | None = None
 
     def counts(self) -> Counter[str]:
@@ -101,15 +95,13 @@ class Grid:
     def progress(self) -> float:
         """Fraction of the environment steps that is made, over all jobs that did not fail."""
         alive = [job for job in self.jobs if job.status.name != "failed"]
-        before = sum(self.finished_before)
-        total = before + sum(job.config.total_env_steps for job in alive)
-        made = before + sum(min(job.env_steps, job.config.total_env_steps) for job in alive)
+        total = sum(job.config.total_env_steps for job in alive)
+        made = sum(min(job.env_steps, job.config.total_env_steps) for job in alive)
         return made / max(1, total)
 
     def seconds_left(self, now: float) -> float | None:
         """Estimate the remaining time from this call's steps; None if it is too early."""
-        counts = self.counts()
-        if self._start is None and len(self.jobs) > counts["waiting"]:
+        if self._start is None and self.counts()["running"]:
             self._start = now
         made = sum(job.env_steps - job.before for job in self.jobs)
         left = sum(
@@ -124,8 +116,7 @@ class Grid:
     def overview(self, now: float) -> str:
         """Return one line with progress, job counts and remaining time."""
         counts = self.counts()
-        done = counts["finished"] + len(self.finished_before)
-        parts = [f"{done} done", f"{counts['running']} running"]
+        parts = [f"{counts['finished']} done", f"{counts['running']} running"]
         parts += [f"{counts[name]} {name}" for name in ("failed", "stopped", "taken")
                   if counts[name] or name == "failed"]  # fmt: skip
         parts.append(f"{counts['waiting']} waiting")

@@ -43,10 +43,6 @@ class Outcome:
     seconds: float = 0.0
 
 
-class _StoppedError(Exception):
-    """The user asked to stop in the middle of a trial."""
-
-
 def train(plan: Plan, should_continue: Callable[[int, float], bool], stop: Stop) -> Outcome:
     """Train a trial; an error becomes its outcome.
 
@@ -55,7 +51,7 @@ def train(plan: Plan, should_continue: Callable[[int, float], bool], stop: Stop)
     start = time.perf_counter()
     try:
         outcome = _train(plan, should_continue, stop)
-    except (_StoppedError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         outcome = Outcome("stopped")
     except Exception as error:  # a failed trial does not end the study
         outcome = Outcome("failed", reason=described(error))
@@ -73,7 +69,7 @@ def _train(plan: Plan, should_continue: Callable[[int, float], bool], stop: Stop
             for learner in learners:
                 while learner.env_steps < config.total_env_steps * report / plan.reports:
                     if stop():
-                        raise _StoppedError
+                        raise KeyboardInterrupt
                     learner.iterate()
             value = float(np.mean([learner.tracker.return_mean for learner in learners]))
             is_known = not math.isnan(value)  # no return before the first episode ends
@@ -139,7 +135,7 @@ def _work(plan: Plan, pipe: Connection, others: Sequence[Connection]) -> None:
             pipe.send((report, value))
             return bool(pipe.recv())
         except (EOFError, ConnectionError):
-            raise _StoppedError from None
+            raise KeyboardInterrupt from None
 
     # The other end sends nothing unasked, so readable means closed: a stop request.
     outcome = train(plan, should_continue, pipe.poll)
