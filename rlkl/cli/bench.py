@@ -41,8 +41,6 @@ KEYS = {
     "algos=[ppo_clip]": "algorithms of rlkl",
 }
 
-WIDTH = 130
-
 
 def help_text() -> str:
     """Return the help text."""
@@ -58,7 +56,7 @@ def main(arguments: list[str]) -> int:
     check_no_flags("bench", arguments)
     works = [(config, *cases_of(config)) for config in load_works(arguments)]
     titles = options("bench")
-    console = wide_console(WIDTH)
+    console = wide_console(130)
     pages, contents, failed = [], [], False
     for config, cases, left_out in works:
         results = interleave(

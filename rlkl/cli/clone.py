@@ -22,13 +22,6 @@ from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import nearest
 
-PURPOSE = (
-    "Behaviour cloning: fits a new policy to actions by maximum likelihood, and its critic to the "
-    "returns. DATA is a run's folder, whose policy is recorded, or the id or folder of a Minari "
-    "data set (extra: minari). The result is the folder of a run: rlkl evaluate, watch and export "
-    "take it, and rlkl train starts from it with init_from=FOLDER."
-)
-
 EXAMPLES = {
     "rlkl clone RUN_DIR": "50,000 steps of the run's policy, into networks like its own",
     "rlkl clone RUN_DIR episodes=20 'policy.actor_hidden_sizes=[16]'": "a smaller network",
@@ -53,7 +46,13 @@ KEYS = {
 
 
 help_text = partial(
-    help_page, "clone DATA [KEY=VALUE ...]", PURPOSE, {"Examples": EXAMPLES, "Keys": KEYS}
+    help_page,
+    "clone DATA [KEY=VALUE ...]",
+    "Behaviour cloning: fits a new policy to actions by maximum likelihood, and its critic to the "
+    "returns. DATA is a run's folder, whose policy is recorded, or the id or folder of a Minari "
+    "data set (extra: minari). The result is the folder of a run: rlkl evaluate, watch and export "
+    "take it, and rlkl train starts from it with init_from=FOLDER.",
+    {"Examples": EXAMPLES, "Keys": KEYS},
 )
 
 

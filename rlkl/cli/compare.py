@@ -41,8 +41,6 @@ KEYS = {
     "seed=0": "of the bootstrap",
 }
 
-WIDTH = 160
-
 MAX_COMMAND = 10_000
 """Characters of the command that a report shows; shells expand patterns to many folders."""
 
@@ -109,7 +107,7 @@ def _make_folder(output: str | None) -> Path:
 
 
 def _print(comparison: Comparison) -> None:
-    console = wide_console(WIDTH)
+    console = wide_console(160)
     for shown in tables.tables(comparison):
         if shown.title in ("All environments together", "Returns at the end"):
             table = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)

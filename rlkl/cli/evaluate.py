@@ -39,8 +39,6 @@ COMMAND = RunCommand(
     ("env.id", "env.num_envs", "env.backend", "env.wrappers"),
 )  # fmt: skip
 
-WIDTH = 100
-
 
 def _evaluate(given: Namespace) -> None:
     run = open_run(given)
@@ -51,7 +49,7 @@ def _evaluate(given: Namespace) -> None:
         f"{for_terminal(run.env.id)}, checkpoint {for_terminal(run.checkpoint)} at "
         f"{run.env_steps} environment steps, {given.episodes} episodes of each, seed {given.seed}"
     )
-    wide_console(WIDTH).print(_table(statistics))
+    wide_console(100).print(_table(statistics))
     for kind in kinds:
         if warning := found[kind].warning(run.max_episode_steps, "--max-steps"):
             tell(f"{kind}: {warning}")

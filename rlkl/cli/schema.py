@@ -79,23 +79,17 @@ def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
         }
     for directory in (CONFIG_DIR, *config_dirs):
         for path in sorted((directory / group).glob("*.yaml")):
-            comments = [
-                line.lstrip("# ").rstrip()
-                for line in path.read_text().splitlines()
-                if line.startswith("#") and "@package" not in line
-            ]
-            found[path.stem] = comments[0] if comments else ""
+            lines = path.read_text().splitlines()
+            comments = (line for line in lines if line.startswith("#") and "@package" not in line)
+            found[path.stem] = next(comments, "").lstrip("# ").rstrip()
     return found
 
 
 @cache
 def env_settings() -> dict[str, dict[str, Any]]:
     """Return the keys and values that each option of the group `env` sets."""
-    folder = CONFIG_DIR / "env"
-    return {
-        path.stem: dict(leaves(yaml.safe_load(path.read_text())))
-        for path in sorted(folder.glob("*.yaml"))
-    }
+    files = sorted((CONFIG_DIR / "env").glob("*.yaml"))
+    return {path.stem: dict(leaves(yaml.safe_load(path.read_text()))) for path in files}
 
 
 @cache

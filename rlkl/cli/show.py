@@ -26,8 +26,6 @@ EXAMPLES = {
     "rlkl show beta algo.learning_rate_schedule=constant": "other hyperparameters",
 }
 
-WIDTH = 130
-
 
 def help_text() -> str:
     """Return the help text."""
@@ -61,7 +59,12 @@ def main(arguments: list[str]) -> int:
     check_no_flags("show", overrides)
     check_installed("matplotlib", "plots", "rlkl show")
     experiment, config = EXPERIMENTS[name], load_experiment(name, overrides)
-    folder = _folder(name, config.output)
+    if config.output is None:
+        folder = Path("runs", "show", f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    else:
+        folder = check_folder("output", config.output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={config.output} is a file; expected a folder or a new name")
     files = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "png", "svg")}
     if existing := [path for path in files.values() if path.exists()]:
         raise ConfigError(f"{existing[0]} exists already; choose another output")
@@ -79,20 +82,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _folder(name: str, output: str | None) -> Path:
-    """Return the output folder, which may not exist yet."""
-    if output is None:
-        return Path("runs", "show", f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    folder = check_folder("output", output)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output={output} is a file; expected a folder or a new name")
-    return folder
-
-
 def _print(rows: Rows) -> None:
     table = Table(box=None, pad_edge=False)
     for key, value in rows[0].items():
         table.add_column(key.strip(), justify="left" if isinstance(value, str) else "right")
     for row in rows:
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    wide_console(WIDTH).print(table)
+    wide_console(130).print(table)

@@ -20,9 +20,6 @@ PAGE = "report.html"
 RETURN = "training return"
 WIDTH, HEIGHT = svg.WIDE
 
-Place = tuple[Trial, float]
-"""A trial and its position on the x axis."""
-
 
 def write_page(
     study: Study, folder: Path, title: str, command: str, use: Sequence[str] = ()
@@ -136,13 +133,13 @@ def legend(state: str) -> str:
 def _scatter(
     title: str,
     x_label: str,
-    places: Sequence[Place],
+    places: Sequence[tuple[Trial, float]],
     x_range: tuple[float, float],
     x_ticks: Sequence[tuple[float, str]],
     *,
     with_best: bool = False,
 ) -> str:
-    """Return a chart of trials, and of the best value so far if their places follow their order."""
+    """Return a chart of trials at their places on the x axis, and of the best value so far."""
     values = [trial.value for trial, _ in places if math.isfinite(trial.value)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0

@@ -16,7 +16,6 @@ from rlkl.tools.tuning.study import Study, Trial, best_of, importances
 from rlkl.utils.atomic_files import write_durably
 from rlkl.utils.safe_text import for_markdown, for_terminal
 
-FIGURES = ("history", "importance", "values")
 STYLES = {
     "complete": Style(COLORS["blue"], "-", "o"),
     "pruned": Style(COLORS["orange"], "-", "v"),
@@ -43,7 +42,7 @@ def write_report(study: Study, folder: Path, command: str, use: list[str]) -> No
         figures["importance"] = _importance(shares)
     if best is not None:
         figures["values"] = _values(trials, study.space)
-    for name in FIGURES:
+    for name in ("history", "importance", "values"):
         (folder / f"{name}.png").unlink(missing_ok=True)  # from an earlier call
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")

@@ -20,10 +20,7 @@ from rlkl.utils.validation import check_choice, check_ranges, check_text, descri
 if TYPE_CHECKING:
     import optuna
 
-SAMPLERS = ("tpe", "random")
-PRUNERS = ("median", "none")
 JOURNAL = "journal.log"
-STUDY = "rlkl"
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ class TuneConfig:
     def __post_init__(self) -> None:
         check_ranges("", self, "trials", "startup_trials", at_least=1, at_most=100_000)
         check_ranges("", self, "seeds", at_least=1, at_most=100)
-        check_choice("sampler", self.sampler, SAMPLERS)
-        check_choice("pruner", self.pruner, PRUNERS)
+        check_choice("sampler", self.sampler, ("tpe", "random"))
+        check_choice("pruner", self.pruner, ("median", "none"))
         check_ranges("", self, "reports", at_least=1, at_most=10_000)
         check_ranges("", self, "parallel", at_least=1, at_most=1000)
         if self.study is not None:
@@ -96,7 +93,7 @@ class Study:
         try:
             self.study = optuna.create_study(
                 storage=_storage(folder / JOURNAL),
-                study_name=STUDY,
+                study_name="rlkl",
                 direction="maximize",
                 pruner=median if config.pruner == "median" else optuna.pruners.NopPruner(),
                 load_if_exists=True,
@@ -112,12 +109,9 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """The trials that were not interrupted; a failed one has a reason."""
-        ended = [
-            trial
-            for trial in self.study.get_trials(deepcopy=False)
-            if trial.state in (self._states.COMPLETE, self._states.PRUNED)
-            or "reason" in trial.user_attrs
-        ]
+        finished = (self._states.COMPLETE, self._states.PRUNED)
+        trials = self.study.get_trials(deepcopy=False)
+        ended = [t for t in trials if t.state in finished or "reason" in t.user_attrs]
         return [self._read(number, trial) for number, trial in enumerate(ended, 1)]
 
     def _read(self, number: int, trial: "optuna.trial.FrozenTrial") -> Trial:
