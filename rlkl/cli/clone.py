@@ -9,7 +9,7 @@ from rlkl.cli.command_line import for_hydra, parse
 from rlkl.cli.compose import load, overridden, typed_values
 from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hints import explain_unknown_key
-from rlkl.cli.schema import FREE_KEY, GROUPS, known_keys
+from rlkl.cli.schema import FREE_KEYS, GROUPS, known_keys
 from rlkl.cli.text import check_no_flags, help_page
 from rlkl.envs.ids import check_module
 from rlkl.tools.cloning.clone import CloneSummary, clone_from, open_source
@@ -89,7 +89,7 @@ def _check_keys(overrides: list[str]) -> None:
     known = {*own, *known_keys(), *GROUPS}
     for text in overrides:
         key = parse(text).key_or_group
-        if key not in known and not key.startswith(FREE_KEY):
+        if key not in known and not key.startswith(FREE_KEYS):
             problem = explain_unknown_key(key, known, f"; expected one of {', '.join(own)}")
             if hint := nearest(key, own):  # before names of other libraries
                 problem = f"there is no key {key!r}{hint}"
