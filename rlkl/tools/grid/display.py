@@ -13,7 +13,7 @@ from typing import Any, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from rlkl.tools.grid.call import Call, Status
@@ -151,9 +151,9 @@ class Display(threading.Thread):
     def __init__(self, grid: Grid, call: Call, kind: str) -> None:
         super().__init__(daemon=True)
         self._grid, self._call = grid, call
-        self._kind = ("live" if failsafe_stdout().isatty() else "plain") if kind == "auto" else kind
-        self._ended = threading.Event()
         stream: Any = failsafe_stdout()
+        self._kind = ("live" if stream.isatty() else "plain") if kind == "auto" else kind
+        self._ended = threading.Event()
         self._console = Console(file=stream, soft_wrap=self._kind == "plain")
         self._stop_requests = 0
         self._last_part, self._last_time = int(20 * grid.progress), time.monotonic()
@@ -206,11 +206,9 @@ class Display(threading.Thread):
         progress = ProgressBar(total=1.0, completed=self._grid.progress, width=width)
         bar.add_row(Text(self._grid.name, "bold"), progress, *beside)
         running = [job for job in self._grid.jobs if job.status.name == "running"]
-        rows = Table.grid(padding=(0, 2))
         longest = max(20, self._console.width - 40)
-        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=longest)
-        for _ in range(3):
-            rows.add_column(no_wrap=True)
+        name = Column(no_wrap=True, overflow="ellipsis", max_width=longest)
+        rows = Table.grid(name, *(Column(no_wrap=True) for _ in range(3)), padding=(0, 2))
         for job in running[:MAX_ROWS]:
             share = min(100, 100 * job.env_steps // job.config.total_env_steps)
             shown = f"return {float(job.return_mean):.1f}" if job.return_mean else ""

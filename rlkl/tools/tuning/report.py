@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def best_so_far(trials: Sequence[Trial]) -> list[float]:
 def _history(trials: list[Trial], seeds: int) -> Figure:
     figure = new_figure((9, 4))
     values, curves = figure.subplots(1, 2)
-    _scatter(values, trials, {trial.number: float(trial.number) for trial in trials})
+    _scatter(values, [(trial, trial.number) for trial in trials])
     for trial in trials:
         steps, curve = list(trial.curve), list(trial.curve.values())
         curves.plot(steps, curve, color=STYLES[trial.state].color, linewidth=0.8, alpha=0.6)
@@ -191,15 +191,15 @@ def _history(trials: list[Trial], seeds: int) -> Figure:
     return figure
 
 
-def _scatter(axes: Axes, trials: list[Trial], places: dict[int, float]) -> None:
+def _scatter(axes: Axes, places: list[tuple[Trial, float]]) -> None:
     """Draw trials at their last values; failed ones at the edge, without a value."""
     for state, look in STYLES.items():
-        shown = [trial for trial in trials if trial.state == state]
-        at, heights = [places[trial.number] for trial in shown], [trial.value for trial in shown]
+        at = [place for trial, place in places if trial.state == state]
+        heights = [trial.value for trial, _ in places if trial.state == state]
         more: dict[str, Any] = {"label": "pruned, last value" if state == "pruned" else state}
         if state == "failed":
             heights, more["transform"] = [0.03] * len(at), axes.get_xaxis_transform()
-        if shown:
+        if at:
             axes.plot(at, heights, look.marker.lower(), color=look.color, alpha=0.8, **more)
 
 
@@ -219,14 +219,13 @@ def _values(trials: list[Trial], space: Space) -> Figure:
     figure = new_figure((3.6 * columns, 3.2 * rows))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (key, dimension) in zip(grid.flat, space.items(), strict=False):
-        drawn = [trial for trial in trials if key in trial.params]
+        place_of: Callable[[Any], float] = float
         if isinstance(dimension, Interval):
             axes.set_xscale("log" if dimension.log else "linear")
-            places = {t.number: float(t.params[key]) for t in drawn}
         else:
             axes.set_xticks(range(len(dimension.values)), dimension.values)
-            places = {t.number: float(dimension.values.index(t.params[key])) for t in drawn}
-        _scatter(axes, drawn, places)
+            place_of = dimension.values.index
+        _scatter(axes, [(t, place_of(t.params[key])) for t in trials if key in t.params])
         label(axes, key, "", "training return" if axes in grid[:, 0] else "")
     for axes in grid.flat[len(space) :]:
         axes.set_visible(False)
