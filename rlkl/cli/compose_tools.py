@@ -43,7 +43,7 @@ def read_settings(kind: type[Settings], overrides: list[str]) -> tuple[Settings,
     keys = dict(typed_keys(settings))
     for text in overrides:
         key = parse(text).key_or_group
-        if key not in keys or "." in key:
+        if key not in keys or "." in key:  # an experiment's `train.KEY` is typed as `KEY`
             others.append(text)
             continue
         _one_value(text)
