@@ -30,10 +30,7 @@ STACKED = ("experiment", "ablation")
 FREE_KEY = "env.kwargs."
 """Any key is allowed below it: it is passed to the environment's constructor."""
 
-FREE_KEYS = (
-    FREE_KEY,
-    *(f"policy.{network}_kwargs." for network in OWN_NETWORKS),
-)
+FREE_KEYS = (FREE_KEY, *(f"policy.{network}_kwargs." for network in OWN_NETWORKS))
 """Likewise, and those that are passed to the constructors of registered networks."""
 
 

@@ -162,11 +162,8 @@ def explain_unknown_flag(typed: str, parser: ArgumentParser) -> str:
     """Return what a message says about a flag that does not exist, and may be meant as a key."""
     name, _, value = typed.lstrip("-").partition("=")
     keys, key = known_keys(), name.replace("-", "_")
-    flags = [text for action in parser._actions for text in action.option_strings]
     if key in (*keys, *GROUPS):
-        hint = f" (did you mean {key}={value or 'VALUE'}?)"
-    elif known := counterpart(key, keys):
-        return known
-    else:
-        hint = similar_keys(key, keys) or nearest(typed.partition("=")[0], flags)
-    return f"there is no such flag{hint}"
+        return f"there is no such flag (did you mean {key}={value or 'VALUE'}?)"
+    flags = [text for action in parser._actions for text in action.option_strings]
+    hint = similar_keys(key, keys) or nearest(typed.partition("=")[0], flags)
+    return counterpart(key, keys) or f"there is no such flag{hint}"

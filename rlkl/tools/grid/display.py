@@ -129,17 +129,14 @@ def ending(job: Job) -> str:
     """Return one line about how a job ended."""
     text = f"{job.status.name:<8}  {job.name}"
     if job.status.name == "finished" and (summary := read_summary(job.run_dir)):
-        keys = {"return": "return_mean", "evaluation": "eval_return"}
-        numbers = [f"{name} {summary[k]:.1f}" for name, k in keys.items() if _is_shown(summary, k)]
-        if _is_shown(summary, "wall_seconds"):
-            numbers.append(f"{summary['wall_seconds']:.0f} s")
-        return "  ".join([text, *numbers])
+        forms = {"return_mean": "return {:.1f}", "eval_return": "evaluation {:.1f}",
+                 "wall_seconds": "{:.0f} s"}  # fmt: skip
+        for key, form in forms.items():
+            value = summary.get(key)
+            if isinstance(value, int | float) and abs(value) < MAX_SHOWN:
+                text += "  " + form.format(value)
+        return text
     return f"{text}  {for_terminal(job.status.reason)}".rstrip()
-
-
-def _is_shown(summary: dict[str, Any], key: str) -> bool:
-    value = summary.get(key)
-    return isinstance(value, int | float) and abs(value) < MAX_SHOWN
 
 
 class Display(threading.Thread):
