@@ -89,22 +89,19 @@ def train_in_parallel(
     calls `should_continue` with the index of the plan, the number of a report, and the return.
     """
     context: Any = multiprocessing.get_context("fork")
-    workers: list[tuple[Any, Connection]] = []
-    for plan in plans:
+    workers: dict[Any, tuple[int, Any]] = {}
+    for index, plan in enumerate(plans):
         ours, theirs = context.Pipe()
-        others = [ours, *(pipe for _, pipe in workers)]
-        process = context.Process(target=_work, args=(plan, theirs, others))
+        process = context.Process(target=_work, args=(plan, theirs, [ours, *workers]))
         process.start()
         theirs.close()
-        workers.append((process, ours))
-    outcomes: dict[int, Outcome] = {}
+        workers[ours] = index, process
+    running, outcomes = dict(workers), [Outcome("stopped")] * len(plans)
     try:
-        while len(outcomes) < len(plans) and not stop():
-            waiting: list[Any] = [p for i, (_, p) in enumerate(workers) if i not in outcomes]
-            ready = wait(waiting, POLL_SECONDS)
-            for index, (process, pipe) in enumerate(workers):
-                if pipe not in ready:
-                    continue
+        while running and not stop():
+            ready: Any = wait(list(running), POLL_SECONDS)
+            for pipe in ready:
+                index, process = running[pipe]
                 try:
                     message = pipe.recv()
                     if not isinstance(message, Outcome):
@@ -114,14 +111,15 @@ def train_in_parallel(
                     process.join()
                     message = Outcome("failed", reason=describe_exit(process.exitcode))
                 outcomes[index] = message
+                del running[pipe]
     except KeyboardInterrupt:
         pass
     finally:
-        for _, pipe in workers:
+        for pipe in workers:
             pipe.close()  # stops the trials that still run
-        for process, _ in workers:
+        for _, process in workers.values():
             process.join()
-    return [outcomes.get(index, Outcome("stopped")) for index in range(len(plans))]
+    return outcomes
 
 
 def _work(plan: Plan, pipe: Connection, others: Sequence[Connection]) -> None:
