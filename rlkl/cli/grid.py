@@ -66,7 +66,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     ):
         error = launch(launching, jobs, line.batch)
         _settle_orphaned_jobs(call, jobs)
-    return _report(grid, call, error, command, kind)
+    return _report(grid, call, error, typed, kind)
 
 
 def say_env_settings(jobs: Iterable[tuple[list[str], TrainConfig]]) -> None:
@@ -136,17 +136,15 @@ def _is_in_use(run_dir: Path) -> bool:
     return False
 
 
-def _report(
-    grid: Grid, call: Call, error: BaseException | None, command: list[str], kind: str
-) -> int:
+def _report(grid: Grid, call: Call, error: BaseException | None, typed: str, kind: str) -> int:
     """Print the result of the call; return the exit code."""
     counts = grid.counts()
     for job in grid.jobs:
         if job.status.name in ("failed", "taken"):
             log = job.run_dir / LOG
             where = f" (see {log})" if log.exists() and job.status.name == "failed" else ""
-            typed = ",".join(text.removeprefix("++") for text in job.overrides)
-            tell(f"{job.status.name}: {typed}: {for_terminal(job.status.reason)}{where}")
+            label = ",".join(text.removeprefix("++") for text in job.overrides)
+            tell(f"{job.status.name}: {label}: {for_terminal(job.status.reason)}{where}")
     stopped = call.stop_requests() > 0
     if error is not None and not stopped:
         tell(f"the launcher failed: {described(error)}")
@@ -157,6 +155,5 @@ def _report(
         parts += [f"{counts[name]} {words}" for name, words in names.items() if counts[name]]
         print(f"grid {grid.name}: {', '.join(parts)}")
         if left:
-            again = shlex.join(["rlkl", "train", *command])
-            print(f"to complete the grid, run the same command again: {again}")
+            print(f"to complete the grid, run the same command again: {typed}")
     return 130 if stopped and left else int(left > 0)
