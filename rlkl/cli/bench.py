@@ -11,8 +11,8 @@ from functools import partial
 from importlib.metadata import packages_distributions, version
 
 from rlkl.cli.compose_tools import load_works
-from rlkl.cli.schema import options, register_schemas
-from rlkl.cli.text import check_no_flags, sections, wide_console
+from rlkl.cli.schema import options
+from rlkl.cli.text import check_no_flags, help_page, wide_console
 from rlkl.tools.bench.compare import interleave, run_in_process
 from rlkl.tools.bench.tables import failures, markdown, show
 from rlkl.tools.bench.work import PEERS, BenchConfig, Case, cases_of
@@ -41,28 +41,22 @@ KEYS = {
     "algos=[ppo_clip]": "algorithms of rlkl",
 }
 
-WIDTH = 130
-
 
 def help_text() -> str:
     """Return the help text."""
     described = {key.partition("=")[0] for key in KEYS}
     rest = [field.name for field in fields(BenchConfig) if field.name not in described]
-    lines = [
-        "usage: rlkl bench [KEY=VALUE ...]",
-        *sections({"Examples": EXAMPLES, "Works": options("bench"), "Keys": KEYS}),
-        *paragraph(f"and {', '.join(rest)}", "  ", "  "),
-    ]
-    return "\n".join(lines)
+    contents = {"Examples": EXAMPLES, "Works": options("bench"), "Keys": KEYS}
+    others = paragraph(f"and {', '.join(rest)}", "  ", "  ")
+    return "\n".join([help_page("bench [KEY=VALUE ...]", "", contents), *others])
 
 
 def main(arguments: list[str]) -> int:
     """Measure and return the exit code."""
     check_no_flags("bench", arguments)
-    register_schemas()
     works = [(config, *cases_of(config)) for config in load_works(arguments)]
     titles = options("bench")
-    console = wide_console(WIDTH)
+    console = wide_console(130)
     pages, contents, failed = [], [], False
     for config, cases, left_out in works:
         results = interleave(

@@ -6,12 +6,13 @@ import os
 import signal
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 from tensorboard import program
 
 from rlkl.cli.board_tabs import FIRST_TAB, tabs
-from rlkl.cli.text import sections
+from rlkl.cli.text import help_page
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
@@ -32,10 +33,9 @@ MAX_NOTES = 10
 EVENTS = "tfevents"  # part of the names of the files that TensorBoard reads
 
 
-def help_text() -> str:
-    """Return the help text."""
-    usage = "usage: rlkl board [FOLDER ...] [--port N]"
-    return "\n".join([usage, *sections({"Examples": EXAMPLES, "Flags": FLAGS})])
+help_text = partial(
+    help_page, "board [FOLDER ...] [--port N]", "", {"Examples": EXAMPLES, "Flags": FLAGS}
+)
 
 
 def main(arguments: list[str]) -> int:

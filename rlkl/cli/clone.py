@@ -2,14 +2,15 @@
 
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from rlkl.cli.command_line import for_hydra, parse
-from rlkl.cli.compose import load, overridden
+from rlkl.cli.compose import load, overridden, typed_values
 from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hints import explain_unknown_key
-from rlkl.cli.schema import FREE_KEY, GROUPS, known_keys, register_schemas
-from rlkl.cli.text import check_no_flags, sections
+from rlkl.cli.schema import FREE_KEYS, GROUPS, known_keys
+from rlkl.cli.text import check_no_flags, help_page
 from rlkl.envs.ids import check_module
 from rlkl.tools.cloning.clone import CloneSummary, clone_from, open_source
 from rlkl.tools.cloning.config import CloneConfig
@@ -20,13 +21,6 @@ from rlkl.utils.lines import paragraph
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.streams import tell
 from rlkl.utils.validation import nearest
-
-PURPOSE = (
-    "Behaviour cloning: fits a new policy to actions by maximum likelihood, and its critic to the "
-    "returns. DATA is a run's folder, whose policy is recorded, or the id or folder of a Minari "
-    "data set (extra: minari). The result is the folder of a run: rlkl evaluate, watch and export "
-    "take it, and rlkl train starts from it with init_from=FOLDER."
-)
 
 EXAMPLES = {
     "rlkl clone RUN_DIR": "50,000 steps of the run's policy, into networks like its own",
@@ -51,10 +45,15 @@ KEYS = {
 }
 
 
-def help_text() -> str:
-    """Return the help text."""
-    lines = ["usage: rlkl clone DATA [KEY=VALUE ...]", "", *paragraph(PURPOSE)]
-    return "\n".join([*lines, *sections({"Examples": EXAMPLES, "Keys": KEYS})])
+help_text = partial(
+    help_page,
+    "clone DATA [KEY=VALUE ...]",
+    "Behaviour cloning: fits a new policy to actions by maximum likelihood, and its critic to the "
+    "returns. DATA is a run's folder, whose policy is recorded, or the id or folder of a Minari "
+    "data set (extra: minari). The result is the folder of a run: rlkl evaluate, watch and export "
+    "take it, and rlkl train starts from it with init_from=FOLDER.",
+    {"Examples": EXAMPLES, "Keys": KEYS},
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -65,9 +64,8 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f"{data}: expected a run's folder or a Minari data set first; see rlkl clone --help"
         )
-    register_schemas()
-    own, others = _sorted(overrides)
-    config = read_settings(CloneConfig, map(parse, own))
+    config, others = read_settings(CloneConfig, overrides)
+    _check_keys(others)
     source = open_source(data, config.checkpoint)
     if isinstance(source, MinariSource):
         train = _in_data_set(source, others)
@@ -85,29 +83,24 @@ def _report(text: str) -> None:
     print("\n".join(paragraph(for_terminal(text), others="  ")), file=sys.stderr, flush=True)
 
 
-def _sorted(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Return the overrides of `CloneConfig`, and those of `rlkl train`."""
-    keys = {field.name for field in fields(CloneConfig)}
-    own: list[str] = []
-    others: list[str] = []
+def _check_keys(overrides: list[str]) -> None:
+    """Raise unless each override is one of `rlkl train`."""
+    own = [field.name for field in fields(CloneConfig)]
+    known = {*own, *known_keys(), *GROUPS}
     for text in overrides:
         key = parse(text).key_or_group
-        (own if key in keys else others).append(text)
-        if key not in (*keys, *known_keys(), *GROUPS) and not key.startswith(FREE_KEY):
-            known = {*keys, *known_keys(), *GROUPS}
-            problem = explain_unknown_key(key, known, f"; expected one of {', '.join(keys)}")
-            if hint := nearest(key, keys):  # before names of other libraries
+        if key not in known and not key.startswith(FREE_KEYS):
+            problem = explain_unknown_key(key, known, f"; expected one of {', '.join(own)}")
+            if hint := nearest(key, own):  # before names of other libraries
                 problem = f"there is no key {key!r}{hint}"
             raise ConfigError(f"{text}: {problem}; see rlkl clone --help")
-    return own, others
 
 
 def _in_data_set(source: MinariSource, overrides: list[str]) -> TrainConfig:
     """Return the config of a run in a data set's environment, unless the overrides name another."""
     overrides = [for_hydra(text) for text in overrides]
-    typed = {parse(text).key_or_group for text in overrides}
     env = source.env
-    if not {"env", "env.id", "experiment"} & typed:
+    if not {"env", "env.id", "experiment"} & set(typed_values(overrides)):
         env = source.train.env
         if note := check_module(env.id, source.folder):
             tell(note)

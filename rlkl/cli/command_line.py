@@ -23,12 +23,9 @@ LARGEST_WHOLE_FLOAT = 10**15  # whole floats up to this are exact
 def expand(
     overrides: list[str], *, multirun: bool, config_dirs: Iterable[Path] = ()
 ) -> Iterator[list[str]]:
-    """Yield the overrides of each job: one job, or every combination of a sweep.
+    """Yield the overrides of each job: one job, or with `multirun` every combination of a sweep.
 
-    Args:
-        overrides: as typed.
-        multirun: whether sweeps are allowed.
-        config_dirs: searched for options of a `glob`, in addition to rlkl's own configs.
+    A `glob` also finds options in `config_dirs`.
     """
     choices: list[list[str]] = []
     for text in overrides:

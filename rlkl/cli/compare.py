@@ -5,19 +5,19 @@ import re
 import shlex
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from rich.table import Table
 
 from rlkl.cli.compose_tools import load_comparison
-from rlkl.cli.text import check_no_flags, sections, wide_console
+from rlkl.cli.text import check_no_flags, help_page, wide_console
 from rlkl.tools.compare import tables
 from rlkl.tools.compare.page import check_free, write
 from rlkl.tools.compare.report import Comparison, compare
 from rlkl.training.run_folder import check_folder
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.lines import paragraph
 from rlkl.utils.safe_text import for_terminal
 from rlkl.utils.validation import check_installed
 
@@ -41,25 +41,18 @@ KEYS = {
     "seed=0": "of the bootstrap",
 }
 
-WIDTH = 160
-
 MAX_COMMAND = 10_000
 """Characters of the command that a report shows; shells expand patterns to many folders."""
 
 
-def help_text() -> str:
-    """Return the help text."""
-    lines = [
-        "usage: rlkl compare RUNS ... [KEY=VALUE ...]",
-        "",
-        *paragraph(
-            "Reads run folders and writes a report: which group of runs is better, by how much, "
-            "how certain that is, and why. RUNS are run folders, folders that contain run folders, "
-            "or patterns."
-        ),
-        *sections({"Examples": EXAMPLES, "Keys": KEYS}),
-    ]
-    return "\n".join(lines)
+help_text = partial(
+    help_page,
+    "compare RUNS ... [KEY=VALUE ...]",
+    "Reads run folders and writes a report: which group of runs is better, by how much, how "
+    "certain that is, and why. RUNS are run folders, folders that contain run folders, or "
+    "patterns.",
+    {"Examples": EXAMPLES, "Keys": KEYS},
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -114,7 +107,7 @@ def _make_folder(output: str | None) -> Path:
 
 
 def _print(comparison: Comparison) -> None:
-    console = wide_console(WIDTH)
+    console = wide_console(160)
     for shown in tables.tables(comparison):
         if shown.title in ("All environments together", "Returns at the end"):
             table = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)

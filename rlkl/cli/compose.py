@@ -21,6 +21,7 @@ from rlkl.cli.schema import (
     env_settings,
     known_keys,
     options,
+    register_schemas,
     search_path,
     structured,
 )
@@ -31,11 +32,7 @@ from rlkl.utils.errors import ConfigError
 
 
 def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
-    """Return the config of one job, from overrides as Hydra accepts them. Nothing is created.
-
-    Raises:
-        ConfigError: the overrides do not make a valid config.
-    """
+    """Return the config of one job, from overrides as Hydra accepts them. Nothing is created."""
     config_dirs = list(config_dirs)
     for text in overrides:
         _check_key(parse(text), config_dirs)
@@ -46,6 +43,7 @@ def load(overrides: list[str], config_dirs: Iterable[Path] = ()) -> TrainConfig:
 
 
 def _composed(overrides: list[str], config_dirs: list[Path]) -> TrainConfig:
+    register_schemas()
     added = search_path(config_dirs)
     plain = [text for text in overrides if not parse(text).key_or_group.startswith("hydra.")]
     with one_line_errors():
@@ -145,13 +143,17 @@ FAMILIES = {"ALE/": "pong", "MiniGrid-": "minigrid_empty"}
 
 def with_env_settings(overrides: list[str], config_dirs: Iterable[Path] = ()) -> list[str]:
     """Return overrides with `env=OPTION` for an `env.id` that is typed without `env=`."""
-    option = _followed_option(overrides, config_dirs)
+    option = _followed_option(typed_values(overrides), config_dirs)
     return [*overrides, f"env={option}"] if option else overrides
 
 
-def _followed_option(overrides: Iterable[str], config_dirs: Iterable[Path] = ()) -> str:
+def typed_values(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the last value of each key or group in the overrides."""
+    return {override.key_or_group: override.value() for override in map(parse, overrides)}
+
+
+def _followed_option(typed: dict[str, Any], config_dirs: Iterable[Path] = ()) -> str:
     """Return the option with the settings for a typed `env.id`; empty if there is none."""
-    typed = {override.key_or_group: override.value() for override in map(parse, overrides)}
     env_id, backend = typed.get("env.id"), typed.get("env.backend")
     folders = [folder / "experiment" for folder in (CONFIG_DIR, *config_dirs)]
     files = [
@@ -169,45 +171,31 @@ def _followed_option(overrides: Iterable[str], config_dirs: Iterable[Path] = ())
 
 def note_on_settings(overrides: Iterable[str], config: TrainConfig) -> str:
     """Return a line on the settings of an `env` option that `env.id=` takes, or leaves unused."""
-    overrides = list(overrides)
-    option = _followed_option(overrides)
-    if not option:
-        return unused_settings(overrides, config)
+    typed, of_options = typed_values(overrides), env_settings()
     used, defaults = dict(leaves(asdict(config))), dict(leaves(asdict(TrainConfig())))
-    typed = {parse(text).key_or_group for text in overrides}
-    taken = {
-        key: value
-        for key, value in env_settings()[option].items()
-        if key not in typed and used.get(key) == value != defaults.get(key)
-    }
-    listed = " ".join(_as_typed(taken))
-    return f"env.id={config.env.id} takes the settings of env={option}: {listed}" if taken else ""
-
-
-def _as_typed(settings: dict[str, Any]) -> list[str]:
-    return [
-        f"{key}={str(value).lower() if isinstance(value, bool) else value}".replace(" ", "")
-        for key, value in settings.items()
-    ]
-
-
-def unused_settings(overrides: Iterable[str], config: TrainConfig) -> str:
-    """Return a line about the settings of an `env` option that `env.id=` alone does not apply."""
-    typed = {override.key_or_group: override.value() for override in map(parse, overrides)}
-    used = dict(leaves(asdict(config)))
-    options = env_settings()
-    if options.get(str(typed.get("env")), {}).get("env.id") == config.env.id:
+    env_id, backend = config.env.id, config.env.backend
+    if option := _followed_option(typed):
+        taken = {
+            key: value
+            for key, value in of_options[option].items()
+            if key not in typed and used.get(key) == value != defaults.get(key)
+        }
+        start = f"env.id={env_id} takes the settings of env={option}: "
+        return f"{start}{_as_typed(taken)}" if taken else ""
+    if "env.id" not in typed or of_options.get(str(typed.get("env")), {}).get("env.id") == env_id:
         return ""
-    for name, settings in options.items():
-        if "env.id" not in typed or settings["env.id"] != config.env.id:
-            continue
-        if settings.get("env.backend", config.env.backend) != config.env.backend:
-            continue  # the option is for another backend
+    for name, settings in of_options.items():
+        is_for_run = (settings["env.id"], settings.get("env.backend", backend)) == (env_id, backend)
         left = {key: value for key, value in settings.items() if key not in typed}
         unused = _as_typed({key: value for key, value in left.items() if used.get(key) != value})
-        if unused:
+        if is_for_run and unused:
             return (
-                f"env.id={config.env.id} chooses the environment only; "
-                f"env={name} has settings for it: {' '.join(unused)}"
+                f"env.id={env_id} chooses the environment only; "
+                f"env={name} has settings for it: {unused}"
             )
     return ""
+
+
+def _as_typed(settings: dict[str, Any]) -> str:
+    texts = (f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in settings.items())
+    return " ".join(text.replace(" ", "") for text in texts)

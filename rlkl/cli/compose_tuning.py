@@ -1,7 +1,7 @@
 """The command line of `rlkl tune`: search settings, search space, and configs of its values."""
 
 import itertools
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import OmegaConf
 
 from rlkl.cli.command_line import for_hydra, parse
-from rlkl.cli.compose import as_list, load, overridden, with_env_settings
+from rlkl.cli.compose import as_list, load, overridden, typed_values, with_env_settings
 from rlkl.cli.compose_tools import read_settings
 from rlkl.cli.hydra_errors import one_line_errors
 from rlkl.cli.schema import CONFIG_DIR, FREE_KEY, GROUPS, STACKED, options
@@ -95,15 +95,8 @@ def load_tuning(arguments: list[str]) -> Tuning:
         if parse(text).key_or_group == "space":
             texts.remove(text)
             texts = [*_space_file(text), *texts]
-    own_keys = [field.name for field in fields(TuneConfig)]
-    own: list[Override] = []
-    typed: dict[str, Override] = {}
-    for override in map(parse, texts):
-        if override.key_or_group in own_keys:
-            own.append(override)
-        else:
-            typed[override.key_or_group] = override  # the last one counts
-    tune = read_settings(TuneConfig, own)
+    tune, others = read_settings(TuneConfig, texts)
+    typed = {override.key_or_group: override for override in map(parse, others)}  # the last counts
     space, fixed = {}, []
     for key, override in typed.items():
         _check_tunable(key, override)
@@ -218,12 +211,10 @@ def _untuned_values(fixed: list[str], space: Space) -> dict[str, Any] | None:
 
 def experiment_yaml(overrides: list[str], comment: str) -> str:
     """Return an experiment file that is equivalent to overrides of `rlkl train`."""
-    settings = map(parse, with_env_settings(overrides))
-    values = {override.key_or_group: override.value() for override in settings}
     stacked: list[Any] = []
     chosen: list[Any] = []
     content = OmegaConf.create({})
-    for key, value in values.items():
+    for key, value in typed_values(with_env_settings(overrides)).items():
         if key == "experiment":  # the file's own group
             stacked += as_list(value)
         elif key in STACKED:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from functools import partial
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from rlkl.cli.flags import MAX_STEPS, Flag, RunCommand, choice, new_file, open_run, whole_number
 from rlkl.cli.text import wide_console
@@ -39,8 +39,6 @@ COMMAND = RunCommand(
     ("env.id", "env.num_envs", "env.backend", "env.wrappers"),
 )  # fmt: skip
 
-WIDTH = 100
-
 
 def _evaluate(given: Namespace) -> None:
     run = open_run(given)
@@ -51,7 +49,7 @@ def _evaluate(given: Namespace) -> None:
         f"{for_terminal(run.env.id)}, checkpoint {for_terminal(run.checkpoint)} at "
         f"{run.env_steps} environment steps, {given.episodes} episodes of each, seed {given.seed}"
     )
-    wide_console(WIDTH).print(_table(statistics))
+    wide_console(100).print(_table(statistics))
     for kind in kinds:
         if warning := found[kind].warning(run.max_episode_steps, "--max-steps"):
             tell(f"{kind}: {warning}")
@@ -72,10 +70,8 @@ def _evaluate(given: Namespace) -> None:
 
 
 def _table(statistics: dict[str, dict[str, float | None]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("actions")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right")
+    columns = [Column(heading, justify="right") for heading in COLUMNS]
+    table = Table("actions", *columns, box=None, pad_edge=False)
     for kind, values in statistics.items():
         table.add_row(kind, *score_cells(values))
     return table

@@ -11,12 +11,11 @@ from typing import Any, NoReturn, cast
 import torch
 from threadpoolctl import threadpool_limits
 
-from rlkl.cli.text import sections
+from rlkl.cli.text import help_page
 from rlkl.envs.ids import check_place, import_named
 from rlkl.training.checkpoint import CHECKPOINTS, folder_of
 from rlkl.training.trained_policy import TrainedRun, load_changed_run, load_run
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.lines import paragraph
 from rlkl.utils.validation import check_choice, check_range, nearest
 
 
@@ -27,7 +26,8 @@ class Flag:
     name: str  # as typed, such as `--seed`
     value: str  # its placeholder in the help
     help: str
-    read: Callable[[str, str], Any]  # converts the typed text, given the name for messages
+    # Converts the typed text, given the name for messages.
+    read: Callable[[str, str], Any] = lambda name, text: text
     default: Any = None
 
 
@@ -72,9 +72,8 @@ CHECKPOINT = Flag(
 
 
 MODULE = Flag(
-    "--module", "NAME", "import the Python module that registers the policy's own networks",
-    lambda name, text: text,
-)  # fmt: skip
+    "--module", "NAME", "import the Python module that registers the policy's own networks"
+)
 
 
 ALIASES = {
@@ -96,11 +95,7 @@ HELP_OF_KEYS = {
 
 
 def env_changes(settings: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return changes of a run's environment, from `KEY=VALUE`: fields of EnvConfig, and the limit.
-
-    Raises:
-        ConfigError: for another key, or a value that is none of its type.
-    """
+    """Return changes of a run's environment: fields of EnvConfig, and the limit."""
     from rlkl.cli.command_line import parse  # noqa: PLC0415 (Hydra takes a moment)
 
     changes: dict[str, Any] = {}
@@ -141,13 +136,11 @@ class RunCommand:
     def help_text(self) -> str:
         """Return the help text."""
         settings = " [KEY=VALUE ...]" * bool(self.keys)
-        lines = [f"usage: rlkl {self.name} RUN_DIR{settings} [FLAG ...]", ""]
-        lines += paragraph(self.purpose)
         flags = {f"{flag.name} {flag.value}": flag.help for flag in self.flags}
         parts = {"Examples": self.examples, "Flags": flags}
         if self.keys:
             parts["Keys"] = {key: HELP_OF_KEYS[key] for key in (*self.keys, *KEYS_FOR_ALL)}
-        return "\n".join([*lines, *sections(parts)])
+        return help_page(f"{self.name} RUN_DIR{settings} [FLAG ...]", self.purpose, parts)
 
     def run(self, act: Callable[[argparse.Namespace], None], arguments: list[str]) -> int:
         """Act on what was given; return the exit code."""
@@ -164,19 +157,17 @@ class RunCommand:
             name = unknown[0].partition("=")[0]
             hint = nearest(name, [flag.name for flag in self.flags])
             raise ConfigError(f"{name}: there is no such flag{hint}; see rlkl {self.name} --help")
-        parsed.run_dir, settings = parsed.run_dir[:1], parsed.run_dir[1:]
-        if self.keys and all("=" in text for text in settings):
-            parsed.changes = env_changes(settings, self.keys)
-        else:
-            parsed.run_dir += settings
-        if len(parsed.run_dir) != 1:
+        folder, settings = parsed.run_dir[:1], parsed.run_dir[1:]
+        takes_settings = self.keys and all("=" in text for text in settings)
+        if not folder or (settings and not takes_settings):
             given = " ".join(parsed.run_dir) or "nothing"
             raise ConfigError(
                 f"expected the folder of one run, such as "
                 f"runs/CartPole-v1/ppo_clip/DATE-seed0, and flags; got {given}; "
                 f"see rlkl {self.name} --help"
             )
-        (parsed.run_dir,) = parsed.run_dir
+        parsed.run_dir = folder[0]
+        parsed.changes = env_changes(settings, self.keys) if settings else {}
         for flag, key in keys.items():
             text = getattr(parsed, key)
             setattr(parsed, key, flag.default if text is None else flag.read(flag.name, text))
@@ -193,8 +184,7 @@ def open_run(given: argparse.Namespace, *, with_environment: bool = True) -> Tra
         import_for_run(given.module, f"--module {given.module}", folder_of(given.run_dir))
     if with_environment:
         changes = {"max_episode_steps": getattr(given, "max_steps", None)}
-        changes |= getattr(given, "changes", {})
-        run = load_changed_run(given.run_dir, given.checkpoint, **changes)
+        run = load_changed_run(given.run_dir, given.checkpoint, **changes | given.changes)
     else:
         run = load_run(given.run_dir, given.checkpoint)
     torch.set_num_threads(run.threads)

@@ -31,19 +31,21 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     grid_dir, all_jobs = load_jobs(line, config_dirs)
     check_launcher(line.launching, config_dirs)
     statuses = {job.name: _job_status(job) for job in all_jobs}
-    finished = [job for job in all_jobs if statuses[job.name] is RunStatus.FINISHED]
     jobs = [job for job in all_jobs if statuses[job.name] is not RunStatus.FINISHED]
     _check_jobs([job.config for job in jobs])
-    for job in jobs:
-        job.read_progress()
+    for job in all_jobs:
+        if statuses[job.name] is RunStatus.FINISHED:
+            job.status, job.env_steps = Status("finished"), job.config.total_env_steps
+        else:
+            job.read_progress()
         job.before = job.env_steps
-    grid = Grid(grid_dir.name, jobs, [job.config.total_env_steps for job in finished])
+    grid = Grid(grid_dir.name, all_jobs)
     kinds = {job.config.logger.progress for job in all_jobs}
     kind = kinds.pop() if len(kinds) == 1 else "auto"
     if kind != "none":
         resumed = sum(statuses[job.name] is RunStatus.UNFINISHED for job in jobs)
         print(
-            f"grid {grid_dir}: {len(all_jobs)} jobs: {len(finished)} already finished, "
+            f"grid {grid_dir}: {len(all_jobs)} jobs: {len(all_jobs) - len(jobs)} already finished, "
             f"{resumed} to resume, {len(jobs) - resumed} to start",
             flush=True,
         )
@@ -51,12 +53,9 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
         return 0
     say_env_settings((job.overrides, job.config) for job in jobs)
     call = new_call(grid_dir)
-    record = {
-        "command": shlex.join(["rlkl", "train", *command]),
-        "rlkl": __version__,
-        "jobs": {name: value.value for name, value in statuses.items()},
-    }
-    call.write(RECORD, record)
+    jobs_before = {name: status.value for name, status in statuses.items()}
+    typed = shlex.join(["rlkl", "train", *command])
+    call.write(RECORD, {"command": typed, "rlkl": __version__, "jobs": jobs_before})
     for job in jobs:
         call.write(job.name, asdict(job.config))
     with (
@@ -66,7 +65,7 @@ def run_grid(line: GridLine, config_dirs: list[Path], command: list[str]) -> int
     ):
         error = launch(launching, jobs, line.batch)
         _settle_orphaned_jobs(call, jobs)
-    return _report(grid, call, error, command, kind)
+    return _report(grid, call, error, typed, kind)
 
 
 def say_env_settings(jobs: Iterable[tuple[list[str], TrainConfig]]) -> None:
@@ -131,26 +130,24 @@ def _is_in_use(run_dir: Path) -> bool:
     return False
 
 
-def _report(
-    grid: Grid, call: Call, error: BaseException | None, command: list[str], kind: str
-) -> int:
+def _report(grid: Grid, call: Call, error: BaseException | None, typed: str, kind: str) -> int:
     """Print the result of the call; return the exit code."""
     counts = grid.counts()
     for job in grid.jobs:
         if job.status.name in ("failed", "taken"):
             log = job.run_dir / LOG
             where = f" (see {log})" if log.exists() and job.status.name == "failed" else ""
-            tell(f"{job.status.name}: {job.label}: {for_terminal(job.status.reason)}{where}")
+            label = ",".join(text.removeprefix("++") for text in job.overrides)
+            tell(f"{job.status.name}: {label}: {for_terminal(job.status.reason)}{where}")
     stopped = call.stop_requests() > 0
     if error is not None and not stopped:
         tell(f"the launcher failed: {described(error)}")
     left = len(grid.jobs) - counts["finished"]
     if kind != "none":
-        parts = [f"{counts['finished'] + len(grid.finished_before)} finished"]
+        parts = [f"{counts['finished']} finished"]
         names = {name: name for name in ("stopped", "failed", "taken")} | {"waiting": "not started"}
         parts += [f"{counts[name]} {words}" for name, words in names.items() if counts[name]]
         print(f"grid {grid.name}: {', '.join(parts)}")
         if left:
-            again = shlex.join(["rlkl", "train", *command])
-            print(f"to complete the grid, run the same command again: {again}")
+            print(f"to complete the grid, run the same command again: {typed}")
     return 130 if stopped and left else int(left > 0)

@@ -1,6 +1,7 @@
 """Hydra's launchers, which run the jobs of a grid."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -26,15 +27,6 @@ from rlkl.utils.cpu import usable_cores
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import check_choice, check_installed, check_range
 
-HYDRA_LAUNCHERS = {
-    "basic": "",
-    "joblib": "",
-    "submitit_local": "submitit",
-    "submitit_slurm": "submitit",
-    "ray": "ray",
-}
-"""Hydra's launchers, and the extra of rlkl that installs each."""
-
 RLKL_LAUNCHERS = {"cores": "joblib", "slurm": "submitit_slurm",
                   "slurm_rehearsal": "submitit_local", "ray_cluster": "ray"}  # fmt: skip
 """rlkl's configs of Hydra's launchers."""
@@ -47,11 +39,11 @@ def check_launcher(launching: list[str], config_dirs: list[Path]) -> None:
     for text in launching:
         key, _, name = text.partition("=")
         if key == LAUNCHER:
-            check_choice(LAUNCHER, name, {**options(LAUNCHER, config_dirs), **HYDRA_LAUNCHERS})
-            extra = HYDRA_LAUNCHERS.get(RLKL_LAUNCHERS.get(name, name))
-            if extra:
-                package = f"hydra_plugins.hydra_{extra}_launcher"
-                check_installed(package, extra, f"{LAUNCHER}={name}")
+            hydras = PLUGINS["launcher"]
+            check_choice(LAUNCHER, name, {**options(LAUNCHER, config_dirs), **hydras})
+            target = hydras.get(RLKL_LAUNCHERS.get(name, name), "")
+            if plugin := re.match(r"hydra_plugins\.hydra_(\w+)_launcher", target):
+                check_installed(plugin[0], plugin[1], f"{LAUNCHER}={name}")  # the extra's name
     with _composed([*launching, "hydra.sweep.dir=."], config_dirs) as (_, composed):
         with one_line_errors():
             settings: Any = OmegaConf.to_container(composed.hydra.launcher, resolve=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra.conf
 import yaml
@@ -46,23 +46,16 @@ def check_hydra(settings: DictConfig, from_files: DictConfig) -> None:
         target = f"{part}._target_"
         named = OmegaConf.select(settings, target, throw_on_resolution_failure=False)
         if named not in known.values():
-            raise ConfigError(
-                f"hydra.{target}={named}: a config cannot name code to run; choose "
-                f"hydra/{part}={' or '.join(known)}"
-            )
+            _refuse_code(f"{target}={named}", f"choose hydra/{part}={' or '.join(known)}")
     for part in LOGGING_GROUPS:
         known_logging = _logging_configs(part)
         if OmegaConf.to_container(settings[part], resolve=False) not in known_logging.values():
-            raise ConfigError(
-                f"hydra.{part}: a config cannot name code to run, as its handlers may; choose "
-                f"hydra/{part}={' or '.join(known_logging)}"
-            )
+            choices = " or ".join(known_logging)
+            _refuse_code(part, f"choose hydra/{part}={choices}", ", as its handlers may")
     checked = {f"{part}._target_" for part in PLUGINS}
     for key, value in _leaves(settings):
         if key.startswith("callbacks.") or (key.endswith("_target_") and key not in checked):
-            raise ConfigError(
-                f"hydra.{key}={value}: a config cannot name code to run; leave it out"
-            )
+            _refuse_code(f"{key}={value}", "leave it out")
         if key.startswith("launcher.") and isinstance(value, str):
             check_text(f"hydra.{key}", value)  # a line break would start a command in a job script
     for key, value in _leaves(from_files):
@@ -73,6 +66,10 @@ def check_hydra(settings: DictConfig, from_files: DictConfig) -> None:
                 f"hydra.{key}={value}: expected on the command line, because it reaches a shell or "
                 "another machine"
             )
+
+
+def _refuse_code(setting: str, advice: str, how: str = "") -> NoReturn:
+    raise ConfigError(f"hydra.{setting}: a config cannot name code to run{how}; {advice}")
 
 
 @cache

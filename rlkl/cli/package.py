@@ -19,8 +19,7 @@ COMMAND = RunCommand(
         "rlkl package RUN_DIR env.id=my_package:make_env": "a run on your own callable",
     },
     (
-        Flag("--output", "DIR", "a new folder; by default package in the run's folder",
-             lambda name, text: text),
+        Flag("--output", "DIR", "a new folder; by default package in the run's folder"),
         Flag("--episodes", "N", "for the scores, with each kind of action (100); 0 for none",
              partial(whole_number, at_most=10**6), 100),
         Flag("--seed", "N", "of environments and actions (0)", whole_number, 0),

@@ -9,7 +9,10 @@ from rlkl.utils.validation import check_text
 
 PAGE = Path(__file__).resolve().parents[1] / "tools" / "playground" / "index.html"
 
-HELP = """usage: rlkl playground [--output FILE]
+
+def help_text() -> str:
+    """Return the help text."""
+    return """usage: rlkl playground [--output FILE]
 
 Opens a page with sliders: divergences of two categoricals and of two Gaussians,
 estimates of KL from samples, and how PPO's clip and KL penalty act on the
@@ -18,11 +21,6 @@ ratio. The page needs no network.
 Examples
   rlkl playground                           open it in your browser
   rlkl playground --output playground.html  write a copy"""
-
-
-def help_text() -> str:
-    """Return the help text."""
-    return HELP
 
 
 def main(arguments: list[str]) -> int:

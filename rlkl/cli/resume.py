@@ -6,13 +6,13 @@ from pathlib import Path
 from rlkl.cli.command_line import for_hydra, parse
 from rlkl.cli.compose import overridden
 from rlkl.cli.flags import import_for_run
-from rlkl.cli.schema import register_schemas
 from rlkl.training.trainer import resume
 from rlkl.utils.errors import ConfigError
 
-MODULE = "policy.module="
 
-HELP = """usage: rlkl resume RUN_DIR [KEY=VALUE ...]
+def help_text() -> str:
+    """Return the help text."""
+    return """usage: rlkl resume RUN_DIR [KEY=VALUE ...]
 
 Continues a run from the newest checkpoint in its folder; the result is
 bit-for-bit identical to an uninterrupted run. KEY=VALUE changes settings, as
@@ -34,30 +34,23 @@ env.id=module:function.
   rlkl resume my_run env.id=my_package:make_env"""
 
 
-def help_text() -> str:
-    """Return the help text."""
-    return HELP
-
-
 def main(arguments: list[str]) -> int:
     """Resume; return the exit code."""
     run_dir, *overrides = arguments
     if "=" in run_dir and not Path(run_dir).is_dir():
         raise ConfigError(f"{run_dir}: expected the run's folder first; see rlkl resume --help")
-    exact = True
-    for text in [text for text in overrides if text.startswith("exact=")]:
-        if text.lower() not in ("exact=true", "exact=false"):
-            raise ConfigError(f"{text}: expected exact=true or exact=false")
-        exact = text.lower() == "exact=true"
-        overrides.remove(text)
-    for module in (text.partition("=")[2] for text in overrides if text.startswith(MODULE)):
-        if module:
-            import_for_run(module, f"{MODULE}{module}", Path(run_dir))
-    register_schemas()
-    env = None
-    for text in [text for text in overrides if text.startswith("env.id=")]:
-        env = str(parse(text).value())
-        overrides.remove(text)
-    changes = partial(overridden, overrides=[for_hydra(text) for text in overrides])
-    summary = resume(run_dir, changes, exact=exact, env=env)
+    exact, env, changes = True, None, []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == "exact":
+            if value.lower() not in ("true", "false"):
+                raise ConfigError(f"{text}: expected exact=true or exact=false")
+            exact = value.lower() == "true"
+        elif key == "env.id":
+            env = str(parse(text).value())
+        else:
+            changes.append(for_hydra(text))
+        if key == "policy.module" and value:
+            import_for_run(value, text, Path(run_dir))
+    summary = resume(run_dir, partial(overridden, overrides=changes), exact=exact, env=env)
     return 130 if summary.status == "stopped" else 0

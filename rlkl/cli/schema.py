@@ -30,10 +30,7 @@ STACKED = ("experiment", "ablation")
 FREE_KEY = "env.kwargs."
 """Any key is allowed below it: it is passed to the environment's constructor."""
 
-FREE_KEYS = (
-    FREE_KEY,
-    *(f"policy.{network}_kwargs." for network in OWN_NETWORKS),
-)
+FREE_KEYS = (FREE_KEY, *(f"policy.{network}_kwargs." for network in OWN_NETWORKS))
 """Likewise, and those that are passed to the constructors of registered networks."""
 
 
@@ -79,23 +76,17 @@ def options(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, str]:
         }
     for directory in (CONFIG_DIR, *config_dirs):
         for path in sorted((directory / group).glob("*.yaml")):
-            comments = [
-                line.lstrip("# ").rstrip()
-                for line in path.read_text().splitlines()
-                if line.startswith("#") and "@package" not in line
-            ]
-            found[path.stem] = comments[0] if comments else ""
+            lines = path.read_text().splitlines()
+            comments = (line for line in lines if line.startswith("#") and "@package" not in line)
+            found[path.stem] = next(comments, "").lstrip("# ").rstrip()
     return found
 
 
 @cache
 def env_settings() -> dict[str, dict[str, Any]]:
     """Return the keys and values that each option of the group `env` sets."""
-    folder = CONFIG_DIR / "env"
-    return {
-        path.stem: dict(leaves(yaml.safe_load(path.read_text())))
-        for path in sorted(folder.glob("*.yaml"))
-    }
+    files = sorted((CONFIG_DIR / "env").glob("*.yaml"))
+    return {path.stem: dict(leaves(yaml.safe_load(path.read_text()))) for path in files}
 
 
 @cache

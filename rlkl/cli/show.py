@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from rlkl.cli.compose_tools import load_experiment
-from rlkl.cli.schema import register_schemas
-from rlkl.cli.text import check_no_flags, sections, wide_console
+from rlkl.cli.text import check_no_flags, help_page, wide_console
 from rlkl.tools.experiments import EXPERIMENTS
 from rlkl.tools.experiments.base import TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import new_figure, save
@@ -27,15 +26,13 @@ EXAMPLES = {
     "rlkl show beta algo.learning_rate_schedule=constant": "other hyperparameters",
 }
 
-WIDTH = 130
-
 
 def help_text() -> str:
     """Return the help text."""
     purposes = {name: experiment.purpose for name, experiment in EXPERIMENTS.items()}
-    lines = ["usage: rlkl show EXPERIMENT [KEY=VALUE ...]"]
-    lines += sections({"Examples": EXAMPLES, "Experiments": purposes})
-    lines += ["", "Keys", "  output=DIR: for NAME.png, NAME.svg and NAME.csv, which must not exist"]
+    contents = {"Examples": EXAMPLES, "Experiments": purposes}
+    lines = [help_page("show EXPERIMENT [KEY=VALUE ...]", "", contents), "", "Keys"]
+    lines += ["  output=DIR: for NAME.png, NAME.svg and NAME.csv, which must not exist"]
     for name, experiment in EXPERIMENTS.items():
         default = experiment.config()
         own = [
@@ -61,9 +58,13 @@ def main(arguments: list[str]) -> int:
     check_choice("rlkl show", name, EXPERIMENTS)
     check_no_flags("show", overrides)
     check_installed("matplotlib", "plots", "rlkl show")
-    register_schemas()
     experiment, config = EXPERIMENTS[name], load_experiment(name, overrides)
-    folder = _folder(name, config.output)
+    if config.output is None:
+        folder = Path("runs", "show", f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    else:
+        folder = check_folder("output", config.output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={config.output} is a file; expected a folder or a new name")
     files = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "png", "svg")}
     if existing := [path for path in files.values() if path.exists()]:
         raise ConfigError(f"{existing[0]} exists already; choose another output")
@@ -81,20 +82,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _folder(name: str, output: str | None) -> Path:
-    """Return the output folder, which may not exist yet."""
-    if output is None:
-        return Path("runs", "show", f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    folder = check_folder("output", output)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output={output} is a file; expected a folder or a new name")
-    return folder
-
-
 def _print(rows: Rows) -> None:
     table = Table(box=None, pad_edge=False)
     for key, value in rows[0].items():
         table.add_column(key.strip(), justify="left" if isinstance(value, str) else "right")
     for row in rows:
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    wide_console(WIDTH).print(table)
+    wide_console(130).print(table)

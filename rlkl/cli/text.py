@@ -28,6 +28,12 @@ def sections(contents: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [line for heading, content in contents.items() for line in ("", heading, *rows(content))]
 
 
+def help_page(usage: str, purpose: str, contents: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a help text: the usage, a purpose unless it is empty, and sections."""
+    about = ["", *paragraph(purpose)] if purpose else []
+    return "\n".join([f"usage: rlkl {usage}", *about, *sections(contents)])
+
+
 def check_no_flags(command: str, arguments: list[str]) -> None:
     """Raise if an argument of a command without flags is a flag."""
     for text in arguments:

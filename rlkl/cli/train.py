@@ -17,15 +17,8 @@ from rlkl.cli.grid import run_grid, say_env_settings
 from rlkl.cli.grid_line import LAUNCHER, read_line
 from rlkl.cli.hints import counterpart, similar_keys
 from rlkl.cli.hydra_errors import one_line_errors
-from rlkl.cli.schema import (
-    CONFIG_DIR,
-    GROUPS,
-    OF_AN_EXPERIMENT,
-    known_keys,
-    options,
-    register_schemas,
-)
-from rlkl.cli.text import rows, sections
+from rlkl.cli.schema import CONFIG_DIR, GROUPS, OF_AN_EXPERIMENT, known_keys, options
+from rlkl.cli.text import help_page, rows, sections
 from rlkl.training.config import TrainConfig
 from rlkl.training.trainer import Summary, Trainer, complete
 from rlkl.utils.errors import ConfigError
@@ -51,8 +44,8 @@ UNSUPPORTED = ("config_name", "config_path", "experimental_rerun", "shell_comple
 
 def help_text(config_dirs: list[Path]) -> str:
     """Return the help text."""
-    lines = ["usage: rlkl train [KEY=VALUE ...] [FLAG ...]", "", "Examples", *rows(EXAMPLES), ""]
-    lines += ["Groups, chosen as GROUP=OPTION"]
+    lines = [help_page("train [KEY=VALUE ...] [FLAG ...]", "", {"Examples": EXAMPLES})]
+    lines += ["", "Groups, chosen as GROUP=OPTION"]
     for group in GROUPS:
         if group not in OF_AN_EXPERIMENT:
             lines += [f"  {group}", *rows(options(group, config_dirs), indent="    ")]
@@ -93,7 +86,6 @@ def main(arguments: list[str]) -> int:
     if parsed.help:
         print(help_text(config_dirs))
         return 0
-    register_schemas()
     for text in parsed.overrides:
         if text.startswith(("hydra.mode=", *(() if parsed.multirun else ("grid=",)))):
             raise ConfigError(f"{text}: grids are run by --multirun, or -m")
@@ -170,11 +162,8 @@ def explain_unknown_flag(typed: str, parser: ArgumentParser) -> str:
     """Return what a message says about a flag that does not exist, and may be meant as a key."""
     name, _, value = typed.lstrip("-").partition("=")
     keys, key = known_keys(), name.replace("-", "_")
-    flags = [text for action in parser._actions for text in action.option_strings]
     if key in (*keys, *GROUPS):
-        hint = f" (did you mean {key}={value or 'VALUE'}?)"
-    elif known := counterpart(key, keys):
-        return known
-    else:
-        hint = similar_keys(key, keys) or nearest(typed.partition("=")[0], flags)
-    return f"there is no such flag{hint}"
+        return f"there is no such flag (did you mean {key}={value or 'VALUE'}?)"
+    flags = [text for action in parser._actions for text in action.option_strings]
+    hint = similar_keys(key, keys) or nearest(typed.partition("=")[0], flags)
+    return counterpart(key, keys) or f"there is no such flag{hint}"

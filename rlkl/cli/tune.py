@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from rlkl.cli.compose_tuning import Tuning, configure, experiment_yaml, load_tuning
-from rlkl.cli.schema import options, register_schemas
-from rlkl.cli.text import check_no_flags, sections
+from rlkl.cli.schema import options
+from rlkl.cli.text import check_no_flags, help_page
 from rlkl.tools.tuning.page import PAGE, write_page
 from rlkl.tools.tuning.report import write_report
 from rlkl.tools.tuning.study import Study, Trial, best_of
@@ -70,15 +70,13 @@ def help_text() -> str:
         "Values of keys of `rlkl train`": VALUES,
         "Keys": KEYS,
     }
-    lines = ["usage: rlkl tune [KEY=VALUE ...]", ""]
-    lines += ["KEY is a key of `rlkl train`, or one of the keys listed last.", *sections(contents)]
-    return "\n".join(lines)
+    purpose = "KEY is a key of `rlkl train`, or one of the keys listed last."
+    return help_page("tune [KEY=VALUE ...]", purpose, contents)
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit code."""
     check_no_flags("tune", arguments)
-    register_schemas()
     tuning = load_tuning(arguments)
     folder = check_folder("study", str(tuning.folder))
     started = _settings(folder)

@@ -60,6 +60,10 @@ def test_progress_is_told_on_standard_error(
     [
         (("epochs=3",), "epochs=3: expected a run's folder or a Minari data set first"),
         (("run", "epoch=3"), "epoch=3: there is no key 'epoch' (did you mean epochs"),
+        (
+            ("run", "policy.encoder_kwargs.width=3"),
+            "policy.encoder_kwargs: changes nothing without",
+        ),
         (("run", "epochs=1,2"), "epochs=1,2: expected key=value"),
         (("run", "policy=gru"), "policy=gru: a clone of a run takes keys with one value each"),
         (("run", "env.id=Acrobot-v1"), "run has observations Box("),

@@ -2,7 +2,6 @@
 
 import pytest
 
-from rlkl.cli.command_line import parse
 from rlkl.cli.compose_tools import load_comparison, load_experiment, load_works, read_settings
 from rlkl.cli.schema import register_schemas
 from rlkl.tools.compare.settings import CompareConfig
@@ -14,10 +13,11 @@ register_schemas()
 
 def test_settings_get_one_value_of_each_override() -> None:
     overrides = ["resamples=3e2", "score=eval", "score=train", "steps=None"]
-    config = read_settings(CompareConfig, map(parse, overrides))
+    config, others = read_settings(CompareConfig, [*overrides, "gamma=1", "score.a=2"])
+    assert others == ["gamma=1", "score.a=2"]
     assert (config.resamples, config.score, config.steps) == (300, "train", None)
     with pytest.raises(ConfigError, match="score=eval,train: expected key=value"):
-        read_settings(CompareConfig, [parse("score=eval,train")])
+        read_settings(CompareConfig, ["score=eval,train"])
 
 
 def test_overrides_apply_to_all_works() -> None:

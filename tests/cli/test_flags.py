@@ -27,6 +27,7 @@ def test_flags_and_folder_come_in_any_order(
     given = COMMAND.parse(["--rows", "7", "run", "--max-steps=9", "--output", "new.CSV"])
     assert vars(given) == {
         "run_dir": "run",
+        "changes": {},
         "rows": 7,
         "output": Path("new.CSV"),
         "checkpoint": "last",

@@ -20,6 +20,7 @@ from same_runs import assert_same_run
 import rlkl
 from rlkl.cli import grid_launch
 from rlkl.cli.grid import _settle_orphaned_jobs
+from rlkl.cli.hydra_safety import PLUGINS
 from rlkl.cli.schema import register_schemas
 from rlkl.tools.grid.call import Status, new_call
 from rlkl.tools.grid.display import Job
@@ -266,9 +267,9 @@ def test_two_commands_run_each_job_once(tmp_path: Path, single: Path) -> None:
 def test_launcher_runs_are_identical_to_single_runs(
     launcher: str, tmp_path: Path, short: Path
 ) -> None:
-    extra = grid_launch.HYDRA_LAUNCHERS[grid_launch.RLKL_LAUNCHERS.get(launcher, launcher)]
-    if extra and not find_spec(f"hydra_plugins.hydra_{extra}_launcher"):
-        pytest.skip(f"the extra {extra!r} is not installed")
+    target = PLUGINS["launcher"][grid_launch.RLKL_LAUNCHERS.get(launcher, launcher)]
+    if not find_spec(".".join(target.split(".")[:2])):
+        pytest.skip(f"the extra of {launcher} is not installed")
     code, printed, errors = finish(start(tmp_path, *SHORT, f"hydra/launcher={launcher}"))
     assert code == 0, errors
     assert printed.endswith("grid g: 2 finished\n")

@@ -8,6 +8,7 @@ import pytest
 
 import rlkl
 from rlkl.cli import grid_launch
+from rlkl.cli.hydra_safety import PLUGINS
 from rlkl.cli.schema import register_schemas
 
 register_schemas()
@@ -45,9 +46,10 @@ def test_installed_launchers_pass_the_check(
     (own / "odd.yaml").write_text("_target_: os.system\n")
     checked = ["few"]
     grid_launch.check_launcher(["hydra/launcher=few"], [tmp_path / "own"])
-    for name in {**grid_launch.HYDRA_LAUNCHERS, **grid_launch.RLKL_LAUNCHERS}:
-        extra = grid_launch.HYDRA_LAUNCHERS[grid_launch.RLKL_LAUNCHERS.get(name, name)]
-        if not extra or find_spec(f"hydra_plugins.hydra_{extra}_launcher"):
+    targets = PLUGINS["launcher"]
+    for name in {**targets, **grid_launch.RLKL_LAUNCHERS}:
+        target = targets[grid_launch.RLKL_LAUNCHERS.get(name, name)]
+        if find_spec(".".join(target.split(".")[:2])):
             grid_launch.check_launcher([f"hydra/launcher={name}"], [])
             checked.append(name)
     assert {"basic", "joblib", "cores"} <= set(checked)

@@ -13,7 +13,7 @@ from typing import Any, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from rlkl.tools.grid.call import Call, Status
@@ -55,11 +55,6 @@ class Job:
         """Folder of its run."""
         return Path(self.config.run_dir or "")
 
-    @property
-    def label(self) -> str:
-        """Its overrides as typed."""
-        return ",".join(text.removeprefix("++") for text in self.overrides)
-
     def update(self, call: Call) -> bool:
         """Read status and progress; return whether the job has ended since the last update."""
         if self.status.has_ended:
@@ -86,11 +81,10 @@ class Job:
 
 @dataclass
 class Grid:
-    """The jobs of this call, and the training budgets of those that were finished before it."""
+    """All jobs, including those that were finished before this call."""
 
     name: str
     jobs: list[Job]
-    finished_before: list[int]
     _start: float | None = None
 
     def counts(self) -> Counter[str]:
@@ -101,15 +95,13 @@ class Grid:
     def progress(self) -> float:
         """Fraction of the environment steps that is made, over all jobs that did not fail."""
         alive = [job for job in self.jobs if job.status.name != "failed"]
-        before = sum(self.finished_before)
-        total = before + sum(job.config.total_env_steps for job in alive)
-        made = before + sum(min(job.env_steps, job.config.total_env_steps) for job in alive)
+        total = sum(job.config.total_env_steps for job in alive)
+        made = sum(min(job.env_steps, job.config.total_env_steps) for job in alive)
         return made / max(1, total)
 
     def seconds_left(self, now: float) -> float | None:
         """Estimate the remaining time from this call's steps; None if it is too early."""
-        counts = self.counts()
-        if self._start is None and len(self.jobs) > counts["waiting"]:
+        if self._start is None and self.counts()["running"]:
             self._start = now
         made = sum(job.env_steps - job.before for job in self.jobs)
         left = sum(
@@ -124,8 +116,7 @@ class Grid:
     def overview(self, now: float) -> str:
         """Return one line with progress, job counts and remaining time."""
         counts = self.counts()
-        done = counts["finished"] + len(self.finished_before)
-        parts = [f"{done} done", f"{counts['running']} running"]
+        parts = [f"{counts['finished']} done", f"{counts['running']} running"]
         parts += [f"{counts[name]} {name}" for name in ("failed", "stopped", "taken")
                   if counts[name] or name == "failed"]  # fmt: skip
         parts.append(f"{counts['waiting']} waiting")
@@ -138,17 +129,14 @@ def ending(job: Job) -> str:
     """Return one line about how a job ended."""
     text = f"{job.status.name:<8}  {job.name}"
     if job.status.name == "finished" and (summary := read_summary(job.run_dir)):
-        keys = {"return": "return_mean", "evaluation": "eval_return"}
-        numbers = [f"{name} {summary[k]:.1f}" for name, k in keys.items() if _is_shown(summary, k)]
-        if _is_shown(summary, "wall_seconds"):
-            numbers.append(f"{summary['wall_seconds']:.0f} s")
-        return "  ".join([text, *numbers])
+        forms = {"return_mean": "return {:.1f}", "eval_return": "evaluation {:.1f}",
+                 "wall_seconds": "{:.0f} s"}  # fmt: skip
+        for key, form in forms.items():
+            value = summary.get(key)
+            if isinstance(value, int | float) and abs(value) < MAX_SHOWN:
+                text += "  " + form.format(value)
+        return text
     return f"{text}  {for_terminal(job.status.reason)}".rstrip()
-
-
-def _is_shown(summary: dict[str, Any], key: str) -> bool:
-    value = summary.get(key)
-    return isinstance(value, int | float) and abs(value) < MAX_SHOWN
 
 
 class Display(threading.Thread):
@@ -160,9 +148,9 @@ class Display(threading.Thread):
     def __init__(self, grid: Grid, call: Call, kind: str) -> None:
         super().__init__(daemon=True)
         self._grid, self._call = grid, call
-        self._kind = ("live" if failsafe_stdout().isatty() else "plain") if kind == "auto" else kind
-        self._ended = threading.Event()
         stream: Any = failsafe_stdout()
+        self._kind = ("live" if stream.isatty() else "plain") if kind == "auto" else kind
+        self._ended = threading.Event()
         self._console = Console(file=stream, soft_wrap=self._kind == "plain")
         self._stop_requests = 0
         self._last_part, self._last_time = int(20 * grid.progress), time.monotonic()
@@ -215,11 +203,9 @@ class Display(threading.Thread):
         progress = ProgressBar(total=1.0, completed=self._grid.progress, width=width)
         bar.add_row(Text(self._grid.name, "bold"), progress, *beside)
         running = [job for job in self._grid.jobs if job.status.name == "running"]
-        rows = Table.grid(padding=(0, 2))
         longest = max(20, self._console.width - 40)
-        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=longest)
-        for _ in range(3):
-            rows.add_column(no_wrap=True)
+        name = Column(no_wrap=True, overflow="ellipsis", max_width=longest)
+        rows = Table.grid(name, *(Column(no_wrap=True) for _ in range(3)), padding=(0, 2))
         for job in running[:MAX_ROWS]:
             share = min(100, 100 * job.env_steps // job.config.total_env_steps)
             shown = f"return {float(job.return_mean):.1f}" if job.return_mean else ""

@@ -20,7 +20,7 @@ from rlkl.training.trainer import complete
 from rlkl.utils.atomic_files import FolderTakenError
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.signals import STOP_SIGNALS
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 ESCALATION = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
 """Signals that a job gets at the first, second and third stop request."""
@@ -108,7 +108,7 @@ def _run_job(call: Call, name: str, to_runner: Connection, other_end: Connection
     except BaseException as error:
         if not isinstance(error, ConfigError):  # its message is enough
             traceback.print_exc()
-        status = Status("failed", f"{type(error).__name__}: {one_line(error)}")
+        status = Status("failed", described(error))
     sys.stdout.flush()
     to_runner.send(status)
 

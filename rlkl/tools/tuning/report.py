@@ -2,27 +2,24 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from rlkl.tools.compare.charts import Style
 from rlkl.tools.compare.text import plural
-from rlkl.tools.experiments.drawing import BLACK, COLORS, label, new_figure, save
+from rlkl.tools.experiments.drawing import BLACK, COLORS, Axes, Figure, label, new_figure, save
 from rlkl.tools.rows import Rows, csv_text, markdown_table
 from rlkl.tools.tuning.space import Interval, Space
 from rlkl.tools.tuning.study import Study, Trial, best_of, importances
 from rlkl.utils.atomic_files import write_durably
 from rlkl.utils.safe_text import for_markdown, for_terminal
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-FIGURES = ("history", "importance", "values")
 STYLES = {
-    "complete": (COLORS["blue"], "o"),
-    "pruned": (COLORS["orange"], "v"),
-    "failed": (COLORS["vermilion"], "x"),
+    "complete": Style(COLORS["blue"], "-", "o"),
+    "pruned": Style(COLORS["orange"], "-", "v"),
+    "failed": Style(COLORS["vermilion"], "-", "X"),
 }
 EDGE = 0.02
 """Fraction of an interval at each end that counts as its edge."""
@@ -39,52 +36,34 @@ def write_report(study: Study, folder: Path, command: str, use: list[str]) -> No
     The study has a trial, and the folder exists. `use` are lines of Markdown about how to use the
     best config, if there is one.
     """
-    trials, shares = study.trials, importances(study)
+    trials, shares, best = study.trials, importances(study), best_of(study.trials)
     figures = {"history": _history(trials, study.config.seeds)}
     if shares:
         figures["importance"] = _importance(shares)
-    if best_of(trials) is not None:
+    if best is not None:
         figures["values"] = _values(trials, study.space)
-    for name in FIGURES:
+    for name in ("history", "importance", "values"):
         (folder / f"{name}.png").unlink(missing_ok=True)  # from an earlier call
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
     write_durably(folder / "trials.csv", csv_text(trial_rows(trials, study.space)).encode())
-    parts = [
-        "# Study of `rlkl tune`",
-        f"    {command}",
-        *_results(study, trials, shares, use),
-        "## Figures",
-        *(f"![{name.title()}]({name}.png)" for name in figures),
-    ]
-    write_durably(folder / "report.md", ("\n\n".join(parts) + "\n").encode())
-
-
-def _results(
-    study: Study, trials: list[Trial], shares: dict[str, float], use: list[str]
-) -> list[str]:
-    """Return the paragraphs about the trials."""
-    best = best_of(trials)
-    parts = [
-        counts(study, trials),
-        *(f"**{for_markdown(warning)}**" for warning in warnings(study, trials)),
-    ]
+    parts = ["# Study of `rlkl tune`", f"    {command}", counts(study, trials)]
+    parts += [f"**{for_markdown(warning)}**" for warning in warnings(study, trials)]
     if best is not None:
         values = "\n".join(f"- `{key}={value}`" for key, value in best.values.items())
         parts += ["## Best trial", best_text(best, trials, study), values, *use]
     parts += ["## Search space", "\n".join(f"- `{k}`: {d}" for k, d in study.space.items())]
-    parts += [f"## The {min(SHOWN, len(trials))} best trials", _table(trials, study.space)]
+    headings = [*COLUMNS, *(f"`{key}`" for key in study.space)]
+    shown = cells(best_trials(trials), study.space)
+    parts += [f"## The {len(shown)} best trials", markdown_table(headings, shown)]
     if failed := [trial for trial in trials if trial.state == "failed"]:
         lines = [f"- {t.number}: {for_markdown(for_terminal(t.reason))}" for t in failed]
         parts += ["## Failed trials", "\n".join(lines)]
     if shares:
         rows = [(f"`{key}`", f"{share:.2f}") for key, share in shares.items()]
-        parts += [
-            "## Importance",
-            IMPORTANCE,
-            markdown_table(["key", "share"], rows),
-        ]
-    return parts
+        parts += ["## Importance", IMPORTANCE, markdown_table(["key", "share"], rows)]
+    parts += ["## Figures", *(f"![{name.title()}]({name}.png)" for name in figures)]
+    write_durably(folder / "report.md", ("\n\n".join(parts) + "\n").encode())
 
 
 def counts(study: Study, trials: list[Trial]) -> str:
@@ -120,11 +99,10 @@ def warnings(study: Study, trials: list[Trial]) -> list[str]:
     )
     if seeds < 3:
         found.append(f"Values of {plural(seeds, 'seed')} vary much; use seeds=3 or more.")
-    failed = sum(trial.state == "failed" for trial in trials)
-    if failed > len(trials) / 4:
-        reason = next(trial.reason for trial in trials if trial.state == "failed")
+    reasons = [trial.reason.rstrip(".") for trial in trials if trial.state == "failed"]
+    if len(reasons) > len(trials) / 4:
         found.append(
-            f"{failed} of {len(trials)} trials failed, the first because of {reason.rstrip('.')}. "
+            f"{len(reasons)} of {len(trials)} trials failed, the first because of {reasons[0]}. "
             "The search space may be too wide, or the budget too small."
         )
     for key, dimension in study.space.items():
@@ -141,14 +119,14 @@ def warnings(study: Study, trials: list[Trial]) -> list[str]:
 COLUMNS = ("trial", "state", "value", "at step")
 
 
-def rank(trial: Trial) -> tuple[int, float]:
-    """Return a key that sorts trials by state, and by value from the best."""
-    return list(STYLES).index(trial.state), -trial.value if math.isfinite(trial.value) else math.inf
+def best_trials(trials: list[Trial]) -> list[Trial]:
+    """Return the trials shown first: the complete ones before the others, from the best value."""
 
+    def rank(trial: Trial) -> tuple[int, float]:
+        value = trial.value if math.isfinite(trial.value) else -math.inf
+        return list(STYLES).index(trial.state), -value
 
-def _table(trials: list[Trial], space: Space) -> str:
-    rows = cells(sorted(trials, key=rank)[:SHOWN], space)
-    return markdown_table([*COLUMNS, *(f"`{k}`" for k in space)], rows)
+    return sorted(trials, key=rank)[:SHOWN]
 
 
 def cells(trials: list[Trial], space: Space) -> list[list[str]]:
@@ -191,16 +169,21 @@ def _short(text: str) -> str:
         return text
 
 
-def _history(trials: list[Trial], seeds: int) -> "Figure":
+def best_so_far(trials: Sequence[Trial]) -> list[float]:
+    """Return the best complete value up to each trial; NaN before the first complete one."""
+    complete = [trial.value if trial.state == "complete" else -math.inf for trial in trials]
+    return [best if math.isfinite(best) else math.nan for best in accumulate(complete, max)]
+
+
+def _history(trials: list[Trial], seeds: int) -> Figure:
     figure = new_figure((9, 4))
     values, curves = figure.subplots(1, 2)
-    _scatter(values, trials, {trial.number: float(trial.number) for trial in trials})
+    _scatter(values, [(trial, trial.number) for trial in trials])
     for trial in trials:
         steps, curve = list(trial.curve), list(trial.curve.values())
-        curves.plot(steps, curve, color=STYLES[trial.state][0], linewidth=0.8, alpha=0.6)
-    complete = [t.value if t.state == "complete" else -math.inf for t in trials]
-    so_far = [best if math.isfinite(best) else math.nan for best in accumulate(complete, max)]
-    values.step([t.number for t in trials], so_far, where="post", color=BLACK, label="best so far")
+        curves.plot(steps, curve, color=STYLES[trial.state].color, linewidth=0.8, alpha=0.6)
+    numbers, so_far = [trial.number for trial in trials], best_so_far(trials)
+    values.step(numbers, so_far, where="post", color=BLACK, label="best so far")
     values.legend(frameon=False, fontsize=9)
     return_name = f"training return, mean of {plural(seeds, 'seed')}"
     label(values, "Trials", "trial", return_name)
@@ -208,22 +191,19 @@ def _history(trials: list[Trial], seeds: int) -> "Figure":
     return figure
 
 
-def _scatter(axes: "Axes", trials: list[Trial], places: dict[int, float]) -> None:
+def _scatter(axes: Axes, places: list[tuple[Trial, float]]) -> None:
     """Draw trials at their last values; failed ones at the edge, without a value."""
-    for state, (color, marker) in STYLES.items():
-        shown = [trial for trial in trials if trial.state == state]
-        if not shown:
-            continue
-        at = [places[trial.number] for trial in shown]
-        if state != "failed":
-            name = "pruned, last value" if state == "pruned" else state
-            axes.plot(at, [t.value for t in shown], marker, color=color, label=name, alpha=0.8)
-        else:
-            edge, height = axes.get_xaxis_transform(), [0.03] * len(at)
-            axes.plot(at, height, marker, color=color, label=state, alpha=0.8, transform=edge)
+    for state, look in STYLES.items():
+        at = [place for trial, place in places if trial.state == state]
+        heights = [trial.value for trial, _ in places if trial.state == state]
+        more: dict[str, Any] = {"label": "pruned, last value" if state == "pruned" else state}
+        if state == "failed":
+            heights, more["transform"] = [0.03] * len(at), axes.get_xaxis_transform()
+        if at:
+            axes.plot(at, heights, look.marker.lower(), color=look.color, alpha=0.8, **more)
 
 
-def _importance(shares: dict[str, float]) -> "Figure":
+def _importance(shares: dict[str, float]) -> Figure:
     figure = new_figure((7, 1.2 + 0.35 * len(shares)))
     axes = figure.subplots()
     keys = list(shares)[::-1]
@@ -233,20 +213,19 @@ def _importance(shares: dict[str, float]) -> "Figure":
     return figure
 
 
-def _values(trials: list[Trial], space: Space) -> "Figure":
+def _values(trials: list[Trial], space: Space) -> Figure:
     columns = min(3, len(space))
     rows = -(-len(space) // columns)
     figure = new_figure((3.6 * columns, 3.2 * rows))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (key, dimension) in zip(grid.flat, space.items(), strict=False):
-        drawn = [trial for trial in trials if key in trial.params]
+        place_of: Callable[[Any], float] = float
         if isinstance(dimension, Interval):
             axes.set_xscale("log" if dimension.log else "linear")
-            places = {t.number: float(t.params[key]) for t in drawn}
         else:
             axes.set_xticks(range(len(dimension.values)), dimension.values)
-            places = {t.number: float(dimension.values.index(t.params[key])) for t in drawn}
-        _scatter(axes, drawn, places)
+            place_of = dimension.values.index
+        _scatter(axes, [(t, place_of(t.params[key])) for t in trials if key in t.params])
         label(axes, key, "", "training return" if axes in grid[:, 0] else "")
     for axes in grid.flat[len(space) :]:
         axes.set_visible(False)

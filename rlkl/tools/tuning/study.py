@@ -15,15 +15,12 @@ from rlkl.training.config import TrainConfig
 from rlkl.utils.atomic_files import check_plain_path
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.seeding import RandomStreams
-from rlkl.utils.validation import check_choice, check_range, check_ranges, check_text, one_line
+from rlkl.utils.validation import check_choice, check_ranges, check_text, described, one_line
 
 if TYPE_CHECKING:
     import optuna
 
-SAMPLERS = ("tpe", "random")
-PRUNERS = ("median", "none")
 JOURNAL = "journal.log"
-STUDY = "rlkl"
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,10 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         check_ranges("", self, "trials", "startup_trials", at_least=1, at_most=100_000)
-        check_range("seeds", self.seeds, at_least=1, at_most=100)
-        check_choice("sampler", self.sampler, SAMPLERS)
-        check_choice("pruner", self.pruner, PRUNERS)
-        check_range("reports", self.reports, at_least=1, at_most=10_000)
+        check_ranges("", self, "seeds", at_least=1, at_most=100)
+        check_choice("sampler", self.sampler, ("tpe", "random"))
+        check_choice("pruner", self.pruner, ("median", "none"))
+        check_ranges("", self, "reports", at_least=1, at_most=10_000)
         check_ranges("", self, "parallel", at_least=1, at_most=1000)
         if self.study is not None:
             check_text("study", self.study)
@@ -71,21 +68,16 @@ class Study:
     The sampler of a trial depends on the seed, the number of the trial, and the trials that ended
     before its batch of `parallel` trials. So an interrupted study gives the same trials.
 
-    Args:
-        folder: an existing folder that this process has locked.
-        config: search settings.
-        space: search space.
-        seed: of the search, and of each trial's first run.
-        configure: returns the config of a run for values of the space's keys.
-        first: values of the first trial: those of the user's config, if the space contains them.
+    `configure` returns the config of a run for values of the space's keys. `first` are the values
+    of the first trial: those of the user's config, if the space contains them.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path,  # exists, and this process has locked it
         config: TuneConfig,
         space: Space,
-        seed: int,
+        seed: int,  # of the search, and of each trial's first run
         configure: Callable[[dict[str, str]], TrainConfig],
         first: dict[str, Any] | None = None,
     ) -> None:
@@ -101,7 +93,7 @@ class Study:
         try:
             self.study = optuna.create_study(
                 storage=_storage(folder / JOURNAL),
-                study_name=STUDY,
+                study_name="rlkl",
                 direction="maximize",
                 pruner=median if config.pruner == "median" else optuna.pruners.NopPruner(),
                 load_if_exists=True,
@@ -117,12 +109,9 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """The trials that were not interrupted; a failed one has a reason."""
-        ended = [
-            trial
-            for trial in self.study.get_trials(deepcopy=False)
-            if trial.state in (self._states.COMPLETE, self._states.PRUNED)
-            or "reason" in trial.user_attrs
-        ]
+        finished = (self._states.COMPLETE, self._states.PRUNED)
+        trials = self.study.get_trials(deepcopy=False)
+        ended = [t for t in trials if t.state in finished or "reason" in t.user_attrs]
         return [self._read(number, trial) for number, trial in enumerate(ended, 1)]
 
     def _read(self, number: int, trial: "optuna.trial.FrozenTrial") -> Trial:
@@ -194,11 +183,10 @@ class Study:
             try:
                 config = self._configure(texts)
             except Exception as error:  # a failed trial does not end the study
-                reason = f"{type(error).__name__}: {one_line(error)}"
-                outcomes[index] = Outcome("failed", reason=reason)
-                continue
-            trial.set_user_attr("budget", config.total_env_steps)
-            plans[index] = Plan(config, self.config.seeds, self.config.reports)
+                outcomes[index] = Outcome("failed", reason=described(error))
+            else:
+                trial.set_user_attr("budget", config.total_env_steps)
+                plans[index] = Plan(config, self.config.seeds, self.config.reports)
         indices = list(plans)
 
         def should_continue(plan: int, report: int, value: float) -> bool:

@@ -15,7 +15,7 @@ from rlkl.tools.grid.job import describe_exit
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.signals import ignore_stop_signals
-from rlkl.utils.validation import one_line
+from rlkl.utils.validation import described
 
 POLL_SECONDS = 0.2
 
@@ -43,10 +43,6 @@ class Outcome:
     seconds: float = 0.0
 
 
-class _StoppedError(Exception):
-    """The user asked to stop in the middle of a trial."""
-
-
 def train(plan: Plan, should_continue: Callable[[int, float], bool], stop: Stop) -> Outcome:
     """Train a trial; an error becomes its outcome.
 
@@ -55,10 +51,10 @@ def train(plan: Plan, should_continue: Callable[[int, float], bool], stop: Stop)
     start = time.perf_counter()
     try:
         outcome = _train(plan, should_continue, stop)
-    except (_StoppedError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         outcome = Outcome("stopped")
     except Exception as error:  # a failed trial does not end the study
-        outcome = Outcome("failed", reason=f"{type(error).__name__}: {one_line(error)}")
+        outcome = Outcome("failed", reason=described(error))
     return replace(outcome, seconds=time.perf_counter() - start)
 
 
@@ -73,7 +69,7 @@ def _train(plan: Plan, should_continue: Callable[[int, float], bool], stop: Stop
             for learner in learners:
                 while learner.env_steps < config.total_env_steps * report / plan.reports:
                     if stop():
-                        raise _StoppedError
+                        raise KeyboardInterrupt
                     learner.iterate()
             value = float(np.mean([learner.tracker.return_mean for learner in learners]))
             is_known = not math.isnan(value)  # no return before the first episode ends
@@ -93,22 +89,19 @@ def train_in_parallel(
     calls `should_continue` with the index of the plan, the number of a report, and the return.
     """
     context: Any = multiprocessing.get_context("fork")
-    workers: list[tuple[Any, Connection]] = []
-    for plan in plans:
+    workers: dict[Any, tuple[int, Any]] = {}
+    for index, plan in enumerate(plans):
         ours, theirs = context.Pipe()
-        others = [ours, *(pipe for _, pipe in workers)]
-        process = context.Process(target=_work, args=(plan, theirs, others))
+        process = context.Process(target=_work, args=(plan, theirs, [ours, *workers]))
         process.start()
         theirs.close()
-        workers.append((process, ours))
-    outcomes: dict[int, Outcome] = {}
+        workers[ours] = index, process
+    running, outcomes = dict(workers), [Outcome("stopped")] * len(plans)
     try:
-        while len(outcomes) < len(plans) and not stop():
-            waiting: list[Any] = [p for i, (_, p) in enumerate(workers) if i not in outcomes]
-            ready = wait(waiting, POLL_SECONDS)
-            for index, (process, pipe) in enumerate(workers):
-                if pipe not in ready:
-                    continue
+        while running and not stop():
+            ready: Any = wait(list(running), POLL_SECONDS)
+            for pipe in ready:
+                index, process = running[pipe]
                 try:
                     message = pipe.recv()
                     if not isinstance(message, Outcome):
@@ -118,14 +111,15 @@ def train_in_parallel(
                     process.join()
                     message = Outcome("failed", reason=describe_exit(process.exitcode))
                 outcomes[index] = message
+                del running[pipe]
     except KeyboardInterrupt:
         pass
     finally:
-        for _, pipe in workers:
+        for pipe in workers:
             pipe.close()  # stops the trials that still run
-        for process, _ in workers:
+        for _, process in workers.values():
             process.join()
-    return [outcomes.get(index, Outcome("stopped")) for index in range(len(plans))]
+    return outcomes
 
 
 def _work(plan: Plan, pipe: Connection, others: Sequence[Connection]) -> None:
@@ -139,7 +133,7 @@ def _work(plan: Plan, pipe: Connection, others: Sequence[Connection]) -> None:
             pipe.send((report, value))
             return bool(pipe.recv())
         except (EOFError, ConnectionError):
-            raise _StoppedError from None
+            raise KeyboardInterrupt from None
 
     # The other end sends nothing unasked, so readable means closed: a stop request.
     outcome = train(plan, should_continue, pipe.poll)

@@ -20,7 +20,8 @@ def job(name: str, status: str, made: int, total: int = 1000, before: int = 0) -
 def test_overview_counts_jobs_and_steps() -> None:
     jobs = [job("a", "finished", 1024), job("b", "running", 500, before=100),
             job("c", "failed", 300), job("d", "waiting", 0)]  # fmt: skip
-    grid = Grid("mine", jobs, finished_before=[3000, 4000])
+    before = [job(f"{steps}", "finished", steps, steps, steps) for steps in (3000, 4000)]
+    grid = Grid("mine", [*before, *jobs])
     assert grid.progress == (7000 + 1000 + 500 + 0) / 10_000
     assert grid.overview(10.0) == " 85%  3 done, 1 running, 1 failed, 1 waiting"
     # 1,724 steps in 20 seconds, and 1,500 left.
@@ -37,7 +38,7 @@ def test_display_fits_eighty_columns(name: str, tmp_path: Path) -> None:
     long = "ppo_kl-cartpole-algo.target_kl_0.02-total_env_steps_3500-seed3"
     jobs = [job(long, "running", 500_000, total=1_000_000), job("b", "waiting", 0)]
     jobs[0].return_mean = "-1234.5"
-    grid = Grid(name, jobs, finished_before=[])
+    grid = Grid(name, jobs)
     grid.overview(0.0)
     display = Display(grid, new_call(tmp_path / name), "live")
     display._console = Console(width=80, file=io.StringIO())

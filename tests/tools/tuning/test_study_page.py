@@ -8,8 +8,7 @@ import pytest
 from browsing import Pages
 from made_studies import SPACE, FakeLearner, failing_curve, run, study_in
 
-from rlkl.tools.tuning import charts
-from rlkl.tools.tuning.page import page, write_page
+from rlkl.tools.tuning.page import along, history, write_page
 from rlkl.tools.tuning.space import Choice, Interval
 from rlkl.tools.tuning.study import Trial
 
@@ -36,7 +35,7 @@ def points(chart: str) -> list[tuple[str, float, float]]:
 
 
 def test_trials_have_places_on_a_log_axis() -> None:
-    chart = charts.along("lr", Interval(1e-4, 1e-2, log=True), TRIALS)
+    chart = along("lr", Interval(1e-4, 1e-2, log=True), TRIALS)
     shapes, x, y = zip(*points(chart), strict=True)
     assert shapes == ("circle", "cross", "circle", "down")
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2)
@@ -48,25 +47,24 @@ def test_trials_have_places_on_a_log_axis() -> None:
 
 
 def test_choices_have_a_place_each() -> None:
-    chart = charts.along("net", Choice(("gru", "mlp")), TRIALS)
+    chart = along("net", Choice(("gru", "mlp")), TRIALS)
     x = [place for _, place, _ in points(chart)]
     assert x[0] == x[1] > x[2] == x[3]
     assert [">gru<" in chart, ">mlp<" in chart] == [True, True]
 
 
 def test_line_shows_best_complete_trial() -> None:
-    history = charts.history([*TRIALS, trial(5, "pruned", 500.0)])
-    first, second, third, fourth, fifth = (place[1:] for place in points(history))
-    (line,) = re.findall(r'class="line" stroke="\S+" d="([^"]+)"', history)
+    shown = history([*TRIALS, trial(5, "pruned", 500.0)])
+    first, second, third, fourth, fifth = (place[1:] for place in points(shown))
+    (line,) = re.findall(r'class="line" stroke="\S+" d="([^"]+)"', shown)
     places = [float(number) for number in re.findall(r"[\d.]+", line)]
     best = third[1]
     assert places == [*first, second[0], first[1], *third, fourth[0], best, fifth[0], best]
 
 
 def test_trials_without_the_key_are_left_out() -> None:
-    assert (
-        len(points(charts.along("lr", Interval(1e-4, 1e-2), [*TRIALS, trial(5, "failed", 1)]))) == 4
-    )
+    chart = along("lr", Interval(1e-4, 1e-2), [*TRIALS, trial(5, "failed", 1)])
+    assert len(points(chart)) == 4
 
 
 def test_page_names_trials_and_escapes_text(tmp_path: Path, fake: type[FakeLearner]) -> None:
@@ -91,7 +89,8 @@ def test_page_without_values_has_no_charts(tmp_path: Path, fake: type[FakeLearne
     fake.curve = lambda config, steps: 1 / 0
     study = study_in(tmp_path / "a", trials=2)
     run(study)
-    text = page(study, "x", "y")
+    write_page(study, tmp_path, "x", "y")
+    text = (tmp_path / "report.html").read_text()
     assert "No trial was completed, so there is no best one." in text
     assert "<figure" not in text
 
