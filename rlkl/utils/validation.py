@@ -9,31 +9,41 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
 from operator import ge, gt, le, lt
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from rlkl.utils.errors import ConfigError, MissingPackageError
 
-_BOUNDS = {"above": gt, "at_least": ge, "below": lt, "at_most": le}
+_COMPARISONS = {"above": gt, "at_least": ge, "below": lt, "at_most": le}
 
 
-def check_range(key: str, value: float, **bounds: float | None) -> None:
-    """Raise unless `value` is finite and within bounds: `above`, `at_least`, `below`, `at_most`.
+class Bounds(TypedDict, total=False):
+    """The least and the largest value; None is no bound."""
+
+    above: float | None
+    at_least: float | None
+    below: float | None
+    at_most: float | None
+
+
+def check_range(key: str, value: float, **bounds: Unpack[Bounds]) -> None:
+    """Raise unless `value` is finite and within the bounds.
 
     Raises:
         ConfigError: naming the key, the value and the bounds.
     """
-    given = [(word, b) for word, b in sorted(bounds.items()) if b is not None]
+    numbers: dict[str, Any] = {**bounds}
+    given = [(word, b) for word, b in sorted(numbers.items()) if b is not None]
     fits = (
         isinstance(value, Real)
         and -math.inf < value < math.inf  # math.isfinite fails for ints above 1.8e308
-        and all(_BOUNDS[word](value, bound) for word, bound in given)
+        and all(_COMPARISONS[word](value, bound) for word, bound in given)
     )
     if not fits:
         expected = " and ".join(f"{word.replace('_', ' ')} {bound:g}" for word, bound in given)
         raise ConfigError(f"{key}={value}: expected a number {expected or 'that is finite'}")
 
 
-def check_ranges(prefix: str, config: Any, *keys: str, **bounds: float) -> None:
+def check_ranges(prefix: str, config: Any, *keys: str, **bounds: Unpack[Bounds]) -> None:
     """Raise as `check_range` does unless fields are within the same bounds, or None."""
     for key in keys:
         if (value := getattr(config, key)) is not None:
