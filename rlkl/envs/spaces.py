@@ -104,6 +104,12 @@ class SameStepVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(action_space, num_envs)
 
 
+def autoreset_mode(envs: gym.vector.VectorEnv[Any, Any, Any]) -> Any:
+    """Return when a vector environment resets sub-environments whose episode ended."""
+    # ALE overwrites the mode in a dict that all classes share; its attribute is right.
+    return getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
+
+
 def leaves(space: gym.Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
     """Yield the leaves of a space in order."""
     if isinstance(space, Dict):

@@ -14,6 +14,7 @@ from rlkl.envs.checks import MASK_ALIAS, reported_close
 from rlkl.envs.infos import tensor_info_rows
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder
 from rlkl.envs.snapshots import set_state, state_of
+from rlkl.envs.spaces import autoreset_mode
 from rlkl.envs.tensor_spaces import (
     TensorEncoder,
     TensorObservations,
@@ -94,7 +95,7 @@ class TensorEnvironment:
         self.encoder = ObservationEncoder(envs.single_observation_space, observation_keys)
         check_action_space(envs.single_action_space)
         self.action_space = envs.single_action_space
-        mode = getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
+        mode = autoreset_mode(envs)
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ConfigError(
                 f"autoreset mode {mode} is not supported: expected NEXT_STEP or SAME_STEP in the "

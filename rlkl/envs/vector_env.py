@@ -20,6 +20,7 @@ from rlkl.envs.infos import info_rows
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder, Observations, all_finite
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.snapshots import set_state, state_of
+from rlkl.envs.spaces import autoreset_mode
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import described, one_line
 
@@ -96,8 +97,7 @@ class VectorEnvironment:
         self.attributes: dict[str, Any] = {}
         self.ranks = 1
         self._seeding = seeding
-        # ALE overwrites the mode in a dict that all classes share; its attribute is right.
-        mode = getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
+        mode = autoreset_mode(envs)
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ConfigError(
                 f"autoreset mode {mode} is not supported: expected NEXT_STEP or SAME_STEP in the "
