@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import HumanRendering
 
@@ -23,7 +24,7 @@ from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.single_env import makers
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.envs.tensor_env import TensorEnvironment
-from rlkl.envs.tensor_make import TORCH_TASKS, check_tensor_backend, make_tensor_envs
+from rlkl.envs.tensor_make import TORCH_TASKS, make_tensor_envs
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.envs.wrappers import check_form, found_wrappers, is_video, time_limits, without_videos
 from rlkl.utils.errors import ConfigError
@@ -96,12 +97,24 @@ def make_training_env(
     """
     if config.backend != "tensor":
         return make_vector_env(_with_faster_backend(config), info_keys)
-    envs = _make_tensors(config, device)
+    choose_backend(config)
+    with _config_errors(config, "tensor"):
+        kwargs = _with_tuples(config, "tensor").kwargs
+        envs = make_tensor_envs(config.id, config.num_envs, kwargs, device)
+    keys = tuple(config.observation_keys)
+    with _closed_if_unsupported(envs, config.id):
+        return TensorEnvironment(envs, device, config.id, keys, info_keys)
+
+
+@contextmanager
+def _closed_if_unsupported(
+    envs: gym.vector.VectorEnv[Any, Any, Any], env_id: str
+) -> Iterator[None]:
     try:
-        return TensorEnvironment(envs, device, config.id, tuple(config.observation_keys), info_keys)
+        yield
     except ConfigError as error:
         envs.close()
-        raise ConfigError(f"env.id={config.id}: {error}") from error
+        raise ConfigError(f"env.id={env_id}: {error}") from error
 
 
 def _with_faster_backend(config: EnvConfig) -> EnvConfig:
@@ -109,18 +122,9 @@ def _with_faster_backend(config: EnvConfig) -> EnvConfig:
         return config
     if any(is_video(wrapper) for wrapper, _ in found_wrappers(config.wrappers)):
         return replace(config, backend="sync")  # the measurement would write videos
-    tried = _makers(_with_tuples(config, "sync"))
+    tried = makers(_with_tuples(config, "sync"))
     is_faster = is_shared_faster(find_spec(config.id), tried)
     return replace(config, backend="shared" if is_faster else "sync")
-
-
-def _make_tensors(
-    config: EnvConfig, device: torch.device | str
-) -> gym.vector.VectorEnv[Any, Any, Any]:
-    choose_backend(config)
-    config = _with_tuples(config, "tensor")
-    with _config_errors(config, "tensor"):
-        return make_tensor_envs(config.id, config.num_envs, config.kwargs, device)
 
 
 def make_vector_env(config: EnvConfig, info_keys: Sequence[str] = ()) -> VectorEnvironment:
@@ -139,11 +143,8 @@ def make_vector_env(config: EnvConfig, info_keys: Sequence[str] = ()) -> VectorE
     with _config_errors(config, backend):
         envs, seeding = _make(_with_tuples(config, backend), backend, info_keys)
     keys = tuple(config.observation_keys)
-    try:
+    with _closed_if_unsupported(envs, config.id):
         return VectorEnvironment(envs, backend, config.id, keys, seeding, info_keys)
-    except ConfigError as error:
-        envs.close()
-        raise ConfigError(f"env.id={config.id}: {error}") from error
 
 
 def _with_tuples(config: EnvConfig, backend: str) -> EnvConfig:
@@ -204,7 +205,7 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
     with _config_errors(config, "sync"):
         config = _with_tuples(config, "sync")
         config = replace(config, num_envs=1, wrappers=without_videos(config.wrappers))
-        plain = _makers(config)[0]()
+        plain = makers(config)[0]()
         modes = plain.metadata.get("render_modes") or []
         plain.close()
         # Gymnasium can show images in a window.
@@ -215,7 +216,7 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
         shows = render_mode == "human" and "human" not in modes and names_callable(config.id)
         mode = "rgb_array" if shows else render_mode
         rendered = replace(config, kwargs=config.kwargs | {"render_mode": mode})
-        env = _makers(rendered)[0]()
+        env = makers(rendered)[0]()
         return HumanRendering(env) if shows else env
 
 
@@ -251,43 +252,43 @@ def choose_backend(config: EnvConfig) -> str:
         is_native_faster = config.num_envs >= MIN_ENVS_FOR_NATIVE and config.frame_stack == 1
         is_native_faster = is_native_faster and not config.wrappers
         return "ale" if is_atari else "native" if has_native and is_native_faster else "sync"
-    _check_requested(config, is_atari=is_atari, has_native=has_native)
-    if backend == "tensor":
-        check_tensor_backend(config.id, spec.vector_entry_point is not None, config.frame_stack)
+    if why := _why_not(config, spec, has_native=has_native):
+        raise ConfigError(f"env.backend={backend}: {why}")
     return backend
 
 
-def _check_requested(config: EnvConfig, *, is_atari: bool, has_native: bool) -> None:
-    """Raise ConfigError if the environment has not the form that the requested backend steps."""
-    backend = config.backend
+def _why_not(config: EnvConfig, spec: EnvSpec, *, has_native: bool) -> str:
+    """Return why an environment lacks what the requested backend steps; empty if it does not."""
+    backend, stacks, is_atari = config.backend, config.frame_stack > 1, spec.namespace == "ALE"
     if is_atari and backend in ("sync", "shared", "async", "tensor"):
-        raise ConfigError(
-            f"env.backend={backend}: Atari games run in ALE's own vector environment, "
-            "with the usual preprocessing; use env.backend=auto"
+        return (
+            "Atari games run in ALE's own vector environment, with the usual preprocessing; use "
+            "env.backend=auto"
         )
     if backend == "native" and not has_native:
-        instead = "env.backend=ale" if is_atari else "env.backend=sync"
-        raise ConfigError(f"env.backend=native: {config.id} has no vectorised form; use {instead}")
-    if backend == "native" and config.frame_stack > 1:
-        raise ConfigError(
-            f"env.backend=native: the vectorised form of {config.id} does not stack frames; "
-            "use env.backend=sync or env.frame_stack=1"
+        instead = "ale" if is_atari else "sync"
+        return f"{config.id} has no vectorised form; use env.backend={instead}"
+    if backend == "native" and stacks:
+        return (
+            f"the vectorised form of {config.id} does not stack frames; use env.backend=sync or "
+            "env.frame_stack=1"
         )
     if backend == "ale" and not is_atari:
-        raise ConfigError(
-            f"env.backend=ale: {config.id} is not an Atari game of ALE (ALE/Pong-v5 is); "
-            "use env.backend=auto"
+        return f"{config.id} is not an Atari game of ALE (ALE/Pong-v5 is); use env.backend=auto"
+    if backend == "tensor" and not (config.id in TORCH_TASKS or spec.vector_entry_point):
+        return (
+            f"{config.id} has no form that returns tensors; expected {', '.join(TORCH_TASKS)}, or "
+            "an id with a vector_entry_point"
         )
+    if backend == "tensor" and stacks:
+        return "frames are not stacked; use env.frame_stack=1 or another backend"
+    return ""
 
 
 def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
     kwargs = defaults | config.kwargs
     mode = "vector_entry_point"
     return gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **kwargs)
-
-
-def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
-    return makers(find_spec(config.id), config)
 
 
 def episode_limit(config: EnvConfig) -> int:
@@ -314,15 +315,15 @@ def _make(
         shape = config.num_envs, config.frame_stack
         return EnvPoolVectorEnv(config.id, *shape, config.kwargs, info_keys), list
     if backend == "sync":
-        return SyncVectorEnv(_makers(config), info_keys), list
+        return SyncVectorEnv(makers(config), info_keys), list
     with children_ignore_signals():
         if backend == "shared":
-            return SharedMemoryVectorEnv(_makers(config), info_keys=info_keys), list
+            return SharedMemoryVectorEnv(makers(config), info_keys=info_keys), list
         return _make_async(config), list
 
 
 def _make_async(config: EnvConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
-    make = partial(AsyncVectorEnv, _makers(config), autoreset_mode=AutoresetMode.SAME_STEP)
+    make = partial(AsyncVectorEnv, makers(config), autoreset_mode=AutoresetMode.SAME_STEP)
     try:
         return make()
     except ValueError as error:

@@ -5,20 +5,20 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.envs.checks import EnvChecker
+from rlkl.envs.ids import find_spec
 from rlkl.envs.spaces import FLAT, leaves
 from rlkl.envs.wrappers import Wrapper, found_wrappers, is_video
 
 
-def makers(spec: EnvSpec, config: Any) -> list[Callable[[], gym.Env[Any, Any]]]:
+def makers(config: Any) -> list[Callable[[], gym.Env[Any, Any]]]:
     """Return N functions that make a sub-environment of an `EnvConfig` each, in any process.
 
     Another process may not have the id of the environment, so they have its spec.
     """
-    found = found_wrappers(config.wrappers)
+    spec, found = find_spec(config.id), found_wrappers(config.wrappers)
     others = [pair for pair in found if not is_video(pair[0])]
     stacks = config.frame_stack > 1
     keeps = stacks or config.backend == "async"  # Gymnasium's worker, during the next reset

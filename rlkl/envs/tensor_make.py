@@ -32,33 +32,14 @@ def make_tensor_envs(
     Raises:
         ConfigError: the device has no float64.
     """
-    task: Any = TORCH_TASKS.get(env_id)
     if torch.device(device).type == "mps":
         raise ConfigError(
             "env.backend=tensor needs float64, which device=mps does not have; use device=cpu"
         )
-    if task is not None:
-        envs: gym.vector.VectorEnv[Any, Any, Any] = task(num_envs, device, **kwargs)
-        return envs
+    if env_id in TORCH_TASKS:
+        return TORCH_TASKS[env_id](num_envs, device, **kwargs)
     # Gymnasium warns of its own Pendulum in JAX, which declares no autoreset mode;
     # `TensorEnvironment` checks the mode of what is used.
     with quiet():
         envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
     return from_gymnasium(envs) if hasattr(envs, "func_env") else envs
-
-
-def check_tensor_backend(env_id: str, has_vector_form: bool, frame_stack: int) -> None:
-    """Check that `env.backend=tensor` can make an environment.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    if env_id not in TORCH_TASKS and not has_vector_form:
-        raise ConfigError(
-            f"env.backend=tensor: {env_id} has no form that returns tensors; expected "
-            f"{', '.join(TORCH_TASKS)}, or an id with a vector_entry_point"
-        )
-    if frame_stack > 1:
-        raise ConfigError(
-            "env.backend=tensor: frames are not stacked; use env.frame_stack=1 or another backend"
-        )
