@@ -10,7 +10,6 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from rlkl.envs.spaces import FLAT, FLOAT32_MAX, Leaf, leaves
-from rlkl.numerics.normalization import ObservationNormalizer
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import nearest
 
@@ -226,10 +225,10 @@ class ObservationEncoder:
 
 
 def normalized(
-    observations: Observations, normalizer: ObservationNormalizer | None
-) -> Observations:
-    """Return observations with normalized vectors; unchanged without a normalizer."""
-    if normalizer is None:
+    observations: dict[str, Any], normalizer: Callable[[Any], Any] | None
+) -> dict[str, Any]:
+    """Return observations with normalized vectors; unchanged without a normalizer or vectors."""
+    if normalizer is None or VECTOR not in observations:
         return observations
     return observations | {VECTOR: normalizer(observations[VECTOR])}
 

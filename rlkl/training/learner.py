@@ -21,8 +21,8 @@ from rlkl.models.policy_description import describe_policy
 from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.make import (
     BatchMaker,
+    collector_for,
     for_arrays,
-    make_collector,
     make_normalizer,
     make_reward_scaler,
 )
@@ -122,7 +122,7 @@ class Learner:
         self.guard = NonfiniteGuard(
             self.engine, learners, config.algo.ratio_bounds, config.max_bad_updates
         )
-        self.collector = make_collector(
+        self.collector = collector_for(envs)(
             envs,
             self.engine,
             config.rollout_steps,
