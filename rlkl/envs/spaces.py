@@ -50,6 +50,11 @@ class Leaf:
         """Return whether the key names this leaf or a space that contains it."""
         return f"{self.name}/".startswith(f"{key}/")
 
+    @cached_property
+    def is_array(self) -> bool:
+        """Whether its elements are one array each."""
+        return isinstance(self.space, FLAT)
+
     @property
     def is_image(self) -> bool:
         """Whether it is bytes in two or more dimensions."""
