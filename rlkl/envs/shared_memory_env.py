@@ -83,7 +83,7 @@ class SharedMemoryVectorEnv(SameStepVectorEnv):
         size = CACHE_LINE + sum(map(bytes_of, layout))
         memory = multiprocessing.get_context().RawArray(ctypes.c_byte, size)
         flags, *arrays = arrays_in(memory, layout)
-        own.arrays = [array[self._spans[0]] for array in arrays]
+        own.share([array[self._spans[0]] for array in arrays])
         self._actions, self._results, observations = arrays[0], arrays[1:4], iter(arrays[4:])
         self._flags = [memoryview(row) for row in flags]
         # Of each leaf; None if no array can hold it.

@@ -104,7 +104,7 @@ def run_worker(
                 reply = None
                 if part is None:
                     part = Part(makers.fn, info_keys)
-                    part.arrays = [array[span] for array in arrays]
+                    part.share([array[span] for array in arrays])
                 else:
                     reply = request(part)
                 payload = ForkingPickler.dumps(reply)
@@ -142,12 +142,13 @@ def _wait(flags: memoryview, answered: int, pipe: Connection) -> None:
 
 
 class Part(SyncVectorEnv):
-    """The sub-environments of one process, whose results go to the shared memory.
+    """The sub-environments of one process, whose results go to the shared memory."""
 
-    `arrays` are their rows of the actions, results and observations there.
-    """
-
-    arrays: Sequence[Any]
+    def share(self, arrays: Sequence[Any]) -> None:
+        """Set their rows of the actions, results and observations in shared memory."""
+        self._actions, *self._results = arrays[:4]
+        flat = [leaf for leaf in self._leaves if leaf.is_array]
+        self._shared = list(zip(flat, arrays[4:], strict=True))
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
         """Reset all sub-environments; return the infos, None for an empty dict."""
@@ -155,9 +156,9 @@ class Part(SyncVectorEnv):
 
     def step(self, actions: Any = None) -> Any:
         """Step with the given actions, or those in shared memory; return as `reset`."""
-        shared_actions, *shared_results = self.arrays[:4]
-        observations, *results, infos = super().step(shared_actions if actions is None else actions)
-        for buffer, rows in zip(shared_results, results, strict=True):
+        given = self._actions if actions is None else actions
+        observations, *results, infos = super().step(given)
+        for buffer, rows in zip(self._results, results, strict=True):
             buffer[...] = rows
         return self._written(observations, infos)
 
@@ -170,10 +171,8 @@ class Part(SyncVectorEnv):
         set_state(self, pickle.loads(states))
 
     def _written(self, observations: Any, infos: dict[str, Any]) -> dict[str, Any] | None:
-        arrays = iter(self.arrays[4:])
-        for leaf in self._leaves:
-            if leaf.is_array:
-                next(arrays)[...] = leaf.select(observations)
+        for leaf, buffer in self._shared:
+            buffer[...] = leaf.select(observations)
         if "final_obs" in infos:
             infos["final_obs"] = [
                 None if final is None else self._only_arrays(final) for final in infos["final_obs"]
