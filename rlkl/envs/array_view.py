@@ -9,7 +9,7 @@ from gymnasium.vector.utils import iterate
 from torch import Tensor
 
 from rlkl.envs.spaces import autoreset_mode
-from rlkl.envs.tensor_spaces import actions_like, as_tensor, first_array
+from rlkl.envs.tensor_spaces import actions_like, as_tensor
 
 
 class ArrayView(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
@@ -30,7 +30,7 @@ class ArrayView(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments."""
         observations, _ = self.env.reset(seed=seed, options=options)
-        self._actions = actions_like(first_array(observations))
+        self._actions = actions_like(observations)
         return self._array(observations), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

@@ -10,18 +10,13 @@ from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import ConfigError
 
 
-def no_single_envs(backend: str) -> ConfigError:
-    """Return the error of a backend without single sub-environments."""
-    return ConfigError(
-        f"env.backend={backend} has no single sub-environments with attributes to read or set; use "
-        "env.backend=sync"
-    )
-
-
 def check_backend(envs: Any, backend: str) -> None:
     """Raise ConfigError unless there are single sub-environments."""
     if not isinstance(envs, SyncVectorEnv | SharedMemoryVectorEnv | AsyncVectorEnv):
-        raise no_single_envs(backend)
+        raise ConfigError(
+            f"env.backend={backend} has no single sub-environments with attributes to read or set; "
+            "use env.backend=sync"
+        )
 
 
 def set_attributes(envs: Any, attributes: dict[str, Any] | None) -> None:

@@ -19,14 +19,14 @@ from rlkl.envs.array_view import ArrayView
 from rlkl.envs.backend_probe import is_shared_faster
 from rlkl.envs.envpool_env import EnvPoolVectorEnv
 from rlkl.envs.ids import find_spec
-from rlkl.envs.own import is_instance, name_of, names_callable
+from rlkl.envs.own import GIVEN, name_of, names_callable
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.single_env import makers
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.envs.tensor_env import TensorEnvironment
 from rlkl.envs.tensor_make import TORCH_TASKS, make_tensor_envs
 from rlkl.envs.vector_env import VectorEnvironment
-from rlkl.envs.wrappers import check_form, found_wrappers, is_video, time_limits, without_videos
+from rlkl.envs.wrappers import check_form, found_wrappers, is_video, without_videos
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.signals import children_ignore_signals
@@ -77,7 +77,7 @@ class EnvConfig:
         check_choice("env.backend", self.backend, BACKENDS)
         check_range("env.frame_stack", self.frame_stack, at_least=1, at_most=1024)
         check_form(self.wrappers)
-        if is_instance(self.id) and self.num_envs > 1:
+        if isinstance(GIVEN.get(self.id), gym.Env) and self.num_envs > 1:
             raise ConfigError(
                 f"env.num_envs={self.num_envs}: env.id={self.id} is one environment; use "
                 "env.num_envs=1, or pass a callable that makes one"
@@ -295,7 +295,9 @@ def episode_limit(config: EnvConfig) -> int:
     """Return the time limit of an episode in environment steps; 0 if there is none."""
     registered = gym.registry.get(config.id.rpartition(":")[2])
     own = config.kwargs.get("max_episode_steps") or (registered and registered.max_episode_steps)
-    return min((limit for limit in (own, *time_limits(config.wrappers)) if limit), default=0)
+    found, time_limit = found_wrappers(config.wrappers), gym.wrappers.TimeLimit
+    limits = [kwargs["max_episode_steps"] for kind, kwargs in found if kind is time_limit]
+    return min((limit for limit in (own, *limits) if limit), default=0)
 
 
 def _make(

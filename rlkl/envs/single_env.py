@@ -9,7 +9,7 @@ from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.envs.checks import EnvChecker
 from rlkl.envs.ids import find_spec
-from rlkl.envs.spaces import FLAT, leaves
+from rlkl.envs.spaces import leaves
 from rlkl.envs.wrappers import Wrapper, found_wrappers, is_video
 
 
@@ -44,7 +44,7 @@ def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, 
     """Drop the unused parts of observations, if any of them cannot be stacked."""
     space: Any = env.observation_space
     used = {key.partition("/")[0] for key in keys}
-    unstackable = [leaf for leaf in leaves(space) if not isinstance(leaf.space, FLAT)]
+    unstackable = [leaf for leaf in leaves(space) if not leaf.is_array]
     if not used or not any(str(leaf.path[0]) not in used for leaf in unstackable if leaf.path):
         return env
     if isinstance(space, gym.spaces.Tuple):

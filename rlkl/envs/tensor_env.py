@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlkl.envs.actions import check_action_space
-from rlkl.envs.attributes import no_single_envs
+from rlkl.envs.attributes import check_backend
 from rlkl.envs.checks import MASK_ALIAS, reported_close
 from rlkl.envs.infos import tensor_info_rows
 from rlkl.envs.observations import ACTION_MASK, ObservationEncoder
@@ -20,7 +20,6 @@ from rlkl.envs.tensor_spaces import (
     TensorObservations,
     actions_like,
     as_tensor,
-    first_array,
 )
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import described
@@ -126,7 +125,7 @@ class TensorEnvironment:
             if any(key in infos for key in (ACTION_MASK, MASK_ALIAS)):
                 raise BrokenEnvironmentError(f"{self.where}: {_NO_MASKS}")
             encoded = self._encode(observations)
-            self._actions = actions_like(first_array(observations))
+            self._actions = actions_like(observations)
         except BrokenEnvironmentError:
             self.close()
             raise
@@ -218,7 +217,7 @@ class TensorEnvironment:
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Raise ConfigError: the tensors of all sub-environments are one environment's."""
-        raise no_single_envs("tensor")
+        check_backend(self._envs, "tensor")
 
     get_attr = set_attr = call
 
