@@ -23,7 +23,6 @@ class ArrayView(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     ) -> None:
         super().__init__(envs)
         self.device = torch.device(device)
-        self._actions = actions_like(torch.empty(0))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -27,6 +27,14 @@ class BaseEnvironment(ABC, Generic[Seen, Made]):
     An exception in an environment or undeclared data raises `BrokenEnvironmentError`, after which
     the environments are closed.
 
+    Args:
+        envs: a vector environment with NEXT_STEP or SAME_STEP autoreset.
+        name: of the environment, for messages.
+        observation_keys: the parts of a Dict or Tuple to use; none for all.
+        info_keys: numbers in infos, for each sub-environment, that steps have.
+        seeding: from the seeds of the sub-environments to the form that `envs.reset` takes.
+        flags: from N flags to the kind of array that steps have.
+
     Attributes:
         encoder: of observations, as arrays.
         action_space: of one sub-environment.

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,10 @@ def substitute(recorded: str, made_by: Any) -> None:
 def _places(module: str) -> Iterator[str]:
     """Yield the files and folders that importing a module would read, without importing it."""
     first, *rest = module.split(".")
-    spec = _spec_of(first)
+    try:
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # a loaded module without a spec, such as `__main__`
+        return
     for part in rest:
         if spec is None:
             return
@@ -207,16 +210,6 @@ def _places(module: str) -> Iterator[str]:
         spec = PathFinder.find_spec(part, path)  # by its last name, so that no parent is imported
     if spec is not None:
         yield from [spec.origin] if spec.origin else spec.submodule_search_locations or []
-
-
-def _spec_of(name: str) -> ModuleSpec | None:
-    if name in sys.modules:
-        return sys.modules[name].__spec__
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
-        if spec is not None:
-            return spec
-    return None
 
 
 def _lies_in(place: str, folder: Path) -> bool:

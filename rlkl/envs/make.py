@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import gymnasium as gym
@@ -17,14 +18,16 @@ from gymnasium.wrappers import HumanRendering
 from rlkl.envs.arguments import unknown_argument, with_tuples
 from rlkl.envs.array_view import ArrayView
 from rlkl.envs.backend_probe import is_shared_faster
+from rlkl.envs.checks import quiet
 from rlkl.envs.envpool_env import EnvPoolVectorEnv
 from rlkl.envs.ids import find_spec
+from rlkl.envs.jax_env import from_gymnasium
 from rlkl.envs.own import GIVEN, name_of, names_callable
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.single_env import makers
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.envs.tensor_env import TensorEnvironment
-from rlkl.envs.tensor_make import TORCH_TASKS, make_tensor_envs
+from rlkl.envs.torch_tasks import TORCH_TASKS
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.envs.wrappers import check_form, found_wrappers, is_video, without_videos
 from rlkl.utils.errors import ConfigError
@@ -99,17 +102,14 @@ def make_training_env(
         return make_vector_env(_with_faster_backend(config), info_keys)
     choose_backend(config)
     with _config_errors(config, "tensor"):
-        kwargs = _with_tuples(config, "tensor").kwargs
-        envs = make_tensor_envs(config.id, config.num_envs, kwargs, device)
+        envs = _make_tensors(_with_tuples(config, "tensor"), device)
     keys = tuple(config.observation_keys)
     with _closed_if_unsupported(envs, config.id):
         return TensorEnvironment(envs, device, config.id, keys, info_keys)
 
 
 @contextmanager
-def _closed_if_unsupported(
-    envs: gym.vector.VectorEnv[Any, Any, Any], env_id: str
-) -> Iterator[None]:
+def _closed_if_unsupported(envs: Any, env_id: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
@@ -122,8 +122,7 @@ def _with_faster_backend(config: EnvConfig) -> EnvConfig:
         return config
     if any(is_video(wrapper) for wrapper, _ in found_wrappers(config.wrappers)):
         return replace(config, backend="sync")  # the measurement would write videos
-    tried = makers(_with_tuples(config, "sync"))
-    is_faster = is_shared_faster(find_spec(config.id), tried)
+    is_faster = is_shared_faster(find_spec(config.id), makers(_with_tuples(config, "sync")))
     return replace(config, backend="shared" if is_faster else "sync")
 
 
@@ -266,8 +265,8 @@ def _why_not(config: EnvConfig, spec: EnvSpec, *, has_native: bool) -> str:
             "env.backend=auto"
         )
     if backend == "native" and not has_native:
-        instead = "ale" if is_atari else "sync"
-        return f"{config.id} has no vectorised form; use env.backend={instead}"
+        instead = "env.backend=ale" if is_atari else "env.backend=sync"
+        return f"{config.id} has no vectorised form; use {instead}"
     if backend == "native" and stacks:
         return (
             f"the vectorised form of {config.id} does not stack frames; use env.backend=sync or "
@@ -291,6 +290,23 @@ def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv
     return gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **kwargs)
 
 
+def _make_tensors(
+    config: EnvConfig, device: torch.device | str
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Make environments of tensors: rlkl's own on the device, or the vector form of the id."""
+    if torch.device(device).type == "mps":
+        raise ConfigError(
+            "env.backend=tensor needs float64, which device=mps does not have; use device=cpu"
+        )
+    if config.id in TORCH_TASKS:
+        return TORCH_TASKS[config.id](config.num_envs, device, **config.kwargs)
+    # Gymnasium warns of its own Pendulum in JAX, which declares no autoreset mode;
+    # `TensorEnvironment` checks the mode of what is used.
+    with quiet():
+        envs = _make_vectorized(config)
+    return from_gymnasium(envs) if hasattr(envs, "func_env") else envs
+
+
 def episode_limit(config: EnvConfig) -> int:
     """Return the time limit of an episode in environment steps; 0 if there is none."""
     registered = gym.registry.get(config.id.rpartition(":")[2])
@@ -305,10 +321,9 @@ def _make(
 ) -> tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]:
     """Return the environments, and the conversion of N seeds for their reset."""
     if backend == "native":
-        return _make_vectorized(config), lambda seeds: seeds[0]
+        return _make_vectorized(config), itemgetter(0)
     if backend == "tensor":
-        view = ArrayView(make_tensor_envs(config.id, config.num_envs, config.kwargs, "cpu"))
-        return view, lambda seeds: seeds[0]
+        return ArrayView(_make_tensors(config, "cpu")), itemgetter(0)
     if backend == "ale":
         # The trainer clips rewards (clip_rewards), so that it can report the raw ones.
         stack = config.frame_stack

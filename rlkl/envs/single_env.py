@@ -47,6 +47,5 @@ def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, 
     unstackable = [leaf for leaf in leaves(space) if not leaf.is_array]
     if not used or not any(str(leaf.path[0]) not in used for leaf in unstackable if leaf.path):
         return env
-    if isinstance(space, gym.spaces.Tuple):
-        return FilterObservation(env, [i for i in range(len(space)) if str(i) in used])
-    return FilterObservation(env, [key for key in space if key in used])
+    parts = range(len(space)) if isinstance(space, gym.spaces.Tuple) else space
+    return FilterObservation(env, [part for part in parts if str(part) in used])

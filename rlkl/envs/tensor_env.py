@@ -14,31 +14,19 @@ from rlkl.envs.base_env import BaseEnvironment
 from rlkl.envs.checks import MASK_ALIAS
 from rlkl.envs.infos import tensor_info_rows
 from rlkl.envs.observations import ACTION_MASK
-from rlkl.envs.tensor_spaces import (
-    TensorEncoder,
-    TensorObservations,
-    actions_like,
-    as_tensor,
-)
+from rlkl.envs.tensor_spaces import TensorEncoder, TensorObservations, actions_like, as_tensor
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
 _NO_MASKS = "env.backend=tensor does not support action masks"
 
 
 class TensorStep(NamedTuple):
-    """One step of N sub-environments; like `vector_env.Step`, with rows that are masked.
+    """One step of N sub-environments: tensors with the meaning of those in `vector_env.Step`.
 
     Attributes:
-        observations: what the policy sees next.
-        rewards: float64, `[N]`.
-        terminated: where the episode ended in a terminal state, `[N]`.
-        truncated: where the episode was truncated, `[N]`.
-        is_transition: False for an autoreset step, `[N]`.
-        begins: where `observations` are the first of an episode, `[N]`.
         final_observations: N rows, the last observations where an episode ended; other rows mean
             nothing. None with NEXT_STEP autoreset, where `observations` show them.
-        infos: numbers in the infos of this step, float64 `[N, number of info_keys]`; None without
-            keys.
+        rewards, infos: float64.
     """
 
     observations: TensorObservations
@@ -55,15 +43,8 @@ class TensorEnvironment(BaseEnvironment[TensorObservations, TensorStep]):
     """Steps N sub-environments that return tensors or arrays with DLPack; see `BaseEnvironment`.
 
     Shapes are checked in every step. Numbers are not: the collector checks them once a rollout.
-    The first seed is that of all sub-environments.
-
-    Args:
-        envs: a vector environment with NEXT_STEP or SAME_STEP autoreset. With SAME_STEP, its infos
-            have `final_obs`: an observation of N rows.
-        device: where the tensors go.
-        name: of the environment, for messages.
-        observation_keys: the parts of a Dict or Tuple to use; none for all.
-        info_keys: numbers in infos, tensors `[N]`, that `TensorStep.infos` has.
+    The first seed is that of all sub-environments. With SAME_STEP autoreset, the infos of `envs`
+    have `final_obs`: an observation of N rows. The tensors go to `device`.
     """
 
     backend = "tensor"

@@ -58,8 +58,7 @@ class VectorEnvironment(BaseEnvironment[Observations, Step]):
     """Steps N sub-environments with any backend; see `BaseEnvironment`.
 
     Without `observation_keys` it uses all parts of a Dict or Tuple, but a part `action_mask` is an
-    action mask, as in PettingZoo. `seeding` converts the seeds of the sub-environments to the form
-    that `envs.reset` takes. `info_keys` are the numbers in infos that `Step.infos` has.
+    action mask, as in PettingZoo.
 
     Attributes:
         shows_masks: whether the environment has action masks; known after the first reset.
