@@ -46,6 +46,7 @@ class BaseEnvironment(ABC, Generic[Seen, Made]):
         ConfigError: for an unsupported space or autoreset mode.
     """
 
+    backend: str
     _calling: Callable[[], AbstractContextManager[None]] = nullcontext
     _instead_of_mode = ""
 
@@ -116,6 +117,17 @@ class BaseEnvironment(ABC, Generic[Seen, Made]):
     def _reason(self, error: BaseException) -> str:
         return described(error)
 
+    @abstractmethod
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of each sub-environment."""
+
+    def restore_attributes(self, attributes: dict[str, Any] | None) -> None:
+        """Set the attributes that `set_attr` of other environments has set."""
+        for name, values in (attributes or {}).items():
+            # Older checkpoints have a list where one value was set.
+            is_one = isinstance(values, list) and len(set(map(str, values))) == 1
+            self.set_attr(name, values[0] if self.ranks > 1 and is_one else values)
+
     def state(self) -> dict[str, Any] | None:
         """Return the state of all sub-environments as plain data; None if it cannot be read."""
         try:
@@ -133,6 +145,12 @@ class BaseEnvironment(ABC, Generic[Seen, Made]):
         except BrokenEnvironmentError as error:
             raise BrokenEnvironmentError(f"{self.where}: {error}") from error
         self._ended = self._flags(state["ended"])
+
+    def _no_single_envs(self) -> ConfigError:
+        return ConfigError(
+            f"env.backend={self.backend} has no single sub-environments with attributes to read or "
+            "set; use env.backend=sync"
+        )
 
     def close(self) -> None:
         """Close the environments; exceptions are only reported."""

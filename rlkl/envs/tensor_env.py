@@ -9,7 +9,6 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from rlkl.envs.attributes import check_backend
 from rlkl.envs.base_env import BaseEnvironment
 from rlkl.envs.checks import MASK_ALIAS
 from rlkl.envs.infos import tensor_info_rows
@@ -112,6 +111,6 @@ class TensorEnvironment(BaseEnvironment[TensorObservations, TensorStep]):
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Raise ConfigError: the tensors of all sub-environments are one environment's."""
-        check_backend(self._envs, "tensor")
+        raise self._no_single_envs()
 
     get_attr = set_attr = call

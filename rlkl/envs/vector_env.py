@@ -13,13 +13,14 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 from numpy.typing import NDArray
 
-from rlkl.envs import attributes
 from rlkl.envs.actions import mask_rows
 from rlkl.envs.base_env import BaseEnvironment
 from rlkl.envs.checks import MASK_ALIAS, quiet, reported_close
 from rlkl.envs.infos import info_rows
 from rlkl.envs.observations import ACTION_MASK, Observations, all_finite
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
+from rlkl.envs.snapshots import NotPlainError, packed
+from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import described, one_line
 
@@ -182,9 +183,32 @@ class VectorEnvironment(BaseEnvironment[Observations, Step]):
             ConfigError: there is no such attribute, the values do not fit, or the backend has no
                 single sub-environments.
         """
-        found = attributes.as_list(name, values, self.num_envs, self.ranks)
+        found = self._as_list(name, values)
         self._on_each(name, "set_attr", name, found)
         self.attributes[name] = found if isinstance(values, list | tuple) else values
+
+    def _as_list(self, name: str, values: Any) -> list[Any]:
+        """Return one value for each sub-environment, from one for all or a list of N."""
+        where, is_list = f"set_attr({name!r}, ...)", isinstance(values, list | tuple)
+        if self.ranks > 1 and is_list:
+            raise ConfigError(
+                f"{where}: got a list, but the sub-environments are split among {self.ranks} "
+                "ranks; expected one value for all, set on every rank"
+            )
+        found = list(values) if is_list else [values] * self.num_envs
+        if len(found) != self.num_envs:
+            raise ConfigError(
+                f"{where}: got {len(found)} values for {self.num_envs} sub-environments; expected "
+                "one value for all, or a list of one for each"
+            )
+        try:
+            packed(found)
+        except NotPlainError as error:
+            raise ConfigError(
+                f"{where}: got {error}; expected numbers, texts, arrays and tensors, and lists, "
+                "tuples and dicts of them, which a checkpoint can hold"
+            ) from None
+        return found
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Call a method of each sub-environment; return the results."""
@@ -192,7 +216,8 @@ class VectorEnvironment(BaseEnvironment[Observations, Step]):
 
     def _on_each(self, name: str, method: str, *args: Any, **kwargs: Any) -> Any:
         """Check that each sub-environment has an attribute, and do something with it."""
-        attributes.check_backend(self._envs, self.backend)
+        if not isinstance(self._envs, SyncVectorEnv | SharedMemoryVectorEnv | AsyncVectorEnv):
+            raise self._no_single_envs()
         try:
             if all(self._call("call", self._envs.call, "has_wrapper_attr", name)):
                 return self._call(method, getattr(self._envs, method), *args, **kwargs)
@@ -237,9 +262,7 @@ class VectorEnvironment(BaseEnvironment[Observations, Step]):
             envs.end_processes()
         if not isinstance(envs, AsyncVectorEnv):
             return
-        for process in envs.processes:
-            process.kill()
-            process.join()
+        _kill(os.getpid(), envs.processes)
         for pipe in envs.parent_pipes:
             if pipe is not None:
                 pipe.close()
