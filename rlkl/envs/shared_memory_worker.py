@@ -123,7 +123,6 @@ def run_worker(
 
 
 def _wait(flags: memoryview, answered: int, pipe: Connection) -> None:
-    """Wait for the next request."""
     spins, since = 0, 0.0
     while flags[REQUESTED] == answered:
         spins += 1

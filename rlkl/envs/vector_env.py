@@ -243,7 +243,6 @@ class VectorEnvironment(BaseEnvironment[Observations, Step]):
         self._end_processes()
 
     def _close_async(self, envs: AsyncVectorEnv) -> None:
-        """Ask the processes to end, and wait."""
         if envs.closed:
             return
         for pipe in envs.parent_pipes:

@@ -105,13 +105,8 @@ class TensorCollector(BaseCollector):
     ) -> tuple[tuple[Episode, ...], int]:
         """Read what the CPU needs of a rollout, in one transfer from the device.
 
-        Args:
-            rows: what each step recorded, `[T, N, ...]`.
-            broken: whether rewards and observations of a sub-environment are broken, `[2, N]`.
-            *sums: returns and lengths so far of the episodes in progress, `[T, N]`.
-
-        Returns:
-            The episodes that ended, and the number of transitions.
+        `sums` are returns and lengths so far of the episodes in progress, `[T, N]`. The episodes
+        that ended and the number of transitions are returned.
 
         Raises:
             BrokenEnvironmentError: a reward or an observation is not finite.
