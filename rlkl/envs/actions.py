@@ -23,7 +23,7 @@ from rlkl.numerics.distributions import (
 )
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
-BOX_DISTRIBUTIONS = ("gaussian", "tanh_gaussian", "beta")
+BOX_DISTRIBUTIONS = {"gaussian": DiagonalGaussian, "tanh_gaussian": TanhGaussian, "beta": Beta}
 
 
 class ActionDecoder:
@@ -80,8 +80,7 @@ class ActionDecoder:
         elif isinstance(space, MultiBinary):
             self.family, self.parameter_size = Bernoulli, math.prod(self._shape)
         else:
-            families = (DiagonalGaussian, TanhGaussian, Beta)
-            self.family = dict(zip(BOX_DISTRIBUTIONS, families, strict=True))[box_distribution]
+            self.family = BOX_DISTRIBUTIONS[box_distribution]
             self.parameter_size = 2 * math.prod(self._shape)
             self._set_bounds(scale, box_distribution)
 

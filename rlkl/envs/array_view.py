@@ -8,10 +8,11 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import iterate
 from torch import Tensor
 
-from rlkl.envs.tensor_spaces import actions_like, as_tensor, first_array
+from rlkl.envs.spaces import autoreset_mode
+from rlkl.envs.tensor_spaces import actions_like, as_tensor
 
 
-class ArrayView(gym.vector.VectorEnv[Any, Any, Any]):
+class ArrayView(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     """Environments of tensors or arrays with DLPack, with results as NumPy arrays.
 
     Every step waits for the device, which is that of the actions.
@@ -20,44 +21,31 @@ class ArrayView(gym.vector.VectorEnv[Any, Any, Any]):
     def __init__(
         self, envs: gym.vector.VectorEnv[Any, Any, Any], device: torch.device | str = "cpu"
     ) -> None:
-        self.envs, self.device = envs, torch.device(device)
-        self.metadata = envs.metadata
-        self.autoreset_mode = getattr(
-            envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode")
-        )
-        self.num_envs = envs.num_envs
-        self.single_observation_space = envs.single_observation_space
-        self.single_action_space = envs.single_action_space
-        self.observation_space = envs.observation_space
-        self.action_space = envs.action_space
-        self._actions = actions_like(torch.empty(0))
+        super().__init__(envs)
+        self.device = torch.device(device)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments."""
-        observations, _ = self.envs.reset(seed=seed, options=options)
-        self._actions = actions_like(first_array(observations))
+        observations, _ = self.env.reset(seed=seed, options=options)
+        self._actions = actions_like(observations)
         return self._array(observations), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all sub-environments."""
         given = self._actions(torch.as_tensor(actions).to(self.device))
-        observations, *results, infos = self.envs.step(given)
+        observations, *results, infos = self.env.step(given)
         rewards, terminated, truncated = (
             self._array(result).reshape(self.num_envs) for result in results
         )
         shown: dict[str, Any] = {}
-        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+        if autoreset_mode(self.env) == AutoresetMode.SAME_STEP:
             ended = terminated | truncated
             rows = iterate(self.observation_space, self._array(infos["final_obs"]))
             finals = [row if end else None for row, end in zip(rows, ended, strict=True)]
             shown = {"_final_obs": ended, "final_obs": finals}
         return self._array(observations), rewards, terminated, truncated, shown
-
-    def close(self, **kwargs: Any) -> None:
-        """Close the environments."""
-        self.envs.close(**kwargs)
 
     def _array(self, values: Any) -> Any:
         if isinstance(values, dict):

@@ -33,9 +33,7 @@ class EnvChecker(gym.Wrapper[Any, Any, Any, Any]):
         self._copy_observations = copy_observations
         # Each leaf with the types that passed so far: can_cast is slow.
         self._leaves = [
-            (leaf, {leaf.dtype})
-            for leaf in leaves(env.observation_space)
-            if isinstance(leaf.space, FLAT)
+            (leaf, {leaf.dtype}) for leaf in leaves(env.observation_space) if leaf.is_array
         ]
         # Of an observation that is one array; no array has a shape of None.
         self._shape, self._types = None, set[np.dtype[Any]]()

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,7 @@ def find_spec(env_id: str) -> EnvSpec:
         make = own.callable_of(env_id)
         assert make is not None
         return own.spec_of_callable(env_id, make)
-    if own.names_callable(env_id) and not own.can_be_found(env_id):
-        raise ConfigError(_lost(env_id))
+    _check_not_lost(env_id)
     import_module_of(env_id)
     for prefix, (registering, extra) in REGISTERING.items():
         if name.startswith(prefix):
@@ -135,8 +134,7 @@ def check_module(env_id: str, run_dir: Path, *, is_confirmed: bool = False) -> s
     """
     if env_id in own.GIVEN:
         return check_place("", "", run_dir)
-    if own.names_callable(env_id) and not own.can_be_found(env_id):
-        raise ConfigError(_lost(env_id))
+    _check_not_lost(env_id)
     if own.names_callable(env_id) and not is_confirmed:
         raise ConfigError(
             f"env.id={env_id} is code that {run_dir} names; it is run only if you name it too: "
@@ -167,11 +165,12 @@ def check_place(module: str, setting: str, run_dir: Path) -> str:
     return f"{setting} imports {module} from {places[-1]}" if places else ""
 
 
-def _lost(env_id: str) -> str:
-    return (
-        f"env.id={env_id} was a callable that cannot be imported by this name; pass it again: "
-        "env=CALLABLE in Python, env.id=module:function on the command line"
-    )
+def _check_not_lost(env_id: str) -> None:
+    if own.names_callable(env_id) and not own.can_be_found(env_id):
+        raise ConfigError(
+            f"env.id={env_id} was a callable that cannot be imported by this name; pass it again: "
+            "env=CALLABLE in Python, env.id=module:function on the command line"
+        )
 
 
 def substitute(recorded: str, made_by: Any) -> None:
@@ -198,7 +197,10 @@ def substitute(recorded: str, made_by: Any) -> None:
 def _places(module: str) -> Iterator[str]:
     """Yield the files and folders that importing a module would read, without importing it."""
     first, *rest = module.split(".")
-    spec = _spec_of(first)
+    try:
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # a loaded module without a spec, such as `__main__`
+        return
     for part in rest:
         if spec is None:
             return
@@ -208,16 +210,6 @@ def _places(module: str) -> Iterator[str]:
         spec = PathFinder.find_spec(part, path)  # by its last name, so that no parent is imported
     if spec is not None:
         yield from [spec.origin] if spec.origin else spec.submodule_search_locations or []
-
-
-def _spec_of(name: str) -> ModuleSpec | None:
-    if name in sys.modules:
-        return sys.modules[name].__spec__
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
-        if spec is not None:
-            return spec
-    return None
 
 
 def _lies_in(place: str, folder: Path) -> bool:
@@ -301,8 +293,8 @@ def _suggestion(module: str, name: str) -> str:
 def _suggestion_of_module(module: str, name: str) -> str:
     ids = [known for known, spec in gym.registry.items() if _is_from(module, spec)]
     found = f"{module} ({getattr(sys.modules[module], '__file__', None) or 'built in'})"
-    if name.isidentifier() and (not ids or own.suggested(f"{module}:{name}")):
-        alike = own.suggested(f"{module}:{name}")
+    alike = own.suggested(module, name)
+    if name.isidentifier() and (not ids or alike):
         return f"{found} has no callable {name!r}{alike}, and registers no such environment"
     if not ids:
         return f"no such environment is registered: {found} registers none"

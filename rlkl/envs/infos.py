@@ -1,5 +1,6 @@
 """Numbers in the infos of environments, as rows of one array."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,8 @@ def info_row(info: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.item() if value.size == 1 else None
-    elif isinstance(value, Tensor):
-        value = value.item() if value.numel() == 1 else None
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        value = value.item() if math.prod(value.shape) == 1 else None
     return float(value) if isinstance(value, bool | int | float) else np.nan
 
 

@@ -1,7 +1,7 @@
 """Step functional JAX environments: Gymnasium's (`phys2d/...`), Brax's and MuJoCo Playground's."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,28 +11,17 @@ from torch import Tensor
 from rlkl.envs.spaces import SameStepVectorEnv
 
 
-class Functions(NamedTuple):
-    """An environment as pure functions of N rows, for `jax.jit`.
-
-    Attributes:
-        initial: N keys to first states, a tree of arrays with N rows each.
-        step: states, actions and N keys to the next states, rewards `[N]`, terminations `[N]` and
-            truncations `[N]`.
-        observe: states and N keys to observations of N rows.
-    """
-
-    initial: Callable[[Any], Any]
-    step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]]
-    observe: Callable[[Any, Any], Any]
-
-
 class JaxVectorEnv(SameStepVectorEnv):
     """N sub-environments in one compiled step, with SAME_STEP autoreset and final observations.
 
     First states are computed for all rows and used where an episode ended, so shapes are constant.
+    The environment is pure functions of N rows, for `jax.jit`.
 
     Args:
-        functions: of the environment.
+        initial: N keys to first states, a tree of arrays with N rows each.
+        step: states, actions and N keys to the next states, rewards `[N]`, terminations `[N]` and
+            truncations `[N]`.
+        observe: states and N keys to observations of N rows.
         num_envs: N.
         max_episode_steps: time limit, in environment steps; 0 for none.
         observation_space: of one sub-environment.
@@ -41,7 +30,9 @@ class JaxVectorEnv(SameStepVectorEnv):
 
     def __init__(
         self,
-        functions: Functions,
+        initial: Callable[[Any], Any],
+        step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]],
+        observe: Callable[[Any, Any], Any],
         num_envs: int,
         max_episode_steps: int,
         observation_space: gym.Space[Any],
@@ -51,7 +42,7 @@ class JaxVectorEnv(SameStepVectorEnv):
 
         super().__init__(num_envs, observation_space, action_space)
         self.max_episode_steps = max_episode_steps
-        self._functions = functions
+        self._initial, self._after, self._observe = initial, step, observe
         self._jax: Any = jax
         self._begin = jax.jit(self._first)
         self._advance = jax.jit(self._advanced)
@@ -61,31 +52,30 @@ class JaxVectorEnv(SameStepVectorEnv):
         """Return first states and observations."""
         random, count = self._jax.random, self.num_envs
         key, first, seen = random.split(key, 3)
-        states = self._functions.initial(random.split(first, count))
+        states = self._initial(random.split(first, count))
         steps = self._jax.numpy.zeros(count, self._jax.numpy.int32)
-        return (states, steps, key), self._functions.observe(states, random.split(seen, count))
+        return (states, steps, key), self._observe(states, random.split(seen, count))
 
     def _advanced(self, carried: Any, actions: Any) -> tuple[Any, Any]:
         """Return what is carried on, and the results of a step."""
         random, jnp, count = self._jax.random, self._jax.numpy, self.num_envs
         states, steps, key = carried
         key, now, first, seen = random.split(key, 4)
-        after, rewards, terminated, truncated = self._functions.step(
-            states, actions, random.split(now, count)
-        )
+        keys = random.split(now, count)
+        after, rewards, terminated, truncated = self._after(states, actions, keys)
         steps = steps + 1
         if self.max_episode_steps:
             truncated = truncated | (steps >= self.max_episode_steps)
         ended = terminated | truncated
-        fresh = self._functions.initial(random.split(first, count))
+        fresh = self._initial(random.split(first, count))
 
         def chosen(first: Any, following: Any) -> Any:
             return jnp.where(ended.reshape(-1, *(1,) * (following.ndim - 1)), first, following)
 
         states = self._jax.tree.map(chosen, fresh, after)
         keys = random.split(seen, count)
-        finals = self._functions.observe(after, keys)
-        shown = self._functions.observe(states, keys)
+        finals = self._observe(after, keys)
+        shown = self._observe(states, keys)
         carried = states, jnp.where(ended, 0, steps), key
         return carried, (shown, rewards, terminated, truncated, finals, ended)
 
@@ -137,9 +127,9 @@ def from_gymnasium(envs: Any) -> JaxVectorEnv:
         rewards = functional.reward(states, actions, after, keys)
         return after, rewards, terminated, terminated & False
 
-    functions = Functions(lambda keys: functional.initial(rng=keys), step, functional.observation)
+    functions = lambda keys: functional.initial(rng=keys), step, functional.observation
     spaces = envs.single_observation_space, envs.single_action_space
-    return JaxVectorEnv(functions, envs.num_envs, envs.time_limit, *spaces)
+    return JaxVectorEnv(*functions, envs.num_envs, envs.time_limit, *spaces)
 
 
 def from_brax(
@@ -169,9 +159,10 @@ def from_brax(
     size = env.observation_size
     size = size[observation_key] if isinstance(size, dict) else size
     shape = (size,) if isinstance(size, int) else tuple(size)
-    functions = Functions(jax.vmap(env.reset), step, lambda states, keys: seen(states))
     return JaxVectorEnv(
-        functions,
+        jax.vmap(env.reset),
+        step,
+        lambda states, keys: seen(states),
         num_envs,
         max_episode_steps,
         gym.spaces.Box(-np.inf, np.inf, shape, np.float32),

@@ -5,27 +5,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import HumanRendering
 
 from rlkl.envs.arguments import unknown_argument, with_tuples
 from rlkl.envs.array_view import ArrayView
 from rlkl.envs.backend_probe import is_shared_faster
+from rlkl.envs.checks import quiet
 from rlkl.envs.envpool_env import EnvPoolVectorEnv
 from rlkl.envs.ids import find_spec
-from rlkl.envs.own import is_instance, name_of, names_callable
+from rlkl.envs.jax_env import from_gymnasium
+from rlkl.envs.own import GIVEN, name_of, names_callable
 from rlkl.envs.shared_memory_env import SharedMemoryVectorEnv
 from rlkl.envs.single_env import makers
 from rlkl.envs.sync_env import SyncVectorEnv
 from rlkl.envs.tensor_env import TensorEnvironment
-from rlkl.envs.tensor_make import TORCH_TASKS, check_tensor_backend, make_tensor_envs
+from rlkl.envs.torch_tasks import TORCH_TASKS
 from rlkl.envs.vector_env import VectorEnvironment
-from rlkl.envs.wrappers import check_form, found_wrappers, is_video, time_limits, without_videos
+from rlkl.envs.wrappers import check_form, found_wrappers, is_video, without_videos
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.signals import children_ignore_signals
@@ -76,7 +80,7 @@ class EnvConfig:
         check_choice("env.backend", self.backend, BACKENDS)
         check_range("env.frame_stack", self.frame_stack, at_least=1, at_most=1024)
         check_form(self.wrappers)
-        if is_instance(self.id) and self.num_envs > 1:
+        if isinstance(GIVEN.get(self.id), gym.Env) and self.num_envs > 1:
             raise ConfigError(
                 f"env.num_envs={self.num_envs}: env.id={self.id} is one environment; use "
                 "env.num_envs=1, or pass a callable that makes one"
@@ -96,12 +100,21 @@ def make_training_env(
     """
     if config.backend != "tensor":
         return make_vector_env(_with_faster_backend(config), info_keys)
-    envs = _make_tensors(config, device)
+    choose_backend(config)
+    with _config_errors(config, "tensor"):
+        envs = _make_tensors(_with_tuples(config, "tensor"), device)
+    keys = tuple(config.observation_keys)
+    with _closed_if_unsupported(envs, config.id):
+        return TensorEnvironment(envs, device, config.id, keys, info_keys)
+
+
+@contextmanager
+def _closed_if_unsupported(envs: Any, env_id: str) -> Iterator[None]:
     try:
-        return TensorEnvironment(envs, device, config.id, tuple(config.observation_keys), info_keys)
+        yield
     except ConfigError as error:
         envs.close()
-        raise ConfigError(f"env.id={config.id}: {error}") from error
+        raise ConfigError(f"env.id={env_id}: {error}") from error
 
 
 def _with_faster_backend(config: EnvConfig) -> EnvConfig:
@@ -109,18 +122,8 @@ def _with_faster_backend(config: EnvConfig) -> EnvConfig:
         return config
     if any(is_video(wrapper) for wrapper, _ in found_wrappers(config.wrappers)):
         return replace(config, backend="sync")  # the measurement would write videos
-    tried = _makers(_with_tuples(config, "sync"))
-    is_faster = is_shared_faster(find_spec(config.id), tried)
+    is_faster = is_shared_faster(find_spec(config.id), makers(_with_tuples(config, "sync")))
     return replace(config, backend="shared" if is_faster else "sync")
-
-
-def _make_tensors(
-    config: EnvConfig, device: torch.device | str
-) -> gym.vector.VectorEnv[Any, Any, Any]:
-    choose_backend(config)
-    config = _with_tuples(config, "tensor")
-    with _config_errors(config, "tensor"):
-        return make_tensor_envs(config.id, config.num_envs, config.kwargs, device)
 
 
 def make_vector_env(config: EnvConfig, info_keys: Sequence[str] = ()) -> VectorEnvironment:
@@ -139,11 +142,8 @@ def make_vector_env(config: EnvConfig, info_keys: Sequence[str] = ()) -> VectorE
     with _config_errors(config, backend):
         envs, seeding = _make(_with_tuples(config, backend), backend, info_keys)
     keys = tuple(config.observation_keys)
-    try:
+    with _closed_if_unsupported(envs, config.id):
         return VectorEnvironment(envs, backend, config.id, keys, seeding, info_keys)
-    except ConfigError as error:
-        envs.close()
-        raise ConfigError(f"env.id={config.id}: {error}") from error
 
 
 def _with_tuples(config: EnvConfig, backend: str) -> EnvConfig:
@@ -204,7 +204,7 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
     with _config_errors(config, "sync"):
         config = _with_tuples(config, "sync")
         config = replace(config, num_envs=1, wrappers=without_videos(config.wrappers))
-        plain = _makers(config)[0]()
+        plain = makers(config)[0]()
         modes = plain.metadata.get("render_modes") or []
         plain.close()
         # Gymnasium can show images in a window.
@@ -215,7 +215,7 @@ def make_rendered_env(config: EnvConfig, render_mode: str) -> gym.Env[Any, Any]:
         shows = render_mode == "human" and "human" not in modes and names_callable(config.id)
         mode = "rgb_array" if shows else render_mode
         rendered = replace(config, kwargs=config.kwargs | {"render_mode": mode})
-        env = _makers(rendered)[0]()
+        env = makers(rendered)[0]()
         return HumanRendering(env) if shows else env
 
 
@@ -251,33 +251,37 @@ def choose_backend(config: EnvConfig) -> str:
         is_native_faster = config.num_envs >= MIN_ENVS_FOR_NATIVE and config.frame_stack == 1
         is_native_faster = is_native_faster and not config.wrappers
         return "ale" if is_atari else "native" if has_native and is_native_faster else "sync"
-    _check_requested(config, is_atari=is_atari, has_native=has_native)
-    if backend == "tensor":
-        check_tensor_backend(config.id, spec.vector_entry_point is not None, config.frame_stack)
+    if why := _why_not(config, spec, has_native=has_native):
+        raise ConfigError(f"env.backend={backend}: {why}")
     return backend
 
 
-def _check_requested(config: EnvConfig, *, is_atari: bool, has_native: bool) -> None:
-    """Raise ConfigError if the environment has not the form that the requested backend steps."""
-    backend = config.backend
+def _why_not(config: EnvConfig, spec: EnvSpec, *, has_native: bool) -> str:
+    """Return why an environment lacks what the requested backend steps; empty if it does not."""
+    backend, stacks, is_atari = config.backend, config.frame_stack > 1, spec.namespace == "ALE"
     if is_atari and backend in ("sync", "shared", "async", "tensor"):
-        raise ConfigError(
-            f"env.backend={backend}: Atari games run in ALE's own vector environment, "
-            "with the usual preprocessing; use env.backend=auto"
+        return (
+            "Atari games run in ALE's own vector environment, with the usual preprocessing; use "
+            "env.backend=auto"
         )
     if backend == "native" and not has_native:
         instead = "env.backend=ale" if is_atari else "env.backend=sync"
-        raise ConfigError(f"env.backend=native: {config.id} has no vectorised form; use {instead}")
-    if backend == "native" and config.frame_stack > 1:
-        raise ConfigError(
-            f"env.backend=native: the vectorised form of {config.id} does not stack frames; "
-            "use env.backend=sync or env.frame_stack=1"
+        return f"{config.id} has no vectorised form; use {instead}"
+    if backend == "native" and stacks:
+        return (
+            f"the vectorised form of {config.id} does not stack frames; use env.backend=sync or "
+            "env.frame_stack=1"
         )
     if backend == "ale" and not is_atari:
-        raise ConfigError(
-            f"env.backend=ale: {config.id} is not an Atari game of ALE (ALE/Pong-v5 is); "
-            "use env.backend=auto"
+        return f"{config.id} is not an Atari game of ALE (ALE/Pong-v5 is); use env.backend=auto"
+    if backend == "tensor" and not (config.id in TORCH_TASKS or spec.vector_entry_point):
+        return (
+            f"{config.id} has no form that returns tensors; expected {', '.join(TORCH_TASKS)}, or "
+            "an id with a vector_entry_point"
         )
+    if backend == "tensor" and stacks:
+        return "frames are not stacked; use env.frame_stack=1 or another backend"
+    return ""
 
 
 def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -286,15 +290,30 @@ def _make_vectorized(config: EnvConfig, **defaults: Any) -> gym.vector.VectorEnv
     return gym.make_vec(config.id, config.num_envs, vectorization_mode=mode, **kwargs)
 
 
-def _makers(config: EnvConfig) -> list[Callable[[], gym.Env[Any, Any]]]:
-    return makers(find_spec(config.id), config)
+def _make_tensors(
+    config: EnvConfig, device: torch.device | str
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Make environments of tensors: rlkl's own on the device, or the vector form of the id."""
+    if torch.device(device).type == "mps":
+        raise ConfigError(
+            "env.backend=tensor needs float64, which device=mps does not have; use device=cpu"
+        )
+    if config.id in TORCH_TASKS:
+        return TORCH_TASKS[config.id](config.num_envs, device, **config.kwargs)
+    # Gymnasium warns of its own Pendulum in JAX, which declares no autoreset mode;
+    # `TensorEnvironment` checks the mode of what is used.
+    with quiet():
+        envs = _make_vectorized(config)
+    return from_gymnasium(envs) if hasattr(envs, "func_env") else envs
 
 
 def episode_limit(config: EnvConfig) -> int:
     """Return the time limit of an episode in environment steps; 0 if there is none."""
     registered = gym.registry.get(config.id.rpartition(":")[2])
     own = config.kwargs.get("max_episode_steps") or (registered and registered.max_episode_steps)
-    return min((limit for limit in (own, *time_limits(config.wrappers)) if limit), default=0)
+    found, time_limit = found_wrappers(config.wrappers), gym.wrappers.TimeLimit
+    limits = [kwargs["max_episode_steps"] for kind, kwargs in found if kind is time_limit]
+    return min((limit for limit in (own, *limits) if limit), default=0)
 
 
 def _make(
@@ -302,10 +321,9 @@ def _make(
 ) -> tuple[gym.vector.VectorEnv[Any, Any, Any], Callable[[list[int]], Any]]:
     """Return the environments, and the conversion of N seeds for their reset."""
     if backend == "native":
-        return _make_vectorized(config), lambda seeds: seeds[0]
+        return _make_vectorized(config), itemgetter(0)
     if backend == "tensor":
-        view = ArrayView(make_tensor_envs(config.id, config.num_envs, config.kwargs, "cpu"))
-        return view, lambda seeds: seeds[0]
+        return ArrayView(_make_tensors(config, "cpu")), itemgetter(0)
     if backend == "ale":
         # The trainer clips rewards (clip_rewards), so that it can report the raw ones.
         stack = config.frame_stack
@@ -314,15 +332,15 @@ def _make(
         shape = config.num_envs, config.frame_stack
         return EnvPoolVectorEnv(config.id, *shape, config.kwargs, info_keys), list
     if backend == "sync":
-        return SyncVectorEnv(_makers(config), info_keys), list
+        return SyncVectorEnv(makers(config), info_keys), list
     with children_ignore_signals():
         if backend == "shared":
-            return SharedMemoryVectorEnv(_makers(config), info_keys=info_keys), list
+            return SharedMemoryVectorEnv(makers(config), info_keys=info_keys), list
         return _make_async(config), list
 
 
 def _make_async(config: EnvConfig) -> gym.vector.VectorEnv[Any, Any, Any]:
-    make = partial(AsyncVectorEnv, _makers(config), autoreset_mode=AutoresetMode.SAME_STEP)
+    make = partial(AsyncVectorEnv, makers(config), autoreset_mode=AutoresetMode.SAME_STEP)
     try:
         return make()
     except ValueError as error:

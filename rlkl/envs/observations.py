@@ -9,8 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from rlkl.envs.spaces import FLAT, FLOAT32_MAX, Leaf, leaves
-from rlkl.numerics.normalization import ObservationNormalizer
+from rlkl.envs.spaces import FLOAT32_MAX, Leaf, leaves
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.validation import nearest
 
@@ -226,10 +225,10 @@ class ObservationEncoder:
 
 
 def normalized(
-    observations: Observations, normalizer: ObservationNormalizer | None
-) -> Observations:
-    """Return observations with normalized vectors; unchanged without a normalizer."""
-    if normalizer is None:
+    observations: dict[str, Any], normalizer: Callable[[Any], Any] | None
+) -> dict[str, Any]:
+    """Return observations with normalized vectors; unchanged without a normalizer or vectors."""
+    if normalizer is None or VECTOR not in observations:
         return observations
     return observations | {VECTOR: normalizer(observations[VECTOR])}
 
@@ -262,7 +261,7 @@ def _chosen(all_leaves: list[Leaf], keys: tuple[str, ...], setting: str) -> list
 
 
 def _is_supported(leaf: Leaf) -> bool:
-    return isinstance(leaf.space, FLAT) and (not leaf.is_image or len(leaf.shape) <= 4)
+    return leaf.is_array and (not leaf.is_image or len(leaf.shape) <= 4)
 
 
 def _check_supported(leaf: Leaf, all_leaves: list[Leaf]) -> None:

@@ -46,11 +46,6 @@ def name_of(made_by: Any) -> str:
     return next(free for free in names if GIVEN.setdefault(free, made_by) == made_by)
 
 
-def is_instance(env_id: str) -> bool:
-    """Return whether a name is that of an environment, of which copies are made."""
-    return isinstance(GIVEN.get(env_id), gym.Env)
-
-
 def names_callable(env_id: str) -> bool:
     """Return whether an id has the form of a callable's name, and is not a registered id."""
     module, _, name = env_id.rpartition(":")
@@ -130,8 +125,7 @@ def spec_of_callable(env_id: str, make: Callable[..., Any]) -> EnvSpec:
     return EnvSpec(re.sub(r"[^\w:.-]", "_", env_id), entry_point)
 
 
-def suggested(env_id: str) -> str:
+def suggested(module: str, name: str) -> str:
     """Return ` (did you mean ...?)` with callables of an imported module, or an empty string."""
-    module, _, name = env_id.rpartition(":")
     found = vars(import_module(module))
     return nearest(name, [key for key in found if callable(found[key]) and key[0] != "_"])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from operator import methodcaller
 from typing import Any
 
 import gymnasium as gym
@@ -27,14 +28,13 @@ from rlkl.envs.shared_memory_worker import (
     SLEEPING,
     SPIN_SECONDS,
     SPINS,
+    Part,
     arrays_in,
     bytes_of,
     layout_of,
     run_worker,
 )
-from rlkl.envs.snapshots import set_state, state_of
-from rlkl.envs.spaces import FLAT, SameStepVectorEnv, leaves, nested
-from rlkl.envs.sync_env import SyncVectorEnv
+from rlkl.envs.spaces import SameStepVectorEnv, leaves, nested
 from rlkl.utils.cpu import usable_cores
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
@@ -75,25 +75,26 @@ class SharedMemoryVectorEnv(SameStepVectorEnv):
         parts = np.array_split(np.arange(len(makers)), min(cores or usable_cores(), len(makers)))
         self._spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         # Before the workers: if it fails, the original exception is raised here.
-        self._own = own = SyncVectorEnv(makers[self._spans[0]], info_keys)
+        self._own = own = Part(makers[self._spans[0]], info_keys)
         super().__init__(len(makers), own.single_observation_space, own.single_action_space)
         self.metadata, self.render_mode = own.metadata, own.render_mode
         self._requested = 0
-        context = multiprocessing.get_context()
         layout = layout_of(own, len(parts) - 1, self.num_envs)
-        memory = context.RawArray(ctypes.c_byte, CACHE_LINE + sum(map(bytes_of, layout)))
-        flags, self._actions, *buffers = arrays_in(memory, layout)
-        self._results, observations = buffers[:3], iter(buffers[3:])
+        size = CACHE_LINE + sum(map(bytes_of, layout))
+        memory = multiprocessing.get_context().RawArray(ctypes.c_byte, size)
+        flags, *arrays = arrays_in(memory, layout)
+        own.share([array[self._spans[0]] for array in arrays])
+        self._actions, self._results, observations = arrays[0], arrays[1:4], iter(arrays[4:])
         self._flags = [memoryview(row) for row in flags]
-        # Each leaf with its buffer; None if no array can hold it.
+        # Of each leaf; None if no array can hold it.
         self._buffers = [
-            (leaf, next(observations) if isinstance(leaf.space, FLAT) else None)
+            next(observations) if leaf.is_array else None
             for leaf in leaves(self.single_observation_space)
         ]
         try:
             for number, span in enumerate(self._spans[1:]):
-                self._start_worker(makers[span], (memory, layout, number, span))
-            self._request("make", [info_keys] * len(self.processes))
+                self._start_worker(makers[span], (info_keys, memory, layout, number, span))
+            self._request()
             self._replies()
         except BaseException:
             self.end_processes()
@@ -113,11 +114,8 @@ class SharedMemoryVectorEnv(SameStepVectorEnv):
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments; see `SyncVectorEnv.reset`."""
         seeds = [None] * self.num_envs if seed is None else seed
-        first, *others = [seeds[span] for span in self._spans]
-        self._request("reset", [(part, options) for part in others])
-        observations, infos = self._own.reset(seed=first, options=options)
-        infos = self._all_infos([infos, *self._replies()])
-        return self._all_observations(observations), infos
+        parts = [methodcaller("reset", seed=seeds[i], options=options) for i in self._spans]
+        return self._merged(self._ask(parts))
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all sub-environments, and reset those that ended; see `SyncVectorEnv.step`."""
@@ -126,13 +124,10 @@ class SharedMemoryVectorEnv(SameStepVectorEnv):
             buffer[...] = actions
             self._request()
         else:  # A cast could change what the environments do.
-            self._request("step", [actions[span] for span in self._spans[1:]])
-        observations, *results, infos = self._own.step(actions[own])
-        infos = self._all_infos([infos, *self._replies()])
-        for whole, part in zip(self._results, results, strict=True):
-            whole[own] = part
+            self._request([methodcaller("step", actions[span]) for span in self._spans[1:]])
+        observations, infos = self._merged([self._own.step(actions[own]), *self._replies()])
         rewards, terminated, truncated = (whole.copy() for whole in self._results)
-        return self._all_observations(observations), rewards, terminated, truncated, infos
+        return observations, rewards, terminated, truncated, infos
 
     def rest(self) -> None:
         """Let the workers sleep until the next call."""
@@ -148,47 +143,46 @@ class SharedMemoryVectorEnv(SameStepVectorEnv):
         """
         if len(self.processes) < len(self._flags):
             return None  # closed
-        parts = [state_of(self._own)]
-        self._request("states")
-        parts += [pickle.loads(reply) for reply in self._replies()]
-        if any(part is None for part in parts):
-            return None
-        return [state for part in parts for state in part or ()]
+        own = self._own.states()  # first: after an exception, no reply is left in a pipe
+        self._request([methodcaller("states")] * len(self.processes))
+        parts = [pickle.loads(part) for part in (own, *self._replies())]
+        return None if None in parts else [state for part in parts for state in part]
 
     def set_states(self, states: list[Any]) -> None:
         """Restore what `states` returned; the sub-environments must have been reset."""
-        first, *others = [states[span] for span in self._spans]
-        set_state(self._own, first)
         # Pickled here: the pipe would send tensors as files.
-        self._request("set_states", [pickle.dumps(part) for part in others])
+        own, *others = [pickle.dumps(states[span]) for span in self._spans]
+        self._own.set_states(own)
+        self._request([methodcaller("set_states", part) for part in others])
         self._replies()
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Return attributes of all sub-environments; see `SyncVectorEnv.call`."""
-        self._request("call", [(name, args, kwargs)] * (len(self._spans) - 1))
-        own: list[Any] = self._own.call(name, *args, **kwargs)
-        return own + [value for part in self._replies() for value in part]
+        parts = self._ask([methodcaller("call", name, *args, **kwargs)] * len(self._spans))
+        return [value for part in parts for value in part]
 
     def set_attr(self, name: str, values: list[Any]) -> None:
         """Set an attribute of each sub-environment."""
-        first, *others = [values[span] for span in self._spans]
-        self._request("set_attr", [(name, part) for part in others])
-        self._own.set_attr(name, first)
-        self._replies()
+        self._ask([methodcaller("set_attr", name, values[span]) for span in self._spans])
 
-    def _request(self, method: str | None = None, messages: Sequence[Any] | None = None) -> None:
-        """Request the next step of every worker, or a method with a message for each."""
+    def _ask(self, calls: Sequence[Any]) -> list[Any]:
+        """Make a call of each part, at the same time; return the results."""
+        self._request(calls[1:])
+        return [calls[0](self._own), *self._replies()]
+
+    def _request(self, calls: Sequence[Any] = ()) -> None:
+        """Request the next step of every worker, or a call for each."""
         self._requested += 1
         for number, (flags, pipe) in enumerate(zip(self._flags, self._pipes, strict=True)):
             flags[RESTING] = 0
-            flags[IS_STEP] = method is None
+            flags[IS_STEP] = not calls
             flags[REQUESTED] = self._requested
             with FENCE:
                 pass
             if flags[SLEEPING]:
                 pipe.send(None)
-            if method is not None:
-                pipe.send((method, messages[number] if messages else None))
+            if calls:
+                pipe.send(calls[number])
 
     def _replies(self) -> list[Any]:
         """Wait for every worker; return the replies, None for a worker without one.
@@ -216,29 +210,22 @@ class SharedMemoryVectorEnv(SameStepVectorEnv):
                 raise reply
         return replies
 
-    def _all_observations(self, own: Any) -> Any:
-        parts = []
-        for leaf, buffer in self._buffers:
-            if buffer is not None:
-                buffer[self._spans[0]] = leaf.select(own)
-            parts.append(None if buffer is None else buffer.copy())
-        return nested(self.single_observation_space, iter(parts))
-
-    def _all_infos(self, infos: list[dict[str, Any] | None]) -> dict[str, Any]:
-        """Merge the infos of all processes; None is an empty one."""
+    def _merged(self, infos: list[dict[str, Any] | None]) -> tuple[Any, dict[str, Any]]:
+        """Return all observations, and the infos of all processes, of which None is empty."""
+        copies = (None if buffer is None else buffer.copy() for buffer in self._buffers)
         merged: dict[str, Any] = {}
         for info, span in zip(infos, self._spans, strict=True):
             for key, rows in (info or {}).items():
                 is_array = isinstance(rows, np.ndarray)
                 empty = np.zeros(self.num_envs, np.bool_) if is_array else [None] * self.num_envs
                 merged.setdefault(key, empty)[span] = rows
-        return merged
+        return nested(self.single_observation_space, copies), merged
 
     def close_extras(self, **_: Any) -> None:
         """Close the sub-environments, and end the workers."""
         if self.processes:
             with suppress(ConnectionError):
-                self._request("stop")
+                self._request([methodcaller("close")] * len(self.processes))
         if self._own is not None:
             self._own.close()
         self.end_processes(within=1.0)

@@ -6,14 +6,13 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
+from operator import methodcaller
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from rlkl.envs.snapshots import set_state, state_of
@@ -48,9 +47,7 @@ def layout_of(envs: SyncVectorEnv, workers: int, num_envs: int) -> Layout:
     rows: Layout = [(actions.shape, actions.dtype) if is_flat else ((), np.bool_)]
     rows += [((), np.float64), ((), np.bool_), ((), np.bool_)]
     rows += [
-        (leaf.shape, leaf.dtype)
-        for leaf in leaves(envs.single_observation_space)
-        if isinstance(leaf.space, FLAT)
+        (leaf.shape, leaf.dtype) for leaf in leaves(envs.single_observation_space) if leaf.is_array
     ]
     return [((workers, WORDS), np.int64), *(((num_envs, *shape), dtype) for shape, dtype in rows)]
 
@@ -75,6 +72,7 @@ def arrays_in(memory: Any, layout: Layout) -> list[Any]:
 
 def run_worker(
     makers: Any,
+    info_keys: Sequence[str],
     memory: Any,
     layout: Layout,
     number: int,
@@ -84,28 +82,31 @@ def run_worker(
 ) -> None:
     """Worker main loop: step the sub-environments of a span whenever the trainer requests it.
 
-    `other_end` is the trainer's end of the pipe, which a fork leaves open here too.
+    The first request makes them. `other_end` is the trainer's end of the pipe, which a fork leaves
+    open here too.
     """
     other_end.close()
     all_flags, *arrays = arrays_in(memory, layout)
     flags = memoryview(all_flags[number])
-    worker = _Worker(makers.fn, [array[span] for array in arrays])
-    answered = 0
+    part: Part | None = None
+    answered, step = 0, methodcaller("step")
     # The trainer's death closes its end of the pipe.
     with suppress(EOFError, ConnectionError):
-        while True:
+        while part is None or not part.closed:
             _wait(flags, answered, pipe)
             answered = flags[REQUESTED]
-            method, message = "step", None
+            request = step
             if not flags[IS_STEP]:
                 # An old wake-up call may precede the message.
-                while (received := pipe.recv()) is None:
+                while (request := pipe.recv()) is None:
                     pass
-                method, message = received
-            if method == "stop":
-                break
             try:
-                reply = getattr(worker, method)(message)
+                reply = None
+                if part is None:
+                    part = Part(makers.fn, info_keys)
+                    part.share([array[span] for array in arrays])
+                else:
+                    reply = request(part)
                 payload = ForkingPickler.dumps(reply)
             except Exception as error:
                 reply = error
@@ -117,11 +118,11 @@ def run_worker(
             # After the flag: sending a large reply blocks until the trainer reads it.
             if reply is not None:
                 pipe.send_bytes(payload)
-    worker.close()
+    if part is not None:
+        part.close()
 
 
 def _wait(flags: memoryview, answered: int, pipe: Connection) -> None:
-    """Wait for the next request."""
     spins, since = 0, 0.0
     while flags[REQUESTED] == answered:
         spins += 1
@@ -139,50 +140,37 @@ def _wait(flags: memoryview, answered: int, pipe: Connection) -> None:
             flags[SLEEPING] = 0
 
 
-@dataclass
-class _Worker:
-    """The sub-environments of one worker, and the methods that the trainer can request."""
+class Part(SyncVectorEnv):
+    """The sub-environments of one process, whose results go to the shared memory."""
 
-    makers: Sequence[Callable[[], gym.Env[Any, Any]]]
-    arrays: list[Any]
-    envs: Any = None
+    def share(self, arrays: Sequence[Any]) -> None:
+        """Set their rows of the actions, results and observations in shared memory."""
+        self._actions, *self._results = arrays[:4]
+        flat = [leaf for leaf in self._leaves if leaf.is_array]
+        self._shared = list(zip(flat, arrays[4:], strict=True))
 
-    def make(self, info_keys: Sequence[str]) -> None:
-        self.envs = SyncVectorEnv(self.makers, info_keys)
-        self.space = self.envs.single_observation_space
-        flat = (leaf for leaf in leaves(self.space) if isinstance(leaf.space, FLAT))
-        self.buffers = list(zip(flat, self.arrays[4:], strict=True))
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        """Reset all sub-environments; return the infos, None for an empty dict."""
+        return self._written(*super().reset(seed=seed, options=options))
 
-    def reset(self, message: tuple[Any, Any]) -> Any:
-        seeds, options = message
-        observations, infos = self.envs.reset(seed=seeds, options=options)
-        return self._write(observations, infos)
-
-    def step(self, actions: Any) -> Any:
-        """Step with the given actions, or with those in shared memory."""
-        shared_actions, *shared_results = self.arrays[:4]
-        observations, *results, infos = self.envs.step(
-            shared_actions if actions is None else actions
-        )
-        for buffer, rows in zip(shared_results, results, strict=True):
+    def step(self, actions: Any = None) -> Any:
+        """Step with the given actions, or those in shared memory; return as `reset`."""
+        given = self._actions if actions is None else actions
+        observations, *results, infos = super().step(given)
+        for buffer, rows in zip(self._results, results, strict=True):
             buffer[...] = rows
-        return self._write(observations, infos)
+        return self._written(observations, infos)
 
-    def call(self, message: tuple[str, Any, Any]) -> Any:
-        name, args, kwargs = message
-        return self.envs.call(name, *args, **kwargs)
-
-    def set_attr(self, message: tuple[str, list[Any]]) -> None:
-        self.envs.set_attr(*message)
-
-    def states(self, _: None) -> bytes:
-        return pickle.dumps(state_of(self.envs))
+    def states(self) -> bytes:
+        """Return the states of all sub-environments."""
+        return pickle.dumps(state_of(self))
 
     def set_states(self, states: bytes) -> None:
-        set_state(self.envs, pickle.loads(states))
+        """Restore what `states` returned."""
+        set_state(self, pickle.loads(states))
 
-    def _write(self, observations: Any, infos: dict[str, Any]) -> Any:
-        for leaf, buffer in self.buffers:
+    def _written(self, observations: Any, infos: dict[str, Any]) -> dict[str, Any] | None:
+        for leaf, buffer in self._shared:
             buffer[...] = leaf.select(observations)
         if "final_obs" in infos:
             infos["final_obs"] = [
@@ -192,12 +180,5 @@ class _Worker:
 
     def _only_arrays(self, observation: Any) -> Any:
         """Return an observation with None for parts that the trainer might not unpickle."""
-        parts = (
-            leaf.select(observation) if isinstance(leaf.space, FLAT) else None
-            for leaf in leaves(self.space)
-        )
-        return nested(self.space, parts)
-
-    def close(self) -> None:
-        if self.envs is not None:
-            self.envs.close()
+        parts = (leaf.select(observation) if leaf.is_array else None for leaf in self._leaves)
+        return nested(self.single_observation_space, parts)

@@ -5,20 +5,20 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import FilterObservation, FrameStackObservation
 
 from rlkl.envs.checks import EnvChecker
-from rlkl.envs.spaces import FLAT, leaves
+from rlkl.envs.ids import find_spec
+from rlkl.envs.spaces import leaves
 from rlkl.envs.wrappers import Wrapper, found_wrappers, is_video
 
 
-def makers(spec: EnvSpec, config: Any) -> list[Callable[[], gym.Env[Any, Any]]]:
+def makers(config: Any) -> list[Callable[[], gym.Env[Any, Any]]]:
     """Return N functions that make a sub-environment of an `EnvConfig` each, in any process.
 
     Another process may not have the id of the environment, so they have its spec.
     """
-    found = found_wrappers(config.wrappers)
+    spec, found = find_spec(config.id), found_wrappers(config.wrappers)
     others = [pair for pair in found if not is_video(pair[0])]
     stacks = config.frame_stack > 1
     keeps = stacks or config.backend == "async"  # Gymnasium's worker, during the next reset
@@ -44,9 +44,8 @@ def _with_chosen_parts(env: gym.Env[Any, Any], keys: list[str]) -> gym.Env[Any, 
     """Drop the unused parts of observations, if any of them cannot be stacked."""
     space: Any = env.observation_space
     used = {key.partition("/")[0] for key in keys}
-    unstackable = [leaf for leaf in leaves(space) if not isinstance(leaf.space, FLAT)]
+    unstackable = [leaf for leaf in leaves(space) if not leaf.is_array]
     if not used or not any(str(leaf.path[0]) not in used for leaf in unstackable if leaf.path):
         return env
-    if isinstance(space, gym.spaces.Tuple):
-        return FilterObservation(env, [i for i in range(len(space)) if str(i) in used])
-    return FilterObservation(env, [key for key in space if key in used])
+    parts = range(len(space)) if isinstance(space, gym.spaces.Tuple) else space
+    return FilterObservation(env, [part for part in parts if str(part) in used])

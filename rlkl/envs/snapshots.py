@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
 from rlkl.envs.checks import EnvChecker
@@ -20,6 +19,7 @@ from rlkl.utils.validation import described
 
 ATTRIBUTES = {
     "classic_control.cartpole.CartPoleEnv": ("state", "steps_beyond_terminated"),
+    "classic_control.cartpole.CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "high"),
     "classic_control.acrobot.AcrobotEnv": ("state",),
     "classic_control.mountain_car.MountainCarEnv": ("state",),
     "classic_control.continuous_mountain_car.Continuous_MountainCarEnv": ("state",),
@@ -48,8 +48,6 @@ WRAPPERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Attributes of Gymnasium's wrappers that change while they run and that an episode depends on."""
 
-NATIVE = ("state", "steps", "prev_done", "low", "high")  # the same for the vectorised CartPole
-
 DERIVED = ("xpos", "xipos")
 """What MuJoCo's environments read before the next step; MuJoCo's own state leaves it out, because a
 step recomputes it."""
@@ -57,25 +55,21 @@ step recomputes it."""
 
 def state_of(envs: gym.vector.VectorEnv[Any, Any, Any]) -> list[Any] | None:
     """Return the state of N environments as plain data; None if it cannot be read."""
-    if type(envs) is CartPoleVectorEnv:
-        return [_attributes(envs, NATIVE)]
     if gives_state(type(envs)):
         return [{"given": _given(envs)}]
-    if not isinstance(envs, SyncVectorEnv):
-        return None
-    states = [_state(env) for env in envs.envs]
+    states = [_state(env) for env in _parts(envs)]
     return None if None in states else states
 
 
 def set_state(envs: gym.vector.VectorEnv[Any, Any, Any], states: list[Any]) -> None:
     """Restore a state that `state_of` returned; the environments must have been reset."""
-    if isinstance(envs, SyncVectorEnv):
-        for env, state in zip(envs.envs, states, strict=True):
-            _set_state(env, state)
-    elif "given" in states[0]:
-        _restore_given(envs, states[0]["given"])
-    else:
-        _set_attributes(envs, states[0])
+    for env, state in zip(_parts(envs), states, strict=True):
+        _set_state(env, state)
+
+
+def _parts(envs: gym.vector.VectorEnv[Any, Any, Any]) -> list[Any]:
+    """Return the sub-environments, or the whole where there are no single ones."""
+    return envs.envs if isinstance(envs, SyncVectorEnv) else [envs]
 
 
 def _state(env: Any) -> dict[str, Any] | None:
@@ -100,19 +94,22 @@ def _state(env: Any) -> dict[str, Any] | None:
 
 
 def _set_state(env: Any, state: dict[str, Any]) -> None:
-    own = state
     if isinstance(env, gym.Wrapper):
         _set_state(env.env, state["inner"])
-        own = state["own"]
-    _set_attributes(env, own)
-    if "frames" in own:
-        env.obs_queue.extend(_unplain(frame) for frame in own["frames"])
-    if "mujoco" in own:
-        _set_mujoco_state(env, own["mujoco"])
-    if "given" in own:
-        _restore_given(env, own["given"])
-    if own.get("generator") is not None:
-        env.np_random.bit_generator.state = unpacked(own["generator"])
+        state = state["own"]
+    for name, value in state.items():
+        if name == "np_random":
+            env.np_random.bit_generator.state = value
+        elif name == "frames":
+            env.obs_queue.extend(map(_unplain, value))
+        elif name == "mujoco":
+            _set_mujoco_state(env, value)
+        elif name == "given":
+            _restore_given(env, value)
+        elif name != "generator":
+            setattr(env, name, _unplain(value))
+        elif value is not None:  # last: `set_state` may draw from it
+            env.np_random.bit_generator.state = unpacked(value)
 
 
 def _state_of_wrapper(env: Any) -> dict[str, Any] | None:
@@ -243,14 +240,6 @@ def _attributes(env: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Return attributes of an environment and the state of its generator."""
     attributes = {name: _plain(getattr(env, name)) for name in names}
     return attributes | {"np_random": env.np_random.bit_generator.state}
-
-
-def _set_attributes(env: Any, state: dict[str, Any]) -> None:
-    for name, value in state.items():
-        if name == "np_random":
-            env.np_random.bit_generator.state = value
-        elif name not in ("frames", "mujoco", "given", "generator"):
-            setattr(env, name, _unplain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -50,6 +50,11 @@ class Leaf:
         """Return whether the key names this leaf or a space that contains it."""
         return f"{self.name}/".startswith(f"{key}/")
 
+    @cached_property
+    def is_array(self) -> bool:
+        """Whether its elements are one array each."""
+        return isinstance(self.space, FLAT)
+
     @property
     def is_image(self) -> bool:
         """Whether it is bytes in two or more dimensions."""
@@ -102,6 +107,12 @@ class SameStepVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
+
+
+def autoreset_mode(envs: gym.vector.VectorEnv[Any, Any, Any]) -> Any:
+    """Return when a vector environment resets sub-environments whose episode ended."""
+    # ALE overwrites the mode in a dict that all classes share; its attribute is right.
+    return getattr(envs.unwrapped, "autoreset_mode", envs.metadata.get("autoreset_mode"))
 
 
 def leaves(space: gym.Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:

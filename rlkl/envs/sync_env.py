@@ -50,11 +50,7 @@ class SyncVectorEnv(SameStepVectorEnv):
                     raise RuntimeError(
                         f"the sub-environments differ in {kind}: {found} is not {expected}"
                     )
-        # Each leaf with the shape of its buffer; None if no array can hold it.
-        self._plan = [
-            (leaf, (self.num_envs, *leaf.shape) if isinstance(leaf.space, FLAT) else None)
-            for leaf in leaves(self.single_observation_space)
-        ]
+        self._leaves = list(leaves(self.single_observation_space))
         self._is_flat = isinstance(self.single_observation_space, FLAT)
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -112,9 +108,10 @@ class SyncVectorEnv(SameStepVectorEnv):
 
     def _buffers(self) -> list[tuple[Leaf, Any]]:
         """Return each leaf with a buffer for N observations; a list if no array can hold them."""
+        count = self.num_envs
         return [
-            (leaf, [None] * self.num_envs if shape is None else np.empty(shape, leaf.dtype))
-            for leaf, shape in self._plan
+            (leaf, np.empty((count, *leaf.shape), leaf.dtype) if leaf.is_array else [None] * count)
+            for leaf in self._leaves
         ]
 
     def _nested(self, buffers: list[tuple[Leaf, Any]]) -> Any:

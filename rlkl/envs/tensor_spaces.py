@@ -40,20 +40,15 @@ def as_tensor(values: Any, device: torch.device, where: str = "the environment")
     return tensor.to(device)
 
 
-def actions_like(example: Any) -> Callable[[Tensor], Any]:
-    """Return the conversion of actions to the library of an example array, by DLPack."""
-    if isinstance(example, Tensor):
-        return lambda actions: actions
-    convert: Callable[[Tensor], Any] = example.__array_namespace__().from_dlpack
-    return convert
-
-
-def first_array(observations: Any) -> Any:
-    """Return the first array of nested observations."""
+def actions_like(observations: Any) -> Callable[[Tensor], Any]:
+    """Return the conversion of actions to the library of nested observations, by DLPack."""
     while isinstance(observations, Mapping | tuple | list):
         parts = observations.values() if isinstance(observations, Mapping) else observations
         observations = next(iter(parts))
-    return observations
+    if isinstance(observations, Tensor):
+        return lambda actions: actions
+    convert: Callable[[Tensor], Any] = observations.__array_namespace__().from_dlpack
+    return convert
 
 
 class TensorEncoder:

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -227,3 +228,11 @@ class TorchAcrobot(TorchVectorEnv):
         cosines, sines = angles.cos(), angles.sin()
         both = torch.stack((cosines, sines), -1).flatten(1)
         return torch.cat((both, speeds), -1).float()
+
+
+TORCH_TASKS: dict[str, Callable[..., TorchVectorEnv]] = {
+    "CartPole-v1": TorchCartPole,
+    "Pendulum-v1": TorchPendulum,
+    "Acrobot-v1": TorchAcrobot,
+}
+"""rlkl's own versions of Gymnasium's environments, by id."""

@@ -22,6 +22,7 @@ REFUSED = {
 }
 """Wrappers of Gymnasium that would do damage, and what to do instead."""
 
+GYMNASIUM = [name for name in gym.wrappers.__all__ if name[0].isupper()]
 _registered: dict[str, Wrapper] = {}
 
 
@@ -39,7 +40,7 @@ def register_wrapper(name: str, wrapper: Wrapper) -> None:
         raise ConfigError(f"register_wrapper({name!r}, ...): expected a name of letters and digits")
     if not callable(wrapper):
         raise ConfigError(f"register_wrapper({name!r}, {wrapper!r}): expected a wrapper's class")
-    if name in _of_gymnasium() or _registered.setdefault(name, wrapper) is not wrapper:
+    if name in GYMNASIUM or _registered.setdefault(name, wrapper) is not wrapper:
         raise ConfigError(
             f"register_wrapper({name!r}, ...): a wrapper has this name already; choose another"
         )
@@ -113,16 +114,12 @@ def _converted(value: Any, parameter: inspect.Parameter | None) -> Any:
     return value
 
 
-def _of_gymnasium() -> list[str]:
-    return [name for name in gym.wrappers.__all__ if name[0].isupper()]
-
-
 def _gymnasium_wrapper(name: str) -> Wrapper:
-    known = _of_gymnasium()
-    if name not in known:
+    if name not in GYMNASIUM:
         own = f" and {', '.join(_registered)}" if _registered else ""
+        alike = nearest(name, [*GYMNASIUM, *_registered])
         raise ConfigError(
-            f"env.wrappers: there is no wrapper {name!r}{nearest(name, [*known, *_registered])}; "
+            f"env.wrappers: there is no wrapper {name!r}{alike}; "
             f"expected one of gymnasium.wrappers{own}; rlkl.register_wrapper adds your own"
         )
     try:
@@ -141,9 +138,3 @@ def without_videos(wrappers: list[Any]) -> list[Any]:
     """Return the wrappers that change episodes, for environments that must not write videos."""
     found = zip(wrappers, found_wrappers(wrappers), strict=True)
     return [entry for entry, (wrapper, _) in found if not is_video(wrapper)]
-
-
-def time_limits(wrappers: list[Any]) -> list[int]:
-    """Return the limits of an episode that `TimeLimit` wrappers set, in environment steps."""
-    found = found_wrappers(wrappers)
-    return [kwargs["max_episode_steps"] for kind, kwargs in found if kind is gym.wrappers.TimeLimit]

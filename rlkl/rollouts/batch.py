@@ -153,28 +153,19 @@ def sequences_of(
         policy: its config has the longest sequence length.
     """
     steps, num_envs = is_transition.shape
-    rows = np.flatnonzero(is_transition)
-    batch_rows = np.full(steps * num_envs, -1)
-    batch_rows[rows] = np.arange(len(rows))
-    starts: list[int] = []
-    sequences: list[list[int]] = []
-    for env in range(num_envs):
-        is_open = False
-        for t in range(steps):
-            row = t * num_envs + env
-            if not is_transition[t, env]:
-                is_open = False
-                continue
-            is_full = is_open and len(sequences[-1]) == policy.config.sequence_length
-            if not is_open or is_full or begins[t, env]:
-                sequences.append([])
-                starts.append(row)
-                is_open = True
-            sequences[-1].append(int(batch_rows[row]))
+    # From here on rows of one sub-environment are adjacent, `[N, T]`.
+    is_row, t = is_transition.T, np.arange(steps)
+    is_first = begins[:steps].T | (t == 0)
+    is_first[:, 1:] |= ~is_row[:, :-1]
+    age = t - np.maximum.accumulate(np.where(is_first, t, 0), axis=1)
+    starts = is_row & (age % policy.config.sequence_length == 0)
+    batch_rows = is_transition.ravel().cumsum().reshape(steps, num_envs).T - 1
+    sequences = np.split(batch_rows[is_row], np.flatnonzero(starts[is_row])[1:])
+    rows = np.arange(steps * num_envs).reshape(steps, num_envs).T
     return Sequences(
-        pad_sequence([torch.tensor(sequence) for sequence in sequences]).to(policy.device),
+        pad_sequence([torch.from_numpy(sequence) for sequence in sequences]).to(policy.device),
         torch.as_tensor([len(sequence) for sequence in sequences], device=policy.device),
-        states.flatten(0, 1)[torch.as_tensor(starts, device=policy.device)],
+        states.flatten(0, 1)[torch.as_tensor(rows[starts], device=policy.device)],
     )
 
 

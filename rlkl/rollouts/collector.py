@@ -14,7 +14,7 @@ from rlkl.engines.base import Engine
 from rlkl.envs.observations import ACTION_MASK, VECTOR, Observations, normalized
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.numerics.normalization import ObservationNormalizer
-from rlkl.rollouts.joined import joined, joined_states, share_of_state
+from rlkl.rollouts.joined import joined, share_of_state, together
 from rlkl.rollouts.rollout import Episode, Rollout
 from rlkl.utils.ranks import ALONE, Ranks
 
@@ -228,7 +228,7 @@ class Collector(BaseCollector):
             "returns": self._returns_under_way.tolist(),
             "lengths": self._lengths_under_way.tolist(),
         }
-        state: dict[str, Any] = joined_states(parts) | episodes
+        state: dict[str, Any] = together(parts) | episodes
         return state
 
     def _state(self) -> dict[str, Any] | None:

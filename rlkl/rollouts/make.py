@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from rlkl.engines.base import Engine
 from rlkl.envs.tensor_env import TensorEnvironment
@@ -17,24 +17,14 @@ from rlkl.rollouts.rollout import Rollout
 from rlkl.rollouts.tensor_collector import TensorCollector
 from rlkl.rollouts.tensor_rollout import TensorRollout, TensorSteps
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.ranks import ALONE, Ranks
 
 AnyEnvironment = VectorEnvironment | TensorEnvironment
 AnyRollout = Rollout | TensorRollout
 
 
-def make_collector(
-    envs: Any,
-    engine: Engine,
-    rollout_steps: int,
-    generator: Generator,
-    seeds: list[int],
-    normalizer: Any = None,
-    ranks: Ranks = ALONE,
-) -> BaseCollector:
-    """Return the collector for environments of arrays or of tensors; see `Collector`."""
-    kind = TensorCollector if isinstance(envs, TensorEnvironment) else Collector
-    return kind(envs, engine, rollout_steps, generator, seeds, normalizer, ranks)
+def collector_for(envs: AnyEnvironment) -> type[BaseCollector]:
+    """Return the class that collects rollouts of arrays, or of tensors."""
+    return TensorCollector if isinstance(envs, TensorEnvironment) else Collector
 
 
 def make_normalizer(envs: AnyEnvironment, name: str = "the environment") -> Any:

@@ -1,13 +1,13 @@
 """The data of one iteration as collected: `Rollout`, `[T, N, ...]`."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkl.envs.observations import Observations
+Array = TypeVar("Array", NDArray[Any], Tensor)
 
 
 class Episode(NamedTuple):
@@ -24,9 +24,9 @@ class Episode(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """T steps of N sub-environments.
+@dataclass(frozen=True, kw_only=True)
+class BaseRollout(Generic[Array]):
+    """T steps of N sub-environments, as arrays or as tensors.
 
     Attributes:
         observations: of the policy: encoded, normalized if training normalizes, and those after
@@ -39,35 +39,45 @@ class Rollout:
         is_transition: False for autoreset steps, `[T, N]`.
         begins: episode starts, `[T + 1, N]`.
         final_observations: last observations of truncated episodes where the next row already
-            shows the following episode, K rows.
-        final_states: memory states before those, `[K, state_size]`.
-        final_rows: rows of the flattened `[T * N]` that led to those, `[K]`.
+            shows the following episode.
+        final_states: memory states before those.
         episodes: that ended, in order.
         env_steps: of training at the end of this rollout.
         infos: numbers in infos, `[T, N, number of info_keys]`, NaN where there is none; None
             without `logger.info_keys`.
     """
 
-    observations: Observations
-    raw_vectors: NDArray[np.floating[Any]] | None
+    observations: dict[str, Array]
+    raw_vectors: Array | None
     states: Tensor
-    actions: NDArray[Any]
-    rewards: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    is_transition: NDArray[np.bool_]
-    begins: NDArray[np.bool_]
-    final_observations: Observations
+    actions: Array
+    rewards: Array
+    terminated: Array
+    truncated: Array
+    is_transition: Array
+    begins: Array
+    final_observations: dict[str, Array]
     final_states: Tensor
-    final_rows: NDArray[np.int64]
     episodes: tuple[Episode, ...] = ()
     env_steps: int = 0
-    infos: NDArray[np.float64] | None = None
+    infos: Array | None = None
 
     @property
-    def ends(self) -> NDArray[np.bool_]:
+    def ends(self) -> Array:
         """Episode ends, `[T, N]`: terminations and truncations."""
-        return self.terminated | self.truncated
+        ends: Array = self.terminated | self.truncated
+        return ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout(BaseRollout[NDArray[Any]]):
+    """Steps as arrays, with K rows in `final_observations` and `final_states`.
+
+    Attributes:
+        final_rows: rows of the flattened `[T * N]` that led to those, `[K]`.
+    """
+
+    final_rows: NDArray[np.int64]
 
     @property
     def raw_transitions(self) -> NDArray[np.floating[Any]] | None:

@@ -1,12 +1,13 @@
 """Steps environments of tensors with the current policy, without waiting for the device."""
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlkl.envs.observations import VECTOR
+from rlkl.envs.observations import VECTOR, normalized
 from rlkl.envs.tensor_env import TensorEnvironment, TensorStep
 from rlkl.envs.tensor_spaces import TensorDecoder, TensorObservations
 from rlkl.numerics.tensor_normalization import TensorObservationNormalizer
@@ -37,64 +38,82 @@ class TensorCollector(BaseCollector):
     @torch.no_grad()
     def _collect(self) -> TensorRollout:
         """Step every sub-environment T times with actions sampled from the policy."""
-        steps, num_envs, policy = self.rollout_steps, self.envs.num_envs, self.policy
-        noise = policy.noise(steps, num_envs, self.generator)
-        record = _Record(steps, self.envs, self._observations)
-        for t in range(steps):
-            record.begin(t, self._observations, self._begins, self._states)
-            seen = {key: rows[t] for key, rows in record.observations.items()}
-            seen = policy.tensors(self._normalized(seen))
-            distribution, after = self.engine.step(seen, self._states)
-            samples = distribution.draw(noise[t])
-            step = self.envs.step(self._decode(samples))
-            returns = self._returns + step.rewards.where(step.is_transition, 0.0)
-            lengths = self._lengths + step.is_transition
-            record.end(t, samples, after, step, returns, lengths)
-            is_over = step.terminated | step.truncated
-            self._returns = returns.masked_fill(is_over, 0)
-            self._lengths = lengths.masked_fill(is_over, 0)
-            self._observations, self._begins = step.observations, step.begins
-            if policy.state_size:
-                self._states = after.masked_fill(step.begins[:, None], 0)
-        record.begin(steps, self._observations, self._begins, self._states)
-        episodes, num_transitions = self._read(record)
-        rows, raw_vectors = record.rows, None
-        if self.normalizer is not None and VECTOR in record.observations:
-            raw_vectors = record.observations[VECTOR][:steps]
+        steps, policy = self.rollout_steps, self.policy
+        noise = policy.noise(steps, self.envs.num_envs, self.generator)
+        shown = {
+            key: rows.new_empty((steps + 1, *rows.shape))
+            for key, rows in self._observations.items()
+        }
+        finals: TensorObservations = {}
+        if not self.envs.skips_rows:
+            finals = {key: torch.empty_like(rows[1:]) for key, rows in shown.items()}
+        record = defaultdict[str, list[Tensor]](list)
+        for t in range(steps + 1):
+            for key, rows in self._observations.items():
+                shown[key][t] = rows
+            record["begins"].append(self._begins)
+            record["states"].append(self._states)
+            if t < steps:
+                seen = normalized({key: rows[t] for key, rows in shown.items()}, self.normalizer)
+                step = self._step(policy.tensors(seen), noise[t], record)
+                for key, rows in (step.final_observations or {}).items():
+                    finals[key][t] = rows
+        stacked = {key: torch.stack(rows) for key, rows in record.items()}
+        returns, lengths = stacked.pop("returns"), stacked.pop("lengths")
+        broken = _broken(stacked, shown, finals)
+        episodes, num_transitions = self._read(stacked, broken, returns, lengths)
+        is_normalized = self.normalizer is not None and VECTOR in shown
         return TensorRollout(
-            observations=self._normalized(record.observations),
-            raw_vectors=raw_vectors,
-            states=torch.stack(record.states),
-            actions=torch.stack(record.actions),
-            rewards=rows["rewards"],
-            terminated=rows["terminated"],
-            truncated=rows["truncated"],
-            is_transition=rows["is_transition"],
-            begins=record.begins,
-            final_observations=self._normalized(record.finals),
-            final_states=torch.stack(record.final_states),
+            **stacked,
+            observations=normalized(shown, self.normalizer),
+            raw_vectors=shown[VECTOR][:steps] if is_normalized else None,
+            final_observations=normalized(finals, self.normalizer),
             skips_rows=self.envs.skips_rows,
             episodes=episodes,
             env_steps=self.env_steps,
             num_transitions=num_transitions,
-            infos=torch.stack(record.infos) if record.infos else None,
         )
 
-    def _normalized(self, observations: TensorObservations) -> TensorObservations:
-        if self.normalizer is None or VECTOR not in observations:
-            return observations
-        return observations | {VECTOR: self.normalizer(observations[VECTOR])}
+    def _step(
+        self, seen: TensorObservations, noise: Tensor, record: defaultdict[str, list[Tensor]]
+    ) -> TensorStep:
+        """Make one step, and record all but its observations."""
+        distribution, after = self.engine.step(seen, self._states)
+        samples = distribution.draw(noise)
+        step = self.envs.step(self._decode(samples))
+        returns = self._returns + step.rewards.where(step.is_transition, 0.0)
+        lengths = self._lengths + step.is_transition
+        row = {"actions": samples, "final_states": after, "is_transition": step.is_transition}
+        row |= {"returns": returns, "lengths": lengths}
+        if step.infos is not None:
+            row["infos"] = step.infos
+        # Copies: environments may reuse their tensors.
+        row |= {"rewards": step.rewards.clone(), "terminated": step.terminated.clone()}
+        row["truncated"] = step.truncated.clone()
+        for key, tensor in row.items():
+            record[key].append(tensor)
+        is_over = step.terminated | step.truncated
+        self._returns = returns.masked_fill(is_over, 0)
+        self._lengths = lengths.masked_fill(is_over, 0)
+        self._observations, self._begins = step.observations, step.begins
+        if self.policy.state_size:
+            self._states = after.masked_fill(step.begins[:, None], 0)
+        return step
 
-    def _read(self, record: "_Record") -> tuple[tuple[Episode, ...], int]:
+    def _read(
+        self, rows: dict[str, Tensor], broken: Tensor, *sums: Tensor
+    ) -> tuple[tuple[Episode, ...], int]:
         """Read what the CPU needs of a rollout, in one transfer from the device.
 
-        Returns:
-            The episodes that ended, and the number of transitions.
+        `sums` are returns and lengths so far of the episodes in progress, `[T, N]`. The episodes
+        that ended and the number of transitions are returned.
 
         Raises:
             BrokenEnvironmentError: a reward or an observation is not finite.
         """
-        on_cpu = record.summary().cpu().numpy()
+        ends = rows["terminated"] | rows["truncated"]
+        parts = broken, rows["is_transition"], ends, *sums
+        on_cpu = torch.cat([part.double() for part in parts]).cpu().numpy()
         for row, what in zip(on_cpu[:2], ("the reward", "an observation"), strict=True):
             if row.any():
                 self.envs.close()
@@ -105,8 +124,8 @@ class TensorCollector(BaseCollector):
         is_transition, is_over, returns, lengths = on_cpu[2:].reshape(4, self.rollout_steps, -1)
         env_steps = self.env_steps + is_transition.sum(1).cumsum()
         self.env_steps = int(env_steps[-1])
-        rows = np.nonzero(is_over)
-        columns = env_steps[rows[0]], returns[rows], lengths[rows]
+        at = np.nonzero(is_over)
+        columns = env_steps[at[0]], returns[at], lengths[at]
         episodes = tuple(
             Episode(int(end), reward_sum, int(length))
             for end, reward_sum, length in zip(*(c.tolist() for c in columns), strict=True)
@@ -136,84 +155,14 @@ class TensorCollector(BaseCollector):
         self._lengths = torch.tensor(under_way["lengths"], dtype=torch.float64).to(device)
 
 
-class _Record:
-    """Buffers of a rollout. Results are copied: environments may reuse their tensors.
-
-    The observations are those of the first step, for their shapes.
-    """
-
-    def __init__(
-        self, steps: int, envs: TensorEnvironment, observations: TensorObservations
-    ) -> None:
-        self.observations = {
-            key: rows.new_empty((steps + 1, *rows.shape)) for key, rows in observations.items()
-        }
-        self.finals: TensorObservations = {}
-        if not envs.skips_rows:
-            shown = self.observations.items()
-            self.finals = {key: torch.empty_like(rows[1:]) for key, rows in shown}
-        flags = "terminated", "truncated", "is_transition"
-        numbers = "rewards", "returns", "lengths"
-        kinds = dict.fromkeys(flags, torch.bool) | dict.fromkeys(numbers, torch.float64)
-        shape = (steps, envs.num_envs)
-        self.rows = {
-            key: torch.empty(shape, dtype=kind, device=envs.device) for key, kind in kinds.items()
-        }
-        self.begins = torch.empty((steps + 1, envs.num_envs), dtype=torch.bool, device=envs.device)
-        self.states: list[Tensor] = []
-        self.final_states: list[Tensor] = []
-        self.actions: list[Tensor] = []
-        self.infos: list[Tensor] = []
-
-    def begin(
-        self, t: int, observations: TensorObservations, begins: Tensor, states: Tensor
-    ) -> None:
-        """Write what is known before step t."""
-        for key, rows in observations.items():
-            self.observations[key][t] = rows
-        self.begins[t] = begins
-        self.states.append(states)
-
-    def end(
-        self,
-        t: int,
-        samples: Tensor,
-        after: Tensor,
-        step: TensorStep,
-        returns: Tensor,
-        lengths: Tensor,
-    ) -> None:
-        """Write the results of step t.
-
-        `after` are the memory's states after it, `returns` and `lengths` those so far of the
-        episodes in progress, `[N]`.
-        """
-        self.actions.append(samples)
-        self.final_states.append(after)
-        if step.infos is not None:
-            self.infos.append(step.infos)
-        written = {"rewards": step.rewards, "terminated": step.terminated}
-        written |= {"truncated": step.truncated, "is_transition": step.is_transition}
-        for key, row in (written | {"returns": returns, "lengths": lengths}).items():
-            self.rows[key][t] = row
-        for key, rows in (step.final_observations or {}).items():
-            self.finals[key][t] = rows
-
-    def summary(self) -> Tensor:
-        """Return what the CPU needs, float64, `[2 + 4 T, N]`.
-
-        Two rows tell whether rewards and observations of a sub-environment are not finite. Then
-        come transitions, episode ends, returns and lengths, T rows each.
-        """
-        rows = self.rows
-        is_over = rows["terminated"] | rows["truncated"]
-        broken_rewards = ~rows["rewards"].isfinite()
-        broken = torch.zeros_like(self.begins)
-        if VECTOR in self.observations:
-            broken = ~self.observations[VECTOR].float().isfinite().all(-1)
-        if VECTOR in self.finals:
-            finals = ~self.finals[VECTOR].float().isfinite().all(-1)
-            broken = torch.cat((broken, finals & is_over))
-        tops = torch.stack((broken_rewards.any(0), broken.any(0)))
-        several = tops, rows["is_transition"], is_over, rows["returns"], rows["lengths"]
-        return torch.cat([part.double() for part in several])
+def _broken(
+    rows: dict[str, Tensor], shown: TensorObservations, finals: TensorObservations
+) -> Tensor:
+    """Return whether rewards and observations of a sub-environment are not finite, `[2, N]`."""
+    rewards, observations = (~rows["rewards"].isfinite()).any(0), torch.zeros_like(rows["begins"])
+    if VECTOR in shown:
+        observations = ~shown[VECTOR].float().isfinite().all(-1)
+    if VECTOR in finals:
+        ends = rows["terminated"] | rows["truncated"]
+        observations = torch.cat((observations, ~finals[VECTOR].float().isfinite().all(-1) & ends))
+    return torch.stack((rewards, observations.any(0)))

@@ -6,46 +6,26 @@ import torch
 from torch import Tensor
 
 from rlkl.engines.base import Engine
-from rlkl.envs.tensor_spaces import TensorObservations
 from rlkl.models.policy import Inputs
 from rlkl.numerics.tensor_advantages import generalized_advantages
 from rlkl.rollouts.batch import sequences_of
-from rlkl.rollouts.rollout import Episode
+from rlkl.rollouts.rollout import BaseRollout
 
 
-@dataclass(frozen=True)
-class TensorRollout:
-    """T steps of N sub-environments as tensors, with the attributes of `Rollout` except for these.
+@dataclass(frozen=True, kw_only=True)
+class TensorRollout(BaseRollout[Tensor]):
+    """Steps as tensors, with `[T, N, ...]` in `final_observations` and `final_states`.
+
+    Those count in truncated rows only, and there are no such observations if `observations` show
+    them (NEXT_STEP).
 
     Attributes:
-        final_observations: observations after each step and before its autoreset, `[T, N, ...]`;
-            they count in truncated rows only. Empty if `observations` show them (NEXT_STEP).
-        final_states: memory states before those, `[T, N, state_size]`.
         skips_rows: whether some rows may be no transitions.
         num_transitions: True values in `is_transition`.
     """
 
-    observations: TensorObservations
-    raw_vectors: Tensor | None
-    states: Tensor
-    actions: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    is_transition: Tensor
-    begins: Tensor
-    final_observations: TensorObservations
-    final_states: Tensor
     skips_rows: bool
-    episodes: tuple[Episode, ...]
-    env_steps: int
     num_transitions: int
-    infos: Tensor | None = None
-
-    @property
-    def ends(self) -> Tensor:
-        """Episode ends, `[T, N]`: terminations and truncations."""
-        return self.terminated | self.truncated
 
     @property
     def raw_transitions(self) -> Tensor | None:

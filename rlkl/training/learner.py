@@ -13,7 +13,6 @@ from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
-from rlkl.envs.attributes import set_attributes
 from rlkl.envs.make import make_training_env
 from rlkl.envs.snapshots import packed, unpacked
 from rlkl.models.policy import Policy
@@ -21,8 +20,8 @@ from rlkl.models.policy_description import describe_policy
 from rlkl.rollouts.batch import Batch
 from rlkl.rollouts.make import (
     BatchMaker,
+    collector_for,
     for_arrays,
-    make_collector,
     make_normalizer,
     make_reward_scaler,
 )
@@ -122,7 +121,7 @@ class Learner:
         self.guard = NonfiniteGuard(
             self.engine, learners, config.algo.ratio_bounds, config.max_bad_updates
         )
-        self.collector = make_collector(
+        self.collector = collector_for(envs)(
             envs,
             self.engine,
             config.rollout_steps,
@@ -266,7 +265,7 @@ class Learner:
         self.envs.close()
         self.envs = make_training_env(env, self.policy.device, self.infos.keys)
         self.envs.ranks = self.ranks.size
-        set_attributes(self.envs, attributes)
+        self.envs.restore_attributes(attributes)
         seeds = self.streams.integers(f"environments {self.iterations}", self.config.env.num_envs)
         self.collector.restart(self.envs, seeds)
         if self.reward_scaler is not None:
@@ -314,7 +313,7 @@ class Learner:
             self.set_reference(state["reference"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.critic_fit.load_state_dict(state["critic_fit"])
-        set_attributes(self.envs, unpacked(state.get("env_attributes")))
+        self.envs.restore_attributes(unpacked(state.get("env_attributes")))
         try:
             self.collector.load_state_dict(state["collector"])
         except BrokenEnvironmentError as error:

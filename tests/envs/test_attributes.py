@@ -6,7 +6,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rlkl.envs.attributes import set_attributes
 from rlkl.envs.make import EnvConfig, make_training_env, make_vector_env
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 
@@ -79,10 +78,10 @@ def test_several_ranks_take_one_value_only() -> None:
     assert envs.get_attr("steepness") == [1, 1, 1]
     envs.set_attr("steepness", 4.0)
     assert envs.attributes == {"steepness": 4.0}
-    set_attributes(envs, {"steepness": [5.0, 5.0]})  # of an older checkpoint, of other ranks
+    envs.restore_attributes({"steepness": [5.0, 5.0]})  # of an older checkpoint, of other ranks
     assert envs.get_attr("steepness") == [5, 5, 5]
     with pytest.raises(ConfigError, match="expected one value for all"):
-        set_attributes(envs, {"steepness": [5.0, 6.0]})
+        envs.restore_attributes({"steepness": [5.0, 6.0]})
     envs.close()
 
 

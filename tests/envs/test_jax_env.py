@@ -18,7 +18,7 @@ from rlkl.envs.jax_env import JaxVectorEnv, from_brax
 from rlkl.envs.make import EnvConfig, make_training_env, make_vector_env
 from rlkl.envs.observations import VECTOR
 from rlkl.envs.tensor_env import TensorEnvironment
-from rlkl.rollouts.make import make_batch, make_collector
+from rlkl.rollouts.make import collector_for, make_batch
 from rlkl.training.checkpoint import CheckpointConfig, as_bytes, load_checkpoint
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
@@ -159,7 +159,7 @@ def test_brax_interface_trains() -> None:
     envs = TensorEnvironment(from_brax(Slider(), 6, max_episode_steps=8))
     policy = small_policy(envs.encoder, envs.action_space, engine="torch")
     engine = make_engine(policy)
-    collector = make_collector(envs, engine, 20, Generator().manual_seed(0), [0] * 6)
+    collector = collector_for(envs)(envs, engine, 20, Generator().manual_seed(0), [0] * 6)
     rollout = collector.collect()
     assert rollout.truncated.any()
     shown, finals = rollout.observations[VECTOR][1:], rollout.final_observations[VECTOR]

@@ -14,7 +14,7 @@ from rlkl.envs.observations import VECTOR
 from rlkl.envs.rsl_rl_adapter import RslRlVectorEnv
 from rlkl.envs.tensor_env import TensorEnvironment
 from rlkl.models.policy import Inputs
-from rlkl.rollouts.make import make_batch, make_collector
+from rlkl.rollouts.make import collector_for, make_batch
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import LoggerConfig
@@ -73,7 +73,7 @@ def test_time_out_bootstraps_what_can_be_had(groups: str, gives_finals: bool) ->
         pytest.skip("one tensor has no groups")
     envs = TensorEnvironment(RslRlVectorEnv(StandIn(8, kind, gives_finals=gives_finals)))
     engine = make_engine(small_policy(envs.encoder, envs.action_space, engine="torch"))
-    collector = make_collector(envs, engine, 30, Generator().manual_seed(0), [4] * 8)
+    collector = collector_for(envs)(envs, engine, 30, Generator().manual_seed(0), [4] * 8)
     rollout = collector.collect()
     batch = make_batch(rollout, engine, 0.9, 0.0)
     shown = rollout.observations[VECTOR][:-1]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import small_environments  # noqa: F401 (registers environments)
 import torch
+from gymnasium.envs.classic_control import PendulumEnv
 
 from rlkl.envs.make import EnvConfig, make_vector_env
 from rlkl.envs.vector_env import VectorEnvironment
@@ -114,7 +115,7 @@ def test_time_limit_is_restored() -> None:
     assert ends.index(True) == 49  # step 200
 
 
-class AnotherPendulum(gym.envs.classic_control.PendulumEnv):
+class AnotherPendulum(PendulumEnv):
     """A subclass, which may have more state."""
 
 

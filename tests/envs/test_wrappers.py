@@ -121,7 +121,7 @@ def test_missing_package_of_a_wrapper_is_named(monkeypatch: pytest.MonkeyPatch) 
     def missing(name: str) -> Any:
         raise ImportError("no module named cv2")
 
-    monkeypatch.setattr(gym.wrappers, "__all__", ["NeedsPackage"])
+    monkeypatch.setattr(wrappers, "GYMNASIUM", ["NeedsPackage"])
     monkeypatch.setattr(gym.wrappers, "__getattr__", missing)
     with pytest.raises(ConfigError, match="NeedsPackage needs a package: no module named cv2"):
         choose_backend(EnvConfig("CartPole-v1", wrappers=["NeedsPackage"]))

@@ -24,8 +24,8 @@ from rlkl.numerics.normalization import ValueNormalizer
 from rlkl.rollouts.collector import BaseCollector
 from rlkl.rollouts.make import (
     BatchMaker,
+    collector_for,
     make_batch,
-    make_collector,
     make_normalizer,
     make_reward_scaler,
 )
@@ -56,7 +56,11 @@ def parts(name: str, kind: str, steps: int = 20, **settings: Any) -> tuple[BaseC
     normalizer, scaler = make_normalizer(envs), make_reward_scaler(envs, envs.num_envs, 0.9)
     generator = Generator().manual_seed(0)
     engine = make_engine(policy)
-    return make_collector(envs, engine, steps, generator, [3] * 4, normalizer), normalizer, scaler
+    return (
+        collector_for(envs)(envs, engine, steps, generator, [3] * 4, normalizer),
+        normalizer,
+        scaler,
+    )
 
 
 def tensors_of(batch: Any) -> dict[str, Tensor]:
@@ -241,7 +245,7 @@ def test_reused_tensors_are_copied() -> None:
     for kind in (TorchCartPole, Reusing):
         envs = TensorEnvironment(kind(4, max_episode_steps=6))
         engine = make_engine(small_policy(envs.encoder, envs.action_space, engine="torch"))
-        collector = make_collector(envs, engine, 20, Generator().manual_seed(0), [3] * 4)
+        collector = collector_for(envs)(envs, engine, 20, Generator().manual_seed(0), [3] * 4)
         collector.collect()
         batches.append(tensors_of(make_batch(collector.collect(), engine, 0.9, 0.8)))
     for key, tensor in batches[0].items():
@@ -270,7 +274,9 @@ def test_number_that_is_not_finite_ends_the_run(place: int, what: str, normalize
     envs = TensorEnvironment(Breaking(4), name="Breaking-v0")
     engine = make_engine(small_policy(envs.encoder, envs.action_space, engine="torch"))
     normalizer = make_normalizer(envs) if normalizes else None
-    collector = make_collector(envs, engine, 5, Generator().manual_seed(0), [3] * 4, normalizer)
+    collector = collector_for(envs)(
+        envs, engine, 5, Generator().manual_seed(0), [3] * 4, normalizer
+    )
     message = f"env.id=Breaking-v0: {what} of sub-environment 2 was not finite"
     with pytest.raises(BrokenEnvironmentError, match=message):
         collector.collect()
@@ -279,7 +285,7 @@ def test_number_that_is_not_finite_ends_the_run(place: int, what: str, normalize
 def test_short_rollout_of_autoreset_steps_is_skipped() -> None:
     envs = TensorEnvironment(CartPoleVectorEnv(2, max_episode_steps=1))
     engine = make_engine(small_policy(envs.encoder, envs.action_space, engine="torch"))
-    collector = make_collector(envs, engine, 1, Generator().manual_seed(0), [0, 0])
+    collector = collector_for(envs)(envs, engine, 1, Generator().manual_seed(0), [0, 0])
     for i in range(3):
         rollout = collector.collect()
         assert rollout.num_transitions == 2

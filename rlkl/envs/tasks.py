@@ -1,4 +1,4 @@
-"""Small environments that need a policy with memory."""
+"""rlkl's own tasks: two that need a policy with memory, and CartPole with another pole."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ import numpy as np
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
+
+from rlkl.utils.validation import check_range
 
 
 class Recall(gym.Env[NDArray[np.float32], np.int64]):
@@ -61,9 +63,25 @@ def hidden_velocity_cartpole(**kwargs: Any) -> gym.Env[Any, Any]:
     return HiddenVelocity(CartPoleEnv(**kwargs))
 
 
-gym.register("rlkl/Recall-v0", "rlkl.envs.memory_tasks:Recall")
+class PoleCartPole(CartPoleEnv):
+    """CartPole with a pole of another length; observations, actions and rewards are the same.
+
+    Args:
+        length: half of the pole's length in metres; CartPole's is 0.5.
+        **kwargs: of CartPole.
+    """
+
+    def __init__(self, length: float = 0.5, **kwargs: Any) -> None:
+        check_range("env.kwargs.length", length, above=0)
+        super().__init__(**kwargs)
+        self.length = length
+        self.polemass_length = self.masspole * length
+
+
+gym.register("rlkl/PoleCartPole-v1", "rlkl.envs.tasks:PoleCartPole", max_episode_steps=500)
+gym.register("rlkl/Recall-v0", "rlkl.envs.tasks:Recall")
 gym.register(
     "rlkl/HiddenVelocityCartPole-v1",
-    "rlkl.envs.memory_tasks:hidden_velocity_cartpole",
+    "rlkl.envs.tasks:hidden_velocity_cartpole",
     max_episode_steps=500,
 )
