@@ -13,7 +13,6 @@ from rlkl.training.builtin_callbacks import callbacks_of
 from rlkl.training.callbacks import Callback, check_callbacks
 from rlkl.training.checkpoint import newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
-from rlkl.training.csv_recovery import recover_rows
 from rlkl.training.device_speed import device_warning
 from rlkl.training.follower import Lead, Order, follow, obey, receive
 from rlkl.training.learner import Learner
@@ -22,18 +21,21 @@ from rlkl.training.resuming import (
     changes_end,
     check_unfinished,
     record_resume,
+    recover_rows,
     rename_newer_best,
 )
 from rlkl.training.run import Run
-from rlkl.training.run_folder import check_folder, make_run_dir, writing
-from rlkl.training.run_status import (
+from rlkl.training.run_folder import (
     RunStatus,
+    check_folder,
     check_own_files,
     clean_up,
+    make_run_dir,
     move_old_files,
     read_config,
     read_summary,
     run_status,
+    writing,
 )
 from rlkl.training.start import start
 from rlkl.training.summary import Summary
