@@ -3,6 +3,7 @@
 import hashlib
 import math
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -191,12 +192,19 @@ def _check_lines(name: str, lines: list[bytes]) -> None:
         raise ConfigError(
             "has other columns than this version of rlkl writes (summary.json says which wrote it)"
         )
+    for place in _bad_rows(lines[1:], len(header)):
+        raise ConfigError(f"is damaged in line {place + 2}")
+
+
+def _bad_rows(rows: list[bytes], columns: int, env_steps: float = math.inf) -> Iterator[int]:
+    """Yield the places of rows that are not valid, not in order, or after `env_steps`."""
     before = 0
-    for number, line in enumerate(lines[1:], 2):
-        step = _step(line, len(header))
-        if step is None or step < before:
-            raise ConfigError(f"is damaged in line {number}")
-        before = step
+    for place, row in enumerate(rows):
+        step = _step(row, columns)
+        if step is None or not before <= step <= env_steps:
+            yield place
+        else:
+            before = step
 
 
 def _step(line: bytes, columns: int) -> int | None:
@@ -219,10 +227,5 @@ def _readable_rows(name: str, found: bytes, env_steps: int) -> bytes:
     lines = _lines(found)
     if lines and lines[0].rstrip(b"\r\n") != header.rstrip():
         return header
-    rows, before = [header], 0
-    for line in lines[1:]:
-        step = _step(line, len(columns))
-        if step is not None and before <= step <= env_steps:
-            rows.append(line)
-            before = step
-    return b"".join(rows)
+    bad = set(_bad_rows(lines[1:], len(columns), env_steps))
+    return header + b"".join(row for place, row in enumerate(lines[1:]) if place not in bad)
