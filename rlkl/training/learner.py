@@ -72,20 +72,21 @@ class Learner:
         self._env_config = env_of_rank(config.env, self.ranks)
         self.infos = InfoTracker(config.logger.info_keys)
         self.thread_limit = ThreadLimit(config.threads)
-        with ExitStack() as undone:
-            undone.callback(self.thread_limit.release)
+        with ExitStack() as opened:
+            opened.callback(self.thread_limit.release)
             self.streams = RandomStreams(config.seed)
 
             def make() -> torch.device:
                 device = checked_device(device_of_rank(config.device, self.ranks))
                 self.envs = make_training_env(self._env_config, device, self.infos.keys)
                 self.envs.ranks = self.ranks.size
-                undone.callback(self.envs.close)
+                opened.callback(lambda: self.envs.close())  # noqa: PLW0108 (those of then)
                 return device
 
             device = self.ranks.together(make)[self.ranks.rank]
             self._build(device)
-            undone.pop_all()
+            opened.callback(self.updates.close)
+            self._opened = opened.pop_all()
         self.iterations = 0
         self.tracker = EpisodeTracker()
         self.on_rollout: Callable[[Any], None] = lambda rollout: None
@@ -166,19 +167,15 @@ class Learner:
         """Environment steps so far."""
         return self.collector.env_steps
 
-    @property
-    def progress(self) -> float:
-        """Used share of the training budget, 0 to 1; always 0 without annealing."""
-        config = self.config
-        return min(1.0, self.env_steps / config.total_env_steps) if config.anneal else 0.0
-
     def iterate(self) -> Report:
         """Collect one rollout, update the policy and the critic, and return the report.
 
         Raises:
             BadUpdatesError: `max_bad_updates` updates in a row were reverted.
         """
-        config, start, progress = self.config, time.perf_counter(), self.progress
+        config, start = self.config, time.perf_counter()
+        used = min(1.0, self.env_steps / config.total_env_steps)  # of the training budget
+        progress = used if config.anneal else 0.0
         rollout = self.collector.collect()
         collected = time.perf_counter()
         self.on_rollout(rollout)
@@ -229,11 +226,8 @@ class Learner:
             self.normalizer.update(rollout.raw_transitions)
 
     def close(self) -> None:
-        """Close the environments and end the worker processes."""
-        with ExitStack() as every:
-            every.callback(self.thread_limit.release)
-            every.callback(self.envs.close)
-            every.callback(self.updates.close)
+        """Close the environments and end the worker processes; once, however often it is called."""
+        self._opened.close()
 
     def evaluate(self, stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Run `eval_episodes` episodes with deterministic actions and the same seeds every time.

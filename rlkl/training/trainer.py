@@ -113,13 +113,9 @@ class Trainer:
                     config.run_dir, config.env.id, config.algo.name, config.seed, self._started_in
                 )
                 run_dir = self._started_in / shown
-                with writing(run_dir):
-                    lock = FolderLock(run_dir)
-                send(Order(config))
-        try:
-            return self._start(run_dir, loggers, shown)
-        finally:
-            lock.release()
+                with _locked(run_dir):
+                    send(Order(config))
+                    return self._start(run_dir, loggers, shown)
 
     def _start(self, run_dir: Path, loggers: Sequence[Logger], shown: Path) -> Summary:
         text = as_yaml(asdict(self.learner.resolved_config))
