@@ -19,14 +19,7 @@ from rlkl.training.resource_checks import check_memory, check_processes
 from rlkl.utils.config_upgrades import upgrade_config, upgrade_section
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data
-from rlkl.utils.validation import (
-    check_choice,
-    check_divides,
-    check_range,
-    check_ranges,
-    check_text,
-    seconds_of,
-)
+from rlkl.utils.validation import check_choice, check_divides, check_ranges, check_text, seconds_of
 
 
 @dataclass(frozen=True)
@@ -102,15 +95,15 @@ class TrainConfig:
         if isinstance(self.stop_after, int | float) and not isinstance(self.stop_after, bool):
             object.__setattr__(self, "stop_after", f"{self.stop_after:g}")
         check_fields(self)
-        check_range("total_env_steps", self.total_env_steps, at_least=1, at_most=10**15)
+        check_ranges("", self, "total_env_steps", at_least=1, at_most=10**15)
         positive = ("rollout_steps", "max_bad_updates", "eval_max_episode_steps")
         check_ranges("", self, *positive, at_least=1)
         check_ranges("", self, "seed", "eval_interval", at_least=0)
         check_ranges("", self, "gamma", "gae_lambda", at_least=0, at_most=1)
         check_ranges("", self, "clip_rewards", above=0)
         check_ranges("", self, "stop_at_return")
-        check_range("threads", self.threads, at_least=1, at_most=1024)
-        check_range("eval_episodes", self.eval_episodes, at_least=0, at_most=10**6)
+        check_ranges("", self, "threads", at_least=1, at_most=1024)
+        check_ranges("", self, "eval_episodes", at_least=0, at_most=10**6)
         if self.stop_after is not None:
             seconds_of("stop_after", self.stop_after)
         self._check_annealing()

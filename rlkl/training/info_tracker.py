@@ -60,8 +60,7 @@ class InfoTracker:
         self._ends = {
             number.tag: deque[float](maxlen=100) for number in self.numbers if number.is_last
         }
-        self._unseen = set(self.keys)
-        self._has_warned = False
+        self._unseen = dict.fromkeys(self.keys)
 
     def add(self, rollout: Any) -> dict[str, float]:
         """Add a rollout; return the report's scalars, NaN where no info had a number.
@@ -77,7 +76,7 @@ class InfoTracker:
         scalars = {}
         for number, values in zip(self.numbers, np.moveaxis(infos, -1, 0), strict=True):
             if not np.isnan(values[is_transition]).all():
-                self._unseen.discard(number.key)
+                self._unseen.pop(number.key, None)
             found = values[is_transition & ends if number.is_last else is_transition]
             found = found[~np.isnan(found)]
             if number.is_last:
@@ -88,11 +87,10 @@ class InfoTracker:
 
     def warning(self, env_id: str) -> str:
         """Return, once, a line about keys that were in no info; else an empty string."""
-        if self._has_warned or not self._unseen:
-            return ""
-        self._has_warned = True
-        keys = ", ".join(key for key in dict.fromkeys(self.keys) if key in self._unseen)
-        return f"logger.info_keys: no info of {env_id} has had a number with the key {keys} so far"
+        keys = ", ".join(self._unseen)
+        self._unseen.clear()
+        text = f"logger.info_keys: no info of {env_id} has had a number with the key {keys} so far"
+        return text if keys else ""
 
     def state_dict(self) -> dict[str, list[float]]:
         """Return the numbers of the last 100 episode ends, by tag."""

@@ -33,12 +33,7 @@ from rlkl.training.evaluation import Evaluation, evaluate
 from rlkl.training.info_tracker import InfoTracker
 from rlkl.training.nonfinite_guard import NonfiniteGuard
 from rlkl.training.plasticity import diagnose
-from rlkl.training.rank_checks import (
-    check_same_parameters,
-    check_same_run,
-    device_of_rank,
-    env_of_rank,
-)
+from rlkl.training.rank_checks import check_same_parameters, check_same_run, env_of_rank
 from rlkl.training.reference import Reference
 from rlkl.training.report import Report, scalars_of
 from rlkl.training.resource_checks import check_memory, checked_device
@@ -77,7 +72,9 @@ class Learner:
             self.streams = RandomStreams(config.seed)
 
             def make() -> torch.device:
-                device = checked_device(device_of_rank(config.device, self.ranks))
+                has_own = config.device == "cuda" and self.ranks.size > 1  # a GPU for each rank
+                name = f"cuda:{self.ranks.local_rank}" if has_own else config.device
+                device = checked_device(name)
                 self.envs = make_training_env(self._env_config, device, self.infos.keys)
                 self.envs.ranks = self.ranks.size
                 opened.callback(lambda: self.envs.close())  # noqa: PLW0108 (those of then)

@@ -46,11 +46,6 @@ def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
     return replace(config, num_envs=total // size, backend=backend, wrappers=wrappers)
 
 
-def device_of_rank(device: str, ranks: Ranks) -> str:
-    """Return the device of a rank: `cuda` is one GPU for each rank of a machine."""
-    return f"cuda:{ranks.local_rank}" if device == "cuda" and ranks.size > 1 else device
-
-
 def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
     """Check that all ranks have the same config and the same versions.
 

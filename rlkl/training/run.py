@@ -152,7 +152,9 @@ class Run:
                 self._end_iteration(report, stop)
             elif self._is_over:  # only the final evaluation is missing
                 self._evaluate(Report(learner.env_steps, {}, {}), stop)
-            while learner.env_steps < total and not learner.ranks.any(self._ends(stop)):
+            while learner.env_steps < total:
+                if learner.ranks.any(stop.is_set() or bool(self.record.stop_reason)):
+                    break
                 self.checkpoints.is_between_iterations, self._is_iterating = False, True
                 try:
                     report = learner.iterate()
@@ -182,10 +184,6 @@ class Run:
         """Whether the budget is used, or a callback has ended the run."""
         is_used = self.learner.env_steps >= self.learner.config.total_env_steps
         return is_used or bool(self.record.stop_reason)
-
-    def _ends(self, stop: threading.Event) -> bool:
-        """Return whether the run ends before its budget is used."""
-        return stop.is_set() or bool(self.record.stop_reason)
 
     def _after_update(self, report: Report) -> None:
         """Call the callbacks; log the iteration even if one fails."""
