@@ -200,10 +200,11 @@ def hyperparameters(config: Any) -> dict[str, Value]:
 def columns(config_type: type[Any]) -> dict[str, type[Value]]:
     """Return all keys that `hyperparameters` can return for any algorithm, with their types."""
     found: dict[str, type[Value]] = {}
-    for name, hint in typing.get_type_hints(config_type).items():
+    hints = typing.get_type_hints(config_type)
+    for name in (field.name for field in dataclasses.fields(config_type)):
         if name in NOT_VARIED:
             continue
-        parts = [entry.config for entry in ALGORITHMS.values()] if name == "algo" else [hint]
+        parts = [entry.config for entry in ALGORITHMS.values()] if name == "algo" else [hints[name]]
         for part in parts:
             if dataclasses.is_dataclass(part):
                 found |= {f"{name}.{key}": kind for key, kind in columns(part).items()}
