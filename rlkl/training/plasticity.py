@@ -29,11 +29,8 @@ def diagnose(engine: Engine, batch: Batch) -> Metrics:
     """Return the numbers of `rlkl.training.report.DIAGNOSIS_TAGS` at a batch, after its update.
 
     No parameter and no random generator changes; the parameters' gradients do, which each update
-    computes again. Collective on several ranks. NaN where a number does not apply.
-
-    Args:
-        engine: of the policy after the update.
-        batch: of the update; its advantages are not standardized.
+    computes again. Collective on several ranks. NaN where a number does not apply. The advantages
+    of the batch are not standardized.
     """
     policy = engine.policy
     entropy = engine.distribution(batch.inputs, torch.float64).entropy()

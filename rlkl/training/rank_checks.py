@@ -47,11 +47,7 @@ def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
 
 
 def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
-    """Check that all ranks have the same config and the same versions.
-
-    Raises:
-        ConfigError: they do not; the message names a rank and what differs.
-    """
+    """Raise ConfigError, naming rank and key, unless all ranks have the same config and versions."""
     if ranks.size == 1:
         return
     parts = dict(leaves(asdict(config)))
@@ -69,11 +65,7 @@ def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
 def check_same_parameters(
     ranks: Ranks, policy: Policy, iteration: int, attributes: dict[str, Any]
 ) -> None:
-    """Check that all ranks have the same parameters, bit for bit, and set the same attributes.
-
-    Raises:
-        RankError: they do not.
-    """
+    """Raise RankError unless all ranks have the same parameters, bit for bit, and attributes."""
     if ranks.size == 1:
         return
     vectors = (policy.actor_parameters.vector, policy.critic_parameters.vector)

@@ -117,13 +117,10 @@ class RecoveredRows:
             write_durably(path, content)
 
 
-def recover_rows(run_dir: Path, state: dict[str, Any], *, exact: bool = True) -> RecoveredRows:
+def recover_rows(run_dir: Path, state: dict[str, Any], *, exact: bool) -> RecoveredRows:
     """Return the rows up to a checkpoint; later rows are dropped, and written again by the run.
 
-    Args:
-        run_dir: of the resumed run.
-        state: the checkpoint.
-        exact: refuse a file whose rows have changed; otherwise keep its readable rows.
+    A file whose rows have changed is refused if `exact`; otherwise its readable rows are kept.
 
     Raises:
         ConfigError: a file has changed; the message says where, and what to do.

@@ -50,14 +50,9 @@ def make_run_dir(
 ) -> Path:
     """Make a new folder for a run, and return its path as the user typed it.
 
-    Args:
-        run_dir: the user's choice; None for `runs/<env>/<algo>/<date-time>-seed<seed>`, with a
-            number appended if two runs start in the same second.
-        env_id: Gymnasium id; the folder's name omits its module.
-        algo: name of the algorithm.
-        seed: of the run.
-        base: folder to which a relative path refers, even if an environment has changed the
-            working directory.
+    Without a `run_dir` it is `runs/<env>/<algo>/<date-time>-seed<seed>`, with a number appended if
+    two runs start in the same second. A relative path refers to `base`, even if an environment has
+    changed the working directory.
 
     Raises:
         ConfigError: the folder exists already or cannot be made.

@@ -148,11 +148,7 @@ def write_curves(
 ) -> None:
     """Write events of something other than training, with the number of each row on the x-axis.
 
-    Args:
-        run_dir: folder of the event file.
-        config: of the run, a `TrainConfig`; shown as text.
-        rows: scalars by tag.
-        charts: as `CHARTS`.
+    The config, a `TrainConfig`, is shown as text; rows are scalars by tag, and charts as `CHARTS`.
     """
     text = f"```yaml\n{as_yaml(dataclasses.asdict(config))}```"
     summaries = [torch_summary.text("config", text), torch_summary.custom_scalars(_lines(charts))]

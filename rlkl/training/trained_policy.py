@@ -24,11 +24,7 @@ ACTIONS = ("deterministic", "sampled")
 
 
 def check_fits(state: dict[str, Any], algo: str, policy: Policy) -> None:
-    """Check that a learner's state is of this algorithm and of a policy like this one.
-
-    Raises:
-        ConfigError: it is of another algorithm, policy or environment.
-    """
+    """Raise ConfigError unless a state is of this algorithm, and of a policy like this one."""
     if (other := state["config"]["algo"]["name"]) != algo:
         raise ConfigError(f"the checkpoint is of algo={other}, not of {algo}; start a new run")
     ours, theirs = describe_policy(policy), dict(state["policy_description"])

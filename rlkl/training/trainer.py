@@ -192,8 +192,8 @@ def resume(
             check_own_files(run_dir)
             _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
         with _locked(run_dir):
-            extras = (callbacks, loggers)
-            return _resume(run_dir, change, extras, shown, send, exact=exact, env=env)
+            given = (callbacks, loggers)
+            return _resume(run_dir, change, given, shown, send, exact=exact, env=env)
 
 
 def complete(
@@ -300,7 +300,7 @@ def _resume(
     return run.go(given[1], rows.kl)
 
 
-def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any], list[str]]:
+def _newest(run_dir: Path, *, exact: bool) -> tuple[Path, dict[str, Any], list[str]]:
     """Return the newest checkpoint of the run in `config.yaml`, its state, and notes."""
     try:
         saved, notes = read_config(run_dir), []
