@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+import torch
 
 from rlkl.utils.errors import ConfigError
 
@@ -70,9 +69,8 @@ class InfoTracker:
         """
         if not self.numbers:
             return {}
-        infos, is_transition, ends = map(
-            _array, (rollout.infos, rollout.is_transition, rollout.ends)
-        )
+        parts = rollout.infos, rollout.is_transition, rollout.ends
+        infos, is_transition, ends = (torch.as_tensor(part).numpy(force=True) for part in parts)
         scalars = {}
         for number, values in zip(self.numbers, np.moveaxis(infos, -1, 0), strict=True):
             if not np.isnan(values[is_transition]).all():
@@ -100,7 +98,3 @@ class InfoTracker:
         """Load what `state_dict` returned; tags that are not tracked are ignored."""
         for tag, values in self._ends.items():
             values.extend(state.get(tag, ()))
-
-
-def _array(values: Any) -> NDArray[Any]:
-    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

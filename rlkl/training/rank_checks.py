@@ -47,7 +47,7 @@ def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
 
 
 def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
-    """Raise ConfigError, naming rank and key, unless all ranks have the same config and versions."""
+    """Raise ConfigError, which says what differs, unless all ranks have one config and versions."""
     if ranks.size == 1:
         return
     parts = dict(leaves(asdict(config)))

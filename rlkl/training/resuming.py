@@ -159,7 +159,13 @@ def _rows_of_checkpoint(name: str, found: bytes, state: dict[str, Any]) -> bytes
     count = int(digest["rows"] if digest else state[COUNTERS[name]])
     lines = _lines(found)
     content = b"".join(lines[: 1 + count])
-    _check_lines(name, lines[: 1 + count])
+    header = header_of(name, content)
+    if lines and lines[0].decode(errors="replace").rstrip("\r\n") != ",".join(header):
+        raise ConfigError(
+            "has other columns than this version of rlkl writes (summary.json says which wrote it)"
+        )
+    for place in _bad_rows(lines[1 : 1 + count], len(header)):
+        raise ConfigError(f"is damaged in line {place + 2}")
     if len(lines) < 1 + count and count:
         last = lines[-1].partition(b",")[0].decode() if len(lines) > 1 else 0
         raise ConfigError(
@@ -180,17 +186,6 @@ def _rows_of_checkpoint(name: str, found: bytes, state: dict[str, Any]) -> bytes
 def _lines(content: bytes) -> list[bytes]:
     """Return the complete lines of a file, without a partial one at its end."""
     return [line + b"\n" for line in content.split(b"\n")[:-1]]
-
-
-def _check_lines(name: str, lines: list[bytes]) -> None:
-    """Check that the first line is the header and all others are rows in order."""
-    header = header_of(name, b"".join(lines[:1]))
-    if lines and lines[0].decode(errors="replace").rstrip("\r\n") != ",".join(header):
-        raise ConfigError(
-            "has other columns than this version of rlkl writes (summary.json says which wrote it)"
-        )
-    for place in _bad_rows(lines[1:], len(header)):
-        raise ConfigError(f"is damaged in line {place + 2}")
 
 
 def _bad_rows(rows: list[bytes], columns: int, env_steps: float = math.inf) -> Iterator[int]:
