@@ -49,15 +49,12 @@ class Tracker(Protocol):
 
     def log(self, scalars: dict[str, float], report: Report) -> None:
         """Log the scalars of a report that apply, by tag, and its pictures."""
-        ...
 
     def save(self, files: list[Path]) -> None:
         """Save checkpoints as artifacts."""
-        ...
 
     def close(self, status: str) -> None:
         """End the run: `finished`, `stopped` or `failed`."""
-        ...
 
 
 class _Wandb:
