@@ -28,15 +28,14 @@ from rlkl.rollouts.make import (
 )
 from rlkl.training.checkpoint import interval_of
 from rlkl.training.config import TrainConfig
-from rlkl.training.episode_tracker import EpisodeTracker
+from rlkl.training.diagnostics import diagnose
 from rlkl.training.evaluation import Evaluation, evaluate
-from rlkl.training.info_tracker import InfoTracker
 from rlkl.training.nonfinite_guard import NonfiniteGuard
-from rlkl.training.plasticity import diagnose
 from rlkl.training.rank_checks import check_same_parameters, check_same_run, env_of_rank
 from rlkl.training.reference import Reference
 from rlkl.training.report import Report, scalars_of
 from rlkl.training.resource_checks import check_memory, checked_device
+from rlkl.training.running_means import EpisodeTracker, InfoTracker
 from rlkl.training.trained_policy import check_fits
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.ranks import join_ranks

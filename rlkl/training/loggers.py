@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from rlkl.training.info_tracker import info_numbers
 from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report, is_own_column
+from rlkl.training.running_means import info_numbers
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data

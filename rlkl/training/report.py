@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkl.rollouts.rollout import Episode
+from rlkl.training.diagnostics import HIDDEN_LAYERS
 from rlkl.training.nonfinite_guard import BadUpdate
 
 UP, DOWN, NEITHER = "higher", "lower", ""
@@ -83,9 +84,6 @@ TAGS: dict[str, Tag] = {
     "time/report": Tag("computing this report", "seconds", DOWN),
 }
 """All numbers of the report, the same for every algorithm; NaN where one does not apply."""
-
-HIDDEN_LAYERS = 6
-"""The gradients of this many hidden layers of each network are reported, from the input on."""
 
 _OF = {"policy": "policy", "value": "critic"}
 _LAYERS = {str(n): f"layer {n}" for n in range(1, HIDDEN_LAYERS + 1)} | {"output": "output layer"}
