@@ -91,10 +91,11 @@ class Reference:
         trained = policy_from(state, engine.policy.device, engine="auto")
         self._reference = make_engine(trained.policy, ranks)
         self._normalizer: TensorObservationNormalizer | None = None
-        if (of := trained.normalizer) is not None:
-            device, measured = engine.policy.device, of.is_measured
-            self._normalizer = TensorObservationNormalizer(measured.shape, device, 10.0, measured)
-            self._normalizer.load_state_dict(of.state_dict())
+        if (arrays := trained.normalizer) is not None:
+            self._normalizer = TensorObservationNormalizer(
+                arrays.mean.shape, engine.policy.device, is_measured=arrays.is_measured
+            )
+            self._normalizer.load_state_dict(state["normalizer"])
 
     def added(self, batch: Batch, raw_vectors: Any) -> Batch:
         """Return a batch with the parameters of π_ref.
