@@ -1,7 +1,6 @@
 """Write, find and read the checkpoints of a run."""
 
 import io
-import math
 import pickle
 import shlex
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 
 from rlkl.engines.policy_package import is_package
-from rlkl.envs.make import episode_limit
 from rlkl.training.archive import read_archive
 from rlkl.training.resource_checks import machine_memory
 from rlkl.utils.errors import ConfigError
@@ -46,20 +44,6 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")
         check_ranges("checkpoint.", self, "interval", "keep", at_least=1)
-
-
-def interval_of(config: Any, *, resets: bool) -> int:
-    """Return the iterations between two checkpoints of a `TrainConfig`; see `CheckpointConfig`.
-
-    `resets` says whether environments are recreated at checkpoints.
-    """
-    if config.checkpoint.interval is not None:
-        return int(config.checkpoint.interval)
-    if not resets:
-        return 50
-    tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
-    two_episodes = math.ceil(2 * episode_limit(config.env) / config.rollout_steps)
-    return int(min(100, max(10, tenth, two_episodes)))
 
 
 def as_bytes(state: dict[str, Any]) -> bytes:

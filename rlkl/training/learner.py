@@ -1,5 +1,6 @@
 """Build the parts of a run, iterate them, and save and load their state."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
 from rlkl.envs.attributes import set_attributes
-from rlkl.envs.make import make_training_env
+from rlkl.envs.make import episode_limit, make_training_env
 from rlkl.envs.snapshots import packed, unpacked
 from rlkl.models.policy import Policy
 from rlkl.models.policy_description import describe_policy
@@ -26,7 +27,6 @@ from rlkl.rollouts.make import (
     make_normalizer,
     make_reward_scaler,
 )
-from rlkl.training.checkpoint import interval_of
 from rlkl.training.config import TrainConfig
 from rlkl.training.diagnostics import diagnose
 from rlkl.training.evaluation import Evaluation, evaluate
@@ -245,7 +245,14 @@ class Learner:
     @property
     def checkpoint_interval(self) -> int:
         """Iterations between two checkpoints; `CheckpointConfig` describes the default."""
-        return interval_of(self.config, resets=self.resets_at_checkpoints)
+        config = self.config
+        if config.checkpoint.interval is not None:
+            return config.checkpoint.interval
+        if not self.resets_at_checkpoints:
+            return 50
+        tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
+        two_episodes = math.ceil(2 * episode_limit(config.env) / config.rollout_steps)
+        return min(100, max(10, tenth, two_episodes))
 
     def recreate_environments(self) -> None:
         """Recreate the environments, with seeds from the run's seed and the iteration.

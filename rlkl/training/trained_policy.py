@@ -63,10 +63,8 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
             return _trained_run(policy, content)
     with state_of_run(run_dir, checkpoint) as state:
         config = state["config"]
-        content = {
-            "env": config["env"],
+        content = config | {
             "env_steps": state["env_steps"],
-            "threads": config["threads"],
             "max_episode_steps": config.get("eval_max_episode_steps", MAX_EPISODE_STEPS),
             "checkpoint": checkpoint,
             "config": config,
