@@ -14,8 +14,7 @@ from rlkl.cli.grid_line import GridLine, load_jobs
 from rlkl.tools.grid.call import RECORD, Call, Status, new_call
 from rlkl.tools.grid.display import Display, Grid, Job
 from rlkl.tools.grid.job import SHUTDOWN_SECONDS
-from rlkl.training.run_folder import check_folder
-from rlkl.training.run_status import LOG, ForeignFolderError, RunStatus, run_status
+from rlkl.training.run_folder import LOG, ForeignFolderError, RunStatus, check_folder, run_status
 from rlkl.training.trainer import TrainConfig, Trainer
 from rlkl.utils.atomic_files import FolderLock, FolderTakenError
 from rlkl.utils.errors import ConfigError

@@ -21,7 +21,7 @@ from rlkl.tools.model_card import model_card
 from rlkl.training.checkpoint import folder_of, taking_from
 from rlkl.training.config import OUTPUT_KEYS
 from rlkl.training.loggers import as_yaml
-from rlkl.training.run_status import read_summary
+from rlkl.training.run_folder import read_summary
 from rlkl.training.summary import hardware, versions
 from rlkl.training.trained_policy import ACTIONS, TrainedRun, load_changed_run, run_episodes
 from rlkl.utils.atomic_files import write_durably

@@ -1,7 +1,6 @@
 """Write, find and read the checkpoints of a run."""
 
 import io
-import math
 import pickle
 import shlex
 from collections.abc import Callable, Iterator
@@ -13,13 +12,12 @@ from typing import Any
 import torch
 
 from rlkl.engines.policy_package import is_package
-from rlkl.envs.make import episode_limit
 from rlkl.training.archive import read_archive
 from rlkl.training.resource_checks import machine_memory
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
 from rlkl.utils.untrusted_files import MissingFileError, read_bytes, reading
-from rlkl.utils.validation import check_choice, check_range, reading_parts
+from rlkl.utils.validation import check_choice, check_ranges, reading_parts
 
 FORMAT = 3  # version of the format; raised by every change that older code cannot read
 
@@ -45,23 +43,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")
-        if self.interval is not None:
-            check_range("checkpoint.interval", self.interval, at_least=1)
-        check_range("checkpoint.keep", self.keep, at_least=1)
-
-
-def interval_of(config: Any, *, resets: bool) -> int:
-    """Return the iterations between two checkpoints of a `TrainConfig`; see `CheckpointConfig`.
-
-    `resets` says whether environments are recreated at checkpoints.
-    """
-    if config.checkpoint.interval is not None:
-        return int(config.checkpoint.interval)
-    if not resets:
-        return 50
-    tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
-    two_episodes = math.ceil(2 * episode_limit(config.env) / config.rollout_steps)
-    return int(min(100, max(10, tenth, two_episodes)))
+        check_ranges("checkpoint.", self, "interval", "keep", at_least=1)
 
 
 def as_bytes(state: dict[str, Any]) -> bytes:
@@ -200,12 +182,7 @@ def _is_complete(state: dict[str, Any]) -> bool:
 
 
 def checkpoint_path(run_dir: str | Path, checkpoint: str = "last") -> Path:
-    """Return the path of a run's checkpoint.
-
-    Args:
-        run_dir: the run's folder, or the path of a checkpoint, which is returned.
-        checkpoint: `last` or `best`.
-    """
+    """Return the path of a run's checkpoint, `last` or `best`; that of a checkpoint as it is."""
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     folder = Path(run_dir)
     path = folder / "checkpoints" / f"{checkpoint}.pt"

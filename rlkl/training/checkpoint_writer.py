@@ -75,14 +75,10 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self,
-        learner: Learner,
-        run_dir: Path,
-        record: RunRecord,
-        callbacks: Callbacks | None = None,
+        self, learner: Learner, run_dir: Path, record: RunRecord, callbacks: Callbacks
     ) -> None:
         self.learner, self.run_dir, self.record = learner, run_dir, record
-        self.callbacks = callbacks or Callbacks(())
+        self.callbacks = callbacks
         self.folder = run_dir / "checkpoints"
         self.csv: CSVLogger | None = None
         self.saved_iteration = -1

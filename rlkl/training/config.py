@@ -19,13 +19,7 @@ from rlkl.training.resource_checks import check_memory, check_processes
 from rlkl.utils.config_upgrades import upgrade_config, upgrade_section
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data
-from rlkl.utils.validation import (
-    check_choice,
-    check_divides,
-    check_range,
-    check_text,
-    seconds_of,
-)
+from rlkl.utils.validation import check_choice, check_divides, check_ranges, check_text, seconds_of
 
 
 @dataclass(frozen=True)
@@ -101,35 +95,29 @@ class TrainConfig:
         if isinstance(self.stop_after, int | float) and not isinstance(self.stop_after, bool):
             object.__setattr__(self, "stop_after", f"{self.stop_after:g}")
         check_fields(self)
-        check_range("total_env_steps", self.total_env_steps, at_least=1, at_most=10**15)
-        check_range("rollout_steps", self.rollout_steps, at_least=1)
-        check_range("gamma", self.gamma, at_least=0, at_most=1)
-        check_range("gae_lambda", self.gae_lambda, at_least=0, at_most=1)
-        if self.clip_rewards is not None:
-            check_range("clip_rewards", self.clip_rewards, above=0)
-        if self.stop_at_return is not None:
-            check_range("stop_at_return", self.stop_at_return)
+        check_ranges("", self, "total_env_steps", at_least=1, at_most=10**15)
+        positive = ("rollout_steps", "max_bad_updates", "eval_max_episode_steps")
+        check_ranges("", self, *positive, at_least=1)
+        check_ranges("", self, "seed", "eval_interval", at_least=0)
+        check_ranges("", self, "gamma", "gae_lambda", at_least=0, at_most=1)
+        check_ranges("", self, "clip_rewards", above=0)
+        check_ranges("", self, "stop_at_return")
+        check_ranges("", self, "threads", at_least=1, at_most=1024)
+        check_ranges("", self, "eval_episodes", at_least=0, at_most=10**6)
         if self.stop_after is not None:
             seconds_of("stop_after", self.stop_after)
         self._check_annealing()
         check_separate_encoder(self.algo, self.policy)
         self._check_recomputation()
         self._check_own_critic()
-        check_range("seed", self.seed, at_least=0)
-        check_range("threads", self.threads, at_least=1, at_most=1024)
-        check_range("max_bad_updates", self.max_bad_updates, at_least=1)
-        check_range("eval_episodes", self.eval_episodes, at_least=0, at_most=10**6)
-        check_range("eval_max_episode_steps", self.eval_max_episode_steps, at_least=1)
-        check_range("eval_interval", self.eval_interval, at_least=0)
         if self.eval_interval and not self.eval_episodes:
             raise ConfigError(
                 f"eval_interval={self.eval_interval}: there is nothing to evaluate with "
                 "eval_episodes=0; set eval_episodes=20"
             )
-        if self.run_dir is not None:
-            check_text("run_dir", self.run_dir)
-        if self.init_from is not None:
-            check_text("init_from", self.init_from)
+        for key in ("run_dir", "init_from"):
+            if (path := getattr(self, key)) is not None:
+                check_text(key, path)
         processes = self.env.num_envs if self.env.backend == "async" else 0
         check_processes(processes)
         check_memory(self.rollout_steps, self.env.num_envs, self.policy, processes=processes)

@@ -1,15 +1,15 @@
 """The part of ranks other than 0 in a run: they train, and write and print nothing."""
 
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from rlkl.envs.ids import substitute
 from rlkl.training.checkpoint_writer import recreate_environments
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
-from rlkl.training.start import start
+from rlkl.training.start import closing_on_error, start
 from rlkl.training.summary import Summary
 from rlkl.utils.errors import OtherRankError
 from rlkl.utils.ranks import Ranks
@@ -32,25 +32,26 @@ class Order:
     exact: bool = True
 
 
-class Lead:
-    """Rank 0 before a run: sends the other ranks one order, or the error that prevents it."""
+Send = Callable[[Order | Summary], None]
+"""Sends the other ranks what to run, or the summary of a finished run."""
 
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks, self._is_waited_for = ranks, True
 
-    def send(self, order: Order | Summary) -> None:
-        """Send what to run, or the summary of a finished run."""
-        self._is_waited_for = False
-        self._ranks.gather(order)
+@contextmanager
+def leading(ranks: Ranks) -> Iterator[Send]:
+    """Yield rank 0 a function that sends one order; an error before it is sent instead."""
+    is_sent = False
 
-    def __enter__(self) -> "Lead":
-        return self
+    def send(order: Order | Summary) -> None:
+        nonlocal is_sent
+        is_sent = True
+        ranks.gather(order)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        if error is not None and self._is_waited_for:
-            self._ranks.gather(described(error))
+    try:
+        yield send
+    except BaseException as error:
+        if not is_sent:
+            ranks.gather(described(error))
+        raise
 
 
 def receive(ranks: Ranks) -> Order | Summary:
@@ -76,11 +77,8 @@ def obey(ranks: Ranks, env: Any = None) -> Summary:
     if env is not None:
         substitute(order.config.env.id, env)
     learner = Learner(order.config)
-    try:
+    with closing_on_error(learner):
         learner.load_state_dict(order.state)
-    except BaseException:
-        learner.close()
-        raise
     return follow(learner, exact=order.exact)
 
 

@@ -1,5 +1,6 @@
 """Build the parts of a run, iterate them, and save and load their state."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from rlkl.algos.critic import CriticFit
 from rlkl.algos.parallel_critic import Updates
 from rlkl.engines.make import make_engine
 from rlkl.envs.actions import ActionDecoder
-from rlkl.envs.make import make_training_env
+from rlkl.envs.make import episode_limit, make_training_env
 from rlkl.envs.snapshots import packed, unpacked
 from rlkl.models.policy import Policy
 from rlkl.models.policy_description import describe_policy
@@ -25,22 +26,15 @@ from rlkl.rollouts.make import (
     make_normalizer,
     make_reward_scaler,
 )
-from rlkl.training.checkpoint import interval_of
 from rlkl.training.config import TrainConfig
-from rlkl.training.episode_tracker import EpisodeTracker
+from rlkl.training.diagnostics import diagnose
 from rlkl.training.evaluation import Evaluation, evaluate
-from rlkl.training.info_tracker import InfoTracker
 from rlkl.training.nonfinite_guard import NonfiniteGuard
-from rlkl.training.plasticity import diagnose
-from rlkl.training.rank_checks import (
-    check_same_parameters,
-    check_same_run,
-    device_of_rank,
-    env_of_rank,
-)
+from rlkl.training.rank_checks import check_same_parameters, check_same_run, env_of_rank
 from rlkl.training.reference import Reference
 from rlkl.training.report import Report, scalars_of
 from rlkl.training.resource_checks import check_memory, checked_device
+from rlkl.training.running_means import EpisodeTracker, InfoTracker
 from rlkl.training.trained_policy import check_fits
 from rlkl.utils.errors import BrokenEnvironmentError, ConfigError
 from rlkl.utils.ranks import join_ranks
@@ -71,20 +65,23 @@ class Learner:
         self._env_config = env_of_rank(config.env, self.ranks)
         self.infos = InfoTracker(config.logger.info_keys)
         self.thread_limit = ThreadLimit(config.threads)
-        with ExitStack() as undone:
-            undone.callback(self.thread_limit.release)
+        with ExitStack() as opened:
+            opened.callback(self.thread_limit.release)
             self.streams = RandomStreams(config.seed)
 
             def make() -> torch.device:
-                device = checked_device(device_of_rank(config.device, self.ranks))
+                has_own = config.device == "cuda" and self.ranks.size > 1  # a GPU for each rank
+                name = f"cuda:{self.ranks.local_rank}" if has_own else config.device
+                device = checked_device(name)
                 self.envs = make_training_env(self._env_config, device, self.infos.keys)
                 self.envs.ranks = self.ranks.size
-                undone.callback(self.envs.close)
+                opened.callback(lambda: self.envs.close())  # noqa: PLW0108 (those of then)
                 return device
 
             device = self.ranks.together(make)[self.ranks.rank]
             self._build(device)
-            undone.pop_all()
+            opened.callback(self.updates.close)
+            self._opened = opened.pop_all()
         self.iterations = 0
         self.tracker = EpisodeTracker()
         self.on_rollout: Callable[[Any], None] = lambda rollout: None
@@ -165,19 +162,15 @@ class Learner:
         """Environment steps so far."""
         return self.collector.env_steps
 
-    @property
-    def progress(self) -> float:
-        """Used share of the training budget, 0 to 1; always 0 without annealing."""
-        config = self.config
-        return min(1.0, self.env_steps / config.total_env_steps) if config.anneal else 0.0
-
     def iterate(self) -> Report:
         """Collect one rollout, update the policy and the critic, and return the report.
 
         Raises:
             BadUpdatesError: `max_bad_updates` updates in a row were reverted.
         """
-        config, start, progress = self.config, time.perf_counter(), self.progress
+        config, start = self.config, time.perf_counter()
+        used = min(1.0, self.env_steps / config.total_env_steps)  # of the training budget
+        progress = used if config.anneal else 0.0
         rollout = self.collector.collect()
         collected = time.perf_counter()
         self.on_rollout(rollout)
@@ -228,11 +221,8 @@ class Learner:
             self.normalizer.update(rollout.raw_transitions)
 
     def close(self) -> None:
-        """Close the environments and end the worker processes."""
-        with ExitStack() as every:
-            every.callback(self.thread_limit.release)
-            every.callback(self.envs.close)
-            every.callback(self.updates.close)
+        """Close the environments and end the worker processes; once, however often it is called."""
+        self._opened.close()
 
     def evaluate(self, stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Run `eval_episodes` episodes with deterministic actions and the same seeds every time.
@@ -254,7 +244,14 @@ class Learner:
     @property
     def checkpoint_interval(self) -> int:
         """Iterations between two checkpoints; `CheckpointConfig` describes the default."""
-        return interval_of(self.config, resets=self.resets_at_checkpoints)
+        config = self.config
+        if config.checkpoint.interval is not None:
+            return config.checkpoint.interval
+        if not self.resets_at_checkpoints:
+            return 50
+        tenth = config.total_env_steps // (10 * config.rollout_steps * config.env.num_envs)
+        two_episodes = math.ceil(2 * episode_limit(config.env) / config.rollout_steps)
+        return min(100, max(10, tenth, two_episodes))
 
     def recreate_environments(self) -> None:
         """Recreate the environments, with seeds from the run's seed and the iteration.

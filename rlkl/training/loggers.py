@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from rlkl.training.info_tracker import info_numbers
 from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report, is_own_column
+from rlkl.training.running_means import info_numbers
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields, plain_data
@@ -101,7 +101,6 @@ class Logger(Protocol):
             report: `scalars` by tag, NaN where one does not apply, at `env_steps`; with
                 histograms, images, videos and the episodes that ended.
         """
-        ...
 
     def close(self, status: str) -> None:
         """Write everything to disk.
@@ -109,7 +108,6 @@ class Logger(Protocol):
         Args:
             status: how the run ended: `finished`, `stopped` or `failed`.
         """
-        ...
 
 
 class CSVLogger:
@@ -205,8 +203,7 @@ def as_yaml(config: dict[str, Any]) -> str:
     Raises:
         ConfigError: it has a value that YAML cannot represent.
     """
-    text: str = yaml.safe_dump(plain_data(config), sort_keys=False, allow_unicode=True)
-    return text
+    return str(yaml.safe_dump(plain_data(config), sort_keys=False, allow_unicode=True))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -46,17 +46,8 @@ def env_of_rank(config: EnvConfig, ranks: Ranks) -> EnvConfig:
     return replace(config, num_envs=total // size, backend=backend, wrappers=wrappers)
 
 
-def device_of_rank(device: str, ranks: Ranks) -> str:
-    """Return the device of a rank: `cuda` is one GPU for each rank of a machine."""
-    return f"cuda:{ranks.local_rank}" if device == "cuda" and ranks.size > 1 else device
-
-
 def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
-    """Check that all ranks have the same config and the same versions.
-
-    Raises:
-        ConfigError: they do not; the message names a rank and what differs.
-    """
+    """Raise ConfigError, which says what differs, unless all ranks have one config and versions."""
     if ranks.size == 1:
         return
     parts = dict(leaves(asdict(config)))
@@ -74,11 +65,7 @@ def check_same_run(ranks: Ranks, config: TrainConfig) -> None:
 def check_same_parameters(
     ranks: Ranks, policy: Policy, iteration: int, attributes: dict[str, Any]
 ) -> None:
-    """Check that all ranks have the same parameters, bit for bit, and set the same attributes.
-
-    Raises:
-        RankError: they do not.
-    """
+    """Raise RankError unless all ranks have the same parameters, bit for bit, and attributes."""
     if ranks.size == 1:
         return
     vectors = (policy.actor_parameters.vector, policy.critic_parameters.vector)

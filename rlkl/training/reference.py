@@ -13,6 +13,7 @@ from rlkl.engines.base import Engine
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import VECTOR
 from rlkl.models.policy import Inputs
+from rlkl.numerics.tensor_normalization import TensorObservationNormalizer
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.field_types import check_fields
@@ -89,7 +90,12 @@ class Reference:
         self.penalty = policy_optimizer.penalize(coefficient, config.direction)
         trained = policy_from(state, engine.policy.device, engine="auto")
         self._reference = make_engine(trained.policy, ranks)
-        self._normalizer = trained.normalizer
+        self._normalizer: TensorObservationNormalizer | None = None
+        if (arrays := trained.normalizer) is not None:
+            self._normalizer = TensorObservationNormalizer(
+                arrays.mean.shape, engine.policy.device, is_measured=arrays.is_measured
+            )
+            self._normalizer.load_state_dict(state["normalizer"])
 
     def added(self, batch: Batch, raw_vectors: Any) -> Batch:
         """Return a batch with the parameters of π_ref.
@@ -98,18 +104,12 @@ class Reference:
             batch: whose observations are normalized if training normalizes.
             raw_vectors: the same before normalization, `[B, D]`; None if it does not.
         """
-        observations, normalizer = dict(batch.inputs.observations), self._normalizer
+        observations = dict(batch.inputs.observations)
         if VECTOR in observations:
             shown = observations[VECTOR] if raw_vectors is None else raw_vectors
             raw = torch.as_tensor(shown, device=self.engine.policy.device)
-            if normalizer is not None:
-                mean, scale = (
-                    torch.from_numpy(numbers).to(raw.device)
-                    for numbers in (normalizer.wide_mean, normalizer.scale)
-                )
-                centred = (raw - mean.to(raw.dtype)).float() * scale
-                raw = centred.clamp(-normalizer.clip, normalizer.clip)
-            observations[VECTOR] = self.engine.policy.tensor(raw)
+            seen = raw if self._normalizer is None else self._normalizer(raw)
+            observations[VECTOR] = self.engine.policy.tensor(seen)
         found = self._reference.distribution(Inputs(observations)).parameters
         return replace(batch, reference_parameters=found)
 

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -62,11 +63,10 @@ def check_video(path: Path) -> None:
         check_installed(package, "video", f"a video {path.suffix}")
 
 
-class Video:
+class Video(AbstractContextManager["Video"]):
     """A video of an environment from `make_rendered_env` in a new .mp4 or .gif file.
 
-    It is a context manager. The file is created with the first picture, so a failing environment
-    leaves none.
+    The file is created with the first picture, so a failing environment leaves none.
     """
 
     def __init__(self, env: gym.Env[Any, Any], path: Path) -> None:
@@ -75,9 +75,6 @@ class Video:
         self._writer: Any = None
         self._size: tuple[int, ...] = ()
         self._highest = 0.0  # white in pictures of floats: 1 or 255
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkl.rollouts.rollout import Episode
+from rlkl.training.diagnostics import HIDDEN_LAYERS
 from rlkl.training.nonfinite_guard import BadUpdate
 
 UP, DOWN, NEITHER = "higher", "lower", ""
@@ -84,29 +85,19 @@ TAGS: dict[str, Tag] = {
 }
 """All numbers of the report, the same for every algorithm; NaN where one does not apply."""
 
-HIDDEN_LAYERS = 6
-"""The gradients of this many hidden layers of each network are reported, from the input on."""
-
 _OF = {"policy": "policy", "value": "critic"}
-_LAYERS = [*range(1, HIDDEN_LAYERS + 1), "output"]
+_LAYERS = {str(n): f"layer {n}" for n in range(1, HIDDEN_LAYERS + 1)} | {"output": "output layer"}
 
 DIAGNOSIS_TAGS: dict[str, Tag] = {
     "plasticity/entropy_min": Tag("smallest entropy of a state in the batch", "nats"),
+    "plasticity/policy_rank": Tag("effective rank of the policy's features", "", UP),
+    "plasticity/value_rank": Tag("effective rank of the critic's features", "", UP),
+    "plasticity/policy_dormant": Tag("dormant units of the policy", "share", DOWN),
+    "plasticity/value_dormant": Tag("dormant units of the critic", "share", DOWN),
     **{
-        f"plasticity/{key}_rank": Tag(f"effective rank of the {name}'s features", "", UP)
+        f"plasticity/{key}_grad_norm_{layer}": Tag(f"norm of the gradient in the {name}'s {place}")
         for key, name in _OF.items()
-    },
-    **{
-        f"plasticity/{key}_dormant": Tag(f"dormant units of the {name}", "share", DOWN)
-        for key, name in _OF.items()
-    },
-    **{
-        f"plasticity/{key}_grad_norm_{layer}": Tag(
-            f"norm of the gradient in the {name}'s "
-            + ("output layer" if layer == "output" else f"layer {layer}")
-        )
-        for key, name in _OF.items()
-        for layer in _LAYERS
+        for layer, place in _LAYERS.items()
     },
 }
 """Numbers that are reported every `logger.diagnosis_interval` iterations."""

@@ -152,7 +152,9 @@ class Run:
                 self._end_iteration(report, stop)
             elif self._is_over:  # only the final evaluation is missing
                 self._evaluate(Report(learner.env_steps, {}, {}), stop)
-            while learner.env_steps < total and not learner.ranks.any(self._ends(stop)):
+            while learner.env_steps < total:
+                if learner.ranks.any(stop.is_set() or bool(self.record.stop_reason)):
+                    break
                 self.checkpoints.is_between_iterations, self._is_iterating = False, True
                 try:
                     report = learner.iterate()
@@ -182,10 +184,6 @@ class Run:
         """Whether the budget is used, or a callback has ended the run."""
         is_used = self.learner.env_steps >= self.learner.config.total_env_steps
         return is_used or bool(self.record.stop_reason)
-
-    def _ends(self, stop: threading.Event) -> bool:
-        """Return whether the run ends before its budget is used."""
-        return stop.is_set() or bool(self.record.stop_reason)
 
     def _after_update(self, report: Report) -> None:
         """Call the callbacks; log the iteration even if one fails."""
@@ -221,28 +219,26 @@ class Run:
             self.checkpoints.is_between_iterations = True
             self.checkpoints.save_last()
         try:
-            value = self._evaluate(report, stop) if is_last or is_due else math.nan
+            was_stopped = (is_last or is_due) and self._evaluate(report, stop)
         except BaseException:
             if record.unlogged is None or not stop.is_set():
                 self._log(report)
             raise
-        if value is None and record.unlogged is not None:  # a resumed run evaluates and logs it
-            return
-        report.scalars["return/eval"] = math.nan if value is None else value
-        self._log(report)
+        if not was_stopped or record.unlogged is None:  # else a resumed run evaluates and logs it
+            self._log(report)
 
-    def _evaluate(self, report: Report, stop: threading.Event) -> float | None:
-        """Return the mean return of an evaluation: NaN without episodes, None if stopped."""
+    def _evaluate(self, report: Report, stop: threading.Event) -> bool:
+        """Evaluate, and add the mean return to the report; return whether the user stopped it."""
         learner, config = self.learner, self.learner.config
         if not config.eval_episodes:
-            return math.nan
+            return False
         is_last = self._is_over
         start = time.perf_counter()
         try:
             evaluation = learner.evaluate(stop.is_set)
         except EvaluationStoppedError:
             self._final_evaluation_stopped = is_last
-            return None
+            return True
         finally:
             self.record.add_evaluation(time.perf_counter() - start)
         warning = evaluation.warning(config.eval_max_episode_steps, "eval_max_episode_steps")
@@ -256,7 +252,7 @@ class Run:
         self.record.stop_reason = self.record.stop_reason or self.callbacks.stop_reason
         if self._is_over:
             self._final_evaluation = evaluation
-        return evaluation.mean_return
+        return False
 
     def _warn(self, report: Report) -> None:
         """Warn once if no episode has ended for a long time, or if infos lack a key."""

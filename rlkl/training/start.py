@@ -1,6 +1,7 @@
 """Start a new run, with the policy, the critic and the statistics of another if it is asked for."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
@@ -30,15 +31,22 @@ def start(config: TrainConfig) -> Learner:
         ConfigError: the run cannot be started, or what it starts from does not fit.
     """
     learner = Learner(config)
-    try:
+    with closing_on_error(learner):
         if config.init_from is not None:
             _start_from(learner, config.init_from)
         if config.reference.run_dir is not None:
             _stay_near(learner, config.reference.run_dir)
+    return learner
+
+
+@contextmanager
+def closing_on_error(learner: Learner) -> Iterator[None]:
+    """Close a learner if the block fails."""
+    try:
+        yield
     except BaseException:
         learner.close()
         raise
-    return learner
 
 
 def _start_from(learner: Learner, run_dir: str) -> None:

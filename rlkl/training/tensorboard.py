@@ -148,11 +148,7 @@ def write_curves(
 ) -> None:
     """Write events of something other than training, with the number of each row on the x-axis.
 
-    Args:
-        run_dir: folder of the event file.
-        config: of the run, a `TrainConfig`; shown as text.
-        rows: scalars by tag.
-        charts: as `CHARTS`.
+    The config, a `TrainConfig`, is shown as text; rows are scalars by tag, and charts as `CHARTS`.
     """
     text = f"```yaml\n{as_yaml(dataclasses.asdict(config))}```"
     summaries = [torch_summary.text("config", text), torch_summary.custom_scalars(_lines(charts))]
@@ -200,10 +196,11 @@ def hyperparameters(config: Any) -> dict[str, Value]:
 def columns(config_type: type[Any]) -> dict[str, type[Value]]:
     """Return all keys that `hyperparameters` can return for any algorithm, with their types."""
     found: dict[str, type[Value]] = {}
-    for name, hint in typing.get_type_hints(config_type).items():
+    hints = typing.get_type_hints(config_type)
+    for name in (field.name for field in dataclasses.fields(config_type)):
         if name in NOT_VARIED:
             continue
-        parts = [entry.config for entry in ALGORITHMS.values()] if name == "algo" else [hint]
+        parts = [entry.config for entry in ALGORITHMS.values()] if name == "algo" else [hints[name]]
         for part in parts:
             if dataclasses.is_dataclass(part):
                 found |= {f"{name}.{key}": kind for key, kind in columns(part).items()}

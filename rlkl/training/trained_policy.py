@@ -24,11 +24,7 @@ ACTIONS = ("deterministic", "sampled")
 
 
 def check_fits(state: dict[str, Any], algo: str, policy: Policy) -> None:
-    """Check that a learner's state is of this algorithm and of a policy like this one.
-
-    Raises:
-        ConfigError: it is of another algorithm, policy or environment.
-    """
+    """Raise ConfigError unless a state is of this algorithm, and of a policy like this one."""
     if (other := state["config"]["algo"]["name"]) != algo:
         raise ConfigError(f"the checkpoint is of algo={other}, not of {algo}; start a new run")
     ours, theirs = describe_policy(policy), dict(state["policy_description"])
@@ -67,10 +63,8 @@ def load_run(run_dir: str | Path, checkpoint: str = "last") -> TrainedRun:
             return _trained_run(policy, content)
     with state_of_run(run_dir, checkpoint) as state:
         config = state["config"]
-        content = {
-            "env": config["env"],
+        content = config | {
             "env_steps": state["env_steps"],
-            "threads": config["threads"],
             "max_episode_steps": config.get("eval_max_episode_steps", MAX_EPISODE_STEPS),
             "checkpoint": checkpoint,
             "config": config,

@@ -13,29 +13,31 @@ from rlkl.training.builtin_callbacks import callbacks_of
 from rlkl.training.callbacks import Callback, check_callbacks
 from rlkl.training.checkpoint import newest, taking_from
 from rlkl.training.config import TrainConfig, another_run, changes, saved_config
-from rlkl.training.csv_recovery import recover_rows
 from rlkl.training.device_speed import device_warning
-from rlkl.training.follower import Lead, Order, follow, obey, receive
+from rlkl.training.follower import Order, Send, follow, leading, obey, receive
 from rlkl.training.learner import Learner
 from rlkl.training.loggers import Logger, as_yaml
 from rlkl.training.resuming import (
     changes_end,
     check_unfinished,
     record_resume,
+    recover_rows,
     rename_newer_best,
 )
 from rlkl.training.run import Run
-from rlkl.training.run_folder import check_folder, make_run_dir, writing
-from rlkl.training.run_status import (
+from rlkl.training.run_folder import (
     RunStatus,
+    check_folder,
     check_own_files,
     clean_up,
+    make_run_dir,
     move_old_files,
     read_config,
     read_summary,
     run_status,
+    writing,
 )
-from rlkl.training.start import start
+from rlkl.training.start import closing_on_error, start
 from rlkl.training.summary import Summary
 from rlkl.training.trackers import check_tracker
 from rlkl.utils.atomic_files import FolderLock, make_locked_folder, write_durably
@@ -101,26 +103,19 @@ class Trainer:
             The summary. Exceptions are raised again after `summary.json` is written.
         """
         config, ranks = self.learner.config, self.learner.ranks
-        try:
+        with closing_on_error(self.learner):
             if not ranks.is_first:
                 receive(ranks)
                 return follow(self.learner)
-            with Lead(ranks) as lead:
+            with leading(ranks) as send:
                 as_yaml(asdict(self.learner.resolved_config))  # raises before a folder is made
                 shown = make_run_dir(
                     config.run_dir, config.env.id, config.algo.name, config.seed, self._started_in
                 )
                 run_dir = self._started_in / shown
-                with writing(run_dir):
-                    lock = FolderLock(run_dir)
-                lead.send(Order(config))
-        except BaseException:
-            self.close()
-            raise
-        try:
-            return self._start(run_dir, loggers, shown)
-        finally:
-            lock.release()
+                with _locked(run_dir):
+                    send(Order(config))
+                    return self._start(run_dir, loggers, shown)
 
     def _start(self, run_dir: Path, loggers: Sequence[Logger], shown: Path) -> Summary:
         text = as_yaml(asdict(self.learner.resolved_config))
@@ -187,7 +182,7 @@ def resume(
     ranks, shown = join_ranks(), Path(run_dir)
     if not ranks.is_first:
         return obey(ranks, env)
-    with Lead(ranks) as lead:
+    with leading(ranks) as send:
         with reading(shown):
             is_there = shown.is_dir()
         if not is_there:
@@ -197,8 +192,8 @@ def resume(
             check_own_files(run_dir)
             _newest(run_dir, exact=exact)  # raises before a lock is written to another folder
         with _locked(run_dir):
-            extras = (callbacks, loggers)
-            return _resume(run_dir, change, extras, shown, lead, exact=exact, env=env)
+            given = (callbacks, loggers)
+            return _resume(run_dir, change, given, shown, send, exact=exact, env=env)
 
 
 def complete(
@@ -224,7 +219,7 @@ def complete(
     ranks = join_ranks()
     if not ranks.is_first:
         return obey(ranks)
-    with Lead(ranks) as lead:
+    with leading(ranks) as send:
         shown = check_folder("run_dir", config.run_dir or "")
         run_dir = _working_directory() / shown
         with writing(run_dir):
@@ -237,11 +232,11 @@ def complete(
             content = read_summary(run_dir)
             if status is RunStatus.FINISHED and content is not None:
                 summary = Summary(**content, run_dir=run_dir)
-                lead.send(summary)
+                send(summary)
                 return summary
             if status is RunStatus.UNFINISHED and any((run_dir / "checkpoints").glob("*.pt")):
-                return _resume(run_dir, None, ((), ()), shown, lead, env=config.env.id)
-            lead.send(Order(config))
+                return _resume(run_dir, None, ((), ()), shown, send, env=config.env.id)
+            send(Order(config))
             trainer = Trainer(config)
             move_old_files(run_dir)
             return trainer._start(run_dir, (), shown)
@@ -265,7 +260,7 @@ def _resume(
     change: Callable[[TrainConfig], TrainConfig] | None,
     given: tuple[Sequence[Callback], Sequence[Logger]],
     shown: Path,
-    lead: Lead,
+    send: Send,
     *,
     exact: bool = True,
     env: Any = None,
@@ -285,9 +280,9 @@ def _resume(
     warning = check_module(config.env.id, run_dir, is_confirmed=env is not None)
     if warning and config.logger.progress != "none":
         tell(warning)  # before the module is imported
-    lead.send(Order(config, state, stays_exact))
+    send(Order(config, state, stays_exact))
     learner = Learner(config)
-    try:
+    with closing_on_error(learner):
         with taking_from(path):
             learner.load_state_dict(state)
         with writing(run_dir):  # all checks have passed
@@ -295,9 +290,6 @@ def _resume(
             notes += rows.notes
             notes += record_resume(run_dir, path, learner.env_steps, changed, exact=stays_exact)
             notes += rename_newer_best(run_dir, learner.env_steps) if changed else []
-    except BaseException:
-        learner.close()
-        raise
     if config.logger.progress != "none":
         notes.append(f"resumed from {path}, at {learner.env_steps:,} environment steps")
         notes += [f"{key}: {new}, was {old}" for key, (old, new) in changed.items()]
@@ -308,7 +300,7 @@ def _resume(
     return run.go(given[1], rows.kl)
 
 
-def _newest(run_dir: Path, *, exact: bool = True) -> tuple[Path, dict[str, Any], list[str]]:
+def _newest(run_dir: Path, *, exact: bool) -> tuple[Path, dict[str, Any], list[str]]:
     """Return the newest checkpoint of the run in `config.yaml`, its state, and notes."""
     try:
         saved, notes = read_config(run_dir), []

@@ -18,7 +18,7 @@ from rlkl.envs.actions import ActionDecoder
 from rlkl.tools.compare.runs import Run, read
 from rlkl.training.checkpoint import load_checkpoint
 from rlkl.training.config import saved_config
-from rlkl.training.run_status import RunStatus, run_status
+from rlkl.training.run_folder import RunStatus, run_status
 
 INF = np.inf
 F32 = float(np.finfo(np.float32).max)

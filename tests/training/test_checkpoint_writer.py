@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import rlkl
+from rlkl.training.callbacks import Callbacks
 from rlkl.training.checkpoint import load_checkpoint
 from rlkl.training.checkpoint_writer import CheckpointWriter, RunRecord
 from rlkl.training.learner import Learner
@@ -18,7 +19,7 @@ def writer(tmp_path: Path) -> Iterator[CheckpointWriter]:
     config = rlkl.TrainConfig(rollout_steps=8, total_env_steps=64, checkpoint=checkpoint)
     learner = Learner(config)
     (tmp_path / "checkpoints").mkdir()
-    yield CheckpointWriter(learner, tmp_path, RunRecord({}, exact=True))
+    yield CheckpointWriter(learner, tmp_path, RunRecord({}, exact=True), Callbacks(()))
     learner.close()
 
 

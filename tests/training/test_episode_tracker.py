@@ -5,7 +5,7 @@ import math
 import pytest
 
 from rlkl.rollouts.rollout import Episode
-from rlkl.training.episode_tracker import EpisodeTracker
+from rlkl.training.running_means import EpisodeTracker
 
 
 def episodes(*returns: float) -> list[Episode]:

@@ -17,9 +17,9 @@ from test_callbacks import TINY, rows_of, tiny
 import rlkl
 from rlkl.rollouts.joined import joined
 from rlkl.rollouts.rollout import Episode
-from rlkl.training.info_tracker import InfoTracker, info_numbers
 from rlkl.training.learner import Learner
 from rlkl.training.run import Run
+from rlkl.training.running_means import InfoTracker, info_numbers
 
 nan = np.nan
 

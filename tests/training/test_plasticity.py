@@ -21,7 +21,7 @@ import rlkl
 from rlkl.engines.make import make_engine
 from rlkl.envs.observations import ObservationEncoder
 from rlkl.models.policy import Inputs
-from rlkl.training.plasticity import diagnose, dormant_share, effective_rank
+from rlkl.training.diagnostics import diagnose, dormant_share, effective_rank
 from rlkl.training.report import DIAGNOSIS_TAGS, Report
 from rlkl.utils.ranks import ALONE, Ranks
 

@@ -9,7 +9,7 @@ import yaml
 from test_resume import config
 
 import rlkl
-from rlkl.training.run_status import ForeignFolderError, RunStatus, move_old_files, run_status
+from rlkl.training.run_folder import ForeignFolderError, RunStatus, move_old_files, run_status
 from rlkl.training.trainer import complete
 from rlkl.utils.atomic_files import make_locked_folder
 

@@ -22,7 +22,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 import rlkl
 from rlkl.cli import main
 from rlkl.envs import ids as env_ids
-from rlkl.training.run_status import clean_up
+from rlkl.training.run_folder import clean_up
 from rlkl.training.trainer import complete
 from rlkl.utils.atomic_files import FolderTakenError
 

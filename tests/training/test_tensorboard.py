@@ -308,6 +308,7 @@ def test_a_column_has_the_type_of_its_field() -> None:
     assert known["policy.actor_hidden_sizes"] is str
     assert {"algo.clip_ratio", "algo.max_kl", "algo.kl_coefficient_max"} <= known.keys()
     assert not [key for key in known if key.startswith(("logger", "run_dir", "eval_"))]
+    assert "algo.knob" not in known  # of the class, not a setting
 
 
 def test_events_have_every_tag_that_applies(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_tracker_that_cannot_start_is_left_out(
     def fails(*given: Any) -> Any:
         raise OSError("no route")
 
-    monkeypatch.setattr(trackers, "_opened", fails)
+    monkeypatch.setitem(trackers.KINDS, "mlflow", fails)
     monkeypatch.setattr(trackers, "check_installed", lambda *given: None)
     summary = rlkl.train(tiny(tmp_path / "run", logger=logger_of("mlflow")))
     assert summary.status == "finished"
@@ -106,11 +106,11 @@ def test_tracker_that_cannot_start_is_left_out(
 def test_id_of_another_tracker_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids: list[str] = []
 
-    def opened(name: str, run_dir: Path, config: rlkl.TrainConfig, run_id: str) -> Recorder:
+    def opened(run_dir: Path, config: rlkl.TrainConfig, run_id: str) -> Recorder:
         ids.append(run_id)
         return Recorder()
 
-    monkeypatch.setattr(trackers, "_opened", opened)
+    monkeypatch.setitem(trackers.KINDS, "mlflow", opened)
     config = tiny(tmp_path / "run", logger=logger_of("mlflow"))
     for run_id in ("mlflow:a:b", "wandb:c", ""):
         trackers.open_tracker(tmp_path, config, run_id)

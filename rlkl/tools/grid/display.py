@@ -18,7 +18,7 @@ from rich.text import Text
 
 from rlkl.tools.grid.call import Call, Status
 from rlkl.training.config import TrainConfig
-from rlkl.training.run_status import read_summary
+from rlkl.training.run_folder import read_summary
 from rlkl.utils.atomic_files import open_nofollow
 from rlkl.utils.lines import paragraph
 from rlkl.utils.safe_text import for_terminal

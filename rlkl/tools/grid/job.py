@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkl.tools.grid.call import Call, Status
-from rlkl.training.run_status import LOG
+from rlkl.training.run_folder import LOG
 from rlkl.training.trainer import complete
 from rlkl.utils.atomic_files import FolderTakenError
 from rlkl.utils.errors import ConfigError
