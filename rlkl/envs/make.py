@@ -31,9 +31,9 @@ from rlkl.envs.torch_tasks import TORCH_TASKS
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.envs.wrappers import check_form, found_wrappers, is_video, without_videos
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields
+from rlkl.utils.field_types import check_fields, limited
 from rlkl.utils.signals import children_ignore_signals
-from rlkl.utils.validation import check_choice, check_installed, check_range, check_text, one_line
+from rlkl.utils.validation import check_installed, check_text, one_line
 
 BACKENDS = ("auto", "native", "sync", "shared", "async", "envpool", "ale", "tensor")
 VECTORIZED = ("native", "ale", "tensor")  # these make an environment's own vectorised form
@@ -64,9 +64,9 @@ class EnvConfig:
     """
 
     id: Any = "CartPole-v1"
-    num_envs: int = 8
-    backend: str = "auto"
-    frame_stack: int = 1
+    num_envs: int = limited(8, at_least=1, at_most=65536)
+    backend: str = limited("auto", choices=BACKENDS)
+    frame_stack: int = limited(1, at_least=1, at_most=1024)
     observation_keys: list[str] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
     wrappers: list[Any] = field(default_factory=list)
@@ -76,9 +76,6 @@ class EnvConfig:
         if not isinstance(self.id, str):
             object.__setattr__(self, "id", name_of(self.id))
         check_text("env.id", self.id)
-        check_range("env.num_envs", self.num_envs, at_least=1, at_most=65536)
-        check_choice("env.backend", self.backend, BACKENDS)
-        check_range("env.frame_stack", self.frame_stack, at_least=1, at_most=1024)
         check_form(self.wrappers)
         if isinstance(GIVEN.get(self.id), gym.Env) and self.num_envs > 1:
             raise ConfigError(

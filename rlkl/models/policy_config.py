@@ -70,9 +70,9 @@ class PolicyConfig:
             named on the command line.
     """
 
-    actor_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
-    critic_hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
-    encoder_hidden_sizes: list[int] = field(default_factory=list)
+    actor_hidden_sizes: list[int] = limited([64, 64], at_least=1, at_most=LARGEST_SIZE)
+    critic_hidden_sizes: list[int] = limited([64, 64], at_least=1, at_most=LARGEST_SIZE)
+    encoder_hidden_sizes: list[int] = limited([], at_least=1, at_most=LARGEST_SIZE)
     image_encoder: str = limited("auto", choices=IMAGE_ENCODERS)
     image_features: int = limited(512, at_least=1, at_most=LARGEST_SIZE)
     pixel_scale: float = limited(255.0, above=0)
@@ -109,9 +109,6 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         check_fields(self, "policy.")
         self._check_own_networks()
-        for key in ("actor_hidden_sizes", "critic_hidden_sizes", "encoder_hidden_sizes"):
-            for size in getattr(self, key):
-                check_range(f"policy.{key}", size, at_least=1, at_most=LARGEST_SIZE)
         if not self.clip_actions and self.box_distribution != "gaussian":
             raise ConfigError(
                 "policy.clip_actions=false: has no effect with policy.box_distribution="

@@ -15,9 +15,9 @@ from rlkl.engines.policy_package import is_package
 from rlkl.training.archive import read_archive
 from rlkl.training.resource_checks import machine_memory
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields
+from rlkl.utils.field_types import check_fields, limited
 from rlkl.utils.untrusted_files import MissingFileError, read_bytes, reading
-from rlkl.utils.validation import check_choice, check_ranges, reading_parts
+from rlkl.utils.validation import check_choice, reading_parts
 
 FORMAT = 3  # version of the format; raised by every change that older code cannot read
 
@@ -38,12 +38,11 @@ class CheckpointConfig:
         keep: number of checkpoints to keep; older ones are removed.
     """
 
-    interval: int | None = None
-    keep: int = 3
+    interval: int | None = limited(None, at_least=1)
+    keep: int = limited(3, at_least=1)
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")
-        check_ranges("checkpoint.", self, "interval", "keep", at_least=1)
 
 
 def as_bytes(state: dict[str, Any]) -> bytes:

@@ -18,8 +18,8 @@ from rlkl.training.reference import ReferenceConfig
 from rlkl.training.resource_checks import check_memory, check_processes
 from rlkl.utils.config_upgrades import upgrade_config, upgrade_section
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields, plain_data
-from rlkl.utils.validation import check_choice, check_divides, check_ranges, check_text, seconds_of
+from rlkl.utils.field_types import check_fields, limited, plain_data
+from rlkl.utils.validation import check_choice, check_divides, check_range, check_text, seconds_of
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,23 @@ class TrainConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    total_env_steps: int = 100_000
-    rollout_steps: int = 128
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
+    total_env_steps: int = limited(100_000, at_least=1, at_most=10**15)
+    rollout_steps: int = limited(128, at_least=1)
+    gamma: float = limited(0.99, at_least=0, at_most=1)
+    gae_lambda: float = limited(0.95, at_least=0, at_most=1)
     anneal: bool = True
     normalize_observations: bool = False
     scale_rewards: bool = False
-    clip_rewards: float | None = None
-    seed: int = 0
+    clip_rewards: float | None = limited(None, above=0)
+    seed: int = limited(0, at_least=0)
     device: str = "cpu"
-    threads: int = 1
+    threads: int = limited(1, at_least=1, at_most=1024)
     stop_at_return: float | None = None
     stop_after: str | None = None
-    max_bad_updates: int = 3
-    eval_episodes: int = 20
-    eval_max_episode_steps: int = MAX_EPISODE_STEPS
-    eval_interval: int = 0
+    max_bad_updates: int = limited(3, at_least=1)
+    eval_episodes: int = limited(20, at_least=0, at_most=10**6)
+    eval_max_episode_steps: int = limited(MAX_EPISODE_STEPS, at_least=1)
+    eval_interval: int = limited(0, at_least=0)
     run_dir: str | None = None
     init_from: str | None = None
 
@@ -95,15 +95,8 @@ class TrainConfig:
         if isinstance(self.stop_after, int | float) and not isinstance(self.stop_after, bool):
             object.__setattr__(self, "stop_after", f"{self.stop_after:g}")
         check_fields(self)
-        check_ranges("", self, "total_env_steps", at_least=1, at_most=10**15)
-        positive = ("rollout_steps", "max_bad_updates", "eval_max_episode_steps")
-        check_ranges("", self, *positive, at_least=1)
-        check_ranges("", self, "seed", "eval_interval", at_least=0)
-        check_ranges("", self, "gamma", "gae_lambda", at_least=0, at_most=1)
-        check_ranges("", self, "clip_rewards", above=0)
-        check_ranges("", self, "stop_at_return")
-        check_ranges("", self, "threads", at_least=1, at_most=1024)
-        check_ranges("", self, "eval_episodes", at_least=0, at_most=10**6)
+        if self.stop_at_return is not None:
+            check_range("stop_at_return", self.stop_at_return)
         if self.stop_after is not None:
             seconds_of("stop_after", self.stop_after)
         self._check_annealing()

@@ -16,9 +16,9 @@ from rlkl.training.report import DIAGNOSIS_TAGS, TAGS, Report, is_own_column
 from rlkl.training.running_means import info_numbers
 from rlkl.utils.atomic_files import open_nofollow, sync, write_durably
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields, plain_data
+from rlkl.utils.field_types import check_fields, limited, plain_data
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import check_choice, check_range, check_text
+from rlkl.utils.validation import check_text
 
 PROGRESS = ("auto", "live", "plain", "none")
 TRACKERS = ("none", "wandb", "mlflow", "trackio")
@@ -46,28 +46,24 @@ class LoggerConfig:
     """
 
     tensorboard: bool = True
-    histogram_interval: int = 10
-    diagnosis_interval: int = 0
-    video_interval: int = 0
+    histogram_interval: int = limited(10, at_least=0)
+    diagnosis_interval: int = limited(0, at_least=0)
+    video_interval: int = limited(0, at_least=0)
     info_keys: list[str] = field(default_factory=list)
-    tracker: str = "none"
+    tracker: str = limited("none", choices=TRACKERS)
     project: str = "rlkl"
     track_checkpoints: bool = False
-    progress: str = "auto"
+    progress: str = limited("auto", choices=PROGRESS)
 
     def __post_init__(self) -> None:
         check_fields(self, "logger.")
-        for key in ("histogram_interval", "diagnosis_interval", "video_interval"):
-            check_range(f"logger.{key}", getattr(self, key), at_least=0)
         info_numbers(self.info_keys)
-        check_choice("logger.tracker", self.tracker, TRACKERS)
         check_text("logger.project", self.project)
         if self.track_checkpoints and self.tracker == "none":
             raise ConfigError(
                 "logger.track_checkpoints=true: there is no tracker; add logger.tracker=wandb, "
                 "mlflow or trackio"
             )
-        check_choice("logger.progress", self.progress, PROGRESS)
 
 
 HEADERS = {"metrics.csv": ["env_steps", *TAGS], "episodes.csv": ["env_steps", "return", "length"]}

@@ -16,9 +16,9 @@ from rlkl.models.policy import Inputs
 from rlkl.numerics.tensor_normalization import TensorObservationNormalizer
 from rlkl.rollouts.batch import Batch
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.field_types import check_fields
+from rlkl.utils.field_types import check_fields, limited
 from rlkl.utils.ranks import Ranks
-from rlkl.utils.validation import check_between, check_choice, check_range, check_text
+from rlkl.utils.validation import check_between, check_text
 
 DIRECTIONS = ("new_reference", "reference_new")
 BOUNDS = (1e-4, 1e4)
@@ -38,11 +38,11 @@ class ReferenceConfig:
     """
 
     run_dir: str | None = None
-    kl_coefficient: float = 0.1
-    target_kl: float | None = None
+    kl_coefficient: float = limited(0.1, at_least=0)
+    target_kl: float | None = limited(None, above=0)
     kl_coefficient_min: float = BOUNDS[0]
     kl_coefficient_max: float = BOUNDS[1]
-    direction: str = DIRECTIONS[0]
+    direction: str = limited(DIRECTIONS[0], choices=DIRECTIONS)
 
     def __post_init__(self) -> None:
         check_fields(self, "reference.")
@@ -52,17 +52,14 @@ class ReferenceConfig:
             raise ConfigError(
                 "reference: its settings need a policy; set reference=RUN_DIR, or leave them out"
             )
-        check_range("reference.kl_coefficient", self.kl_coefficient, at_least=0)
         bounds = self.kl_coefficient_min, self.kl_coefficient_max
         if self.target_kl is not None:
-            check_range("reference.target_kl", self.target_kl, above=0)
             check_between("reference.kl_coefficient", self.kl_coefficient, *bounds)
         elif bounds != BOUNDS:
             raise ConfigError(
                 "reference.kl_coefficient_min and reference.kl_coefficient_max: they change "
                 "nothing without reference.target_kl; set it, or leave them out"
             )
-        check_choice("reference.direction", self.direction, DIRECTIONS)
 
 
 class Reference:

@@ -22,11 +22,13 @@ EXPECTED: dict[Any, str] = {
 
 
 def limited(default: Any, **limits: Any) -> Any:
-    """Return a field whose value `check_fields` checks unless it is None.
+    """Return a field that `check_fields` checks: its value unless it is None, or each in a list.
 
     The limits are the bounds of `check_range`, or `choices`. They hold also where a subclass
     changes the default.
     """
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=limits)
     return field(default=default, metadata=limits)
 
 
@@ -45,9 +47,10 @@ def check_fields(config: Any, prefix: str = "") -> None:
         converted = convert(f"{prefix}{name}", getattr(config, name))
         object.__setattr__(config, name, converted)
     for name, limits in _limits(kind).items():
-        if (value := getattr(config, name)) is not None:
-            check = check_choice if "choices" in limits else check_range
-            check(f"{prefix}{name}", value, **limits)
+        check = check_choice if "choices" in limits else check_range
+        value = getattr(config, name)
+        for each in value if isinstance(value, list) else [] if value is None else [value]:
+            check(f"{prefix}{name}", each, **limits)
 
 
 @cache

@@ -43,13 +43,6 @@ def check_range(key: str, value: float, **bounds: Unpack[Bounds]) -> None:
         raise ConfigError(f"{key}={value}: expected a number {expected or 'that is finite'}")
 
 
-def check_ranges(prefix: str, config: Any, *keys: str, **bounds: Unpack[Bounds]) -> None:
-    """Raise as `check_range` does unless fields are within the same bounds, or None."""
-    for key in keys:
-        if (value := getattr(config, key)) is not None:
-            check_range(f"{prefix}{key}", value, **bounds)
-
-
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
     """Raise unless `value` is one of `choices`.
 

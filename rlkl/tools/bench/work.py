@@ -2,7 +2,7 @@
 
 import importlib.util
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,7 +14,7 @@ from rlkl.models.recurrent import MEMORIES
 from rlkl.training.resource_checks import check_memory, checked_device
 from rlkl.utils.errors import ConfigError, MissingPackageError
 from rlkl.utils.field_types import check_fields, limited
-from rlkl.utils.validation import check_choice, check_installed, check_range
+from rlkl.utils.validation import check_installed
 
 RLKL = "rlkl"
 HIDDEN_SIZES = (64, 64)
@@ -71,13 +71,13 @@ class BenchConfig:
     """
 
     work: str = ""
-    algos: list[str] = field(default_factory=lambda: ["ppo_clip"])
+    algos: list[str] = limited(["ppo_clip"], choices=ALGORITHMS)
     env_id: str = "CartPole-v1"
     device: str | None = None
     beside_cpu: bool = False
     backend: str = limited("auto", choices=BACKENDS)
     memory: str = limited("none", choices=MEMORIES)
-    num_envs: list[int] = field(default_factory=lambda: [8])
+    num_envs: list[int] = limited([8], at_least=1, at_most=65536)
     rollout_steps: int = limited(128, at_least=1)
     minibatch_size: int = limited(256, at_least=1)
     num_epochs: int = limited(4, at_least=1, at_most=10_000)
@@ -92,7 +92,7 @@ class BenchConfig:
     warmup_env_steps: int = limited(2048, at_least=1, at_most=10**15)
     env_steps: int = limited(32_768, at_least=1, at_most=10**15)
     repetitions: int = limited(5, at_least=1, at_most=10_000)
-    peers: list[str] | None = None
+    peers: list[str] | None = limited(None, choices=PEERS)
     output: str | None = None
 
     def __post_init__(self) -> None:
@@ -100,12 +100,9 @@ class BenchConfig:
         for key in ("algos", "num_envs"):
             if not getattr(self, key):
                 raise ConfigError(f"{key}=[]: expected at least one")
-        for algo in self.algos:
-            check_choice("algos", algo, ALGORITHMS)
         if self.beside_cpu and self.device is None:
             raise ConfigError("beside_cpu=true: there is no other device; set device=cuda")
         for number in self.num_envs:
-            check_range("num_envs", number, at_least=1, at_most=65536)
             check_memory(self.rollout_steps, number)
             rows = self.rows(number)
             if rows % min(rows, self.minibatch_size):
@@ -113,8 +110,6 @@ class BenchConfig:
                     f"minibatch_size={self.minibatch_size} does not divide the rollout of {rows} "
                     f"rows (rollout_steps={self.rollout_steps} × num_envs={number})"
                 )
-        for peer in self.peers or []:
-            check_choice("peers", peer, PEERS)
         for path in self.files:
             if path.exists():
                 raise ConfigError(f"output={self.output}: {path} exists already; choose another")

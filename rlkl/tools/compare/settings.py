@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_choice, check_range
+from rlkl.utils.field_types import check_fields, limited
 
 RANDOM_AND_GOOD: dict[str, tuple[float, float]] = {
     "CartPole-v1": (22.0, 475.0),
@@ -66,21 +66,17 @@ class CompareConfig:
     """
 
     output: str | None = None
-    statistic: str = "iqm"
-    score: str = "train"
-    steps: int | None = None
+    statistic: str = limited("iqm", choices=("iqm", "mean"))
+    score: str = limited("train", choices=("train", "eval"))
+    steps: int | None = limited(None, at_least=1)
     threshold: Any = None
-    normalize: str = "references"
+    normalize: str = limited("references", choices=("references", "runs"))
     references: dict[str, Any] = field(default_factory=dict)
-    resamples: int = 2000
-    seed: int = 0
+    resamples: int = limited(2000, at_least=100, at_most=1_000_000)
+    seed: int = limited(0, at_least=0)
 
     def __post_init__(self) -> None:
-        check_choice("statistic", self.statistic, ("iqm", "mean"))
-        check_choice("score", self.score, ("train", "eval"))
-        check_choice("normalize", self.normalize, ("references", "runs"))
-        if self.steps is not None:
-            check_range("steps", self.steps, at_least=1)
+        check_fields(self)
         by_env = isinstance(self.threshold, dict)
         thresholds = list(self.threshold.values()) if by_env else [self.threshold]
         if not all(map(_is_number, thresholds)) and self.threshold is not None:
@@ -95,8 +91,6 @@ class CompareConfig:
                     f"references={{{env}: {pair}}}: expected two returns [LOW, HIGH] with "
                     "LOW < HIGH, whose scores are 0 and 1"
                 )
-        check_range("resamples", self.resamples, at_least=100, at_most=1_000_000)
-        check_range("seed", self.seed, at_least=0)
 
     def reference_of(self, env: str, returns: Sequence[float]) -> Reference | None:
         """Return an environment's scale; None if it is unknown and all returns are the same."""

@@ -1,14 +1,14 @@
 """What all experiments share: settings, rows of numbers, a table and a figure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rlkl.tools.experiments.drawing import Figure
 from rlkl.tools.rows import Rows
 from rlkl.training.config import TrainConfig
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import check_fields
 
 Tell = Callable[[str], None]
 """Reports progress in one line."""
@@ -23,6 +23,12 @@ class ExperimentConfig:
     """
 
     output: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for key in (each.name for each in fields(self)):
+            if getattr(self, key) == []:
+                raise ConfigError(f"{key}=[]: expected at least one number, such as {key}=[0.01]")
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,3 @@ class Experiment:
     draw: Callable[[Figure, Rows], None]
     inches: tuple[float, float]
     overrides: tuple[str, ...] | None = None
-
-
-def check_numbers(key: str, values: list[float], **bounds: float) -> None:
-    """Raise `ConfigError` unless there is a value and all are within the bounds."""
-    if not values:
-        raise ConfigError(f"{key}=[]: expected at least one number, such as {key}=[0.01]")
-    for value in values:
-        check_range(key, value, **bounds)

@@ -8,14 +8,14 @@ from itertools import product
 import numpy as np
 
 from rlkl.algos.ppo_kl import PPOKLConfig, PPOKLFixedConfig
-from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import Figure, draw_training
 from rlkl.tools.experiments.starts import iterations
 from rlkl.tools.rows import Row, Rows, column, grouped
 from rlkl.training.config import TrainConfig
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,12 @@ class BetaConfig(TrainingExperimentConfig):
     """
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(algo=PPOKLConfig()))
-    targets: list[float] = field(default_factory=lambda: [0.003, 0.01, 0.03])
-    kl_coefficients: list[float] = field(default_factory=lambda: [1.0])
-    seeds: int = 5
+    targets: list[float] = limited([0.003, 0.01, 0.03], above=0)
+    kl_coefficients: list[float] = limited([1.0], at_least=0)
+    seeds: int = limited(5, at_least=1, at_most=10_000)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.train.algo, PPOKLConfig):
             raise ConfigError(
                 f"algo={self.train.algo.name}: beta shows the adaptive β, which is algo=ppo_kl"
@@ -41,9 +42,6 @@ class BetaConfig(TrainingExperimentConfig):
         target = self.train.algo.target_kl
         if target != PPOKLConfig.target_kl:
             raise ConfigError(f"algo.target_kl={target:g}: beta takes targets=[{target:g}] instead")
-        check_numbers("targets", self.targets, above=0)
-        check_numbers("kl_coefficients", self.kl_coefficients, at_least=0)
-        check_range("seeds", self.seeds, at_least=1, at_most=10_000)
 
 
 def variants(config: BetaConfig) -> Iterator[tuple[str, TrainConfig]]:

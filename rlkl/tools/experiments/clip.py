@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,12 +13,12 @@ from rlkl.algos.ppo_kl import PPOKLFixedConfig
 from rlkl.algos.trpo import TRPOConfig
 from rlkl.rollouts.batch import Batch
 from rlkl.tools.experiments import starts
-from rlkl.tools.experiments.base import Tell, check_numbers
+from rlkl.tools.experiments.base import Tell
 from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 OPTIMIZERS: dict[str, MinibatchConfig] = {
     "ppo_clip": PPOClipConfig(),
@@ -37,13 +37,8 @@ class ClipConfig(starts.StartConfig):
         learning_rates: of Adam; every batch is used with each.
     """
 
-    epochs: int = 80
-    learning_rates: list[float] = field(default_factory=lambda: [7e-4, 2e-2])
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("epochs", self.epochs, at_least=1, at_most=10_000)
-        check_numbers("learning_rates", self.learning_rates, above=0)
+    epochs: int = limited(80, at_least=1, at_most=10_000)
+    learning_rates: list[float] = limited([7e-4, 2e-2], above=0)
 
 
 def epochs(

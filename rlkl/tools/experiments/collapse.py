@@ -21,7 +21,7 @@ from rlkl.tools.experiments.drawing import ALGORITHM_LINES, BLACK, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, grouped
 from rlkl.training.diagnostics import compare_with_old
 from rlkl.training.learner import Learner
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,8 @@ class CollapseConfig(starts.StartConfig):
 
     seeds: int = 3
     batches: int = 4
-    episodes: int = 20
-    sizes_per_decade: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("episodes", self.episodes, at_least=1, at_most=1000)
-        check_range("sizes_per_decade", self.sizes_per_decade, at_least=1, at_most=10)
+    episodes: int = limited(20, at_least=1, at_most=1000)
+    sizes_per_decade: int = limited(2, at_least=1, at_most=10)
 
 
 class Sweep(NamedTuple):

@@ -15,6 +15,7 @@ from rlkl.numerics.divergence_formulas import kl_estimates
 from rlkl.tools.experiments.base import ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, Figure, Line, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
+from rlkl.utils.field_types import limited
 from rlkl.utils.seeding import RandomStreams
 from rlkl.utils.validation import check_range
 
@@ -49,18 +50,15 @@ class EstimatorsConfig(ExperimentConfig):
         seed: of the samples.
     """
 
-    kl_min: float = 1e-3
+    kl_min: float = limited(1e-3, above=0)
     kl_max: float = 2.0
-    points: int = 25
-    samples: int = 100_000
-    seed: int = 0
+    points: int = limited(25, at_least=2, at_most=10_000)
+    samples: int = limited(100_000, at_least=2, at_most=10**8)
+    seed: int = limited(0, at_least=0)
 
     def __post_init__(self) -> None:
-        check_range("kl_min", self.kl_min, above=0)
+        super().__post_init__()
         check_range("kl_max", self.kl_max, above=self.kl_min, at_most=10)
-        check_range("points", self.points, at_least=2, at_most=10_000)
-        check_range("samples", self.samples, at_least=2, at_most=10**8)
-        check_range("seed", self.seed, at_least=0)
 
 
 def gaussian_pair(shift: float, std: float) -> Pair:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlkl.envs.make import EnvConfig
 from rlkl.rollouts.make import for_arrays
-from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig, check_numbers
+from rlkl.tools.experiments.base import Tell, TrainingExperimentConfig
 from rlkl.tools.experiments.drawing import Figure, draw_training
 from rlkl.tools.experiments.starts import iterations, trained
 from rlkl.tools.rows import Row, Rows, column, grouped
@@ -21,7 +21,7 @@ from rlkl.training.learner import Learner
 from rlkl.training.reference import ReferenceConfig
 from rlkl.training.start import start
 from rlkl.utils.errors import ConfigError
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 BEFORE = "before"
 EPISODES, MAX_STEPS = 20, 10_000
@@ -43,19 +43,17 @@ class FineTuningConfig(TrainingExperimentConfig):
             env=EnvConfig("rlkl/PoleCartPole-v1", kwargs={"length": 10.0})
         )
     )
-    first_env_steps: int = 50_000
-    kl_coefficients: list[float] = field(default_factory=lambda: [0.0, 0.01, 0.1, 1.0])
-    seeds: int = 2
+    first_env_steps: int = limited(50_000, at_least=1)
+    kl_coefficients: list[float] = limited([0.0, 0.01, 0.1, 1.0], at_least=0)
+    seeds: int = limited(2, at_least=1, at_most=10_000)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.train.env.kwargs:
             raise ConfigError(
                 "env.kwargs={}: fine_tuning needs a changed task; set an argument, such as "
                 "env.kwargs.length=10"
             )
-        check_range("first_env_steps", self.first_env_steps, at_least=1)
-        check_numbers("kl_coefficients", self.kl_coefficients, at_least=0)
-        check_range("seeds", self.seeds, at_least=1, at_most=10_000)
 
 
 def calculate(config: FineTuningConfig, tell: Tell) -> Rows:

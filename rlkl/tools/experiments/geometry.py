@@ -12,7 +12,7 @@ from rlkl.numerics.distributions import Categorical, DiagonalGaussian, Distribut
 from rlkl.tools.experiments.base import ExperimentConfig, Tell
 from rlkl.tools.experiments.drawing import BLACK, COLORS, Axes, Figure, label
 from rlkl.tools.rows import Row, Rows, column, distinct, select
-from rlkl.utils.validation import check_range
+from rlkl.utils.field_types import limited
 
 GAUSSIAN_CENTERS = ((-2.6, 0.4), (-1.1, 1.0), (1.2, 2.0))
 """μ and σ. KL depends only on differences of means; these keep the curves apart."""
@@ -37,12 +37,8 @@ class GeometryConfig(ExperimentConfig):
         points: number of points per curve.
     """
 
-    kl: float = 0.05
-    points: int = 180
-
-    def __post_init__(self) -> None:
-        check_range("kl", self.kl, above=0, at_most=1)
-        check_range("points", self.points, at_least=4, at_most=10_000)
+    kl: float = limited(0.05, above=0, at_most=1)
+    points: int = limited(180, at_least=4, at_most=10_000)
 
 
 def gaussian(points: Tensor) -> DiagonalGaussian:

@@ -19,8 +19,8 @@ from rlkl.training.config import TrainConfig, saved_config
 from rlkl.training.evaluation import evaluate
 from rlkl.training.learner import Learner
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.field_types import limited
 from rlkl.utils.streams import tell
-from rlkl.utils.validation import check_ranges
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,8 @@ class StartConfig(TrainingExperimentConfig):
     """
 
     checkpoint: str | None = None
-    seeds: int = 5
-    batches: int = 2
-
-    def __post_init__(self) -> None:
-        check_ranges("", self, "seeds", "batches", at_least=1, at_most=10_000)
+    seeds: int = limited(5, at_least=1, at_most=10_000)
+    batches: int = limited(2, at_least=1, at_most=10_000)
 
 
 def starting_policies(config: StartConfig, tell: Tell) -> Iterator[Learner]:

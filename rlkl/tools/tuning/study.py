@@ -14,8 +14,9 @@ from rlkl.tools.tuning.training import Outcome, Plan, Stop, train, train_in_para
 from rlkl.training.config import TrainConfig
 from rlkl.utils.atomic_files import check_plain_path
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.field_types import check_fields, limited
 from rlkl.utils.seeding import RandomStreams
-from rlkl.utils.validation import check_choice, check_ranges, check_text, described, one_line
+from rlkl.utils.validation import check_text, described, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -25,24 +26,28 @@ JOURNAL = "journal.log"
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Search settings; docs/tuning.md describes them."""
+    """Search settings; docs/tuning.md describes them.
 
-    trials: int = 30  # of the whole study, including earlier calls
-    seeds: int = 2  # runs of each trial, with the seeds from `seed` on
-    sampler: str = "tpe"
-    pruner: str = "median"
-    startup_trials: int = 8  # random trials; complete trials before the first pruning
-    reports: int = 20  # of each trial; the first quarter prunes nothing
-    parallel: int | None = None  # trials at a time; None for one per core
-    study: str | None = None  # folder; None for runs/tuning/<env>/<algo>
+    Attributes:
+        trials: of the whole study, including earlier calls.
+        seeds: runs of each trial, with the seeds from `seed` on.
+        startup_trials: random trials; complete trials before the first pruning.
+        reports: of each trial; the first quarter prunes nothing.
+        parallel: trials at a time; None for one per core.
+        study: folder; None for runs/tuning/<env>/<algo>.
+    """
+
+    trials: int = limited(30, at_least=1, at_most=100_000)
+    seeds: int = limited(2, at_least=1, at_most=100)
+    sampler: str = limited("tpe", choices=("tpe", "random"))
+    pruner: str = limited("median", choices=("median", "none"))
+    startup_trials: int = limited(8, at_least=1, at_most=100_000)
+    reports: int = limited(20, at_least=1, at_most=10_000)
+    parallel: int | None = limited(None, at_least=1, at_most=1000)
+    study: str | None = None
 
     def __post_init__(self) -> None:
-        check_ranges("", self, "trials", "startup_trials", at_least=1, at_most=100_000)
-        check_ranges("", self, "seeds", at_least=1, at_most=100)
-        check_choice("sampler", self.sampler, ("tpe", "random"))
-        check_choice("pruner", self.pruner, ("median", "none"))
-        check_ranges("", self, "reports", at_least=1, at_most=10_000)
-        check_ranges("", self, "parallel", at_least=1, at_most=1000)
+        check_fields(self)
         if self.study is not None:
             check_text("study", self.study)
 
