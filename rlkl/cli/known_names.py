@@ -136,6 +136,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
          "normalize_observations"),
         ("norm_reward normalize_reward normalize_rewards rew_norm reward_normalization",
          "scale_rewards", "by the standard deviation of the discounted return"),
+        ("clip_obs obs_clip clip_observation", "clip_observations"),
         ("clip_reward reward_clip", "clip_rewards"),
     ),
     "Runs, evaluation and logging": (

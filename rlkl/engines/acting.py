@@ -160,7 +160,8 @@ def policy_from(
     policy.load_state_dict(state["policy"])
     normalizer = None
     if state["normalizer"] is not None:
-        normalizer = ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
+        clip = float(state["normalizer"].get("clip", 10.0))  # older runs have no other
+        normalizer = ObservationNormalizer((encoder.vector_size,), clip, encoder.is_measured)
         normalizer.load_state_dict(state["normalizer"])
     numbers: list[Tensor] = [policy.actor_parameters.vector, policy.critic_parameters.vector]
     if normalizer is not None:

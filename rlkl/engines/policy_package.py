@@ -25,6 +25,8 @@ MAX_WEIGHTS_BYTES = 2**31
 
 PARTS = ("actor", "critic", "normalizer")
 STATISTICS = {"count": torch.int64, "mean": torch.float64, "squares": torch.float64}
+CLIP = {"clip": torch.float64}
+"""Also of the normalizer; older packages lack it."""
 
 
 def is_package(folder: str | Path) -> bool:
@@ -42,7 +44,8 @@ def weights_of(trained: TrainedPolicy) -> bytes:
     nested: dict[str, dict[str, Any]] = trained.policy.state_dict()
     if trained.normalizer is not None:
         statistics = trained.normalizer.state_dict()
-        tensors = {key: torch.tensor(statistics[key], dtype=STATISTICS[key]) for key in STATISTICS}
+        types = STATISTICS | CLIP
+        tensors = {key: torch.tensor(statistics[key], dtype=types[key]) for key in types}
         nested = nested | {"normalizer": tensors}
     # Shared parameters are stored once for each name.
     flat = {
@@ -102,10 +105,12 @@ def _policy(description: dict[str, Any], flat: dict[str, Tensor]) -> TrainedPoli
         part, _, rest = name.partition(".")
         nested[part][rest] = tensor
     statistics = nested.pop("normalizer")
-    if statistics and set(statistics) != set(STATISTICS):
+    if statistics and set(statistics) - set(CLIP) != set(STATISTICS):
         raise ValueError("the statistics of the normalizer are incomplete")
     if statistics and bool((statistics["squares"] < 0).any()):
         raise ValueError("the statistics of the normalizer have a negative variance")
+    if "clip" in statistics and not bool((statistics["clip"] > 0).all()):
+        raise ValueError("the clip of the normalizer is not above 0")
     numbers = {key: tensor.numpy() for key, tensor in statistics.items()} or None
     trained = policy_from(
         {"policy_description": description, "policy": nested, "normalizer": numbers}

@@ -98,11 +98,11 @@ class TensorObservationNormalizer:
         return self._arrays
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the statistics."""
-        return self.moments.state_dict()
+        """Return the statistics and the clip."""
+        return self.moments.state_dict() | {"clip": self.clip}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the statistics."""
+        """Restore the statistics; the clip stays that of the constructor."""
         self.moments.load_state_dict(state)
         self._refresh()
 

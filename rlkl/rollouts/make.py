@@ -27,7 +27,7 @@ def collector_for(envs: AnyEnvironment) -> type[BaseCollector]:
     return TensorCollector if isinstance(envs, TensorEnvironment) else Collector
 
 
-def make_normalizer(envs: AnyEnvironment, name: str = "the environment") -> Any:
+def make_normalizer(envs: AnyEnvironment, name: str = "the environment", clip: float = 10.0) -> Any:
     """Return the normalizer of the environments' observations.
 
     Raises:
@@ -40,8 +40,8 @@ def make_normalizer(envs: AnyEnvironment, name: str = "the environment") -> Any:
         )
     shape, is_measured = (envs.encoder.vector_size,), envs.encoder.is_measured
     if isinstance(envs, TensorEnvironment):
-        return TensorObservationNormalizer(shape, envs.device, is_measured=is_measured)
-    return ObservationNormalizer(shape, is_measured=is_measured)
+        return TensorObservationNormalizer(shape, envs.device, clip, is_measured)
+    return ObservationNormalizer(shape, clip, is_measured)
 
 
 def make_reward_scaler(envs: AnyEnvironment, num_envs: int, gamma: float) -> Any:
@@ -62,6 +62,7 @@ class BatchMaker:
             ± `reward_clip`.
         value_normalizer: with it, old values and returns are what the critic's outputs are fitted
             to.
+        bootstrap_truncated: whether truncated episodes have a value after their end.
     """
 
     def __init__(
@@ -73,9 +74,12 @@ class BatchMaker:
         reward_scaler: Any = None,
         reward_clip: float | None = None,
         value_normalizer: ValueNormalizer | None = None,
+        bootstrap_truncated: bool = True,
     ) -> None:
         self.rollout, self.engine, self.value_normalizer = rollout, engine, value_normalizer
         self.coefficients = gamma, gae_lambda
+        ended, truncated = rollout.terminated, rollout.truncated
+        self.ends = (ended if bootstrap_truncated else ended | truncated), truncated
         make: Any = TensorSteps if isinstance(rollout, TensorRollout) else ArraySteps
         self.steps = make(rollout, engine)
         rewards = rollout.rewards if reward_scaler is None else reward_scaler(rollout.rewards)
@@ -107,9 +111,8 @@ class BatchMaker:
         values, next_values = self.steps.values()
         if self.value_normalizer is not None:
             values, next_values = map(self.value_normalizer.denormalize, (values, next_values))
-        ends = self.rollout.terminated, self.rollout.truncated
         advantages = self.steps.estimate(
-            self.rewards, values, next_values, *ends, *self.coefficients
+            self.rewards, values, next_values, *self.ends, *self.coefficients
         )
         returns, old_values = self.steps.flat(advantages + values), self.steps.flat(values)
         if self.value_normalizer is not None:

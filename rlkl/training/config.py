@@ -38,7 +38,10 @@ class TrainConfig:
         gamma: discount factor.
         gae_lambda: λ of generalised advantage estimation.
         anneal: follow the schedules of step sizes; false makes every schedule `constant`.
+        bootstrap_truncated: a truncated episode goes on with the value of its last observation;
+            false treats it as terminated, as many implementations do.
         normalize_observations: by running moments that are updated between iterations.
+        clip_observations: normalized observations are clipped to ± this many standard deviations.
         scale_rewards: by the running standard deviation of the discounted return.
         clip_rewards: clip the rewards of the batch to ± this, as is usual on Atari; null for no
             clipping. Reported returns are always raw.
@@ -75,7 +78,9 @@ class TrainConfig:
     gamma: float = limited(0.99, at_least=0, at_most=1)
     gae_lambda: float = limited(0.95, at_least=0, at_most=1)
     anneal: bool = True
+    bootstrap_truncated: bool = True
     normalize_observations: bool = False
+    clip_observations: float = limited(10.0, above=0)
     scale_rewards: bool = False
     clip_rewards: float | None = limited(None, above=0)
     seed: int = limited(0, at_least=0)
@@ -103,6 +108,13 @@ class TrainConfig:
         check_separate_encoder(self.algo, self.policy)
         self._check_recomputation()
         self._check_own_critic()
+        if self.clip_observations != TrainConfig.clip_observations and not (
+            self.normalize_observations
+        ):
+            raise ConfigError(
+                f"clip_observations={self.clip_observations:g}: only normalized observations are "
+                "clipped; set normalize_observations=true, or leave it out"
+            )
         if self.eval_interval and not self.eval_episodes:
             raise ConfigError(
                 f"eval_interval={self.eval_interval}: there is nothing to evaluate with "

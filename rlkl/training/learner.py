@@ -107,7 +107,9 @@ class Learner:
         size = config.rollout_steps * num_envs
         self.updates = Updates(self.policy_optimizer, self.critic_fit, size)
         self.normalizer = (
-            make_normalizer(envs, config.env.id) if config.normalize_observations else None
+            make_normalizer(envs, config.env.id, config.clip_observations)
+            if config.normalize_observations
+            else None
         )
         self.reward_scaler = (
             make_reward_scaler(envs, num_envs, config.gamma) if config.scale_rewards else None
@@ -178,8 +180,10 @@ class Learner:
         self.guard.remember()
         if self.reward_scaler is not None:
             self.reward_scaler.update(rollout.rewards, rollout.ends, rollout.is_transition)
-        scaling = self.reward_scaler, config.clip_rewards, self.critic_fit.value_normalizer
-        maker = BatchMaker(rollout, self.engine, config.gamma, config.gae_lambda, *scaling)
+        maker = BatchMaker(
+            rollout, self.engine, config.gamma, config.gae_lambda, self.reward_scaler,
+            config.clip_rewards, self.critic_fit.value_normalizer, config.bootstrap_truncated,
+        )  # fmt: skip
         batch = maker.make()
         if self.reference is not None:
             batch = self.reference.added(batch, rollout.raw_transitions)

@@ -90,7 +90,7 @@ class Reference:
         self._normalizer: TensorObservationNormalizer | None = None
         if (arrays := trained.normalizer) is not None:
             self._normalizer = TensorObservationNormalizer(
-                arrays.mean.shape, engine.policy.device, is_measured=arrays.is_measured
+                arrays.mean.shape, engine.policy.device, arrays.clip, arrays.is_measured
             )
             self._normalizer.load_state_dict(state["normalizer"])
 

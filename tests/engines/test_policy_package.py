@@ -47,7 +47,7 @@ def made(name: str, *, normalized: bool = False) -> TrainedPolicy:
     policy = small_policy(encoder, actions, **settings | {"actor_gain": 2.0})
     normalizer = None
     if normalized:
-        normalizer = ObservationNormalizer((encoder.vector_size,), is_measured=encoder.is_measured)
+        normalizer = ObservationNormalizer((encoder.vector_size,), 0.75, encoder.is_measured)
         normalizer.update(np.array([[1.0, -2.0], [4.0, 7.0], [2.5, 1e6 + 0.4]]))
     return TrainedPolicy(policy, normalizer)
 
@@ -84,6 +84,7 @@ def test_normalizer_is_restored_exactly(tmp_path: Path) -> None:
     trained = made("box", normalized=True)
     back = load_package(written(tmp_path, trained))[0]
     assert back.normalizer is not None
+    assert back.normalizer.clip == 0.75
     assert back.normalizer.moments.count == 3
     assert back.normalizer.moments.mean.tolist() == pytest.approx(
         [2.5, 333335.1333333333], rel=1e-14

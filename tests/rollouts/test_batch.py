@@ -173,9 +173,13 @@ def test_autoreset_modes_give_same_batches_and_statistics(
 
 
 @BOTH_MODES
-@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
+@pytest.mark.parametrize(
+    ("normalize", "bootstraps"),
+    [(False, True), (True, True), (False, False)],
+    ids=["raw", "normalized", "truncated as terminated"],
+)
 def test_every_row_bootstraps_from_true_next_observation(
-    mode: AutoresetMode, normalize: bool
+    mode: AutoresetMode, normalize: bool, bootstraps: bool
 ) -> None:
     normalizer = ObservationNormalizer((3,)) if normalize else None
     if normalizer is not None:
@@ -184,7 +188,9 @@ def test_every_row_bootstraps_from_true_next_observation(
     policy, total = collector.policy, 0
     for collector.rollout_steps in ROWS[mode]:
         rollout = collector.collect()
-        batch = make_batch(rollout, make_engine(policy), 0.9, gae_lambda=0.0)
+        batch = make_batch(
+            rollout, make_engine(policy), 0.9, gae_lambda=0.0, bootstrap_truncated=bootstraps
+        )
         assert (rollout.raw_vectors is None) == (normalizer is None)
         raw = rollout.observations[VECTOR][:-1]
         if rollout.raw_vectors is not None:
@@ -197,7 +203,8 @@ def test_every_row_bootstraps_from_true_next_observation(
                 here, there = normalizer(here), normalizer(there)
             with torch.no_grad():
                 value, next_value = policy.values(as_inputs(np.stack((here, there)))).tolist()
-            terminated, _ = diaries[number].ending(episode, t + 1)
+            terminated, truncated = diaries[number].ending(episode, t + 1)
+            terminated |= truncated and not bootstraps
             target = reward_of(number, t + 1, action) + 0.9 * next_value * (not terminated)
             assert vectors_of(batch)[row].tolist() == pytest.approx(here.tolist())
             assert batch.advantages[row].item() == pytest.approx(target - value, rel=1e-5)

@@ -164,6 +164,9 @@ def test_truncation_bootstraps_its_final_observation(name: str) -> None:
     torch.testing.assert_close(advantages[cut], 1 + 0.9 * last[cut] - first[cut])
     dead = rollout.terminated
     torch.testing.assert_close(advantages[dead], 1 - first[dead])
+    batch = make_batch(rollout, engine, 0.9, 0.0, bootstrap_truncated=False)
+    advantages[rollout.is_transition] = batch.advantages
+    torch.testing.assert_close(advantages[dead | cut], 1 - first[dead | cut])
 
 
 @pytest.mark.parametrize("name", MAKERS)

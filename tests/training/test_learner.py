@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -228,6 +229,40 @@ def test_observation_statistics_change_between_iterations_only(
     trainer.learner.iterate()
     assert seen == [0, first]
     assert trainer.learner.normalizer.moments.count == trainer.learner.env_steps
+
+
+def test_observations_are_clipped_in_training_and_in_use(tmp_path: Path) -> None:
+    settings = {"normalize_observations": True, "clip_observations": 0.5}
+    trainer = rlkl.Trainer(config("ppo_clip", **settings, run_dir=str(tmp_path / "run")))
+    trainer.learner.iterate()
+    seen = trainer.learner.collector.collect().observations["vector"]
+    assert np.abs(seen).max() == 0.5
+    trainer.learner.close()
+    rlkl.train(config("ppo_clip", **settings, run_dir=str(tmp_path / "run")))
+    trained = rlkl.load_policy(tmp_path / "run")
+    assert trained.normalizer is not None
+    assert trained.normalizer.clip == 0.5
+
+
+@pytest.mark.parametrize("bootstraps", [True, False])
+def test_truncated_episodes_have_a_value_unless_that_is_off(
+    bootstraps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pendulum = {"env": rlkl.EnvConfig("Pendulum-v1", 4), "rollout_steps": 200, "gamma": 0.5}
+    trainer = rlkl.Trainer(config("ppo_clip", **pendulum, bootstrap_truncated=bootstraps))
+    learner, rollouts, batches = trainer.learner, [], []
+    learner.on_rollout = rollouts.append
+    update = learner.updates.update
+
+    def watched(batch: Any, *arguments: Any) -> Any:
+        batches.append(batch)
+        return update(batch, *arguments)
+
+    monkeypatch.setattr(learner.updates, "update", watched)
+    learner.iterate()
+    last = torch.from_numpy(rollouts[0].rewards[-1]).float()
+    assert rollouts[0].truncated[-1].all()
+    assert torch.allclose(batches[0].returns.view(200, 4)[-1], last) is not bootstraps
 
 
 def test_reported_returns_are_not_scaled() -> None:

@@ -87,16 +87,17 @@ class Demonstrations:
         return self.take(np.sort(order[number:])), self.take(np.sort(order[:number]))
 
     def discounted_returns(
-        self, rewards: NDArray[np.float64], gamma: float
+        self, rewards: NDArray[np.float64], gamma: float, *, bootstrap_truncated: bool = True
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return R and w, `[B]` each, with which R + w · V(s_T) is a transition's return.
 
-        R_t = Σ_k γᵏ r_{t+k} to the episode's end T, and w_t = γ^{T-t}, or 0 where s_T is terminal.
+        R_t = Σ_k γᵏ r_{t+k} to the episode's end T, and w_t = γ^{T-t}, or 0 where s_T is terminal,
+        which truncated ends are too without `bootstrap_truncated`.
         """
         last = self.is_last
         decay = gamma * ~last[::-1, None]
         weights = np.zeros(len(self))
-        weights[last] = gamma * ~self.terminated
+        weights[last] = gamma * (bootstrap_truncated & ~self.terminated)
         sums, weights = (
             linear_recurrence(decay, terms[::-1, None], np.zeros(1))[::-1, 0]
             for terms in (rewards, weights)

@@ -61,14 +61,16 @@ class Data:
         zeros = torch.zeros(len(demonstrations), device=policy.device, dtype=policy.dtype)
         ones, parameters = torch.ones_like(zeros), policy.tensor(demonstrations.parameters)
         self.batch = Batch(inputs, actions, ones, zeros, parameters, zeros, zeros)
-        rewards = demonstrations.rewards
+        config, rewards = learner.config, demonstrations.rewards
         if learner.reward_scaler is not None:
-            scaler = RewardScaler(1, learner.config.gamma)
+            scaler = RewardScaler(1, config.gamma)
             scaler.load_state_dict(learner.reward_scaler.state_dict())
             rewards = scaler(rewards)
-        if (clip := learner.config.clip_rewards) is not None:
+        if (clip := config.clip_rewards) is not None:
             rewards = rewards.clip(-clip, clip)
-        returns = demonstrations.discounted_returns(rewards, learner.config.gamma)
+        returns = demonstrations.discounted_returns(
+            rewards, config.gamma, bootstrap_truncated=config.bootstrap_truncated
+        )
         self._sums, self._weights = (torch.from_numpy(part.copy()) for part in returns)
 
     def _tensors(self, observations: Observations) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ def restored(run_dir: str) -> Learner:
 def batches(learner: Learner, count: int) -> Iterator[Batch]:
     """Collect successive batches; the caller restores an actor that it changes in between."""
     config = learner.config
-    scaling = learner.reward_scaler, config.clip_rewards
+    scaling = learner.reward_scaler, config.clip_rewards, None, config.bootstrap_truncated
     for _ in range(count):
         rollout = learner.collector.collect()
         yield make_batch(rollout, learner.engine, config.gamma, config.gae_lambda, *scaling)

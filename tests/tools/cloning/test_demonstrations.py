@@ -26,6 +26,9 @@ def test_returns_bootstrap_cut_episodes_only() -> None:
     sums, weights = data.discounted_returns(np.array([1.0, 2, 4, 8, 16]), 0.5)
     assert sums.tolist() == [3.0, 4.0, 4.0, 16.0, 16.0]
     assert weights.tolist() == [0.0, 0.0, 0.0, 0.25, 0.5]
+    sums, weights = data.discounted_returns(np.ones(5), 0.5, bootstrap_truncated=False)
+    assert sums.tolist() == [1.75, 1.5, 1.0, 1.5, 1.0]
+    assert weights.tolist() == [0.0] * 5
 
 
 def test_split_keeps_episodes_whole() -> None:

@@ -153,6 +153,20 @@ def test_rewards_are_scaled_as_in_training() -> None:
     assert returns.tolist() == pytest.approx([4.5, 3.0] * 4)
 
 
+@pytest.mark.parametrize(("bootstraps", "value"), [(True, 4.0), (False, 0.0)])
+def test_cut_episodes_have_a_value_unless_that_is_off(bootstraps: bool, value: float) -> None:
+    data = demonstrations([0, 1] * 4, [0] * 8, [2] * 4)
+    data = replace(data, terminated=np.zeros(4, np.bool_))
+    with closing(learner_for(gamma=0.5, bootstrap_truncated=bootstraps)) as learner:
+        policy = learner.policy
+        with torch.no_grad():
+            policy.critic_parameters.vector.zero_()
+            policy.critic_parameters.vector[-1] = 16.0  # V = 16 everywhere
+        returns = Data(data, learner).with_returns().returns
+        plain = Data(replace(data, terminated=np.ones(4, np.bool_)), learner).with_returns().returns
+    assert (returns - plain).tolist() == pytest.approx([value, 2 * value] * 4)
+
+
 def test_without_critic_its_parameters_stay() -> None:
     with closing(learner_for()) as learner:
         before = learner.policy.critic_parameters.vector.clone()
