@@ -145,15 +145,18 @@ class _FakeDeviceMode(TorchFunctionMode):
         return call(function, args, kwargs or {})
 
 
-def _generator(device: Any = "cpu") -> CPUGenerator:
-    return DeviceGenerator() if _is_device(device) else CPUGenerator()
+class _Generator(CPUGenerator):
+    """Makes a generator on the device that is asked for; a class, as annotations need one."""
+
+    def __new__(cls, device: Any = "cpu") -> Any:
+        return DeviceGenerator() if _is_device(device) else CPUGenerator()
 
 
 @contextmanager
 def fake_device() -> Iterator[str]:
     """Provide a device besides the CPU, and yield its name."""
     with pytest.MonkeyPatch.context() as patch, _FakeDeviceMode():
-        patch.setattr(torch, "Generator", _generator)
+        patch.setattr(torch, "Generator", _Generator)
         # These two warn without CUDA.
         patch.setattr(torch.backends.cudnn, "flags", lambda **_: nullcontext())
         patch.setattr(torch.backends.cudnn, "is_acceptable", lambda tensor: False)
