@@ -62,7 +62,8 @@ def detail_of(algo: str, env_id: str, settings: dict[str, Any]) -> str | None:
     """Return the detail that a run has, by its settings; None if it has none of them."""
     plain = baseline(algo, env_id)
     keys = {key for wanted in details().values() for key in wanted if key in plain}
-    changed = {key: settings[key] for key in keys if settings[key] != plain[key]}
+    found = {key: settings.get(key, plain[key]) for key in keys}  # older runs lack newer keys
+    changed = {key: value for key, value in found.items() if value != plain[key]}
     return next((name for name, wanted in details().items() if wanted == changed), None)
 
 

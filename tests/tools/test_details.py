@@ -29,6 +29,10 @@ def test_run_is_known_by_its_settings(name: str) -> None:
     settings = dict(leaves(asdict(config)))
     assert details.detail_of(algo, "HalfCheetah-v5", settings) == name
     assert details.detail_of(algo, "HalfCheetah-v5", settings | {"gamma": 0.5}) is None
+    older = {key: settings[key] for key in settings if key != "bootstrap_truncated"}
+    assert details.detail_of(algo, "HalfCheetah-v5", older) == name.replace(
+        "truncated_as_terminated", "none"
+    )
 
 
 @pytest.mark.parametrize("algo", [pytest.param(algo, marks=SLOW) for algo in details.RECIPES])
