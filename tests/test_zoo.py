@@ -28,7 +28,7 @@ def content_of(folder: Path) -> dict[str, Any]:
 
 
 def test_zoo_is_small_and_complete() -> None:
-    assert len(FOLDERS) == 6
+    assert len(FOLDERS) == 8
     for folder in FOLDERS:
         assert sorted(path.name for path in folder.iterdir()) == FILES
     assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) < 10**6
