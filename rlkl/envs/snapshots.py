@@ -28,8 +28,10 @@ ATTRIBUTES = {
     "toy_text.cliffwalking.CliffWalkingEnv": ("s", "lastaction"),
     "toy_text.taxi.TaxiEnv": ("s", "lastaction", "fickle_step", "taxi_orientation"),
     "toy_text.blackjack.BlackjackEnv": ("dealer", "player"),
+    "rlkl.envs.tasks.PoleCartPole": ("state", "steps_beyond_terminated"),
+    "rlkl.envs.tasks.Recall": ("_step", "_cue"),
 }
-"""Attributes that change while an environment of Gymnasium runs, except its generator."""
+"""Attributes that change while a known environment runs, except its generator."""
 
 WRAPPERS: dict[str, tuple[str, ...]] = {
     "TimeLimit": ("_elapsed_steps",),

@@ -57,6 +57,13 @@ class HiddenVelocity(gym.ObservationWrapper[NDArray[np.float32], Any, Any]):
         shown: NDArray[np.float32] = observation[::2]
         return shown
 
+    def get_state(self) -> dict[str, Any]:
+        """Return that the wrapper has no state of its own, so that runs can be resumed exactly."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore nothing."""
+
 
 def hidden_velocity_cartpole(**kwargs: Any) -> gym.Env[Any, Any]:
     """Make CartPole without velocities; the arguments are those of CartPole."""

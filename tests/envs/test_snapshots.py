@@ -19,6 +19,8 @@ from rlkl.utils.errors import BrokenEnvironmentError
 KNOWN = [
     "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1",
     "FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1",
+    "rlkl.tasks:rlkl/HiddenVelocityCartPole-v1", "rlkl.tasks:rlkl/Recall-v0",
+    "rlkl.tasks:rlkl/PoleCartPole-v1",
 ]  # fmt: skip
 MUJOCO = [
     "HalfCheetah", "Ant", "Hopper", "Walker2d", "Humanoid", "HumanoidStandup", "Swimmer", "Reacher",
