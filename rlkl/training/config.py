@@ -38,8 +38,8 @@ class TrainConfig:
         gamma: discount factor.
         gae_lambda: λ of generalised advantage estimation.
         anneal: follow the schedules of step sizes; false makes every schedule `constant`.
-        bootstrap_truncated: a truncated episode goes on with the value of its last observation;
-            false treats it as terminated, as many implementations do.
+        bootstrap_truncated: returns of truncated episodes include the value of their last
+            observation; false treats truncated episodes as terminated.
         normalize_observations: by running moments that are updated between iterations.
         clip_observations: normalized observations are clipped to ± this many standard deviations.
         scale_rewards: by the running standard deviation of the discounted return.

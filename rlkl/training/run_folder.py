@@ -108,7 +108,7 @@ class ForeignFolderError(ConfigError):
 class RunStatus(Enum):
     """The status of a run."""
 
-    MISSING = "not begun"
+    MISSING = "not started"
     UNFINISHED = "unfinished"
     FINISHED = "finished"
 

@@ -277,7 +277,7 @@ def test_launcher_runs_are_identical_to_single_runs(
     (call,) = (tmp_path / "runs" / "grids" / "g" / "calls").iterdir()
     record = yaml.safe_load((call / "call.yaml").read_text())
     assert record["command"].endswith(f"hydra/launcher={launcher}")
-    assert record["jobs"] == {"seed0": "not begun", "seed1": "not begun"}
+    assert record["jobs"] == {"seed0": "not started", "seed1": "not started"}
     wait_until_gone(tmp_path)
 
 
