@@ -103,9 +103,10 @@ def import_named(module: str, setting: str) -> None:
     stays in `sys.path`, which child processes inherit.
 
     Raises:
-        ConfigError: the module cannot be imported.
+        ConfigError: the module cannot be imported, or lies in a run's folder.
     """
     here = _search_here()
+    _checked_places(module, setting)
     try:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:
@@ -155,14 +156,20 @@ def check_place(module: str, setting: str, run_dir: Path) -> str:
     if not module:
         return ""
     _search_here()
+    places = _checked_places(module, setting)
+    return f"{setting} imports {module} from {places[-1]}" if places else ""
+
+
+def _checked_places(module: str, setting: str) -> list[str]:
+    """Return where a module will be imported from; raise if that is a run's folder."""
     places = list(_places(module))
     for place in places:
-        if _lies_in(place, run_dir):
+        if any(_lies_in(place, folder) for folder in _run_folders):
             raise ConfigError(
                 f"{setting}: {place} lies in the run's folder, from which no code is run; "
                 "if you trust it, move it elsewhere"
             )
-    return f"{setting} imports {module} from {places[-1]}" if places else ""
+    return places
 
 
 def _check_not_lost(env_id: str) -> None:

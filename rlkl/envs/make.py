@@ -58,9 +58,9 @@ class EnvConfig:
         frame_stack: number of stacked observations; 1 does not stack.
         observation_keys: the parts of a Dict or Tuple observation to use; empty for all.
         kwargs: passed to the environment's constructor.
-        wrappers: of each sub-environment, the innermost first: names of Gymnasium's wrappers or of
-            registered ones, with arguments as `{TimeLimit: {max_episode_steps: 200}}`. RecordVideo
-            wraps only the first one.
+        wrappers: of each sub-environment, the innermost first: names of Gymnasium's wrappers, of
+            registered ones or of others (`MODULE.CLASS`), with arguments as
+            `{TimeLimit: {max_episode_steps: 200}}`. RecordVideo wraps only the first one.
     """
 
     id: Any = "CartPole-v1"

@@ -1,6 +1,7 @@
-"""Wrappers of sub-environments by name: Gymnasium's, and those that the user registers."""
+"""Wrappers of sub-environments by name: Gymnasium's, registered ones, those of other packages."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlkl.envs.arguments import takes_tuple
+from rlkl.envs.ids import import_named
 from rlkl.utils.errors import ConfigError
 from rlkl.utils.validation import nearest, one_line
 
@@ -82,9 +84,10 @@ def found_wrappers(wrappers: list[Any]) -> list[tuple[Wrapper, dict[str, Any]]]:
 
 def _found(name: str, arguments: dict[str, Any]) -> tuple[Wrapper, dict[str, Any]]:
     where = f"env.wrappers: {name}"
-    if name in REFUSED:
-        raise ConfigError(f"{where}: {REFUSED[name]}")
-    wrapper = _registered.get(name) or _gymnasium_wrapper(name)
+    if (last := name.rpartition(".")[2]) in REFUSED:
+        raise ConfigError(f"{where}: {REFUSED[last]}")
+    find = _packages_wrapper if "." in name else _gymnasium_wrapper
+    wrapper = _registered.get(name) or find(name)
     parameters = list(inspect.signature(wrapper).parameters.values())[1:]
     takes_any = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
     known = {p.name: p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
@@ -120,12 +123,24 @@ def _gymnasium_wrapper(name: str) -> Wrapper:
         alike = nearest(name, [*GYMNASIUM, *_registered])
         raise ConfigError(
             f"env.wrappers: there is no wrapper {name!r}{alike}; "
-            f"expected one of gymnasium.wrappers{own}; rlkl.register_wrapper adds your own"
+            f"expected one of gymnasium.wrappers{own}, or MODULE.CLASS; rlkl.register_wrapper "
+            "adds your own"
         )
     try:
         wrapper: Wrapper = getattr(gym.wrappers, name)
     except ImportError as error:
         raise ConfigError(f"env.wrappers: {name} needs a package: {one_line(error)}") from error
+    return wrapper
+
+
+def _packages_wrapper(name: str) -> Wrapper:
+    module, _, kind = name.rpartition(".")
+    import_named(module, f"env.wrappers: {name}")
+    wrapper: Any = getattr(sys.modules[module], kind, None)
+    if not (inspect.isclass(wrapper) and issubclass(wrapper, gym.Wrapper)):
+        raise ConfigError(
+            f"env.wrappers: {name} is not a wrapper; expected MODULE.CLASS of a gymnasium.Wrapper"
+        )
     return wrapper
 
 

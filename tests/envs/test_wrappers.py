@@ -11,7 +11,7 @@ import yaml
 from gymnasium.envs.classic_control import PendulumEnv
 
 import rlkl
-from rlkl.envs import wrappers
+from rlkl.envs import ids, wrappers
 from rlkl.envs.make import EnvConfig, choose_backend, episode_limit, make_vector_env
 from rlkl.envs.vector_env import VectorEnvironment
 from rlkl.training.config import saved_config
@@ -117,6 +117,36 @@ def test_wrappers_of_any_argument_take_any() -> None:
     assert rewards(make_vector_env(config)) == [[1]]
 
 
+@pytest.mark.parametrize("backend", ["sync", "shared", "async"])
+def test_wrapper_of_another_package_by_its_module(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halved_rewards.py").write_text(
+        "import gymnasium as gym\n"
+        "class Halved(gym.RewardWrapper):\n"
+        "    def __init__(self, env, by=2):\n"
+        "        super().__init__(env)\n"
+        "        self.by = by\n"
+        "    def reward(self, reward):\n"
+        "        return reward / self.by\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    chosen: list[Any] = ["halved_rewards.Halved", {"halved_rewards.Halved": {"by": 8}}]
+    envs = make_vector_env(EnvConfig("CartPole-v1", 2, backend, wrappers=chosen))
+    assert rewards(envs) == [[1 / 16, 1 / 16]]
+
+
+def test_wrappers_are_not_imported_from_a_runs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ids, "_run_folders", set())
+    (tmp_path / "planted_wrapper.py").write_text("raise SystemExit('was run')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ids.check_place("", "", tmp_path)
+    with pytest.raises(ConfigError, match="from which no code is run"):
+        make_vector_env(EnvConfig("CartPole-v1", 2, wrappers=["planted_wrapper.Wrapper"]))
+
+
 def test_missing_package_of_a_wrapper_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError("no module named cv2")
@@ -171,6 +201,11 @@ BAD: dict[str, tuple[Any, str]] = {
     "text": ("TimeLimit", "env.wrappers='TimeLimit': expected a list"),
     "code": ([{"TransformReward": {"func": abs}}], "TransformReward.func is code"),
     "statistics": (["NormalizeObservation"], "use normalize_observations=true"),
+    "statistics of Gymnasium": (["gymnasium.wrappers.NormalizeReward"], "use scale_rewards=true"),
+    "package": (["no_such_package.Wrapper"], "'no_such_package' cannot be imported"),
+    "function of a package": (["os.path.abspath"], "os.path.abspath is not a wrapper; expected"),
+    "class of a package": (["gymnasium.Env"], "gymnasium.Env is not a wrapper; expected"),
+    "argument of a package": ([{"gymnasium.wrappers.ClipAction": {"low": 3}}], "has no argument"),
     "value": ([{"TimeLimit": {"max_episode_steps": -3}}], "could not be made: "),
 }
 
