@@ -82,6 +82,7 @@ MUJOCO = (
     "total_env_steps=500000",
 )  # fmt: skip
 HIDDEN = "HiddenVelocityCartPole-v1"
+MEMORY = "MiniGrid-MemoryS7-v0"
 FIGURES = {
     "classic": [
         Curve(env_id, algo, (f"env={env}", f"algo={algo}"), PUBLISHED.get((env, algo), ""))
@@ -105,6 +106,9 @@ FIGURES = {
         Curve(HIDDEN, "ppo_clip", ("env=cartpole_hidden",)),
         Curve(HIDDEN, "ppo_clip gru", ("env=cartpole_hidden", "policy=gru")),
         Curve(HIDDEN, "trpo gru", ("env=cartpole_hidden", "policy=gru", "algo=trpo")),
+        Curve(MEMORY, "ppo_clip", ("env=minigrid_memory",), "0.5 is a guess"),
+        Curve(MEMORY, "ppo_clip gru", ("env=minigrid_memory", "policy=gru")),
+        Curve(MEMORY, "trpo gru", ("env=minigrid_memory", "policy=gru", "algo=trpo")),
     ],
 }  # fmt: skip
 
