@@ -21,7 +21,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "zoo/leaderboard"]
 
 html_theme = "furo"
 html_title = f"rlkl {__version__}"

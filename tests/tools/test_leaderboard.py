@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from leaderboard_published import Published, published
 from leaderboard_rows import SEEDS, collect, run_row
+from leaderboard_zoo import best_runs
 from made_runs import make_run
 from scipy import stats
 
@@ -77,6 +78,15 @@ def test_row_has_the_numbers_of_a_run(tmp_path: Path) -> None:
             "return_at_200k": 250.0, "evaluation": 300.0, "seconds": 120.0, "revision": "abc",
         }
     ]  # fmt: skip
+
+
+def test_zoo_takes_the_best_run_of_each_complete_cell(tmp_path: Path) -> None:
+    for seed, (final, evaluation) in enumerate([(9, 50), (1, 70), (3, 70), (2, 60), (8, 10)]):
+        make_run(tmp_path / f"{seed}", [final], env=HOPPER, algo="trpo", seed=seed,
+                 summary={"eval_return": evaluation})  # fmt: skip
+    make_seeds(tmp_path, "npg", [50.0, 70.0], summary={"eval_return": 99.0})  # not complete
+    found = best_runs(collect([str(tmp_path)]))
+    assert {cell: run.seed for cell, run in found.items()} == {(HOPPER, "trpo"): 2}
 
 
 def test_interval_is_students(tmp_path: Path) -> None:
