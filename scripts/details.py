@@ -42,6 +42,9 @@ RECIPES = {
 }
 """The detail that has the settings of `experiment=..._mujoco`, by algorithm."""
 
+MORE = {"": "", ", `gamma=0.995`": "_gamma_0.995"}
+"""What is shown of a recipe with one more change, and the end of that detail's name."""
+
 
 @cache
 def details() -> dict[str, dict[str, Any]]:
@@ -162,8 +165,10 @@ def recipes(rows: Rows) -> Rows:
     """Return what the recipes reach, a row per environment and algorithm, and what is published."""
     table: Rows = []
     for (env, algo), group in grouped(rows, "environment", "algorithm").items():
-        found = select(group, detail=RECIPES.get(algo, ""))
-        if found:
+        for change, ending in MORE.items():
+            found = select(group, detail=f"{RECIPES.get(algo)}{ending}")
+            if not found:
+                continue
             mean, low, high = interval(column(found, "return"))
             ends = "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
             elsewhere = [
@@ -171,7 +176,7 @@ def recipes(rows: Rows) -> Rows:
                 for entry in published()
                 if (entry.env, entry.algo, entry.steps) == (env, algo, None)
             ]
-            row = {"environment": env, "algorithm": f"`{algo}`", "seeds": str(len(found))}
+            row = {"environment": env, "algorithm": f"`{algo}`{change}", "seeds": str(len(found))}
             row |= {"return": number(mean) + ends}
             row |= {"evaluation": number(float(np.mean(column(found, "evaluation"))))}
             table.append(row | {"published": ", ".join(elsewhere)})

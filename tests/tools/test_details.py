@@ -48,13 +48,19 @@ def test_recipes_are_beside_published_returns(tmp_path: Path) -> None:
         summary = {"eval_return": final + 50}
         folder = tmp_path / str(seed)
         make_run(folder, [0.0, final], seed=seed, settings=settings, summary=summary)
+    make_run(tmp_path / "longer", [0.0, 470.0], settings=settings | {"gamma": 0.995},
+             summary={"eval_return": 490.0})  # fmt: skip
     make_run(tmp_path / "plain", [0.0, 1.0])
     assert details.recipes(details.run_rows([str(tmp_path)])) == [
         {
             "environment": "CartPole-v1", "algorithm": "`ppo_clip`", "seeds": "2",
             "return": "410 [282.9, 537.1]",  # 12.706 · 14.142 / √2
             "evaluation": "460", "published": "500 (RL Zoo), 478 (KLip-PPO)",
-        }
+        },
+        {
+            "environment": "CartPole-v1", "algorithm": "`ppo_clip`, `gamma=0.995`", "seeds": "1",
+            "return": "470", "evaluation": "490", "published": "500 (RL Zoo), 478 (KLip-PPO)",
+        },
     ]  # fmt: skip
 
 
