@@ -108,7 +108,6 @@ FIGURES = {
         Curve(HIDDEN, "trpo gru", ("env=cartpole_hidden", "policy=gru", "algo=trpo")),
         Curve(MEMORY, "ppo_clip", ("env=minigrid_memory",), "0.5 is a guess"),
         Curve(MEMORY, "ppo_clip gru", ("env=minigrid_memory", "policy=gru")),
-        Curve(MEMORY, "trpo gru", ("env=minigrid_memory", "policy=gru", "algo=trpo")),
     ],
 }  # fmt: skip
 
