@@ -63,6 +63,8 @@ def baseline(algo: str, env_id: str) -> dict[str, Any]:
 
 def detail_of(algo: str, env_id: str, settings: dict[str, Any]) -> str | None:
     """Return the detail that a run has, by its settings; None if it has none of them."""
+    if settings.get("env.kwargs") or settings.get("env.wrappers"):  # another form of it
+        return None
     plain = baseline(algo, env_id)
     keys = {key for wanted in details().values() for key in wanted if key in plain}
     found = {key: settings.get(key, plain[key]) for key in keys}  # older runs lack newer keys
