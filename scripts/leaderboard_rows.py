@@ -261,7 +261,7 @@ def agreement(compared: Rows) -> str:
         for text in ("agrees", "lower here", "higher here", WITHHELD, "no run yet")
     }
     return (
-        f"Of {len(compared)} published numbers, {counts['agrees']} agree, "
-        f"{counts['lower here']} are higher than here and {counts['higher here']} lower than here. "
-        f"{counts[WITHHELD]} wait for five seeds, and {counts['no run yet']} have no run here yet."
+        f"{len(compared)} published numbers: agree {counts['agrees']}, higher than here "
+        f"{counts['lower here']}, lower than here {counts['higher here']}, "
+        f"{WITHHELD} here {counts[WITHHELD]}, no run here yet {counts['no run yet']}."
     )

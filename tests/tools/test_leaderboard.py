@@ -161,7 +161,7 @@ def test_early_returns_are_compared_at_their_steps(tmp_path: Path) -> None:
         (10, "agrees"), (900, "lower here"),
     ]  # fmt: skip
     assert board.agreement(compared).startswith(
-        "Of 2 published numbers, 1 agree, 1 are higher than here and 0 lower than here."
+        "2 published numbers: agree 1, higher than here 1, lower than here 0,"
     )
 
 
