@@ -21,6 +21,8 @@ from rlkl.tools.compare.runs import Run
 
 ZOO = Path(__file__).resolve().parent.parent / "docs" / "zoo"
 PAGE = ZOO / "README.md"
+EPISODES = {10: 100, 5: 20}
+"""Episodes of the scores: for classic control, which has ten seeds, and MuJoCo, which has five."""
 
 
 def best_runs(found: list[Run]) -> dict[tuple[str, str], Run]:
@@ -64,7 +66,7 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     for (env, algo), run in best_runs(collect(runs)).items():
         folder = output / name_of(env, algo)
         if not folder.exists():
-            package(run.folder, folder, onnx=False)
+            package(run.folder, folder, num_episodes=EPISODES[SEEDS[env]], onnx=False)
             made += 1
     names = [name_of(env, algo) for env in SEEDS for algo in ALGORITHMS]
     folders = [output / name for name in names if (output / name).exists()]
