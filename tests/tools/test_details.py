@@ -28,7 +28,8 @@ def test_run_is_known_by_its_settings(name: str) -> None:
     config = load(["experiment=details", "env=halfcheetah", f"algo={algo}", f"detail={name}"])
     settings = dict(leaves(asdict(config)))
     assert details.detail_of(algo, "HalfCheetah-v5", settings) == name
-    for other in ({"gamma": 0.5}, {"env.kwargs": {"forward_reward_weight": 2}}):
+    others = ({"gamma": 0.5}, {"env.kwargs": {"reset_noise_scale": 2}}, {"env.wrappers": ["A"]})
+    for other in others:
         assert details.detail_of(algo, "HalfCheetah-v5", settings | other) is None
     older = {key: settings[key] for key in settings if key != "bootstrap_truncated"}
     assert details.detail_of(algo, "HalfCheetah-v5", older) == name.replace(
