@@ -1,31 +1,34 @@
-"""Makes the tables of docs/results/leaderboard.md from run folders alone.
+"""Makes the tables and figures of docs/results/leaderboard.md from run folders alone.
 
     python scripts/leaderboard.py runs/grids/leaderboard
     python scripts/leaderboard.py FOLDER --output=OTHER   # leaves the page as it is
 
 Reads as much of the grid as there is, and adds it to runs.csv (a row per run). From all of those
-rows it makes returns.csv (a row per algorithm and environment) and published.csv. The page has the
-command that makes the runs.
+rows it makes returns.csv (a row per algorithm and environment), published.csv and the figures. The
+page has the command that makes the runs. Needs the extra `plots`.
 """
 
 from pathlib import Path
 
+from leaderboard_figures import draw_returns
 from leaderboard_published import published
 from leaderboard_rows import (
     SEEDS,
     agreement,
     cell_rows,
+    cell_table,
     collect,
     compared_rows,
     compared_table,
     extent,
     extent_table,
-    return_table,
+    kl_text,
     run_row,
 )
 from pages import check_budgets, earlier, fill, markdown, merged, ordered, run_script
 
 from rlkl.algos import ALGORITHMS
+from rlkl.tools.experiments.drawing import save
 from rlkl.tools.rows import csv_text, select
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,10 +47,12 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     check_budgets(rows)
     finished = select(rows, status="finished")
     cells, compared = cell_rows(rows), compared_rows(rows, published())
+    mujoco = [env for env in SEEDS if env not in CLASSIC]
     parts = {
         "extent": f"{extent(rows)}\n\n{markdown(extent_table(rows))}",
-        "mujoco": markdown(return_table(cells, [env for env in SEEDS if env not in CLASSIC])),
-        "classic": markdown(return_table(cells, CLASSIC)),
+        "mujoco": markdown(cell_table(cells, mujoco)),
+        "classic": markdown(cell_table(cells, CLASSIC)),
+        "kl": markdown(cell_table(cells, list(SEEDS), kl_text)),
         "published": f"{agreement(compared)}\n\n{markdown(compared_table(compared))}",
     }
     page = fill(PAGE, parts, Path(__file__).name)
@@ -55,9 +60,13 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     for name, made in (("runs", finished), ("returns", cells), ("published", compared)):
         if made:
             (output / f"{name}.csv").write_text(csv_text(made))
+    for name, envs in (("mujoco", mujoco), ("classic", CLASSIC)):
+        here = [env for env in envs if any(cell["environment"] == env for cell in cells)]
+        if here:
+            save(draw_returns(finished, cells, here), output / f"{name}.png")
     (output / PAGE.name if elsewhere else PAGE).write_text(page)
     return f"{extent(rows)}\n{agreement(compared)}\nwrote {output}"
 
 
 if __name__ == "__main__":
-    run_script(make, __doc__)
+    run_script(make, __doc__, draws=True)

@@ -1,7 +1,7 @@
 """Reads the runs of the leaderboard into rows, and rows into tables."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,11 @@ def _check_one_grid(found: Sequence[Run]) -> None:
 
 
 def run_row(run: Run) -> Row:
-    """Return the numbers of a run; `return` is the mean of the last 100 training episodes."""
+    """Return the numbers of a run.
+
+    `return` is the mean of the last 100 training episodes, `kl` the median over updates of the
+    mean KL(π_old ‖ π_θ) over states, in nats.
+    """
     return {
         "environment": run.env_id,
         "algorithm": run.algo,
@@ -83,6 +87,7 @@ def run_row(run: Run) -> Row:
         "return_at_100k": return_at(run, 100_000),
         "return_at_200k": return_at(run, 200_000),
         "evaluation": run.eval_return,
+        "kl": float(np.nanmedian(run.columns["kl/old_new"])) if len(run.steps) else math.nan,
         "seconds": float(run.seconds[-1]) if len(run.steps) else math.nan,
         "revision": run.provenance.get("revision", ""),
     }
@@ -130,6 +135,7 @@ def cell_rows(rows: Rows) -> Rows:
                     "min": min(returns),
                     "max": max(returns),
                     "evaluation": float(np.mean(evaluations)) if evaluations else math.nan,
+                    "kl": float(np.median(column(group, "kl"))),
                     "seconds": float(np.median(column(group, "seconds"))),
                 }
             )
@@ -146,12 +152,19 @@ def cell_text(cell: Row | None, wanted: int) -> str:
     )
 
 
-def return_table(cells: Rows, envs: Sequence[str]) -> Rows:
+def kl_text(cell: Row | None, _: int) -> str:
+    """Return the median KL of an update of a cell."""
+    return "–" if cell is None else f"{cell['kl']:.2g}"
+
+
+def cell_table(
+    cells: Rows, envs: Sequence[str], text: Callable[[Row | None, int], str] = cell_text
+) -> Rows:
     """Return a row for each algorithm with a column for each environment."""
     by_cell = {(cell["environment"], cell["algorithm"]): cell for cell in cells}
     return [
         {"algorithm": f"`{algo}`"}
-        | {env: cell_text(by_cell.get((env, algo)), SEEDS[env]) for env in envs}
+        | {env: text(by_cell.get((env, algo)), SEEDS[env]) for env in envs}
         for algo in ALGORITHMS
         if any((env, algo) in by_cell for env in envs)
     ]

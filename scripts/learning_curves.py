@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pages import fill
 
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_installed
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "learning"
@@ -246,9 +247,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--draw-only", action="store_true", help="do not train")
     arguments = parser.parse_args()
-    if not arguments.draw_only:
-        run_missing(FIGURES[arguments.figure], arguments.seeds, arguments.processes)
     try:
+        check_installed("matplotlib", "plots", parser.prog)
+        if not arguments.draw_only:
+            run_missing(FIGURES[arguments.figure], arguments.seeds, arguments.processes)
         draw(arguments.figure, arguments.seeds)
     except ConfigError as error:
         sys.exit(f"learning_curves: {error}")

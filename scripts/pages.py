@@ -12,6 +12,7 @@ from typing import Any
 
 from rlkl.tools.rows import Row, Rows, distinct, grouped, markdown_table
 from rlkl.utils.errors import ConfigError
+from rlkl.utils.validation import check_installed
 
 END = "<!-- end of table -->"
 
@@ -84,14 +85,21 @@ def check_budgets(rows: Rows) -> None:
             )
 
 
-def run_script(make: Callable[[list[str], Path | None], str], purpose: str | None) -> None:
-    """Run a script `FOLDER... [--output=FOLDER]`; print what `make` returns, or an error's line."""
+def run_script(
+    make: Callable[[list[str], Path | None], str], purpose: str | None, draws: bool = False
+) -> None:
+    """Run a script `FOLDER... [--output=FOLDER]`; print what `make` returns, or an error's line.
+
+    If it `draws`, it ends at once without the extra `plots`.
+    """
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=purpose, formatter_class=raw)
     parser.add_argument("runs", nargs="+", help="folders to search")
     parser.add_argument("--output", type=Path, help="folder for everything, page and all")
     arguments = parser.parse_args()
     try:
+        if draws:
+            check_installed("matplotlib", "plots", parser.prog)
         print(make(arguments.runs, arguments.output))
     except ConfigError as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error}")

@@ -67,4 +67,4 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    run_script(make, __doc__)
+    run_script(make, __doc__, draws=True)

@@ -10,6 +10,7 @@ from typing import Any
 import leaderboard_rows as board
 import numpy as np
 import pytest
+from leaderboard_figures import draw_returns
 from leaderboard_published import Published, published
 from leaderboard_rows import SEEDS, collect, run_row
 from leaderboard_zoo import best_runs
@@ -69,13 +70,15 @@ def test_row_has_the_numbers_of_a_run(tmp_path: Path) -> None:
     make_run(
         tmp_path / "run", [math.nan, 100.0, 200.0, 250.0], env=HOPPER, algo="trpo", seed=3,
         per_row=60_000, seconds=30.0, summary={"eval_return": 300.0},
+        columns={"kl/old_new": [0.3, 0.02, math.nan, 0.01]},
     )  # fmt: skip
     assert rows_of(tmp_path) == [
         {
             "environment": HOPPER, "algorithm": "trpo", "seed": 3, "status": "finished",
             "env_steps": 240_000, "budget": 240_000, "return": 250.0,
             "return_at_100k": 100.0,  # at 120,000, the first rollout that reaches 100,000
-            "return_at_200k": 250.0, "evaluation": 300.0, "seconds": 120.0, "revision": "abc",
+            "return_at_200k": 250.0, "evaluation": 300.0, "kl": 0.02, "seconds": 120.0,
+            "revision": "abc",
         }
     ]  # fmt: skip
 
@@ -110,16 +113,42 @@ def test_tables_show_what_is_there(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)
     cells = board.cell_rows(rows)
     # s = 158.11, t = 2.776, so 2.776 · 158.11 / √5 = 196.3.
-    assert board.return_table(cells, [HOPPER]) == [
+    assert board.cell_table(cells, [HOPPER]) == [
         {"algorithm": "`ppo_clip`", HOPPER: "1,200 [1,004, 1,396]"},
         {"algorithm": "`trpo`", HOPPER: "60 [−67.1, 187.1] (2 of 5)"},
     ]
-    assert board.return_table(cells, ["CartPole-v1"]) == [
+    assert board.cell_table(cells, ["CartPole-v1"]) == [
         {"algorithm": "`npg`", "CartPole-v1": "99 (1 of 10)"}
     ]
     (extent,) = select(board.extent_table(rows), environment=HOPPER)
     assert list(extent.values())[1:5] == ["7 of 75", "1 of 15", "1", "200"]
     assert board.extent(rows) == "8 of 1,050 runs are in (1%), of 1 revision of rlkl."
+
+
+def test_kl_table_has_the_median_over_seeds(tmp_path: Path) -> None:
+    for seed, kl in enumerate([0.001, 0.0123, 0.5]):
+        make_run(tmp_path / f"{seed}", [1.0], env=HOPPER, algo="trpo", seed=seed,
+                 columns={"kl/old_new": [kl]})  # fmt: skip
+    cells = board.cell_rows(rows_of(tmp_path))
+    assert board.cell_table(cells, [HOPPER, "Ant-v5"], board.kl_text) == [
+        {"algorithm": "`trpo`", HOPPER: "0.012", "Ant-v5": "–"}
+    ]
+
+
+def test_figure_shows_mean_interval_and_seeds(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plots")
+    make_seeds(tmp_path, "ppo_clip", [1000.0, 1100, 1200, 1300, 1400])
+    make_seeds(tmp_path, "trpo", [50.0, 70.0])
+    make_seeds(tmp_path, "npg", [99.0], env="CartPole-v1")
+    rows = rows_of(tmp_path)
+    hopper, cartpole = draw_returns(rows, board.cell_rows(rows), [HOPPER, "CartPole-v1"]).axes
+    assert [text.get_text() for text in hopper.get_yticklabels()] == ["ppo_clip", "trpo", "npg"]
+    assert (hopper.get_title(), cartpole.get_title()) == (HOPPER, "CartPole-v1")
+    drawn = [(list(line.get_xdata()), set(line.get_ydata())) for line in hopper.lines]
+    assert drawn[0] == ([1000, 1100, 1200, 1300, 1400], {0})
+    assert drawn[1] == (pytest.approx([1003.7, 1396.3], abs=0.1), {0})
+    assert drawn[2:4] == [([1200], {0}), ([50, 70], {1})]
+    assert [list(line.get_xdata()) for line in cartpole.lines][::2] == [[99], [99]]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +225,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @SLOW
 def test_script_writes_page_and_data(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plots")
     make_seeds(tmp_path / "runs", "ppo_clip", [1000.0, 1100, 1200, 1300, 1400])
     output = tmp_path / "output"
     done = run_script(str(tmp_path / "runs"), f"--output={output}")
@@ -204,6 +234,7 @@ def test_script_writes_page_and_data(tmp_path: Path) -> None:
     assert "| `ppo_clip` | – | 1,200 [1,004, 1,396] |" in page
     assert "| Hopper-v5 | `ppo_clip` | 2,383 ± 272 | CleanRL" in page
     assert "5 of 1,050 runs are in (0%)" in done.stdout
+    assert {path.name for path in output.glob("*.png")} == {"mujoco.png"}
     with (output / "runs.csv").open() as file:
         assert [row["return"] for row in csv.DictReader(file)][-1] == "1400.0"
     with (output / "returns.csv").open() as file:
@@ -225,6 +256,7 @@ def test_script_writes_page_and_data(tmp_path: Path) -> None:
 
 @SLOW
 def test_real_runs_are_on_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plots")
     overrides = ["experiment=leaderboard", "seed=0,1", "env=cartpole", "algo=npg,vanilla_pg"]
     command = [sys.executable, "-m", "rlkl", "train", "-m", *overrides, "total_env_steps=4096"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

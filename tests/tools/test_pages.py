@@ -1,6 +1,8 @@
-"""Rows of pages: kept from earlier runs of a script, and one grid."""
+"""Rows of pages: kept from earlier runs of a script, and one grid; scripts that draw."""
 
 import math
+import runpy
+import sys
 from pathlib import Path
 
 import pages
@@ -11,6 +13,7 @@ from rlkl.utils.errors import ConfigError
 
 ROW = {"environment": "A", "revision": "123e4", "seed": 1, "return": math.nan, "budget": 300}
 RUN = ("environment", "seed")
+SCRIPTS = Path(pages.__file__).parent
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -48,3 +51,16 @@ def test_two_budgets_are_refused() -> None:
     rows: Rows = [ROW, ROW | {"seed": 2, "budget": 2000}, ROW | {"environment": "B", "budget": 7}]
     with pytest.raises(ConfigError, match=r"A: runs of 300 and 2,000 environment steps; expected"):
         pages.check_budgets(rows)
+
+
+@pytest.mark.parametrize("script", ["leaderboard", "trust_region_family", "learning_curves"])
+def test_script_names_the_extra_that_draws(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    runs = [] if script == "learning_curves" else [str(tmp_path), f"--output={tmp_path / 'new'}"]
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *runs])
+    with pytest.raises(SystemExit, match=r"needs the package matplotlib, .* 'plots' .*") as ended:
+        runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+    assert "\n" not in str(ended.value)
+    assert not (tmp_path / "new").exists()
