@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import yaml
 
@@ -79,3 +81,26 @@ def test_evaluation_repeats_the_score(folder: Path) -> None:
     else:  # other rounding changes single episodes
         error = scores["standard_deviation"] / math.sqrt(card["episodes"])
         assert abs(found.mean_return - scores["mean"]) <= 6 * error
+
+
+@needs_safetensors
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env", "low", "turned"), [("HalfCheetah", 2000, 90), ("Swimmer", 200, 60)]
+)
+def test_posture_decides_the_mode(env: str, low: float, turned: float) -> None:
+    """Policies with low scores are on the back, or bent (docs/results/leaderboard.md)."""
+    pytest.importorskip("mujoco", reason="needs the extra mujoco")
+    made, modes = gymnasium.make(f"{env}-v5"), set()
+    for folder in (ZOO / "leaderboard").glob(f"{env.lower()}-*"):
+        policy = rlkl.load_policy(folder)
+        observation, _ = made.reset(seed=0)
+        angles = []
+        for _ in range(500):
+            observation, *_ = made.step(policy.act(observation))
+            angles.append(observation[1])  # of HalfCheetah's trunk, of Swimmer's first joint
+        angle = np.degrees(np.mean(angles[200:]))
+        is_low = content_of(folder)["evaluation"]["deterministic"]["mean"] < low
+        assert is_low == (abs(angle) > turned), folder.name
+        modes.add(is_low)
+    assert modes == {True, False}
