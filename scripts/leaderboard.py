@@ -11,6 +11,7 @@ page has the command that makes the runs. Needs the extra `plots`.
 from pathlib import Path
 
 from leaderboard_figures import draw_returns
+from leaderboard_overall import overall_table
 from leaderboard_published import published
 from leaderboard_rows import (
     SEEDS,
@@ -48,7 +49,11 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     finished = select(rows, status="finished")
     cells, compared = cell_rows(rows), compared_rows(rows, published())
     mujoco = [env for env in SEEDS if env not in CLASSIC]
+    overall = [
+        overall_table(rows, *of) for of in (("MuJoCo", mujoco), ("classic control", CLASSIC))
+    ]
     parts = {
+        "overall": "\n\n".join(map(markdown, overall)),
         "extent": f"{extent(rows)}\n\n{markdown(extent_table(rows))}",
         "mujoco": markdown(cell_table(cells, mujoco)),
         "classic": markdown(cell_table(cells, CLASSIC)),

@@ -11,16 +11,20 @@ import leaderboard_rows as board
 import numpy as np
 import pytest
 from leaderboard_figures import draw_returns
+from leaderboard_overall import overall_table
 from leaderboard_published import Published, published
 from leaderboard_rows import SEEDS, collect, run_row
 from leaderboard_zoo import best_runs
-from made_runs import make_run
+from made_runs import make_grid, make_run
 from scipy import stats
 
 from rlkl.algos import ALGORITHMS
 from rlkl.cli.compose import load
 from rlkl.cli.grid_line import name_jobs, read_line
 from rlkl.cli.schema import env_settings, register_schemas
+from rlkl.tools.compare import scores
+from rlkl.tools.compare.groups import group_runs
+from rlkl.tools.compare.settings import CompareConfig
 from rlkl.tools.rows import Rows, select
 from rlkl.utils.errors import ConfigError
 
@@ -125,6 +129,34 @@ def test_tables_show_what_is_there(tmp_path: Path) -> None:
     assert board.extent(rows) == "8 of 1,050 runs are in (1%), of 1 revision of rlkl."
 
 
+def test_overall_table_says_what_a_comparison_says(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 40, (len(ALGORITHMS), 10))
+    finals = {
+        algo: (300 + 100 * (algo == "spo") - 100 * (algo == "npg") + noise[place]).tolist()
+        for place, algo in enumerate(ALGORITHMS)
+    }
+    make_grid(tmp_path, {"CartPole-v1": finals, "Acrobot-v1": {"npg": [-90.0]}}, rows=2)
+    table = overall_table(rows_of(tmp_path), "tasks", ["CartPole-v1", "Acrobot-v1"])
+    config = CompareConfig()
+    members = group_runs([run for run in collect([str(tmp_path)]) if run.env_id != "Acrobot-v1"])
+    envs = scores.environments(members, config)
+    aggregates = select(scores.aggregate_rows(envs, config), aggregate="iqm")
+    assert [row["tasks, 1 of 2 environments"] for row in table] == [
+        f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in aggregates
+    ]
+    pairs = select(scores.pair_rows(envs, config), told_apart=True)
+    found = {
+        tuple(sorted((row["algorithm"].strip("`"), other.strip("`"))))
+        for row in table
+        for other in filter(None, row["tasks, better than"].split(", "))
+    }
+    assert found == {tuple(sorted((row["first"], row["second"]))) for row in pairs}
+    (spo,), (npg,) = (select(table, algorithm=f"`{algo}`") for algo in ("spo", "npg"))
+    assert "`npg`" in spo["tasks, better than"]
+    assert npg["tasks, better than"] == ""
+    assert overall_table(rows_of(tmp_path), "tasks", ["Acrobot-v1"]) == []
+
+
 def test_kl_table_has_the_median_over_seeds(tmp_path: Path) -> None:
     for seed, kl in enumerate([0.001, 0.0123, 0.5]):
         make_run(tmp_path / f"{seed}", [1.0], env=HOPPER, algo="trpo", seed=seed,
@@ -143,6 +175,7 @@ def test_figure_shows_mean_interval_and_seeds(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)
     hopper, cartpole = draw_returns(rows, board.cell_rows(rows), [HOPPER, "CartPole-v1"]).axes
     assert [text.get_text() for text in hopper.get_yticklabels()] == ["ppo_clip", "trpo", "npg"]
+    assert hopper.get_ylim() == (2.5, -0.5)  # the first at the top
     assert (hopper.get_title(), cartpole.get_title()) == (HOPPER, "CartPole-v1")
     drawn = [(list(line.get_xdata()), set(line.get_ydata())) for line in hopper.lines]
     assert drawn[0] == ([1000, 1100, 1200, 1300, 1400], {0})
