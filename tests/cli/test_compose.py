@@ -49,6 +49,16 @@ def test_defaults_are_those_of_the_dataclasses(algo: str) -> None:
     assert config == rlkl.TrainConfig(algo=ALGORITHMS[algo].config())
 
 
+def test_pong_has_more_games_and_larger_steps_than_atari() -> None:
+    atari, pong = (
+        dict(leaves(asdict(load([f"experiment=ppo_{name}"])))) for name in ("atari", "pong")
+    )
+    assert {key: value for key, value in pong.items() if value != atari[key]} == {
+        "env.num_envs": 32, "algo.num_minibatches": 16, "algo.learning_rate": 5e-4,
+        "total_env_steps": 1_600_000,
+    }  # fmt: skip
+
+
 def test_keys_override_what_groups_set() -> None:
     config = load(
         ["algo=trpo", "algo.max_kl=0.5", "env=pendulum", "++env.kwargs.g=9.0", "gamma=0.5"]
