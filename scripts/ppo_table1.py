@@ -1,28 +1,40 @@
-"""Prints the scores of experiment=ppo_table1 runs next to the PPO paper's Table 1.
+"""Makes the table of docs/ppo_table1.md from run folders alone.
 
-    python scripts/ppo_table1.py                  # all runs below runs/
-    python scripts/ppo_table1.py runs/table1      # all runs below a folder
-    python scripts/ppo_table1.py --untrained      # measure the returns that score 0
+    python scripts/ppo_table1.py runs/grids/table1
+    python scripts/ppo_table1.py FOLDER --output=OTHER   # leaves the page as it is
+    python scripts/ppo_table1.py --untrained             # measures the returns that score 0
 
-A run's score is its mean return of the last 100 training episodes, shifted and scaled for each
-environment so that the untrained policy scores 0 and the best run 1, as in the paper (Schulman et
-al. 2017, section 6.1). docs/ppo_table1.md describes the runs.
+Reads as much of the grid as there is, and adds it to runs.csv (a row per run) in
+docs/results/ppo_table1. A run's score is its mean return of the last 100 training episodes, shifted
+and scaled for each environment so that the untrained policy scores 0 and the best run 1, as in the
+paper (Schulman et al. 2017, section 6.1). The page has the command that makes the runs.
 """
 
-import argparse
-import json
+import math
 import sys
-from operator import itemgetter
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from leaderboard_rows import return_at, run_row
+from pages import check_budgets, earlier, fill, markdown, merged, ordered, run_script
 
+from rlkl.cli.compose import load
+from rlkl.cli.schema import register_schemas
 from rlkl.numerics.statistics import bootstrap_interval, mean_of_means
-from rlkl.tools.rows import Row, Rows, column, distinct, grouped, select
+from rlkl.tools.compare import runs
+from rlkl.tools.compare.groups import is_compared
+from rlkl.tools.compare.runs import Run
+from rlkl.tools.rows import Rows, column, csv_text, distinct, grouped, select
+from rlkl.training.config import leaves
+from rlkl.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "ppo_table1.md"
+RESULTS = ROOT / "docs" / "results" / "ppo_table1"
+RUN = ("environment", "setting", "seed")
 
 PUBLISHED = {
     "no_clipping": -0.39,
@@ -51,124 +63,130 @@ UNTRAINED = {
 """Mean return of untrained policies, as printed by `--untrained`."""
 
 SEEDS = 3
-KINDS = {"ppo_clip": "clip_ratio", "ppo_kl": "target_kl", "ppo_kl_fixed": "kl_coefficient"}
-PREFIXES = {"ppo_clip": "clip", "ppo_kl": "adaptive", "ppo_kl_fixed": "fixed"}
 
 
-def setting_of(config: dict[str, Any]) -> str | None:
-    """Return the option of table1= with this config, or None."""
-    algo, sizes = config["algo"], (config["rollout_steps"], config["env"]["num_envs"])
-    if algo["name"] not in KINDS or sizes != (2048, 1):
+@cache
+def settings_of(setting: str, env_id: str) -> dict[str, Any]:
+    """Return the settings that an option of table1= has in an environment."""
+    register_schemas()
+    config = load(["experiment=ppo_table1", f"table1={setting}", f"env.id={env_id}"])
+    return dict(leaves(asdict(config)))
+
+
+def setting_of(run: Run) -> str | None:
+    """Return the option of table1= that a run has, by its settings; None if it has none."""
+    if run.env_id not in UNTRAINED:
         return None
-    number = algo[KINDS[algo["name"]]]
-    name = f"{PREFIXES[algo['name']]}_{number:g}" if number else "no_clipping"
-    return name if name in PUBLISHED else None
+    for setting in PUBLISHED:
+        wanted = settings_of(setting, run.env_id)
+        keys = [key for key in wanted if is_compared(key) or key in ("algo.name", "env.kwargs")]
+        # Older runs lack newer keys.
+        if all(run.settings.get(key, wanted[key]) == wanted[key] for key in keys):
+            return setting
+    return None
 
 
-def read(folder: Path) -> Row | None:
-    """Return the row of a run folder; None if it is not of the table or has no episode yet.
+def run_rows(paths: list[str]) -> Rows:
+    """Return a row for each run that has ended, also for one that failed.
 
-    `setting` is the option of table1=, `budget` the environment steps of the complete run, and the
-    rest as in summary.json.
+    Raises:
+        ConfigError: there is none.
     """
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        setting = setting_of(config)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if setting is None or summary["env_id"] not in UNTRAINED or summary["return_mean"] is None:
-        return None
-    keys = ("env_id", "seed", "status", "env_steps", "return_mean")
-    run = {key: summary[key] for key in keys}
-    return {"setting": setting, "budget": config["total_env_steps"]} | run
-
-
-def collect(roots: list[Path]) -> Rows:
-    """Return the rows below folders; of two runs with equal settings, the longer one."""
-    paths = sorted(path for root in roots for path in root.rglob("summary.json"))
-    rows = [row for path in paths if (row := read(path.parent)) is not None]
-    runs = grouped(rows, "setting", "env_id", "seed").values()
-    # Of equally long ones, the last.
-    return [max(reversed(same), key=itemgetter("env_steps")) for same in runs]
+    ended = {"finished", "failed"}
+    read = map(runs.read, runs.find(paths))
+    found = [run for run in read if isinstance(run, Run) and run.status in ended]
+    rows: Rows = [
+        {"setting": setting} | run_row(run)
+        for run in found
+        if (setting := setting_of(run)) and math.isfinite(return_at(run))
+    ]
+    if not rows:
+        raise ConfigError(
+            f"{' '.join(paths)}: no finished run of experiment=ppo_table1; see docs/{PAGE.name}"
+        )
+    return rows
 
 
 def normalized(rows: Rows) -> dict[tuple[str, str], list[float]]:
-    """Return the scaled scores of each setting and environment: 0 untrained, 1 for the best run."""
+    """Return the scaled scores of each setting and environment: 0 untrained, 1 for the best run.
+
+    Environments with runs of a single setting have no scale.
+    """
     cells: dict[tuple[str, str], list[float]] = {}
-    for env, runs in grouped(rows, "env_id").items():
-        low, high = UNTRAINED[env], max(column(runs, "return_mean"))
-        if high > low:
-            for setting, found in grouped(runs, "setting").items():
-                returns = column(found, "return_mean")
+    for env, group in grouped(rows, "environment").items():
+        low, high = UNTRAINED[env], max(column(group, "return"))
+        settings = grouped(group, "setting")
+        if high > low and len(settings) > 1:
+            for setting, found in settings.items():
+                returns = column(found, "return")
                 cells[setting, env] = [(value - low) / (high - low) for value in returns]
     return cells
 
 
-def table(rows: Rows) -> str:
-    """Return the paper's table with a column for these runs and one per environment."""
+def table(rows: Rows) -> Rows:
+    """Return the paper's table with a column for these runs and one for each environment."""
     cells = normalized(rows)
-    found = distinct(rows, "env_id")
-    envs = [env for env in UNTRAINED if env in found]
-    scaled = {env for _, env in cells}
-    head = ["setting", "paper", "here", "runs", *(env.removesuffix("-v5") for env in envs)]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    envs = [env for env in UNTRAINED if any(env == scaled for _, scaled in cells)]
+    made: Rows = []
     for setting, published in PUBLISHED.items():
-        runs = [cells.get((setting, env), []) for env in envs]
+        scores = {env: cells.get((setting, env), []) for env in envs}
         count = f"{len(select(rows, setting=setting))} of {SEEDS * len(UNTRAINED)}"
-        means = [f"{np.mean(values):.2f}" if values else "" for values in runs]
-        here = overall([values for values in runs if values], len(scaled))
-        lines.append(f"| {' | '.join([setting, f'{published:.2f}', here, count, *means])} |")
-    return "\n".join(lines)
+        row = {"setting": f"`{setting}`", "paper": f"{published:.2f}"}
+        row |= {"here": overall(list(scores.values())), "runs": count}
+        means = {env: f"{np.mean(values):.2f}" if values else "–" for env, values in scores.items()}
+        made.append(row | means)
+    return made
 
 
-def overall(runs: list[list[float]], envs: int) -> str:
+def overall(scores: list[list[float]]) -> str:
     """Return the mean over environments; with a 95% interval if each has at least two runs."""
-    if not runs or len(runs) < envs:
-        return ""
-    strata = [np.asarray(values) for values in runs]
+    fewest = min(map(len, scores), default=0)
+    if not fewest:
+        return "–"
+    strata = [np.asarray(values) for values in scores]
     text = f"{mean_of_means(strata):.2f}"
-    if min(map(len, runs)) == 1:
+    if fewest == 1:
         return text
     low, high = bootstrap_interval(strata, mean_of_means, np.random.default_rng(0))
     return f"{text} [{low:.2f}, {high:.2f}]"
 
 
-def remarks(rows: Rows) -> list[str]:
-    """Return remarks on incomplete runs and environments."""
-    lines = []
-    budgets = sorted(distinct(rows, "budget"))
-    if budgets != [1_000_000]:
-        steps = ", ".join(f"{budget:,}" for budget in budgets)
-        lines.append(f"Environment steps of a run: {steps}; in the paper 1,000,000.")
-    envs = set(distinct(rows, "env_id"))
-    scaled = {env for _, env in normalized(rows)}
-    if len(scaled) < len(UNTRAINED):
-        missing = ", ".join(env for env in UNTRAINED if env not in scaled)
-        lines.append(f"Means are over {len(scaled)} of 7 environments, without {missing}.")
-    lines += [
-        f"No run of {env} did better than the policy before training, so it has no scale."
-        for env in sorted(envs - scaled)
-    ]
-    return lines + [
-        f"{row['setting']}, {row['env_id']}, seed {row['seed']} {row['status']} after "
-        f"{row['env_steps']:,} steps; its score is that of this time."
-        for row in rows
-        if row["status"] != "finished"
-    ]
+def extent(rows: Rows) -> str:
+    """Return sentences on how much of the table the rows are, and on runs that failed."""
+    whole = len(PUBLISHED) * len(UNTRAINED) * SEEDS
+    steps = " and ".join(f"{budget:,}" for budget in sorted(distinct(rows, "budget")))
+    sentences = [f"{len(rows)} of {whole} runs are in, of {steps} environment steps each."]
+    for row in select(rows, status="failed"):
+        name = f"`{row['setting']}`, {row['environment']}, seed {row['seed']}"
+        sentences.append(
+            f"{name} failed after {row['env_steps']:,} steps; its score is that of this time."
+        )
+    return " ".join(sentences)
+
+
+def make(paths: list[str], elsewhere: Path | None) -> str:
+    """Write the page and its data; return what to print."""
+    output = elsewhere or RESULTS
+    rows = run_rows(paths)
+    before = earlier(output / "runs.csv", rows[0])
+    rows = ordered(merged(rows, before, *RUN), RUN, (*UNTRAINED, *PUBLISHED))
+    check_budgets(rows)
+    page = fill(PAGE, {"scores": f"{extent(rows)}\n\n{markdown(table(rows))}"}, Path(__file__).name)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "runs.csv").write_text(csv_text(rows))
+    (output / PAGE.name if elsewhere else PAGE).write_text(page)
+    return f"{extent(rows)}\nwrote {output}"
 
 
 def measure_untrained() -> None:
     """Print the mean return of 100 episodes of untrained policies."""
-    from rlkl.cli.compose import load  # noqa: PLC0415
-    from rlkl.cli.schema import register_schemas  # noqa: PLC0415
     from rlkl.training.learner import Learner  # noqa: PLC0415
 
     register_schemas()
     for env_id in UNTRAINED:
-        name, means = env_id.removesuffix("-v5").lower(), []
+        means = []
         for seed in range(SEEDS):
-            learner = Learner(load(["experiment=ppo_table1", f"env={name}", f"seed={seed}"]))
+            learner = Learner(load(["experiment=ppo_table1", f"env.id={env_id}", f"seed={seed}"]))
             returns: list[float] = []
             while len(returns) < 100:
                 episodes = learner.collector.collect().episodes
@@ -178,23 +196,8 @@ def measure_untrained() -> None:
         print(f'    "{env_id}": {np.mean(means):.4g},  # {means}', flush=True)
 
 
-def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument(
-        "runs", nargs="*", type=Path, default=[ROOT / "runs"], help="folders to search"
-    )
-    parser.add_argument("--untrained", action="store_true", help="measure untrained policies")
-    arguments = parser.parse_args()
-    if arguments.untrained:
-        measure_untrained()
-        return
-    rows = collect(arguments.runs)
-    if not rows:
-        places = " ".join(map(str, arguments.runs))
-        sys.exit(f"no run of experiment=ppo_table1 below {places}; see docs/ppo_table1.md")
-    print("\n\n".join([table(rows), *remarks(rows)]))
-
-
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["--untrained"]:
+        measure_untrained()
+    else:
+        run_script(make, __doc__)

@@ -1,19 +1,23 @@
 """scripts/ppo_table1.py: settings of the PPO paper's table, and scores of known runs."""
 
-import json
-import subprocess
+import csv
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import forked_python
+import ppo_table1
 import pytest
-import yaml
+from made_runs import make_run
 
 from rlkl.cli.compose import load
 from rlkl.cli.schema import options, register_schemas
+from rlkl.tools.rows import Rows, select
+from rlkl.training.config import leaves
+from rlkl.utils.errors import ConfigError
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "ppo_table1.py"
+SLOW = pytest.mark.slow
 EXPERIMENT = "experiment=ppo_table1"
 SETTINGS = {
     "no_clipping": ("ppo_kl_fixed", "kl_coefficient", 0.0),
@@ -35,7 +39,7 @@ def test_every_row_has_a_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n if n == "no_clipping" else pytest.param(n, marks=pytest.mark.slow) for n in SETTINGS]
+    "name", [n if n == "no_clipping" else pytest.param(n, marks=SLOW) for n in SETTINGS]
 )
 def test_row_has_the_settings_of_the_paper(name: str) -> None:
     pytest.importorskip("mujoco")
@@ -57,30 +61,41 @@ def test_row_has_the_settings_of_the_paper(name: str) -> None:
     assert not config.policy.scale_actions
 
 
-def make_run(folder: Path, setting: str, env_id: str, seed: int, **result: Any) -> None:
-    """Write the files that the script reads."""
-    algo, key, value = SETTINGS[setting]
-    config = {
-        "algo": {"name": algo, key: value},
-        "env": {"num_envs": 1},
-        "rollout_steps": 2048,
-        "total_env_steps": 1_000_000,
-    }
-    summary = {
-        "env_id": env_id, "seed": seed, "status": "finished", "env_steps": 1_001_472,
-    } | result  # fmt: skip
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "summary.json").write_text(json.dumps(summary))
+def make_table_run(
+    folder: Path, setting: str, env: str, seed: int, final: float, status: str = "finished",
+    **settings: Any,
+) -> None:  # fmt: skip
+    wanted = ppo_table1.settings_of(setting, env) | settings
+    make_run(
+        folder, [-2000.0, final], env=env, algo=wanted["algo.name"], seed=seed, per_row=500_000,
+        settings={k: v for k, v in wanted.items() if k not in ("run_dir", "seed", "env.id")},
+        summary={"status": status},
+    )  # fmt: skip
 
 
-def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), str(folder)]
-    return forked_python.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    "name", [n if n == "clip_0.2" else pytest.param(n, marks=SLOW) for n in SETTINGS]
+)
+def test_run_is_known_by_its_settings(name: str, tmp_path: Path) -> None:
+    make_table_run(tmp_path / "run", name, "Swimmer-v5", 1, 30.0)
+    (row,) = ppo_table1.run_rows([str(tmp_path)])
+    assert (row["setting"], row["environment"], row["seed"]) == (name, "Swimmer-v5", 1)
+    assert (row["return"], row["budget"], row["kl"]) == (30.0, 1_000_000, 0.01)
 
 
-@pytest.mark.slow
-def test_scores_are_scaled_from_untrained_to_best_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"normalize_observations": False}, {"env.kwargs": {"frame_skip": 2}}, {"gamma": 0.9}],
+)
+def test_other_runs_are_not_of_the_table(settings: dict[str, Any], tmp_path: Path) -> None:
+    make_table_run(tmp_path / "run", "clip_0.2", "Swimmer-v5", 1, 30.0, **settings)
+    make_run(tmp_path / "plain", [1.0], env="Swimmer-v5")
+    make_run(tmp_path / "cartpole", [1.0])
+    with pytest.raises(ConfigError, match="no finished run of experiment=ppo_table1"):
+        ppo_table1.run_rows([str(tmp_path)])
+
+
+def known_rows(folder: Path) -> Rows:
     # Untrained, HalfCheetah has -650.7 and InvertedPendulum 7.513; the best of both is 1000.
     runs = [
         ("clip_0.2", "HalfCheetah-v5", 0, 1000.0),  # 1
@@ -90,49 +105,73 @@ def test_scores_are_scaled_from_untrained_to_best_run(tmp_path: Path) -> None:
         ("no_clipping", "HalfCheetah-v5", 0, -1476.05),  # -0.5
         ("no_clipping", "InvertedPendulum-v5", 0, 7.513),  # 0
         ("fixed_3", "HalfCheetah-v5", 0, -650.7),  # 0, the other environment missing
+        ("clip_0.1", "Swimmer-v5", 0, -3.0),  # worse than untrained, so there is no scale
     ]
-    for number, (setting, env_id, seed, value) in enumerate(runs):
-        make_run(tmp_path / str(number), setting, env_id, seed, return_mean=value)
-    # A shorter run with the same settings does not count, nor does another experiment.
-    early = {"return_mean": 5000.0, "env_steps": 10, "status": "stopped"}
-    make_run(tmp_path / "early", "clip_0.2", "HalfCheetah-v5", 0, **early)
-    make_run(tmp_path / "worse", "clip_0.1", "Swimmer-v5", 0, return_mean=-3.0)
-    make_run(tmp_path / "other", "clip_0.2", "Ant-v5", 0, return_mean=9000.0)
-    make_run(tmp_path / "begun", "clip_0.2", "Hopper-v5", 0, return_mean=None)
-    broken = {"return_mean": -1476.05, "env_steps": 4096, "status": "failed"}
-    make_run(tmp_path / "broken", "no_clipping", "HalfCheetah-v5", 2, **broken)
-    done = run_script(tmp_path)
-    assert done.returncode == 0, done.stderr
-    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if "|" in line}
-    assert rows["setting"] == (
-        "| setting | paper | here | runs | HalfCheetah | InvertedPendulum | Swimmer |"
-    )
+    for number, (setting, env, seed, value) in enumerate(runs):
+        make_table_run(folder / str(number), setting, env, seed, value)
+    make_table_run(folder / "failed", "no_clipping", "HalfCheetah-v5", 2, -1476.05, "failed")
+    make_table_run(folder / "stopped", "clip_0.2", "HalfCheetah-v5", 2, 5000.0, "stopped")
+    return ppo_table1.run_rows([str(folder)])
+
+
+def test_scores_are_scaled_from_untrained_to_best_run(tmp_path: Path) -> None:
+    rows = known_rows(tmp_path)
+    made = {row.pop("setting"): list(row.values()) for row in ppo_table1.table(rows)}
+    assert list(made) == [f"`{name}`" for name in SETTINGS]
     # A quarter of the resampled means of HalfCheetah is 0.5, another quarter 1.
-    assert rows["clip_0.2"] == "| clip_0.2 | 0.82 | 0.88 [0.75, 1.00] | 4 of 21 | 0.75 | 1.00 |  |"
-    assert rows["no_clipping"] == "| no_clipping | -0.39 | -0.25 | 3 of 21 | -0.50 | 0.00 |  |"
-    assert rows["fixed_3"] == "| fixed_3 | 0.72 |  | 1 of 21 | 0.00 |  |  |"
-    assert rows["fixed_10"] == "| fixed_10 | 0.69 |  | 0 of 21 |  |  |  |"
-    assert "over 2 of 7 environments, without Hopper-v5" in done.stdout
-    assert "No run of Swimmer-v5 did better than the policy before training" in done.stdout
-    assert "no_clipping, HalfCheetah-v5, seed 2 failed after 4,096 steps" in done.stdout
-    assert "stopped" not in done.stdout
+    assert made["`clip_0.2`"] == ["0.82", "0.88 [0.75, 1.00]", "4 of 21", "0.75", "1.00"]
+    assert made["`no_clipping`"] == ["-0.39", "-0.25", "3 of 21", "-0.50", "0.00"]
+    assert made["`fixed_3`"] == ["0.72", "–", "1 of 21", "0.00", "–"]
+    assert made["`fixed_10`"] == ["0.69", "–", "0 of 21", "–", "–"]
+    assert ppo_table1.extent(rows) == (
+        "9 of 231 runs are in, of 1,000,000 environment steps each. `no_clipping`, "
+        "HalfCheetah-v5, seed 2 failed after 1,000,000 steps; its score is that of this time."
+    )
 
 
-@pytest.mark.slow
-def test_missing_runs_are_an_error(tmp_path: Path) -> None:
-    done = run_script(tmp_path)
-    assert done.returncode == 1
-    assert "no run of experiment=ppo_table1 below" in done.stderr
+def test_runs_are_added_to_those_of_earlier(tmp_path: Path) -> None:
+    make_table_run(tmp_path / "a" / "run", "clip_0.2", "Hopper-v5", 0, 1000.0)
+    make_table_run(tmp_path / "b" / "run", "clip_0.3", "Hopper-v5", 0, 506.985)
+    output = tmp_path / "made"
+    assert "1 of 231" in ppo_table1.make([str(tmp_path / "a")], output)
+    assert "2 of 231" in ppo_table1.make([str(tmp_path / "b")], output)
+    with (output / "runs.csv").open(newline="") as lines:
+        assert [row["return"] for row in csv.DictReader(lines)] == ["1000.0", "506.985"]
+    page = (output / "ppo_table1.md").read_text()
+    assert "| `clip_0.3` | 0.70 | 0.50 | 1 of 21 | 0.50 |" in page
+    make_table_run(tmp_path / "c" / "run", "clip_0.3", "Hopper-v5", 1, 1.0, total_env_steps=5)
+    with pytest.raises(ConfigError, match="runs of 5 and 1,000,000 environment steps"):
+        ppo_table1.make([str(tmp_path / "c")], output)
 
 
-@pytest.mark.slow
+def test_data_and_page_agree() -> None:
+    """The committed rows give the committed table."""
+    with (ppo_table1.RESULTS / "runs.csv").open(newline="") as lines:
+        rows: Rows = [row | {"return": float(row["return"])} for row in csv.DictReader(lines)]
+    page = ppo_table1.PAGE.read_text()
+    for row in ppo_table1.table(rows):
+        assert f"| {' | '.join(row.values())} |" in page
+    assert f"\n{len(rows)} of 231 runs are in" in page
+    assert not select(rows, status="running")
+
+
+@SLOW
 def test_real_runs_are_in_the_table(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     overrides = [EXPERIMENT, "env=invertedpendulum", "total_env_steps=2048", "logger=csv"]
     names = ["no_clipping", "clip_0.3", "adaptive_0.003", "fixed_10"]
     command = [sys.executable, "-m", "rlkl", "train", "-m", *overrides, f"table1={','.join(names)}"]
     forked_python.run(command, cwd=tmp_path, check=True, capture_output=True)
-    done = run_script(tmp_path)
-    rows = [line.split("|")[1:5] for line in done.stdout.splitlines() if "| 1 of 21 |" in line]
-    assert [row[0].strip() for row in rows] == names
-    assert "Environment steps of a run: 2,048; in the paper 1,000,000." in done.stdout
+    rows = ppo_table1.run_rows([str(tmp_path)])
+    assert sorted(row["setting"] for row in rows) == sorted(names)
+    assert "4 of 231 runs are in, of 2,048 environment steps each." in ppo_table1.extent(rows)
+
+
+@SLOW
+@pytest.mark.parametrize("env", ppo_table1.UNTRAINED)
+def test_environment_changes_nothing_but_itself(env: str) -> None:
+    """`env=`, which the page names, is the `env.id=` that the script reads with."""
+    pytest.importorskip("mujoco")
+    name = env.removesuffix("-v5").lower()
+    config = load([EXPERIMENT, "table1=clip_0.2", f"env={name}"])
+    assert dict(leaves(asdict(config))) == ppo_table1.settings_of("clip_0.2", env)

@@ -156,10 +156,13 @@ def _arguments(run: Run) -> dict[str, Any]:
 def _compared_keys(runs: Iterable[Run]) -> list[str]:
     """Return all keys that may distinguish groups, keys of the algorithm first."""
     values = {key: value for run in runs for key, value in run.settings.items()}
-    compared = [
-        key for key in values if not any(f"{key}.".startswith(f"{part}.") for part in NOT_COMPARED)
-    ]
+    compared = filter(is_compared, values)
     return sorted(compared, key=lambda k: (not k.startswith("algo."), isinstance(values[k], list)))
+
+
+def is_compared(key: str) -> bool:
+    """Return whether a key may distinguish groups."""
+    return not any(f"{key}.".startswith(f"{part}.") for part in NOT_COMPARED)
 
 
 def _varies(key: str, settings: Iterable[Texts]) -> bool:
