@@ -63,7 +63,8 @@ def test_every_environment_has_a_config() -> None:
 
 def test_commands_sweep_seeds_first() -> None:
     page = (SCRIPT.parents[1] / "docs" / "results" / "leaderboard.md").read_text()
-    lines = [line.split("train -m ")[1] for line in page.splitlines() if "    rlkl train" in line]
+    trained = [line for line in page.splitlines() if "experiment=leaderboard" in line]
+    lines = [line.split("train -m ")[1] for line in trained]
     named = [name_jobs(read_line(line.replace("'", "").split()))[1] for line in lines]
     assert [len(jobs) for jobs in named] == [10 * 3 * 15, 5 * 8 * 15]
     seeds = [next(text for text in job if "seed=" in text) for job in named[1].values()]
