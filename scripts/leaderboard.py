@@ -49,9 +49,8 @@ def make(runs: list[str], elsewhere: Path | None) -> str:
     finished = select(rows, status="finished")
     cells, compared = cell_rows(rows), compared_rows(rows, published())
     mujoco = [env for env in SEEDS if env not in CLASSIC]
-    overall = [
-        overall_table(rows, *of) for of in (("MuJoCo", mujoco), ("classic control", CLASSIC))
-    ]
+    families = {"MuJoCo": mujoco, "classic control": CLASSIC}
+    overall = [overall_table(rows, *family) for family in families.items()]
     parts = {
         "overall": "\n\n".join(map(markdown, overall)),
         "extent": f"{extent(rows)}\n\n{markdown(extent_table(rows))}",
