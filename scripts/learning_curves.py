@@ -82,6 +82,10 @@ MUJOCO = (
     "algo.learning_rate=3e-4", "algo.num_minibatches=32", "critic.learning_rate_schedule=linear",
     "total_env_steps=500000",
 )  # fmt: skip
+SMALL_STEPS = (
+    "algo=trpo", "algo.max_kl=0.002", "algo.max_kl_schedule=constant", "algo.cg_damping=0.01",
+    "algo.cg_iterations=20",
+)  # fmt: skip
 HIDDEN = "HiddenVelocityCartPole-v1"
 MEMORY = "MiniGrid-MemoryS7-v0"
 FIGURES = {
@@ -109,6 +113,7 @@ FIGURES = {
         Curve(HIDDEN, "trpo gru", ("env=cartpole_hidden", "policy=gru", "algo=trpo")),
         Curve(MEMORY, "ppo_clip", ("env=minigrid_memory",), "0.5 is a guess"),
         Curve(MEMORY, "ppo_clip gru", ("env=minigrid_memory", "policy=gru")),
+        Curve(MEMORY, "trpo gru", ("env=minigrid_memory", "policy=gru", *SMALL_STEPS)),
     ],
 }  # fmt: skip
 
