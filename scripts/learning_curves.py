@@ -82,7 +82,7 @@ MUJOCO = (
     "algo.learning_rate=3e-4", "algo.num_minibatches=32", "critic.learning_rate_schedule=linear",
     "total_env_steps=500000",
 )  # fmt: skip
-SMALL_STEPS = (
+TRPO_MEMORY = (
     "algo=trpo", "algo.max_kl=0.002", "algo.max_kl_schedule=constant", "algo.cg_damping=0.01",
     "algo.cg_iterations=20",
 )  # fmt: skip
@@ -113,7 +113,7 @@ FIGURES = {
         Curve(HIDDEN, "trpo gru", ("env=cartpole_hidden", "policy=gru", "algo=trpo")),
         Curve(MEMORY, "ppo_clip", ("env=minigrid_memory",), "0.5 is a guess"),
         Curve(MEMORY, "ppo_clip gru", ("env=minigrid_memory", "policy=gru")),
-        Curve(MEMORY, "trpo gru", ("env=minigrid_memory", "policy=gru", *SMALL_STEPS)),
+        Curve(MEMORY, "trpo gru", ("env=minigrid_memory", "policy=gru", *TRPO_MEMORY)),
     ],
 }  # fmt: skip
 
